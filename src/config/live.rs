@@ -1,0 +1,27 @@
+//! The configuration in force: an immutable snapshot behind a lock that is held for a pointer's copy.
+
+use std::sync::{Arc, RwLock};
+
+use super::Config;
+
+/// The one mutable place of the configuration. Each request takes a snapshot and keeps it to its end.
+#[derive(Debug)]
+pub struct Live(RwLock<Arc<Config>>);
+
+impl Live {
+    /// Puts `config` in force.
+    pub fn new(config: Config) -> Self {
+        Self(RwLock::new(Arc::new(config)))
+    }
+
+    /// The configuration in force now.
+    pub fn snapshot(&self) -> Arc<Config> {
+        // A poisoned lock still guards a whole `Arc`: the only write is one pointer's exchange.
+        Arc::clone(&self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Puts another configuration in force; requests in flight keep theirs.
+    pub fn replace(&self, config: Config) {
+        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
+    }
+}

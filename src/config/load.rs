@@ -1,0 +1,207 @@
+//! From the text of `config.json` to a checked [`Config`], or to every problem at once.
+//!
+//! The way: text → [`json::Json`] (keeps duplicates and file order) → `${NAME}`s replaced → a walk by tables of
+//! keys, each row naming a key and the leaf that checks its value → [`Config`]. `check`, serving and reloading all
+//! come through here.
+
+mod json;
+mod problem;
+mod provider;
+mod reader;
+mod report;
+mod token;
+mod value;
+mod virtual_model;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use json::Json;
+use reader::{Key, Names, Reader, optional};
+
+use super::{Config, Host};
+use crate::limits::{MAX_BODIES_IN_TRANSIT, MAX_CONFIG_FILE, MAX_QUOTED};
+use crate::text::config::ConfigText;
+use crate::text::{Language, quoted};
+
+pub use problem::{Problem, Problems};
+pub use report::{restart_required, summary, warnings};
+
+/// Most worker threads.
+const MAX_WORKERS: u64 = 10_000;
+/// Most idle upstream connections.
+const MAX_IDLE_UPSTREAMS: u64 = 10_000;
+/// Most open client connections; descriptors run out long before.
+const MAX_CLIENTS: u64 = 1_000_000;
+/// Largest answer that can be allowed, bytes.
+const MAX_RESPONSE: u64 = 1 << 40;
+/// Most further attempts of one request.
+const MAX_RETRIES: u64 = 100;
+/// Browser origins.
+const MAX_ORIGINS: usize = 1000;
+
+/// Every key of the file. What it means and its unit stand at the field of [`Config`].
+const KEYS: &[Key<Config>] = &[
+    optional("host", |r, at, v, c| r.set(&mut c.host, at, v, value::host)),
+    optional("port", |r, at, v, c| r.set(&mut c.port, at, v, |v| value::integer(v, 0..=65535))),
+    optional("log_level", |r, at, v, c| r.set(&mut c.log_level, at, v, value::log_level)),
+    optional("log_file", |r, at, v, c| r.set(&mut c.log_file, at, v, value::log_file)),
+    optional("language", |r, at, v, c| r.set(&mut c.language, at, v, value::language)),
+    optional("providers", |r, at, v, c| c.providers = provider::providers(r, at, v)),
+    optional("tokens", |r, at, v, c| c.tokens = token::tokens(r, at, v)),
+    optional("supported_models", |r, at, v, c| c.supported_models = value::regexes(r, at, v)),
+    optional("models", |r, at, v, c| c.models = virtual_model::virtual_models(r, at, v)),
+    optional("max_connections", |r, at, v, c| {
+        r.set(&mut c.max_connections, at, v, |v| value::integer(v, 1..=MAX_WORKERS));
+    }),
+    optional("max_keepalive_connections", |r, at, v, c| {
+        r.set(&mut c.max_keepalive_connections, at, v, |v| value::integer(v, 0..=MAX_IDLE_UPSTREAMS));
+    }),
+    optional("keepalive_expiry", |r, at, v, c| r.set(&mut c.keepalive_expiry, at, v, value::seconds)),
+    optional("stream_timeout", |r, at, v, c| r.set(&mut c.stream_timeout, at, v, value::seconds)),
+    optional("non_stream_timeout", |r, at, v, c| r.set(&mut c.non_stream_timeout, at, v, value::seconds)),
+    optional("max_response_size", |r, at, v, c| {
+        r.set(&mut c.max_response_size, at, v, |v| value::bytes(v, 1..=MAX_RESPONSE));
+    }),
+    optional("max_request_size", |r, at, v, c| {
+        r.set(&mut c.max_request_size, at, v, |v| value::bytes(v, 1..=MAX_BODIES_IN_TRANSIT as u64));
+    }),
+    optional("queue_timeout", |r, at, v, c| r.set(&mut c.queue_timeout, at, v, value::seconds)),
+    optional("client_timeout", |r, at, v, c| r.set(&mut c.client_timeout, at, v, value::seconds)),
+    optional("idle_timeout", |r, at, v, c| r.set(&mut c.idle_timeout, at, v, value::seconds)),
+    optional("max_clients", |r, at, v, c| {
+        r.set(&mut c.max_clients, at, v, |v| value::integer(v, 1..=MAX_CLIENTS));
+    }),
+    optional("shutdown_timeout", |r, at, v, c| r.set(&mut c.shutdown_timeout, at, v, value::seconds)),
+    optional("stream_heartbeat", |r, at, v, c| {
+        r.set(&mut c.stream_heartbeat, at, v, value::seconds_or_never);
+    }),
+    optional("health_interval", |r, at, v, c| r.set(&mut c.health_interval, at, v, value::seconds)),
+    optional("models_interval", |r, at, v, c| r.set(&mut c.models_interval, at, v, value::seconds)),
+    optional("max_retries", |r, at, v, c| {
+        r.set(&mut c.max_retries, at, v, |v| value::integer(v, 0..=MAX_RETRIES));
+    }),
+    optional("cors_origins", |r, at, v, c| c.cors_origins = origins(r, at, v)),
+];
+
+/// What a file without a key means by that: the defaults of the contract's section 2, in its order.
+fn defaults() -> Config {
+    Config {
+        host: Host::Name("localhost".to_owned()),
+        port: 8080,
+        log_level: log::LevelFilter::Warn,
+        log_file: Some(PathBuf::from("ai_proxy.log")),
+        language: Language::Zh,
+        providers: Vec::new(),
+        tokens: Vec::new(),
+        supported_models: Vec::new(),
+        models: Vec::new(),
+        max_connections: 100,
+        max_keepalive_connections: 20,
+        keepalive_expiry: Duration::from_secs(30),
+        stream_timeout: Duration::from_secs(300),
+        non_stream_timeout: Duration::from_secs(30),
+        max_response_size: 10 * 1024 * 1024,
+        max_request_size: 32 * 1024 * 1024,
+        queue_timeout: Duration::from_secs(5),
+        client_timeout: Duration::from_secs(15),
+        idle_timeout: Duration::from_secs(75),
+        max_clients: 10_000,
+        shutdown_timeout: Duration::from_secs(30),
+        stream_heartbeat: Some(Duration::from_secs(15)),
+        health_interval: Duration::from_secs(30),
+        models_interval: Duration::from_secs(300),
+        max_retries: 2,
+        cors_origins: Vec::new(),
+    }
+}
+
+/// Reads and checks a config file. Its variables are those of the process.
+pub fn from_file(path: &Path) -> Result<Config, Problems> {
+    let bytes = read(path).map_err(|text| Problems::one(Language::default(), text))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        let language = language_of_broken(&String::from_utf8_lossy(error.as_bytes()));
+        Problems::one(language, ConfigText::NotUtf8(line))
+    })?;
+    from_text(&text, &|name| std::env::var(name).ok())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ConfigText> {
+    let mut bytes = Vec::new();
+    let whole = File::open(path).and_then(|file| file.take(MAX_CONFIG_FILE + 1).read_to_end(&mut bytes));
+    match whole {
+        Ok(length) if length as u64 > MAX_CONFIG_FILE => Err(ConfigText::FileTooLarge(MAX_CONFIG_FILE)),
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(ConfigText::CannotRead {
+            path: quoted(&path.display().to_string(), MAX_QUOTED),
+            reason: error.to_string(),
+        }),
+    }
+}
+
+/// Checks the text of a config file; `env` gives the environment variables it names.
+pub fn from_text(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    // Some editors put a byte order mark in front.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut root: Json = serde_json::from_str(text)
+        .map_err(|error| Problems::one(language_of_broken(text), syntax(text, &error)))?;
+    root.expand(env);
+    let Json::Object(entries) = &root else {
+        return Err(Problems::one(Language::default(), ConfigText::NotAnObject(root.masked())));
+    };
+    let mut reader = Reader::new(names(entries));
+    let mut config = defaults();
+    reader.object("", entries, KEYS, &mut config);
+    if find(entries, "providers").is_none() {
+        reader.report("providers", ConfigText::NoProviders);
+    }
+    match Problems::of(language(entries), reader.into_problems()) {
+        Some(problems) => Err(problems),
+        None => Ok(config),
+    }
+}
+
+fn find<'j>(entries: &'j [(String, Json)], key: &str) -> Option<&'j Json> {
+    entries.iter().find(|(name, _)| name == key).map(|(_, json)| json)
+}
+
+fn names(entries: &[(String, Json)]) -> Names {
+    let mut names = find(entries, "providers").map(provider::names).unwrap_or_default();
+    if let Some(models) = find(entries, "models") {
+        virtual_model::names(models, &mut names);
+    }
+    names
+}
+
+fn language(entries: &[(String, Json)]) -> Language {
+    find(entries, "language").and_then(|json| value::language(json).ok()).unwrap_or_default()
+}
+
+/// The language a file that is no JSON seems to ask for.
+fn language_of_broken(text: &str) -> Language {
+    let behind = text.split_once("\"language\"").map_or("", |(_, behind)| behind.trim_start());
+    let value = behind.strip_prefix(':').map_or("", str::trim_start);
+    if value.starts_with("\"en\"") { Language::En } else { Language::Zh }
+}
+
+/// The place and the reason of a syntax error; serde_json's own sentence quotes nothing of the file.
+fn syntax(text: &str, error: &serde_json::Error) -> ConfigText {
+    let (line, column) = (error.line(), error.column());
+    let bytes = text.split('\n').nth(line.saturating_sub(1)).unwrap_or_default().as_bytes();
+    let before = String::from_utf8_lossy(&bytes[..column.min(bytes.len())]);
+    let sentence = error.to_string();
+    let reason = sentence.rsplit_once(" at line ").map_or(sentence.as_str(), |(reason, _)| reason);
+    ConfigText::Syntax { line, column: before.chars().count().max(1), reason: reason.to_owned() }
+}
+
+fn origins(reader: &mut Reader, place: &str, json: &Json) -> Vec<String> {
+    let items = reader.items(place, json, MAX_ORIGINS, Json::shown);
+    items.into_iter().filter_map(|(at, item)| reader.read(&at, item, value::origin)).collect()
+}
+
+#[cfg(test)]
+mod tests;

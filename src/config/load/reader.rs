@@ -1,0 +1,283 @@
+//! Walks the raw config by tables of keys and gathers every problem on the way.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use super::json::Json;
+use super::problem::Problem;
+use crate::config::Secret;
+use crate::limits::MAX_QUOTED;
+use crate::text::config::{ConfigText, Expected};
+use crate::text::quoted;
+
+/// Problems listed of one config; a file of garbage must not make a report of gigabytes.
+const MAX_PROBLEMS: usize = 1000;
+/// Longest key that is compared with the known ones, bytes; longer is no slip of the pen.
+const MAX_COMPARED: usize = 64;
+
+/// A row of a key table: what the key is called and what reads its value into `T`.
+pub(super) struct Key<T> {
+    name: &'static str,
+    required: bool,
+    read: fn(&mut Reader, &str, &Json, &mut T),
+}
+
+/// A key that may be left out.
+pub(super) const fn optional<T>(name: &'static str, read: fn(&mut Reader, &str, &Json, &mut T)) -> Key<T> {
+    Key { name, required: false, read }
+}
+
+/// A key that must be there.
+pub(super) const fn required<T>(name: &'static str, read: fn(&mut Reader, &str, &Json, &mut T)) -> Key<T> {
+    Key { name, required: true, read }
+}
+
+/// What a leaf makes of a value: the checked thing, or the sentence that says what was expected.
+pub(super) type Leaf<T> = Result<T, ConfigText>;
+
+/// Names a virtual model's target is checked against; gathered before the walk, for `models` may stand above
+/// `providers` in the file.
+#[derive(Default)]
+pub(super) struct Names {
+    /// Names of providers, those of otherwise broken entries included.
+    pub(super) providers: HashSet<String>,
+    /// Whether those are all. If not, an unknown provider is not reported: it would be a problem's echo.
+    pub(super) complete: bool,
+    /// Names of virtual models.
+    pub(super) virtual_models: HashSet<String>,
+}
+
+/// Gathers the problems of one walk.
+pub(super) struct Reader {
+    pub(super) names: Rc<Names>,
+    problems: Vec<Problem>,
+    unlisted: usize,
+}
+
+impl Reader {
+    /// A reader that has seen nothing yet.
+    pub(super) fn new(names: Names) -> Self {
+        Self { names: Rc::new(names), problems: Vec::new(), unlisted: 0 }
+    }
+
+    /// Every problem met.
+    pub(super) fn into_problems(mut self) -> Vec<Problem> {
+        if self.unlisted > 0 {
+            self.problems
+                .push(Problem { place: String::new(), text: ConfigText::MoreProblems(self.unlisted) });
+        }
+        self.problems
+    }
+
+    /// Notes a problem.
+    pub(super) fn report(&mut self, place: &str, text: ConfigText) {
+        if self.is_full() {
+            self.unlisted += 1;
+        } else {
+            self.problems.push(Problem { place: place.to_owned(), text });
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS
+    }
+
+    /// What `leaf` makes of `json`; its problem, or the variables that are not set, are noted.
+    pub(super) fn read<T>(
+        &mut self,
+        place: &str,
+        json: &Json,
+        leaf: impl FnOnce(&Json) -> Leaf<T>,
+    ) -> Option<T> {
+        let missing = json.text().map_or(&[] as &[String], |text| text.missing());
+        for name in missing {
+            self.report(place, ConfigText::MissingVariable(quoted(name, MAX_QUOTED)));
+        }
+        if !missing.is_empty() {
+            return None;
+        }
+        leaf(json).map_err(|text| self.report(place, text)).ok()
+    }
+
+    /// As [`Reader::read`], into `slot`; a bad value leaves it as it is.
+    pub(super) fn set<T>(
+        &mut self,
+        slot: &mut T,
+        place: &str,
+        json: &Json,
+        leaf: impl FnOnce(&Json) -> Leaf<T>,
+    ) {
+        if let Some(value) = self.read(place, json, leaf) {
+            *slot = value;
+        }
+    }
+
+    /// The items of an array of at most `limit`, each with its place. `shown` is what a message shows of another type.
+    pub(super) fn items<'j>(
+        &mut self,
+        place: &str,
+        json: &'j Json,
+        limit: usize,
+        shown: fn(&Json) -> String,
+    ) -> Vec<(String, &'j Json)> {
+        match json {
+            Json::Array(items) if items.len() > limit => {
+                self.report(place, ConfigText::TooMany { found: items.len(), limit });
+                Vec::new()
+            }
+            Json::Array(items) => {
+                items.iter().enumerate().map(|(i, item)| (format!("{place}[{i}]"), item)).collect()
+            }
+            other => {
+                self.report(place, ConfigText::Unfit { value: shown(other), expected: Expected::Array });
+                Vec::new()
+            }
+        }
+    }
+
+    /// Visits the entries of an object whose keys are free, each with its place; of a key that stands twice the
+    /// first.
+    pub(super) fn entries(
+        &mut self,
+        place: &str,
+        json: &Json,
+        limit: usize,
+        shown: fn(&Json) -> String,
+        visit: impl FnMut(&mut Self, &str, &str, &Json),
+    ) {
+        match json {
+            Json::Object(entries) if entries.len() > limit => {
+                self.report(place, ConfigText::TooMany { found: entries.len(), limit });
+            }
+            Json::Object(entries) => self.each(place, entries, visit),
+            other => {
+                self.report(place, ConfigText::Unfit { value: shown(other), expected: Expected::Object });
+            }
+        }
+    }
+
+    /// Reads an object by its table of keys: unknown, duplicate and missing ones are noted.
+    pub(super) fn object<T>(
+        &mut self,
+        place: &str,
+        entries: &[(String, Json)],
+        keys: &[Key<T>],
+        into: &mut T,
+    ) {
+        self.each(place, entries, |reader, at, name, json| {
+            match keys.iter().find(|key| key.name == name) {
+                Some(key) => (key.read)(reader, at, json, into),
+                // The comparing is not worth its time for a problem that will not be listed.
+                None if reader.is_full() => reader.report(at, ConfigText::UnknownKey(None)),
+                None => {
+                    let nearest = nearest(name, keys.iter().map(|key| key.name));
+                    reader.report(at, ConfigText::UnknownKey(nearest));
+                }
+            }
+        });
+        for key in keys.iter().filter(|key| key.required) {
+            if !entries.iter().any(|(name, _)| name == key.name) {
+                self.report(&join(place, key.name), ConfigText::MissingKey);
+            }
+        }
+    }
+
+    fn each(
+        &mut self,
+        place: &str,
+        entries: &[(String, Json)],
+        mut visit: impl FnMut(&mut Self, &str, &str, &Json),
+    ) {
+        let mut seen = HashSet::with_capacity(entries.len());
+        for (name, json) in entries {
+            let at = join(place, name);
+            if seen.insert(name.as_str()) {
+                visit(self, &at, name, json);
+            } else {
+                self.report(&at, ConfigText::DuplicateKey);
+            }
+        }
+    }
+}
+
+/// The place of `key` inside `place`. Keys of entries that hold secrets are shown only when they look like a key:
+/// one may have written a token where its name belongs.
+fn join(place: &str, key: &str) -> String {
+    let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let beside_secrets = place.contains('[');
+    let word = key.len() < 32 && key.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_' || b == b'-');
+    let sayable = !key.starts_with("sk-") && word;
+    match (place, plain) {
+        _ if beside_secrets && !sayable => {
+            format!("{place}[{}]", quoted(&Secret::new(key.to_owned()).masked(), MAX_QUOTED))
+        }
+        ("", true) if key.len() <= MAX_QUOTED => key.to_owned(),
+        ("", _) => format!("\"{}\"", quoted(key, MAX_QUOTED)),
+        (_, true) if key.len() <= MAX_QUOTED => format!("{place}.{key}"),
+        (_, _) => format!("{place}[\"{}\"]", quoted(key, MAX_QUOTED)),
+    }
+}
+
+/// The known name that `name` was most likely meant to be, if any is near enough.
+pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    if name.len() > MAX_COMPARED {
+        return None;
+    }
+    let name = name.to_lowercase().replace('-', "_");
+    let (distance, nearest) = known.map(|known| (edits(&name, known), known)).min()?;
+    // A third of the letters wrong is still a slip; more is another word.
+    (distance <= nearest.len().div_ceil(3)).then_some(nearest)
+}
+
+/// Edit distance: insertions, deletions, substitutions.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{edits, join, nearest};
+
+    #[test]
+    fn distance_counts_edits() {
+        for (a, b, distance) in
+            [("", "", 0), ("abc", "abc", 0), ("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3)]
+        {
+            assert_eq!(edits(a, b), distance, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_key_is_named_only_when_it_is_near() {
+        let keys = || ["max_connections", "max_clients", "port", "host"].into_iter();
+        assert_eq!(nearest("max_conections", keys()), Some("max_connections"));
+        assert_eq!(nearest("Max-Clients", keys()), Some("max_clients"));
+        assert_eq!(nearest("prot", keys()), Some("port"));
+        assert_eq!(nearest("pot", keys()), Some("port"));
+        assert_eq!(nearest("zzzzzz", keys()), None);
+        assert_eq!(nearest(&"m".repeat(65), keys()), None);
+    }
+
+    #[test]
+    fn places_read_like_paths_and_hide_what_may_be_a_secret() {
+        assert_eq!(join("", "port"), "port");
+        assert_eq!(join("", "a b\n"), "\"a b\\u{a}\"");
+        assert_eq!(join("models", "fast"), "models.fast");
+        assert_eq!(join("models", "a/b"), "models[\"a/b\"]");
+        assert_eq!(join("tokens[0]", "rpm"), "tokens[0].rpm");
+        assert_eq!(join("tokens[0]", "sk-abcdefghijklm"), "tokens[0][sk-***lm]");
+        assert_eq!(join("tokens[0]", "4f4f4f"), "tokens[0][***]");
+        assert_eq!(join("providers[0].headers", "X-Team"), "providers[0].headers.X-Team");
+    }
+}

@@ -1,0 +1,178 @@
+//! What `ai-proxy check` and the start say about a config that is valid: summary, warnings, keys that need a restart.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::provider::bare_url;
+use super::value::LEVELS;
+use crate::config::{Config, Host, Provider, Replica, Secret, Target};
+use crate::limits::{MAX_CONFIG_FILE, MAX_QUOTED};
+use crate::text::config::{ConfigText, Label};
+use crate::text::{Language, quoted};
+
+/// Names listed of one kind; the rest is a number.
+const MAX_LISTED: usize = 50;
+
+/// The config in some lines, in its own language, without secrets.
+pub fn summary(config: &Config) -> String {
+    let say = |label: Label| label.say(config.language);
+    let mut lines = vec![
+        format!("{}: {}", say(Label::Listen), listen(config)),
+        format!("{}: {}", say(Label::Log), log_file(config)),
+        format!("{}: {}", say(Label::LogLevel), level(config.log_level)),
+        format!("{}: {}", say(Label::Language), if config.language == Language::Zh { "zh" } else { "en" }),
+    ];
+    lines.push(format!("{}: {}", say(Label::Providers), config.providers.len()));
+    lines.extend(config.providers.iter().flat_map(|provider| provider_lines(provider, config.language)));
+    let names = config.tokens.iter().map(|token| shown(&token.name));
+    lines.push(counted(say(Label::Tokens), names, config.language));
+    let filters = config.supported_models.iter().map(|regex| shown(regex.as_str()));
+    lines.push(counted(say(Label::Filters), filters, config.language));
+    lines.push(format!("{}: {}", say(Label::VirtualModels), config.models.len()));
+    lines.extend(virtual_model_lines(config));
+    if !config.cors_origins.is_empty() {
+        let origins = config.cors_origins.iter().map(|origin| shown(origin));
+        lines.push(counted(say(Label::Origins), origins, config.language));
+    }
+    lines.push(format!("{}: {}", say(Label::Workers), config.max_connections));
+    lines.push(format!("{}: {}", say(Label::Clients), config.max_clients));
+    lines.push(format!("{}: {}", say(Label::Retries), config.max_retries));
+    lines.join("\n")
+}
+
+fn listen(config: &Config) -> String {
+    match &config.host {
+        Host::Unix(path) => format!("unix:{}", shown(&path.display().to_string())),
+        Host::Name(name) if name.contains(':') => format!("[{name}]:{}", config.port),
+        Host::Name(name) => format!("{name}:{}", config.port),
+    }
+}
+
+fn log_file(config: &Config) -> String {
+    let stderr = || Label::LogStderr.say(config.language).to_owned();
+    config.log_file.as_ref().map_or_else(stderr, |path| shown(&path.display().to_string()))
+}
+
+fn level(level: log::LevelFilter) -> &'static str {
+    LEVELS.iter().find(|(_, known)| *known == level).map_or("", |(name, _)| name)
+}
+
+/// One line a replica.
+fn provider_lines(provider: &Provider, language: Language) -> impl Iterator<Item = String> {
+    let count = provider.replicas.len();
+    let replicas = match count {
+        1 => String::new(),
+        _ => format!(" ({}: {count})", Label::Replicas.say(language)),
+    };
+    let name = format!("  {}{replicas}", shown(&provider.name));
+    provider.replicas.iter().map(move |replica| format!("{name}: {}", replica_line(replica, language)))
+}
+
+fn replica_line(replica: &Replica, language: Language) -> String {
+    let say = |label: Label| label.say(language);
+    let mut parts = vec![shown(&replica.url)];
+    if replica.key.is_empty() {
+        parts.push(say(Label::NoKey).to_owned());
+    } else {
+        parts.push(format!("{} {}", say(Label::Key), replica.key.masked()));
+    }
+    if replica.weight != 1 {
+        parts.push(format!("{} {}", say(Label::Weight), replica.weight));
+    }
+    if let Some(models) = &replica.models {
+        parts.push(format!("{} {}", say(Label::Models), models.len()));
+    }
+    if !replica.headers.is_empty() {
+        let names: Vec<&str> = replica.headers.iter().map(|(name, _)| name.as_str()).collect();
+        parts.push(format!("{} {}", say(Label::Headers), names.join(" ")));
+    }
+    if let Some(proxy) = &replica.proxy {
+        let url = bare_url(proxy.expose()).unwrap_or_else(|| proxy.masked());
+        parts.push(format!("{} {url}", say(Label::Proxy)));
+    }
+    parts.join(", ")
+}
+
+fn virtual_model_lines(config: &Config) -> Vec<String> {
+    let target = |target: &Target| shown(&format!("{}/{}", target.provider, target.model));
+    let mut lines: Vec<String> = config
+        .models
+        .iter()
+        .take(MAX_LISTED)
+        .map(|model| {
+            let targets: Vec<String> = model.targets.iter().map(target).collect();
+            format!("  {} -> {}", shown(&model.name), targets.join(", "))
+        })
+        .collect();
+    if config.models.len() > MAX_LISTED {
+        lines.push(format!("  {}: {}", Label::More.say(config.language), config.models.len() - MAX_LISTED));
+    }
+    lines
+}
+
+/// A line with a number and the first names.
+fn counted(label: &str, names: impl ExactSizeIterator<Item = String>, language: Language) -> String {
+    let count = names.len();
+    let mut listed: Vec<String> = names.take(MAX_LISTED).collect();
+    if count > MAX_LISTED {
+        listed.push(format!("{}: {}", Label::More.say(language), count - MAX_LISTED));
+    }
+    match count {
+        0 => format!("{label}: 0"),
+        _ => format!("{label}: {count} ({})", listed.join(", ")),
+    }
+}
+
+fn shown(text: &str) -> String {
+    quoted(text, MAX_QUOTED)
+}
+
+/// What is legal but likely not meant, in the config's language. `path` is the file the config came from.
+pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    if config.tokens.is_empty() {
+        found.push(ConfigText::NoTokens);
+    }
+    if config.max_clients < config.max_connections {
+        found.push(ConfigText::IdleWorkers { clients: config.max_clients, workers: config.max_connections });
+    }
+    found.extend(open_file(config, path));
+    found.iter().map(|text| text.say(config.language)).collect()
+}
+
+/// A warning when others may read the file and a secret stands in it, rather than the name of a variable.
+/// A file that is gone or cannot be read any more gives none: this is advice, not a check.
+fn open_file(config: &Config, path: &Path) -> Option<ConfigText> {
+    let mode = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return None;
+    }
+    let mut text = String::new();
+    File::open(path).ok()?.take(MAX_CONFIG_FILE).read_to_string(&mut text).ok()?;
+    secrets(config)
+        .any(|secret| !secret.is_empty() && text.contains(secret.expose()))
+        .then(|| ConfigText::OpenFile { path: shown(&path.display().to_string()), mode })
+}
+
+fn secrets(config: &Config) -> impl Iterator<Item = &Secret> {
+    let replicas = config.providers.iter().flat_map(|provider| &provider.replicas);
+    replicas
+        .flat_map(|replica| {
+            let headers = replica.headers.iter().map(|(_, value)| value);
+            std::iter::once(&replica.key).chain(headers).chain(&replica.proxy)
+        })
+        .chain(config.tokens.iter().map(|token| &token.token))
+}
+
+/// The keys that differ and that a reload cannot apply.
+pub fn restart_required(old: &Config, new: &Config) -> Vec<&'static str> {
+    let changes = [
+        ("host", old.host != new.host),
+        ("port", old.port != new.port),
+        ("max_connections", old.max_connections != new.max_connections),
+        ("max_clients", old.max_clients != new.max_clients),
+    ];
+    changes.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+}

@@ -1,0 +1,712 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Config, Problems, from_file, from_text, restart_required, summary, warnings};
+use crate::config::{Host, Replica, Secret, Target};
+use crate::limits::{MAX_BODIES_IN_TRANSIT, MAX_CONFIG_FILE, MAX_PROVIDERS, MAX_TARGETS};
+use crate::text::Language;
+
+const EXAMPLE: &str = include_str!("../../../config.json.example");
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "ZHIPU_API_KEY" => Some("env-zhipu-key-0123456789".into()),
+        "DEEPSEEK_API_KEY" => Some("env-deepseek-key-0123456789".into()),
+        "OPENAI_API_KEY" => Some("env-openai-key-0123456789".into()),
+        "AI_PROXY_TOKEN" => Some("env-token-everyone-0123456789".into()),
+        "AI_PROXY_BATCH_TOKEN" => Some("env-token-batch-0123456789".into()),
+        "BAD" => Some("env secret\nwith a line end".into()),
+        "WHOLE" => Some("p|https://whole.example|whole|key".into()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    }
+}
+
+fn load(text: &str) -> Result<Config, Problems> {
+    from_text(text, &environment)
+}
+
+fn valid(text: &str) -> Config {
+    load(text).unwrap_or_else(|problems| panic!("{text}: {:?}", problems.say(Language::En)))
+}
+
+fn said(text: &str) -> Vec<String> {
+    match load(text) {
+        Ok(_) => panic!("accepted: {text}"),
+        Err(problems) => problems.say(Language::En),
+    }
+}
+
+/// A config with one good provider, and `more` behind it.
+fn with(more: &str) -> String {
+    format!(r#"{{"providers": ["a|https://a.example/v1|key"], {more}}}"#)
+}
+
+fn with_provider(entry: &str) -> String {
+    format!(r#"{{"providers": [{entry}]}}"#)
+}
+
+fn with_object(more: &str) -> String {
+    with_provider(&format!(r#"{{"name": "a", "url": "https://a.example", {more}}}"#))
+}
+
+fn lone_replica(text: &str) -> Replica {
+    valid(text).providers[0].replicas[0].clone()
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = valid(r#"{"providers": ["a|https://a.example/v1|key"]}"#);
+    assert_eq!(config.host, Host::Name("localhost".into()));
+    assert_eq!(config.port, 8080);
+    assert_eq!(config.log_level, log::LevelFilter::Warn);
+    assert_eq!(config.log_file, Some(PathBuf::from("ai_proxy.log")));
+    assert_eq!(config.language, Language::Zh);
+    assert!(config.tokens.is_empty());
+    assert!(config.supported_models.is_empty());
+    assert!(config.models.is_empty());
+    assert_eq!(config.max_connections, 100);
+    assert_eq!(config.max_keepalive_connections, 20);
+    assert_eq!(config.keepalive_expiry, Duration::from_secs(30));
+    assert_eq!(config.stream_timeout, Duration::from_secs(300));
+    assert_eq!(config.non_stream_timeout, Duration::from_secs(30));
+    assert_eq!(config.max_response_size, 10_485_760);
+    assert_eq!(config.max_request_size, 33_554_432);
+    assert_eq!(config.queue_timeout, Duration::from_secs(5));
+    assert_eq!(config.client_timeout, Duration::from_secs(15));
+    assert_eq!(config.idle_timeout, Duration::from_secs(75));
+    assert_eq!(config.max_clients, 10_000);
+    assert_eq!(config.shutdown_timeout, Duration::from_secs(30));
+    assert_eq!(config.stream_heartbeat, Some(Duration::from_secs(15)));
+    assert_eq!(config.health_interval, Duration::from_secs(30));
+    assert_eq!(config.models_interval, Duration::from_secs(300));
+    assert_eq!(config.max_retries, 2);
+    assert!(config.cors_origins.is_empty());
+}
+
+#[test]
+fn every_integer_has_a_least_and_a_most_and_says_both() {
+    let transit = MAX_BODIES_IN_TRANSIT as u64;
+    for (key, least, most) in [
+        ("port", 0, 65_535),
+        ("max_connections", 1, 10_000),
+        ("max_keepalive_connections", 0, 10_000),
+        ("max_response_size", 1, 1 << 40),
+        ("max_request_size", 1, transit),
+        ("max_clients", 1, 1_000_000),
+        ("max_retries", 0, 100),
+    ] {
+        for good in [least, most] {
+            valid(&with(&format!(r#""{key}": {good}"#)));
+        }
+        let kind = if key.ends_with("size") { "an integer number of bytes" } else { "an integer" };
+        let too_much = (most + 1).to_string();
+        for bad in ["-1", "1.5", "null", "true", "\"8\"", &too_much] {
+            let expected = format!("{key}: {bad} is not allowed; expected {kind} from {least} to {most}");
+            assert_eq!(said(&with(&format!(r#""{key}": {bad}"#))), [expected]);
+        }
+        if least > 0 {
+            assert_eq!(said(&with(&format!(r#""{key}": 0"#))).len(), 1, "{key}");
+        }
+    }
+}
+
+#[test]
+fn every_time_is_from_a_millisecond_to_a_week() {
+    for key in [
+        "keepalive_expiry",
+        "stream_timeout",
+        "non_stream_timeout",
+        "queue_timeout",
+        "client_timeout",
+        "idle_timeout",
+        "shutdown_timeout",
+        "health_interval",
+        "models_interval",
+    ] {
+        for good in ["0.001", "1", "1.5", "604800"] {
+            valid(&with(&format!(r#""{key}": {good}"#)));
+        }
+        for (bad, shown) in [
+            ("0", "0"),
+            ("-1", "-1"),
+            ("0.0001", "0.0001"),
+            ("604801", "604801"),
+            ("\"5\"", "\"5\""),
+            ("[]", "[…]"),
+        ] {
+            let expected = format!("{key}: {shown} is not allowed; expected seconds from 0.001 to 604800");
+            assert_eq!(said(&with(&format!(r#""{key}": {bad}"#))), [expected]);
+        }
+    }
+    assert_eq!(valid(&with(r#""idle_timeout": 1.5"#)).idle_timeout, Duration::from_millis(1500));
+}
+
+#[test]
+fn a_heartbeat_of_zero_is_none() {
+    for never in ["0", "0.0", "-0.0"] {
+        assert_eq!(valid(&with(&format!(r#""stream_heartbeat": {never}"#))).stream_heartbeat, None);
+    }
+    assert_eq!(valid(&with(r#""stream_heartbeat": 0.5"#)).stream_heartbeat, Some(Duration::from_millis(500)));
+    assert_eq!(
+        said(&with(r#""stream_heartbeat": -1"#)),
+        ["stream_heartbeat: -1 is not allowed; expected 0 (never) or seconds from 0.001 to 604800"]
+    );
+}
+
+#[test]
+fn words_paths_and_hosts_are_checked() {
+    assert_eq!(valid(&with(r#""log_level": "debug""#)).log_level, log::LevelFilter::Debug);
+    assert_eq!(valid(&with(r#""log_level": "Critical""#)).log_level, log::LevelFilter::Off);
+    assert_eq!(valid(&with(r#""log_file": null"#)).log_file, None);
+    assert_eq!(valid(&with(r#""host": "unix:/run/a.sock""#)).host, Host::Unix(PathBuf::from("/run/a.sock")));
+    let longest = format!("unix:/{}", "s".repeat(106));
+    valid(&with(&format!(r#""host": "{longest}""#)));
+    for bad in [
+        format!(r#""host": "{longest}s""#),
+        r#""host": """#.into(),
+        r#""host": "unix:""#.into(),
+        r#""host": "unix:a.sock""#.into(),
+        r#""host": "localhost:8080""#.into(),
+        r#""host": 1"#.into(),
+        r#""log_file": """#.into(),
+        r#""log_file": false"#.into(),
+        r#""language": "ZH""#.into(),
+        r#""cors_origins": ["https://a.example/"]"#.into(),
+        r#""cors_origins": "*""#.into(),
+        r#""supported_models": [""]"#.into(),
+        r#""supported_models": {}"#.into(),
+    ] {
+        assert_eq!(said(&with(&bad)).len(), 1, "{bad}");
+    }
+    assert_eq!(
+        said(&with(r#""log_level": "loud""#)),
+        [r#"log_level: "loud" is not allowed; expected one of DEBUG, INFO, WARNING, ERROR, CRITICAL"#]
+    );
+    assert_eq!(
+        valid(&with(r#""cors_origins": ["*", "https://A.example:443"]"#)).cors_origins,
+        ["*", "https://a.example"]
+    );
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_known_one() {
+    assert_eq!(
+        said(&with(r#""max_conections": 5"#)),
+        ["max_conections: unknown key; did you mean max_connections?"]
+    );
+    assert_eq!(said(&with(r#""colour": 5"#)), ["colour: unknown key"]);
+    assert_eq!(
+        said(&with_object(r#""wieght": 1"#)),
+        ["providers[0].wieght: unknown key; did you mean weight?"]
+    );
+    assert_eq!(
+        said(&with(r#""tokens": [{"name": "n", "token": "t", "max_paralel": 1}]"#)),
+        ["tokens[0].max_paralel: unknown key; did you mean max_parallel?"]
+    );
+}
+
+#[test]
+fn a_duplicate_key_is_a_problem_at_every_level() {
+    for (text, problem) in [
+        (with(r#""port": 1, "port": 2"#), "port: duplicate key"),
+        (with_object(r#""weight": 1, "weight": 2"#), "providers[0].weight: duplicate key"),
+        (with_object(r#""headers": {"x-a": "1", "x-a": "2"}"#), "providers[0].headers.x-a: duplicate key"),
+        (
+            with_object(r#""headers": {"x-a": "1", "X-A": "2"}"#),
+            "providers[0].headers.X-A: duplicate header (case does not count)",
+        ),
+        (with(r#""tokens": [{"name": "n", "token": "t", "name": "m"}]"#), "tokens[0].name: duplicate key"),
+        (with(r#""models": {"f": "a/b", "f": "a/c"}"#), "models.f: duplicate key"),
+    ] {
+        assert_eq!(said(&text), [problem]);
+    }
+}
+
+#[test]
+fn a_syntax_error_says_where_in_characters() {
+    assert_eq!(said("{\n  \"端口\": ?\n}"), ["not valid JSON at line 2 column 9: expected value"]);
+    assert_eq!(said("{} x"), ["not valid JSON at line 1 column 4: trailing characters"]);
+    assert_eq!(said(""), ["not valid JSON at line 1 column 1: EOF while parsing a value"]);
+    assert_eq!(said("[]"), ["the config must be a JSON object; found […]"]);
+    let deep = format!("{{\"host\": {}", "[".repeat(100_000));
+    assert!(said(&deep)[0].contains("recursion limit exceeded"), "{:?}", said(&deep));
+    assert!(said(r#"{"port": 1e999}"#)[0].contains("number out of range"));
+}
+
+#[test]
+fn the_report_speaks_the_language_of_the_file() {
+    let language = |text: &str| load(text).unwrap_err().language();
+    assert_eq!(language("{}"), Language::Zh);
+    assert_eq!(language(r#"{"language": "en"}"#), Language::En);
+    assert_eq!(language(r#"{"language": "fr"}"#), Language::Zh);
+    assert_eq!(language(r#"{"language" : "en","#), Language::En);
+    assert_eq!(language(r#"{"language": "zh","#), Language::Zh);
+    assert_eq!(load("{}").unwrap_err().say(Language::Zh), ["providers: 至少需要一个提供商"]);
+}
+
+#[test]
+fn a_byte_order_mark_is_accepted() {
+    valid(&format!("\u{feff}{}", with(r#""port": 1"#)));
+}
+
+#[test]
+fn a_missing_variable_is_named_and_its_echo_is_not() {
+    assert_eq!(
+        said(
+            r#"{"models": {"f": "p/m"}, "providers": ["${P}|https://a.example|${OPENAI_KEY}", {"name": "${Q}", "url": "https://a"}]}"#
+        ),
+        [
+            "providers[0]: environment variable P is not set",
+            "providers[0]: environment variable OPENAI_KEY is not set",
+            "providers[1].name: environment variable Q is not set"
+        ]
+    );
+    for (more, place) in [
+        (r#""host": "${NONE}""#, "host"),
+        (r#""log_file": "${NONE}""#, "log_file"),
+        (r#""supported_models": ["${NONE}"]"#, "supported_models[0]"),
+        (r#""tokens": ["a|${NONE}"]"#, "tokens[0]"),
+        (r#""models": {"f": ["${NONE}"]}"#, "models.f[0]"),
+        (r#""cors_origins": ["${NONE}"]"#, "cors_origins[0]"),
+    ] {
+        assert_eq!(said(&with(more)), [format!("{place}: environment variable NONE is not set")]);
+    }
+    assert_eq!(
+        said(&with_object(r#""headers": {"x": "${NONE}"}"#)),
+        ["providers[0].headers.x: environment variable NONE is not set"]
+    );
+}
+
+#[test]
+fn variables_are_replaced_before_a_string_is_split_and_regexes_are_left_alone() {
+    let config = valid(&with_provider(r#""${WHOLE}""#));
+    assert_eq!(config.providers[0].name, "p");
+    assert_eq!(config.providers[0].replicas[0].key.expose(), "whole|key");
+    let config = valid(&with(r#""supported_models": ["^gpt-4$", "a{2}", "x$|${EMPTY}y"]"#));
+    let patterns: Vec<&str> = config.supported_models.iter().map(regex::Regex::as_str).collect();
+    assert_eq!(patterns, ["^gpt-4$", "a{2}", "x$|y"]);
+}
+
+#[test]
+fn a_provider_string_has_three_parts_and_the_key_may_hold_bars_or_be_empty() {
+    let replica = lone_replica(&with_provider(r#""a|https://a.example/v1//|k|e|y""#));
+    assert_eq!((replica.url.as_str(), replica.key.expose()), ("https://a.example/v1", "k|e|y"));
+    assert_eq!((replica.weight, replica.models, replica.proxy), (1, None, None));
+    assert!(lone_replica(&with_provider(r#""a|https://a.example|""#)).key.is_empty());
+    for (entry, problem) in [
+        (r#""a""#, "providers[0]: expected three parts \"name|API_URL|API_KEY\" divided by |; found 1"),
+        (
+            r#""a|https://a""#,
+            "providers[0]: expected three parts \"name|API_URL|API_KEY\" divided by |; found 2",
+        ),
+        ("7", "providers[0]: *** is not allowed; expected a string \"name|API_URL|API_KEY\" or an object"),
+        (
+            r#""a/b|https://a|k""#,
+            "providers[0].name: \"a/b\" is not allowed; expected a name of 1 to 128 bytes without a slash, a bar, white space or control characters",
+        ),
+        (
+            r#""a|https://a|k\u00e9y""#,
+            "providers[0].key: *** is not allowed; expected 0 to 8192 visible ASCII characters without a blank at either end",
+        ),
+    ] {
+        assert_eq!(said(&with_provider(entry)), [problem]);
+    }
+    for name in ["", " a", "a b", "a\\u0000", "a\\u00a0"] {
+        assert_eq!(said(&with_provider(&format!(r#""{name}|https://a|k""#))).len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_provider_object_takes_every_key_of_the_contract() {
+    let replica = lone_replica(&with_object(
+        r#""key": "k", "models": ["m", "m/n"], "headers": {"X-Team": "red"}, "proxy": "socks5://u:p@127.0.0.1:1080", "weight": 1000"#,
+    ));
+    assert_eq!(
+        replica,
+        Replica {
+            url: "https://a.example".into(),
+            key: Secret::new("k".into()),
+            models: Some(vec!["m".into(), "m/n".into()]),
+            headers: vec![("x-team".into(), Secret::new("red".into()))],
+            proxy: Some(Secret::new("socks5://u:p@127.0.0.1:1080".into())),
+            weight: 1000,
+        }
+    );
+    for bad in [
+        r#""key": 5"#,
+        r#""key": " k""#,
+        r#""models": "m""#,
+        r#""models": [""]"#,
+        r#""models": [1]"#,
+        r#""headers": []"#,
+        r#""headers": {"a b": "v"}"#,
+        r#""headers": {"": "v"}"#,
+        r#""headers": {"x": "a\nb"}"#,
+        r#""headers": {"x": 1}"#,
+        r#""proxy": "127.0.0.1:1080""#,
+        r#""proxy": "ftp://a""#,
+        r#""proxy": "socks5://""#,
+        r#""proxy": "http://a:70000""#,
+        r#""proxy": "http://a/path""#,
+        r#""proxy": null"#,
+        r#""weight": 0"#,
+        r#""weight": 1001"#,
+        r#""weight": 1.5"#,
+    ] {
+        assert_eq!(said(&with_object(bad)).len(), 1, "{bad}");
+    }
+    for proxy in ["http://a", "https://a:1/", "socks4://a", "socks4a://a", "socks5h://u@a:1"] {
+        valid(&with_object(&format!(r#""proxy": "{proxy}""#)));
+    }
+    assert_eq!(said(&with_provider("{}")), ["providers[0].name: missing", "providers[0].url: missing"]);
+}
+
+#[test]
+fn headers_of_the_connection_and_the_framing_are_refused() {
+    for name in ["Host", "content-length", "Transfer-Encoding", "connection", "TE", "Proxy-Authorization"] {
+        assert_eq!(
+            said(&with_object(&format!(r#""headers": {{"{name}": "v"}}"#))),
+            [format!(
+                "providers[0].headers.{name}: the proxy sets this header itself; it cannot be configured"
+            )]
+        );
+    }
+}
+
+#[test]
+fn entries_of_one_name_are_replicas_in_the_order_of_the_file() {
+    let config = valid(
+        r#"{"providers": ["b|https://1|k", "a|https://2|k", {"name": "b", "url": "https://3", "weight": 3}]}"#,
+    );
+    let shape: Vec<(&str, Vec<&str>)> = config
+        .providers
+        .iter()
+        .map(|provider| {
+            (provider.name.as_str(), provider.replicas.iter().map(|replica| replica.url.as_str()).collect())
+        })
+        .collect();
+    assert_eq!(shape, [("b", vec!["https://1", "https://3"]), ("a", vec!["https://2"])]);
+}
+
+#[test]
+fn there_are_providers_but_not_too_many() {
+    assert_eq!(said("{}"), ["providers: at least one provider is needed"]);
+    assert_eq!(said(r#"{"providers": []}"#), ["providers: at least one provider is needed"]);
+    assert_eq!(said(r#"{"providers": null}"#), ["providers: null is not allowed; expected an array"]);
+    let many = |count| with_provider(&vec![r#""a|https://a|k""#; count].join(","));
+    valid(&many(MAX_PROVIDERS));
+    assert_eq!(
+        said(&many(MAX_PROVIDERS + 1)),
+        [format!("providers: {} entries; at most {MAX_PROVIDERS} are allowed", MAX_PROVIDERS + 1)]
+    );
+}
+
+#[test]
+fn tokens_are_strings_or_objects() {
+    let config = valid(&with(
+        r#""tokens": ["alice|sk-1|2", {"name": "bob", "token": "sk-3", "models": ["^a/"], "rpm": 60, "max_parallel": 4}]"#,
+    ));
+    assert_eq!((config.tokens[0].name.as_str(), config.tokens[0].token.expose()), ("alice", "sk-1|2"));
+    assert!(config.tokens[0].models.is_none() && config.tokens[0].rpm.is_none());
+    assert_eq!((config.tokens[1].rpm, config.tokens[1].max_parallel), (Some(60), Some(4)));
+    assert!(config.tokens[1].allows("a/m") && !config.tokens[1].allows("b/a/m"));
+    let token = |more: &str| with(&format!(r#""tokens": [{{"name": "n", "token": "t"{more}}}]"#));
+    for bad in [
+        r#", "rpm": 0"#,
+        r#", "rpm": 1.5"#,
+        r#", "max_parallel": 0"#,
+        r#", "max_parallel": -1"#,
+        r#", "models": "x""#,
+        r#", "models": []"#,
+        r#", "models": ["("]"#,
+    ] {
+        assert_eq!(said(&token(bad)).len(), 1, "{bad}");
+    }
+    for bad in
+        [r#""n|""#, r#""n| t""#, r#""n|t ""#, r#""n|t\n""#, r#""|t""#, r#""t""#, "1", "{\"name\": \"n\"}"]
+    {
+        assert_eq!(said(&with(&format!(r#""tokens": [{bad}]"#))).len(), 1, "{bad}");
+    }
+    assert_eq!(
+        said(&with(r#""tokens": ["a|same", "b|other", {"name": "c", "token": "same"}]"#)),
+        ["tokens[2]: the same token as tokens[0]"]
+    );
+}
+
+#[test]
+fn a_bad_regex_is_named_with_its_reason() {
+    assert_eq!(
+        said(&with(r#""supported_models": ["ok", "a("]"#)),
+        [r#"supported_models[1]: "a(" is not a valid regular expression: unclosed group"#]
+    );
+    assert_eq!(
+        said(&with(r#""supported_models": ["(a{1000}){1000}"]"#)),
+        [
+            r#"supported_models[0]: the regular expression "(a{1000}){1000}" is too complex: it compiles to more than 1048576 bytes"#
+        ]
+    );
+}
+
+#[test]
+fn virtual_models_are_sorted_and_point_at_providers() {
+    let config = valid(
+        r#"{"models": {"z": ["b/m/n", "a/m"], "a/x": "a/m"}, "providers": ["a|https://1|k", "b|https://2|k"]}"#,
+    );
+    assert_eq!(config.models[0].name, "a/x");
+    assert_eq!(
+        config.models[1].targets,
+        [
+            Target { provider: "b".into(), model: "m/n".into() },
+            Target { provider: "a".into(), model: "m".into() }
+        ]
+    );
+    let many = format!("[{}]", vec![r#""a/m""#; MAX_TARGETS + 1].join(","));
+    for (models, problem) in [
+        (r#"{"f": "c/m"}"#, r#"models.f: "c/m" names the provider "c", which is not configured"#),
+        (r#"{"f": "m"}"#, r#"models.f: "m" is not allowed; expected provider/model, neither part empty"#),
+        (r#"{"f": "a/"}"#, r#"models.f: "a/" is not allowed; expected provider/model, neither part empty"#),
+        (r#"{"f": [1]}"#, r"models.f[0]: 1 is not allowed; expected provider/model, neither part empty"),
+        (
+            r#"{"f": []}"#,
+            r"models.f: [] is not allowed; expected provider/model, or an array of 1 to 16 of these",
+        ),
+        (
+            r#"{"a/x": "a/m", "f": ["a/m", "a/x"]}"#,
+            r#"models.f[1]: "a/x" is itself a virtual model; aliases of aliases are not allowed, name provider/model"#,
+        ),
+        (
+            r#"{"": "a/m"}"#,
+            r#"models[""]: "" is not allowed; expected a model id of 1 to 256 bytes without control characters"#,
+        ),
+        (&format!(r#"{{"f": {many}}}"#), "models.f: 17 entries; at most 16 are allowed"),
+        ("[]", "models: […] is not allowed; expected an object"),
+    ] {
+        assert_eq!(said(&with(&format!(r#""models": {models}"#))), [problem]);
+    }
+}
+
+#[test]
+fn all_problems_come_at_once_in_the_order_of_the_file() {
+    let text = r#"{
+        "client_timeout": 0,
+        "models": {"f": "nowhere/m"},
+        "max_conections": 5,
+        "providers": ["a|https://u:p@a|k", {"name": "b", "url": "https://b", "weight": 0}],
+        "port": 70000,
+        "tokens": ["x"],
+        "port": 1
+    }"#;
+    let heads: Vec<String> =
+        said(text).iter().map(|said| said.split(": ").next().unwrap().to_owned()).collect();
+    assert_eq!(
+        heads,
+        [
+            "client_timeout",
+            "models.f",
+            "max_conections",
+            "providers[0].url",
+            "providers[1].weight",
+            "port",
+            "tokens[0]",
+            "port"
+        ]
+    );
+}
+
+#[test]
+fn a_report_has_an_end() {
+    let garbage: Vec<String> = (0..5000).map(|i| format!(r#""k{i}": 0"#)).collect();
+    let said = said(&with(&garbage.join(",")));
+    assert_eq!(said.len(), 1001);
+    assert_eq!(said[1000], "4000 more problems are not listed");
+}
+
+#[test]
+fn no_problem_summary_or_debug_holds_a_secret() {
+    // Each of these words stands where a secret belongs, or where a slip of the pen may have put one.
+    let secret = "Hidden-5ecret";
+    for text in [
+        with_provider(r#""Hidden-5ecret""#),
+        with_provider(r#""a|Hidden-5ecret""#),
+        with_provider(r#""a b|https://a|Hidden-5ecret\n""#),
+        with_provider(r#""a|Hidden-5ecret|https://a""#),
+        with_provider(r#""Hidden-5ecret/x|a|https://a""#),
+        with_provider(r#""a|https://u:Hidden-5ecret@a|k""#),
+        with_provider(r#""a|https://u:Hidden/Hidden-5ecret@a|k""#),
+        with_provider(r#""a|https://a?key=Hidden-5ecret|k""#),
+        with_provider(r#"{"Hidden-5ecret": 1}"#),
+        with_provider(r#"{"Hidden-5ecret": 1, "Hidden-5ecret": 1}"#),
+        with_object(r#""key": ["Hidden-5ecret"]"#),
+        with_object(r#""key": "Hidden-5ecret ""#),
+        with_object(r#""headers": "Hidden-5ecret""#),
+        with_object(r#""headers": {"Authorization: Bearer Hidden-5ecret": ""}"#),
+        with_object(r#""headers": {"x": "Hidden-5ecret\t"}"#),
+        with_object(r#""proxy": "socks5://u:Hidden-5ecret@a:99999""#),
+        with_object(r#""proxy": "u:Hidden-5ecret@a""#),
+        r#"{"providers": "a|https://a|Hidden-5ecret"}"#.into(),
+        r#"{"providers": {"a": "Hidden-5ecret"}}"#.into(),
+        r#""Hidden-5ecret""#.into(),
+        with(r#""tokens": "a|Hidden-5ecret""#),
+        with(r#""tokens": ["Hidden-5ecret"]"#),
+        with(r#""tokens": ["a|Hidden-5ecret "]"#),
+        with(r#""tokens": ["Hidden-5ecret\n|a"]"#),
+        with(r#""tokens": ["a|Hidden-5ecret", "b|Hidden-5ecret"]"#),
+        with(r#""tokens": [{"Hidden-5ecret": "a"}]"#),
+        with(r#""tokens": [{"name": "n", "token": {"Hidden-5ecret": 1}}]"#),
+        format!("{}x", with(r#""tokens": ["a|Hidden-5ecret"]"#)),
+        with_provider(r#""a|https://a|${BAD}""#),
+        with_provider(r#""${BAD}|https://a|k""#),
+        with_provider(r#""a|https://${BAD}|k""#),
+        with(r#""host": "${BAD}""#),
+        with(r#""tokens": ["a|x${BAD}"]"#),
+        with(r#""supported_models": ["${BAD}("]"#),
+        with(r#""models": {"f": "${BAD}"}"#),
+        with_object(r#""proxy": "http://u:${BAD}@a""#),
+    ] {
+        let problems = load(&text).err().unwrap_or_else(|| panic!("accepted: {text}"));
+        let report =
+            format!("{problems:?} {:?} {:?}", problems.say(Language::Zh), problems.say(Language::En));
+        for secret in [secret, "5ecret", "env secret", "with a line end"] {
+            assert!(!report.contains(secret), "{text}\n{report}");
+        }
+    }
+    let config = valid(&with_object(
+        r#""key": "Hidden-5ecret", "headers": {"x": "Hidden-5ecret"}, "proxy": "http://u:Hidden-5ecret@a", "weight": 2"#,
+    ));
+    let shown = format!("{config:?}\n{}", summary(&config));
+    assert!(!shown.contains("5ecret"), "{shown}");
+}
+
+#[test]
+fn the_example_is_valid_and_its_summary_and_debug_hold_no_secret() {
+    let config = valid(EXAMPLE);
+    assert_eq!((config.providers.len(), config.tokens.len(), config.models.len()), (4, 2, 2));
+    assert!(config.supports("openai/gpt-4o-mini") && !config.supports("openai/o1"));
+    let summary = summary(&config);
+    for line in [
+        "监听地址: localhost:8080",
+        "  zhipu: https://open.bigmodel.cn/api/paas/v4, 密钥 env***89",
+        "  ollama: http://127.0.0.1:11434/v1, 无密钥",
+        "token: 2 (everyone, batch jobs)",
+        "  best -> openai/gpt-4o, deepseek/deepseek-chat",
+        "工作线程: 100",
+    ] {
+        assert!(summary.lines().any(|found| found == line), "{line}\n{summary}");
+    }
+    let all = format!("{summary}\n{config:?}");
+    for secret in ["zhipu-key", "deepseek-key", "openai-key", "token-everyone", "token-batch"] {
+        assert!(!all.contains(secret), "{secret}\n{all}");
+    }
+}
+
+#[test]
+fn every_truncation_of_the_example_is_refused() {
+    let whole = EXAMPLE.trim_end();
+    for end in (0..whole.len()).filter(|end| whole.is_char_boundary(*end)) {
+        let said = said(&whole[..end]);
+        assert!(said.len() == 1 && said[0].starts_with("not valid JSON at line"), "{end}: {said:?}");
+    }
+}
+
+#[test]
+fn random_and_damaged_text_never_panics() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let letters: Vec<char> = "{}[]\",:\\${}|/.@#? 019-+eEtrufalsn\u{0}\u{feff}é密𝄞\n".chars().collect();
+    let characters: Vec<char> = EXAMPLE.chars().collect();
+    for _ in 0..1500 {
+        let noise: String = (0..random(80)).map(|_| letters[random(letters.len())]).collect();
+        let _ = load(&noise);
+        let strings = format!(
+            r#"{{"host": {0}, "providers": [{0}, {{"name": {0}, "url": {0}, "proxy": {0}, "headers": {{{0}: {0}}}}}], "tokens": [{0}], "models": {{{0}: {0}}}, "cors_origins": [{0}], "supported_models": [{0}]}}"#,
+            serde_json::to_string(&noise).unwrap()
+        );
+        let _ = load(&strings);
+        let mut damaged = characters.clone();
+        for _ in 0..=random(4) {
+            let at = random(damaged.len());
+            damaged[at] = letters[random(letters.len())];
+        }
+        let _ = load(&damaged.into_iter().collect::<String>()).map_err(|problems| problems.say(Language::Zh));
+    }
+}
+
+/// A file of its own in a directory of its own, gone with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, bytes: &[u8]) -> Self {
+        let directory = std::env::temp_dir().join(format!("ai-proxy-config-{}-{name}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("config.json"), bytes).unwrap();
+        Self(directory)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_problem() {
+    let said = |path: &Path| from_file(path).unwrap_err().say(Language::En);
+    let none = said(Path::new("/nonexistent/config.json"));
+    assert!(none[0].starts_with("cannot read the config file /nonexistent/config.json: "), "{none:?}");
+    let text = Scratch::new("text", b"{\n\"host\": \"\xff\"}");
+    assert_eq!(said(&text.path()), ["line 2 is not valid UTF-8"]);
+    let large = Scratch::new("large", &vec![b' '; usize::try_from(MAX_CONFIG_FILE).unwrap() + 1]);
+    assert_eq!(
+        said(&large.path()),
+        [format!("the config file is over the limit of {MAX_CONFIG_FILE} bytes")]
+    );
+    let good = Scratch::new("good", with(r#""port": 1"#).as_bytes());
+    assert_eq!(from_file(&good.path()).unwrap().port, 1);
+}
+
+#[test]
+fn warnings_name_missing_tokens_and_an_open_file_that_holds_secrets() {
+    let text = with(r#""language": "en", "tokens": ["a|${AI_PROXY_TOKEN}"]"#);
+    let file = Scratch::new("open", text.as_bytes());
+    let mode = |mode| fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    let found = warnings(&valid(&text), &file.path());
+    assert_eq!(found.len(), 1);
+    assert!(found[0].contains("mode 0644") && found[0].contains("chmod 600"), "{found:?}");
+    mode(0o600);
+    assert!(warnings(&valid(&text), &file.path()).is_empty());
+
+    let text = r#"{"language": "en", "providers": ["a|https://a|${OPENAI_API_KEY}"], "max_clients": 50}"#;
+    let file = Scratch::new("closed", text.as_bytes());
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+    let found = warnings(&valid(text), &file.path());
+    assert_eq!(
+        found,
+        [
+            "tokens: none configured; every call that needs a token will be refused",
+            "max_clients (50) is less than max_connections (100): some workers can never be used"
+        ]
+    );
+}
+
+#[test]
+fn keys_that_need_a_restart_are_named_only_when_they_change() {
+    let old = valid(&with(r#""port": 1"#));
+    assert!(restart_required(&old, &old).is_empty());
+    let new =
+        valid(&with(r#""host": "::1", "port": 2, "max_connections": 3, "max_clients": 4, "max_retries": 9"#));
+    assert_eq!(restart_required(&old, &new), ["host", "port", "max_connections", "max_clients"]);
+}

@@ -1,0 +1,96 @@
+//! Entries of `tokens`: strings `description|token` or objects.
+
+use std::collections::HashMap;
+
+use regex::Regex;
+
+use super::json::{Json, Text};
+use super::reader::{Key, Leaf, Reader, optional, required};
+use super::value::{header_value, integer, is_line, regexes, unfit_secret};
+use crate::config::{Secret, Token};
+use crate::limits::MAX_TOKENS;
+use crate::text::config::{ConfigText, Expected};
+
+/// Longest name of a token, bytes.
+const MAX_TOKEN_NAME: usize = 256;
+/// Largest `rpm` and `max_parallel`.
+const MAX_RATE: u64 = 1_000_000;
+
+/// One entry while it is read.
+#[derive(Default)]
+struct Entry {
+    name: Option<String>,
+    token: Option<Secret>,
+    models: Option<Vec<Regex>>,
+    rpm: Option<u32>,
+    max_parallel: Option<u32>,
+}
+
+const KEYS: &[Key<Entry>] = &[
+    required("name", |r, at, v, entry| entry.name = r.read(at, v, name)),
+    required("token", |r, at, v, entry| entry.token = r.read(at, v, |v| header_value(v, false))),
+    optional("models", |r, at, v, entry| entry.models = Some(models(r, at, v))),
+    optional("rpm", |r, at, v, entry| entry.rpm = r.read(at, v, |v| integer(v, 1..=MAX_RATE))),
+    optional("max_parallel", |r, at, v, entry| {
+        entry.max_parallel = r.read(at, v, |v| integer(v, 1..=MAX_RATE));
+    }),
+];
+
+/// The tokens in the order of the file.
+pub(super) fn tokens(reader: &mut Reader, place: &str, json: &Json) -> Vec<Token> {
+    let mut places: HashMap<String, String> = HashMap::new();
+    let mut tokens = Vec::new();
+    for (at, item) in reader.items(place, json, MAX_TOKENS, Json::masked) {
+        let Some(entry) = entry(reader, &at, item) else { continue };
+        let Entry { name, token: Some(token), models, rpm, max_parallel } = entry else { continue };
+        if let Some(other) = places.get(token.expose()) {
+            reader.report(&at, ConfigText::SameToken(other.clone()));
+        } else {
+            places.insert(token.expose().to_owned(), at);
+        }
+        if let Some(name) = name {
+            tokens.push(Token { name, token, models, rpm, max_parallel });
+        }
+    }
+    tokens
+}
+
+fn entry(reader: &mut Reader, at: &str, json: &Json) -> Option<Entry> {
+    let mut entry = Entry::default();
+    match json {
+        Json::Object(entries) => reader.object(at, entries, KEYS, &mut entry),
+        Json::String(_) => {
+            let [first, second] = reader.read(at, json, parts)?;
+            entry.name = reader.read(&format!("{at}.name"), &first, name);
+            entry.token = reader.read(&format!("{at}.token"), &second, |v| header_value(v, false));
+        }
+        other => {
+            reader.report(at, ConfigText::Unfit { value: other.masked(), expected: Expected::Token });
+            return None;
+        }
+    }
+    Some(entry)
+}
+
+/// A token string's two parts; the token may hold further bars.
+fn parts(json: &Json) -> Leaf<[Json; 2]> {
+    let Some(text) = json.text() else { return unfit_secret(json, Expected::Token) };
+    let (name, token) = text.split_once('|').ok_or(ConfigText::TokenParts)?;
+    Ok([name, token].map(Json::String))
+}
+
+/// The name is masked in a problem: whoever swapped the two parts wrote the token here.
+fn name(json: &Json) -> Leaf<String> {
+    match json.text().map(Text::value) {
+        Some(name) if is_line(name) && name.len() <= MAX_TOKEN_NAME => Ok(name.to_owned()),
+        _ => unfit_secret(json, Expected::TokenName(MAX_TOKEN_NAME)),
+    }
+}
+
+/// A token's own filter. An empty one could be read as all or as none, so it is refused.
+fn models(reader: &mut Reader, place: &str, json: &Json) -> Vec<Regex> {
+    if matches!(json, Json::Array(items) if items.is_empty()) {
+        reader.report(place, ConfigText::Unfit { value: "[]".to_owned(), expected: Expected::Patterns });
+    }
+    regexes(reader, place, json)
+}

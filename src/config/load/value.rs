@@ -1,0 +1,298 @@
+//! Leaves: each takes one JSON value and gives the checked thing, or says what was expected.
+
+use std::net::Ipv6Addr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regex::{Regex, RegexBuilder};
+
+use super::json::{Json, Text};
+use super::reader::{Leaf, Reader};
+use crate::config::{Host, Secret};
+use crate::limits::{MAX_MODEL_ID, MAX_QUOTED};
+use crate::text::Language;
+use crate::text::config::{ConfigText, Expected};
+use crate::text::quoted;
+
+/// Longest name of a host, bytes (RFC 1035).
+const MAX_HOST: usize = 253;
+/// Longest path of a Unix socket, bytes: `sun_path` less its final NUL.
+const MAX_SOCKET_PATH: usize = 107;
+/// Compiled size of one regular expression, bytes.
+const MAX_REGEX: usize = 1024 * 1024;
+/// Regular expressions in one list.
+const MAX_PATTERNS: usize = 1000;
+/// Longest key, token or header value, bytes: a request head must have room for it.
+const MAX_SECRET: usize = 8 * 1024;
+/// Shortest time that can be asked for, seconds.
+const SHORTEST: f64 = 0.001;
+/// Longest time that can be asked for, seconds: a week.
+const LONGEST: f64 = 604_800.0;
+
+/// The levels of the log, as the file and the summary name them.
+pub(super) const LEVELS: [(&str, log::LevelFilter); 5] = [
+    ("DEBUG", log::LevelFilter::Debug),
+    ("INFO", log::LevelFilter::Info),
+    ("WARNING", log::LevelFilter::Warn),
+    ("ERROR", log::LevelFilter::Error),
+    ("CRITICAL", log::LevelFilter::Off),
+];
+const LEVEL_NAMES: &[&str] = &["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+const LANGUAGE_NAMES: &[&str] = &["zh", "en"];
+
+/// The problem of a value that is no secret.
+pub(super) fn unfit<T>(json: &Json, expected: Expected) -> Leaf<T> {
+    Err(ConfigText::Unfit { value: json.shown(), expected })
+}
+
+/// The problem of a value that is a secret, or stands where one belongs.
+pub(super) fn unfit_secret<T>(json: &Json, expected: Expected) -> Leaf<T> {
+    Err(ConfigText::Unfit { value: json.masked(), expected })
+}
+
+/// An integer within `bounds`.
+pub(super) fn integer<T: TryFrom<u64>>(json: &Json, bounds: RangeInclusive<u64>) -> Leaf<T> {
+    let expected = Expected::Integer(*bounds.start(), *bounds.end());
+    whole(json, &bounds).map_or_else(|| unfit(json, expected), Ok)
+}
+
+/// A number of bytes within `bounds`.
+pub(super) fn bytes(json: &Json, bounds: RangeInclusive<u64>) -> Leaf<usize> {
+    let expected = Expected::Bytes(*bounds.start(), *bounds.end());
+    whole(json, &bounds).map_or_else(|| unfit(json, expected), Ok)
+}
+
+fn whole<T: TryFrom<u64>>(json: &Json, bounds: &RangeInclusive<u64>) -> Option<T> {
+    let Json::Number(number) = json else { return None };
+    let value = number.as_u64().filter(|value| bounds.contains(value))?;
+    T::try_from(value).ok()
+}
+
+/// A time that is not 0.
+pub(super) fn seconds(json: &Json) -> Leaf<Duration> {
+    duration(json).map_or_else(|| unfit(json, Expected::Seconds(SHORTEST, LONGEST)), Ok)
+}
+
+/// A time, or 0 for never.
+pub(super) fn seconds_or_never(json: &Json) -> Leaf<Option<Duration>> {
+    match json {
+        Json::Number(number) if number.as_f64() == Some(0.0) => Ok(None),
+        _ => duration(json)
+            .map_or_else(|| unfit(json, Expected::SecondsOrNever(SHORTEST, LONGEST)), |time| Ok(Some(time))),
+    }
+}
+
+fn duration(json: &Json) -> Option<Duration> {
+    let Json::Number(number) = json else { return None };
+    let value = number.as_f64().filter(|value| (SHORTEST..=LONGEST).contains(value))?;
+    Duration::try_from_secs_f64(value).ok()
+}
+
+/// A level of the log, in any case.
+pub(super) fn log_level(json: &Json) -> Leaf<log::LevelFilter> {
+    json.text()
+        .and_then(|text| LEVELS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.value())))
+        .map_or_else(|| unfit(json, Expected::OneOf(LEVEL_NAMES)), |(_, level)| Ok(*level))
+}
+
+/// A path, or null for none.
+pub(super) fn log_file(json: &Json) -> Leaf<Option<PathBuf>> {
+    match json {
+        Json::Null => Ok(None),
+        Json::String(text) if is_line(text.value()) => Ok(Some(PathBuf::from(text.value()))),
+        _ => unfit(json, Expected::LogFile),
+    }
+}
+
+/// A language.
+pub(super) fn language(json: &Json) -> Leaf<Language> {
+    match json.text().map(Text::value) {
+        Some("zh") => Ok(Language::Zh),
+        Some("en") => Ok(Language::En),
+        _ => unfit(json, Expected::OneOf(LANGUAGE_NAMES)),
+    }
+}
+
+/// An address to listen on.
+pub(super) fn host(json: &Json) -> Leaf<Host> {
+    json.text()
+        .and_then(|text| match text.value().strip_prefix("unix:") {
+            Some(path) => socket_path(path).map(Host::Unix),
+            None => host_name(text.value()).map(Host::Name),
+        })
+        .map_or_else(|| unfit(json, Expected::Host(MAX_HOST, MAX_SOCKET_PATH)), Ok)
+}
+
+fn socket_path(path: &str) -> Option<PathBuf> {
+    let fits =
+        path.len() <= MAX_SOCKET_PATH && path.starts_with('/') && !path.ends_with('/') && is_line(path);
+    fits.then(|| PathBuf::from(path))
+}
+
+fn host_name(name: &str) -> Option<String> {
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    if bare.contains(':') {
+        // An IPv6 address may name its interface behind a `%`. Anything else with a colon is a host with a port.
+        let (address, zone) = bare.split_once('%').unwrap_or((bare, "zone"));
+        let fits = address.parse::<Ipv6Addr>().is_ok() && is_word(zone);
+        return fits.then(|| bare.to_owned());
+    }
+    (bare == name && name.len() <= MAX_HOST && is_word(name)).then(|| name.to_owned())
+}
+
+/// Letters, digits and what host names have between them.
+fn is_word(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+}
+
+/// Whether it is one line of text with something in it.
+pub(super) fn is_line(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(char::is_control)
+}
+
+/// A model id.
+pub(super) fn model_id(json: &Json) -> Leaf<String> {
+    match json.text().map(Text::value) {
+        Some(id) if is_line(id) && id.len() <= MAX_MODEL_ID => Ok(id.to_owned()),
+        _ => unfit(json, Expected::ModelId(MAX_MODEL_ID)),
+    }
+}
+
+/// A secret that goes into, or comes from, a header: a key, a token, a header's value.
+pub(super) fn header_value(json: &Json, may_be_empty: bool) -> Leaf<Secret> {
+    let expected = Expected::HeaderValue(MAX_SECRET, may_be_empty);
+    let Some(text) = json.text().map(Text::value) else { return unfit_secret(json, expected) };
+    let visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let fits = visible && text.trim() == text && text.len() <= MAX_SECRET;
+    if fits && (may_be_empty || !text.is_empty()) {
+        Ok(Secret::new(text.to_owned()))
+    } else {
+        unfit_secret(json, expected)
+    }
+}
+
+/// A list of regular expressions. What does not compile is left out and noted.
+pub(super) fn regexes(reader: &mut Reader, place: &str, json: &Json) -> Vec<Regex> {
+    let items = reader.items(place, json, MAX_PATTERNS, Json::shown);
+    items.into_iter().filter_map(|(at, item)| reader.read(&at, item, regex)).collect()
+}
+
+fn regex(json: &Json) -> Leaf<Regex> {
+    let Some(text) = json.text().filter(|text| !text.value().is_empty()) else {
+        return unfit(json, Expected::Regex);
+    };
+    RegexBuilder::new(text.value()).size_limit(MAX_REGEX).build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(limit) => ConfigText::RegexTooBig { pattern: text.shown(), limit },
+        other => ConfigText::BadRegex { pattern: text.shown(), reason: regex_reason(&other.to_string()) },
+    })
+}
+
+/// The crate's report quotes the pattern over several lines; the reason stands in the last.
+fn regex_reason(report: &str) -> String {
+    let last = report.lines().last().unwrap_or_default();
+    quoted(last.strip_prefix("error: ").unwrap_or(last), MAX_QUOTED)
+}
+
+/// A browser origin as browsers send it: lower case, without the scheme's own port.
+pub(super) fn origin(json: &Json) -> Leaf<String> {
+    json.text()
+        .and_then(|text| normal_origin(&text.value().to_ascii_lowercase()))
+        .map_or_else(|| unfit(json, Expected::Origin), Ok)
+}
+
+fn normal_origin(origin: &str) -> Option<String> {
+    if origin == "*" {
+        return Some(origin.to_owned());
+    }
+    let (scheme, authority) = origin.split_once("://")?;
+    let mut letters = scheme.bytes();
+    let scheme_fits = letters.next()?.is_ascii_lowercase()
+        && letters.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    let (host, port) = split_port(authority)?;
+    let host_fits = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok(),
+        None => is_word(host),
+    };
+    let own_port = match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    let port = port.filter(|port| Some(*port) != own_port).map_or(String::new(), |port| format!(":{port}"));
+    (scheme_fits && host_fits).then(|| format!("{scheme}://{host}{port}"))
+}
+
+/// An authority's host and port; `None` when the port is none from 1 to 65535.
+pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    // A colon inside brackets belongs to an IPv6 address.
+    let after_brackets = authority.rfind(']').map_or(0, |at| at + 1);
+    let Some(colon) = authority[after_brackets..].find(':').map(|at| at + after_brackets) else {
+        return Some((authority, None));
+    };
+    let digits = &authority[colon + 1..];
+    let port = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
+    port.filter(|port| *port != 0).map(|port| (&authority[..colon], Some(port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{host_name, normal_origin, regex_reason, split_port};
+
+    #[test]
+    fn hosts_are_names_or_addresses_without_a_port() {
+        for (given, kept) in [
+            ("localhost", "localhost"),
+            ("0.0.0.0", "0.0.0.0"),
+            ("::", "::"),
+            ("[::1]", "::1"),
+            ("fe80::1%eth0", "fe80::1%eth0"),
+        ] {
+            assert_eq!(host_name(given).as_deref(), Some(kept));
+        }
+        for bad in
+            ["", "localhost:80", "[::1]:80", "a b", "http://a", "a/b", "[a]", "fe80::1%", "a\n", "[", "[]"]
+        {
+            assert_eq!(host_name(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_kept_as_browsers_send_them() {
+        for (given, kept) in [
+            ("*", "*"),
+            ("https://a.example", "https://a.example"),
+            ("https://a.example:443", "https://a.example"),
+            ("http://a.example:443", "http://a.example:443"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+            ("chrome-extension://abc", "chrome-extension://abc"),
+        ] {
+            assert_eq!(normal_origin(given).as_deref(), Some(kept));
+        }
+        for bad in
+            ["", "a.example", "https://", "https://a/", "https://a/b", "https://u@a", "https://a:", "://a"]
+        {
+            assert_eq!(normal_origin(bad), None, "{bad}");
+        }
+        assert_eq!(normal_origin("https://a:99999"), None);
+    }
+
+    #[test]
+    fn ports_are_split_off() {
+        assert_eq!(split_port("a:1"), Some(("a", Some(1))));
+        assert_eq!(split_port("[::1]"), Some(("[::1]", None)));
+        assert_eq!(split_port("[::1]:65535"), Some(("[::1]", Some(65535))));
+        for bad in ["a:", "a:0", "a:65536", "a:+1", "a:1:2", "[::1]:x"] {
+            assert_eq!(split_port(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_regex_reason_is_one_line() {
+        assert_eq!(
+            regex_reason("regex parse error:\n    a(\n     ^\nerror: unclosed group"),
+            "unclosed group"
+        );
+    }
+}

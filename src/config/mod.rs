@@ -1,0 +1,180 @@
+//! The checked configuration: what the rest of the program may rely on.
+//!
+//! [`load`] makes it from the file, with all problems at once; [`live`] holds the one in force.
+
+pub mod live;
+pub mod load;
+mod secret;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regex::Regex;
+
+pub use live::Live;
+pub use secret::Secret;
+
+use crate::text::Language;
+
+/// A configuration that passed every check. Field names are those of `config.json` (contract section 2).
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen. Needs a restart to change. Default `localhost`.
+    pub host: Host,
+    /// TCP port; 0 picks a free one. Needs a restart to change. Default 8080.
+    pub port: u16,
+    /// Least severe level that is logged; `CRITICAL` is `Off`, for nothing is logged above `ERROR`. Default `Warn`.
+    pub log_level: log::LevelFilter,
+    /// Log file, appended; `None` logs to stderr alone. Default `ai_proxy.log`.
+    pub log_file: Option<PathBuf>,
+    /// Language of API messages and log lines. Default Chinese.
+    pub language: Language,
+    /// Providers in the order of their first entry; at least one, names unique, replicas inside.
+    pub providers: Vec<Provider>,
+    /// Client tokens; none refuses every guarded call.
+    pub tokens: Vec<Token>,
+    /// A model is served when any matches somewhere in its full id; empty: all.
+    pub supported_models: Vec<Regex>,
+    /// Virtual models, sorted by name.
+    pub models: Vec<VirtualModel>,
+    /// Worker threads: requests relayed at once. Needs a restart to change. Default 100.
+    pub max_connections: usize,
+    /// Idle upstream connections kept. Default 20.
+    pub max_keepalive_connections: usize,
+    /// An idle upstream connection is closed after this. Default 30 s.
+    pub keepalive_expiry: Duration,
+    /// Longest silence of the upstream in a streamed answer. Default 300 s.
+    pub stream_timeout: Duration,
+    /// Whole time for an answer that is not streamed, all attempts together. Default 30 s.
+    pub non_stream_timeout: Duration,
+    /// Largest answer, bytes, streamed or not. Default 10 MiB.
+    pub max_response_size: usize,
+    /// Largest request body, bytes. Default 32 MiB.
+    pub max_request_size: usize,
+    /// Longest wait for a free worker. Default 5 s.
+    pub queue_timeout: Duration,
+    /// For the whole request head, for each further 64 KiB of body, for each write to the client. Default 15 s.
+    pub client_timeout: Duration,
+    /// An idle client connection is closed after this. Default 75 s.
+    pub idle_timeout: Duration,
+    /// Open client connections. Needs a restart to change. Default 10,000.
+    pub max_clients: usize,
+    /// Longest drain. Default 30 s.
+    pub shutdown_timeout: Duration,
+    /// Between two `: keep-alive` comments while a stream's upstream is silent; `None` (0 in the file): never. Default 15 s.
+    pub stream_heartbeat: Option<Duration>,
+    /// How often each provider is checked. Default 30 s.
+    pub health_interval: Duration,
+    /// How often each provider's model list is fetched. Default 300 s.
+    pub models_interval: Duration,
+    /// Further attempts after a failed one, before any byte reached the client. Default 2.
+    pub max_retries: u32,
+    /// Browser origins allowed (`*` for any). Default none.
+    pub cors_origins: Vec<String>,
+}
+
+/// Where the front listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// A name or an address; a name binds every address it resolves to.
+    Name(String),
+    /// `unix:/path`: a Unix socket; `port` is not used.
+    Unix(PathBuf),
+}
+
+/// One provider: a name that stands before the `/` of a model id.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// Name: not empty, no `/`, no white space, no control character.
+    pub name: String,
+    /// One or more places that serve it, in the order of the file.
+    pub replicas: Vec<Replica>,
+}
+
+/// One entry of `providers`: a URL and a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// Base URL, `http` or `https`, without a trailing slash, query, fragment or user info.
+    pub url: String,
+    /// API key; empty sends no `Authorization`.
+    pub key: Secret,
+    /// Model ids that replace the fetched list.
+    pub models: Option<Vec<String>>,
+    /// Headers added to each request to it, over the client's own of the same name. Names are lower case and valid,
+    /// values are valid.
+    pub headers: Vec<(String, Secret)>,
+    /// Proxy URL (`http://…` or `socks5://…`), may hold a password.
+    pub proxy: Option<Secret>,
+    /// Share of the load against the other replicas, 1 or more. Default 1.
+    pub weight: u32,
+}
+
+/// A client's token and its rights.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// What the log calls it; never the token itself.
+    pub name: String,
+    /// The secret a client sends.
+    pub token: Secret,
+    /// A model is allowed when any matches somewhere in its full id; `None`: all.
+    pub models: Option<Vec<Regex>>,
+    /// Requests a minute; `None`: no limit.
+    pub rpm: Option<u32>,
+    /// Requests at once; `None`: no limit.
+    pub max_parallel: Option<u32>,
+}
+
+/// A name that stands for other models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualModel {
+    /// The id a client names.
+    pub name: String,
+    /// Full ids `provider/model`, tried in order; at least one; never another virtual model.
+    pub targets: Vec<Target>,
+}
+
+/// A full model id, split at its first slash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Name of a provider.
+    pub provider: String,
+    /// The provider's own id of the model; may hold further slashes.
+    pub model: String,
+}
+
+impl Config {
+    /// The provider of that name.
+    pub fn provider(&self, name: &str) -> Option<&Provider> {
+        self.providers.iter().find(|provider| provider.name == name)
+    }
+
+    /// The virtual model of that name.
+    pub fn virtual_model(&self, name: &str) -> Option<&VirtualModel> {
+        self.models.iter().find(|model| model.name == name)
+    }
+
+    /// Whether `supported_models` lets this full id through.
+    pub fn supports(&self, id: &str) -> bool {
+        self.supported_models.is_empty() || self.supported_models.iter().any(|model| model.is_match(id))
+    }
+
+    /// The targets of a virtual model that `supported_models` lets through: all where it lets the virtual name through.
+    pub fn targets_supported<'a>(&'a self, model: &'a VirtualModel) -> impl Iterator<Item = &'a Target> {
+        let all = self.supports(&model.name);
+        model.targets.iter().filter(move |target| all || self.supports(&target.id()))
+    }
+}
+
+impl Target {
+    /// The full id.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.provider, self.model)
+    }
+}
+
+impl Token {
+    /// Whether the token's own `models` let this full id through.
+    pub fn allows(&self, id: &str) -> bool {
+        self.models.as_ref().is_none_or(|models| models.iter().any(|model| model.is_match(id)))
+    }
+}

@@ -1,0 +1,11 @@
+//! ai-proxy: one OpenAI-compatible endpoint in front of many AI providers.
+//!
+//! The modules stand in layer order: each may use those above its own block alone (`tests/it/imports.rs` holds it).
+//! `ARCHITECTURE.md` is the map.
+
+pub mod limits;
+pub mod text;
+
+pub mod logging;
+
+pub mod config;

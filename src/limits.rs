@@ -1,0 +1,104 @@
+//! Every compiled-in ceiling, in one place so that an audit reads one file.
+//!
+//! What an operator may change stands in [`crate::config::Config`]; what is here is the outer wall:
+//! no config and no peer can move it.
+
+use std::time::Duration;
+
+/// Longest request target, bytes (contract section 5: 414 above it).
+pub const MAX_TARGET: usize = 8 * 1024;
+/// Longest request head, bytes, request line and final blank line included (431 above it).
+pub const MAX_HEAD: usize = 32 * 1024;
+/// Most header fields of a request (431 above it).
+pub const MAX_HEADERS: usize = 100;
+/// Longest chunk-size line of a chunked body, extensions included, bytes.
+pub const MAX_CHUNK_LINE: usize = 1024;
+/// Longest trailer section of a chunked body, bytes; trailers are read and dropped.
+pub const MAX_TRAILERS: usize = 8 * 1024;
+/// What is left of a refused body is read and dropped up to this many bytes, so the connection lives on.
+pub const MAX_DRAIN: usize = 64 * 1024;
+/// Bytes of body a client must deliver within each `client_timeout`.
+pub const BODY_STEP: usize = 64 * 1024;
+/// Bytes read from a client socket at once.
+pub const READ_CHUNK: usize = 64 * 1024;
+/// Request bodies all clients together may have half delivered, bytes. Above it a new body of more than
+/// [`BODY_STEP`] is refused with 503, so that 10,000 clients cannot claim 10,000 × `max_request_size`.
+pub const MAX_BODIES_IN_TRANSIT: usize = 512 * 1024 * 1024;
+/// Requests waiting for a free worker; above it the next one gets its 503 at once.
+pub const MAX_QUEUE: usize = 1024;
+/// Threads that answer what needs no upstream but may wait (health before the first round, reload).
+pub const CONTROL_THREADS: usize = 4;
+/// Control requests waiting for a control thread.
+pub const MAX_CONTROL_QUEUE: usize = 256;
+/// New connections taken in one turn of the poller, so that a connect flood does not starve the others.
+pub const ACCEPT_BATCH: usize = 64;
+/// Readiness events taken from the kernel in one turn.
+pub const EVENT_BATCH: usize = 256;
+/// Pause of `accept` after it failed for lack of descriptors or memory.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
+/// Pause between two sweeps of the deadlines of waiting connections: how late a time limit may strike.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a worker keeps a connection after its answer, for the client's next request.
+pub const KEEPALIVE_GRACE: Duration = Duration::from_millis(2);
+/// How long a connection that is being closed is still read, so that the peer can fetch its answer.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// Bytes read and dropped from a connection that is being closed.
+pub const MAX_LINGER: usize = 1024 * 1024;
+/// Kernel queue of connections not yet accepted (std's is 128; the kernel caps it at `somaxconn`).
+pub const BACKLOG: i32 = 4096;
+/// A whole answer up to this size is copied behind its head, so that both leave in one write.
+pub const COALESCE: usize = 16 * 1024;
+
+/// Largest head of an upstream answer, bytes: it must fit the read buffer of its connection.
+pub const MAX_UPSTREAM_HEAD: usize = 16 * 1024;
+/// Read buffer of an upstream connection, bytes.
+pub const UPSTREAM_READ_BUFFER: usize = MAX_UPSTREAM_HEAD;
+/// Write buffer of an upstream connection, bytes; a body leaves in pieces of this size.
+pub const UPSTREAM_WRITE_BUFFER: usize = 16 * 1024;
+/// Largest model list of a provider, bytes.
+pub const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
+/// Models kept of one provider's list.
+pub const MAX_MODELS: usize = 10_000;
+/// Longest model id kept of a provider's list, bytes.
+pub const MAX_MODEL_ID: usize = 256;
+/// Longest time a connection to a provider may take, TLS not included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest health check or model list fetch; `non_stream_timeout` may shorten it (contract section 3).
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an address stays in the DNS cache before it is looked up again, off the request's path.
+pub const DNS_TTL: Duration = Duration::from_secs(60);
+/// Addresses kept of one name.
+pub const MAX_ADDRESSES: usize = 8;
+/// Names kept in the DNS cache: one for each provider and proxy, and some of earlier configs.
+pub const MAX_DNS_NAMES: usize = 1024;
+/// Text quoted from an upstream's error that is not JSON, bytes (contract section 4).
+pub const MAX_ERROR_TEXT: usize = 2 * 1024;
+/// Bytes of an incomplete event that are held back; a larger event is passed on in pieces.
+pub const MAX_HELD_EVENT: usize = 64 * 1024;
+/// Bytes of stream events that came at once, up to which they are looked at for token usage.
+pub const MAX_USAGE_SCAN: usize = 64 * 1024;
+/// Longest cooldown a provider can ask for with `Retry-After`.
+pub const MAX_COOLDOWN: Duration = Duration::from_secs(300);
+/// First cooldown of a failing replica; it doubles up to [`MAX_COOLDOWN`].
+pub const FIRST_COOLDOWN: Duration = Duration::from_secs(10);
+/// Failures in a row after which a replica cools down.
+pub const FAILURES_TO_COOL: u32 = 3;
+
+/// Largest config file, bytes.
+pub const MAX_CONFIG_FILE: u64 = 4 * 1024 * 1024;
+/// Provider entries in a config, replicas counted each.
+pub const MAX_PROVIDERS: usize = 256;
+/// Token entries in a config; each request is compared with all of them.
+pub const MAX_TOKENS: usize = 1_000;
+/// Targets of one virtual model.
+pub const MAX_TARGETS: usize = 16;
+/// Longest request id taken over from a client or an upstream, bytes.
+pub const MAX_REQUEST_ID: usize = 128;
+/// Longest piece of client text in a log line or an error message, bytes.
+pub const MAX_QUOTED: usize = 256;
+
+const _: () = assert!(MAX_TARGET < MAX_HEAD, "a target that is too long must be told from a head that is");
+const _: () = assert!(MAX_HEAD <= READ_CHUNK, "one read must be able to hold a whole head");
+const _: () = assert!(MAX_CHUNK_LINE < READ_CHUNK && MAX_TRAILERS < READ_CHUNK);
+const _: () = assert!(MAX_UPSTREAM_HEAD <= UPSTREAM_READ_BUFFER);
+const _: () = assert!(MAX_DRAIN <= MAX_LINGER);

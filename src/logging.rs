@@ -1,0 +1,113 @@
+//! The log: one line an event, to a file that is reopened on demand, or to stderr.
+//!
+//! A backend of our own for the `log` facade: the format of contract section 6 has no brackets around the level, and
+//! local time must follow daylight saving while the process runs for years.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// Only our own lines: libraries log request heads, which hold keys.
+const OWN_TARGET: &str = "ai_proxy";
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+#[derive(Default)]
+struct Logger(Mutex<Sink>);
+
+#[derive(Default)]
+struct Sink {
+    path: Option<PathBuf>,
+    file: Option<File>,
+    /// A write failed and was told of; it is told of again only after one has worked.
+    failing: bool,
+}
+
+/// Sends the log of this process to `path` (`None`: stderr) from now on, at `level` and above. Called again to change
+/// either, and to reopen a file that was renamed.
+///
+/// # Errors
+/// The file cannot be opened; the log goes to stderr then.
+pub fn start(path: Option<&Path>, level: LevelFilter) -> io::Result<()> {
+    let logger = LOGGER.get_or_init(Logger::default);
+    // Refused when it is set already, by an earlier call.
+    let _ = log::set_logger(logger);
+    log::set_max_level(level);
+    let opened = path.map(|path| OpenOptions::new().append(true).create(true).open(path)).transpose();
+    let mut sink = logger.lock();
+    sink.path = path.map(Path::to_path_buf);
+    sink.failing = false;
+    match opened {
+        Ok(file) => {
+            sink.file = file;
+            Ok(())
+        }
+        Err(error) => {
+            sink.file = None;
+            Err(error)
+        }
+    }
+}
+
+impl Logger {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Sink> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with(OWN_TARGET)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let level = if record.level() == log::Level::Warn { "WARNING" } else { record.level().as_str() };
+        let now = jiff::Zoned::now();
+        let line = format!("{} {level} {}\n", now.strftime("%Y-%m-%d %H:%M:%S%.3f"), record.args());
+        self.lock().write(line.as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+impl Sink {
+    /// One write a line, so that lines of several processes and a truncating logrotate do not mix.
+    fn write(&mut self, line: &[u8]) {
+        let written = match &mut self.file {
+            Some(file) => file.write_all(line),
+            None => io::stderr().write_all(line),
+        };
+        match (written, &self.path) {
+            (Ok(()), _) => self.failing = false,
+            (Err(error), Some(path)) if !std::mem::replace(&mut self.failing, true) => {
+                // With stderr gone too there is nobody left to tell.
+                let _ = writeln!(io::stderr(), "ai-proxy: {}: {error}", path.display());
+            }
+            (Err(_), _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sink;
+    use std::fs::OpenOptions;
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_told_of_once_and_again_after_one_that_could() {
+        let path = std::path::PathBuf::from("/dev/full");
+        let file = OpenOptions::new().append(true).open(&path).ok();
+        let mut sink = Sink { path: Some(path), file, failing: false };
+        sink.write(b"lost\n");
+        assert!(sink.failing);
+        sink.file = OpenOptions::new().append(true).open("/dev/null").ok();
+        sink.write(b"written\n");
+        assert!(!sink.failing);
+    }
+}

@@ -1,0 +1,438 @@
+//! Every sentence about the configuration: problems, warnings and the labels of `ai-proxy check`.
+//!
+//! The facts in here are fit to be shown: whoever makes a [`ConfigText`] has masked what is secret.
+
+use super::Language;
+
+/// A sentence about the configuration, with its facts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConfigText {
+    // ── the file as a whole ──
+    /// The file cannot be opened or read.
+    CannotRead {
+        /// The file.
+        path: String,
+        /// Why, in the system's words.
+        reason: String,
+    },
+    /// The file is over the limit, bytes.
+    FileTooLarge(u64),
+    /// The file is not UTF-8; the fact is the line of the first wrong byte.
+    NotUtf8(usize),
+    /// The file is not JSON.
+    Syntax {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1, in characters.
+        column: usize,
+        /// The parser's reason.
+        reason: String,
+    },
+    /// The file is JSON but not an object; the fact is what it is.
+    NotAnObject(String),
+    /// More problems than are listed; the fact is how many.
+    MoreProblems(usize),
+
+    // ── keys ──
+    /// No such key; the fact is the nearest that exists, when one is near.
+    UnknownKey(Option<&'static str>),
+    /// The key stands twice in its object.
+    DuplicateKey,
+    /// A key that must be there is not.
+    MissingKey,
+
+    // ── values ──
+    /// The value is not what it must be.
+    Unfit {
+        /// The value, masked when secret.
+        value: String,
+        /// What was expected.
+        expected: Expected,
+    },
+    /// An environment variable that the value names is not set.
+    MissingVariable(String),
+    /// More entries than the limit.
+    TooMany {
+        /// Entries found.
+        found: usize,
+        /// Entries allowed.
+        limit: usize,
+    },
+    /// The regular expression does not compile.
+    BadRegex {
+        /// The pattern.
+        pattern: String,
+        /// The regex crate's reason.
+        reason: String,
+    },
+    /// The regular expression compiles to more than the limit, bytes.
+    RegexTooBig {
+        /// The pattern.
+        pattern: String,
+        /// Bytes allowed.
+        limit: usize,
+    },
+
+    // ── providers, tokens, virtual models ──
+    /// There is no provider entry at all.
+    NoProviders,
+    /// A provider string that is not `name|API_URL|API_KEY`; the fact is how many parts it has.
+    ProviderParts(usize),
+    /// A token string without its `|`.
+    TokenParts,
+    /// A header of a provider that the proxy sets itself.
+    HeaderRefused,
+    /// A header that stands twice, in another case.
+    DuplicateHeader,
+    /// The same token as another entry; the fact is that entry's place.
+    SameToken(String),
+    /// A target whose provider does not exist.
+    UnknownProvider {
+        /// The target.
+        target: String,
+        /// Its provider.
+        provider: String,
+    },
+    /// A target that is itself a virtual model.
+    AliasOfAlias(String),
+
+    // ── warnings ──
+    /// No token is configured.
+    NoTokens,
+    /// The file holds secrets and others may read it.
+    OpenFile {
+        /// The file.
+        path: String,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Fewer open connections are allowed than there are workers.
+    IdleWorkers {
+        /// `max_clients`.
+        clients: usize,
+        /// `max_connections`.
+        workers: usize,
+    },
+}
+
+/// What a value had to be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Expected {
+    /// An integer between two bounds, both allowed.
+    Integer(u64, u64),
+    /// An integer number of bytes between two bounds, both allowed.
+    Bytes(u64, u64),
+    /// Seconds between two bounds, both allowed.
+    Seconds(f64, f64),
+    /// 0 for never, or seconds between two bounds.
+    SecondsOrNever(f64, f64),
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// An address to listen on; the facts are the longest name and the longest socket path, bytes.
+    Host(usize, usize),
+    /// A path, or null.
+    LogFile,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+    /// A provider entry.
+    Provider,
+    /// A provider's name of at most so many bytes.
+    ProviderName(usize),
+    /// A base URL of at most so many bytes.
+    Url(usize),
+    /// A proxy's URL.
+    ProxyUrl,
+    /// Text fit for a header's value, at most so many bytes; the flag: it may be empty.
+    HeaderValue(usize, bool),
+    /// A header's name.
+    HeaderName,
+    /// A model id of at most so many bytes.
+    ModelId(usize),
+    /// A token entry.
+    Token,
+    /// A token's name of at most so many bytes.
+    TokenName(usize),
+    /// An array of one or more patterns.
+    Patterns,
+    /// A regular expression.
+    Regex,
+    /// What a virtual model stands for: one target, or at most so many.
+    Targets(usize),
+    /// One target.
+    Target,
+    /// A browser origin.
+    Origin,
+}
+
+/// A label in the output of `ai-proxy check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each names the value it stands before")]
+pub enum Label {
+    Listen,
+    Log,
+    LogStderr,
+    LogLevel,
+    Language,
+    Providers,
+    Replicas,
+    Key,
+    NoKey,
+    Headers,
+    Proxy,
+    Weight,
+    Models,
+    Tokens,
+    Filters,
+    VirtualModels,
+    Workers,
+    Clients,
+    Retries,
+    Origins,
+    More,
+}
+
+impl ConfigText {
+    /// The sentence in that language.
+    pub fn say(&self, language: Language) -> String {
+        match language {
+            Language::Zh => self.zh(),
+            Language::En => self.en(),
+        }
+    }
+
+    fn zh(&self) -> String {
+        match self {
+            Self::CannotRead { path, reason } => format!("无法读取配置文件 {path}: {reason}"),
+            Self::FileTooLarge(limit) => format!("配置文件超过上限 {limit} 字节"),
+            Self::NotUtf8(line) => format!("第 {line} 行不是有效的 UTF-8 文本"),
+            Self::Syntax { line, column, reason } => {
+                format!("第 {line} 行第 {column} 列不是有效的 JSON: {reason}")
+            }
+            Self::NotAnObject(found) => format!("配置必须是一个 JSON 对象，实际为 {found}"),
+            Self::MoreProblems(more) => format!("另有 {more} 个问题未列出"),
+            Self::UnknownKey(None) => "未知的配置项".into(),
+            Self::UnknownKey(Some(nearest)) => format!("未知的配置项；是否应为 {nearest}？"),
+            Self::DuplicateKey => "重复的配置项".into(),
+            Self::MissingKey => "缺少此项".into(),
+            Self::Unfit { value, expected } => format!("不接受 {value}；应为{}", expected.zh()),
+            Self::MissingVariable(name) => format!("环境变量 {name} 未设置"),
+            Self::TooMany { found, limit } => format!("共 {found} 项，最多允许 {limit} 项"),
+            Self::BadRegex { pattern, reason } => format!("正则表达式 {pattern} 无效: {reason}"),
+            Self::RegexTooBig { pattern, limit } => {
+                format!("正则表达式 {pattern} 过于复杂，编译后超过 {limit} 字节")
+            }
+            Self::NoProviders => "至少需要一个提供商".into(),
+            Self::ProviderParts(found) => {
+                format!("应为以 | 分隔的三部分 \"名称|API_URL|API_KEY\"，实际只有 {found} 部分")
+            }
+            Self::TokenParts => "应为以 | 分隔的两部分 \"说明|token\"，实际没有 |".into(),
+            Self::HeaderRefused => "此请求头由代理自身设置，不能配置".into(),
+            Self::DuplicateHeader => "重复的请求头（不区分大小写）".into(),
+            Self::SameToken(other) => format!("token 与 {other} 相同"),
+            Self::UnknownProvider { target, provider } => {
+                format!("{target} 中的提供商 {provider} 没有配置")
+            }
+            Self::AliasOfAlias(target) => {
+                format!("{target} 本身是虚拟模型；虚拟模型不能指向虚拟模型，应为 provider/model")
+            }
+            Self::NoTokens => "tokens: 没有配置任何 token，所有需要 token 的请求都会被拒绝".into(),
+            Self::OpenFile { path, mode } => {
+                format!("配置文件 {path} 含有密钥，但其他用户可以访问（权限 {mode:04o}）；建议 chmod 600")
+            }
+            Self::IdleWorkers { clients, workers } => {
+                format!("max_clients ({clients}) 小于 max_connections ({workers})：部分工作线程永远不会用到")
+            }
+        }
+    }
+
+    fn en(&self) -> String {
+        match self {
+            Self::CannotRead { path, reason } => format!("cannot read the config file {path}: {reason}"),
+            Self::FileTooLarge(limit) => format!("the config file is over the limit of {limit} bytes"),
+            Self::NotUtf8(line) => format!("line {line} is not valid UTF-8"),
+            Self::Syntax { line, column, reason } => {
+                format!("not valid JSON at line {line} column {column}: {reason}")
+            }
+            Self::NotAnObject(found) => format!("the config must be a JSON object; found {found}"),
+            Self::MoreProblems(more) => format!("{more} more problems are not listed"),
+            Self::UnknownKey(None) => "unknown key".into(),
+            Self::UnknownKey(Some(nearest)) => format!("unknown key; did you mean {nearest}?"),
+            Self::DuplicateKey => "duplicate key".into(),
+            Self::MissingKey => "missing".into(),
+            Self::Unfit { value, expected } => format!("{value} is not allowed; expected {}", expected.en()),
+            Self::MissingVariable(name) => format!("environment variable {name} is not set"),
+            Self::TooMany { found, limit } => format!("{found} entries; at most {limit} are allowed"),
+            Self::BadRegex { pattern, reason } => {
+                format!("{pattern} is not a valid regular expression: {reason}")
+            }
+            Self::RegexTooBig { pattern, limit } => {
+                format!(
+                    "the regular expression {pattern} is too complex: it compiles to more than {limit} bytes"
+                )
+            }
+            Self::NoProviders => "at least one provider is needed".into(),
+            Self::ProviderParts(found) => {
+                format!("expected three parts \"name|API_URL|API_KEY\" divided by |; found {found}")
+            }
+            Self::TokenParts => "expected two parts \"description|token\" divided by |; found no |".into(),
+            Self::HeaderRefused => "the proxy sets this header itself; it cannot be configured".into(),
+            Self::DuplicateHeader => "duplicate header (case does not count)".into(),
+            Self::SameToken(other) => format!("the same token as {other}"),
+            Self::UnknownProvider { target, provider } => {
+                format!("{target} names the provider {provider}, which is not configured")
+            }
+            Self::AliasOfAlias(target) => {
+                format!(
+                    "{target} is itself a virtual model; aliases of aliases are not allowed, name provider/model"
+                )
+            }
+            Self::NoTokens => "tokens: none configured; every call that needs a token will be refused".into(),
+            Self::OpenFile { path, mode } => {
+                format!(
+                    "the config file {path} holds secrets but others may access it (mode {mode:04o}); chmod 600 is advised"
+                )
+            }
+            Self::IdleWorkers { clients, workers } => {
+                format!(
+                    "max_clients ({clients}) is less than max_connections ({workers}): some workers can never be used"
+                )
+            }
+        }
+    }
+}
+
+impl Expected {
+    fn zh(&self) -> String {
+        match self {
+            Self::Integer(least, most) => format!(" {least} 到 {most} 之间的整数"),
+            Self::Bytes(least, most) => format!(" {least} 到 {most} 之间的整数（字节）"),
+            Self::Seconds(least, most) => format!(" {least} 到 {most} 之间的秒数"),
+            Self::SecondsOrNever(least, most) => format!(" 0（从不）或 {least} 到 {most} 之间的秒数"),
+            Self::OneOf(words) => format!("以下之一: {}", words.join("、")),
+            Self::Host(name, path) => {
+                format!(
+                    "主机名或 IP 地址（不含端口，最长 {name} 字节），或 unix: 加绝对路径（路径最长 {path} 字节）"
+                )
+            }
+            Self::LogFile => "非空的文件路径或 null".into(),
+            Self::Array => "数组".into(),
+            Self::Object => "对象".into(),
+            Self::Provider => " \"名称|API_URL|API_KEY\" 字符串或对象".into(),
+            Self::ProviderName(most) => {
+                format!("非空名称，最长 {most} 字节，不含 /、|、空白和控制字符")
+            }
+            Self::Url(most) => format!(
+                " http:// 或 https:// 开头、含主机名的 URL，最长 {most} 字节，不含用户信息、查询参数和片段，端口须有效"
+            ),
+            Self::ProxyUrl => {
+                " http://、https://、socks4:// 或 socks5:// 开头、含主机名的代理 URL，不含路径，端口须有效"
+                    .into()
+            }
+            Self::HeaderValue(most, empty) => format!(
+                "{}最长 {most} 字节的可见 ASCII 字符，首尾不含空格",
+                if *empty { "可为空、" } else { "非空、" }
+            ),
+            Self::HeaderName => "有效的请求头名称".into(),
+            Self::ModelId(most) => format!("非空的模型 id，最长 {most} 字节，不含控制字符"),
+            Self::Token => " \"说明|token\" 字符串或对象".into(),
+            Self::TokenName(most) => format!("非空名称，最长 {most} 字节，不含控制字符"),
+            Self::Patterns => "至少含一个正则表达式的数组（允许全部模型时请省略此项）".into(),
+            Self::Regex => "非空的正则表达式".into(),
+            Self::Targets(most) => format!(" provider/model 字符串，或 1 到 {most} 个这样的字符串组成的数组"),
+            Self::Target => " provider/model，两部分都不能为空".into(),
+            Self::Origin => " * 或 scheme://host[:port]（不含路径）".into(),
+        }
+    }
+
+    fn en(&self) -> String {
+        match self {
+            Self::Integer(least, most) => format!("an integer from {least} to {most}"),
+            Self::Bytes(least, most) => format!("an integer number of bytes from {least} to {most}"),
+            Self::Seconds(least, most) => format!("seconds from {least} to {most}"),
+            Self::SecondsOrNever(least, most) => format!("0 (never) or seconds from {least} to {most}"),
+            Self::OneOf(words) => format!("one of {}", words.join(", ")),
+            Self::Host(name, path) => format!(
+                "a host name or IP address without a port (at most {name} bytes), or unix: and an absolute path (at most {path} bytes)"
+            ),
+            Self::LogFile => "a file's path, not empty, or null".into(),
+            Self::Array => "an array".into(),
+            Self::Object => "an object".into(),
+            Self::Provider => "a string \"name|API_URL|API_KEY\" or an object".into(),
+            Self::ProviderName(most) => {
+                format!(
+                    "a name of 1 to {most} bytes without a slash, a bar, white space or control characters"
+                )
+            }
+            Self::Url(most) => format!(
+                "an http:// or https:// URL with a host, at most {most} bytes, without user, password, query or fragment, its port valid"
+            ),
+            Self::ProxyUrl => {
+                "a proxy URL (http://, https://, socks4:// or socks5://) with a host and no path, its port valid"
+                    .into()
+            }
+            Self::HeaderValue(most, empty) => format!(
+                "{} to {most} visible ASCII characters without a blank at either end",
+                if *empty { 0 } else { 1 }
+            ),
+            Self::HeaderName => "a valid header name".into(),
+            Self::ModelId(most) => format!("a model id of 1 to {most} bytes without control characters"),
+            Self::Token => "a string \"description|token\" or an object".into(),
+            Self::TokenName(most) => format!("a name of 1 to {most} bytes without control characters"),
+            Self::Patterns => {
+                "an array of one or more regular expressions (leave the key out to allow all models)".into()
+            }
+            Self::Regex => "a regular expression that is not empty".into(),
+            Self::Targets(most) => format!("provider/model, or an array of 1 to {most} of these"),
+            Self::Target => "provider/model, neither part empty".into(),
+            Self::Origin => "* or scheme://host[:port] without a path".into(),
+        }
+    }
+}
+
+impl Label {
+    /// The label in that language.
+    pub fn say(self, language: Language) -> &'static str {
+        let (zh, en) = match self {
+            Self::Listen => ("监听地址", "listen"),
+            Self::Log => ("日志文件", "log file"),
+            Self::LogStderr => ("仅 stderr", "stderr alone"),
+            Self::LogLevel => ("日志级别", "log level"),
+            Self::Language => ("语言", "language"),
+            Self::Providers => ("提供商", "providers"),
+            Self::Replicas => ("副本", "replicas"),
+            Self::Key => ("密钥", "key"),
+            Self::NoKey => ("无密钥", "no key"),
+            Self::Headers => ("请求头", "headers"),
+            Self::Proxy => ("代理", "proxy"),
+            Self::Weight => ("权重", "weight"),
+            Self::Models => ("模型", "models"),
+            Self::Tokens => ("token", "tokens"),
+            Self::Filters => ("模型过滤", "supported models"),
+            Self::VirtualModels => ("虚拟模型", "virtual models"),
+            Self::Workers => ("工作线程", "workers"),
+            Self::Clients => ("客户端连接", "clients"),
+            Self::Retries => ("重试", "retries"),
+            Self::Origins => ("CORS 来源", "CORS origins"),
+            Self::More => ("其余", "more"),
+        };
+        match language {
+            Language::Zh => zh,
+            Language::En => en,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConfigText, Expected};
+    use crate::text::Language;
+
+    #[test]
+    fn a_bad_value_is_named_with_what_was_expected_in_both_languages() {
+        let text = ConfigText::Unfit { value: "0".into(), expected: Expected::Seconds(0.001, 604_800.0) };
+        assert_eq!(text.say(Language::En), "0 is not allowed; expected seconds from 0.001 to 604800");
+        assert_eq!(text.say(Language::Zh), "不接受 0；应为 0.001 到 604800 之间的秒数");
+    }
+}

@@ -1,0 +1,276 @@
+//! Every sentence a person can read, in both languages. API messages and log lines are here, sentences about the
+//! configuration in [`config`]. Nothing else in the crate holds prose for people.
+
+pub mod config;
+
+/// Language of API messages and log lines (config key `language`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Language {
+    /// Chinese, the default.
+    #[default]
+    Zh,
+    /// English.
+    En,
+}
+
+/// A sentence with its facts. [`Text::say`] turns it into words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Text<'a> {
+    // ── answers to clients ──
+    /// No token was sent.
+    MissingToken,
+    /// The token sent is not one of ours.
+    InvalidToken,
+    /// An admin call without the right to it.
+    Forbidden,
+    /// No such path.
+    NotFound(&'a str),
+    /// No such model, or none this caller may use.
+    ModelNotFound(&'a str),
+    /// The path exists, the method does not.
+    MethodNotAllowed(&'a str),
+    /// The request is not HTTP as RFC 9112 has it; the fact is the rule that was broken.
+    MalformedRequest(&'a str),
+    /// The body is not a JSON object; the fact says where and why.
+    InvalidJson(&'a str),
+    /// The body names no model.
+    MissingModel,
+    /// `model` is not a non-empty string.
+    InvalidModel,
+    /// The request did not arrive in time.
+    ClientTimeout,
+    /// The body is over the limit, bytes.
+    BodyTooLarge(usize),
+    /// The target is over the limit, bytes.
+    UriTooLong(usize),
+    /// The head is over one of its limits: bytes, fields.
+    HeadTooLarge(usize, usize),
+    /// An `Expect` other than `100-continue`.
+    ExpectationFailed,
+    /// A transfer coding other than `chunked`.
+    NotImplemented,
+    /// Not HTTP/1.x.
+    VersionNotSupported,
+    /// The token is over its limit.
+    RateLimited,
+    /// No connection to the provider.
+    UpstreamUnreachable(&'a str),
+    /// The provider's answer was cut off or is malformed.
+    UpstreamBroken(&'a str),
+    /// The provider's answer is over the limit, bytes.
+    ResponseTooLarge(&'a str, usize),
+    /// The provider did not answer in time.
+    UpstreamTimeout(&'a str),
+    /// Every worker is busy, or there are too many clients.
+    Overloaded,
+    /// Draining.
+    ShuttingDown,
+    /// A fault of our own.
+    InternalError,
+    /// What a provider answered with an error status in something other than JSON.
+    UpstreamError(&'a str),
+    /// A reload was done.
+    Reloaded,
+    /// A reload was refused; the fact holds every problem.
+    ReloadRefused(&'a str),
+
+    // ── log lines ──
+    /// The server listens.
+    Listening(&'a str),
+    /// Drain has begun; the fact is how long it may take, seconds.
+    Draining(u64),
+    /// Drain has ended with requests still in flight.
+    DrainTimedOut(usize),
+    /// The server has stopped.
+    Stopped,
+    /// Keys that a reload could not apply.
+    RestartRequired(&'a str),
+    /// The log file cannot be opened: path, reason.
+    LogFileUnusable(&'a str, &'a str),
+    /// `accept` failed: reason.
+    AcceptFailed(&'a str),
+    /// `accept` works again.
+    AcceptResumed,
+    /// The limit of open connections was met.
+    TooManyClients(usize),
+    /// A handler panicked.
+    HandlerPanicked(&'a str),
+    /// No further thread could be started: reason.
+    ThreadRefused(&'a str),
+    /// A provider's health changed to good.
+    ProviderHealthy(&'a str),
+    /// A provider's health changed to bad: provider, reason.
+    ProviderUnhealthy(&'a str, &'a str),
+    /// A provider's model list cannot be read: provider, reason.
+    ModelListUnusable(&'a str, &'a str),
+    /// The limit of open files: what was got, what all limits together would need.
+    Descriptors(u64, u64),
+    /// `max_clients` was fitted under the limit of open files.
+    ClientsFitted(usize),
+}
+
+impl Text<'_> {
+    /// The sentence in that language.
+    pub fn say(&self, language: Language) -> String {
+        match language {
+            Language::Zh => self.zh(),
+            Language::En => self.en(),
+        }
+    }
+
+    fn zh(&self) -> String {
+        match self {
+            Self::MissingToken => "未提供API token".into(),
+            Self::InvalidToken => "无效的API token".into(),
+            Self::Forbidden => "没有权限".into(),
+            Self::NotFound(path) => format!("路径不存在: {path}"),
+            Self::ModelNotFound(model) => format!("未找到模型: {model}"),
+            Self::MethodNotAllowed(method) => format!("此路径不支持该方法: {method}"),
+            Self::MalformedRequest(rule) => format!("请求格式错误: {rule}"),
+            Self::InvalidJson(reason) => format!("请求体不是有效的JSON对象: {reason}"),
+            Self::MissingModel => "请求体缺少 model 字段".into(),
+            Self::InvalidModel => "model 必须是非空字符串".into(),
+            Self::ClientTimeout => "请求未在规定时间内送达".into(),
+            Self::BodyTooLarge(limit) => format!("请求体超过上限 {limit} 字节"),
+            Self::UriTooLong(limit) => format!("请求目标超过上限 {limit} 字节"),
+            Self::HeadTooLarge(bytes, fields) => format!("请求头超过上限 {bytes} 字节或 {fields} 个字段"),
+            Self::ExpectationFailed => "不支持的 Expect".into(),
+            Self::NotImplemented => "不支持的传输编码".into(),
+            Self::VersionNotSupported => "只支持 HTTP/1.x".into(),
+            Self::RateLimited => "请求过于频繁，请稍后再试".into(),
+            Self::UpstreamUnreachable(name) => format!("无法连接提供商: {name}"),
+            Self::UpstreamBroken(name) => format!("提供商的响应中断或格式错误: {name}"),
+            Self::ResponseTooLarge(name, limit) => format!("提供商 {name} 的响应超过上限 {limit} 字节"),
+            Self::UpstreamTimeout(name) => format!("提供商响应超时: {name}"),
+            Self::Overloaded => "服务器繁忙，请稍后再试".into(),
+            Self::ShuttingDown => "服务器正在关闭".into(),
+            Self::InternalError => "内部错误".into(),
+            Self::UpstreamError(text) => (*text).to_owned(),
+            Self::Reloaded => "配置重新加载成功".into(),
+            Self::ReloadRefused(problems) => format!("配置未通过检查，保持原配置: {problems}"),
+            Self::Listening(address) => format!("开始监听 {address}"),
+            Self::Draining(seconds) => format!("停止接收新请求，等待进行中的请求，最长 {seconds} 秒"),
+            Self::DrainTimedOut(left) => format!("等待超时，仍有 {left} 个请求未完成"),
+            Self::Stopped => "已停止".into(),
+            Self::RestartRequired(keys) => format!("以下配置需要重启才能生效: {keys}"),
+            Self::LogFileUnusable(path, reason) => format!("无法打开日志文件 {path}: {reason}"),
+            Self::AcceptFailed(reason) => format!("暂时无法接受新连接: {reason}"),
+            Self::AcceptResumed => "恢复接受新连接".into(),
+            Self::TooManyClients(limit) => format!("客户端连接数达到上限 {limit}"),
+            Self::HandlerPanicked(place) => format!("处理请求时发生内部错误: {place}"),
+            Self::ThreadRefused(reason) => format!("无法创建线程: {reason}"),
+            Self::ProviderHealthy(name) => format!("提供商恢复健康: {name}"),
+            Self::ProviderUnhealthy(name, reason) => format!("提供商不健康: {name}: {reason}"),
+            Self::ModelListUnusable(name, reason) => format!("无法读取提供商的模型列表: {name}: {reason}"),
+            Self::Descriptors(got, needed) => format!("文件描述符上限 {got}，按配置最多需要 {needed}"),
+            Self::ClientsFitted(clients) => format!("max_clients 按文件描述符上限调整为 {clients}"),
+        }
+    }
+
+    fn en(&self) -> String {
+        match self {
+            Self::MissingToken => "no API token was provided".into(),
+            Self::InvalidToken => "the API token is not valid".into(),
+            Self::Forbidden => "not allowed".into(),
+            Self::NotFound(path) => format!("no such path: {path}"),
+            Self::ModelNotFound(model) => format!("model not found: {model}"),
+            Self::MethodNotAllowed(method) => format!("this path does not support the method {method}"),
+            Self::MalformedRequest(rule) => format!("malformed request: {rule}"),
+            Self::InvalidJson(reason) => format!("the body is not a valid JSON object: {reason}"),
+            Self::MissingModel => "the body names no model".into(),
+            Self::InvalidModel => "model must be a non-empty string".into(),
+            Self::ClientTimeout => "the request did not arrive in time".into(),
+            Self::BodyTooLarge(limit) => format!("the body is over the limit of {limit} bytes"),
+            Self::UriTooLong(limit) => format!("the request target is over the limit of {limit} bytes"),
+            Self::HeadTooLarge(bytes, fields) => {
+                format!("the request head is over the limit of {bytes} bytes or {fields} fields")
+            }
+            Self::ExpectationFailed => "unknown expectation".into(),
+            Self::NotImplemented => "unknown transfer coding".into(),
+            Self::VersionNotSupported => "only HTTP/1.x is supported".into(),
+            Self::RateLimited => "too many requests, try again later".into(),
+            Self::UpstreamUnreachable(name) => format!("the provider cannot be reached: {name}"),
+            Self::UpstreamBroken(name) => {
+                format!("the provider's answer was cut off or is malformed: {name}")
+            }
+            Self::ResponseTooLarge(name, limit) => {
+                format!("the answer of provider {name} is over the limit of {limit} bytes")
+            }
+            Self::UpstreamTimeout(name) => format!("the provider did not answer in time: {name}"),
+            Self::Overloaded => "the server is busy, try again later".into(),
+            Self::ShuttingDown => "the server is shutting down".into(),
+            Self::InternalError => "internal error".into(),
+            Self::UpstreamError(text) => (*text).to_owned(),
+            Self::Reloaded => "configuration reloaded".into(),
+            Self::ReloadRefused(problems) => {
+                format!("the configuration was refused, the old one stays: {problems}")
+            }
+            Self::Listening(address) => format!("listening on {address}"),
+            Self::Draining(seconds) => {
+                format!("no new requests are taken; waiting up to {seconds} s for those in flight")
+            }
+            Self::DrainTimedOut(left) => format!("waited long enough; {left} requests are not finished"),
+            Self::Stopped => "stopped".into(),
+            Self::RestartRequired(keys) => format!("these keys need a restart: {keys}"),
+            Self::LogFileUnusable(path, reason) => format!("cannot open the log file {path}: {reason}"),
+            Self::AcceptFailed(reason) => format!("cannot accept connections for now: {reason}"),
+            Self::AcceptResumed => "accepting connections again".into(),
+            Self::TooManyClients(limit) => format!("the limit of {limit} client connections is reached"),
+            Self::HandlerPanicked(place) => format!("internal error while handling a request: {place}"),
+            Self::ThreadRefused(reason) => format!("cannot start a thread: {reason}"),
+            Self::ProviderHealthy(name) => format!("provider is healthy again: {name}"),
+            Self::ProviderUnhealthy(name, reason) => format!("provider is not healthy: {name}: {reason}"),
+            Self::ModelListUnusable(name, reason) => {
+                format!("cannot read the model list of provider {name}: {reason}")
+            }
+            Self::Descriptors(got, needed) => {
+                format!("limit of open files: {got}; the configuration needs up to {needed}")
+            }
+            Self::ClientsFitted(clients) => {
+                format!("max_clients was fitted under the limit of open files: {clients}")
+            }
+        }
+    }
+}
+
+/// `text` fit for a log line or a message: control characters (C0, DEL, C1), line separators and the backslash
+/// itself are escaped, and what is over `limit` bytes is cut with `…`, so that no peer can split or forge a line.
+pub fn quoted(text: &str, limit: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(limit) + 4);
+    for character in text.chars() {
+        if out.len() + character.len_utf8() > limit {
+            out.push('…');
+            break;
+        }
+        match character {
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control()
+                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
+                out.extend(c.escape_unicode());
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Language, Text, quoted};
+
+    #[test]
+    fn contract_sentences_are_to_the_letter() {
+        assert_eq!(Text::MissingToken.say(Language::Zh), "未提供API token");
+        assert_eq!(Text::InvalidToken.say(Language::Zh), "无效的API token");
+        assert_eq!(Text::ModelNotFound("a/b").say(Language::Zh), "未找到模型: a/b");
+        assert_eq!(Text::Reloaded.say(Language::Zh), "配置重新加载成功");
+    }
+
+    #[test]
+    fn control_characters_of_c0_and_c1_are_escaped_and_long_text_is_cut() {
+        assert_eq!(quoted("a\r\nb\u{85}c\u{1b}[0m", 100), "a\\u{d}\\u{a}b\\u{85}c\\u{1b}[0m");
+        assert_eq!(quoted("\u{2028}\u{202e}", 100), "\\u{2028}\\u{202e}");
+        assert_eq!(quoted("日本語", 6), "日本…");
+    }
+}
