@@ -1,0 +1,285 @@
+//! The body of a request as it comes in pieces: by length, or chunked (RFC 9112 section 7.1).
+
+use super::Rejection;
+use super::request::{Framing, is_token_byte};
+use crate::limits::{MAX_CHUNK_LINE, MAX_TRAILERS};
+
+/// Takes raw bytes, hands on payload bytes, knows when the body is over.
+#[derive(Debug)]
+pub struct Decoder(State);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// `Content-Length` bytes left.
+    Length(u64),
+    /// In the chunk size: its value and digits so far.
+    Size {
+        size: u64,
+        digits: usize,
+    },
+    /// White space or extension behind the size: bytes of it so far, whether its `;` was met.
+    Extension {
+        size: u64,
+        bytes: usize,
+        semicolon: bool,
+    },
+    /// Behind the CR of the size line.
+    SizeLf {
+        size: u64,
+    },
+    /// Bytes left of a chunk.
+    Data(u64),
+    /// Behind the last byte of a chunk: its CR, then its LF.
+    DataCr,
+    DataLf,
+    /// In the trailer section, bytes of it so far: at the start of a line, in a name, in a value, behind a CR.
+    TrailerStart(usize),
+    TrailerName(usize),
+    TrailerValue(usize),
+    TrailerLf(usize),
+    /// Behind the CR of the blank line that ends it all.
+    EndLf,
+    Done,
+}
+
+/// What stands at the start of a [`Decoder`]'s input.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// So many bytes of framing.
+    Framing(usize),
+    /// So many bytes of payload.
+    Payload(usize),
+}
+
+impl Decoder {
+    /// A decoder for a body delimited like this; `None` when there is no body.
+    pub fn new(framing: Framing) -> Option<Self> {
+        match framing {
+            Framing::None => None,
+            Framing::Length(length) => Some(Self(State::Length(length))),
+            Framing::Chunked => Some(Self(State::Size { size: 0, digits: 0 })),
+        }
+    }
+
+    /// A decoder for no body: it is over before it begins.
+    pub fn done() -> Self {
+        Self(State::Done)
+    }
+
+    /// Whether the body is over.
+    pub fn is_done(&self) -> bool {
+        matches!(self.0, State::Done | State::Length(0))
+    }
+
+    /// Payload bytes still to come, where the length says so.
+    pub fn announced(&self) -> Option<u64> {
+        match self.0 {
+            State::Length(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// What `input` begins with. The caller takes those bytes away and calls again until the input is empty or
+    /// the body is over; bytes behind the body are never taken.
+    ///
+    /// # Errors
+    /// What RFC 9112 section 7.1 does not allow, and lines over their limits.
+    pub fn next(&mut self, input: &[u8]) -> Result<Piece, Rejection> {
+        if let State::Length(left) | State::Data(left) = self.0 {
+            let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+            let rest = left - count as u64;
+            self.0 = match self.0 {
+                State::Data(_) if rest == 0 => State::DataCr,
+                State::Data(_) => State::Data(rest),
+                _ => State::Length(rest),
+            };
+            return Ok(Piece::Payload(count));
+        }
+        for (index, &byte) in input.iter().enumerate() {
+            if matches!(self.0, State::Data(_) | State::Done) {
+                return Ok(Piece::Framing(index));
+            }
+            self.0 = step(self.0, byte)?;
+        }
+        Ok(Piece::Framing(input.len()))
+    }
+}
+
+const MALFORMED: Rejection = Rejection::Malformed("chunk");
+
+fn step(state: State, byte: u8) -> Result<State, Rejection> {
+    match (state, byte) {
+        (State::Size { size, digits }, _) => step_size(size, digits, byte),
+        (State::Extension { size, bytes, semicolon }, _) => step_extension(size, bytes + 1, semicolon, byte),
+        (State::SizeLf { size: 0 }, b'\n') => Ok(State::TrailerStart(0)),
+        (State::SizeLf { size }, b'\n') => Ok(State::Data(size)),
+        (State::DataCr, b'\r') => Ok(State::DataLf),
+        (State::DataLf, b'\n') => Ok(State::Size { size: 0, digits: 0 }),
+        (State::EndLf, b'\n') => Ok(State::Done),
+        (State::TrailerStart(_), b'\r') => Ok(State::EndLf),
+        (State::TrailerStart(bytes) | State::TrailerName(bytes), _) => {
+            step_trailer_name(state, bytes + 1, byte)
+        }
+        (State::TrailerValue(bytes), _) => step_trailer_value(bytes + 1, byte),
+        (State::TrailerLf(bytes), b'\n') => Ok(State::TrailerStart(bytes + 1)),
+        _ => Err(MALFORMED),
+    }
+}
+
+/// At most 16 hex digits, one at least, nothing but `;`, white space before a `;`, or CR behind them.
+fn step_size(size: u64, digits: usize, byte: u8) -> Result<State, Rejection> {
+    match (char::from(byte).to_digit(16), byte) {
+        (Some(_), _) if digits >= 16 => Err(Rejection::Malformed("chunk size")),
+        (Some(digit), _) => Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }),
+        (None, b'\r') if digits > 0 => Ok(State::SizeLf { size }),
+        (None, b';' | b' ' | b'\t') if digits > 0 => {
+            Ok(State::Extension { size, bytes: 1, semicolon: byte == b';' })
+        }
+        (None, _) => Err(Rejection::Malformed("chunk size")),
+    }
+}
+
+fn step_extension(size: u64, bytes: usize, semicolon: bool, byte: u8) -> Result<State, Rejection> {
+    if bytes > MAX_CHUNK_LINE {
+        return Err(Rejection::Malformed("chunk extension too long"));
+    }
+    match byte {
+        b'\r' if semicolon => Ok(State::SizeLf { size }),
+        b';' => Ok(State::Extension { size, bytes, semicolon: true }),
+        b' ' | b'\t' => Ok(State::Extension { size, bytes, semicolon }),
+        _ if semicolon && is_field_byte(byte) => Ok(State::Extension { size, bytes, semicolon }),
+        _ => Err(Rejection::Malformed("chunk extension")),
+    }
+}
+
+fn step_trailer_name(state: State, bytes: usize, byte: u8) -> Result<State, Rejection> {
+    match byte {
+        _ if bytes > MAX_TRAILERS => Err(Rejection::Malformed("trailers too long")),
+        b':' if matches!(state, State::TrailerName(_)) => Ok(State::TrailerValue(bytes)),
+        _ if is_token_byte(byte) => Ok(State::TrailerName(bytes)),
+        _ => Err(Rejection::Malformed("trailer")),
+    }
+}
+
+fn step_trailer_value(bytes: usize, byte: u8) -> Result<State, Rejection> {
+    match byte {
+        _ if bytes > MAX_TRAILERS => Err(Rejection::Malformed("trailers too long")),
+        b'\r' => Ok(State::TrailerLf(bytes)),
+        _ if is_field_byte(byte) => Ok(State::TrailerValue(bytes)),
+        _ => Err(Rejection::Malformed("trailer")),
+    }
+}
+
+/// What a field value may hold (RFC 9110 section 5.5): visible ASCII, blanks, obs-text.
+fn is_field_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Decoder, Piece};
+    use crate::front::Rejection;
+    use crate::front::request::Framing;
+
+    /// Payload, and what was left behind the body when it ended.
+    fn decode(input: &[u8], step: usize) -> Result<(Vec<u8>, Option<Vec<u8>>), Rejection> {
+        let mut decoder = Decoder::new(Framing::Chunked).expect("chunked has a body");
+        let mut payload = Vec::new();
+        for (start, window) in input.chunks(step).enumerate().map(|(n, window)| (n * step, window)) {
+            let mut at = 0;
+            while at < window.len() && !decoder.is_done() {
+                match decoder.next(&window[at..])? {
+                    Piece::Framing(count) => at += count,
+                    Piece::Payload(count) => {
+                        payload.extend_from_slice(&window[at..at + count]);
+                        at += count;
+                    }
+                }
+            }
+            if decoder.is_done() {
+                return Ok((payload, Some(input[start + at..].to_vec())));
+            }
+        }
+        Ok((payload, None))
+    }
+
+    #[test]
+    fn every_split_of_a_chunked_body_gives_the_same_payload_and_leaves_what_follows() {
+        let body = b"5\r\nhello\r\n006;a=\"b c\"\r\n world\r\n0\r\nX-Trailer: 1\r\nY:\r\n\r\nGET /";
+        for step in 1..=body.len() {
+            let (payload, rest) = decode(body, step).expect("valid");
+            assert_eq!(payload, b"hello world", "step {step}");
+            assert_eq!(rest.as_deref(), Some(&b"GET /"[..]), "step {step}");
+        }
+    }
+
+    #[test]
+    fn no_truncation_of_a_chunked_body_counts_as_its_end() {
+        let body = b"5;x\r\nhello\r\n0\r\nT: v\r\n\r\n";
+        for end in 0..body.len() {
+            assert_eq!(decode(&body[..end], 3).expect("a prefix is no error").1, None, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn what_the_grammar_does_not_allow_is_refused() {
+        for bad in [
+            &b"\r\n"[..],
+            b"g\r\n",
+            b"-1\r\n",
+            b"+1\r\n",
+            b"0x5\r\n",
+            b" 5\r\n",
+            b"5 \r\n",
+            b"5\n",
+            b"5\rx",
+            b"11111111111111111\r\n",
+            b"5\r\nhelloX",
+            b"5\r\nhello\n",
+            b"5\r\nhello\rX",
+            b"5;\x00\r\n",
+            b"5;a\n",
+            b"5 x\r\n",
+            b"0\r\n X: folded\r\n\r\n",
+            b"0\r\n: no name\r\n\r\n",
+            b"0\r\nX : 1\r\n\r\n",
+            b"0\r\nX\r\n",
+            b"0\r\nX: a\x00\r\n",
+            b"0\r\nX: a\nY",
+            b"0\r\n\n",
+            b"0\r\n\rX",
+            b";a\r\n",
+        ] {
+            for step in [1, bad.len()] {
+                assert!(matches!(decode(bad, step), Err(Rejection::Malformed(_))), "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_have_a_bound() {
+        let long_extension = [b"5;".to_vec(), vec![b'a'; super::MAX_CHUNK_LINE], b"\r\n".to_vec()].concat();
+        assert_eq!(decode(&long_extension, 100), Err(Rejection::Malformed("chunk extension too long")));
+        let long_trailer =
+            [b"0\r\nX: ".to_vec(), vec![b'a'; super::MAX_TRAILERS], b"\r\n\r\n".to_vec()].concat();
+        assert_eq!(decode(&long_trailer, 100), Err(Rejection::Malformed("trailers too long")));
+    }
+
+    #[test]
+    fn the_largest_chunk_size_does_not_overflow() {
+        let mut decoder = Decoder::new(Framing::Chunked).expect("chunked has a body");
+        assert_eq!(decoder.next(b"ffffffffffffffff\r\nab"), Ok(Piece::Framing(18)));
+        assert_eq!(decoder.next(b"ab"), Ok(Piece::Payload(2)));
+        assert!(!decoder.is_done());
+    }
+
+    #[test]
+    fn a_body_by_length_ends_at_its_length() {
+        let mut decoder = Decoder::new(Framing::Length(4)).expect("has a body");
+        assert_eq!(decoder.next(b"ab"), Ok(Piece::Payload(2)));
+        assert!(!decoder.is_done());
+        assert_eq!(decoder.next(b"cdGET"), Ok(Piece::Payload(2)));
+        assert!(decoder.is_done());
+        assert!(Decoder::new(Framing::None).is_none());
+    }
+}

@@ -1,0 +1,184 @@
+//! Binding and accepting.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, acceptfrom_with, bind, getsockname,
+    listen, socket_with, sockopt,
+};
+
+use super::Peer;
+use crate::limits::BACKLOG;
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A host name or address and a port; every address of the name is bound. Port 0: any free one, the same on all.
+    Tcp(String, u16),
+    /// A path for a Unix socket; a socket that a killed process left there is taken over.
+    Unix(PathBuf),
+}
+
+/// A bound, listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Listener {
+    /// Binds everything `listen` names.
+    ///
+    /// # Errors
+    /// The name does not resolve; an address is taken or not ours; `AddrInUse` names the address.
+    pub fn bind(listen: &Listen) -> io::Result<Vec<Self>> {
+        match listen {
+            Listen::Unix(path) => Ok(vec![bind_unix(path)?]),
+            Listen::Tcp(host, port) => {
+                let bare = host.trim_start_matches('[').trim_end_matches(']');
+                let mut addresses: Vec<SocketAddr> = (bare, *port)
+                    .to_socket_addrs()
+                    .map_err(|error| io::Error::new(error.kind(), format!("{host}: {error}")))?
+                    .collect();
+                addresses.sort();
+                addresses.dedup();
+                bind_all(&addresses)
+            }
+        }
+    }
+
+    /// What a person calls it: `http://127.0.0.1:8080`, `unix:/run/ai-proxy.sock`.
+    pub fn name(&self) -> String {
+        match &self.place {
+            Place::Tcp(address) => format!("http://{address}"),
+            Place::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// Takes a waiting connection; `WouldBlock` when there is none.
+    pub fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
+        let (socket, address) = acceptfrom_with(&self.socket, SocketFlags::CLOEXEC)?;
+        let peer = match address.map(SocketAddr::try_from) {
+            Some(Ok(address)) => Peer::Ip(canonical(address.ip())),
+            _ => Peer::Unix,
+        };
+        Ok((socket, peer))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Place::Unix(path) = &self.place {
+            // It may have been removed by hand; nothing is lost then.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// How often a port that was free on the first address may turn out to be taken on another.
+const PORT_TRIES: usize = 16;
+
+fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<Listener>> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for _ in 0..PORT_TRIES {
+        let mut bound: Vec<Listener> = Vec::new();
+        let mut port = None;
+        for &address in addresses {
+            let wanted = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
+            match bind_tcp(wanted) {
+                Ok(listener) => {
+                    if let Place::Tcp(address) = listener.place {
+                        port = Some(address.port());
+                    }
+                    bound.push(listener);
+                }
+                // A machine without IPv6 still has `localhost` resolve to ::1.
+                Err(error) if is_missing_family(&error) => last = error,
+                Err(error) => {
+                    last = io::Error::new(error.kind(), format!("{wanted}: {error}"));
+                    bound.clear();
+                    break;
+                }
+            }
+        }
+        if !bound.is_empty() {
+            return Ok(bound);
+        }
+        if addresses.iter().all(|address| address.port() != 0) {
+            break;
+        }
+    }
+    Err(last)
+}
+
+fn is_missing_family(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    matches!(code, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    // Accepted sockets inherit it on Linux: one call for all of them.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    let bound = SocketAddr::try_from(getsockname(&socket)?)?;
+    Ok(Listener { socket, place: Place::Tcp(bound) })
+}
+
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("unix:{}: {error}", path.display()));
+    let address = SocketAddrUnix::new(path).map_err(|error| named(error.into()))?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match bind(&socket, &address) {
+        Err(rustix::io::Errno::ADDRINUSE) if is_stale(path) => {
+            std::fs::remove_file(path).map_err(named)?;
+            bind(&socket, &address).map_err(|error| named(error.into()))?;
+        }
+        other => other.map_err(|error| named(error.into()))?,
+    }
+    listen(&socket, BACKLOG)?;
+    Ok(Listener { socket, place: Place::Unix(path.to_owned()) })
+}
+
+/// Whether `path` is a socket on which nobody listens.
+fn is_stale(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    let refused = matches!(
+        std::os::unix::net::UnixStream::connect(path),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused
+    );
+    is_socket && refused
+}
+
+/// Reads away what a refused client has sent, so that closing does not reset the connection under its answer.
+pub fn discard_input(socket: impl AsFd) {
+    let mut bytes = [0u8; 4096];
+    let _ = rustix::net::recv(socket, &mut bytes, RecvFlags::DONTWAIT);
+}

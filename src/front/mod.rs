@@ -1,0 +1,155 @@
+//! The HTTP/1.1 front: sockets, framing, limits, deadlines and the worker pool. It knows nothing of AI.
+//!
+//! One poller thread ([`idle`]) holds every connection that waits: for a request, for room to write, for its end.
+//! A request that is whole goes over a bounded channel to a fixed pool of threads ([`worker`]); the thread answers
+//! it through the [`Service`], keeps the connection a moment for the client's next request, and gives it back.
+//! So slow and idle clients hold no thread, and overload has one place.
+
+pub mod body;
+mod conn;
+mod idle;
+mod listener;
+pub mod request;
+mod response;
+mod sys;
+mod worker;
+
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+pub use conn::Request;
+pub use idle::{Bound, Running, Stats};
+pub use listener::Listen;
+pub use request::Head;
+pub use response::{Answer, Client, Done, Fields, Responder, Stream};
+pub use sys::{Woken, wait_for_peer};
+
+/// What is fixed for the life of a front.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Threads that handle requests, 1 or more.
+    pub workers: usize,
+    /// Open connections; above it new ones get 503.
+    pub max_clients: usize,
+}
+
+/// What a reload may change.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest request body, bytes.
+    pub max_body: usize,
+    /// For a whole head, for each further [`crate::limits::BODY_STEP`] of body, for each write.
+    pub client_timeout: Duration,
+    /// For a connection on which nothing happens.
+    pub idle_timeout: Duration,
+    /// For a whole request to find a free worker.
+    pub queue_timeout: Duration,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Over TCP, from this address (IPv4-mapped ones as IPv4).
+    Ip(IpAddr),
+    /// Over the Unix socket.
+    Unix,
+}
+
+impl Peer {
+    /// Whether the peer is on this machine.
+    pub fn is_local(self) -> bool {
+        match self {
+            Self::Ip(address) => address.is_loopback(),
+            Self::Unix => true,
+        }
+    }
+}
+
+/// Which threads handle a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// The worker pool.
+    Worker,
+    /// A few threads of their own, for what must be answered also when every worker is busy.
+    Control,
+}
+
+/// What becomes of a request once its head is known, before its body is read.
+#[derive(Debug)]
+pub enum Admission<T> {
+    /// It is answered now; its body is not wanted.
+    Answer(Answer),
+    /// Its body is read, then [`Service::handle`] gets it with this ticket.
+    Run(Lane, T),
+}
+
+/// Why the front itself refuses a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// Not HTTP as RFC 9112 has it; names the part.
+    Malformed(&'static str),
+    /// The target is over [`crate::limits::MAX_TARGET`].
+    UriTooLong,
+    /// The head is over [`crate::limits::MAX_HEAD`] or [`crate::limits::MAX_HEADERS`].
+    HeadTooLarge,
+    /// The body is over [`Limits::max_body`].
+    BodyTooLarge,
+    /// An unknown `Expect`.
+    ExpectationFailed,
+    /// An unknown transfer coding.
+    UnknownCoding,
+    /// Not HTTP/1.x.
+    VersionNotSupported,
+    /// The request did not arrive in time.
+    Timeout,
+    /// No worker in time, or no room for the body.
+    Overloaded,
+    /// Over [`Settings::max_clients`].
+    TooManyClients,
+    /// Draining.
+    ShuttingDown,
+    /// The handler panicked.
+    Panicked,
+}
+
+/// What an operator should hear of, once each time it begins or ends.
+#[derive(Debug)]
+pub enum Notice {
+    /// New connections cannot be accepted for now.
+    AcceptFailed(io::Error),
+    /// They can again.
+    AcceptResumed,
+    /// The limit of open connections is met.
+    TooManyClients(usize),
+    /// A worker thread could not be started.
+    ThreadRefused(io::Error),
+    /// A handler panicked: where and why.
+    Panicked(String),
+}
+
+/// What the front serves.
+pub trait Service: Send + Sync + 'static {
+    /// What admission found out about a request, for its handler.
+    type Ticket: Send + 'static;
+
+    /// The limits in force; asked for often, must be cheap.
+    fn limits(&self) -> Limits;
+
+    /// Decides about a request by its head alone. Runs on the poller: it must neither wait nor take long.
+    fn admit(&self, head: &Head, peer: Peer) -> Admission<Self::Ticket>;
+
+    /// Answers a request. May wait; a panic costs this request a 500 and nothing else.
+    fn handle(&self, request: Request<Self::Ticket>, responder: Responder) -> Done;
+
+    /// The answer to a request the front refuses; the head is there when it was understood.
+    fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Answer;
+
+    /// Tells the operator.
+    fn notice(&self, notice: Notice);
+}
+
+/// `now` plus `patience`, also where the sum does not exist.
+fn after(now: Instant, patience: Duration) -> Instant {
+    now.checked_add(patience).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365))
+}

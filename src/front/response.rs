@@ -1,0 +1,330 @@
+//! Answers: whole ones, and streams that are flushed piece by piece.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::conn::Wire;
+use super::{Head, after, sys};
+use crate::limits::COALESCE;
+
+/// The socket of a client, shared with whoever must notice that the client went away.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    /// A byte of the answer to the request in hand has left.
+    pub(super) started: AtomicBool,
+}
+
+impl Client {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self { socket, started: AtomicBool::new(false) }
+    }
+
+    /// Whether the client closed, half-closed or reset the connection.
+    pub fn is_gone(&self) -> bool {
+        sys::is_gone(self.as_fd())
+    }
+}
+
+impl Client {
+    /// Sends a whole answer as far as the client takes it now; the connection ends behind it.
+    pub(super) fn send_last(&self, shape: Shape, answer: &Answer) {
+        let framing = format!("content-length: {}\r\n", answer.body.len());
+        let mut bytes = shape.head(answer.status, &answer.fields, &framing);
+        if !shape.head_only {
+            bytes.extend_from_slice(&answer.body);
+        }
+        // The connection ends either way.
+        let _ = sys::send_now(self, &[IoSlice::new(&bytes)]);
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Header fields as they go on the wire.
+#[derive(Debug, Default, Clone)]
+pub struct Fields(Vec<u8>);
+
+impl Fields {
+    /// Adds a field. A name or value that could end its line is left out whole: nothing can forge a field.
+    pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
+        if name.as_bytes().iter().any(breaks) || value.iter().any(breaks) {
+            return;
+        }
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b": ");
+        self.0.extend_from_slice(value);
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    /// Whether a field of that name (lower case) was added.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.split(|&byte| byte == b'\n').any(|line| {
+            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+                && line.get(name.len()) == Some(&b':')
+        })
+    }
+}
+
+/// A whole answer. `Content-Length`, `Connection` and `Date` are the front's own to add.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Status code, 200 to 599.
+    pub status: u16,
+    /// Header fields.
+    pub fields: Fields,
+    /// Body; not sent in answer to HEAD, but counted.
+    pub body: Vec<u8>,
+}
+
+/// How an answer must look to the request it answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) minor: u8,
+    pub(super) head_only: bool,
+    pub(super) keep_alive: bool,
+}
+
+impl Shape {
+    pub(super) fn of(head: &Head) -> Self {
+        Self { minor: head.minor, head_only: head.method() == "HEAD", keep_alive: head.keep_alive }
+    }
+
+    /// For a request that was not understood.
+    pub(super) const UNKNOWN: Self = Self { minor: 1, head_only: false, keep_alive: false };
+
+    pub(super) fn closing(self) -> Self {
+        Self { keep_alive: false, ..self }
+    }
+
+    /// The head of an answer, up to and with its blank line.
+    fn head(self, status: u16, fields: &Fields, framing: &str) -> Vec<u8> {
+        let mut out = Vec::with_capacity(192 + fields.0.len());
+        // Writing into a vector cannot fail.
+        let _ = write!(out, "HTTP/1.1 {status} {}\r\n", reason_phrase(status));
+        out.extend_from_slice(&fields.0);
+        if !fields.contains("date") {
+            push_date(&mut out);
+        }
+        out.extend_from_slice(framing.as_bytes());
+        match (self.keep_alive, self.minor) {
+            (false, _) => out.extend_from_slice(b"connection: close\r\n"),
+            (true, 0) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+            (true, _) => {}
+        }
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+}
+
+impl Wire {
+    /// Sends a whole answer as far as the client takes it now; the rest waits for the poller.
+    pub(super) fn answer(&mut self, shape: Shape, answer: Answer) {
+        self.client.started.store(true, Ordering::Relaxed);
+        let bodiless = matches!(answer.status, 100..=199 | 204 | 304);
+        let framing =
+            if bodiless { String::new() } else { format!("content-length: {}\r\n", answer.body.len()) };
+        let mut head = shape.head(answer.status, &answer.fields, &framing);
+        if shape.head_only || bodiless {
+            self.send_or_keep(head, Vec::new());
+        } else if answer.body.len() <= COALESCE {
+            head.extend_from_slice(&answer.body);
+            self.send_or_keep(head, Vec::new());
+        } else {
+            self.send_or_keep(head, answer.body);
+        }
+    }
+
+    fn send_or_keep(&mut self, head: Vec<u8>, body: Vec<u8>) {
+        let parts = [IoSlice::new(&head), IoSlice::new(&body)];
+        let used = if body.is_empty() { &parts[..1] } else { &parts[..] };
+        let sent = if self.has_output() { Ok(0) } else { sys::send_now(&*self.client, used) };
+        match sent {
+            Ok(sent) if sent < head.len() => {
+                self.keep(head, sent);
+                self.keep(body, 0);
+            }
+            Ok(sent) => self.keep(body, sent - head.len()),
+            // The client is gone; the next read or write on the connection says so and ends it.
+            Err(_) => self.broken = true,
+        }
+    }
+}
+
+/// The one answer to a request. Dropping it unanswered (a panic) closes the connection.
+pub struct Responder {
+    wire: Box<Wire>,
+    shape: Shape,
+    client_timeout: Duration,
+}
+
+/// Proof that a request was answered, or given up with its connection.
+pub struct Done {
+    pub(super) wire: Box<Wire>,
+    /// The connection can take the next request.
+    pub(super) keep: bool,
+}
+
+impl Responder {
+    pub(super) fn new(mut wire: Box<Wire>, shape: Shape, client_timeout: Duration) -> Self {
+        wire.client.started.store(false, Ordering::Relaxed);
+        wire.broken = false;
+        Self { wire, shape, client_timeout }
+    }
+
+    /// The client's socket, to notice that it went away.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.wire.client
+    }
+
+    /// Sends a whole answer. What the client does not take at once is sent from the poller, so this never waits.
+    pub fn send(mut self, answer: Answer) -> Done {
+        self.wire.answer(self.shape, answer);
+        Done { keep: self.shape.keep_alive, wire: self.wire }
+    }
+
+    /// Gives the request up without an answer: the client has gone.
+    pub fn abandon(self) -> Done {
+        Done { keep: false, wire: self.wire }
+    }
+
+    /// Begins an answer whose end is not known. Its head leaves with the first piece.
+    pub fn stream(self, status: u16, fields: &Fields) -> Stream {
+        let chunked = self.shape.minor >= 1;
+        let shape = if chunked { self.shape } else { self.shape.closing() };
+        let framing = if chunked { "transfer-encoding: chunked\r\n" } else { "" };
+        let pending = shape.head(status, fields, framing);
+        Stream { wire: self.wire, shape, chunked, client_timeout: self.client_timeout, pending }
+    }
+}
+
+/// An answer in pieces. Only [`Stream::finish`] ends it cleanly.
+pub struct Stream {
+    wire: Box<Wire>,
+    shape: Shape,
+    chunked: bool,
+    client_timeout: Duration,
+    /// Bytes framed and not sent: the head until the first piece, then empty between calls.
+    pending: Vec<u8>,
+}
+
+impl Stream {
+    /// The client's socket, to notice that it went away.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.wire.client
+    }
+
+    /// Sends a piece at once; waits for the client to take it, up to `client_timeout`. An empty piece sends the head.
+    ///
+    /// # Errors
+    /// `TimedOut` when the client does not take it, else what its socket says. The stream is over then.
+    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        if !self.shape.head_only && !piece.is_empty() {
+            if self.chunked {
+                let _ = write!(self.pending, "{:x}\r\n", piece.len());
+            }
+            self.pending.extend_from_slice(piece);
+            if self.chunked {
+                self.pending.extend_from_slice(b"\r\n");
+            }
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.wire.client.started.store(true, Ordering::Relaxed);
+        let deadline = after(Instant::now(), self.client_timeout);
+        let sent = sys::send_all(&*self.wire.client, &self.pending, deadline);
+        self.pending.clear();
+        if sent.is_err() {
+            self.wire.broken = true;
+        }
+        sent
+    }
+
+    /// Ends the answer as complete.
+    pub fn finish(mut self) -> Done {
+        if self.chunked && !self.shape.head_only {
+            self.pending.extend_from_slice(b"0\r\n\r\n");
+        }
+        let flushed = self.flush().is_ok();
+        Done { keep: flushed && self.shape.keep_alive, wire: self.wire }
+    }
+
+    /// Ends the connection in the middle of the answer: without the closing chunk no client takes it for complete.
+    pub fn abort(mut self) -> Done {
+        self.wire.broken |= self.flush().is_err();
+        Done { keep: false, wire: self.wire }
+    }
+}
+
+/// `Date` (RFC 9110 section 6.6.1), formatted once a second and thread.
+fn push_date(out: &mut Vec<u8>) {
+    thread_local! {
+        static DATE: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    let now = jiff::Timestamp::now();
+    DATE.with_borrow_mut(|(second, text)| {
+        if *second != now.as_second() {
+            *second = now.as_second();
+            let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+            *text = printer.timestamp_to_rfc9110_string(&now).unwrap_or_default();
+        }
+        if !text.is_empty() {
+            let _ = write!(out, "date: {text}\r\n");
+        }
+    });
+}
+
+/// Reason phrases of RFC 9110 section 15 for what we send or relay; a client must not depend on them.
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Unknown",
+    }
+}

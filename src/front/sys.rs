@@ -1,0 +1,224 @@
+//! The system calls of the front that std does not offer, each with its meaning here. Linux only; the one file to
+//! port.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+
+/// What a peer that went away looks like: it closed, half-closed or reset. A half-closed client counts as gone:
+/// it cannot be told from one that closed until something is written to it (nginx decides the same).
+const GONE: PollFlags = PollFlags::RDHUP.union(PollFlags::HUP).union(PollFlags::ERR);
+
+/// Reads what is there without waiting. `Ok(None)`: nothing yet. `Ok(Some(0))`: the peer will send no more.
+pub fn receive(socket: impl AsFd, into: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        match recv(&socket, &mut *into, RecvFlags::DONTWAIT) {
+            Ok((count, _)) => return Ok(Some(count)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Writes what the socket takes without waiting; 0 when it takes nothing now. Never raises SIGPIPE.
+pub fn send_now(socket: impl AsFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    loop {
+        let sent = match parts {
+            [one] => rustix::net::send(&socket, one, flags),
+            many => sendmsg(&socket, many, &mut SendAncillaryBuffer::default(), flags),
+        };
+        match sent {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(0),
+            other => return other.map_err(io::Error::from),
+        }
+    }
+}
+
+/// Writes all of `data`, waiting for the peer to take it until `deadline`. `TimedOut` when it does not.
+pub fn send_all(socket: impl AsFd, mut data: &[u8], deadline: Instant) -> io::Result<()> {
+    loop {
+        let sent = send_now(&socket, &[IoSlice::new(data)])?;
+        data = &data[sent..];
+        if data.is_empty() {
+            return Ok(());
+        }
+        let mut wait = [PollFd::new(&socket, PollFlags::OUT)];
+        if !poll_until(&mut wait, Some(deadline))? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+}
+
+/// Whether there is something to read (or an end to notice) within `patience`.
+pub fn readable_within(socket: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+    poll_until(&mut [PollFd::new(&socket, PollFlags::IN)], Some(Instant::now() + patience))
+}
+
+/// Whether the peer closed, half-closed or reset the connection.
+pub fn is_gone(socket: BorrowedFd<'_>) -> bool {
+    let mut wait = [PollFd::new(&socket, GONE)];
+    matches!(poll(&mut wait, Some(&timespec(Duration::ZERO))), Ok(count) if count > 0)
+}
+
+/// What ended a wait for a peer on behalf of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// The peer is ready, or has failed.
+    Ready,
+    /// The client went away.
+    ClientGone,
+    /// Time is up.
+    Timeout,
+}
+
+/// Waits until `peer` can be read (or written), the client has gone, or `deadline` has passed.
+pub fn wait_for_peer(
+    peer: BorrowedFd<'_>,
+    write: bool,
+    client: Option<BorrowedFd<'_>>,
+    deadline: Instant,
+) -> io::Result<Woken> {
+    let interest = if write { PollFlags::OUT } else { PollFlags::IN };
+    let mut both = [PollFd::new(&peer, interest), PollFd::from_borrowed_fd(client.unwrap_or(peer), GONE)];
+    let watched = if client.is_some() { &mut both[..] } else { &mut both[..1] };
+    if !poll_until(watched, Some(deadline))? {
+        return Ok(Woken::Timeout);
+    }
+    if watched.get(1).is_some_and(|client| !client.revents().is_empty()) {
+        return Ok(Woken::ClientGone);
+    }
+    Ok(Woken::Ready)
+}
+
+fn poll_until(wait: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let left = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
+        match poll(wait, left.as_ref()) {
+            Ok(count) => return Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+/// What a waiting connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes from the peer.
+    Read,
+    /// Room in the peer's window.
+    Write,
+}
+
+impl Interest {
+    fn flags(self) -> epoll::EventFlags {
+        let direction = match self {
+            Self::Read => epoll::EventFlags::IN,
+            Self::Write => epoll::EventFlags::OUT,
+        };
+        direction | epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT
+    }
+}
+
+/// The readiness queue. Connections are armed for one event each, so that whoever gets it owns the connection;
+/// listeners and the wake-up stay armed.
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    /// A new queue.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+
+    /// Adds a connection, armed for one event.
+    pub fn add_once(&self, source: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        Ok(epoll::add(&self.0, source, epoll::EventData::new_u64(token), interest.flags())?)
+    }
+
+    /// Arms a connection again for one event.
+    pub fn arm(&self, source: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        Ok(epoll::modify(&self.0, source, epoll::EventData::new_u64(token), interest.flags())?)
+    }
+
+    /// Adds a source that stays armed for reading.
+    pub fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.0, source, epoll::EventData::new_u64(token), epoll::EventFlags::IN)?)
+    }
+
+    /// Takes a source out.
+    pub fn remove(&self, source: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.0, source)?)
+    }
+
+    /// Waits for events, no longer than `patience` (`None`: for ever), and puts their tokens into `tokens`.
+    pub fn wait(
+        &self,
+        events: &mut [epoll::Event],
+        tokens: &mut Vec<u64>,
+        patience: Option<Duration>,
+    ) -> io::Result<()> {
+        tokens.clear();
+        let patience = patience.map(timespec);
+        match epoll::wait(&self.0, &mut *events, patience.as_ref()) {
+            Ok(count) => {
+                tokens.extend(events[..count].iter().map(|event| event.data.u64()));
+                Ok(())
+            }
+            Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Room for that many events.
+pub fn event_buffer(count: usize) -> Vec<epoll::Event> {
+    vec![epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; count]
+}
+
+/// Wakes the poller from another thread.
+pub struct Waker(OwnedFd);
+
+impl Waker {
+    /// A new wake-up; add it to an [`Epoll`].
+    pub fn new() -> io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// Wakes the poller; a wake-up that is already due stays due.
+    pub fn wake(&self) {
+        // Fails only when the counter is full, and then the wake-up is due anyway.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Takes the wake-up back.
+    pub fn clear(&self) {
+        // Fails only when there was none.
+        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Ends our side of a connection, so that the peer reads the answer to its end.
+pub fn shut_write(socket: impl AsFd) {
+    // Fails only when the peer has closed already, which is what we are about to do.
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
+}

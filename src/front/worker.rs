@@ -1,0 +1,206 @@
+//! The fixed pool: threads that take whole requests from a bounded channel and answer them.
+
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::conn::{Conn, Context, Request, Step, Wire};
+use super::idle::{Return, Shared};
+use super::response::{Client, Done, Responder, Shape};
+use super::sys::{self, Interest};
+use super::{Lane, Notice, Rejection, Service};
+use crate::limits::{KEEPALIVE_GRACE, READ_CHUNK};
+
+/// A whole request and the connection it came on.
+pub type Parcel<T> = (Box<Request<T>>, Box<Wire>);
+
+/// A request that waits for a thread. Whoever empties it first has it: a thread, or the poller when its time is up.
+pub struct Job<T>(Mutex<Option<Parcel<T>>>);
+
+impl<T> Job<T> {
+    /// Takes the request, if nobody did.
+    pub(super) fn take(&self) -> Option<Parcel<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+}
+
+/// The threads of one lane and the queue before them. Threads are started as the load first asks for them and then
+/// stay: an unused thread costs memory, and `recv` is the cheaper the fewer wait in it.
+pub struct Pool<T> {
+    lane: Lane,
+    jobs: Sender<Arc<Job<T>>>,
+    queue: Receiver<Arc<Job<T>>>,
+    /// Requests queued or in a thread's hands.
+    load: AtomicUsize,
+    started: AtomicUsize,
+    max: usize,
+}
+
+impl<T: Send + 'static> Pool<T> {
+    pub(super) fn new(lane: Lane, max: usize, queue: usize) -> Self {
+        let (jobs, receiver) = bounded(queue);
+        Self { lane, jobs, queue: receiver, load: AtomicUsize::new(0), started: AtomicUsize::new(0), max }
+    }
+
+    /// Hands a request to the pool; gives it back when the queue is full. Called by the poller alone.
+    pub(super) fn submit<S: Service<Ticket = T>>(
+        &self,
+        shared: &Arc<Shared<S>>,
+        request: Box<Request<T>>,
+        wire: Box<Wire>,
+    ) -> Result<Arc<Job<T>>, Parcel<T>> {
+        let job = Arc::new(Job(Mutex::new(Some((request, wire)))));
+        // Counted before it is sent, so that the thread that takes it never sees a count without it.
+        let load = self.load.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
+            self.jobs.try_send(Arc::clone(&job))
+        {
+            self.load.fetch_sub(1, Ordering::Relaxed);
+            return job.take().map_or(Ok(job), Err);
+        }
+        let started = self.started.load(Ordering::Relaxed);
+        if load > started && started < self.max {
+            self.start_thread(shared);
+        }
+        Ok(job)
+    }
+
+    /// A request that the poller took back from the queue.
+    pub(super) fn withdraw(&self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn start_thread<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) {
+        let (lane, shared) = (self.lane, Arc::clone(shared));
+        let name = if lane == Lane::Worker { "worker" } else { "control" };
+        let inner = Arc::clone(&shared);
+        match thread::Builder::new().name(name.to_owned()).spawn(move || inner.pool(lane).work(&inner)) {
+            Ok(_) => {
+                self.started.fetch_add(1, Ordering::Relaxed);
+            }
+            // The threads there are go on; the next request tries again.
+            Err(error) => shared.service.notice(Notice::ThreadRefused(error)),
+        }
+    }
+
+    fn work<S: Service<Ticket = T>>(&self, shared: &Shared<S>) {
+        let mut scratch = vec![0; READ_CHUNK];
+        while let Ok(job) = self.queue.recv() {
+            if let Some((request, wire)) = job.take() {
+                drop(job);
+                self.serve(shared, request, wire, &mut scratch);
+                self.load.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Answers a request, and those that follow on its connection while nobody waits for this thread.
+    fn serve<S: Service<Ticket = T>>(
+        &self,
+        shared: &Shared<S>,
+        request: Box<Request<T>>,
+        wire: Box<Wire>,
+        scratch: &mut [u8],
+    ) {
+        let (mut request, mut wire) = (request, wire);
+        while let Some(mut conn) = answer(shared, *request, wire) {
+            match self.next_request(shared, &mut conn, scratch) {
+                Next::Mine(next) => (request, wire) = (next, conn.wire),
+                Next::Others(lane, next) => return shared.give_back(Return::Ready(lane, next, conn.wire)),
+                Next::Wait(interest) => return shared.wait_again(conn, interest),
+                Next::Close => return,
+            }
+        }
+    }
+
+    /// What follows on a connection: at once where a client pipelines, after a short grace where it is quick.
+    fn next_request<S: Service<Ticket = T>>(
+        &self,
+        shared: &Shared<S>,
+        conn: &mut Conn<T>,
+        scratch: &mut [u8],
+    ) -> Next<T> {
+        let context = shared.context();
+        let mut graced = false;
+        loop {
+            match conn.advance(&context) {
+                Step::Close => return Next::Close,
+                Step::Ready(lane, request) if lane == self.lane && self.queue.is_empty() => {
+                    return Next::Mine(request);
+                }
+                Step::Ready(lane, request) => return Next::Others(lane, request),
+                Step::Wait(Interest::Read) if !graced && conn.is_idle() && self.may_linger(&context) => {
+                    graced = true;
+                    match sys::readable_within(conn.wire.client.as_fd(), KEEPALIVE_GRACE) {
+                        Ok(true) if conn.wire.fill(scratch).is_err() => return Next::Close,
+                        Ok(true) => {}
+                        Ok(false) => return Next::Wait(Interest::Read),
+                        Err(_) => return Next::Close,
+                    }
+                }
+                Step::Wait(interest) => return Next::Wait(interest),
+            }
+        }
+    }
+
+    fn may_linger<S>(&self, context: &Context<'_, S>) -> bool {
+        self.lane == Lane::Worker && !context.draining && self.queue.is_empty()
+    }
+}
+
+/// What a thread does with a connection after an answer.
+enum Next<T> {
+    /// Answers its next request.
+    Mine(Box<Request<T>>),
+    /// Has the poller queue its next request.
+    Others(Lane, Box<Request<T>>),
+    /// Gives it back to the poller.
+    Wait(Interest),
+    /// Lets it go.
+    Close,
+}
+
+/// Runs the handler behind the panic barrier. `None`: the connection has ended.
+fn answer<S: Service>(
+    shared: &Shared<S>,
+    request: Request<S::Ticket>,
+    wire: Box<Wire>,
+) -> Option<Conn<S::Ticket>> {
+    let limits = shared.service.limits();
+    let shape = Shape::of(&request.head);
+    let shape = if shared.is_draining() { shape.closing() } else { shape };
+    let client = Arc::clone(&wire.client);
+    let responder = Responder::new(wire, shape, limits.client_timeout);
+    let service = &shared.service;
+    match catch_unwind(AssertUnwindSafe(|| service.handle(request, responder))) {
+        Ok(Done { wire, keep: true }) => Some(Conn::new(wire, limits.idle_timeout)),
+        Ok(Done { wire, keep: false }) => Some(Conn::closing(wire, limits.client_timeout)),
+        Err(panic) => {
+            service.notice(Notice::Panicked(panic_message(&*panic)));
+            apologize(shared, shape, &client);
+            None
+        }
+    }
+}
+
+/// A panic dropped the connection's buffers with the handler; its socket still takes a 500 if nothing else was sent.
+fn apologize<S: Service>(shared: &Shared<S>, shape: Shape, client: &Client) {
+    if !client.started.load(Ordering::Relaxed) {
+        let answer = shared.service.reject(Rejection::Panicked, None);
+        client.send_last(shape.closing(), &answer);
+    }
+    sys::shut_write(client);
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
