@@ -11,3 +11,7 @@ pub mod logging;
 pub mod config;
 
 pub mod front;
+
+pub mod auth;
+pub mod catalog;
+pub mod routing;
