@@ -15,3 +15,5 @@ pub mod front;
 pub mod auth;
 pub mod catalog;
 pub mod routing;
+
+pub mod upstream;

@@ -1,0 +1,362 @@
+//! Talking to providers: one ureq agent, one attempt at a time, and what came of it as facts.
+
+mod reply;
+mod resolver;
+pub mod stream;
+mod transport;
+pub mod usage;
+mod wait;
+
+use std::cell::RefCell;
+use std::io::{self, Read};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector, SocksConnector};
+use ureq::{Agent, Body, Proxy, SendBody};
+
+pub use reply::Reply;
+pub use wait::Patience;
+
+use crate::config::{Config, Replica};
+use crate::limits::{CONNECT_TIMEOUT, MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
+use wait::{Facts, Guard, Stop};
+
+/// The HTTP client all threads share, with its pool of idle connections.
+#[derive(Debug)]
+pub struct Upstream {
+    agent: Agent,
+    idle: (usize, Duration),
+}
+
+/// A request to a provider.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// GET or POST.
+    pub method: Method,
+    /// Path behind the provider's base URL, with its query: `/chat/completions?x=1`.
+    pub path: &'a str,
+    /// Header fields; the provider's key and own headers are added over them.
+    pub headers: HeaderMap,
+    /// Body, in pieces that are sent one behind the other.
+    pub body: &'a [&'a [u8]],
+}
+
+/// Why an attempt gave no answer, or an answer no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The client went away; nobody is left to answer.
+    ClientGone,
+    /// No connection: refused, unresolved, no TLS.
+    Unreachable,
+    /// The connection was lost, or what came is not HTTP.
+    Broken,
+    /// The time limit passed.
+    TimedOut,
+    /// Over `max_response_size`.
+    TooLarge,
+}
+
+/// A failed attempt.
+#[derive(Debug)]
+pub struct Failure {
+    /// What kind.
+    pub fault: Fault,
+    /// For the log: what the system or the library said.
+    pub detail: String,
+}
+
+/// An answer whose body has still to be read. It ends the thread's watch when dropped.
+pub struct Exchange {
+    /// Status code.
+    pub status: u16,
+    /// Header fields as they came.
+    pub headers: HeaderMap,
+    body: Body,
+    guard: Guard,
+}
+
+impl Upstream {
+    /// A client with that configuration's limits for idle connections.
+    pub fn new(config: &Config) -> Self {
+        let idle = Self::idle_limits(config);
+        let connector =
+            ().chain(SocksConnector::default())
+                .chain(ConnectProxyConnector::default())
+                .chain(transport::TcpConnector)
+                .chain(RustlsConnector::default())
+                .chain(transport::Established);
+        // Whatever the product depends on is said here, not left to the library's defaults.
+        let settings = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .user_agent("")
+            .accept("")
+            .accept_encoding("")
+            .max_response_header_size(MAX_UPSTREAM_HEAD)
+            .input_buffer_size(UPSTREAM_READ_BUFFER)
+            .output_buffer_size(UPSTREAM_WRITE_BUFFER)
+            .max_idle_connections(idle.0)
+            .max_idle_connections_per_host(idle.0)
+            .max_idle_age(idle.1)
+            .build();
+        let agent = Agent::with_parts(settings, connector, resolver::CachingResolver::default());
+        Self { agent, idle }
+    }
+
+    /// Whether this client has the limits that configuration asks for.
+    pub fn fits(&self, config: &Config) -> bool {
+        self.idle == Self::idle_limits(config)
+    }
+
+    fn idle_limits(config: &Config) -> (usize, Duration) {
+        (config.max_keepalive_connections, config.keepalive_expiry)
+    }
+
+    /// One attempt at one replica. `reply`: the client's side; its leaving ends the attempt, and in silence it gets its
+    /// heartbeats.
+    ///
+    /// A request on a pooled connection that ends without a byte of answer is sent once more on a new connection: the
+    /// provider had closed the idle connection. It can in principle run twice then, as with every HTTP client.
+    ///
+    /// # Errors
+    /// Any [`Fault`] but `TooLarge`.
+    pub fn attempt(
+        &self,
+        replica: &Replica,
+        call: &Call<'_>,
+        patience: Patience,
+        reply: Option<&Rc<RefCell<Reply>>>,
+    ) -> Result<Exchange, Failure> {
+        let mut fresh = false;
+        loop {
+            let guard = Guard::set(patience, reply, fresh);
+            let answered = self.run(replica, call, patience);
+            let facts = guard.facts();
+            match answered {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    return Ok(Exchange { status: head.status.as_u16(), headers: head.headers, body, guard });
+                }
+                Err(_) if facts.stop.is_none() && facts.reused && facts.received == 0 && !fresh => {
+                    fresh = true;
+                }
+                Err(error) => return Err(Failure { fault: fault(facts, &error), detail: error.to_string() }),
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        replica: &Replica,
+        call: &Call<'_>,
+        patience: Patience,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let mut request = Request::new(());
+        *request.method_mut() = call.method.clone();
+        *request.uri_mut() =
+            format!("{}{}", replica.url, call.path).parse().map_err(ureq::http::Error::from)?;
+        *request.headers_mut() = call.headers.clone();
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        add_credentials(headers, replica);
+        if call.method == Method::GET {
+            return self.send(replica, request.map(|()| SendBody::none()), patience);
+        }
+        let length: usize = call.body.iter().map(|piece| piece.len()).sum();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        let mut pieces = Pieces { pieces: call.body, at: 0 };
+        self.send(replica, request.map(|()| SendBody::from_reader(&mut pieces)), patience)
+    }
+
+    fn send(
+        &self,
+        replica: &Replica,
+        request: Request<SendBody<'_>>,
+        patience: Patience,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let Some(proxy) = &replica.proxy else { return self.agent.run(request) };
+        let patience = match patience {
+            Patience::Silence(silence) => silence,
+            Patience::Until(until) => until.saturating_duration_since(Instant::now()),
+        };
+        // A SOCKS connection is ureq's own: its limits are those of ureq, and the client's leaving is not noticed.
+        let patience = patience.max(Duration::from_millis(1));
+        let configured = self.agent.configure_request(request);
+        let request = configured
+            .proxy(Some(Proxy::new(proxy.expose())?))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_read(Some(patience))
+            .timeout_per_write(Some(patience))
+            .build();
+        self.agent.run(request)
+    }
+}
+
+/// The provider's key goes in as a bearer token; its own headers come last and win. Anthropic's list of models wants
+/// the key in a header of its own and a version (contract section 4).
+fn add_credentials(headers: &mut HeaderMap, replica: &Replica) {
+    let sensitive = |text: &str| {
+        // Checked when the configuration was loaded.
+        HeaderValue::from_str(text).ok().map(|mut value| {
+            value.set_sensitive(true);
+            value
+        })
+    };
+    if !replica.key.is_empty() {
+        if let Some(value) = sensitive(&format!("Bearer {}", replica.key.expose())) {
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        if is_anthropic(&replica.url) {
+            if let Some(value) = sensitive(replica.key.expose()) {
+                headers.insert("x-api-key", value);
+            }
+            headers.entry("anthropic-version").or_insert(HeaderValue::from_static("2023-06-01"));
+        }
+    }
+    for (name, value) in &replica.headers {
+        if let (Ok(name), Some(value)) = (HeaderName::try_from(name.as_str()), sensitive(value.expose())) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+fn is_anthropic(url: &str) -> bool {
+    let host = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next());
+    host.is_some_and(|host| host.eq_ignore_ascii_case("api.anthropic.com"))
+}
+
+impl Exchange {
+    /// Reads what is at hand of the body, waiting for some; 0 at its end.
+    ///
+    /// # Errors
+    /// Any [`Fault`] but `Unreachable` and `TooLarge`.
+    pub fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
+        loop {
+            match self.body.as_reader().read(into) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let fault = match self.guard.facts().stop {
+                        Some(stop) => stop.into(),
+                        None if is_timeout(&error) => Fault::TimedOut,
+                        None => Fault::Broken,
+                    };
+                    return Err(Failure { fault, detail: error.to_string() });
+                }
+            }
+        }
+    }
+
+    /// Reads the body whole.
+    ///
+    /// # Errors
+    /// As [`Exchange::read`]; `TooLarge` above `max` bytes, at once where the length says so.
+    pub fn read_whole(&mut self, max: usize) -> Result<Vec<u8>, Failure> {
+        let announced =
+            self.body.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        let too_large = || Failure { fault: Fault::TooLarge, detail: format!("more than {max} bytes") };
+        if announced.is_some_and(|length| length > max) {
+            return Err(too_large());
+        }
+        let mut whole = Vec::with_capacity(announced.unwrap_or(0).min(UPSTREAM_READ_BUFFER));
+        let mut piece = vec![0; UPSTREAM_READ_BUFFER];
+        loop {
+            match self.read(&mut piece)? {
+                0 => return Ok(whole),
+                count if whole.len() + count > max => return Err(too_large()),
+                count => whole.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
+
+    /// Whether the end of the body is told by nothing but the end of the connection (RFC 9112 section 6.3).
+    pub fn is_close_delimited(&self) -> bool {
+        !self.headers.contains_key(header::CONTENT_LENGTH)
+            && !self.headers.contains_key(header::TRANSFER_ENCODING)
+            && self.status != StatusCode::NO_CONTENT
+    }
+}
+
+impl From<Stop> for Fault {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::ClientGone => Self::ClientGone,
+            Stop::TimedOut => Self::TimedOut,
+        }
+    }
+}
+
+fn fault(facts: Facts, error: &ureq::Error) -> Fault {
+    match (facts.stop, error) {
+        (Some(stop), _) => stop.into(),
+        (None, ureq::Error::Timeout(_)) => Fault::TimedOut,
+        (None, _) if facts.connected || facts.reused => Fault::Broken,
+        (None, _) => Fault::Unreachable,
+    }
+}
+
+/// ureq hands its own time limits on as the source of an `Other`.
+fn is_timeout(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    error.kind() == io::ErrorKind::TimedOut || matches!(inner, Some(ureq::Error::Timeout(_)))
+}
+
+/// A body in pieces, as a reader.
+struct Pieces<'a> {
+    pieces: &'a [&'a [u8]],
+    at: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while let [first, rest @ ..] = self.pieces {
+            let left = &first[self.at..];
+            let count = left.len().min(into.len() - filled);
+            into[filled..filled + count].copy_from_slice(&left[..count]);
+            filled += count;
+            if count < left.len() {
+                self.at += count;
+                break;
+            }
+            self.pieces = rest;
+            self.at = 0;
+        }
+        Ok(filled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::{Pieces, is_anthropic};
+
+    #[test]
+    fn pieces_read_one_behind_the_other_whatever_the_buffer() {
+        for size in 1..12 {
+            let mut pieces = Pieces { pieces: &[b"abc", b"", b"defg", b"h"], at: 0 };
+            let mut read = Vec::new();
+            let mut buffer = vec![0; size];
+            loop {
+                match pieces.read(&mut buffer).expect("memory does not fail") {
+                    0 => break,
+                    count => read.extend_from_slice(&buffer[..count]),
+                }
+            }
+            assert_eq!(read, b"abcdefgh", "buffer of {size}");
+        }
+    }
+
+    #[test]
+    fn anthropic_is_known_by_its_host_alone() {
+        assert!(is_anthropic("https://api.anthropic.com/v1"));
+        assert!(is_anthropic("https://API.anthropic.com:443/v1"));
+        assert!(!is_anthropic("https://api.anthropic.com.example/v1"));
+        assert!(!is_anthropic("http://127.0.0.1:1/api.anthropic.com"));
+    }
+}

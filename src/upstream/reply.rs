@@ -1,0 +1,165 @@
+//! The client's side of a relayed call: nothing sent yet, or a stream that has begun. Heartbeats happen here.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::front::{Answer, Client, Done, Fields, Responder, Stream};
+
+/// What a stream's client hears while its provider is silent: a comment (WHATWG HTML section 9.2.6).
+const HEARTBEAT: &[u8] = b": keep-alive\n\n";
+
+/// The answer to a relayed call, from the first attempt to its end.
+pub struct Reply {
+    state: State,
+    /// For a request that asked for a stream: how often a comment is due in silence.
+    heartbeat: Option<Duration>,
+    last_sent: Instant,
+    /// Fields of a stream that begins with a heartbeat, before the provider said anything.
+    early_fields: Fields,
+    /// The client has the beginning of an event without its end: no comment may be put there.
+    mid_event: bool,
+    started: Option<Instant>,
+    bytes: u64,
+}
+
+enum State {
+    Pending(Responder),
+    Open(Stream),
+    Ended,
+}
+
+impl Reply {
+    /// Nothing is sent yet. `heartbeat`: only for a request that asked for an event stream.
+    pub fn new(responder: Responder, heartbeat: Option<Duration>, early_fields: Fields) -> Self {
+        Self {
+            state: State::Pending(responder),
+            heartbeat,
+            last_sent: Instant::now(),
+            early_fields,
+            mid_event: false,
+            started: None,
+            bytes: 0,
+        }
+    }
+
+    /// The client's socket.
+    pub fn client(&self) -> Option<Arc<Client>> {
+        match &self.state {
+            State::Pending(responder) => Some(Arc::clone(responder.client())),
+            State::Open(stream) => Some(Arc::clone(stream.client())),
+            State::Ended => None,
+        }
+    }
+
+    /// Whether a status has been sent: no attempt may follow then.
+    pub fn is_committed(&self) -> bool {
+        !matches!(self.state, State::Pending(_))
+    }
+
+    /// Whether the provider, not a heartbeat, has begun the stream.
+    pub fn is_begun(&self) -> bool {
+        self.started.is_some()
+    }
+
+    /// When the first byte of the provider's answer went to the client.
+    pub fn started(&self) -> Option<Instant> {
+        self.started
+    }
+
+    /// Bytes of body sent, heartbeats not counted.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the next heartbeat is due, if one may be sent at all.
+    pub fn next_beat(&self) -> Option<Instant> {
+        let every = self.heartbeat.filter(|_| !self.mid_event && !matches!(self.state, State::Ended))?;
+        self.last_sent.checked_add(every)
+    }
+
+    /// Sends a heartbeat if it is due; the first one commits the answer to a 200.
+    ///
+    /// # Errors
+    /// The client does not take it.
+    pub fn beat(&mut self, now: Instant) -> io::Result<()> {
+        if self.next_beat().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        self.last_sent = now;
+        if let State::Pending(_) = self.state {
+            let fields = self.early_fields.clone();
+            self.open(200, &fields);
+        }
+        match &mut self.state {
+            State::Open(stream) => stream.write(HEARTBEAT),
+            State::Pending(_) | State::Ended => Ok(()),
+        }
+    }
+
+    /// Begins a stream; where a heartbeat has begun it already, status and fields stay as they are.
+    pub fn begin(&mut self, status: u16, fields: &Fields) {
+        self.started.get_or_insert_with(Instant::now);
+        self.open(status, fields);
+    }
+
+    fn open(&mut self, status: u16, fields: &Fields) {
+        self.state = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Pending(responder) => State::Open(responder.stream(status, fields)),
+            other => other,
+        };
+    }
+
+    /// Sends a piece of the stream; `mid_event`: an event is not complete behind it.
+    ///
+    /// # Errors
+    /// The client does not take it.
+    pub fn write(&mut self, piece: &[u8], mid_event: bool) -> io::Result<()> {
+        self.last_sent = Instant::now();
+        self.mid_event = mid_event;
+        self.bytes += piece.len() as u64;
+        match &mut self.state {
+            State::Open(stream) => stream.write(piece),
+            State::Pending(_) | State::Ended => Ok(()),
+        }
+    }
+
+    /// Sends a whole answer; where a stream has begun already, ends its connection instead.
+    pub fn send(&mut self, answer: Answer) -> Option<Done> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Pending(responder) => {
+                self.started.get_or_insert_with(Instant::now);
+                self.bytes = answer.body.len() as u64;
+                Some(responder.send(answer))
+            }
+            State::Open(stream) => Some(stream.abort()),
+            State::Ended => None,
+        }
+    }
+
+    /// Ends a stream as complete.
+    pub fn finish(&mut self) -> Option<Done> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Pending(responder) => Some(responder.abandon()),
+            State::Open(stream) => Some(stream.finish()),
+            State::Ended => None,
+        }
+    }
+
+    /// Ends a stream as broken off: with an event that says so, unless the client gets no events, and never cleanly.
+    pub fn break_off(&mut self, event: Option<&[u8]>) -> Option<Done> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Pending(responder) => Some(responder.abandon()),
+            State::Open(mut stream) => {
+                if let Some(event) = event {
+                    // An event cut in two must not swallow the one that tells of it.
+                    let lead: &[u8] = if self.mid_event { b"\n\n" } else { b"" };
+                    // The connection ends either way.
+                    let _ = stream.write(&[lead, event].concat());
+                }
+                Some(stream.abort())
+            }
+            State::Ended => None,
+        }
+    }
+}

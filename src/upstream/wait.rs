@@ -1,0 +1,196 @@
+//! What a thread waits for while it talks to a provider: the provider, the client's leaving, the heartbeat, the clock.
+//!
+//! ureq calls the [`super::transport`] with nothing but its own time limits, so what belongs to the call in hand
+//! lies in a thread-local: a call runs on one thread from its first byte to its last.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::reply::Reply;
+use crate::front::{Client, Woken, wait_for_peer};
+use crate::limits::CHECK_TIMEOUT;
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub enum Patience {
+    /// To its last byte, by then.
+    Until(Instant),
+    /// Without a byte from the provider, so long.
+    Silence(Duration),
+}
+
+/// Why a wait was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The client went away, or does not take what it is sent.
+    ClientGone,
+    /// [`Patience`] ran out.
+    TimedOut,
+}
+
+/// What is known of the call in hand.
+struct Watch {
+    patience: Patience,
+    quiet_since: Instant,
+    client: Option<Arc<Client>>,
+    reply: Option<Rc<RefCell<Reply>>>,
+    facts: Facts,
+}
+
+/// What happened to the call so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facts {
+    /// Why it was given up.
+    pub stop: Option<Stop>,
+    /// A new connection stands, TLS included.
+    pub connected: bool,
+    /// A pooled connection is used.
+    pub reused: bool,
+    /// Bytes the provider sent on the connection, TLS ones included.
+    pub received: u64,
+    /// Pooled connections must not be used.
+    pub fresh: bool,
+}
+
+thread_local! {
+    static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
+}
+
+/// The thread's watch is set until this is dropped.
+pub struct Guard(());
+
+impl Guard {
+    /// Sets the watch for a call. `reply`: the client's side, where there is one.
+    pub fn set(patience: Patience, reply: Option<&Rc<RefCell<Reply>>>, fresh: bool) -> Self {
+        let watch = Watch {
+            patience,
+            quiet_since: Instant::now(),
+            client: reply.and_then(|reply| reply.borrow().client()),
+            reply: reply.map(Rc::clone),
+            facts: Facts { fresh, ..Facts::default() },
+        };
+        WATCH.set(Some(watch));
+        Self(())
+    }
+
+    /// What happened so far.
+    pub fn facts(&self) -> Facts {
+        WATCH.with_borrow(|watch| watch.as_ref().map(|watch| watch.facts).unwrap_or_default())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        WATCH.set(None);
+    }
+}
+
+/// Lets the transport and the resolver note what happened.
+pub fn note(change: impl FnOnce(&mut Facts)) {
+    WATCH.with_borrow_mut(|watch| {
+        if let Some(watch) = watch {
+            change(&mut watch.facts);
+        }
+    });
+}
+
+/// Whether pooled connections must be passed over.
+pub fn wants_fresh_connection() -> bool {
+    WATCH.with_borrow(|watch| watch.as_ref().is_some_and(|watch| watch.facts.fresh))
+}
+
+/// The provider sent bytes: a silence is over.
+pub fn heard(bytes: usize) {
+    WATCH.with_borrow_mut(|watch| {
+        if let Some(watch) = watch {
+            watch.quiet_since = Instant::now();
+            watch.facts.received += bytes as u64;
+        }
+    });
+}
+
+/// Waits until `peer` can be read or written, sending heartbeats meanwhile; `limit` may end the wait earlier than
+/// the call's own patience (`Ok(false)` then).
+///
+/// # Errors
+/// `TimedOut` and `ConnectionAborted` when the call is given up; [`Facts::stop`] says which. What `poll` says.
+pub fn for_peer(peer: BorrowedFd<'_>, write: bool, limit: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let turn = Turn::take();
+        let until =
+            [Some(turn.deadline), turn.beat, limit].into_iter().flatten().min().unwrap_or(turn.deadline);
+        match wait_for_peer(peer, write, turn.client.as_deref().map(AsFd::as_fd), until)? {
+            Woken::Ready => return Ok(true),
+            Woken::ClientGone => return Err(stop(Stop::ClientGone)),
+            Woken::Timeout => {}
+        }
+        let now = Instant::now();
+        if now >= turn.deadline {
+            return Err(stop(Stop::TimedOut));
+        }
+        if limit.is_some_and(|limit| now >= limit) {
+            return Ok(false);
+        }
+        beat()?;
+    }
+}
+
+/// Waits for something that has no descriptor, in short turns; as [`for_peer`] otherwise. The call's deadline, or
+/// for a thread without a call the usual one, is `true` when it has passed.
+pub fn is_over() -> bool {
+    let turn = Turn::take();
+    if turn.client.is_some_and(|client| client.is_gone()) {
+        stop(Stop::ClientGone);
+        return true;
+    }
+    if Instant::now() >= turn.deadline {
+        stop(Stop::TimedOut);
+        return true;
+    }
+    beat().is_err()
+}
+
+/// One look at the watch.
+struct Turn {
+    deadline: Instant,
+    beat: Option<Instant>,
+    client: Option<Arc<Client>>,
+}
+
+impl Turn {
+    fn take() -> Self {
+        WATCH.with_borrow(|watch| match watch {
+            Some(watch) => Self {
+                deadline: match watch.patience {
+                    Patience::Until(deadline) => deadline,
+                    Patience::Silence(silence) => watch.quiet_since + silence,
+                },
+                beat: watch.reply.as_ref().and_then(|reply| reply.borrow().next_beat()),
+                client: watch.client.clone(),
+            },
+            // No call is set: nothing may wait for ever all the same.
+            None => Self { deadline: Instant::now() + CHECK_TIMEOUT, beat: None, client: None },
+        })
+    }
+}
+
+fn beat() -> io::Result<()> {
+    let reply = WATCH.with_borrow(|watch| watch.as_ref().and_then(|watch| watch.reply.clone()));
+    match reply {
+        Some(reply) if reply.borrow_mut().beat(Instant::now()).is_err() => Err(stop(Stop::ClientGone)),
+        _ => Ok(()),
+    }
+}
+
+fn stop(why: Stop) -> io::Error {
+    note(|facts| facts.stop = Some(why));
+    match why {
+        // Not one of the kinds that ureq takes for the end of a body.
+        Stop::ClientGone => io::Error::other("the client went away"),
+        Stop::TimedOut => io::ErrorKind::TimedOut.into(),
+    }
+}
