@@ -17,3 +17,13 @@ pub mod catalog;
 pub mod routing;
 
 pub mod upstream;
+
+pub mod gateway;
+
+pub mod api;
+pub mod monitor;
+
+pub mod demo;
+
+pub mod cli;
+pub mod serve;

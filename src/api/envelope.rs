@@ -1,0 +1,119 @@
+//! What goes with every answer, whatever it says: the request's id, the language, the browser's permission.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::config::Config;
+use crate::front::{Fields, Head};
+use crate::limits::MAX_REQUEST_ID;
+use crate::text::Language;
+
+/// What surrounds an answer.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// The id of the request.
+    pub id: String,
+    /// The client sent it.
+    pub id_is_clients: bool,
+    /// Language of messages.
+    pub language: Language,
+    /// The origin that a browser may show the answer to.
+    origin: Option<String>,
+}
+
+impl Envelope {
+    /// The envelope for a request; without a head, for one that was not understood.
+    pub fn of(config: &Config, head: Option<&Head>) -> Self {
+        let sent = head.and_then(|head| head.field("x-request-id")).and_then(sane_id);
+        Self {
+            id_is_clients: sent.is_some(),
+            id: sent.map_or_else(new_id, str::to_owned),
+            language: config.language,
+            origin: head.and_then(|head| allowed_origin(config, head)),
+        }
+    }
+
+    /// Header fields of an answer of our own with a body of that type.
+    pub fn fields(&self, content_type: &str) -> Fields {
+        let mut fields = Fields::default();
+        fields.push("content-type", content_type);
+        self.mark(&mut fields);
+        fields
+    }
+
+    /// Adds what every answer carries.
+    pub fn mark(&self, fields: &mut Fields) {
+        fields.push("x-request-id", &self.id);
+        if let Some(origin) = &self.origin {
+            fields.push("access-control-allow-origin", origin);
+            fields.push("access-control-expose-headers", "x-request-id, x-ai-proxy-provider, retry-after");
+            fields.push("vary", "Origin");
+        }
+    }
+
+    /// The answer to a preflight (Fetch standard, section 3.2.5): the origin may do what it asks for.
+    pub fn preflight_fields(&self, head: &Head) -> Option<Fields> {
+        self.origin.as_ref()?;
+        let mut fields = Fields::default();
+        self.mark(&mut fields);
+        fields.push("access-control-allow-methods", "GET, POST, OPTIONS");
+        let wanted = head.field("access-control-request-headers").unwrap_or(b"authorization, content-type");
+        fields.push("access-control-allow-headers", wanted);
+        fields.push("access-control-max-age", "600");
+        Some(fields)
+    }
+
+    /// The upstream's id in place of one that we made up.
+    pub fn adopt_id(&mut self, upstreams: Option<&[u8]>) {
+        if let Some(id) = upstreams.and_then(sane_id).filter(|_| !self.id_is_clients) {
+            id.clone_into(&mut self.id);
+        }
+    }
+}
+
+/// An id that can stand in a header, a log line and a file name.
+fn sane_id(value: &[u8]) -> Option<&str> {
+    let is_sane = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(byte);
+    let fits = !value.is_empty() && value.len() <= MAX_REQUEST_ID && value.iter().all(is_sane);
+    fits.then(|| std::str::from_utf8(value).ok()).flatten()
+}
+
+/// Unique over restarts by the hasher's random seed, within one by the count.
+fn new_id() -> String {
+    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("req_{:016x}{:08x}", SEED.hash_one(count), count & 0xffff_ffff)
+}
+
+fn allowed_origin(config: &Config, head: &Head) -> Option<String> {
+    if config.cors_origins.is_empty() {
+        return None;
+    }
+    let origin = std::str::from_utf8(head.field("origin")?).ok()?;
+    if config.cors_origins.iter().any(|allowed| allowed == "*") {
+        return Some("*".to_owned());
+    }
+    config.cors_origins.iter().find(|allowed| allowed.eq_ignore_ascii_case(origin)).map(|_| origin.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{new_id, sane_id};
+
+    #[test]
+    fn ids_that_could_break_a_line_or_are_too_long_are_not_taken_over() {
+        assert_eq!(sane_id(b"req-1_a.b:c"), Some("req-1_a.b:c"));
+        for bad in [&b""[..], b"a b", b"a\nb", b"a\"b", b"\xff", &[b'a'; 129]] {
+            assert_eq!(sane_id(bad), None);
+        }
+    }
+
+    #[test]
+    fn made_up_ids_are_sane_and_differ() {
+        let (first, second) = (new_id(), new_id());
+        assert_ne!(first, second);
+        assert!(sane_id(first.as_bytes()).is_some());
+    }
+}

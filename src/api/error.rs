@@ -1,0 +1,252 @@
+//! Every error a client can get: one exhaustive match from error to status, reason and words (contract section 5).
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::envelope::Envelope;
+use crate::front::{Answer, Rejection};
+use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_QUOTED, MAX_TARGET};
+use crate::text::{Language, Text, quoted};
+use crate::upstream::Fault;
+
+/// What went wrong, with its facts. Sentences are made in [`ApiError::answer`] alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiError {
+    /// No token.
+    MissingToken,
+    /// A wrong token.
+    InvalidToken,
+    /// An admin call without right.
+    Forbidden,
+    /// No such path.
+    NotFound(String),
+    /// No such model for this caller.
+    ModelNotFound(String),
+    /// The path is there, the method is not; names those that are.
+    MethodNotAllowed(String, &'static str),
+    /// Malformed HTTP; names the part.
+    BadRequest(&'static str),
+    /// The body is not a JSON object; says where.
+    InvalidJson(String),
+    /// No `model`.
+    MissingModel,
+    /// `model` is not a non-empty string.
+    InvalidModel,
+    /// The request did not arrive in time.
+    ClientTimeout,
+    /// The body is over the limit.
+    BodyTooLarge(usize),
+    /// The target is over the limit.
+    UriTooLong,
+    /// The head is over the limit.
+    HeadTooLarge,
+    /// An unknown `Expect`.
+    ExpectationFailed,
+    /// An unknown transfer coding.
+    NotImplemented,
+    /// Not HTTP/1.x.
+    VersionNotSupported,
+    /// The token is over its limit; when to come again.
+    RateLimited(Duration),
+    /// No connection to this provider.
+    Unreachable(String),
+    /// This provider's answer was cut off or malformed.
+    Broken(String),
+    /// This provider's answer is over the limit.
+    ResponseTooLarge(String, usize),
+    /// This provider did not answer in time.
+    UpstreamTimeout(String),
+    /// No worker in time, or too many clients.
+    Overloaded,
+    /// Draining.
+    ShuttingDown,
+    /// A fault of our own.
+    Internal,
+    /// A reload was refused; every problem.
+    ReloadRefused(Vec<String>),
+    /// A provider answered with this error status and a text that is not JSON.
+    Upstream(u16, String),
+}
+
+/// The shape of an error, in the order of contract section 5.
+#[derive(Serialize)]
+struct Wrapped<'a> {
+    error: ErrorObject<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorObject<'a> {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'static str>,
+    code: u16,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problems: Option<&'a [String]>,
+}
+
+/// Whether the same request may succeed when it is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    Hopeless,
+    MayHelp,
+}
+
+impl ApiError {
+    /// The error for a provider's fault; none where there is nobody left to tell.
+    pub fn of_fault(fault: Fault, provider: &str, max_size: usize) -> Option<Self> {
+        let provider = provider.to_owned();
+        match fault {
+            Fault::ClientGone => None,
+            Fault::Unreachable => Some(Self::Unreachable(provider)),
+            Fault::Broken => Some(Self::Broken(provider)),
+            Fault::TimedOut => Some(Self::UpstreamTimeout(provider)),
+            Fault::TooLarge => Some(Self::ResponseTooLarge(provider, max_size)),
+        }
+    }
+
+    /// The error for a request the front refuses.
+    pub fn of_rejection(rejection: Rejection, max_body: usize) -> Self {
+        match rejection {
+            Rejection::Malformed(part) => Self::BadRequest(part),
+            Rejection::UriTooLong => Self::UriTooLong,
+            Rejection::HeadTooLarge => Self::HeadTooLarge,
+            Rejection::BodyTooLarge => Self::BodyTooLarge(max_body),
+            Rejection::ExpectationFailed => Self::ExpectationFailed,
+            Rejection::UnknownCoding => Self::NotImplemented,
+            Rejection::VersionNotSupported => Self::VersionNotSupported,
+            Rejection::Timeout => Self::ClientTimeout,
+            Rejection::Overloaded | Rejection::TooManyClients => Self::Overloaded,
+            Rejection::ShuttingDown => Self::ShuttingDown,
+            Rejection::Panicked => Self::Internal,
+        }
+    }
+
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        self.facts().0
+    }
+
+    /// The stable English word for it.
+    pub fn reason(&self) -> &'static str {
+        self.facts().1
+    }
+
+    fn facts(&self) -> (u16, &'static str, Retry) {
+        use Retry::{Hopeless, MayHelp};
+        match self {
+            Self::BadRequest(_) => (400, "bad_request", Hopeless),
+            Self::InvalidJson(_) => (400, "invalid_json", Hopeless),
+            Self::MissingModel => (400, "missing_model", Hopeless),
+            Self::InvalidModel => (400, "invalid_model", Hopeless),
+            Self::MissingToken => (401, "missing_token", Hopeless),
+            Self::InvalidToken => (401, "invalid_token", Hopeless),
+            Self::Forbidden => (403, "forbidden", Hopeless),
+            Self::NotFound(_) => (404, "not_found", Hopeless),
+            Self::ModelNotFound(_) => (404, "model_not_found", Hopeless),
+            Self::MethodNotAllowed(..) => (405, "method_not_allowed", Hopeless),
+            Self::ClientTimeout => (408, "client_timeout", MayHelp),
+            Self::BodyTooLarge(_) => (413, "body_too_large", Hopeless),
+            Self::UriTooLong => (414, "uri_too_long", Hopeless),
+            Self::ExpectationFailed => (417, "expectation_failed", Hopeless),
+            Self::ReloadRefused(_) => (422, "invalid_config", Hopeless),
+            Self::RateLimited(_) => (429, "rate_limited", MayHelp),
+            Self::HeadTooLarge => (431, "head_too_large", Hopeless),
+            Self::Internal => (500, "internal_error", MayHelp),
+            Self::NotImplemented => (501, "not_implemented", Hopeless),
+            Self::Unreachable(_) => (502, "upstream_unreachable", MayHelp),
+            Self::Broken(_) => (502, "upstream_broken", MayHelp),
+            Self::ResponseTooLarge(..) => (502, "response_too_large", Hopeless),
+            Self::Overloaded => (503, "overloaded", MayHelp),
+            Self::ShuttingDown => (503, "shutting_down", MayHelp),
+            Self::UpstreamTimeout(_) => (504, "upstream_timeout", MayHelp),
+            Self::VersionNotSupported => (505, "version_not_supported", Hopeless),
+            // The provider knows whether a retry helps; its own headers say so.
+            Self::Upstream(status, _) => (*status, "upstream_error", MayHelp),
+        }
+    }
+
+    fn words(&self, language: Language) -> String {
+        let owned;
+        let text = match self {
+            Self::MissingToken => Text::MissingToken,
+            Self::InvalidToken => Text::InvalidToken,
+            Self::Forbidden => Text::Forbidden,
+            Self::NotFound(path) => {
+                owned = quoted(path, MAX_QUOTED);
+                Text::NotFound(&owned)
+            }
+            Self::ModelNotFound(model) => {
+                owned = quoted(model, MAX_QUOTED);
+                Text::ModelNotFound(&owned)
+            }
+            Self::MethodNotAllowed(method, _) => {
+                owned = quoted(method, MAX_QUOTED);
+                Text::MethodNotAllowed(&owned)
+            }
+            Self::BadRequest(part) => Text::MalformedRequest(part),
+            Self::InvalidJson(reason) => Text::InvalidJson(reason),
+            Self::MissingModel => Text::MissingModel,
+            Self::InvalidModel => Text::InvalidModel,
+            Self::ClientTimeout => Text::ClientTimeout,
+            Self::BodyTooLarge(limit) => Text::BodyTooLarge(*limit),
+            Self::UriTooLong => Text::UriTooLong(MAX_TARGET),
+            Self::HeadTooLarge => Text::HeadTooLarge(MAX_HEAD, MAX_HEADERS),
+            Self::ExpectationFailed => Text::ExpectationFailed,
+            Self::NotImplemented => Text::NotImplemented,
+            Self::VersionNotSupported => Text::VersionNotSupported,
+            Self::RateLimited(_) => Text::RateLimited,
+            Self::Unreachable(provider) => Text::UpstreamUnreachable(provider),
+            Self::Broken(provider) => Text::UpstreamBroken(provider),
+            Self::ResponseTooLarge(provider, limit) => Text::ResponseTooLarge(provider, *limit),
+            Self::UpstreamTimeout(provider) => Text::UpstreamTimeout(provider),
+            Self::Overloaded => Text::Overloaded,
+            Self::ShuttingDown => Text::ShuttingDown,
+            Self::Internal => Text::InternalError,
+            Self::ReloadRefused(problems) => {
+                owned = problems.join("; ");
+                Text::ReloadRefused(&owned)
+            }
+            Self::Upstream(_, text) => Text::UpstreamError(text),
+        };
+        text.say(language)
+    }
+
+    /// The JSON object all errors have.
+    pub fn body(&self, language: Language) -> Vec<u8> {
+        let (code, reason, _) = self.facts();
+        let problems = match self {
+            Self::ReloadRefused(problems) => Some(&problems[..]),
+            _ => None,
+        };
+        let message = self.words(language);
+        let error = ErrorObject { message, kind: "http_error", param: None, code, reason, problems };
+        super::to_json(&Wrapped { error })
+    }
+
+    /// The event that ends a stream which broke off.
+    pub fn event(&self, language: Language) -> Vec<u8> {
+        [b"data: ", &self.body(language)[..], b"\n\n"].concat()
+    }
+
+    /// The whole answer.
+    pub fn answer(&self, envelope: &Envelope) -> Answer {
+        let (status, _, retry) = self.facts();
+        let mut fields = envelope.fields("application/json");
+        if retry == Retry::Hopeless {
+            fields.push("x-should-retry", "false");
+        }
+        match self {
+            Self::MissingToken | Self::InvalidToken => fields.push("www-authenticate", "Bearer"),
+            Self::MethodNotAllowed(_, allow) => fields.push("allow", allow),
+            Self::Overloaded | Self::ShuttingDown => fields.push("retry-after", "1"),
+            Self::RateLimited(wait) => {
+                fields.push("retry-after", wait.as_secs_f64().ceil().max(1.0).to_string());
+            }
+            _ => {}
+        }
+        Answer { status, fields, body: self.body(envelope.language) }
+    }
+}

@@ -1,0 +1,470 @@
+//! A relayed call, from its body to its log line. This is the only place that decides about another attempt; nothing is
+//! tried again once a byte has left for the client.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ureq::http::uri::PathAndQuery;
+use ureq::http::{HeaderMap, HeaderValue, Method};
+
+use super::envelope::Envelope;
+use super::error::ApiError;
+use super::splice::Body;
+use super::{Ticket, relayed_headers};
+use crate::auth::Permit;
+use crate::catalog;
+use crate::config::{Config, Token};
+use crate::front::{Answer, Done, Fields, Request, Responder};
+use crate::gateway::Gateway;
+use crate::limits::{MAX_ERROR_TEXT, MAX_QUOTED};
+use crate::routing::{self, Choice, Plan, Route, Verdict};
+use crate::text::quoted;
+use crate::upstream::usage::{self, Usage};
+use crate::upstream::{Call, Exchange, Failure, Fault, Patience, Reply, stream};
+
+/// Pause before a lone replica is tried again after it could not be reached.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Relays a call to the provider that its model names.
+pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder) -> Done {
+    let config = &*request.ticket.config;
+    let token = &config.tokens[request.ticket.token.unwrap_or_default()];
+    let mut record = Record::new(request);
+    let call = match admit(gateway, request, token) {
+        Ok(call) => call,
+        Err(error) => {
+            record.fail(&error);
+            record.log(&token.name);
+            return responder.send(error.answer(&request.ticket.envelope));
+        }
+    };
+    record.model.clone_from(&call.body.model);
+    record.streamed = call.body.stream;
+    let reply = new_reply(request, &call, responder);
+    let envelope = request.ticket.envelope.clone();
+    let mut relay = Relay { gateway, config, request, call: &call, envelope, reply, record };
+    let done = relay.run();
+    relay.record.log(&token.name);
+    done
+}
+
+/// A call that may be made.
+struct Admitted {
+    body: Body,
+    routes: Vec<Route>,
+    /// Path and query behind the provider's base URL.
+    path: String,
+    headers: HeaderMap,
+    _permit: Permit,
+}
+
+fn admit(gateway: &Gateway, request: &Request<Ticket>, token: &Token) -> Result<Admitted, ApiError> {
+    let config = &*request.ticket.config;
+    let body = Body::parse(&request.body)?;
+    let path = request.head.target().strip_prefix("/v1").unwrap_or_default().to_owned();
+    if path.parse::<PathAndQuery>().is_err() {
+        return Err(ApiError::BadRequest("request target"));
+    }
+    let lists = gateway.board.lists();
+    let owner = |model: &str| catalog::only_provider_of(config, &lists, model);
+    let routes = routing::resolve(config, token, &body.model, owner);
+    if routes.is_empty() {
+        return Err(ApiError::ModelNotFound(body.model));
+    }
+    let permit = gateway.quotas.admit(token, Instant::now()).map_err(ApiError::RateLimited)?;
+    let headers = relayed_headers::of_request(&request.head);
+    Ok(Admitted { body, routes, path, headers, _permit: permit })
+}
+
+/// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
+fn new_reply(request: &Request<Ticket>, call: &Admitted, responder: Responder) -> Rc<RefCell<Reply>> {
+    let heartbeat = request.ticket.config.stream_heartbeat.filter(|_| call.body.stream);
+    let mut early = request.ticket.envelope.fields("text/event-stream");
+    add_stream_fields(&mut early);
+    Rc::new(RefCell::new(Reply::new(responder, heartbeat, early)))
+}
+
+/// A reverse proxy in front must not hold events back (contract section 4).
+fn add_stream_fields(fields: &mut Fields) {
+    for (name, value) in [("cache-control", "no-cache"), ("x-accel-buffering", "no")] {
+        if !fields.contains(name) {
+            fields.push(name, value);
+        }
+    }
+}
+
+/// One call under way.
+struct Relay<'a> {
+    gateway: &'a Gateway,
+    config: &'a Config,
+    request: &'a Request<Ticket>,
+    call: &'a Admitted,
+    envelope: Envelope,
+    reply: Rc<RefCell<Reply>>,
+    record: Record,
+}
+
+/// How an attempt ended.
+enum Outcome {
+    /// The client has its answer, or has gone.
+    Done(Done),
+    /// Nothing has left for the client: another attempt may follow.
+    Failed(Failed),
+}
+
+/// What a failed attempt left.
+enum Failed {
+    Fault(Failure),
+    Answer(WholeAnswer),
+}
+
+struct WholeAnswer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Relay<'_> {
+    /// Tries replica after replica until one serves, or none is left that may.
+    fn run(&mut self) -> Done {
+        let mut plan = Plan::new(self.config, &self.call.routes);
+        let mut last = Failed::Fault(Failure { fault: Fault::Unreachable, detail: "no replica".to_owned() });
+        while let Some(choice) = plan.next(&self.gateway.balance, Instant::now()) {
+            self.record.attempts += 1;
+            self.record.provider.clone_from(&choice.provider.name);
+            let failed = match self.attempt(&choice) {
+                Outcome::Done(done) => return done,
+                Outcome::Failed(failed) => failed,
+            };
+            choice.lease.report(failed.verdict(), Instant::now());
+            self.warn(&failed, choice.model);
+            let may_retry = failed.is_retryable()
+                && self.record.attempts <= self.config.max_retries
+                && !self.reply.borrow().is_committed();
+            let unreachable = failed.is_unreachable();
+            last = failed;
+            if !may_retry {
+                break;
+            }
+            if plan.is_lone() && unreachable {
+                thread::sleep(RECONNECT_PAUSE);
+                plan.again();
+            }
+        }
+        self.deliver(last)
+    }
+
+    fn attempt(&mut self, choice: &Choice<'_>) -> Outcome {
+        let replica = &choice.provider.replicas[choice.replica];
+        // A string always serializes.
+        let model = serde_json::to_vec(choice.model).unwrap_or_default();
+        let body = self.call.body.with_model(&self.request.body, &model);
+        let call = Call {
+            method: Method::POST,
+            path: &self.call.path,
+            headers: self.call.headers.clone(),
+            body: &body,
+        };
+        let patience = if self.call.body.stream {
+            Patience::Silence(self.config.stream_timeout)
+        } else {
+            Patience::Until(self.request.received + self.config.non_stream_timeout)
+        };
+        let mut exchange = match self.gateway.upstream().attempt(replica, &call, patience, Some(&self.reply))
+        {
+            Ok(exchange) => exchange,
+            Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
+        };
+        self.envelope.adopt_id(exchange.headers.get("x-request-id").map(HeaderValue::as_bytes));
+        if is_streamed(&exchange, self.call.body.stream) {
+            return self.stream(exchange, choice);
+        }
+        let status = exchange.status;
+        match exchange.read_whole(self.config.max_response_size) {
+            Err(failure) => Outcome::Failed(Failed::Fault(failure)),
+            Ok(body) => {
+                let answer = WholeAnswer { status, headers: std::mem::take(&mut exchange.headers), body };
+                self.whole(answer, choice)
+            }
+        }
+    }
+
+    fn stream(&mut self, mut exchange: Exchange, choice: &Choice<'_>) -> Outcome {
+        let status = exchange.status;
+        let fields = self.stream_fields(&exchange.headers, &choice.provider.name);
+        let events = stream::is_event_stream(&exchange.headers);
+        let ended = stream::relay(&mut exchange, &self.reply, &fields, self.config.max_response_size);
+        drop(exchange);
+        self.record.usage = ended.usage;
+        let Some(failure) = ended.failure else {
+            choice.lease.report(Verdict::Served, Instant::now());
+            return self.finish(status, Reply::finish);
+        };
+        if !self.reply.borrow().is_begun() {
+            return Outcome::Failed(Failed::Fault(failure));
+        }
+        let failed = Failed::Fault(failure);
+        choice.lease.report(failed.verdict(), Instant::now());
+        self.warn(&failed, choice.model);
+        let event = failed.fault().and_then(|fault| self.error_of(fault)).map(|error| {
+            self.record.fail(&error);
+            error.event(self.envelope.language)
+        });
+        self.finish(status, |reply| reply.break_off(event.as_deref().filter(|_| events)))
+    }
+
+    fn stream_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
+        let mut fields = self.answer_fields(headers, provider);
+        add_stream_fields(&mut fields);
+        fields
+    }
+
+    fn answer_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
+        let mut fields = relayed_headers::of_answer(headers);
+        self.envelope.mark(&mut fields);
+        fields.push("x-ai-proxy-provider", provider);
+        fields
+    }
+
+    fn whole(&mut self, answer: WholeAnswer, choice: &Choice<'_>) -> Outcome {
+        let failed = Failed::Answer(answer);
+        if failed.is_retryable() {
+            return Outcome::Failed(failed);
+        }
+        choice.lease.report(failed.verdict(), Instant::now());
+        Outcome::Done(self.deliver(failed))
+    }
+
+    /// Gives the client what the last attempt left.
+    fn deliver(&mut self, last: Failed) -> Done {
+        match last {
+            Failed::Fault(failure) => self.deliver_fault(failure.fault),
+            Failed::Answer(answer) => self.deliver_answer(answer),
+        }
+    }
+
+    fn deliver_fault(&mut self, fault: Fault) -> Done {
+        let Some(error) = self.error_of(fault) else {
+            return self.end(CLIENT_CLOSED_REQUEST, |reply| reply.break_off(None));
+        };
+        self.record.fail(&error);
+        if self.reply.borrow().is_committed() {
+            let event = error.event(self.envelope.language);
+            return self.end(200, |reply| reply.break_off(Some(&event)));
+        }
+        let mut answer = error.answer(&self.envelope);
+        answer.fields.push("x-ai-proxy-provider", &self.record.provider);
+        self.end(error.status(), |reply| reply.send(answer))
+    }
+
+    fn deliver_answer(&mut self, answer: WholeAnswer) -> Done {
+        let WholeAnswer { status, mut headers, body } = answer;
+        self.record.usage = usage::in_json(&body);
+        let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
+        if self.reply.borrow().is_committed() {
+            // A heartbeat has promised a stream: what came instead can only be told of in an event.
+            let event = [b"data: ", &single_line(&body)[..], b"\n\n"].concat();
+            return self.end(status, |reply| reply.break_off(Some(&event)));
+        }
+        let fields = self.answer_fields(&headers, &self.record.provider);
+        self.end(status, |reply| reply.send(Answer { status, fields, body }))
+    }
+
+    /// An error that is not JSON is put into our shape; a key that the provider quotes is masked.
+    fn error_body(&self, status: u16, headers: &mut HeaderMap, body: Vec<u8>) -> Vec<u8> {
+        let body = self.without_keys(body);
+        if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok() {
+            return body;
+        }
+        headers.remove("content-encoding");
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        let text = String::from_utf8_lossy(&body);
+        let cut = text.floor_char_boundary(MAX_ERROR_TEXT);
+        ApiError::Upstream(status, text[..cut].to_owned()).body(self.envelope.language)
+    }
+
+    fn without_keys(&self, body: Vec<u8>) -> Vec<u8> {
+        let Some(provider) = self.config.provider(&self.record.provider) else { return body };
+        let headers =
+            provider.replicas.iter().flat_map(|replica| replica.headers.iter().map(|(_, value)| value));
+        let secrets = provider.replicas.iter().map(|replica| &replica.key).chain(headers);
+        let mut body = body;
+        for secret in secrets.filter(|secret| secret.expose().len() >= SHORTEST_MASKED) {
+            let quoted = |window: &[u8]| window == secret.expose().as_bytes();
+            if body.windows(secret.expose().len()).any(quoted) {
+                let text = String::from_utf8_lossy(&body);
+                body = text.replace(secret.expose(), &secret.masked()).into_bytes();
+            }
+        }
+        body
+    }
+
+    fn error_of(&self, fault: Fault) -> Option<ApiError> {
+        ApiError::of_fault(fault, &self.record.provider, self.config.max_response_size)
+    }
+
+    fn finish(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Outcome {
+        Outcome::Done(self.end(status, end))
+    }
+
+    fn end(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Done {
+        let mut reply = self.reply.borrow_mut();
+        let done = end(&mut reply);
+        self.record.status = status;
+        self.record.bytes = reply.bytes();
+        self.record.first_byte = reply.started();
+        self.record.request_id.clone_from(&self.envelope.id);
+        // A reply ends once: each path above ends it and returns.
+        done.expect("a reply is ended once")
+    }
+
+    /// The operator's line about a failed attempt.
+    fn warn(&self, failed: &Failed, model: &str) {
+        let what = match failed {
+            Failed::Fault(failure) => format!("{:?}: {}", failure.fault, failure.detail),
+            Failed::Answer(answer) => format!("HTTP {}", answer.status),
+        };
+        log::warn!(
+            "attempt={} provider={} model={} request_id={} {}",
+            self.record.attempts,
+            self.record.provider,
+            word(model),
+            self.envelope.id,
+            quoted(&what, MAX_QUOTED),
+        );
+    }
+}
+
+/// nginx's status for the log line of a request whose client went away before its answer.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+/// A shorter key is no key, and replacing it could garble the text.
+const SHORTEST_MASKED: usize = 8;
+
+impl Failed {
+    fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Fault(failure) => Some(failure.fault),
+            Self::Answer(_) => None,
+        }
+    }
+
+    fn is_unreachable(&self) -> bool {
+        self.fault() == Some(Fault::Unreachable)
+    }
+
+    /// Contract section 4, "Retries".
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Fault(failure) => matches!(failure.fault, Fault::Unreachable | Fault::Broken),
+            Self::Answer(answer) => matches!(answer.status, 408 | 429 | 500 | 502 | 503 | 504),
+        }
+    }
+
+    /// What the replica's record says of it.
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Fault(failure) => match failure.fault {
+                Fault::Unreachable | Fault::Broken | Fault::TimedOut => Verdict::Failed,
+                Fault::ClientGone | Fault::TooLarge => Verdict::Unknown,
+            },
+            Self::Answer(answer) if self.is_retryable() => {
+                let wait =
+                    answer.headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+                wait.map_or(Verdict::Failed, |seconds| Verdict::CoolDown(Duration::from_secs(seconds)))
+            }
+            Self::Answer(_) => Verdict::Served,
+        }
+    }
+}
+
+/// A good answer is streamed where it is a stream of events, or where a stream was asked for and what comes is no JSON
+/// document.
+fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
+    let kind = exchange.headers.get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
+    let json = kind.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/json"));
+    (200..300).contains(&exchange.status)
+        && (stream::is_event_stream(&exchange.headers) || (asked && !json && !kind.is_empty()))
+}
+
+/// A JSON document without the line ends that would cut an event.
+fn single_line(document: &[u8]) -> Vec<u8> {
+    document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect()
+}
+
+/// What the log says of a call.
+struct Record {
+    begun: Instant,
+    provider: String,
+    model: String,
+    status: u16,
+    streamed: bool,
+    bytes: u64,
+    usage: Option<Usage>,
+    first_byte: Option<Instant>,
+    attempts: u32,
+    request_id: String,
+    reason: Option<&'static str>,
+}
+
+impl Record {
+    fn new(request: &Request<Ticket>) -> Self {
+        Self {
+            begun: request.received,
+            provider: String::new(),
+            model: String::new(),
+            status: 0,
+            streamed: false,
+            bytes: 0,
+            usage: None,
+            first_byte: None,
+            attempts: 0,
+            request_id: request.ticket.envelope.id.clone(),
+            reason: None,
+        }
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        self.status = error.status();
+        self.reason = Some(error.reason());
+        if self.status >= 500 {
+            log::error!(
+                "{} {} provider={} request_id={}",
+                self.status,
+                error.reason(),
+                self.provider,
+                self.request_id
+            );
+        }
+    }
+
+    /// The line of contract section 6: its last two words are the seconds and their unit, in either language.
+    fn log(&self, token: &str) {
+        let seconds = |since: Instant| since.duration_since(self.begun).as_secs_f64();
+        let tokens =
+            self.usage.map_or("-".to_owned(), |usage| format!("{}+{}", usage.prompt, usage.completion));
+        let first_byte = self.first_byte.map_or("-".to_owned(), |at| format!("{:.3}", seconds(at)));
+        log::info!(
+            "provider={} model={} status={} stream={} bytes={} tokens={tokens} ttfb={first_byte} attempts={} \
+             request_id={} token={} reason={} 耗时: {:.3} s",
+            if self.provider.is_empty() { "-" } else { &self.provider },
+            word(&self.model),
+            self.status,
+            self.streamed,
+            self.bytes,
+            self.attempts,
+            self.request_id,
+            word(token),
+            self.reason.unwrap_or("-"),
+            seconds(Instant::now()),
+        );
+    }
+}
+
+/// `text` as one word of a log line: nothing in it can pass for another field.
+fn word(text: &str) -> String {
+    let escaped = quoted(text, MAX_QUOTED);
+    let plain = !escaped.is_empty() && !escaped.contains([' ', '=', '"', '\u{3000}', '\u{a0}']);
+    if plain { escaped } else { format!("\"{}\"", escaped.replace('"', "'").replace("耗时:", "耗时")) }
+}

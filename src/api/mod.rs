@@ -1,0 +1,274 @@
+//! The endpoints: one table of routes, admission by the head alone, dispatch to a handler each.
+
+mod admin;
+mod envelope;
+mod error;
+mod inference;
+mod models;
+mod relayed_headers;
+pub mod splice;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::auth::{self, Denial};
+use crate::config::Config;
+use crate::front::{
+    Admission, Answer, Done, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Service,
+};
+use crate::gateway::Gateway;
+use crate::text::Text;
+use envelope::Envelope;
+pub use error::ApiError;
+
+/// One endpoint.
+#[derive(Debug)]
+struct Endpoint {
+    method: &'static str,
+    /// The path; where it ends in `/`, anything may follow.
+    path: &'static str,
+    guard: Guard,
+    action: Action,
+}
+
+/// Who may call an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// Anyone.
+    Open,
+    /// Anyone without a token; a wrong one is refused.
+    Optional,
+    /// A valid token.
+    Token,
+    /// A caller on this machine, or a valid token.
+    Admin,
+}
+
+/// What an endpoint does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Index,
+    Liveness,
+    Health,
+    ListModels,
+    RetrieveModel,
+    Relay,
+    Reload,
+}
+
+const fn get(path: &'static str, guard: Guard, action: Action) -> Endpoint {
+    Endpoint { method: "GET", path, guard, action }
+}
+
+const fn relayed(path: &'static str) -> Endpoint {
+    Endpoint { method: "POST", path, guard: Guard::Token, action: Action::Relay }
+}
+
+/// Every endpoint (contract section 3). Adding one is adding a row.
+const ENDPOINTS: &[Endpoint] = &[
+    get("/", Guard::Open, Action::Index),
+    get("/health", Guard::Open, Action::Health),
+    get("/healthz", Guard::Open, Action::Liveness),
+    get("/v1/models", Guard::Optional, Action::ListModels),
+    get("/v1/models/", Guard::Optional, Action::RetrieveModel),
+    relayed("/v1/chat/completions"),
+    relayed("/v1/completions"),
+    relayed("/v1/embeddings"),
+    relayed("/v1/responses"),
+    relayed("/v1/moderations"),
+    relayed("/v1/images/generations"),
+    relayed("/v1/audio/speech"),
+    relayed("/v1/rerank"),
+    Endpoint { method: "POST", path: "/v1/reload", guard: Guard::Admin, action: Action::Reload },
+];
+
+impl Endpoint {
+    fn is_at(&self, path: &str) -> bool {
+        match self.path {
+            "/" => path == "/",
+            prefix if prefix.ends_with('/') => path.len() > prefix.len() && path.starts_with(prefix),
+            exact => path == exact,
+        }
+    }
+
+    /// HEAD is answered wherever GET is (RFC 9110 section 9.3.2).
+    fn takes(&self, method: &str) -> bool {
+        self.method == method || (self.method == "GET" && method == "HEAD")
+    }
+
+    fn allow(&self) -> &'static str {
+        if self.method == "GET" { "GET, HEAD" } else { "POST" }
+    }
+}
+
+/// What admission found out about a request.
+pub struct Ticket {
+    config: Arc<Config>,
+    action: Action,
+    /// The caller's token, by its place in the configuration.
+    token: Option<usize>,
+    envelope: Envelope,
+}
+
+/// The service behind the front.
+pub struct Api {
+    gateway: Arc<Gateway>,
+}
+
+impl Api {
+    /// An API over that state.
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        Self { gateway }
+    }
+
+    fn admit_or_refuse(&self, head: &Head, peer: Peer) -> Admission<Ticket> {
+        let config = self.gateway.live.snapshot();
+        let envelope = Envelope::of(&config, Some(head));
+        if head.method() == "OPTIONS"
+            && let Some(fields) = envelope.preflight_fields(head)
+        {
+            return Admission::Answer(Answer { status: 204, fields, body: Vec::new() });
+        }
+        let endpoint = match find(head) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Admission::Answer(error.answer(&envelope)),
+        };
+        let token = match check_guard(endpoint.guard, &config, head, peer) {
+            Ok(token) => token,
+            Err(error) => return Admission::Answer(error.answer(&envelope)),
+        };
+        let lane = match endpoint.action {
+            Action::Index => return Admission::Answer(index(&envelope)),
+            Action::Liveness => return Admission::Answer(alive(&envelope)),
+            Action::Relay => Lane::Worker,
+            Action::Health | Action::ListModels | Action::RetrieveModel | Action::Reload => Lane::Control,
+        };
+        Admission::Run(lane, Ticket { config, action: endpoint.action, token, envelope })
+    }
+}
+
+fn find(head: &Head) -> Result<&'static Endpoint, ApiError> {
+    let at_path = ENDPOINTS.iter().filter(|endpoint| endpoint.is_at(head.path()));
+    let mut allow = None;
+    for endpoint in at_path {
+        if endpoint.takes(head.method()) {
+            return Ok(endpoint);
+        }
+        allow = Some(endpoint.allow());
+    }
+    match allow {
+        Some(allow) => Err(ApiError::MethodNotAllowed(head.method().to_owned(), allow)),
+        None => Err(ApiError::NotFound(head.path().to_owned())),
+    }
+}
+
+fn check_guard(guard: Guard, config: &Config, head: &Head, peer: Peer) -> Result<Option<usize>, ApiError> {
+    let identified = || match auth::identify(config, head) {
+        Ok(token) => Ok(Some(token)),
+        Err(Denial::Missing) => Err(ApiError::MissingToken),
+        Err(Denial::Invalid) => Err(ApiError::InvalidToken),
+    };
+    match guard {
+        Guard::Open => Ok(None),
+        Guard::Optional if !auth::is_presented(head) => Ok(None),
+        Guard::Optional | Guard::Token => identified(),
+        Guard::Admin if auth::is_admin(config, head, peer) => Ok(None),
+        Guard::Admin => Err(ApiError::Forbidden),
+    }
+}
+
+impl Service for Api {
+    type Ticket = Ticket;
+
+    fn limits(&self) -> Limits {
+        let config = self.gateway.live.snapshot();
+        Limits {
+            max_body: config.max_request_size,
+            client_timeout: config.client_timeout,
+            idle_timeout: config.idle_timeout,
+            queue_timeout: config.queue_timeout,
+        }
+    }
+
+    fn admit(&self, head: &Head, peer: Peer) -> Admission<Ticket> {
+        self.admit_or_refuse(head, peer)
+    }
+
+    fn handle(&self, request: Request<Ticket>, responder: Responder) -> Done {
+        match request.ticket.action {
+            Action::Relay => inference::relay(&self.gateway, &request, responder),
+            Action::Health => responder.send(admin::health(&self.gateway, &request.ticket)),
+            Action::ListModels => responder.send(models::list(&self.gateway, &request.ticket)),
+            Action::RetrieveModel => responder.send(models::retrieve(&self.gateway, &request)),
+            Action::Reload => responder.send(admin::reload(&self.gateway, &request.ticket)),
+            Action::Index => responder.send(index(&request.ticket.envelope)),
+            Action::Liveness => responder.send(alive(&request.ticket.envelope)),
+        }
+    }
+
+    fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Answer {
+        let config = self.gateway.live.snapshot();
+        let envelope = Envelope::of(&config, head);
+        let error = ApiError::of_rejection(rejection, config.max_request_size);
+        // Too many clients and draining are told of once, by their notices.
+        if error.status() >= 500 && !matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown)
+        {
+            log::error!("{} {} request_id={}", error.status(), error.reason(), envelope.id);
+        }
+        error.answer(&envelope)
+    }
+
+    fn notice(&self, notice: Notice) {
+        let language = self.gateway.live.snapshot().language;
+        match notice {
+            Notice::AcceptFailed(error) => {
+                log::error!("{}", Text::AcceptFailed(&error.to_string()).say(language));
+            }
+            Notice::AcceptResumed => log::warn!("{}", Text::AcceptResumed.say(language)),
+            Notice::TooManyClients(limit) => log::warn!("{}", Text::TooManyClients(limit).say(language)),
+            Notice::ThreadRefused(error) => {
+                log::error!("{}", Text::ThreadRefused(&error.to_string()).say(language));
+            }
+            Notice::Panicked(reason) => log::error!("{}", Text::HandlerPanicked(&reason).say(language)),
+        }
+    }
+}
+
+/// An answer that is a JSON document.
+fn json_answer(status: u16, envelope: &Envelope, document: &impl Serialize) -> Answer {
+    Answer { status, fields: envelope.fields("application/json"), body: to_json(document) }
+}
+
+/// Our own documents have string keys and finite numbers: they always serialize.
+fn to_json(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).unwrap_or_default()
+}
+
+/// Liveness: that it can be said at all is the answer.
+fn alive(envelope: &Envelope) -> Answer {
+    #[derive(Serialize)]
+    struct Alive {
+        status: &'static str,
+    }
+    json_answer(200, envelope, &Alive { status: "ok" })
+}
+
+fn index(envelope: &Envelope) -> Answer {
+    #[derive(Serialize)]
+    struct Index {
+        name: &'static str,
+        version: &'static str,
+        endpoints: Vec<String>,
+    }
+    let endpoints = ENDPOINTS.iter().map(|endpoint| {
+        let id = if endpoint.path.len() > 1 && endpoint.path.ends_with('/') { "{id}" } else { "" };
+        format!("{} {}{id}", endpoint.method, endpoint.path)
+    });
+    let index = Index {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        endpoints: endpoints.collect(),
+    };
+    json_answer(200, envelope, &index)
+}

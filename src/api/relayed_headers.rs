@@ -1,0 +1,81 @@
+//! Which header fields pass, either way (contract section 4).
+
+use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::front::{Fields, Head};
+
+/// Hop-by-hop fields (RFC 9110 section 7.6.1, and the older ones still met).
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Fields of a request that are ours, not the provider's: framing, the client's credentials, where it came from.
+const NOT_FORWARDED: &[&str] = &[
+    "host",
+    "content-length",
+    "authorization",
+    "x-api-key",
+    "api-key",
+    "cookie",
+    "accept-encoding",
+    "expect",
+    "forwarded",
+    "x-real-ip",
+];
+
+/// The fields of a client's request that a provider gets.
+pub fn of_request(head: &Head) -> HeaderMap {
+    let named =
+        named_in(head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("connection")).map(|(_, v)| v));
+    let mut headers = HeaderMap::new();
+    for (name, value) in head.fields() {
+        // Names and values were checked by the same grammar when the head was parsed.
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
+        else {
+            continue;
+        };
+        let text = name.as_str();
+        let passes = !HOP_BY_HOP.contains(&text)
+            && !NOT_FORWARDED.contains(&text)
+            && !text.starts_with("x-forwarded-")
+            && !named.iter().any(|other| other == text);
+        if passes {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// The fields of a provider's answer that a client gets. `Content-Length` is the front's to say; the request's id is
+/// [`super::envelope::Envelope`]'s.
+pub fn of_answer(headers: &HeaderMap) -> Fields {
+    let named = named_in(headers.get_all("connection").iter().map(HeaderValue::as_bytes));
+    let mut fields = Fields::default();
+    for (name, value) in headers {
+        let text = name.as_str();
+        let passes = !HOP_BY_HOP.contains(&text)
+            && !matches!(text, "content-length" | "set-cookie" | "x-request-id" | "x-ai-proxy-provider")
+            && !text.starts_with("access-control-")
+            && !named.iter().any(|other| other == text);
+        if passes {
+            fields.push(text, value.as_bytes());
+        }
+    }
+    fields
+}
+
+/// The names that `Connection` fields list, in lower case.
+fn named_in<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+    values
+        .flat_map(|value| value.split(|&byte| byte == b','))
+        .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
+        .collect()
+}

@@ -1,0 +1,186 @@
+//! The command line (contract section 1).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::config::load::{self, Problems};
+use crate::text::Language;
+use crate::{demo, serve};
+
+/// Exit code: failed while running.
+const FAILED: u8 = 1;
+/// Exit code: bad usage or bad configuration.
+const BAD_USAGE: u8 = 2;
+
+const HELP: &str = "\
+ai-proxy: one OpenAI-compatible endpoint in front of many AI providers
+
+usage:
+  ai-proxy [--config PATH]         serve
+  ai-proxy check [--config PATH]   check the configuration, print a summary without secrets
+  ai-proxy demo [--port N]         serve a built-in provider on 127.0.0.1:8001: no file, no key, no internet
+  ai-proxy --version
+  ai-proxy --help
+
+The configuration is config.json in the working directory, or what AI_PROXY_CONFIG names, or --config.
+exit codes: 0 done, 1 failed while running, 2 bad usage or bad configuration
+signals: SIGTERM, SIGINT drain and exit (a second one exits at once); SIGHUP reloads and reopens the log
+";
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Command {
+    Serve(PathBuf),
+    Check(PathBuf),
+    Demo(u16),
+    Version,
+    Help,
+}
+
+/// Runs the program.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let from_environment = std::env::var_os("AI_PROXY_CONFIG").filter(|path| !path.is_empty());
+    let default_path = from_environment.map_or_else(|| PathBuf::from("config.json"), PathBuf::from);
+    match parse(arguments, default_path) {
+        Err(problem) => fail(&format!("ai-proxy: {problem}\nTry 'ai-proxy --help'."), BAD_USAGE),
+        Ok(Command::Help) => print(HELP),
+        Ok(Command::Version) => print(concat!("ai-proxy ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Check(path)) => check(&path),
+        Ok(Command::Serve(path)) => run_server(path),
+        Ok(Command::Demo(port)) => run_demo(port),
+    }
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>, default_path: PathBuf) -> Result<Command, String> {
+    let mut words = Vec::new();
+    for argument in arguments {
+        let text = argument.into_string().map_err(|_| "an argument is not UTF-8".to_owned())?;
+        // `--name=value` is `--name value`.
+        match text.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => {
+                words.extend([name.to_owned(), value.to_owned()]);
+            }
+            _ => words.push(text),
+        }
+    }
+    let mut words = words.into_iter().peekable();
+    let subcommand = words.next_if(|word| matches!(word.as_str(), "check" | "demo"));
+    let (mut path, mut port) = (default_path, demo::DEFAULT_PORT);
+    while let Some(word) = words.next() {
+        let is_demo = subcommand.as_deref() == Some("demo");
+        match word.as_str() {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--version" | "-V" if subcommand.is_none() => return Ok(Command::Version),
+            "--config" | "-c" if !is_demo => {
+                path = PathBuf::from(words.next().ok_or("--config needs a path")?);
+            }
+            "--port" if is_demo => {
+                let value = words.next().ok_or("--port needs a number")?;
+                port = value.parse().map_err(|_| format!("--port: {value}: expected 0 to 65535"))?;
+            }
+            other => return Err(format!("unknown argument: {other}")),
+        }
+    }
+    Ok(match subcommand.as_deref() {
+        Some("check") => Command::Check(path),
+        Some(_) => Command::Demo(port),
+        None => Command::Serve(path),
+    })
+}
+
+fn check(path: &std::path::Path) -> ExitCode {
+    match load::from_file(path) {
+        Err(problems) => bad_config(&problems),
+        Ok(config) => {
+            let mut text = load::summary(&config);
+            for warning in load::warnings(&config, path) {
+                text.push_str(&warning);
+                text.push('\n');
+            }
+            print(&text)
+        }
+    }
+}
+
+fn run_server(path: PathBuf) -> ExitCode {
+    let config = match load::from_file(&path) {
+        Ok(config) => config,
+        Err(problems) => return bad_config(&problems),
+    };
+    let warnings = load::warnings(&config, &path);
+    served(serve::run(config, Some(path), |_| warnings.iter().for_each(|warning| log::warn!("{warning}"))))
+}
+
+fn run_demo(port: u16) -> ExitCode {
+    let (_provider, url) = match demo::start_provider() {
+        Ok(provider) => provider,
+        Err(error) => return fail(&format!("ai-proxy: {error}"), FAILED),
+    };
+    match demo::config(&url, port) {
+        Ok(config) => served(serve::run(config, None, |url| serve::say(&demo::greeting(url)))),
+        Err(problems) => bad_config(&problems),
+    }
+}
+
+fn served(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("ai-proxy: {error}"), FAILED),
+    }
+}
+
+fn bad_config(problems: &Problems) -> ExitCode {
+    let language: Language = problems.language();
+    fail(&problems.say(language).join("\n"), BAD_USAGE)
+}
+
+fn print(text: &str) -> ExitCode {
+    serve::say(text.trim_end());
+    ExitCode::SUCCESS
+}
+
+fn fail(text: &str, code: u8) -> ExitCode {
+    use std::io::Write;
+    // With stderr closed the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Command, parse};
+    use std::path::PathBuf;
+
+    fn parsed(arguments: &[&str]) -> Result<Command, String> {
+        parse(arguments.iter().map(Into::into), PathBuf::from("default.json"))
+    }
+
+    #[test]
+    fn calls_of_the_contract() {
+        assert_eq!(parsed(&[]), Ok(Command::Serve("default.json".into())));
+        assert_eq!(parsed(&["--config", "a"]), Ok(Command::Serve("a".into())));
+        assert_eq!(parsed(&["--config=a=b"]), Ok(Command::Serve("a=b".into())));
+        assert_eq!(parsed(&["check"]), Ok(Command::Check("default.json".into())));
+        assert_eq!(parsed(&["check", "--config", "a"]), Ok(Command::Check("a".into())));
+        assert_eq!(parsed(&["demo"]), Ok(Command::Demo(8001)));
+        assert_eq!(parsed(&["demo", "--port", "0"]), Ok(Command::Demo(0)));
+        assert_eq!(parsed(&["--version"]), Ok(Command::Version));
+        assert_eq!(parsed(&["check", "--help"]), Ok(Command::Help));
+    }
+
+    #[test]
+    fn bad_usage_is_named() {
+        for (arguments, word) in [
+            (&["--port", "1"][..], "--port"),
+            (&["serve"][..], "serve"),
+            (&["--config"][..], "--config"),
+            (&["demo", "--port", "70000"][..], "70000"),
+            (&["demo", "--config", "a"][..], "--config"),
+            (&["check", "extra"][..], "extra"),
+        ] {
+            let problem = parsed(arguments).expect_err("bad usage");
+            assert!(problem.contains(word), "{problem}");
+        }
+    }
+}

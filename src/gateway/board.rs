@@ -1,0 +1,188 @@
+//! What is known of each replica: when it was checked, whether it is well, what it lists.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::catalog::{Lists, Model};
+use crate::config::{Config, Replica};
+
+/// A replica, by provider name and every setting that matters for a check. A hash, so that no key lies about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReplicaId(u64);
+
+impl ReplicaId {
+    /// The id of a provider's replica.
+    pub fn of(provider: &str, replica: &Replica) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (provider, &replica.url, replica.key.expose()).hash(&mut hasher);
+        for (name, value) in &replica.headers {
+            (name, value.expose()).hash(&mut hasher);
+        }
+        replica.proxy.as_ref().map(crate::config::Secret::expose).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// What the last check of a replica found.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// It answered 2xx.
+    pub healthy: bool,
+    /// How long its answer took.
+    pub latency: Duration,
+    /// When.
+    pub checked_at: jiff::Timestamp,
+    /// Why it is not well.
+    pub error: Option<String>,
+}
+
+/// A check that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Check {
+    /// The model list is due too.
+    pub models: bool,
+}
+
+/// The board. The monitor writes it, requests read it.
+#[derive(Debug, Default)]
+pub struct Board {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    replicas: HashMap<ReplicaId, Entry>,
+    lists: Arc<Lists>,
+    /// The monitor has something new to look at.
+    woken: bool,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    health: Option<Health>,
+    models: Option<Vec<Model>>,
+    checking: bool,
+    check_at: Option<Instant>,
+    models_at: Option<Instant>,
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows a new configuration: replicas that are gone are forgotten, new ones are due at once.
+    pub fn adopt(&self, config: &Config) {
+        let mut inner = self.lock();
+        let known: Vec<ReplicaId> = ids(config).collect();
+        inner.replicas.retain(|id, entry| entry.checking || known.contains(id));
+        inner.rebuild_lists(config);
+        inner.woken = true;
+        self.changed.notify_all();
+    }
+
+    /// Claims the check of a replica if it is due; the claimant must [`Board::post`] what it found.
+    pub fn claim(&self, id: ReplicaId, now: Instant) -> Option<Check> {
+        let mut inner = self.lock();
+        let entry = inner.replicas.entry(id).or_default();
+        if entry.checking || entry.check_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        entry.checking = true;
+        Some(Check { models: entry.models_at.is_none_or(|at| now >= at) })
+    }
+
+    /// Posts what a check found; `models`: the list, where it was due and could be read. Returns whether the replica's
+    /// health changed.
+    pub fn post(&self, config: &Config, id: ReplicaId, health: Health, models: Option<Vec<Model>>) -> bool {
+        let mut inner = self.lock();
+        let entry = inner.replicas.entry(id).or_default();
+        let now = Instant::now();
+        let changed = entry.health.as_ref().map_or(!health.healthy, |old| old.healthy != health.healthy);
+        entry.checking = false;
+        entry.health = Some(health);
+        entry.check_at = now.checked_add(config.health_interval);
+        if let Some(models) = models {
+            entry.models = Some(models);
+            entry.models_at = now.checked_add(config.models_interval);
+            inner.rebuild_lists(config);
+        }
+        self.changed.notify_all();
+        changed
+    }
+
+    /// Waits for the next check to fall due, or for [`Board::adopt`].
+    pub fn wait_until_due(&self, config: &Config) {
+        let mut inner = self.lock();
+        if !inner.woken {
+            let now = Instant::now();
+            let waiting =
+                inner.replicas.values().filter(|entry| !entry.checking).filter_map(|entry| entry.check_at);
+            let next = waiting.min().map_or(config.health_interval, |at| at.saturating_duration_since(now));
+            // A check that ends meanwhile sets its next time; looking again each second finds it.
+            let nap = next.clamp(Duration::from_millis(10), Duration::from_secs(1));
+            (inner, _) = self.changed.wait_timeout(inner, nap).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.woken = false;
+    }
+
+    /// Waits until every replica of `config` has been checked once, no longer than `patience`.
+    pub fn wait_until_known(&self, config: &Config, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut inner = self.lock();
+        let ids: Vec<ReplicaId> = ids(config).collect();
+        while !ids.iter().all(|id| inner.replicas.get(id).is_some_and(|entry| entry.health.is_some())) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            (inner, _) = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// What is known of a replica.
+    pub fn health(&self, id: ReplicaId) -> Option<Health> {
+        self.lock().replicas.get(&id).and_then(|entry| entry.health.clone())
+    }
+
+    /// What each provider lists.
+    pub fn lists(&self) -> Arc<Lists> {
+        Arc::clone(&self.lock().lists)
+    }
+}
+
+impl Inner {
+    /// A provider lists what any of its replicas lists; a replica's own `models` replace what was fetched from it.
+    fn rebuild_lists(&mut self, config: &Config) {
+        let mut lists = Lists::new();
+        for provider in &config.providers {
+            let list = lists.entry(provider.name.clone()).or_default();
+            for replica in &provider.replicas {
+                match &replica.models {
+                    Some(models) => list.extend(models.iter().map(|id| Model {
+                        id: id.clone(),
+                        created: 0,
+                        owned_by: provider.name.clone(),
+                    })),
+                    None => {
+                        let entry = self.replicas.get(&ReplicaId::of(&provider.name, replica));
+                        list.extend(entry.and_then(|entry| entry.models.clone()).unwrap_or_default());
+                    }
+                }
+            }
+            list.sort_by(|a, b| a.id.cmp(&b.id));
+            list.dedup_by(|a, b| a.id == b.id);
+        }
+        self.lists = Arc::new(lists);
+    }
+}
+
+fn ids(config: &Config) -> impl Iterator<Item = ReplicaId> {
+    let replicas = |provider: &'_ crate::config::Provider| {
+        provider.replicas.iter().map(|replica| ReplicaId::of(&provider.name, replica)).collect::<Vec<_>>()
+    };
+    config.providers.iter().flat_map(replicas)
+}

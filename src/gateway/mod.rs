@@ -1,0 +1,113 @@
+//! What all requests share, each piece with one owner: the configuration in force, the HTTP client, the board of what is
+//! known of the providers, the balance over replicas, the quotas of tokens.
+
+mod board;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+pub use board::{Board, Check, Health, ReplicaId};
+
+use crate::auth::Quotas;
+use crate::config::{Config, Live, load};
+use crate::logging;
+use crate::routing::Balance;
+use crate::text::Text;
+use crate::upstream::Upstream;
+
+/// The shared state of the program.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The configuration in force.
+    pub live: Live,
+    /// What is known of each provider.
+    pub board: Board,
+    /// Load and cooldowns of replicas.
+    pub balance: Arc<Balance>,
+    /// What tokens have used.
+    pub quotas: Arc<Quotas>,
+    upstream: RwLock<Arc<Upstream>>,
+    /// Where the configuration came from; none: it is built in and cannot be reloaded.
+    path: Option<PathBuf>,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+}
+
+/// What a reload did.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The configuration now in force.
+    pub config: Arc<Config>,
+    /// Keys whose change needs a restart.
+    pub restart_required: Vec<&'static str>,
+}
+
+impl Gateway {
+    /// State for a first configuration, read from `path` if from anywhere.
+    pub fn new(config: Config, path: Option<PathBuf>) -> Self {
+        let upstream = RwLock::new(Arc::new(Upstream::new(&config)));
+        Self {
+            live: Live::new(config),
+            board: Board::default(),
+            balance: Arc::default(),
+            quotas: Arc::default(),
+            upstream,
+            path,
+            reloading: Mutex::default(),
+        }
+    }
+
+    /// The HTTP client in use.
+    pub fn upstream(&self) -> Arc<Upstream> {
+        Arc::clone(&self.upstream.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the configuration again, puts it in force, reopens the log, and says in the log what came of it.
+    ///
+    /// # Errors
+    /// Every problem of the new configuration, a sentence each; the old one stays then.
+    pub fn reload(&self) -> Result<Reloaded, Vec<String>> {
+        let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.live.snapshot();
+        let language = old.language;
+        let new = match &self.path {
+            Some(path) => load::from_file(path).map_err(|problems| problems.say(language)),
+            None => Ok((*old).clone()),
+        };
+        let new = new.inspect_err(|problems| {
+            log::error!("{}", Text::ReloadRefused(&problems.join("; ")).say(language));
+        })?;
+        let restart_required = load::restart_required(&old, &new);
+        self.put_in_force(&old, new);
+        let config = self.live.snapshot();
+        log::info!("{}", Text::Reloaded.say(config.language));
+        if !restart_required.is_empty() {
+            log::warn!("{}", Text::RestartRequired(&restart_required.join(", ")).say(config.language));
+        }
+        Ok(Reloaded { config, restart_required })
+    }
+
+    fn put_in_force(&self, old: &Config, mut new: Config) {
+        // What runs goes on being what is in force, so that the next reload compares with the truth.
+        new.host = old.host.clone();
+        new.port = old.port;
+        new.max_connections = old.max_connections;
+        new.max_clients = old.max_clients;
+        if let Err(error) = logging::start(new.log_file.as_deref(), new.log_level) {
+            report_unusable_log(&new, &error);
+        }
+        if !self.upstream().fits(&new) {
+            *self.upstream.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Upstream::new(&new));
+        }
+        self.balance.retain(&new);
+        self.quotas.retain(&new);
+        self.board.adopt(&new);
+        self.live.replace(new);
+    }
+}
+
+/// Tells on stderr, where the log goes now, that the log file cannot be used.
+pub fn report_unusable_log(config: &Config, error: &std::io::Error) {
+    let path = config.log_file.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+    log::error!("{}", Text::LogFileUnusable(&path, &error.to_string()).say(config.language));
+}

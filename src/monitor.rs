@@ -1,0 +1,110 @@
+//! Health checks and model lists, side by side, on their intervals, never on a request's path.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Instant;
+
+use ureq::http::{HeaderMap, Method};
+
+use crate::catalog;
+use crate::config::{Config, Provider, Replica};
+use crate::gateway::{Check, Gateway, Health, ReplicaId};
+use crate::limits::{CHECK_TIMEOUT, MAX_MODEL_LIST};
+use crate::text::{Text, quoted};
+use crate::upstream::{Call, Patience};
+
+/// Longest reason kept of a failed check, bytes.
+const MAX_REASON: usize = 200;
+
+/// Starts the monitor; it ends when the gateway is gone.
+///
+/// # Errors
+/// The system refuses its thread.
+pub fn start(gateway: &Arc<Gateway>) -> io::Result<()> {
+    gateway.board.adopt(&gateway.live.snapshot());
+    let gateway = Arc::downgrade(gateway);
+    thread::Builder::new().name("monitor".to_owned()).spawn(move || watch(&gateway)).map(drop)
+}
+
+fn watch(gateway: &Weak<Gateway>) {
+    while let Some(gateway) = gateway.upgrade() {
+        let config = gateway.live.snapshot();
+        for provider in &config.providers {
+            for (index, replica) in provider.replicas.iter().enumerate() {
+                let id = ReplicaId::of(&provider.name, replica);
+                if let Some(check) = gateway.board.claim(id, Instant::now()) {
+                    spawn_check(&gateway, &config, provider, index, check);
+                }
+            }
+        }
+        gateway.board.wait_until_due(&config);
+    }
+}
+
+/// One thread a check: a hanging provider delays nobody else's. There is at most one for each replica.
+fn spawn_check(gateway: &Arc<Gateway>, config: &Arc<Config>, provider: &Provider, index: usize, due: Check) {
+    let (shared, config_there, name) = (Arc::clone(gateway), Arc::clone(config), provider.name.clone());
+    let spawned = thread::Builder::new().name("check".to_owned()).spawn(move || {
+        if let Some(provider) = config_there.provider(&name) {
+            check(&shared, &config_there, provider, &provider.replicas[index], due);
+        }
+    });
+    if let Err(error) = spawned {
+        let id = ReplicaId::of(&provider.name, &provider.replicas[index]);
+        let health = unhealthy(Instant::now(), &error.to_string());
+        gateway.board.post(config, id, health, None);
+    }
+}
+
+fn check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &Replica, due: Check) {
+    let begun = Instant::now();
+    let answer = fetch_models(gateway, config, replica);
+    let language = config.language;
+    let (health, models) = match answer {
+        Err(reason) => (unhealthy(begun, &reason), None),
+        Ok(body) => {
+            let models = due.models.then(|| catalog::parse_list(&provider.name, &body));
+            if let Some(Err(reason)) = &models {
+                log::warn!(
+                    "{}",
+                    Text::ModelListUnusable(&provider.name, &quoted(reason, MAX_REASON)).say(language)
+                );
+            }
+            let health = Health {
+                healthy: true,
+                latency: begun.elapsed(),
+                checked_at: jiff::Timestamp::now(),
+                error: None,
+            };
+            (health, models.and_then(Result::ok))
+        }
+    };
+    let error = health.error.clone();
+    if gateway.board.post(config, ReplicaId::of(&provider.name, replica), health, models) {
+        match error {
+            Some(reason) => log::warn!("{}", Text::ProviderUnhealthy(&provider.name, &reason).say(language)),
+            None => log::info!("{}", Text::ProviderHealthy(&provider.name).say(language)),
+        }
+    }
+}
+
+/// `GET {url}/models`: its body when the status is 2xx, else why not.
+fn fetch_models(gateway: &Gateway, config: &Config, replica: &Replica) -> Result<Vec<u8>, String> {
+    let deadline = Instant::now() + config.non_stream_timeout.min(CHECK_TIMEOUT);
+    let call = Call { method: Method::GET, path: "/models", headers: HeaderMap::new(), body: &[] };
+    let exchange = gateway.upstream().attempt(replica, &call, Patience::Until(deadline), None);
+    let mut exchange = exchange.map_err(|failure| failure.detail)?;
+    let status = exchange.status;
+    let body = exchange.read_whole(MAX_MODEL_LIST).map_err(|failure| failure.detail)?;
+    if (200..300).contains(&status) { Ok(body) } else { Err(format!("HTTP {status}")) }
+}
+
+fn unhealthy(begun: Instant, reason: &str) -> Health {
+    Health {
+        healthy: false,
+        latency: begun.elapsed(),
+        checked_at: jiff::Timestamp::now(),
+        error: Some(quoted(reason, MAX_REASON)),
+    }
+}

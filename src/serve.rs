@@ -1,0 +1,103 @@
+//! Wiring: from a checked configuration to a process that serves, reloads and drains.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::api::Api;
+use crate::config::{Config, Host};
+use crate::front::{Bound, Listen, Running, Settings};
+use crate::gateway::{Gateway, report_unusable_log};
+use crate::text::Text;
+use crate::{logging, monitor};
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// It could not start: an address is taken, a thread or descriptor refused.
+pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> io::Result<()> {
+    // First of all, so that a signal during the start is not lost or deadly.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    if let Err(error) = logging::start(config.log_file.as_deref(), config.log_level) {
+        report_unusable_log(&config, &error);
+    }
+    let settings = Settings { workers: config.max_connections, max_clients: fit_clients(&config) };
+    let language = config.language;
+    let bound = Bound::new(&listen(&config))?;
+    let names = bound.names();
+    let gateway = Arc::new(Gateway::new(config, path));
+    monitor::start(&gateway)?;
+    let running = bound.serve(Arc::new(Api::new(Arc::clone(&gateway))), settings)?;
+    for name in &names {
+        log::info!("{}", Text::Listening(name).say(language));
+        say(&format!("listening on {name}"));
+    }
+    greet(names.first().map_or("", String::as_str));
+    for signal in &mut signals {
+        if signal != SIGHUP {
+            break;
+        }
+        // What came of it is in the log.
+        drop(gateway.reload());
+    }
+    // A second signal ends the process at once, whatever the drain is doing.
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if signals.forever().any(|signal| matches!(signal, SIGTERM | SIGINT)) {
+            std::process::exit(0);
+        }
+    })?;
+    drain(&running, &gateway.live.snapshot());
+    Ok(())
+}
+
+fn listen(config: &Config) -> Listen {
+    match &config.host {
+        Host::Name(name) => Listen::Tcp(name.clone(), config.port),
+        Host::Unix(path) => Listen::Unix(path.clone()),
+    }
+}
+
+/// To whoever started us; nobody may be listening.
+pub fn say(line: &str) {
+    let mut stdout = io::stdout();
+    let _ = writeln!(stdout, "{line}");
+    let _ = stdout.flush();
+}
+
+fn drain(running: &Running, config: &Config) {
+    let (language, patience) = (config.language, config.shutdown_timeout);
+    log::info!("{}", Text::Draining(patience.as_secs()).say(language));
+    let left = running.drain(patience);
+    if left > 0 {
+        log::warn!("{}", Text::DrainTimedOut(left).say(language));
+    }
+    log::info!("{}", Text::Stopped.say(language));
+}
+
+/// Descriptors beside clients' and upstreams': files, listeners, poller, checks.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// Raises the limit of open files to the hard one and fits `max_clients` under it: each client may need a descriptor
+/// and each worker one more for its upstream.
+fn fit_clients(config: &Config) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let got = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
+    .unwrap_or(u64::MAX);
+    let others = (config.max_connections + config.max_keepalive_connections) as u64 + SPARE_DESCRIPTORS;
+    let needed = others + config.max_clients as u64;
+    log::info!("{}", Text::Descriptors(got, needed).say(config.language));
+    if needed <= got {
+        return config.max_clients;
+    }
+    let fitted = usize::try_from(got.saturating_sub(others).max(1)).unwrap_or(usize::MAX);
+    log::warn!("{}", Text::ClientsFitted(fitted).say(config.language));
+    fitted
+}
