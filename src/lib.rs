@@ -25,5 +25,6 @@ pub mod monitor;
 
 pub mod demo;
 
-pub mod cli;
 pub mod serve;
+
+pub mod cli;

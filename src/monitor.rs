@@ -43,21 +43,27 @@ fn watch(gateway: &Weak<Gateway>) {
 }
 
 /// One thread a check: a hanging provider delays nobody else's. There is at most one for each replica.
-fn spawn_check(gateway: &Arc<Gateway>, config: &Arc<Config>, provider: &Provider, index: usize, due: Check) {
+fn spawn_check(
+    gateway: &Arc<Gateway>,
+    config: &Arc<Config>,
+    provider: &Provider,
+    index: usize,
+    check: Check,
+) {
     let (shared, config_there, name) = (Arc::clone(gateway), Arc::clone(config), provider.name.clone());
     let spawned = thread::Builder::new().name("check".to_owned()).spawn(move || {
         if let Some(provider) = config_there.provider(&name) {
-            check(&shared, &config_there, provider, &provider.replicas[index], due);
+            run_check(&shared, &config_there, provider, &provider.replicas[index], check);
         }
     });
     if let Err(error) = spawned {
         let id = ReplicaId::of(&provider.name, &provider.replicas[index]);
         let health = unhealthy(Instant::now(), &error.to_string());
-        gateway.board.post(config, id, health, None);
+        gateway.board.post(id, check, health, None);
     }
 }
 
-fn check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &Replica, due: Check) {
+fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &Replica, due: Check) {
     let begun = Instant::now();
     let answer = fetch_models(gateway, config, replica);
     let language = config.language;
@@ -81,7 +87,7 @@ fn check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &Repl
         }
     };
     let error = health.error.clone();
-    if gateway.board.post(config, ReplicaId::of(&provider.name, replica), health, models) {
+    if gateway.board.post(ReplicaId::of(&provider.name, replica), due, health, models) {
         match error {
             Some(reason) => log::warn!("{}", Text::ProviderUnhealthy(&provider.name, &reason).say(language)),
             None => log::info!("{}", Text::ProviderHealthy(&provider.name).say(language)),

@@ -351,12 +351,31 @@ impl<T> Conn<T> {
         self.phase = Phase::Linger { left: MAX_LINGER, until: None };
     }
 
+    /// Refuses a body that turned out too large; its framing is sound, so the connection lives on if little is left.
+    fn refuse_body<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) {
+        let Phase::Body(incoming) = std::mem::replace(&mut self.phase, Phase::idle()) else { return };
+        let head = &incoming.request.head;
+        self.wire.answer(Shape::of(head), context.service.reject(Rejection::BodyTooLarge, Some(head)));
+        self.phase = if head.keep_alive {
+            Phase::Drain { decoder: incoming.decoder, left: MAX_DRAIN }
+        } else {
+            Phase::Linger { left: MAX_LINGER, until: None }
+        };
+        self.allow(context.limits.client_timeout);
+    }
+
     fn advance_body<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
         let Phase::Body(incoming) = &mut self.phase else { return None };
-        let taken = incoming.take(&mut self.wire.input, context.limits.max_body);
-        if let Err(rejection) = taken {
-            self.refuse(context, rejection);
-            return None;
+        match incoming.take(&mut self.wire.input, context.limits.max_body) {
+            Ok(()) => {}
+            Err(Rejection::BodyTooLarge) => {
+                self.refuse_body(context);
+                return None;
+            }
+            Err(rejection) => {
+                self.refuse(context, rejection);
+                return None;
+            }
         }
         if incoming.decoder.is_done() {
             let Phase::Body(incoming) = std::mem::replace(&mut self.phase, Phase::idle()) else {
@@ -433,17 +452,19 @@ impl<T> Incoming<T> {
     /// Moves the body's bytes out of `input`.
     fn take(&mut self, input: &mut Vec<u8>, max_body: usize) -> Result<(), Rejection> {
         let mut at = 0;
-        while at < input.len() && !self.decoder.is_done() {
+        let mut taken = Ok(());
+        while taken.is_ok() && at < input.len() && !self.decoder.is_done() {
             match self.decoder.next(&input[at..])? {
                 Piece::Framing(count) => at += count,
                 Piece::Payload(count) => {
-                    self.append(&input[at..at + count], max_body)?;
+                    taken = self.append(&input[at..at + count], max_body);
                     at += count;
                 }
             }
         }
+        // What the decoder has counted is gone also where it was refused: draining goes on behind it.
         input.drain(..at);
-        Ok(())
+        taken
     }
 
     fn append(&mut self, payload: &[u8], max_body: usize) -> Result<(), Rejection> {

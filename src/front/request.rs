@@ -1,5 +1,6 @@
 //! The head of a request: grammar and framing, strictly as RFC 9112 has them.
 
+use std::fmt;
 use std::ops::Range;
 
 use super::Rejection;
@@ -23,6 +24,9 @@ impl Scan {
             return Err(Rejection::Malformed("no method"));
         }
         while let Some(&byte) = bytes.get(self.at) {
+            if self.at == MAX_HEAD {
+                return Err(self.too_large());
+            }
             match byte {
                 b'\r' => match bytes.get(self.at + 1) {
                     Some(b'\n') => {}
@@ -43,9 +47,6 @@ impl Scan {
                 _ => {}
             }
             self.at += 1;
-            if self.at > MAX_HEAD {
-                return Err(self.too_large());
-            }
         }
         // Room for a method and a version around the longest target: what is over it cannot become a good request line.
         if self.lines == 0 && self.at > MAX_TARGET + 64 {
@@ -71,7 +72,6 @@ pub enum Framing {
 }
 
 /// A checked request head. Names and values are borrowed from one copy of its bytes.
-#[derive(Debug)]
 pub struct Head {
     raw: Box<[u8]>,
     method: Range<usize>,
@@ -160,6 +160,13 @@ impl Head {
     fn text(&self, range: &Range<usize>) -> &str {
         // Method, target and names were checked byte by byte to be ASCII.
         std::str::from_utf8(&self.raw[range.clone()]).unwrap_or_default()
+    }
+}
+
+/// Neither query nor fields: they hold secrets.
+impl fmt::Debug for Head {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {} ({} fields)", self.method(), self.path(), self.fields.len())
     }
 }
 
@@ -376,4 +383,236 @@ fn is_valid_host(value: &[u8]) -> bool {
 /// `tchar` of RFC 9110 section 5.6.2.
 pub fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Framing, Head, Scan};
+    use crate::front::Rejection;
+    use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_TARGET};
+
+    /// Scans and parses as a connection does, in steps of `step` bytes; `None`: more is needed.
+    fn read(bytes: &[u8], step: usize) -> Result<Option<Head>, Rejection> {
+        let mut scan = Scan::default();
+        for end in (step..bytes.len()).step_by(step).chain([bytes.len()]) {
+            if let Some(end) = scan.find_end(&bytes[..end])? {
+                return Head::parse(&bytes[..end]).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn accepted(text: &str) -> Head {
+        read(text.as_bytes(), text.len()).expect("a good head").expect("a whole head")
+    }
+
+    fn refused(bytes: &[u8]) -> Rejection {
+        let rejection = read(bytes, bytes.len()).expect_err("a bad head");
+        assert_eq!(
+            read(bytes, 1).err(),
+            Some(rejection),
+            "byte by byte: {:?}",
+            String::from_utf8_lossy(bytes)
+        );
+        rejection
+    }
+
+    #[test]
+    fn a_good_head_is_read_to_the_letter() {
+        let head = accepted(
+            "POST /v1/x?a=b HTTP/1.1\r\nHost: h:80\r\nX-A:  v \t\r\nContent-Length: 5\r\nx-a:\r\n\r\n",
+        );
+        assert_eq!(
+            (head.method(), head.target(), head.path(), head.query()),
+            ("POST", "/v1/x?a=b", "/v1/x", Some("a=b"))
+        );
+        let fields: Vec<(&str, &[u8])> = head.fields().collect();
+        assert_eq!(fields, [("Host", &b"h:80"[..]), ("X-A", b"v"), ("Content-Length", b"5"), ("x-a", b"")]);
+        assert_eq!(head.field("x-a"), Some(&b"v"[..]));
+        assert_eq!((head.framing, head.keep_alive, head.minor), (Framing::Length(5), true, 1));
+    }
+
+    #[test]
+    fn no_truncation_is_a_head_or_an_error_and_every_split_reads_the_same() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for end in 0..text.len() {
+            assert!(matches!(read(&text[..end], 1), Ok(None)), "cut at {end}");
+        }
+        for step in 1..=text.len() {
+            let head = read(text, step).expect("good").expect("whole");
+            assert_eq!(head.framing, Framing::Chunked, "step {step}");
+        }
+    }
+
+    #[test]
+    fn malformed_heads_are_refused_with_the_part_that_is_wrong() {
+        for (request, part) in [
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", "bare LF"),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", "bare LF"),
+            ("GET / HTTP/1.1\rHost: a\r\n\r\n", "bare CR"),
+            ("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", "bare CR"),
+            ("GET / HTTP/1.1\r\nHost: a\0\r\n\r\n", "NUL"),
+            (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", "no method"),
+            ("\x16\x03\x01\x02", "no method"),
+            ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", "method"),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "request target"),
+            ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "request target"),
+            ("GET /#f HTTP/1.1\r\nHost: a\r\n\r\n", "request target"),
+            ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", "request target"),
+            ("GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", "method"),
+            ("GET /\r\n\r\n", "request line"),
+            ("GET / \r\nHost: a\r\n\r\n", "HTTP version"),
+            ("GET / http/1.1\r\nHost: a\r\n\r\n", "HTTP version"),
+            ("GET / HTTP/1.1x\r\nHost: a\r\n\r\n", "HTTP version"),
+            ("GET\r\n\r\n", "request line"),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", "request target"),
+            ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", "request target"),
+            ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "request target"),
+            ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", "request target"),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", "header name"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", "header name"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", "header name"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", "header value"),
+            ("GET / HTTP/1.1\r\n\r\n", "Host"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", "Host"),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", "Host"),
+            ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", "Host"),
+            ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", "Host"),
+            ("GET / HTTP/1.1\r\nHost: ::1\r\n\r\n", "Host"),
+        ] {
+            assert_eq!(refused(request.as_bytes()), Rejection::Malformed(part), "{request:?}");
+        }
+    }
+
+    /// Each pair of framing fields that request smuggling is made of (RFC 9112 section 11.2).
+    #[test]
+    fn framing_is_decided_strictly() {
+        let framing = |fields: &str, version: &str| {
+            let text = format!("POST / HTTP/{version}\r\nHost: a\r\n{fields}\r\n\r\n");
+            read(text.as_bytes(), text.len()).map(|head| head.map(|head| head.framing))
+        };
+        for (fields, expected) in [
+            ("X: y", Framing::None),
+            ("Content-Length: 0", Framing::None),
+            ("Content-Length: 7", Framing::Length(7)),
+            ("Content-Length: 007", Framing::Length(7)),
+            ("Content-Length: 7\r\nContent-Length: 7", Framing::Length(7)),
+            ("Content-Length: 99999999999999999999999", Framing::Length(u64::MAX)),
+            ("Transfer-Encoding: Chunked", Framing::Chunked),
+            ("Transfer-Encoding: ,chunked,", Framing::Chunked),
+        ] {
+            assert_eq!(framing(fields, "1.1"), Ok(Some(expected)), "{fields}");
+        }
+        for fields in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 0",
+            "Content-Length: 1\r\nContent-Length: 2",
+            "Content-Length: 1, 1",
+            "Content-Length: +1",
+            "Content-Length: -1",
+            "Content-Length: 1 2",
+            "Content-Length: 0x1",
+            "Content-Length:",
+            "Content-Length: 1_0",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked, gzip",
+            "Transfer-Encoding:",
+        ] {
+            assert!(matches!(framing(fields, "1.1"), Err(Rejection::Malformed(_))), "{fields}");
+        }
+        for fields in
+            ["Transfer-Encoding: gzip", "Transfer-Encoding: gzip, chunked", "Transfer-Encoding: xchunked"]
+        {
+            let expected = Err(Rejection::UnknownCoding);
+            assert!(
+                matches!(framing(fields, "1.1"), e if e == expected || matches!(e, Err(Rejection::Malformed(_))))
+            );
+        }
+        assert_eq!(framing("Transfer-Encoding: gzip", "1.1"), Err(Rejection::UnknownCoding));
+        assert!(matches!(framing("Transfer-Encoding: chunked", "1.0"), Err(Rejection::Malformed(_))));
+    }
+
+    #[test]
+    fn versions_expectations_and_persistence() {
+        let head = |line: &str, fields: &str| {
+            let text = format!("{line}\r\nHost: a\r\n{fields}\r\n");
+            read(text.as_bytes(), text.len()).map(|head| head.expect("whole"))
+        };
+        assert_eq!(head("GET / HTTP/2.0", "").err(), Some(Rejection::VersionNotSupported));
+        assert_eq!(head("PRI * HTTP/2.0", "").err(), Some(Rejection::VersionNotSupported));
+        assert_eq!(head("GET / HTTP/1.7", "").map(|head| head.minor), Ok(1));
+        assert_eq!(head("GET / HTTP/1.1", "Expect: nonsense\r\n").err(), Some(Rejection::ExpectationFailed));
+        assert!(head("GET / HTTP/1.0", "Expect: nonsense\r\n").is_ok());
+        let with_body =
+            head("POST / HTTP/1.1", "Expect: 100-Continue\r\nContent-Length: 1\r\n").expect("good");
+        assert!(with_body.expects_continue);
+        for (line, fields, keep_alive) in [
+            ("GET / HTTP/1.1", "", true),
+            ("GET / HTTP/1.1", "Connection: x, Close\r\n", false),
+            ("GET / HTTP/1.0", "", false),
+            ("GET / HTTP/1.0", "Connection: Keep-Alive\r\n", true),
+            ("GET / HTTP/1.0", "Connection: keep-alive, close\r\n", false),
+        ] {
+            assert_eq!(head(line, fields).expect("good").keep_alive, keep_alive, "{line} {fields}");
+        }
+    }
+
+    #[test]
+    fn targets_in_all_forms() {
+        for (target, origin) in [
+            ("/", "/"),
+            ("//x", "//x"),
+            ("/a%2Fb?c?d", "/a%2Fb?c?d"),
+            ("http://h/a?b", "/a?b"),
+            ("HTTPS://h:1/", "/"),
+            ("http://h", "/"),
+            ("http://[::1]:80/x", "/x"),
+        ] {
+            assert_eq!(accepted(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).target(), origin);
+        }
+        assert_eq!(accepted("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").target(), "*");
+        for host in ["a", "a.b-c:80", "[::1]", "[::1]:8080", "127.0.0.1:1", "a_b"] {
+            accepted(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        }
+    }
+
+    #[test]
+    fn limits_are_met_exactly() {
+        let target = |length: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(length - 1));
+        assert_eq!(accepted(&target(MAX_TARGET)).target().len(), MAX_TARGET);
+        assert_eq!(refused(target(MAX_TARGET + 1).as_bytes()), Rejection::UriTooLong);
+        assert_eq!(refused("a".repeat(MAX_HEAD).as_bytes()), Rejection::UriTooLong, "without an end");
+        let fields =
+            |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
+        accepted(&fields(MAX_HEADERS));
+        assert_eq!(refused(fields(MAX_HEADERS + 1).as_bytes()), Rejection::HeadTooLarge);
+        let start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+        let head = |size: usize| format!("{start}{}\r\n\r\n", "y".repeat(size - start.len() - 4));
+        accepted(&head(MAX_HEAD));
+        assert_eq!(refused(head(MAX_HEAD + 1).as_bytes()), Rejection::HeadTooLarge);
+    }
+
+    #[test]
+    fn random_and_damaged_heads_never_panic() {
+        let good =
+            b"POST http://h/v1?x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..20_000 {
+            let mut bytes = good.to_vec();
+            for _ in 0..=random() % 4 {
+                let at = usize::try_from(random()).unwrap_or(0) % bytes.len();
+                bytes[at] = random().to_le_bytes()[0];
+            }
+            let whole = read(&bytes, bytes.len());
+            let split = read(&bytes, 7);
+            assert_eq!(whole.is_ok(), split.is_ok(), "{bytes:?}");
+        }
+    }
 }

@@ -54,6 +54,8 @@ pub struct Board {
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// The configuration in force.
+    config: Option<Arc<Config>>,
     replicas: HashMap<ReplicaId, Entry>,
     lists: Arc<Lists>,
     /// The monitor has something new to look at.
@@ -75,11 +77,15 @@ impl Board {
     }
 
     /// Follows a new configuration: replicas that are gone are forgotten, new ones are due at once.
-    pub fn adopt(&self, config: &Config) {
+    pub fn adopt(&self, config: &Arc<Config>) {
         let mut inner = self.lock();
         let known: Vec<ReplicaId> = ids(config).collect();
-        inner.replicas.retain(|id, entry| entry.checking || known.contains(id));
-        inner.rebuild_lists(config);
+        inner.replicas.retain(|id, _| known.contains(id));
+        for id in known {
+            inner.replicas.entry(id).or_default();
+        }
+        inner.config = Some(Arc::clone(config));
+        inner.rebuild_lists();
         inner.woken = true;
         self.changed.notify_all();
     }
@@ -87,28 +93,33 @@ impl Board {
     /// Claims the check of a replica if it is due; the claimant must [`Board::post`] what it found.
     pub fn claim(&self, id: ReplicaId, now: Instant) -> Option<Check> {
         let mut inner = self.lock();
-        let entry = inner.replicas.entry(id).or_default();
-        if entry.checking || entry.check_at.is_some_and(|at| now < at) {
+        let entry = inner.replicas.get_mut(&id)?;
+        let due = |at: Option<Instant>| at.is_none_or(|at| now >= at);
+        if entry.checking || !(due(entry.check_at) || due(entry.models_at)) {
             return None;
         }
         entry.checking = true;
-        Some(Check { models: entry.models_at.is_none_or(|at| now >= at) })
+        // A provider that was down when its list was due is asked for it as soon as it is well.
+        Some(Check { models: due(entry.models_at) || entry.models.is_none() })
     }
 
     /// Posts what a check found; `models`: the list, where it was due and could be read. Returns whether the replica's
-    /// health changed.
-    pub fn post(&self, config: &Config, id: ReplicaId, health: Health, models: Option<Vec<Model>>) -> bool {
+    /// health changed. What is found of a replica that is gone meanwhile is dropped.
+    pub fn post(&self, id: ReplicaId, due: Check, health: Health, models: Option<Vec<Model>>) -> bool {
         let mut inner = self.lock();
-        let entry = inner.replicas.entry(id).or_default();
+        let Some(config) = inner.config.clone() else { return false };
+        let Some(entry) = inner.replicas.get_mut(&id) else { return false };
         let now = Instant::now();
         let changed = entry.health.as_ref().map_or(!health.healthy, |old| old.healthy != health.healthy);
         entry.checking = false;
         entry.health = Some(health);
         entry.check_at = now.checked_add(config.health_interval);
-        if let Some(models) = models {
-            entry.models = Some(models);
+        if due.models {
             entry.models_at = now.checked_add(config.models_interval);
-            inner.rebuild_lists(config);
+        }
+        if models.is_some() {
+            entry.models = models;
+            inner.rebuild_lists();
         }
         self.changed.notify_all();
         changed
@@ -119,8 +130,8 @@ impl Board {
         let mut inner = self.lock();
         if !inner.woken {
             let now = Instant::now();
-            let waiting =
-                inner.replicas.values().filter(|entry| !entry.checking).filter_map(|entry| entry.check_at);
+            let idle = inner.replicas.values().filter(|entry| !entry.checking);
+            let waiting = idle.flat_map(|entry| [entry.check_at, entry.models_at]).flatten();
             let next = waiting.min().map_or(config.health_interval, |at| at.saturating_duration_since(now));
             // A check that ends meanwhile sets its next time; looking again each second finds it.
             let nap = next.clamp(Duration::from_millis(10), Duration::from_secs(1));
@@ -156,7 +167,8 @@ impl Board {
 
 impl Inner {
     /// A provider lists what any of its replicas lists; a replica's own `models` replace what was fetched from it.
-    fn rebuild_lists(&mut self, config: &Config) {
+    fn rebuild_lists(&mut self) {
+        let Some(config) = &self.config else { return };
         let mut lists = Lists::new();
         for provider in &config.providers {
             let list = lists.entry(provider.name.clone()).or_default();

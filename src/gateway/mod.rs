@@ -101,8 +101,8 @@ impl Gateway {
         }
         self.balance.retain(&new);
         self.quotas.retain(&new);
-        self.board.adopt(&new);
         self.live.replace(new);
+        self.board.adopt(&self.live.snapshot());
     }
 }
 

@@ -299,6 +299,10 @@ fn fault(facts: Facts, error: &ureq::Error) -> Fault {
     }
 }
 
+fn is_committed(reply: Option<&Rc<RefCell<Reply>>>) -> bool {
+    reply.is_some_and(|reply| reply.borrow().is_committed())
+}
+
 /// ureq hands its own time limits on as the source of an `Other`.
 fn is_timeout(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());

@@ -42,18 +42,20 @@ pub fn relay(exchange: &mut Exchange, reply: &Rc<RefCell<Reply>>, fields: &Field
             Ok(0) => break end(exchange, reply, fields, events.as_mut()).err(),
             Ok(count) => count,
         };
-        size += count;
-        if size > max_size {
-            break Some(Failure { fault: Fault::TooLarge, detail: format!("more than {max_size} bytes") });
-        }
+        // What is under the limit still goes, so that where a stream ends does not depend on how it was cut.
+        let passed = count.min(max_size - size);
+        size += passed;
         let mut reply = reply.borrow_mut();
         reply.begin(exchange.status, fields);
         let sent = match &mut events {
-            Some(events) => events.pass(&piece[..count], |part, mid_event| reply.write(part, mid_event)),
-            None => reply.write(&piece[..count], false),
+            Some(events) => events.pass(&piece[..passed], |part, mid_event| reply.write(part, mid_event)),
+            None => reply.write(&piece[..passed], false),
         };
         if let Err(error) = sent {
             break Some(Failure { fault: Fault::ClientGone, detail: error.to_string() });
+        }
+        if passed < count {
+            break Some(Failure { fault: Fault::TooLarge, detail: format!("more than {max_size} bytes") });
         }
     };
     Ended { failure, usage: events.and_then(|events| events.usage) }

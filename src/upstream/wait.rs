@@ -56,6 +56,13 @@ pub struct Facts {
     pub fresh: bool,
 }
 
+impl Facts {
+    /// Whether a failed call met a pooled connection that the provider had closed.
+    pub fn was_stale(self) -> bool {
+        self.stop.is_none() && self.reused && self.received == 0
+    }
+}
+
 thread_local! {
     static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
 }

@@ -218,15 +218,14 @@ fn join(place: &str, key: &str) -> String {
     }
 }
 
-/// The known name that `name` was most likely meant to be, if any is near enough.
+/// The known name nearest to `name`: one that holds it or is held by it, else the one fewest edits away.
 pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     if name.len() > MAX_COMPARED {
         return None;
     }
     let name = name.to_lowercase().replace('-', "_");
-    let (distance, nearest) = known.map(|known| (edits(&name, known), known)).min()?;
-    // A third of the letters wrong is still a slip; more is another word.
-    (distance <= nearest.len().div_ceil(3)).then_some(nearest)
+    let apart = |known: &str| !(known.contains(&name) || name.contains(known));
+    known.min_by_key(|known| (name.is_empty() || apart(known), edits(&name, known)))
 }
 
 /// Edit distance: insertions, deletions, substitutions.
@@ -259,13 +258,13 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_key_is_named_only_when_it_is_near() {
+    fn the_nearest_key_is_named() {
         let keys = || ["max_connections", "max_clients", "port", "host"].into_iter();
         assert_eq!(nearest("max_conections", keys()), Some("max_connections"));
         assert_eq!(nearest("Max-Clients", keys()), Some("max_clients"));
         assert_eq!(nearest("prot", keys()), Some("port"));
         assert_eq!(nearest("pot", keys()), Some("port"));
-        assert_eq!(nearest("zzzzzz", keys()), None);
+        assert_eq!(nearest("clients", keys()), Some("max_clients"));
         assert_eq!(nearest(&"m".repeat(65), keys()), None);
     }
 

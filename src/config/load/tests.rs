@@ -195,16 +195,16 @@ fn words_paths_and_hosts_are_checked() {
 fn an_unknown_key_names_the_nearest_known_one() {
     assert_eq!(
         said(&with(r#""max_conections": 5"#)),
-        ["max_conections: unknown key; did you mean max_connections?"]
+        ["max_conections: unknown key; the nearest known key is max_connections"]
     );
-    assert_eq!(said(&with(r#""colour": 5"#)), ["colour: unknown key"]);
+    assert_eq!(said(&with(r#""colour": 5"#)), ["colour: unknown key; the nearest known key is host"]);
     assert_eq!(
         said(&with_object(r#""wieght": 1"#)),
-        ["providers[0].wieght: unknown key; did you mean weight?"]
+        ["providers[0].wieght: unknown key; the nearest known key is weight"]
     );
     assert_eq!(
         said(&with(r#""tokens": [{"name": "n", "token": "t", "max_paralel": 1}]"#)),
-        ["tokens[0].max_paralel: unknown key; did you mean max_parallel?"]
+        ["tokens[0].max_paralel: unknown key; the nearest known key is max_parallel"]
     );
 }
 

@@ -1,0 +1,88 @@
+//! Browsers: preflights and the headers that let a page read an answer.
+
+use serde_json::json;
+
+use crate::support::calls::{TOKEN, assert_error, bare, completion, post};
+use crate::support::client::Response;
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::Reply;
+use crate::support::upstream::Upstream;
+
+const CHAT: &str = "/v1/chat/completions";
+const PAGE: &str = "https://app.example";
+
+fn start(origins: &[&str]) -> (Upstream, Proxy) {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"cors_origins": origins})));
+    (upstream, proxy)
+}
+
+fn preflight(proxy: &Proxy, origin: &str) -> Response {
+    let headers = [
+        ("Origin", origin),
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "authorization, content-type, x-custom"),
+    ];
+    proxy.call(bare("OPTIONS", CHAT, &headers))
+}
+
+fn allowed(response: &Response) -> Option<&str> {
+    response.header("access-control-allow-origin")
+}
+
+#[test]
+fn a_preflight_of_an_allowed_origin_succeeds() {
+    for origins in [&[PAGE][..], &["*"], &["https://other.example", PAGE]] {
+        let (_upstream, proxy) = start(origins);
+        let response = preflight(&proxy, PAGE);
+        assert!(matches!(response.status, 200 | 204), "{}", response.text());
+        assert!(matches!(allowed(&response), Some("*" | PAGE)), "{:?}", response.head.headers);
+        let methods = response.header("access-control-allow-methods").expect("methods");
+        assert!(methods.contains("POST"), "{methods}");
+        let names = response.header("access-control-allow-headers").expect("headers").to_lowercase();
+        // A wildcard does not cover Authorization (Fetch standard).
+        assert!(
+            names.contains("authorization") && (names.contains("content-type") || names.contains('*')),
+            "{names}"
+        );
+    }
+}
+
+#[test]
+fn answers_to_an_allowed_origin_may_be_read() {
+    let (_upstream, proxy) = start(&[PAGE]);
+    let call = |headers: &[(&str, &str)]| proxy.call(post(CHAT, headers, r#"{"model":"p1/m"}"#));
+    let response = call(&[("Origin", PAGE), ("X-Api-Key", TOKEN)]);
+    assert_eq!((response.status, allowed(&response)), (200, Some(PAGE)));
+    assert!(response.header("vary").is_some_and(|vary| vary.to_lowercase().contains("origin")));
+    // A page must be able to read why it was refused, too.
+    let refused = call(&[("Origin", PAGE)]);
+    assert_error(&refused, 401, "missing_token");
+    assert_eq!(allowed(&refused), Some(PAGE));
+    assert_eq!(allowed(&call(&[("X-Api-Key", TOKEN)])), None, "no browser asked");
+}
+
+#[test]
+fn other_origins_get_nothing() {
+    let (_upstream, proxy) = start(&[PAGE]);
+    for origin in ["https://evil.example", "https://app.example.evil", "http://app.example", "null"] {
+        assert_eq!(allowed(&preflight(&proxy, origin)), None, "{origin}");
+        let headers = [("Origin", origin), ("X-Api-Key", TOKEN)];
+        let response = proxy.call(post(CHAT, &headers, r#"{"model":"p1/m"}"#));
+        assert_eq!(allowed(&response), None, "{origin}");
+    }
+    let (_upstream, closed) = start(&[]);
+    assert_eq!(allowed(&preflight(&closed, PAGE)), None, "off unless asked for");
+    assert_error(&preflight(&closed, PAGE), 405, "method_not_allowed");
+}
+
+#[test]
+fn an_upstreams_own_cors_headers_do_not_double_ours() {
+    let (upstream, proxy) = start(&[PAGE]);
+    let headers = [("Content-Type", "application/json"), ("Access-Control-Allow-Origin", "*")];
+    upstream.chat(Reply::whole(200, &headers, "{}"));
+    let call = [("Origin", PAGE), ("X-Api-Key", TOKEN)];
+    let response = proxy.call(post(CHAT, &call, r#"{"model":"p1/m"}"#));
+    assert_eq!(response.head.all("access-control-allow-origin"), [PAGE]);
+}

@@ -1,0 +1,297 @@
+//! A provider that fails while a whole answer is due: each way of failing has its own status.
+
+use serde_json::json;
+use std::io::Write;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use crate::support::calls::{KEY, ask, assert_error, chat, completion, get};
+use crate::support::client::{End, timed};
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::Upstream;
+use crate::support::{DEADLINE, WITHIN_A_SECOND};
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+
+fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
+    let upstream = Upstream::new(&["m"]);
+    let changes = with(json!({"max_retries": 0}), changes);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
+    (upstream, proxy)
+}
+
+#[test]
+fn a_refused_connection_is_502() {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port");
+    let providers = json!([
+        format!("gone|http://{port}/v1|{KEY}"),
+        format!("nameless|http://no-such-host.invalid/v1|{KEY}"),
+        format!("plain|https://{port}/v1|{KEY}"),
+    ]);
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers})));
+    for id in ["gone/m", "nameless/m", "plain/m"] {
+        let response = proxy.call(ask(id));
+        assert_error(&response, 502, "upstream_unreachable");
+    }
+}
+
+#[test]
+fn no_tls_is_502() {
+    let upstream = Upstream::new(&["m"]);
+    let url = upstream.url().replace("http://", "https://");
+    let providers = json!([format!("p1|{url}|{KEY}")]);
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers, "non_stream_timeout": 2})));
+    // The scripted upstream never answers a TLS hello; a closed or silent handshake are both failures.
+    let response = proxy.call(ask("p1/m"));
+    assert!(matches!(response.status, 502 | 504), "{}", response.text());
+}
+
+#[test]
+fn a_cut_off_body_is_502() {
+    let (upstream, proxy) = start(json!({}));
+    let length = format!("{HEAD}Content-Length: 100\r\n\r\n");
+    let chunked = format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n");
+    for reply in [
+        Reply::raw(&length).then(Step::Fin),
+        Reply::raw(&length).send("{\"half\":").then(Step::Fin),
+        Reply::raw(&length).send("{\"half\":").then(Step::Reset),
+        Reply::raw(&chunked).chunk("{\"half\":").then(Step::Fin),
+        Reply::raw(&chunked).chunk("{\"half\":").then(Step::Reset),
+        Reply::raw(&chunked).send("10\r\n{\"half").then(Step::Fin),
+        Reply::raw(&chunked).send("zz\r\n{}").then(Step::Fin),
+    ] {
+        upstream.chat(reply);
+        assert_error(&proxy.call(ask("p1/m")), 502, "upstream_broken");
+    }
+}
+
+#[test]
+fn a_malformed_answer_is_502() {
+    let (upstream, proxy) = start(json!({}));
+    for bytes in [
+        "SSH-2.0-OpenSSH_9.6\r\n",
+        "HTTP/1.1 2x0 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\nbad header\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\nX-A: b",
+        "\r\n\r\n\r\n",
+    ] {
+        upstream.chat(Reply::raw(bytes).then(Step::Fin));
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!(response.status, 502, "{bytes:?}: {}", response.text());
+        assert_error(&response, 502, "upstream_broken");
+    }
+}
+
+#[test]
+fn closing_before_the_status_line_is_502() {
+    let (upstream, proxy) = start(json!({}));
+    for step in [Step::Fin, Step::Reset] {
+        upstream.chat(Reply::default().then(step));
+        let response = proxy.call(ask("p1/m"));
+        // Whether this is no answer or a cut-off one, the contract leaves open.
+        match response.json()["error"]["reason"].as_str() {
+            Some("upstream_unreachable") => assert_error(&response, 502, "upstream_unreachable"),
+            _ => assert_error(&response, 502, "upstream_broken"),
+        };
+    }
+}
+
+#[test]
+fn an_endless_head_is_502() {
+    let (upstream, proxy) = start(json!({"non_stream_timeout": 10}));
+    let more = "X-More: and more\r\n".repeat(1000);
+    upstream.chat(Reply::raw("HTTP/1.1 200 OK\r\n").then(Step::Flood(more.into_bytes())));
+    assert_error(&proxy.call(ask("p1/m")), 502, "upstream_broken");
+}
+
+#[test]
+fn a_body_until_close_is_whole() {
+    let (upstream, proxy) = start(json!({}));
+    upstream.chat(Reply::raw(format!("{HEAD}\r\n")).send("{\"a\": 1}").then(Step::Fin));
+    let mut client = proxy.client();
+    let response = client.call(ask("p1/m"));
+    assert_eq!((response.status, response.text().as_str()), (200, "{\"a\": 1}"));
+    assert_ne!(response.end, End::Cut);
+    assert_eq!(client.call(get("/healthz")).status, 200);
+}
+
+#[test]
+fn other_ways_to_end_a_body_are_understood() {
+    let (upstream, proxy) = start(json!({}));
+    let coded = "Transfer-Encoding: Chunked\r\n\r\n";
+    for bytes in [
+        "HTTP/1.0 200 OK\r\n\r\n{\"a\": 1}".to_owned(),
+        format!("{HEAD}{coded}4;x=y\r\n{{\"a\"\r\n0004\r\n: 1}}\r\n0\r\nX-Trailer: 1\r\n\r\n"),
+        format!("{HEAD}{coded}8 \r\n{{\"a\": 1}}\r\n000\r\n\r\n"),
+    ] {
+        upstream.chat(Reply::raw(&bytes).then(Step::Fin));
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!((response.status, response.text().as_str()), (200, "{\"a\": 1}"), "{bytes:?}");
+        assert!(response.head.all("x-trailer").is_empty());
+    }
+}
+
+#[test]
+fn an_answer_over_the_limit_is_502() {
+    let (upstream, proxy) = start(json!({"max_response_size": 10_000}));
+    let exact = format!("{{\"x\":\"{}\"}}", "a".repeat(10_000 - 8));
+    upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], &exact));
+    let response = proxy.call(ask("p1/m"));
+    assert_eq!((response.status, response.body.len()), (200, 10_000));
+
+    let over = format!("{{\"x\":\"{}\"}}", "a".repeat(10_000 - 7));
+    let headers = [("Content-Type", "application/json")];
+    let chunked = |body: &str| body.as_bytes().chunks(999).fold(Reply::chunked(200, &headers), Reply::chunk);
+    for reply in [
+        Reply::whole(200, &headers, &over),
+        Reply::raw(format!("{HEAD}Content-Length: 99999999999999\r\n\r\n{{")),
+        chunked(&over).end(),
+        Reply::raw(format!("{HEAD}\r\n")).send(&over).then(Step::Fin),
+        Reply::raw(format!("{HEAD}\r\n")).then(Step::Flood(b"x".repeat(10_000))),
+        Reply::whole(500, &[("Content-Type", "text/html")], "x".repeat(3_000_000)),
+    ] {
+        let wrapped = matches!(&reply.0[..], [Step::Send(bytes)] if bytes.starts_with(b"HTTP/1.1 500"));
+        upstream.chat(reply);
+        let response = proxy.call(ask("p1/m"));
+        if wrapped && response.status == 500 {
+            // Only 2 KiB of such a text are needed: reading no further is as good.
+            continue;
+        }
+        assert_error(&response, 502, "response_too_large");
+    }
+}
+
+#[test]
+fn a_silent_upstream_is_504() {
+    let (upstream, proxy) = start(json!({"non_stream_timeout": 0.6}));
+    for reply in [
+        Reply::default(),
+        Reply::raw("HTTP/1.1 200 OK\r\nContent-"),
+        Reply::raw(format!("{HEAD}Content-Length: 100\r\n\r\n{{\"half\":")),
+        Reply::raw(format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n")),
+    ] {
+        upstream.chat(reply.then(Step::Silence));
+        let (took, response) = timed(|| proxy.call(ask("p1/m")));
+        assert_error(&response, 504, "upstream_timeout");
+        assert!(took > Duration::from_millis(400) && took < WITHIN_A_SECOND, "{took:?}");
+        upstream.wait_closed(upstream.last().connection);
+    }
+}
+
+#[test]
+fn a_dripping_upstream_is_504() {
+    let (upstream, proxy) = start(json!({"non_stream_timeout": 0.6}));
+    let heads = [String::from("HTTP/1.1 200 OK\r\nX-Drip: "), format!("{HEAD}Content-Length: 1000\r\n\r\n")];
+    for head in heads {
+        let drip = (0..100)
+            .fold(Reply::raw(head), |reply, _| reply.send("x").then(Step::Pause(Duration::from_millis(50))));
+        upstream.chat(drip);
+        let (took, response) = timed(|| proxy.call(ask("p1/m")));
+        assert_error(&response, 504, "upstream_timeout");
+        assert!(took < WITHIN_A_SECOND, "{took:?}");
+    }
+}
+
+#[test]
+fn a_slow_upload_is_not_the_providers_time() {
+    let (upstream, proxy) = start(json!({"non_stream_timeout": 1}));
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let request = ask("p1/m");
+    let mut client = proxy.client();
+    client.send(&request[..request.len() - 1]);
+    std::thread::sleep(Duration::from_millis(1300));
+    let response = client.call(&request[request.len() - 1..]);
+    assert_eq!(response.status, 200, "{}", response.text());
+}
+
+#[test]
+fn an_upstream_that_does_not_read_is_504() {
+    // Accepts and never reads: what fits into the sockets' buffers is all that leaves.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let url = format!("http://{}/v1", listener.local_addr().expect("address"));
+    let changes = json!({"providers": [format!("p1|{url}|{KEY}")], "non_stream_timeout": 1,
+        "stream_timeout": 1, "max_retries": 0, "stream_heartbeat": 0});
+    let proxy = Proxy::start(&with(config(&[]), changes));
+    let filler = "x".repeat(20_000_000);
+    for stream in [false, true] {
+        let body = json!({"model": "p1/m", "stream": stream, "x": filler}).to_string();
+        let response = proxy.call(chat(body));
+        assert_error(&response, 504, "upstream_timeout");
+    }
+}
+
+#[test]
+fn an_early_answer_is_heard_while_the_body_is_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let url = format!("http://{}/v1", listener.local_addr().expect("address"));
+    let changes =
+        json!({"providers": [format!("p1|{url}|{KEY}")], "non_stream_timeout": 5, "max_retries": 0});
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("accept");
+            let answer = "HTTP/1.1 413 Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n\
+                          Content-Length: 11\r\n\r\n{\"no\": 413}";
+            drop(stream.write_all(answer.as_bytes()));
+            kept.push(stream);
+        }
+    });
+    let proxy = Proxy::start(&with(config(&[]), changes));
+    let body = json!({"model": "p1/m", "x": "x".repeat(20_000_000)}).to_string();
+    let response = proxy.call(chat(body));
+    assert_eq!((response.status, response.text().as_str()), (413, "{\"no\": 413}"));
+}
+
+#[test]
+fn the_next_request_is_served_after_any_failure() {
+    let (upstream, proxy) = start(json!({"non_stream_timeout": 0.3, "max_connections": 1}));
+    let mut client = proxy.client();
+    for step in [Step::Fin, Step::Reset, Step::Silence] {
+        upstream.chat(Reply::raw(format!("{HEAD}Content-Length: 100\r\n\r\n{{")).then(step));
+        assert!(client.call(ask("p1/m")).status >= 500);
+        upstream.chat(Reply::json(200, &completion("hello")));
+        assert_eq!(client.call(ask("p1/m")).status, 200, "on the same connection, by the same worker");
+    }
+}
+
+#[test]
+fn what_an_upstream_says_too_much_reaches_nobody() {
+    let (upstream, proxy) = start(json!({}));
+    // A second answer nobody asked for must not be taken for the next one (response splitting).
+    let body = completion("first").to_string();
+    let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+    upstream.chat(Reply::raw(format!("{HEAD}Content-Length: {}\r\n\r\n{body}{poison}", body.len())));
+    let mut client = proxy.client();
+    for _ in 0..5 {
+        let response = client.call(ask("p1/m"));
+        assert_ne!(response.text(), "poison");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_frees_the_upstream() {
+    let (upstream, proxy) = start(json!({"max_connections": 1, "non_stream_timeout": 60}));
+    for (round, reply) in [
+        Reply::default(),
+        Reply::raw("HTTP/1.1 200 OK\r\n"),
+        Reply::raw(format!("{HEAD}Content-Length: 100\r\n\r\n{{")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        upstream.chat(reply.then(Step::Silence));
+        let mut client = proxy.client();
+        client.send(ask("p1/m"));
+        let seen = upstream.wait_requests(2 * round + 1);
+        client.leave();
+        let (took, ()) = timed(|| upstream.wait_closed(seen[2 * round].connection));
+        assert!(took < WITHIN_A_SECOND, "{took:?}");
+        upstream.chat(Reply::json(200, &completion("hello")));
+        let (took, response) = timed(|| proxy.call(ask("p1/m")));
+        assert!(response.status == 200 && took < DEADLINE / 4, "the only worker is free again");
+    }
+}

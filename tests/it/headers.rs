@@ -1,0 +1,307 @@
+//! Which headers cross the proxy, both ways, and how answers of every status come through.
+
+use serde_json::json;
+
+use crate::support::calls::{KEY, TOKEN, ask, authorized, completion, media_type, post};
+use crate::support::client::End;
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::Reply;
+use crate::support::upstream::{Request, Upstream};
+
+const CHAT: &str = "/v1/chat/completions";
+const BODY: &str = r#"{"model":"p1/m"}"#;
+
+fn start() -> (Upstream, Proxy) {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    (upstream, proxy)
+}
+
+/// What the upstream gets when a client sends these headers and a token.
+fn forwarded(headers: &[(&str, &str)]) -> Request {
+    let (upstream, proxy) = start();
+    let bearer = format!("Bearer {TOKEN}");
+    let mut all = vec![("Authorization", bearer.as_str())];
+    all.extend_from_slice(headers);
+    let response = proxy.call(post(CHAT, &all, BODY));
+    assert_eq!(response.status, 200, "{}", response.text());
+    upstream.last()
+}
+
+#[test]
+fn the_key_takes_the_place_of_the_token() {
+    let seen = forwarded(&[("X-Api-Key", TOKEN), ("Api-Key", TOKEN), ("Cookie", "session=1")]);
+    assert_eq!(seen.head.all("authorization"), [format!("Bearer {KEY}")]);
+    for name in ["x-api-key", "api-key", "cookie"] {
+        assert!(seen.head.all(name).is_empty(), "{name}");
+    }
+    assert!(!String::from_utf8_lossy(&seen.head.raw).contains(TOKEN));
+}
+
+#[test]
+fn what_describes_the_clients_connection_stays_here() {
+    let seen = forwarded(&[
+        ("Connection", "keep-alive, X-Hop, x-other-hop"),
+        ("X-Hop", "1"),
+        ("X-Other-Hop", "1"),
+        ("Keep-Alive", "timeout=5"),
+        ("Proxy-Connection", "keep-alive"),
+        ("Proxy-Authorization", "Basic eDp5"),
+        ("Proxy-Authenticate", "Basic"),
+        ("TE", "trailers"),
+        ("Trailer", "X-Checksum"),
+        ("Upgrade", "h2c"),
+        ("Forwarded", "for=192.0.2.1"),
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "public.test"),
+        ("X-Forwarded-Anything", "x"),
+        ("X-Real-Ip", "192.0.2.1"),
+    ]);
+    for name in [
+        "x-hop",
+        "x-other-hop",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "proxy-authenticate",
+        "te",
+        "trailer",
+        "upgrade",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-forwarded-anything",
+        "x-real-ip",
+        "expect",
+        "transfer-encoding",
+    ] {
+        assert!(seen.head.all(name).is_empty(), "{name} was forwarded: {:?}", seen.head.headers);
+    }
+}
+
+#[test]
+fn everything_else_goes_through() {
+    let seen = forwarded(&[
+        ("Content-Type", "application/json; charset=utf-8"),
+        ("Accept", "text/event-stream"),
+        ("Accept-Language", "zh-CN"),
+        ("User-Agent", "OpenAI/Python 3.3.1"),
+        ("OpenAI-Organization", "org-1"),
+        ("X-Stainless-Retry-Count", "0"),
+        ("X-Empty", ""),
+        ("X-Twice", "a"),
+        ("X-Twice", "b"),
+        ("X-Utf8", "é"),
+    ]);
+    assert_eq!(seen.head.get("content-type"), Some("application/json; charset=utf-8"));
+    assert_eq!(seen.head.get("accept"), Some("text/event-stream"));
+    assert_eq!(seen.head.get("accept-language"), Some("zh-CN"));
+    assert_eq!(seen.head.get("user-agent"), Some("OpenAI/Python 3.3.1"));
+    assert_eq!(seen.head.get("openai-organization"), Some("org-1"));
+    assert_eq!(seen.head.get("x-stainless-retry-count"), Some("0"));
+    assert_eq!(seen.head.get("x-empty"), Some(""));
+    assert_eq!(seen.head.all("x-twice"), ["a", "b"]);
+    assert_eq!(seen.head.get("x-utf8"), Some("é"));
+}
+
+#[test]
+fn the_proxy_names_its_own_host_length_and_encoding() {
+    let (upstream, proxy) = start();
+    proxy.call(post(CHAT, &[("X-Api-Key", TOKEN), ("Accept-Encoding", "gzip, br")], BODY));
+    let seen = upstream.last();
+    assert_eq!(seen.head.get("host"), Some(upstream.address().to_string().as_str()));
+    assert_eq!(seen.head.content_length(), Some(BODY.len() - "p1/".len()));
+    assert_eq!(seen.head.get("accept-encoding"), Some("identity"));
+    let expected = ["accept-encoding", "authorization", "content-length", "host"];
+    for (name, value) in &seen.head.headers {
+        let known = expected.contains(&name.as_str());
+        assert!(known || name == "connection" || name == "x-request-id", "invented {name}: {value}");
+    }
+}
+
+#[test]
+fn a_providers_own_headers_win() {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let headers = json!({"X-Tenant": "blue", "User-Agent": "configured"});
+    let object = json!({"name": "p1", "url": upstream.url(), "key": KEY, "headers": headers});
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": [object]})));
+    let sent = [("X-Api-Key", TOKEN), ("User-Agent", "client"), ("x-tenant", "red"), ("X-Other", "1")];
+    assert_eq!(proxy.call(post(CHAT, &sent, BODY)).status, 200);
+    let seen = upstream.last();
+    assert_eq!(seen.head.all("x-tenant"), ["blue"]);
+    assert_eq!(seen.head.all("user-agent"), ["configured"]);
+    assert_eq!(seen.head.all("x-other"), ["1"]);
+}
+
+#[test]
+fn an_answers_headers_come_back() {
+    let (upstream, proxy) = start();
+    let long = "l".repeat(6000);
+    let headers = [
+        ("Content-Type", "application/json; charset=utf-8"),
+        ("X-RateLimit-Remaining", "7"),
+        ("Openai-Processing-Ms", "12"),
+        ("X-Twice", "a"),
+        ("X-Twice", "b"),
+        ("Server", "scripted"),
+        ("Date", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("Cache-Control", "private"),
+        ("X-Empty", ""),
+        ("X-Utf8", "é"),
+        ("X-Long", &long),
+        ("Set-Cookie", "session=1"),
+        ("Set-Cookie", "other=2"),
+        ("Connection", "X-Hop"),
+        ("X-Hop", "1"),
+        ("Keep-Alive", "timeout=5"),
+        ("Proxy-Authenticate", "Basic"),
+        ("Trailer", "X-Checksum"),
+        ("Upgrade", "h2c"),
+    ];
+    upstream.chat(Reply::whole(200, &headers, "{ \"odd\" : 1 }"));
+    let response = proxy.call(ask("p1/m"));
+    assert_eq!((response.status, response.text().as_str()), (200, "{ \"odd\" : 1 }"));
+    for (name, value) in [
+        ("content-type", "application/json; charset=utf-8"),
+        ("x-ratelimit-remaining", "7"),
+        ("openai-processing-ms", "12"),
+        ("cache-control", "private"),
+        ("x-empty", ""),
+        ("x-utf8", "é"),
+        ("x-long", &long),
+        ("content-length", "13"),
+        ("x-ai-proxy-provider", "p1"),
+        ("server", "scripted"),
+        ("date", "Thu, 01 Jan 1970 00:00:00 GMT"),
+    ] {
+        assert_eq!(response.head.all(name), [value], "{name}");
+    }
+    assert_eq!(response.head.all("x-twice"), ["a", "b"]);
+    for name in ["set-cookie", "x-hop", "keep-alive", "proxy-authenticate", "trailer", "upgrade"] {
+        assert!(response.head.all(name).is_empty(), "{name}: {:?}", response.head.headers);
+    }
+    assert!(response.header("x-should-retry").is_none(), "not the proxy's to say here");
+}
+
+#[test]
+fn every_status_comes_through() {
+    let (upstream, proxy) = start();
+    let body = json!({"error": {"message": "scripted", "type": "x", "code": null}});
+    for status in [
+        200, 201, 202, 400, 401, 402, 403, 404, 405, 409, 413, 418, 422, 429, 451, 500, 501, 502, 503, 504,
+        529,
+    ] {
+        upstream.chat(Reply::json(status, &body));
+        let before = upstream.requests().len();
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!((response.status, response.json()), (status, body.clone()));
+        assert_eq!(response.header("x-ai-proxy-provider"), Some("p1"));
+        assert!(response.header("x-request-id").is_some());
+        assert_eq!(upstream.requests().len(), before + 1, "{status}: a lone replica is asked once");
+    }
+}
+
+#[test]
+fn answers_without_a_body_have_none() {
+    let (upstream, proxy) = start();
+    let mut client = proxy.client();
+    upstream.chat(Reply::raw("HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n"));
+    let response = client.call(ask("p1/m"));
+    assert_eq!((response.status, response.end), (204, End::NoBody));
+    assert_eq!(response.header("content-length"), None, "RFC 9110 section 8.6");
+    assert_eq!(response.header("transfer-encoding"), None);
+    upstream.chat(Reply::whole(200, &[], ""));
+    let response = client.call(ask("p1/m"));
+    assert_eq!((response.status, response.body.len()), (200, 0));
+    assert_eq!(response.header("content-length"), Some("0"));
+    upstream.chat(Reply::json(200, &completion("hello")));
+    assert_eq!(client.call(ask("p1/m")).status, 200, "the connection is still in step");
+}
+
+#[test]
+fn redirects_are_passed_on_not_followed() {
+    let (upstream, proxy) = start();
+    for status in [301, 302, 303, 307, 308] {
+        let headers = [("Location", "/v1/elsewhere"), ("Content-Type", "text/plain")];
+        upstream.chat(Reply::whole(status, &headers, "over there"));
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!((response.status, response.header("location")), (status, Some("/v1/elsewhere")));
+        assert_eq!(response.text(), "over there");
+    }
+    assert!(upstream.requests().iter().all(|request| request.target == CHAT));
+}
+
+#[test]
+fn a_body_of_bytes_is_exact() {
+    let (upstream, proxy) = start();
+    let audio: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let headers = [("Content-Type", "audio/mpeg")];
+    let chunked = audio.chunks(7777).fold(Reply::chunked(200, &headers), Reply::chunk).end();
+    for reply in [Reply::whole(200, &headers, &audio), chunked] {
+        upstream.answer("/v1/audio/speech", reply);
+        let response = proxy.call(authorized("/v1/audio/speech", r#"{"model":"p1/m","input":"x"}"#));
+        assert_eq!((response.status, response.header("content-type")), (200, Some("audio/mpeg")));
+        assert!(response.body == audio && response.end != End::Cut);
+    }
+}
+
+#[test]
+fn an_error_that_is_not_json_is_wrapped() {
+    let (upstream, proxy) = start();
+    for (status, content_type, body) in [
+        (502, "text/html", "<html>Bad Gateway</html>"),
+        (400, "text/plain", "no such thing: \"x\" \\ \u{1b}[31m"),
+        (500, "application/json", "{\"error\": trunc"),
+        (503, "text/plain", ""),
+        (429, "text/plain", "slow down"),
+    ] {
+        upstream.chat(Reply::whole(status, &[("Content-Type", content_type), ("Retry-After", "7")], body));
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!(response.status, status);
+        assert_eq!(response.header("content-type").map(media_type), Some("application/json"));
+        assert_eq!(response.header("retry-after"), Some("7"), "the SDKs wait by it");
+        let error = &response.json()["error"];
+        assert_eq!((&error["code"], &error["type"]), (&json!(status), &json!("http_error")));
+        assert_eq!(error["param"], json!(null));
+        assert!(error["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
+        let message = error["message"].as_str().expect("message");
+        let word = body.split([' ', '<', '>']).find(|word| word.len() > 3).unwrap_or_default();
+        assert!(message.contains(word), "{message:?} tells what the upstream said: {body:?}");
+    }
+}
+
+#[test]
+fn a_wrapped_text_is_cut_at_2_kib() {
+    let (upstream, proxy) = start();
+    for unit in ["x", "é", "好"] {
+        let body = unit.repeat(50_000);
+        upstream.chat(Reply::whole(500, &[("Content-Type", "text/plain")], &body));
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!(response.status, 500);
+        let message = response.json()["error"]["message"].as_str().expect("message").to_owned();
+        let kept = message.matches(unit).count() * unit.len();
+        assert!((2000..=2048).contains(&kept), "{kept} bytes of {unit:?} kept");
+        assert!(!message.contains('\u{fffd}'), "cut between characters");
+    }
+    let body = [b"bytes: ".as_slice(), &[0xff, 0xfe, 0x80]].concat();
+    upstream.chat(Reply::whole(500, &[], body));
+    assert!(proxy.call(ask("p1/m")).json()["error"]["message"].is_string());
+}
+
+#[test]
+fn an_interim_answer_is_not_the_answer() {
+    let (upstream, proxy) = start();
+    for interim in ["100 Continue", "102 Processing", "103 Early Hints\r\nLink: </x>"] {
+        let body = completion("hello").to_string();
+        upstream.chat(Reply::raw(format!(
+            "HTTP/1.1 {interim}\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )));
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!((response.status, response.text()), (200, body), "{interim}");
+    }
+}

@@ -1,0 +1,141 @@
+//! What the proxy tells of its providers' health and of itself.
+
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use crate::support::calls::{KEY, completion, get};
+use crate::support::client::timed;
+use crate::support::eventually;
+use crate::support::gate::Gate;
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::{Upstream, model_list};
+
+fn provider(models: &[&str]) -> Upstream {
+    let upstream = Upstream::new(models);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream
+}
+
+#[test]
+fn health_tells_of_every_provider() {
+    let (one, two) = (provider(&["a"]), provider(&["b"]));
+    two.answer("/v1/models", Reply::whole(401, &[], format!("bad key {KEY}")));
+    let proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
+    let response = proxy.get("/health");
+    assert_eq!(response.status, 200);
+    let health = response.json();
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["providers"], json!({"p1": true, "p2": false}));
+    assert_eq!((&health["healthy_providers"], &health["total_providers"]), (&json!(1), &json!(2)));
+    let details = &health["details"];
+    assert!(details["p1"]["latency_ms"].is_u64(), "{details}");
+    assert!(details["p1"]["checked_at"].is_string(), "{details}");
+    assert_eq!(details["p1"]["error"], Value::Null);
+    assert!(details["p2"]["error"].is_string(), "{details}");
+    assert!(!response.text().contains(KEY));
+}
+
+#[test]
+fn health_is_200_or_503() {
+    let upstream = provider(&["a"]);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"health_interval": 1})));
+    let health = proxy.get("/health");
+    assert_eq!((health.status, &health.json()["status"]), (200, &json!("healthy")));
+    upstream.answer("/v1/models", Reply::json(500, &json!({})));
+    let health = eventually("unhealthy", || {
+        let health = proxy.get("/health");
+        (health.status == 503).then_some(health)
+    });
+    assert_eq!(health.json()["status"], "unhealthy");
+    assert_eq!(health.json()["healthy_providers"], 0);
+    assert_eq!(proxy.get("/healthz").status, 200, "alive all the same");
+    upstream.list(&["a"]);
+    eventually("healthy again", || (proxy.get("/health").status == 200).then_some(()));
+}
+
+#[test]
+fn an_unreachable_provider_is_unhealthy() {
+    let upstream = provider(&["a"]);
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port");
+    let providers = json!([format!("p1|{}|{KEY}", upstream.url()), format!("gone|http://{port}/v1|{KEY}")]);
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers})));
+    let health = proxy.get("/health").json();
+    assert_eq!(health["providers"], json!({"gone": false, "p1": true}));
+    assert_eq!(proxy.get("/v1/models").json()["data"][0]["id"], "p1/a");
+}
+
+#[test]
+fn health_and_models_wait_for_the_first_round_and_ask_no_more() {
+    let upstream = provider(&["a"]);
+    let gate = Gate::new();
+    let held = gate.clone();
+    upstream.script("/v1/models", move |_| {
+        let list = model_list(&["a"]).to_string();
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+        Reply::default().wait(&held).send(format!("{head}Content-Length: {}\r\n\r\n{list}", list.len()))
+    });
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let (mut health, mut models) = (proxy.client(), proxy.client());
+    health.send(get("/health"));
+    models.send(get("/v1/models"));
+    assert!(health.is_silent_for(Duration::from_millis(200)));
+    assert!(models.is_silent_for(Duration::from_millis(200)));
+    assert_eq!(proxy.get("/healthz").status, 200, "liveness waits for nobody");
+    gate.open_for(100);
+    assert_eq!(health.response().json()["status"], "healthy");
+    assert_eq!(models.response().json()["data"][0]["id"], "p1/a");
+
+    for _ in 0..10 {
+        assert_eq!(proxy.get("/health").status, 200);
+        assert_eq!(proxy.get("/v1/models").status, 200);
+    }
+    // One for the health and one for the list at most, whatever clients ask.
+    let asked = upstream.list_requests().len();
+    assert!(asked <= 2, "{asked} calls within one interval");
+}
+
+#[test]
+fn providers_are_asked_side_by_side() {
+    let (one, two) = (provider(&["a"]), provider(&["b"]));
+    let gate = Gate::new();
+    for upstream in [&one, &two] {
+        let held = gate.clone();
+        upstream.script("/v1/models", move |_| Reply::default().wait(&held));
+    }
+    let _proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
+    // Neither answers, yet both are asked.
+    for upstream in [&one, &two] {
+        eventually("asked", || (!upstream.list_requests().is_empty()).then_some(()));
+    }
+}
+
+#[test]
+fn the_front_page_names_the_endpoints() {
+    let upstream = provider(&["a"]);
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let page = proxy.get("/");
+    assert_eq!(page.status, 200);
+    let page = page.json();
+    assert_eq!(page["name"], "ai-proxy");
+    assert_eq!(page["version"], env!("CARGO_PKG_VERSION"));
+    let endpoints = page["endpoints"].to_string();
+    for path in ["/health", "/v1/models", "/v1/chat/completions", "/v1/reload"] {
+        assert!(endpoints.contains(path), "{endpoints}");
+    }
+}
+
+#[test]
+fn a_hanging_provider_is_given_up() {
+    let (one, two) = (provider(&["a"]), provider(&["b"]));
+    two.answer("/v1/models", Reply::default().then(Step::Silence));
+    let changes = json!({"non_stream_timeout": 1});
+    let proxy = Proxy::start(&with(config(&[("p1", &one), ("p2", &two)]), changes));
+    let (took, health) = timed(|| proxy.get("/health"));
+    assert_eq!(health.json()["providers"], json!({"p1": true, "p2": false}));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(health.json()["details"]["p2"]["error"].is_string());
+    let (took, list) = timed(|| proxy.get("/v1/models"));
+    assert!(list.text().contains("p1/a") && took < Duration::from_secs(1), "{took:?}");
+}

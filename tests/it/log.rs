@@ -1,0 +1,275 @@
+//! The log: one line an event, durations a shell can sort, nothing secret, nothing forged.
+
+use regex::Regex;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::calls::{DONE, KEY, TOKEN, ask, ask_streamed, bare, chat, completion, event, post};
+use crate::support::eventually;
+use crate::support::proxy::{Lines, Proxy, config, with};
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::Upstream;
+
+/// Serves one provider with its log in `proxy.log` of the proxy's directory.
+fn start(changes: Value) -> (Upstream, Proxy, Value) {
+    let upstream = Upstream::new(&["m"]);
+    upstream.script("/v1/chat/completions", |request| {
+        if request.text().contains(r#""stream":true"#) {
+            return Reply::sse().chunk(event("a")).chunk(DONE).end();
+        }
+        Reply::json(200, &completion("hello"))
+    });
+    let file = json!({"log_file": "proxy.log", "language": "zh"});
+    let config = with(with(config(&[("p1", &upstream)]), file), changes);
+    let proxy = Proxy::start(&config);
+    (upstream, proxy, config)
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8(std::fs::read(path).unwrap_or_default()).expect("a log is UTF-8")
+}
+
+/// Waits for a line of the log file that holds all of `parts`.
+fn line_with(proxy: &Proxy, parts: &[&str]) -> String {
+    let path = proxy.directory.join("proxy.log");
+    eventually(&format!("a line with {parts:?}"), || {
+        let text = read(&path);
+        let line = text.lines().find(|line| parts.iter().all(|part| line.contains(part)));
+        line.map(str::to_owned)
+    })
+}
+
+fn line_format() -> Regex {
+    Regex::new(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL) \S")
+        .expect("regex")
+}
+
+#[test]
+fn every_relayed_request_has_its_line() {
+    let (_upstream, proxy, _config) = start(json!({}));
+    let end = Regex::new(r"耗时: \d+\.\d{3} s$").expect("regex");
+    for (request, id) in [(ask("p1/m"), "whole-1"), (ask_streamed("p1/m"), "stream-1")] {
+        let request = String::from_utf8(request).expect("text");
+        let request = request.replacen("Host:", &format!("X-Request-Id: {id}\r\nHost:"), 1);
+        assert_eq!(proxy.call(request).status, 200);
+        let line = line_with(&proxy, &["耗时:", id]);
+        assert!(line_format().is_match(&line), "{line}");
+        assert!(line.contains(" INFO "), "{line}");
+        for part in ["p1", "m", "200", "tester"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert!(end.is_match(&line), "{line}");
+    }
+    let whole = line_with(&proxy, &["whole-1"]);
+    // Tokens used, as the answer's `usage` has them: 3 in, 5 out.
+    assert!(Regex::new(r"\b3\b.*\b5\b").expect("regex").is_match(&whole), "{whole}");
+    let bytes = completion("hello").to_string().len().to_string();
+    assert!(whole.contains(&bytes), "{bytes} bytes: {whole}");
+}
+
+#[test]
+fn durations_can_be_sorted_as_documented() {
+    let (upstream, proxy, _config) = start(json!({}));
+    for millis in [150, 0, 50] {
+        let pause = Step::Pause(std::time::Duration::from_millis(millis));
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+        upstream.chat(Reply::default().then(pause).send(head));
+        assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    }
+    upstream.chat(Reply::json(500, &json!({"error": {"message": "x"}})));
+    assert_eq!(proxy.call(ask("p1/m")).status, 500);
+    upstream.chat(Reply::sse().chunk(event("a")).then(Step::Fin));
+    proxy.call(ask_streamed("p1/m"));
+
+    let script = r#"grep "耗时:" proxy.log | awk '{print $(NF-1)}' | sort -n"#;
+    let sorted: Vec<f64> = eventually("five durations", || {
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-c", script]).current_dir(proxy.directory.path()).output().expect("sh");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let numbers: Vec<f64> = text.lines().map(|line| line.parse().expect("a number")).collect();
+        (numbers.len() >= 5).then_some(numbers)
+    });
+    assert_eq!(sorted.len(), 5, "one line a request: {sorted:?}");
+    assert!(sorted.is_sorted() && sorted[4] >= 0.15, "{sorted:?}");
+}
+
+#[test]
+fn failures_have_their_level() {
+    let (upstream, proxy, _config) = start(json!({"max_retries": 0, "log_level": "WARNING"}));
+    upstream.chat(Reply::default().then(Step::Reset));
+    assert_eq!(proxy.call(ask("p1/m")).status, 502);
+    line_with(&proxy, &[" WARN", "p1"]);
+    line_with(&proxy, &[" ERROR ", "502"]);
+    let text = read(&proxy.directory.join("proxy.log"));
+    assert!(!text.contains(" INFO "), "below the level: {text}");
+}
+
+#[test]
+fn nothing_secret_is_ever_shown() {
+    let secret = "header-secret-value-xkcd";
+    let upstream = Upstream::new(&["m"]);
+    let object = json!({"name": "p1", "url": upstream.url(), "key": KEY, "headers": {"X-Secret": secret}});
+    let password = format!("http://user:{secret}@127.0.0.1:1");
+    let gone = json!({"name": "gone", "url": upstream.url(), "key": KEY, "proxy": password});
+    let changes = json!({
+        "providers": [object, gone], "log_level": "DEBUG", "log_file": "proxy.log", "max_retries": 0,
+        "non_stream_timeout": 1, "language": "zh",
+    });
+    let config = with(config(&[]), changes);
+    let mut proxy = Proxy::start(&config);
+    let wrong = "sk-wrong-but-secret-all-the-same-qqxz";
+    let mut answers = String::new();
+    let mut say = |request: Vec<u8>| {
+        let response = proxy.call(request);
+        answers += &String::from_utf8_lossy(&response.head.raw);
+        answers += &response.text();
+    };
+    for reply in [
+        Reply::json(200, &completion("hello")),
+        Reply::json(401, &json!({"error": {"message": "no"}})),
+        Reply::whole(500, &[], "plain"),
+        Reply::default().then(Step::Reset),
+        Reply::raw("garbage\r\n\r\n").then(Step::Fin),
+        Reply::default().then(Step::Silence),
+        Reply::sse().chunk(event("a")).then(Step::Fin),
+    ] {
+        upstream.chat(reply);
+        say(ask("p1/m"));
+    }
+    say(ask_streamed("p1/m"));
+    say(ask("gone/m"));
+    say(ask("nowhere/m"));
+    say(chat(format!("{{\"model\": \"{TOKEN}")));
+    for target in ["/", "/health", "/v1/models", "/v1/models/p1/m", "/nowhere"] {
+        say(bare("GET", target, &[("X-Api-Key", TOKEN)]));
+        say(bare("GET", target, &[("Authorization", &format!("Bearer {wrong}"))]));
+    }
+    say(post("/v1/reload", &[], ""));
+    proxy.write_config(&with(config, json!({"tokens": [format!("x{TOKEN}")], "port": "none"})));
+    say(post("/v1/reload", &[], ""));
+    proxy.signal(Signal::HUP);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+
+    let log = read(&proxy.directory.join("proxy.log"));
+    assert!(log.contains("DEBUG") || log.contains("INFO"), "there is a log");
+    for (place, text) in [("answers", &answers), ("log", &log), ("stderr", &proxy.log())] {
+        for secret in [TOKEN, KEY, secret, wrong] {
+            // First 3 and last 2 characters at most: anything longer is a leak.
+            for part in [&secret[..5], &secret[4..12], &secret[secret.len() - 5..]] {
+                let line = text.lines().find(|line| line.contains(part)).unwrap_or_default();
+                assert_eq!(line, "", "{place} show {part:?} of {secret:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_request_can_forge_a_line() {
+    let (upstream, proxy, _config) = start(json!({"log_level": "DEBUG", "max_retries": 0}));
+    let forged = "2025-01-01 00:00:00.000 INFO forged 耗时: 9.999 s";
+    let evil = ["\n", "\r\n", "\r", "\u{85}", "\u{2028}", "\u{9b}2J", "\u{1b}[2J", "\0", "\u{7f}"];
+    for control in evil {
+        let model = format!("p1/x{control}{forged}");
+        proxy.call(ask(&model));
+        proxy.call(ask_streamed(&model));
+        proxy.call(ask(&format!("nowhere{control}{forged}")));
+        let encoded: String = model.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        proxy.get(&format!("/v1/models/{encoded}"));
+        proxy.get(&format!("/{encoded}?{encoded}"));
+        let raw = control.replace(['\n', '\r', '\0'], "");
+        let headers = [("X-Request-Id", &*format!("id{raw}x")), ("User-Agent", &*format!("agent{raw}x"))];
+        proxy.call(bare("GET", "/nowhere", &headers));
+        // What an upstream says is no more to be trusted.
+        upstream.chat(Reply::whole(500, &[("Content-Type", "text/plain")], format!("x{control}{forged}")));
+        proxy.call(ask("p1/m"));
+        upstream.chat(Reply::raw(format!("HTTP/1.1 20x{control}{forged}\r\n\r\n")).then(Step::Fin));
+        proxy.call(ask("p1/m"));
+    }
+    proxy.call(format!("GET /\u{9b}{forged} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    line_with(&proxy, &["耗时:"]);
+
+    let text = read(&proxy.directory.join("proxy.log"));
+    let format = line_format();
+    for line in text.split('\n').filter(|line| !line.is_empty()) {
+        assert!(format.is_match(line), "not a line of the log: {line:?}");
+        assert!(!line.starts_with("2025-01-01"), "forged: {line:?}");
+        let escaped = |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
+        assert!(line.chars().all(escaped), "a raw control character: {line:?}");
+    }
+}
+
+#[test]
+fn sighup_opens_the_log_anew() {
+    let (_upstream, proxy, _config) = start(json!({}));
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    line_with(&proxy, &["耗时:"]);
+    let (path, rotated) = (proxy.directory.join("proxy.log"), proxy.directory.join("proxy.log.1"));
+    std::fs::rename(&path, &rotated).expect("rename");
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    eventually("the renamed file is written on", || {
+        (read(&rotated).matches("耗时:").count() == 2).then_some(())
+    });
+    proxy.signal(Signal::HUP);
+    eventually("a new file", || path.exists().then_some(()));
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    line_with(&proxy, &["耗时:"]);
+    assert_eq!(read(&rotated).matches("耗时:").count(), 2);
+}
+
+#[test]
+fn copytruncate_works() {
+    let (_upstream, proxy, _config) = start(json!({}));
+    for _ in 0..5 {
+        assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    }
+    let path = proxy.directory.join("proxy.log");
+    eventually("five lines", || (read(&path).matches("耗时:").count() == 5).then_some(()));
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("open");
+    file.set_len(0).expect("truncate");
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    line_with(&proxy, &["耗时:"]);
+    assert!(read(&path).starts_with("20"), "appended at the new end, no hole: {:?}", read(&path));
+}
+
+#[test]
+fn a_log_is_appended_to() {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let config = with(config(&[("p1", &upstream)]), json!({"log_file": "proxy.log"}));
+    let directory = crate::support::temp::TempDir::new();
+    std::fs::write(directory.join("proxy.log"), "an earlier line\n").expect("write");
+    let proxy = Proxy::start_in(directory, &config, |_| {});
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    line_with(&proxy, &["INFO"]);
+    assert!(read(&proxy.directory.join("proxy.log")).starts_with("an earlier line\n2"));
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_is_named() {
+    let upstream = Upstream::new(&["m"]);
+    let directory = crate::support::temp::TempDir::new();
+    let path = "no/such/directory/proxy.log";
+    let config = with(config(&[("p1", &upstream)]), json!({"log_file": path}));
+    std::fs::write(directory.join("config.json"), config.to_string()).expect("write");
+    let mut command = crate::support::proxy::command(directory.path());
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("start");
+    // Whether it then serves or gives up, the contract leaves open.
+    let stderr = Lines::collect(child.stderr.take().expect("stderr"));
+    let named = std::panic::catch_unwind(|| stderr.wait_for(|line| line.contains(path)));
+    drop(child.kill());
+    drop(child.wait());
+    assert!(named.is_ok_and(|named| named), "{path} is named on stderr: {:?}", stderr.all());
+}
+
+#[test]
+fn english_lines_end_with_seconds_too() {
+    let (_upstream, proxy, _config) = start(json!({"language": "en"}));
+    let request = String::from_utf8(ask("p1/m")).expect("text");
+    assert_eq!(proxy.call(request.replacen("Host:", "X-Request-Id: find-me\r\nHost:", 1)).status, 200);
+    let line = line_with(&proxy, &["find-me"]);
+    assert!(Regex::new(r" \d+\.\d{3} s$").expect("regex").is_match(&line), "{line}");
+}

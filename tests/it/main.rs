@@ -1,0 +1,29 @@
+//! The whole product from outside: the real binary between a raw client and a scripted upstream,
+//! held to the contract to the byte.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+mod auth;
+mod broken;
+mod config;
+mod cors;
+mod demo;
+mod failures;
+mod framing;
+mod front;
+mod headers;
+mod health;
+mod imports;
+mod life;
+mod log;
+mod models;
+mod patience;
+mod pool;
+mod relay;
+mod reload;
+mod routing;
+mod scripted;
+mod stream;
+mod unix;

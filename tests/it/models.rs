@@ -1,0 +1,178 @@
+//! The merged model list, which models can be called, and the pages that tell about the proxy itself.
+
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use crate::support::calls::{KEY, ask, assert_error, completion, event, get};
+use crate::support::eventually;
+use crate::support::gate::Gate;
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::Reply;
+use crate::support::upstream::{Upstream, model_list};
+
+fn provider(models: &[&str]) -> Upstream {
+    let upstream = Upstream::new(models);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream
+}
+
+fn listed(proxy: &Proxy) -> Vec<String> {
+    let response = proxy.get("/v1/models");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let list = response.json();
+    assert_eq!(list["object"], "list");
+    let entries = list["data"].as_array().expect("data");
+    for entry in entries {
+        assert_eq!(entry["object"], "model", "{entry}");
+        assert!(entry["owned_by"].is_string(), "{entry}");
+    }
+    entries.iter().map(|entry| entry["id"].as_str().expect("id").to_owned()).collect()
+}
+
+#[test]
+fn lists_all_providers_sorted() {
+    let (one, two) = (provider(&["z", "a"]), provider(&["m", "org/b"]));
+    let proxy = Proxy::start(&config(&[("p2", &two), ("p1", &one)]));
+    assert_eq!(listed(&proxy), ["p1/a", "p1/z", "p2/m", "p2/org/b"]);
+    for upstream in [&one, &two] {
+        let seen = upstream.list_requests();
+        let key = format!("Bearer {KEY}");
+        assert!(seen.iter().all(|r| r.head.get("authorization") == Some(&key)));
+        assert!(seen.iter().all(|r| r.method == "GET" && r.target == "/v1/models"));
+    }
+}
+
+#[test]
+fn every_listed_model_can_be_retrieved_and_called() {
+    let (one, two) = (provider(&["z", "a:free"]), provider(&["org/b", "模型"]));
+    let proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
+    let ids = listed(&proxy);
+    assert_eq!(ids.len(), 4);
+    for id in ids {
+        let encoded: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let slashes = id.replace('/', "%2f");
+        for form in [&encoded, &slashes, &id] {
+            // A target is ASCII; what is not must be encoded.
+            if !form.is_ascii() {
+                continue;
+            }
+            let response = proxy.get(&format!("/v1/models/{form}"));
+            assert_eq!(response.status, 200, "{form}: {}", response.text());
+            assert_eq!(response.json()["id"], *id);
+            assert_eq!(response.json()["object"], "model");
+        }
+        assert_eq!(proxy.call(ask(&id)).status, 200, "{id}");
+    }
+}
+
+#[test]
+fn unknown_models_are_404() {
+    let upstream = provider(&["m"]);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"language": "zh"})));
+    let message = assert_error(&proxy.get("/v1/models/p1/nope"), 404, "model_not_found");
+    assert_eq!(message, "未找到模型: p1/nope");
+    let message = assert_error(&proxy.call(ask("nope/m")), 404, "model_not_found");
+    assert_eq!(message, "未找到模型: nope/m");
+    for id in ["nope", "/m", "/", "P1/m"] {
+        assert_error(&proxy.call(ask(id)), 404, "model_not_found");
+    }
+    assert!(upstream.requests().is_empty());
+}
+
+#[test]
+fn a_model_without_provider_is_served_by_the_only_one_that_lists_it() {
+    let (one, two) = (provider(&["mine", "both"]), provider(&["yours", "both"]));
+    let proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
+    assert_eq!(listed(&proxy).len(), 4);
+    assert_eq!(proxy.call(ask("yours")).status, 200);
+    assert_eq!(one.requests().len(), 0);
+    assert!(two.last().text().contains(r#""model":"yours""#));
+    assert_error(&proxy.call(ask("both")), 404, "model_not_found");
+    assert_error(&proxy.call(ask("neither")), 404, "model_not_found");
+}
+
+#[test]
+fn supported_models_narrow_what_is_listed_and_called() {
+    let upstream = provider(&["gpt-4o", "gpt-3", "glm-4", "x-gpt-4o"]);
+    let filter = json!({"supported_models": ["^p1/gpt-4", "GLM|glm"]});
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), filter));
+    assert_eq!(listed(&proxy), ["p1/glm-4", "p1/gpt-4o"]);
+    assert_eq!(proxy.call(ask("p1/gpt-4o")).status, 200);
+    assert_eq!(proxy.call(ask("gpt-4o")).status, 200);
+    for id in ["p1/gpt-3", "p1/x-gpt-4o", "gpt-3"] {
+        assert_error(&proxy.call(ask(id)), 404, "model_not_found");
+    }
+    assert_error(&proxy.get("/v1/models/p1/gpt-3"), 404, "model_not_found");
+}
+
+#[test]
+fn a_providers_own_list_replaces_the_fetched_one() {
+    let upstream = provider(&["fetched"]);
+    let object = json!({"name": "p1", "url": upstream.url(), "key": KEY, "models": ["given", "org/given"]});
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": [object]})));
+    assert_eq!(listed(&proxy), ["p1/given", "p1/org/given"]);
+    assert_eq!(proxy.call(ask("given")).status, 200);
+    assert_error(&proxy.call(ask("fetched")), 404, "model_not_found");
+}
+
+#[test]
+fn a_provider_without_a_list_hides_no_other() {
+    let (one, two) = (provider(&["a"]), provider(&[]));
+    for reply in [
+        Reply::json(500, &json!({})),
+        Reply::whole(200, &[], "<html>"),
+        Reply::json(200, &json!({"data": [{"id": 7}, {"name": "x"}, "y", null, {"id": ""}]})),
+        Reply::json(200, &json!({"models": null})),
+    ] {
+        two.answer("/v1/models", reply);
+        let proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
+        assert_eq!(listed(&proxy), ["p1/a"]);
+        // What is not listed may still be called by its full name.
+        assert_eq!(proxy.call(ask("p2/unlisted")).status, 200);
+    }
+}
+
+#[test]
+fn new_models_appear() {
+    let upstream = provider(&["a"]);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"models_interval": 1})));
+    assert_eq!(listed(&proxy), ["p1/a"]);
+    upstream.list(&["a", "b"]);
+    eventually("the new model is listed", || (listed(&proxy) == ["p1/a", "p1/b"]).then_some(()));
+    // A failed fetch keeps what is known.
+    upstream.answer("/v1/models", Reply::json(500, &json!({})));
+    let before = upstream.list_requests().len();
+    eventually("two more fetches", || (upstream.list_requests().len() >= before + 2).then_some(()));
+    assert_eq!(listed(&proxy), ["p1/a", "p1/b"]);
+}
+
+#[test]
+fn an_alias_names_a_model() {
+    let upstream = provider(&["m"]);
+    upstream.script("/v1/chat/completions", |request| {
+        if request.text().contains(r#""stream":true"#) {
+            return Reply::sse().chunk(event("x")).end();
+        }
+        Reply::json(200, &completion("hello"))
+    });
+    let virtuals = json!({"models": {"fast": "p1/m"}});
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), virtuals));
+    assert_eq!(listed(&proxy), ["fast", "p1/m"]);
+    assert_eq!(proxy.get("/v1/models/fast").json()["id"], "fast");
+    assert_eq!(proxy.call(ask("fast")).status, 200);
+    assert!(upstream.last().text().contains(r#""model":"m""#));
+}
+
+#[test]
+fn odd_ids_are_404() {
+    let upstream = provider(&["m"]);
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    for id in ["%ff", "%zz", "%", "%2", "p1%00m", "%0d%0aX-Evil:%201", "p1//m", "p1/m/", "..%2f..", "p1/m%20"]
+    {
+        let response = proxy.get(&format!("/v1/models/{id}"));
+        assert_error(&response, 404, "model_not_found");
+    }
+    assert_eq!(proxy.get("/v1/models/").status, 404);
+    assert_eq!(proxy.get("/v1/models/p1/m?x=1").status, 200);
+    assert_eq!(proxy.get("/v1/models?x=1").status, 200);
+}

@@ -1,0 +1,72 @@
+//! Idle connections to providers: used again, few, and not for ever.
+
+use serde_json::json;
+
+use crate::support::calls::{ask, completion};
+use crate::support::eventually;
+use crate::support::gate::Gate;
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::Upstream;
+
+fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
+    (upstream, proxy)
+}
+
+#[test]
+fn connections_are_used_again() {
+    let (upstream, proxy) = start(json!({}));
+    let mut client = proxy.client();
+    for _ in 0..20 {
+        assert_eq!(client.call(ask("p1/m")).status, 200);
+    }
+    let mut connections: Vec<usize> = upstream.requests().iter().map(|r| r.connection).collect();
+    connections.dedup();
+    assert_eq!(connections.len(), 1, "{connections:?}");
+}
+
+#[test]
+fn a_stale_connection_fails_no_request() {
+    let (upstream, proxy) = start(json!({}));
+    let answer = Reply::json(200, &completion("hello"));
+    upstream.chat(answer.then(Step::IdleClose(std::time::Duration::from_millis(50))));
+    let mut client = proxy.client();
+    for pause in (0..30).map(|n| 40 + n % 5 * 5) {
+        let response = client.call(ask("p1/m"));
+        assert_eq!(response.status, 200, "{}", response.text());
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+    }
+    assert_eq!(upstream.requests().len(), 30, "each request arrived once");
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_time() {
+    let (upstream, proxy) = start(json!({"keepalive_expiry": 0.5}));
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    // No further request drives it: the time alone must.
+    upstream.wait_closed(upstream.last().connection);
+}
+
+#[test]
+fn no_more_than_asked_for_are_kept() {
+    let (upstream, proxy) = start(json!({"max_keepalive_connections": 2}));
+    let gate = Gate::new();
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+    upstream.chat(Reply::default().wait(&gate).send(head));
+    let mut clients: Vec<_> = (0..6).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send(ask("p1/m"));
+    }
+    let seen = upstream.wait_requests(6);
+    gate.open_for(6);
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    eventually("four of six are closed", || {
+        let closed = seen.iter().filter(|request| upstream.is_closed(request.connection)).count();
+        (closed >= 4).then_some(())
+    });
+}

@@ -1,0 +1,39 @@
+//! A gate that a test opens for a scripted upstream: ordering by event instead of by time.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// Holds back whoever passes until the test has opened it once for each.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<usize>, Condvar)>);
+
+impl Gate {
+    pub fn new() -> Gate {
+        Gate::default()
+    }
+
+    /// Lets one more pass.
+    pub fn open(&self) {
+        self.open_for(1);
+    }
+
+    /// Lets `passes` more pass.
+    pub fn open_for(&self, passes: usize) {
+        let (permits, changed) = &*self.0;
+        *permits.lock().expect("gate") += passes;
+        changed.notify_all();
+    }
+
+    /// Takes one permit, waiting at most `patience`; false when there was none.
+    pub fn pass(&self, patience: Duration) -> bool {
+        let (permits, changed) = &*self.0;
+        let guard = permits.lock().expect("gate");
+        let (mut guard, _) =
+            changed.wait_timeout_while(guard, patience, |permits| *permits == 0).expect("gate");
+        if *guard == 0 {
+            return false;
+        }
+        *guard -= 1;
+        true
+    }
+}

@@ -1,0 +1,31 @@
+//! What every topic stands on: a scriptable upstream, the real binary under test, a raw client.
+
+pub mod calls;
+pub mod client;
+pub mod gate;
+pub mod proxy;
+pub mod reply;
+pub mod temp;
+pub mod upstream;
+pub mod wire;
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that should take milliseconds. Generous: a noisy machine must
+/// never fail a test, and a hang must still end.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The grace a bound of the contract gets ("within 1 s" is accepted up to this).
+pub const WITHIN_A_SECOND: Duration = Duration::from_secs(3);
+
+/// Polls until `ready` gives a value; panics with `what` after [`DEADLINE`].
+pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(Instant::now() < end, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

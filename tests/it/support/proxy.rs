@@ -1,0 +1,269 @@
+//! The real binary: started with a config of the test's own, watched, signalled, and ended.
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use super::calls::{KEY, TOKEN, bare};
+use super::client::{Client, Response};
+use super::temp::TempDir;
+use super::upstream::Upstream;
+use super::{DEADLINE, eventually};
+
+/// A config that serves `providers`, with English messages, the token [`TOKEN`] and a log on stderr.
+pub fn config(providers: &[(&str, &Upstream)]) -> Value {
+    let providers: Vec<String> =
+        providers.iter().map(|(name, upstream)| format!("{name}|{}|{KEY}", upstream.url())).collect();
+    json!({
+        "host": "127.0.0.1",
+        "port": 0,
+        "log_level": "INFO",
+        "log_file": null,
+        "language": "en",
+        "providers": providers,
+        "tokens": [format!("tester|{TOKEN}")],
+    })
+}
+
+/// `config` with some keys set.
+pub fn with(mut config: Value, changes: Value) -> Value {
+    let Value::Object(changes) = changes else { panic!("changes are an object") };
+    config.as_object_mut().expect("object").extend(changes);
+    config
+}
+
+/// The binary with a directory of its own as working directory, free of the caller's environment
+/// where that could change what it does.
+pub fn command(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ai-proxy"));
+    command.current_dir(directory).stdin(Stdio::null());
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
+    command.env_remove("AI_PROXY_CONFIG");
+    command
+}
+
+/// What a call that ends by itself left behind.
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Both outputs.
+    pub fn output(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+/// Runs a command to its end; panics when it does not end.
+pub fn run(command: &mut Command) -> Finished {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the binary");
+    let stdout = Lines::collect(child.stdout.take().expect("stdout"));
+    let stderr = Lines::collect(child.stderr.take().expect("stderr"));
+    let status = wait(&mut child);
+    Finished { code: status.code(), stdout: stdout.to_end(), stderr: stderr.to_end() }
+}
+
+/// A running proxy; killed on drop.
+pub struct Proxy {
+    child: Child,
+    pub stdout: Lines,
+    pub stderr: Lines,
+    /// What follows `listening on `, one for each bound address.
+    pub bound: Vec<String>,
+    pub directory: TempDir,
+}
+
+impl Proxy {
+    /// Serves `config`.
+    pub fn start(config: &Value) -> Proxy {
+        Proxy::start_in(TempDir::new(), config, |_| {})
+    }
+
+    /// As [`Proxy::start`] in a given directory, the command changed by `adjust`.
+    pub fn start_in(directory: TempDir, config: &Value, adjust: impl FnOnce(&mut Command)) -> Proxy {
+        let path = directory.join("config.json");
+        std::fs::write(&path, config.to_string()).expect("write config");
+        let mut command = command(directory.path());
+        command.arg("--config").arg(path);
+        adjust(&mut command);
+        Proxy::spawn(directory, command)
+    }
+
+    /// Starts `command` and waits for the line that says where it listens.
+    pub fn spawn(directory: TempDir, mut command: Command) -> Proxy {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the binary");
+        let stdout = Lines::collect(child.stdout.take().expect("stdout"));
+        let stderr = Lines::collect(child.stderr.take().expect("stderr"));
+        let mut proxy = Proxy { child, stdout, stderr, bound: Vec::new(), directory };
+        if !proxy.stdout.wait_for(|line| line.starts_with(LISTENING)) {
+            let code = wait(&mut proxy.child);
+            panic!("did not start ({code}): {}", proxy.stderr.to_end());
+        }
+        proxy.bound = proxy.listening();
+        proxy
+    }
+
+    /// The addresses announced so far.
+    pub fn listening(&self) -> Vec<String> {
+        let lines = self.stdout.all();
+        lines.iter().filter_map(|line| line.strip_prefix(LISTENING)).map(str::to_owned).collect()
+    }
+
+    /// The first TCP address.
+    pub fn address(&self) -> SocketAddr {
+        self.bound
+            .iter()
+            .find_map(|bound| bound.strip_prefix("http://")?.parse().ok())
+            .unwrap_or_else(|| panic!("no TCP address in {:?}", self.bound))
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// One request on a connection of its own.
+    pub fn call(&self, bytes: impl AsRef<[u8]>) -> Response {
+        self.client().call(bytes)
+    }
+
+    /// A GET without a token.
+    pub fn get(&self, target: &str) -> Response {
+        self.call(bare("GET", target, &[]))
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.directory.join("config.json")
+    }
+
+    /// Replaces the config on disk.
+    pub fn write_config(&self, config: &Value) {
+        std::fs::write(self.config_path(), config.to_string()).expect("write config");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("signal");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("try_wait").is_none()
+    }
+
+    /// Waits for the end and gives its status.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
+    /// Ends it without any drain, as `kill -9` does; the directory stays.
+    pub fn kill(mut self) -> TempDir {
+        self.signal(Signal::KILL);
+        self.wait();
+        std::mem::replace(&mut self.directory, TempDir::new())
+    }
+
+    /// Everything it has said on stderr, which is the log when `log_file` is null.
+    pub fn log(&self) -> String {
+        self.stderr.all().join("\n")
+    }
+
+    /// Waits for a line of the log with all of `parts`.
+    pub fn log_line(&self, parts: &[&str]) -> String {
+        eventually(&format!("a log line with {parts:?}"), || {
+            let lines = self.stderr.all();
+            lines.into_iter().find(|line| parts.iter().all(|part| line.contains(part)))
+        })
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- the proxy's stderr ---\n{}", self.log());
+        }
+    }
+}
+
+/// What goes before every bound address on stdout.
+const LISTENING: &str = "listening on ";
+
+fn wait(child: &mut Child) -> ExitStatus {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(status) = child.try_wait().expect("try_wait") {
+            return status;
+        }
+        if Instant::now() > end {
+            drop(child.kill());
+            panic!("the process did not end by itself");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// The lines of a pipe, collected as they come.
+#[derive(Clone)]
+pub struct Lines(Arc<(Mutex<Collected>, Condvar)>);
+
+#[derive(Default)]
+struct Collected {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Lines {
+    pub fn collect(pipe: impl Read + Send + 'static) -> Lines {
+        let lines = Lines(Arc::default());
+        let shared = Arc::clone(&lines.0);
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+                let text = String::from_utf8_lossy(&line);
+                let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
+                shared.0.lock().expect("lines").lines.push(text);
+                shared.1.notify_all();
+                line.clear();
+            }
+            shared.0.lock().expect("lines").ended = true;
+            shared.1.notify_all();
+        });
+        lines
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.0.lock().expect("lines").lines.clone()
+    }
+
+    /// Waits for a line that `wanted` accepts; false when the pipe ended without one.
+    pub fn wait_for(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        let found = |state: &Collected| state.lines.iter().any(|line| wanted(line));
+        let state = self.0.0.lock().expect("lines");
+        let (state, wait) = self
+            .0
+            .1
+            .wait_timeout_while(state, DEADLINE, |state| !state.ended && !found(state))
+            .expect("lines");
+        assert!(!wait.timed_out(), "no such line in {:?}", state.lines);
+        found(&state)
+    }
+
+    /// Everything up to the end of the pipe.
+    fn to_end(&self) -> String {
+        let state = self.0.0.lock().expect("lines");
+        let (state, _) = self.0.1.wait_timeout_while(state, DEADLINE, |state| !state.ended).expect("lines");
+        let mut text = state.lines.join("\n");
+        text.push('\n');
+        text
+    }
+}

@@ -1,0 +1,101 @@
+//! What a scripted upstream does with one request: a list of steps.
+
+use serde_json::Value;
+use std::time::Duration;
+
+use super::gate::Gate;
+
+/// One thing the upstream does on the connection.
+#[derive(Clone)]
+pub enum Step {
+    Send(Vec<u8>),
+    /// Sends the same bytes again and again until the proxy closes.
+    Flood(Vec<u8>),
+    Pause(Duration),
+    Wait(Gate),
+    /// Says nothing more until the proxy closes the connection.
+    Silence,
+    /// Closes in the ordinary way.
+    Fin,
+    /// Closes with a reset.
+    Reset,
+    /// Closes the kept connection when no request has come for this long.
+    IdleClose(Duration),
+}
+
+/// The steps of one answer. Without [`Step::Fin`] or [`Step::Reset`] the connection is kept.
+#[derive(Clone, Default)]
+pub struct Reply(pub Vec<Step>);
+
+impl Reply {
+    /// Bytes as they stand.
+    pub fn raw(bytes: impl AsRef<[u8]>) -> Reply {
+        Reply::default().send(bytes)
+    }
+
+    /// A whole answer with `Content-Length`.
+    pub fn whole(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Reply {
+        let length = body.as_ref().len().to_string();
+        let mut bytes = head(status, headers);
+        bytes.extend_from_slice(format!("Content-Length: {length}\r\n\r\n").as_bytes());
+        bytes.extend_from_slice(body.as_ref());
+        Reply::raw(bytes)
+    }
+
+    pub fn json(status: u16, body: &Value) -> Reply {
+        Reply::whole(status, &[("Content-Type", "application/json")], body.to_string())
+    }
+
+    /// Head of a chunked answer; chunks follow by [`Reply::chunk`].
+    pub fn chunked(status: u16, headers: &[(&str, &str)]) -> Reply {
+        let mut bytes = head(status, headers);
+        bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+        Reply::raw(bytes)
+    }
+
+    /// Head of a chunked event stream.
+    pub fn sse() -> Reply {
+        Reply::chunked(200, &[("Content-Type", "text/event-stream")])
+    }
+
+    /// Head of an event stream that ends by closing.
+    pub fn sse_until_close() -> Reply {
+        let mut bytes = head(200, &[("Content-Type", "text/event-stream"), ("Connection", "close")]);
+        bytes.extend_from_slice(b"\r\n");
+        Reply::raw(bytes)
+    }
+
+    pub fn send(self, bytes: impl AsRef<[u8]>) -> Reply {
+        self.then(Step::Send(bytes.as_ref().to_vec()))
+    }
+
+    pub fn chunk(self, data: impl AsRef<[u8]>) -> Reply {
+        let data = data.as_ref();
+        let mut bytes = format!("{:x}\r\n", data.len()).into_bytes();
+        bytes.extend_from_slice(data);
+        bytes.extend_from_slice(b"\r\n");
+        self.send(bytes)
+    }
+
+    /// The closing chunk.
+    pub fn end(self) -> Reply {
+        self.send("0\r\n\r\n")
+    }
+
+    pub fn wait(self, gate: &Gate) -> Reply {
+        self.then(Step::Wait(gate.clone()))
+    }
+
+    pub fn then(mut self, step: Step) -> Reply {
+        self.0.push(step);
+        self
+    }
+}
+
+fn head(status: u16, headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut text = format!("HTTP/1.1 {status} Scripted\r\n");
+    for (name, value) in headers {
+        text += &format!("{name}: {value}\r\n");
+    }
+    text.into_bytes()
+}
