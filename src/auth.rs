@@ -46,7 +46,7 @@ pub fn is_presented(head: &Head) -> bool {
 /// Whether the caller may administrate: on this machine and not through a proxy, or with any valid token.
 pub fn is_admin(config: &Config, head: &Head, peer: Peer) -> bool {
     let forwarded = head.field("x-forwarded-for").is_some() || head.field("forwarded").is_some();
-    (peer.is_local() && !forwarded && !is_presented(head)) || identify(config, head).is_ok()
+    (peer.is_local() && !forwarded) || identify(config, head).is_ok()
 }
 
 /// RFC 6750 section 2.1; the scheme in any case (RFC 9110 section 11.1).

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::config::load::{self, Problems};
 use crate::text::Language;
+use crate::text::config::Label;
 use crate::{demo, serve};
 
 /// Exit code: failed while running.
@@ -93,12 +94,10 @@ fn check(path: &std::path::Path) -> ExitCode {
     match load::from_file(path) {
         Err(problems) => bad_config(&problems),
         Ok(config) => {
-            let mut text = load::summary(&config);
-            for warning in load::warnings(&config, path) {
-                text.push_str(&warning);
-                text.push('\n');
-            }
-            print(&text)
+            let mut lines = vec![load::summary(&config)];
+            lines.extend(load::warnings(&config, path));
+            lines.push(Label::Good.say(config.language).to_owned());
+            print(&lines.join("\n"))
         }
     }
 }
@@ -126,7 +125,10 @@ fn run_demo(port: u16) -> ExitCode {
 fn served(result: std::io::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("ai-proxy: {error}"), FAILED),
+        Err(error) => {
+            log::error!("{error}");
+            fail(&format!("ai-proxy: {error}"), FAILED)
+        }
     }
 }
 

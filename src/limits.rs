@@ -32,12 +32,16 @@ pub const CONTROL_THREADS: usize = 4;
 pub const MAX_CONTROL_QUEUE: usize = 256;
 /// New connections taken in one turn of the poller, so that a connect flood does not starve the others.
 pub const ACCEPT_BATCH: usize = 64;
+/// Pipelined requests of one connection that are answered at once before other connections have their turn.
+pub const REQUESTS_A_TURN: usize = 8;
 /// Readiness events taken from the kernel in one turn.
 pub const EVENT_BATCH: usize = 256;
 /// Pause of `accept` after it failed for lack of descriptors or memory.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 /// Pause between two sweeps of the deadlines of waiting connections: how late a time limit may strike.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
+/// How long idle connections stay open when a drain begins, for requests that are on their way to be answered.
+pub const DRAIN_GRACE: Duration = Duration::from_millis(200);
 /// How long a worker keeps a connection after its answer, for the client's next request.
 pub const KEEPALIVE_GRACE: Duration = Duration::from_millis(2);
 /// How long a connection that is being closed is still read, so that the peer can fetch its answer.
@@ -51,6 +55,8 @@ pub const COALESCE: usize = 16 * 1024;
 
 /// Largest head of an upstream answer, bytes: it must fit the read buffer of its connection.
 pub const MAX_UPSTREAM_HEAD: usize = 16 * 1024;
+/// Bytes a provider may send before the head of its answer is complete: TLS handshake and interim answers included.
+pub const MAX_BEFORE_ANSWER: u64 = 128 * 1024;
 /// Read buffer of an upstream connection, bytes.
 pub const UPSTREAM_READ_BUFFER: usize = MAX_UPSTREAM_HEAD;
 /// Write buffer of an upstream connection, bytes; a body leaves in pieces of this size.

@@ -38,6 +38,7 @@ fn watch(gateway: &Weak<Gateway>) {
                 }
             }
         }
+        gateway.upstream().close_idle();
         gateway.board.wait_until_due(&config);
     }
 }

@@ -11,9 +11,9 @@ use signal_hook::iterator::Signals;
 use crate::api::Api;
 use crate::config::{Config, Host};
 use crate::front::{Bound, Listen, Running, Settings};
-use crate::gateway::{Gateway, report_unusable_log};
+use crate::gateway::{Gateway, reopen_log};
+use crate::monitor;
 use crate::text::Text;
-use crate::{logging, monitor};
 
 /// Serves until a signal ends it.
 ///
@@ -22,9 +22,7 @@ use crate::{logging, monitor};
 pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> io::Result<()> {
     // First of all, so that a signal during the start is not lost or deadly.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    if let Err(error) = logging::start(config.log_file.as_deref(), config.log_level) {
-        report_unusable_log(&config, &error);
-    }
+    reopen_log(&config);
     let settings = Settings { workers: config.max_connections, max_clients: fit_clients(&config) };
     let language = config.language;
     let bound = Bound::new(&listen(&config))?;

@@ -31,7 +31,7 @@ struct Detail {
 /// The last known health of every provider; a provider with replicas is as well as the best of them.
 pub fn health(gateway: &Gateway, ticket: &Ticket) -> Answer {
     let config = &*ticket.config;
-    gateway.board.wait_until_known(config, CHECK_TIMEOUT);
+    gateway.board.wait_for_first_round(CHECK_TIMEOUT);
     let known: Vec<_> =
         config.providers.iter().map(|provider| (&*provider.name, best_replica(gateway, provider))).collect();
     let is_healthy = |health: &Option<gateway::Health>| health.as_ref().is_some_and(|health| health.healthy);

@@ -101,7 +101,7 @@ impl ApiError {
         match fault {
             Fault::ClientGone => None,
             Fault::Unreachable => Some(Self::Unreachable(provider)),
-            Fault::Broken => Some(Self::Broken(provider)),
+            Fault::Broken | Fault::CutOff => Some(Self::Broken(provider)),
             Fault::TimedOut => Some(Self::UpstreamTimeout(provider)),
             Fault::TooLarge => Some(Self::ResponseTooLarge(provider, max_size)),
         }

@@ -32,7 +32,12 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
     let config = &*request.ticket.config;
     let token = &config.tokens[request.ticket.token.unwrap_or_default()];
     let mut record = Record::new(request);
-    let call = match admit(gateway, request, token) {
+    let body = Body::parse(&request.body);
+    if let Ok(body) = &body {
+        record.model.clone_from(&body.model);
+        record.streamed = body.stream;
+    }
+    let call = match body.and_then(|body| admit(gateway, request, token, body)) {
         Ok(call) => call,
         Err(error) => {
             record.fail(&error);
@@ -40,11 +45,10 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
             return responder.send(error.answer(&request.ticket.envelope));
         }
     };
-    record.model.clone_from(&call.body.model);
-    record.streamed = call.body.stream;
     let reply = new_reply(request, &call, responder);
     let envelope = request.ticket.envelope.clone();
-    let mut relay = Relay { gateway, config, request, call: &call, envelope, reply, record };
+    let begun = Instant::now();
+    let mut relay = Relay { gateway, config, request, call: &call, begun, envelope, reply, record };
     let done = relay.run();
     relay.record.log(&token.name);
     done
@@ -60,9 +64,13 @@ struct Admitted {
     _permit: Permit,
 }
 
-fn admit(gateway: &Gateway, request: &Request<Ticket>, token: &Token) -> Result<Admitted, ApiError> {
+fn admit(
+    gateway: &Gateway,
+    request: &Request<Ticket>,
+    token: &Token,
+    body: Body,
+) -> Result<Admitted, ApiError> {
     let config = &*request.ticket.config;
-    let body = Body::parse(&request.body)?;
     let path = request.head.target().strip_prefix("/v1").unwrap_or_default().to_owned();
     if path.parse::<PathAndQuery>().is_err() {
         return Err(ApiError::BadRequest("request target"));
@@ -81,9 +89,7 @@ fn admit(gateway: &Gateway, request: &Request<Ticket>, token: &Token) -> Result<
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
 fn new_reply(request: &Request<Ticket>, call: &Admitted, responder: Responder) -> Rc<RefCell<Reply>> {
     let heartbeat = request.ticket.config.stream_heartbeat.filter(|_| call.body.stream);
-    let mut early = request.ticket.envelope.fields("text/event-stream");
-    add_stream_fields(&mut early);
-    Rc::new(RefCell::new(Reply::new(responder, heartbeat, early)))
+    Rc::new(RefCell::new(Reply::new(responder, heartbeat)))
 }
 
 /// A reverse proxy in front must not hold events back (contract section 4).
@@ -101,6 +107,8 @@ struct Relay<'a> {
     config: &'a Config,
     request: &'a Request<Ticket>,
     call: &'a Admitted,
+    /// When the provider's time began: the client's upload and the queue are not its fault.
+    begun: Instant,
     envelope: Envelope,
     reply: Rc<RefCell<Reply>>,
     record: Record,
@@ -129,7 +137,7 @@ struct WholeAnswer {
 impl Relay<'_> {
     /// Tries replica after replica until one serves, or none is left that may.
     fn run(&mut self) -> Done {
-        let mut plan = Plan::new(self.config, &self.call.routes);
+        let mut plan = Plan::new(self.config, &self.call.routes, &self.gateway.balance, Instant::now());
         let mut last = Failed::Fault(Failure { fault: Fault::Unreachable, detail: "no replica".to_owned() });
         while let Some(choice) = plan.next(&self.gateway.balance, Instant::now()) {
             self.record.attempts += 1;
@@ -139,7 +147,7 @@ impl Relay<'_> {
                 Outcome::Failed(failed) => failed,
             };
             choice.lease.report(failed.verdict(), Instant::now());
-            self.warn(&failed, choice.model);
+            self.warn(&failed, &choice);
             let may_retry = failed.is_retryable()
                 && self.record.attempts <= self.config.max_retries
                 && !self.reply.borrow().is_committed();
@@ -170,14 +178,21 @@ impl Relay<'_> {
         let patience = if self.call.body.stream {
             Patience::Silence(self.config.stream_timeout)
         } else {
-            Patience::Until(self.request.received + self.config.non_stream_timeout)
+            Patience::Until(self.begun + self.config.non_stream_timeout)
         };
+        self.reply.borrow_mut().promise(self.early_fields(&choice.provider.name));
         let mut exchange = match self.gateway.upstream().attempt(replica, &call, patience, Some(&self.reply))
         {
             Ok(exchange) => exchange,
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
         };
-        self.envelope.adopt_id(exchange.headers.get("x-request-id").map(HeaderValue::as_bytes));
+        if !self.reply.borrow().is_committed() {
+            self.envelope.adopt_id(exchange.headers.get("x-request-id").map(HeaderValue::as_bytes));
+            self.record.request_id.clone_from(&self.envelope.id);
+        }
+        if !stream::is_event_stream(&exchange.headers) {
+            self.reply.borrow_mut().keep_quiet();
+        }
         if is_streamed(&exchange, self.call.body.stream) {
             return self.stream(exchange, choice);
         }
@@ -203,11 +218,13 @@ impl Relay<'_> {
             return self.finish(status, Reply::finish);
         };
         if !self.reply.borrow().is_begun() {
-            return Outcome::Failed(Failed::Fault(failure));
+            // Not an event was at hand: as good as no answer, another attempt may follow.
+            let fault = if failure.fault == Fault::CutOff { Fault::Broken } else { failure.fault };
+            return Outcome::Failed(Failed::Fault(Failure { fault, ..failure }));
         }
         let failed = Failed::Fault(failure);
         choice.lease.report(failed.verdict(), Instant::now());
-        self.warn(&failed, choice.model);
+        self.warn(&failed, choice);
         let event = failed.fault().and_then(|fault| self.error_of(fault)).map(|error| {
             self.record.fail(&error);
             error.event(self.envelope.language)
@@ -217,6 +234,14 @@ impl Relay<'_> {
 
     fn stream_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
         let mut fields = self.answer_fields(headers, provider);
+        add_stream_fields(&mut fields);
+        fields
+    }
+
+    /// For a stream that a heartbeat begins, before the provider has said anything.
+    fn early_fields(&self, provider: &str) -> Fields {
+        let mut fields = self.envelope.fields("text/event-stream");
+        fields.push("x-ai-proxy-provider", provider);
         add_stream_fields(&mut fields);
         fields
     }
@@ -315,24 +340,28 @@ impl Relay<'_> {
         self.record.status = status;
         self.record.bytes = reply.bytes();
         self.record.first_byte = reply.started();
-        self.record.request_id.clone_from(&self.envelope.id);
         // A reply ends once: each path above ends it and returns.
         done.expect("a reply is ended once")
     }
 
     /// The operator's line about a failed attempt.
-    fn warn(&self, failed: &Failed, model: &str) {
+    fn warn(&self, failed: &Failed, choice: &Choice<'_>) {
+        // A client that left is no failure of the provider.
+        if failed.fault() == Some(Fault::ClientGone) {
+            return;
+        }
         let what = match failed {
             Failed::Fault(failure) => format!("{:?}: {}", failure.fault, failure.detail),
             Failed::Answer(answer) => format!("HTTP {}", answer.status),
         };
         log::warn!(
-            "attempt={} provider={} model={} request_id={} {}",
+            "attempt={} provider={} replica={} model={} request_id={} {}",
             self.record.attempts,
             self.record.provider,
-            word(model),
+            choice.replica + 1,
+            word(choice.model),
             self.envelope.id,
-            quoted(&what, MAX_QUOTED),
+            word(&what),
         );
     }
 }
@@ -366,7 +395,7 @@ impl Failed {
     fn verdict(&self) -> Verdict {
         match self {
             Self::Fault(failure) => match failure.fault {
-                Fault::Unreachable | Fault::Broken | Fault::TimedOut => Verdict::Failed,
+                Fault::Unreachable | Fault::Broken | Fault::CutOff | Fault::TimedOut => Verdict::Failed,
                 Fault::ClientGone | Fault::TooLarge => Verdict::Unknown,
             },
             Self::Answer(answer) if self.is_retryable() => {
@@ -385,6 +414,7 @@ fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
     let kind = exchange.headers.get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
     let json = kind.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/json"));
     (200..300).contains(&exchange.status)
+        && exchange.status != 204
         && (stream::is_event_stream(&exchange.headers) || (asked && !json && !kind.is_empty()))
 }
 
@@ -464,7 +494,8 @@ impl Record {
 
 /// `text` as one word of a log line: nothing in it can pass for another field.
 fn word(text: &str) -> String {
-    let escaped = quoted(text, MAX_QUOTED);
+    // The word that the documented pipeline looks for is ours alone.
+    let escaped = quoted(text, MAX_QUOTED).replace("耗时:", "耗时");
     let plain = !escaped.is_empty() && !escaped.contains([' ', '=', '"', '\u{3000}', '\u{a0}']);
-    if plain { escaped } else { format!("\"{}\"", escaped.replace('"', "'").replace("耗时:", "耗时")) }
+    if plain { escaped } else { format!("\"{}\"", escaped.replace('"', "'")) }
 }

@@ -30,7 +30,7 @@ pub fn retrieve(gateway: &Gateway, request: &Request<Ticket>) -> Answer {
 
 /// What this caller may list: all, or what its token may call.
 fn entries(gateway: &Gateway, ticket: &Ticket) -> Vec<catalog::Entry> {
-    gateway.board.wait_until_known(&ticket.config, CHECK_TIMEOUT);
+    gateway.board.wait_for_first_round(CHECK_TIMEOUT);
     let mut entries = catalog::merge(&ticket.config, &gateway.board.lists());
     if let Some(token) = ticket.token.map(|index| &ticket.config.tokens[index]) {
         entries.retain(|entry| token.allows(&entry.id));

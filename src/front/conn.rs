@@ -12,7 +12,7 @@ use super::request::Scan;
 use super::response::{Client, Shape};
 use super::sys::{self, Interest};
 use super::{Admission, Head, Lane, Limits, Peer, Rejection, Service, after};
-use crate::limits::{BODY_STEP, LINGER, MAX_BODIES_IN_TRANSIT, MAX_DRAIN, MAX_LINGER};
+use crate::limits::{BODY_STEP, LINGER, MAX_BODIES_IN_TRANSIT, MAX_DRAIN, MAX_LINGER, REQUESTS_A_TURN};
 
 /// A connection's socket and buffers, wherever the connection is at the moment.
 pub struct Wire {
@@ -182,6 +182,8 @@ struct Incoming<T> {
 pub enum Step<T> {
     /// To be waited for.
     Wait(Interest),
+    /// Another turn, after others had theirs.
+    Again,
     /// A handler.
     Ready(Lane, Box<Request<T>>),
     /// Its end.
@@ -190,8 +192,10 @@ pub enum Step<T> {
 
 impl<T> Conn<T> {
     /// A connection that waits for a request.
-    pub(super) fn new(wire: Box<Wire>, idle_timeout: Duration) -> Self {
-        Self { wire, phase: Phase::idle(), deadline: after(Instant::now(), idle_timeout) }
+    pub(super) fn new(wire: Box<Wire>, limits: Limits) -> Self {
+        // An answer that the client has still to take is a write, not idleness.
+        let patience = if wire.has_output() { limits.client_timeout } else { limits.idle_timeout };
+        Self { wire, phase: Phase::idle(), deadline: after(Instant::now(), patience) }
     }
 
     /// A connection whose request was answered and that takes no other.
@@ -212,6 +216,7 @@ impl<T> Conn<T> {
 
     /// Goes on as far as the bytes at hand allow.
     pub(super) fn advance<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
+        let mut answered = 0;
         loop {
             if self.wire.broken {
                 return Step::Close;
@@ -227,7 +232,11 @@ impl<T> Conn<T> {
                 }
             }
             let step = match &mut self.phase {
-                Phase::Head { .. } => self.advance_head(context),
+                Phase::Head { .. } if answered == REQUESTS_A_TURN => Some(Step::Again),
+                Phase::Head { .. } => {
+                    answered += 1;
+                    self.advance_head(context)
+                }
                 Phase::Body(_) => self.advance_body(context),
                 Phase::Drain { .. } => self.advance_drain(context),
                 Phase::Close => Some(Step::Close),
@@ -260,7 +269,7 @@ impl<T> Conn<T> {
         // Half of an empty line is not yet the beginning of a request.
         if matches!(self.wire.input[..], [] | [b'\r']) {
             self.wire.release();
-            if self.wire.ended || context.draining {
+            if self.wire.ended {
                 return Some(Step::Close);
             }
             *since = None;

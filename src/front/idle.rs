@@ -17,8 +17,8 @@ use super::sys::{self, Epoll, Interest, Waker};
 use super::worker::{Job, Pool};
 use super::{Lane, Listen, Notice, Peer, Rejection, Service, Settings, after};
 use crate::limits::{
-    ACCEPT_BACKOFF, ACCEPT_BATCH, CONTROL_THREADS, EVENT_BATCH, MAX_CONTROL_QUEUE, MAX_QUEUE, READ_CHUNK,
-    SWEEP_INTERVAL,
+    ACCEPT_BACKOFF, ACCEPT_BATCH, CONTROL_THREADS, DRAIN_GRACE, EVENT_BATCH, MAX_CONTROL_QUEUE, MAX_QUEUE,
+    READ_CHUNK, SWEEP_INTERVAL,
 };
 
 /// Bound sockets that do not serve yet.
@@ -61,6 +61,8 @@ pub struct Shared<S: Service> {
 pub enum Return<T> {
     /// To wait; it is armed already, or about to be.
     Waiting(Conn<T>),
+    /// To go on with what it has read.
+    Again(Conn<T>),
     /// To have its next request queued.
     Ready(Lane, Box<Request<T>>, Box<Wire>),
 }
@@ -126,6 +128,8 @@ impl Bound {
             queued: [VecDeque::new(), VecDeque::new()],
             scratch: vec![0; READ_CHUNK],
             accept: Accept::default(),
+            drain_grace_until: None,
+            again: Vec::new(),
             stats: Arc::clone(&stats),
         };
         thread::Builder::new().name("poller".to_owned()).spawn(move || {
@@ -288,6 +292,9 @@ struct Poller<S: Service> {
     queued: [Queued<S::Ticket>; 2],
     scratch: Vec<u8>,
     accept: Accept,
+    drain_grace_until: Option<Instant>,
+    /// Connections that have bytes to go on with.
+    again: Vec<u64>,
     stats: Arc<Stats>,
 }
 
@@ -299,6 +306,7 @@ impl<S: Service> Poller<S> {
         loop {
             let patience =
                 (self.table.used() > 0 || self.accept.paused_until.is_some()).then_some(SWEEP_INTERVAL);
+            let patience = if self.again.is_empty() { patience } else { Some(Duration::ZERO) };
             if self.shared.epoll.wait(&mut events, &mut tokens, patience).is_err() {
                 // Nothing that a wait can recover from; pausing keeps it from spinning.
                 thread::sleep(ACCEPT_BACKOFF);
@@ -311,6 +319,7 @@ impl<S: Service> Poller<S> {
                     token => self.readable(token),
                 }
             }
+            self.go_on();
             let now = Instant::now();
             self.withdraw_overdue(now);
             if now >= next_sweep {
@@ -319,12 +328,8 @@ impl<S: Service> Poller<S> {
             }
             self.take_returns();
             self.stats.clients.store(self.table.used(), Ordering::Relaxed);
-            if self.shared.is_draining() {
-                self.listeners.clear();
-                self.close_idle();
-                if self.table.used() == 0 {
-                    return;
-                }
+            if self.shared.is_draining() && self.drain(now) {
+                return;
             }
         }
     }
@@ -333,6 +338,7 @@ impl<S: Service> Poller<S> {
         while let Ok(back) = self.returned.try_recv() {
             match back {
                 Return::Waiting(conn) => self.table.put(conn),
+                Return::Again(conn) => self.follow(conn, Step::Again, true),
                 Return::Ready(lane, request, wire) => self.queue(lane, request, wire),
             }
         }
@@ -354,11 +360,25 @@ impl<S: Service> Poller<S> {
         self.follow(conn, Step::Wait(Interest::Read), true);
     }
 
+    /// Gives each connection that has more to do its turn.
+    fn go_on(&mut self) {
+        for token in std::mem::take(&mut self.again) {
+            if let Some(mut conn) = self.table.take(token) {
+                let step = conn.advance(&self.shared.context());
+                self.follow(conn, step, true);
+            }
+        }
+    }
+
     /// Does what a connection needs; `spent`: its event was taken, so waiting means arming it again.
     fn follow(&mut self, conn: Conn<S::Ticket>, step: Step<S::Ticket>, spent: bool) {
         match step {
             Step::Close => {}
             Step::Ready(lane, request) => self.queue(lane, request, conn.wire),
+            Step::Again => {
+                self.again.push(conn.wire.slot.token);
+                self.table.put(conn);
+            }
             Step::Wait(interest) => {
                 let armed = !spent && interest == Interest::Read
                     || self.shared.epoll.arm(&*conn.wire.client, conn.wire.slot.token, interest).is_ok();
@@ -379,18 +399,18 @@ impl<S: Service> Poller<S> {
         }
     }
 
-    /// Answers a whole request that no thread had time for.
+    /// Answers a whole request that no thread had time for. What the client has pipelined behind it waits for the next
+    /// turn.
     fn refuse_whole(&mut self, request: &Request<S::Ticket>, mut wire: Box<Wire>) {
         let head = &request.head;
         wire.answer(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
         let limits = self.shared.service.limits();
-        let mut conn = if head.keep_alive {
-            Conn::new(wire, limits.idle_timeout)
+        let conn = if head.keep_alive {
+            Conn::new(wire, limits)
         } else {
             Conn::closing(wire, limits.client_timeout)
         };
-        let step = conn.advance(&self.shared.context());
-        self.follow(conn, step, true);
+        self.follow(conn, Step::Again, true);
     }
 
     fn withdraw_overdue(&mut self, now: Instant) {
@@ -423,6 +443,21 @@ impl<S: Service> Poller<S> {
                 self.follow(conn, step, false);
             }
         }
+    }
+
+    /// Goes on with the drain; whether it is over. Who has connected already, or has a request on its way, still gets an
+    /// answer: idle connections are closed only after a grace.
+    fn drain(&mut self, now: Instant) -> bool {
+        if self.drain_grace_until.is_none() {
+            for index in 0..self.listeners.len() {
+                self.accept(index);
+            }
+            self.listeners.clear();
+        }
+        if now >= *self.drain_grace_until.get_or_insert(now + DRAIN_GRACE) {
+            self.close_idle();
+        }
+        self.table.used() == 0
     }
 
     fn close_idle(&mut self) {
@@ -481,7 +516,7 @@ impl<S: Service> Poller<S> {
             let step = conn.advance(&self.shared.context());
             return self.enter(conn, &step);
         }
-        self.enter(Conn::new(wire, limits.idle_timeout), &Step::Wait(Interest::Read));
+        self.enter(Conn::new(wire, limits), &Step::Wait(Interest::Read));
     }
 
     fn enter(&mut self, conn: Conn<S::Ticket>, step: &Step<S::Ticket>) {

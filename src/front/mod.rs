@@ -23,7 +23,7 @@ pub use idle::{Bound, Running, Stats};
 pub use listener::Listen;
 pub use request::Head;
 pub use response::{Answer, Client, Done, Fields, Responder, Stream};
-pub use sys::{Woken, wait_for_peer};
+pub use sys::{Want, Woken, wait_for_peer};
 
 /// What is fixed for the life of a front.
 #[derive(Debug, Clone, Copy)]

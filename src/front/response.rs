@@ -200,8 +200,10 @@ impl Responder {
 
     /// Begins an answer whose end is not known. Its head leaves with the first piece.
     pub fn stream(self, status: u16, fields: &Fields) -> Stream {
-        let chunked = self.shape.minor >= 1;
-        let shape = if chunked { self.shape } else { self.shape.closing() };
+        let bodiless = matches!(status, 204 | 304);
+        let chunked = self.shape.minor >= 1 && !bodiless;
+        let mut shape = if chunked || bodiless { self.shape } else { self.shape.closing() };
+        shape.head_only |= bodiless;
         let framing = if chunked { "transfer-encoding: chunked\r\n" } else { "" };
         let pending = shape.head(status, fields, framing);
         Stream { wire: self.wire, shape, chunked, client_timeout: self.client_timeout, pending }

@@ -77,14 +77,29 @@ pub enum Woken {
     Timeout,
 }
 
-/// Waits until `peer` can be read (or written), the client has gone, or `deadline` has passed.
+/// What is waited for of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Bytes from it.
+    Read,
+    /// Room for bytes to it.
+    Write,
+    /// Either.
+    Either,
+}
+
+/// Waits until `peer` is ready as wanted, the client has gone, or `deadline` has passed.
 pub fn wait_for_peer(
     peer: BorrowedFd<'_>,
-    write: bool,
+    want: Want,
     client: Option<BorrowedFd<'_>>,
     deadline: Instant,
 ) -> io::Result<Woken> {
-    let interest = if write { PollFlags::OUT } else { PollFlags::IN };
+    let interest = match want {
+        Want::Read => PollFlags::IN,
+        Want::Write => PollFlags::OUT,
+        Want::Either => PollFlags::IN.union(PollFlags::OUT),
+    };
     let mut both = [PollFd::new(&peer, interest), PollFd::from_borrowed_fd(client.unwrap_or(peer), GONE)];
     let watched = if client.is_some() { &mut both[..] } else { &mut both[..1] };
     if !poll_until(watched, Some(deadline))? {
@@ -125,11 +140,11 @@ pub enum Interest {
 
 impl Interest {
     fn flags(self) -> epoll::EventFlags {
-        let direction = match self {
-            Self::Read => epoll::EventFlags::IN,
-            Self::Write => epoll::EventFlags::OUT,
-        };
-        direction | epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT
+        // Without RDHUP: a client that has half-closed would wake a wait for room to write again and again.
+        match self {
+            Self::Read => epoll::EventFlags::IN | epoll::EventFlags::ONESHOT,
+            Self::Write => epoll::EventFlags::OUT | epoll::EventFlags::ONESHOT,
+        }
     }
 }
 

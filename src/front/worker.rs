@@ -114,6 +114,7 @@ impl<T: Send + 'static> Pool<T> {
         while let Some(mut conn) = answer(shared, *request, wire) {
             match self.next_request(shared, &mut conn, scratch) {
                 Next::Mine(next) => (request, wire) = (next, conn.wire),
+                Next::Again => return shared.give_back(Return::Again(conn)),
                 Next::Others(lane, next) => return shared.give_back(Return::Ready(lane, next, conn.wire)),
                 Next::Wait(interest) => return shared.wait_again(conn, interest),
                 Next::Close => return,
@@ -133,6 +134,7 @@ impl<T: Send + 'static> Pool<T> {
         loop {
             match conn.advance(&context) {
                 Step::Close => return Next::Close,
+                Step::Again => return Next::Again,
                 Step::Ready(lane, request) if lane == self.lane && self.queue.is_empty() => {
                     return Next::Mine(request);
                 }
@@ -160,6 +162,8 @@ impl<T: Send + 'static> Pool<T> {
 enum Next<T> {
     /// Answers its next request.
     Mine(Box<Request<T>>),
+    /// Has the poller go on with what the client has pipelined.
+    Again,
     /// Has the poller queue its next request.
     Others(Lane, Box<Request<T>>),
     /// Gives it back to the poller.
@@ -181,7 +185,7 @@ fn answer<S: Service>(
     let responder = Responder::new(wire, shape, limits.client_timeout);
     let service = &shared.service;
     match catch_unwind(AssertUnwindSafe(|| service.handle(request, responder))) {
-        Ok(Done { wire, keep: true }) => Some(Conn::new(wire, limits.idle_timeout)),
+        Ok(Done { wire, keep: true }) => Some(Conn::new(wire, limits)),
         Ok(Done { wire, keep: false }) => Some(Conn::closing(wire, limits.client_timeout)),
         Err(panic) => {
             service.notice(Notice::Panicked(panic_message(&*panic)));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::{Lists, Model};
 use crate::config::{Config, Replica};
+use crate::limits::CONTROL_THREADS;
 
 /// A replica, by provider name and every setting that matters for a check. A hash, so that no key lies about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +59,10 @@ struct Inner {
     config: Option<Arc<Config>>,
     replicas: HashMap<ReplicaId, Entry>,
     lists: Arc<Lists>,
+    /// Every replica of one configuration has been checked.
+    first_round_done: bool,
+    /// Threads that wait for it.
+    waiting: usize,
     /// The monitor has something new to look at.
     woken: bool,
 }
@@ -121,6 +126,7 @@ impl Board {
             entry.models = models;
             inner.rebuild_lists();
         }
+        inner.first_round_done |= inner.replicas.values().all(|entry| entry.health.is_some());
         self.changed.notify_all();
         changed
     }
@@ -140,18 +146,24 @@ impl Board {
         inner.woken = false;
     }
 
-    /// Waits until every replica of `config` has been checked once, no longer than `patience`.
-    pub fn wait_until_known(&self, config: &Config, patience: Duration) {
+    /// Waits for the first round of checks, no longer than `patience`; once every provider has been checked nobody waits
+    /// again, also where a reload brings new ones.
+    pub fn wait_for_first_round(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let mut inner = self.lock();
-        let ids: Vec<ReplicaId> = ids(config).collect();
-        while !ids.iter().all(|id| inner.replicas.get(id).is_some_and(|entry| entry.health.is_some())) {
+        // One control thread at least stays free for those who need not wait.
+        if inner.waiting + 1 >= CONTROL_THREADS {
+            return;
+        }
+        inner.waiting += 1;
+        while !inner.first_round_done {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                break;
             }
             (inner, _) = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner);
         }
+        inner.waiting -= 1;
     }
 
     /// What is known of a replica.

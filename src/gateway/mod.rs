@@ -75,6 +75,7 @@ impl Gateway {
             None => Ok((*old).clone()),
         };
         let new = new.inspect_err(|problems| {
+            reopen_log(&old);
             log::error!("{}", Text::ReloadRefused(&problems.join("; ")).say(language));
         })?;
         let restart_required = load::restart_required(&old, &new);
@@ -93,9 +94,7 @@ impl Gateway {
         new.port = old.port;
         new.max_connections = old.max_connections;
         new.max_clients = old.max_clients;
-        if let Err(error) = logging::start(new.log_file.as_deref(), new.log_level) {
-            report_unusable_log(&new, &error);
-        }
+        reopen_log(&new);
         if !self.upstream().fits(&new) {
             *self.upstream.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Upstream::new(&new));
         }
@@ -106,8 +105,10 @@ impl Gateway {
     }
 }
 
-/// Tells on stderr, where the log goes now, that the log file cannot be used.
-pub fn report_unusable_log(config: &Config, error: &std::io::Error) {
-    let path = config.log_file.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
-    log::error!("{}", Text::LogFileUnusable(&path, &error.to_string()).say(config.language));
+/// Opens the log that `config` names, anew if it is open; where it cannot be opened, stderr is told, and is the log.
+pub fn reopen_log(config: &Config) {
+    if let Err(error) = logging::start(config.log_file.as_deref(), config.log_level) {
+        let path = config.log_file.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+        log::error!("{}", Text::LogFileUnusable(&path, &error.to_string()).say(config.language));
+    }
 }

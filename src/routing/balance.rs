@@ -70,6 +70,15 @@ impl Balance {
         Some((index, Lease { balance: Arc::clone(self), key }))
     }
 
+    /// Whether every replica of `provider` is cooling down.
+    pub fn is_cooling(&self, provider: &Provider, now: Instant) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        provider.replicas.iter().all(|replica| {
+            let state = all.get(&key(&provider.name, replica));
+            state.and_then(|state| state.cooling_until).is_some_and(|until| until > now)
+        })
+    }
+
     /// Forgets replicas that are no longer configured.
     pub fn retain(&self, config: &Config) {
         let known: Vec<u64> = config

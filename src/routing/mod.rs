@@ -57,7 +57,7 @@ impl Route {
 #[derive(Debug)]
 pub struct Plan<'a> {
     config: &'a Config,
-    routes: &'a [Route],
+    routes: Vec<&'a Route>,
     /// The route in hand, and its replicas tried.
     at: usize,
     tried: Vec<usize>,
@@ -76,14 +76,18 @@ pub struct Choice<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// A plan over `routes`, in their order.
-    pub fn new(config: &'a Config, routes: &'a [Route]) -> Self {
+    /// A plan over `routes` in their order, but for those whose replicas are all cooling down: they come last.
+    pub fn new(config: &'a Config, routes: &'a [Route], balance: &Balance, now: Instant) -> Self {
+        let mut routes: Vec<&Route> = routes.iter().collect();
+        routes.sort_by_key(|route| {
+            config.provider(&route.provider).is_none_or(|provider| balance.is_cooling(provider, now))
+        });
         Self { config, routes, at: 0, tried: Vec::new() }
     }
 
     /// Whether there is but one replica for the request: it alone may be tried again.
     pub fn is_lone(&self) -> bool {
-        let replicas = |route: &Route| self.config.provider(&route.provider).map_or(0, |p| p.replicas.len());
+        let replicas = |route: &&Route| self.config.provider(&route.provider).map_or(0, |p| p.replicas.len());
         self.routes.iter().map(replicas).sum::<usize>() == 1
     }
 

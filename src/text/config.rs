@@ -185,6 +185,8 @@ pub enum Label {
     Models,
     Tokens,
     Filters,
+    All,
+    Good,
     VirtualModels,
     Workers,
     Clients,
@@ -204,7 +206,9 @@ impl ConfigText {
 
     fn zh(&self) -> String {
         match self {
-            Self::CannotRead { path, reason } => format!("无法读取配置文件 {path}: {reason}"),
+            Self::CannotRead { path, reason } => format!(
+                "无法读取配置文件 {path}: {reason}；可用 --config 指定其他文件，以 config.json.example 为样例，或运行 ai-proxy demo"
+            ),
             Self::FileTooLarge(limit) => format!("配置文件超过上限 {limit} 字节"),
             Self::NotUtf8(line) => format!("第 {line} 行不是有效的 UTF-8 文本"),
             Self::Syntax { line, column, reason } => {
@@ -249,7 +253,9 @@ impl ConfigText {
 
     fn en(&self) -> String {
         match self {
-            Self::CannotRead { path, reason } => format!("cannot read the config file {path}: {reason}"),
+            Self::CannotRead { path, reason } => format!(
+                "cannot read the config file {path}: {reason} (--config names another, config.json.example is one to begin with, ai-proxy demo needs none)"
+            ),
             Self::FileTooLarge(limit) => format!("the config file is over the limit of {limit} bytes"),
             Self::NotUtf8(line) => format!("line {line} is not valid UTF-8"),
             Self::Syntax { line, column, reason } => {
@@ -410,6 +416,8 @@ impl Label {
             Self::Models => ("模型", "models"),
             Self::Tokens => ("token", "tokens"),
             Self::Filters => ("模型过滤", "supported models"),
+            Self::All => ("全部", "all"),
+            Self::Good => ("配置有效", "the configuration is good"),
             Self::VirtualModels => ("虚拟模型", "virtual models"),
             Self::Workers => ("工作线程", "workers"),
             Self::Clients => ("客户端连接", "clients"),

@@ -2,6 +2,7 @@
 
 mod reply;
 mod resolver;
+mod socks;
 pub mod stream;
 mod transport;
 pub mod usage;
@@ -10,23 +11,24 @@ mod wait;
 use std::cell::RefCell;
 use std::io::{self, Read};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector, SocksConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 use ureq::{Agent, Body, Proxy, SendBody};
 
 pub use reply::Reply;
 pub use wait::Patience;
 
 use crate::config::{Config, Replica};
-use crate::limits::{CONNECT_TIMEOUT, MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
+use crate::limits::{MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 use wait::{Facts, Guard, Stop};
 
 /// The HTTP client all threads share, with its pool of idle connections.
 #[derive(Debug)]
 pub struct Upstream {
     agent: Agent,
+    tcp: transport::TcpConnector,
     idle: (usize, Duration),
 }
 
@@ -50,8 +52,10 @@ pub enum Fault {
     ClientGone,
     /// No connection: refused, unresolved, no TLS.
     Unreachable,
-    /// The connection was lost, or what came is not HTTP.
+    /// The connection was lost before the head of the answer was whole, or what came is not HTTP.
     Broken,
+    /// The answer ended before its end.
+    CutOff,
     /// The time limit passed.
     TimedOut,
     /// Over `max_response_size`.
@@ -81,10 +85,10 @@ impl Upstream {
     /// A client with that configuration's limits for idle connections.
     pub fn new(config: &Config) -> Self {
         let idle = Self::idle_limits(config);
+        let tcp = transport::TcpConnector::default();
         let connector =
-            ().chain(SocksConnector::default())
-                .chain(ConnectProxyConnector::default())
-                .chain(transport::TcpConnector)
+            ().chain(ConnectProxyConnector::default())
+                .chain(tcp.clone())
                 .chain(RustlsConnector::default())
                 .chain(transport::Established);
         // Whatever the product depends on is said here, not left to the library's defaults.
@@ -104,7 +108,12 @@ impl Upstream {
             .max_idle_age(idle.1)
             .build();
         let agent = Agent::with_parts(settings, connector, resolver::CachingResolver::default());
-        Self { agent, idle }
+        Self { agent, tcp, idle }
+    }
+
+    /// Closes connections that have been idle for longer than `keepalive_expiry`; ureq's pool looks at them on use alone.
+    pub fn close_idle(&self) {
+        self.tcp.close_idle(self.idle.1);
     }
 
     /// Whether this client has the limits that configuration asks for.
@@ -131,30 +140,32 @@ impl Upstream {
         patience: Patience,
         reply: Option<&Rc<RefCell<Reply>>>,
     ) -> Result<Exchange, Failure> {
+        let proxied = replica.proxy.is_some();
+        let clear = !proxied && replica.url.starts_with("http://");
         let mut fresh = false;
         loop {
-            let guard = Guard::set(patience, reply, fresh);
-            let answered = self.run(replica, call, patience);
+            let guard = Guard::set(patience, reply, Facts { fresh, proxied, clear, ..Facts::default() });
+            let answered = self.run(replica, call);
             let facts = guard.facts();
             match answered {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
+                    if !(200..600).contains(&head.status.as_u16()) {
+                        return Err(Failure {
+                            fault: Fault::Broken,
+                            detail: format!("status {}", head.status),
+                        });
+                    }
+                    wait::note(|facts| facts.answered = true);
                     return Ok(Exchange { status: head.status.as_u16(), headers: head.headers, body, guard });
                 }
-                Err(_) if facts.stop.is_none() && facts.reused && facts.received == 0 && !fresh => {
-                    fresh = true;
-                }
+                Err(_) if facts.was_stale() && !fresh && !is_committed(reply) => fresh = true,
                 Err(error) => return Err(Failure { fault: fault(facts, &error), detail: error.to_string() }),
             }
         }
     }
 
-    fn run(
-        &self,
-        replica: &Replica,
-        call: &Call<'_>,
-        patience: Patience,
-    ) -> Result<Response<Body>, ureq::Error> {
+    fn run(&self, replica: &Replica, call: &Call<'_>) -> Result<Response<Body>, ureq::Error> {
         let mut request = Request::new(());
         *request.method_mut() = call.method.clone();
         *request.uri_mut() =
@@ -164,34 +175,18 @@ impl Upstream {
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         add_credentials(headers, replica);
         if call.method == Method::GET {
-            return self.send(replica, request.map(|()| SendBody::none()), patience);
+            return self.send(replica, request.map(|()| SendBody::none()));
         }
         let length: usize = call.body.iter().map(|piece| piece.len()).sum();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let mut pieces = Pieces { pieces: call.body, at: 0 };
-        self.send(replica, request.map(|()| SendBody::from_reader(&mut pieces)), patience)
+        self.send(replica, request.map(|()| SendBody::from_reader(&mut pieces)))
     }
 
-    fn send(
-        &self,
-        replica: &Replica,
-        request: Request<SendBody<'_>>,
-        patience: Patience,
-    ) -> Result<Response<Body>, ureq::Error> {
+    fn send(&self, replica: &Replica, request: Request<SendBody<'_>>) -> Result<Response<Body>, ureq::Error> {
         let Some(proxy) = &replica.proxy else { return self.agent.run(request) };
-        let patience = match patience {
-            Patience::Silence(silence) => silence,
-            Patience::Until(until) => until.saturating_duration_since(Instant::now()),
-        };
-        // A SOCKS connection is ureq's own: its limits are those of ureq, and the client's leaving is not noticed.
-        let patience = patience.max(Duration::from_millis(1));
-        let configured = self.agent.configure_request(request);
-        let request = configured
-            .proxy(Some(Proxy::new(proxy.expose())?))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_per_read(Some(patience))
-            .timeout_per_write(Some(patience))
-            .build();
+        let proxy = Proxy::new(proxy.expose())?;
+        let request = self.agent.configure_request(request).proxy(Some(proxy)).build();
         self.agent.run(request)
     }
 }
@@ -243,7 +238,7 @@ impl Exchange {
                     let fault = match self.guard.facts().stop {
                         Some(stop) => stop.into(),
                         None if is_timeout(&error) => Fault::TimedOut,
-                        None => Fault::Broken,
+                        None => Fault::CutOff,
                     };
                     return Err(Failure { fault, detail: error.to_string() });
                 }

@@ -31,12 +31,12 @@ enum State {
 
 impl Reply {
     /// Nothing is sent yet. `heartbeat`: only for a request that asked for an event stream.
-    pub fn new(responder: Responder, heartbeat: Option<Duration>, early_fields: Fields) -> Self {
+    pub fn new(responder: Responder, heartbeat: Option<Duration>) -> Self {
         Self {
             state: State::Pending(responder),
             heartbeat,
             last_sent: Instant::now(),
-            early_fields,
+            early_fields: Fields::default(),
             mid_event: false,
             started: None,
             bytes: 0,
@@ -50,6 +50,16 @@ impl Reply {
             State::Open(stream) => Some(Arc::clone(stream.client())),
             State::Ended => None,
         }
+    }
+
+    /// What comes is no stream of events: no heartbeat fits into it, or may come before it.
+    pub fn keep_quiet(&mut self) {
+        self.heartbeat = None;
+    }
+
+    /// What a stream that begins with a heartbeat is to carry.
+    pub fn promise(&mut self, early_fields: Fields) {
+        self.early_fields = early_fields;
     }
 
     /// Whether a status has been sent: no attempt may follow then.

@@ -49,7 +49,8 @@ pub fn relay(exchange: &mut Exchange, reply: &Rc<RefCell<Reply>>, fields: &Field
         reply.begin(exchange.status, fields);
         let sent = match &mut events {
             Some(events) => events.pass(&piece[..passed], |part, mid_event| reply.write(part, mid_event)),
-            None => reply.write(&piece[..passed], false),
+            // No comment fits into what is no stream of events.
+            None => reply.write(&piece[..passed], true),
         };
         if let Err(error) = sent {
             break Some(Failure { fault: Fault::ClientGone, detail: error.to_string() });
@@ -58,6 +59,9 @@ pub fn relay(exchange: &mut Exchange, reply: &Rc<RefCell<Reply>>, fields: &Field
             break Some(Failure { fault: Fault::TooLarge, detail: format!("more than {max_size} bytes") });
         }
     };
+    // Clients leave as soon as they have read the last event: nothing was lost then.
+    let said_goodbye = events.as_ref().is_some_and(|events| events.said_goodbye);
+    let failure = failure.filter(|failure| !(said_goodbye && failure.fault == Fault::ClientGone));
     Ended { failure, usage: events.and_then(|events| events.usage) }
 }
 
@@ -72,12 +76,13 @@ fn end(
         reply.borrow_mut().begin(exchange.status, fields);
         return Ok(());
     };
+    let rest = std::mem::take(&mut events.held);
+    events.look_at(&rest);
     if exchange.is_close_delimited() && !events.said_goodbye {
-        return Err(Failure { fault: Fault::Broken, detail: "closed before [DONE]".to_owned() });
+        return Err(Failure { fault: Fault::CutOff, detail: "closed before [DONE]".to_owned() });
     }
     let mut reply = reply.borrow_mut();
     reply.begin(exchange.status, fields);
-    let rest = std::mem::take(&mut events.held);
     if rest.is_empty() {
         return Ok(());
     }

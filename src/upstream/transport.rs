@@ -3,22 +3,55 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use ureq::Error;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
+use ureq::{Error, Proxy, ProxyProtocol};
 
-use super::wait;
-use crate::limits::{CONNECT_TIMEOUT, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
+use super::socks;
+use super::wait::{self, Usage};
+use crate::front::Want;
+use crate::limits::{CONNECT_TIMEOUT, MAX_BEFORE_ANSWER, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
-/// Opens TCP connections, unless an earlier connector of the chain (a proxy's) has opened one.
-#[derive(Debug, Default)]
-pub struct TcpConnector;
+/// Opens TCP connections, unless an earlier connector of the chain (a proxy's) has opened one, and knows those that
+/// are open.
+#[derive(Debug, Clone, Default)]
+pub struct TcpConnector(Arc<Mutex<Vec<Weak<Connection>>>>);
+
+/// A socket, and since when it has been idle.
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    usage: Arc<Usage>,
+}
+
+impl TcpConnector {
+    /// Closes those that have been idle for `expiry`; the pool drops them when it meets them next.
+    pub fn close_idle(&self, expiry: Duration) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|connection| connection.strong_count() > 0);
+        for connection in open.iter().filter_map(Weak::upgrade) {
+            if connection.usage.is_idle_for(expiry) {
+                // It may have been closed by the provider already.
+                let _ = connection.stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    fn adopt(&self, stream: TcpStream) -> TcpTransport {
+        let connection = Arc::new(Connection { stream, usage: Arc::default() });
+        wait::runs_on(&connection.usage);
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.push(Arc::downgrade(&connection));
+        TcpTransport::new(connection)
+    }
+}
 
 impl<In: Transport> Connector<In> for TcpConnector {
     type Out = Either<In, TcpTransport>;
@@ -31,21 +64,39 @@ impl<In: Transport> Connector<In> for TcpConnector {
         if let Some(transport) = chained {
             return Ok(Some(Either::A(transport)));
         }
-        let mut last = Error::HostNotFound;
-        let addresses = details.addrs.len();
-        for (index, address) in details.addrs.iter().enumerate() {
-            // Each address gets its share of the time, so that a dead first one leaves some for the others.
-            let share = CONNECT_TIMEOUT / u32::try_from(addresses - index).unwrap_or(1);
-            match connect(*address, Instant::now() + share) {
-                Ok(stream) => return Ok(Some(Either::B(TcpTransport::new(stream)))),
-                Err(error) => last = Error::Io(error),
-            }
-            if wait::is_over() {
-                break;
-            }
+        let Some(proxy) = details.config.proxy().filter(|proxy| is_socks(proxy)) else {
+            return Ok(Some(Either::B(self.adopt(connect_to_any(&details.addrs)?))));
+        };
+        let mut addresses = details.resolver.resolve(proxy.uri(), details.config, details.timeout)?;
+        for address in addresses.iter_mut() {
+            address.set_port(proxy.port());
         }
-        Err(last)
+        let stream = connect_to_any(&addresses)?;
+        let host = details.uri.host().ok_or(Error::HostNotFound)?;
+        let port = details.uri.port_u16().unwrap_or(if details.needs_tls() { 443 } else { 80 });
+        socks::negotiate(&stream, proxy, host, port)?;
+        Ok(Some(Either::B(self.adopt(stream))))
     }
+}
+
+fn is_socks(proxy: &Proxy) -> bool {
+    !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
+}
+
+fn connect_to_any(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
+    let mut last = Error::HostNotFound;
+    for (index, address) in addresses.iter().enumerate() {
+        // Each address gets its share of the time, so that a dead first one leaves some for the others.
+        let share = CONNECT_TIMEOUT / u32::try_from(addresses.len() - index).unwrap_or(1);
+        match connect(*address, Instant::now() + share) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Error::Io(error),
+        }
+        if wait::is_over() {
+            break;
+        }
+    }
+    Err(last)
 }
 
 fn connect(address: SocketAddr, limit: Instant) -> io::Result<TcpStream> {
@@ -56,7 +107,7 @@ fn connect(address: SocketAddr, limit: Instant) -> io::Result<TcpStream> {
     match rustix::net::connect(&socket, &address) {
         Ok(()) => {}
         Err(rustix::io::Errno::INPROGRESS) => {
-            if !wait::for_peer(socket.as_fd(), true, Some(limit))? {
+            if !wait::for_peer(socket.as_fd(), Want::Write, Some(limit))? {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             rustix::net::sockopt::socket_error(&socket)??;
@@ -68,7 +119,7 @@ fn connect(address: SocketAddr, limit: Instant) -> io::Result<TcpStream> {
 
 /// One TCP connection, non-blocking.
 pub struct TcpTransport {
-    stream: TcpStream,
+    connection: Arc<Connection>,
     buffers: LazyBuffers,
     /// A request's bytes that have not left: head and body go together, at the latest when the answer is awaited.
     unsent: Vec<u8>,
@@ -77,28 +128,52 @@ pub struct TcpTransport {
 }
 
 impl TcpTransport {
-    fn new(stream: TcpStream) -> Self {
+    fn new(connection: Arc<Connection>) -> Self {
         let buffers = LazyBuffers::new(UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER);
-        Self { stream, buffers, unsent: Vec::new(), deaf: false }
+        Self { connection, buffers, unsent: Vec::new(), deaf: false }
     }
 
     fn flush(&mut self, tail: usize) -> io::Result<()> {
         let tail = &self.buffers.output()[..tail];
+        let stream = &self.connection.stream;
         let mut sent = 0;
         let all = self.unsent.len() + tail.len();
         while sent < all && !self.deaf {
             let head = self.unsent.get(sent..).unwrap_or_default();
             let rest = &tail[sent.saturating_sub(self.unsent.len())..];
-            match send(&self.stream, head, rest) {
-                Ok(0) => {
-                    wait::for_peer(self.stream.as_fd(), true, None)?;
+            match send(stream, head, rest) {
+                Ok(0) if wait::facts().clear => {
+                    // An answer before the request is sent whole refuses it: the rest is not wanted.
+                    wait::for_peer(stream.as_fd(), Want::Either, None)?;
+                    self.deaf = peeked(stream) == Peeked::Bytes;
                 }
-                Ok(count) => sent += count,
+                Ok(0) => drop(wait::for_peer(stream.as_fd(), Want::Write, None)?),
+                Ok(count) => {
+                    sent += count;
+                    // Bytes that the provider takes are a sign of life.
+                    wait::heard(0);
+                }
                 Err(_) => self.deaf = true,
             }
         }
         self.unsent.clear();
         Ok(())
+    }
+}
+
+/// What the next read would give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peeked {
+    Nothing,
+    Bytes,
+    End,
+}
+
+fn peeked(stream: &TcpStream) -> Peeked {
+    match rustix::net::recv(stream, &mut [0u8; 1], RecvFlags::PEEK) {
+        Ok((count, _)) if count > 0 => Peeked::Bytes,
+        Err(rustix::io::Errno::AGAIN) => Peeked::Nothing,
+        Ok(_) | Err(_) => Peeked::End,
     }
 }
 
@@ -136,28 +211,34 @@ impl Transport for TcpTransport {
         if room.is_empty() {
             return Err(Error::LargeResponseHeader(UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER));
         }
+        let stream = &self.connection.stream;
         loop {
-            wait::for_peer(self.stream.as_fd(), false, None)?;
-            match rustix::net::recv(&self.stream, &mut *room, RecvFlags::empty()) {
+            wait::for_peer(stream.as_fd(), Want::Read, None)?;
+            match rustix::net::recv(stream, &mut *room, RecvFlags::empty()) {
                 Ok((count, _)) => {
                     wait::heard(count);
                     self.buffers.input_appended(count);
+                    let facts = wait::facts();
+                    if !facts.answered && facts.received > MAX_BEFORE_ANSWER {
+                        return Err(Error::LargeResponseHeader(UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER));
+                    }
                     return Ok(count > 0);
                 }
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(Error::Io(error.into())),
+                // Not as the kind it is: ureq takes a reset for the end of a body.
+                Err(error) => return Err(Error::Io(io::Error::other(io::Error::from(error).to_string()))),
             }
         }
     }
 
     /// Asked before a pooled connection is used: an idle one must be silent.
     fn is_open(&mut self) -> bool {
-        let silent = matches!(
-            rustix::net::recv(&self.stream, &mut [0u8; 1], RecvFlags::PEEK),
-            Err(rustix::io::Errno::AGAIN)
-        );
-        let usable = silent && !self.deaf && !wait::wants_fresh_connection();
-        if usable {
+        let facts = wait::facts();
+        let wanted = !facts.fresh || facts.connected;
+        let usable = peeked(&self.connection.stream) == Peeked::Nothing && !self.deaf && wanted;
+        // Asked again behind an answer, before the connection goes back into the pool.
+        if usable && !facts.answered {
+            wait::runs_on(&self.connection.usage);
             wait::note(|facts| facts.reused = true);
         }
         usable
@@ -166,19 +247,25 @@ impl Transport for TcpTransport {
 
 impl fmt::Debug for TcpTransport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("TcpTransport").field("peer", &self.stream.peer_addr().ok()).finish()
+        formatter
+            .debug_struct("TcpTransport")
+            .field("peer", &self.connection.stream.peer_addr().ok())
+            .finish()
     }
 }
 
-/// Last in the chain: a connection that came this far stands, TLS included.
+/// Last in the chain: a connection that came this far stands, TLS included. The chain runs once more inside itself for
+/// the way to an HTTP proxy; that one is not yet the provider's.
 #[derive(Debug, Default)]
 pub struct Established;
 
 impl<In: Transport> Connector<In> for Established {
     type Out = In;
 
-    fn connect(&self, _: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<In>, Error> {
-        wait::note(|facts| facts.connected = chained.is_some());
+    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<In>, Error> {
+        if wait::facts().proxied == details.config.proxy().is_some() {
+            wait::note(|facts| facts.connected = chained.is_some());
+        }
         Ok(chained)
     }
 }

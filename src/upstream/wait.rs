@@ -7,11 +7,11 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::reply::Reply;
-use crate::front::{Client, Woken, wait_for_peer};
+use crate::front::{Client, Want, Woken, wait_for_peer};
 use crate::limits::CHECK_TIMEOUT;
 
 /// How long a call may take.
@@ -38,7 +38,24 @@ struct Watch {
     quiet_since: Instant,
     client: Option<Arc<Client>>,
     reply: Option<Rc<RefCell<Reply>>>,
+    /// The connection the call runs on; it is idle again when the watch ends.
+    connection: Option<Arc<Usage>>,
     facts: Facts,
+}
+
+/// Since when a connection has been idle; `None` while a call runs on it.
+#[derive(Debug, Default)]
+pub struct Usage(Mutex<Option<Instant>>);
+
+impl Usage {
+    fn set(&self, idle_since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = idle_since;
+    }
+
+    /// Whether it has been idle for so long.
+    pub fn is_idle_for(&self, time: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|since| since.elapsed() >= time)
+    }
 }
 
 /// What happened to the call so far.
@@ -54,6 +71,12 @@ pub struct Facts {
     pub received: u64,
     /// Pooled connections must not be used.
     pub fresh: bool,
+    /// The way leads through a proxy.
+    pub proxied: bool,
+    /// Nothing but HTTP runs on the connection: no TLS, no proxy.
+    pub clear: bool,
+    /// The head of the answer is complete.
+    pub answered: bool,
 }
 
 impl Facts {
@@ -72,13 +95,15 @@ pub struct Guard(());
 
 impl Guard {
     /// Sets the watch for a call. `reply`: the client's side, where there is one.
-    pub fn set(patience: Patience, reply: Option<&Rc<RefCell<Reply>>>, fresh: bool) -> Self {
+    /// `facts`: what is known beforehand.
+    pub fn set(patience: Patience, reply: Option<&Rc<RefCell<Reply>>>, facts: Facts) -> Self {
         let watch = Watch {
             patience,
             quiet_since: Instant::now(),
             client: reply.and_then(|reply| reply.borrow().client()),
             reply: reply.map(Rc::clone),
-            facts: Facts { fresh, ..Facts::default() },
+            connection: None,
+            facts,
         };
         WATCH.set(Some(watch));
         Self(())
@@ -86,14 +111,31 @@ impl Guard {
 
     /// What happened so far.
     pub fn facts(&self) -> Facts {
-        WATCH.with_borrow(|watch| watch.as_ref().map(|watch| watch.facts).unwrap_or_default())
+        facts()
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        WATCH.set(None);
+        if let Some(connection) = WATCH.take().and_then(|watch| watch.connection) {
+            connection.set(Some(Instant::now()));
+        }
     }
+}
+
+/// What happened to the call in hand so far.
+pub fn facts() -> Facts {
+    WATCH.with_borrow(|watch| watch.as_ref().map(|watch| watch.facts).unwrap_or_default())
+}
+
+/// The call in hand runs on this connection.
+pub fn runs_on(connection: &Arc<Usage>) {
+    connection.set(None);
+    WATCH.with_borrow_mut(|watch| {
+        if let Some(watch) = watch {
+            watch.connection = Some(Arc::clone(connection));
+        }
+    });
 }
 
 /// Lets the transport and the resolver note what happened.
@@ -103,11 +145,6 @@ pub fn note(change: impl FnOnce(&mut Facts)) {
             change(&mut watch.facts);
         }
     });
-}
-
-/// Whether pooled connections must be passed over.
-pub fn wants_fresh_connection() -> bool {
-    WATCH.with_borrow(|watch| watch.as_ref().is_some_and(|watch| watch.facts.fresh))
 }
 
 /// The provider sent bytes: a silence is over.
@@ -125,21 +162,21 @@ pub fn heard(bytes: usize) {
 ///
 /// # Errors
 /// `TimedOut` and `ConnectionAborted` when the call is given up; [`Facts::stop`] says which. What `poll` says.
-pub fn for_peer(peer: BorrowedFd<'_>, write: bool, limit: Option<Instant>) -> io::Result<bool> {
+pub fn for_peer(peer: BorrowedFd<'_>, want: Want, limit: Option<Instant>) -> io::Result<bool> {
     loop {
         let turn = Turn::take();
+        // Also where the peer is always ready: a flood must not outlast the deadline.
+        if Instant::now() >= turn.deadline {
+            return Err(stop(Stop::TimedOut));
+        }
         let until =
             [Some(turn.deadline), turn.beat, limit].into_iter().flatten().min().unwrap_or(turn.deadline);
-        match wait_for_peer(peer, write, turn.client.as_deref().map(AsFd::as_fd), until)? {
+        match wait_for_peer(peer, want, turn.client.as_deref().map(AsFd::as_fd), until)? {
             Woken::Ready => return Ok(true),
             Woken::ClientGone => return Err(stop(Stop::ClientGone)),
             Woken::Timeout => {}
         }
-        let now = Instant::now();
-        if now >= turn.deadline {
-            return Err(stop(Stop::TimedOut));
-        }
-        if limit.is_some_and(|limit| now >= limit) {
+        if limit.is_some_and(|limit| Instant::now() >= limit) {
             return Ok(false);
         }
         beat()?;

@@ -116,3 +116,13 @@ fn the_printed_curl_works() {
     let answer = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(answer.contains("choices"), "{answer}");
 }
+
+#[test]
+fn a_taken_port_is_exit_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = taken.local_addr().expect("address").port().to_string();
+    let directory = TempDir::new();
+    let finished = crate::support::proxy::run(command(directory.path()).args(["demo", "--port", &port]));
+    assert_eq!(finished.code, Some(1), "{}", finished.output());
+    assert!(finished.stderr.contains(&port), "{}", finished.stderr);
+}

@@ -305,3 +305,39 @@ fn an_interim_answer_is_not_the_answer() {
         assert_eq!((response.status, response.text()), (200, body), "{interim}");
     }
 }
+
+#[test]
+fn a_connection_header_cannot_strip_what_the_proxy_says() {
+    for names in
+        ["authorization, host, content-length, accept-encoding", "close, Authorization", "transfer-encoding"]
+    {
+        let seen = forwarded(&[("Connection", names), ("Accept-Encoding", "gzip")]);
+        assert_eq!(seen.head.all("authorization"), [format!("Bearer {KEY}")], "{names}");
+        assert_eq!(seen.head.all("accept-encoding"), ["identity"]);
+        assert_eq!(seen.text(), r#"{"model":"m"}"#);
+    }
+}
+
+#[test]
+fn an_upstreams_odd_headers_harm_nobody() {
+    let (upstream, proxy) = start();
+    for (name, value) in [
+        ("Retry-After", "18446744073709551615"),
+        ("Retry-After", "99999999999999999999"),
+        ("Retry-After", "-1"),
+        ("Retry-After", "Wed, 21 Oct 2099 07:28:00 GMT"),
+        ("X-Request-Id", "not \u{9b}sane at all"),
+        ("Content-Type", ""),
+        ("Content-Type", "\u{e9}"),
+        ("X-Ai-Proxy-Provider", "forged"),
+    ] {
+        for status in [200, 429, 503] {
+            upstream.chat(Reply::whole(status, &[(name, value)], "{}"));
+            let response = proxy.call(ask("p1/m"));
+            assert_eq!((response.status, response.text().as_str()), (status, "{}"), "{name}: {value}");
+            assert_eq!(response.head.all("x-ai-proxy-provider"), ["p1"]);
+            let id = response.header("x-request-id").expect("x-request-id");
+            assert!(id.bytes().all(|byte| byte.is_ascii_graphic()), "{id:?}");
+        }
+    }
+}

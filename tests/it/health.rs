@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 use std::time::Duration;
 
-use crate::support::calls::{KEY, completion, get};
+use crate::support::calls::{KEY, completion, get, post};
 use crate::support::client::timed;
-use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::{Upstream, model_list};
+use crate::support::{WITHIN_A_SECOND, eventually};
 
 fn provider(models: &[&str]) -> Upstream {
     let upstream = Upstream::new(models);
@@ -138,4 +138,24 @@ fn a_hanging_provider_is_given_up() {
     assert!(health.json()["details"]["p2"]["error"].is_string());
     let (took, list) = timed(|| proxy.get("/v1/models"));
     assert!(list.text().contains("p1/a") && took < Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
+fn after_the_first_round_nobody_waits() {
+    let (one, two) = (provider(&["a"]), provider(&["b"]));
+    two.answer("/v1/models", Reply::default().then(Step::Silence));
+    let before = config(&[("p1", &one)]);
+    let proxy = Proxy::start(&before);
+    assert_eq!(proxy.get("/health").status, 200);
+    proxy.write_config(&with(
+        before,
+        json!({"providers": config(&[("p1", &one), ("p2", &two)])["providers"]}),
+    ));
+    assert_eq!(proxy.call(post("/v1/reload", &[], "")).status, 200);
+    // What is known is told at once, though the new provider has not answered yet.
+    for target in ["/v1/models", "/v1/models/p1/a", "/health"] {
+        let (took, response) = timed(|| proxy.get(target));
+        assert_eq!(response.status, 200, "{target}: {}", response.text());
+        assert!(took < WITHIN_A_SECOND, "{target} took {took:?}");
+    }
 }

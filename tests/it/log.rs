@@ -220,6 +220,24 @@ fn sighup_opens_the_log_anew() {
 }
 
 #[test]
+fn a_bad_config_keeps_no_log_from_being_reopened() {
+    let (_upstream, proxy, config) = start(json!({}));
+    let (path, rotated) = (proxy.directory.join("proxy.log"), proxy.directory.join("proxy.log.1"));
+    proxy.write_config(&with(config, json!({"port": "none"})));
+    std::fs::rename(&path, &rotated).expect("rename");
+    proxy.signal(Signal::HUP);
+    eventually("the refusal is logged", || {
+        [&path, &rotated].into_iter().any(|path| read(path).contains("ERROR")).then_some(())
+    });
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    // logrotate counts on it whatever stands in the config at that hour.
+    eventually("a line somewhere", || {
+        [&path, &rotated].into_iter().any(|path| read(path).contains("耗时:")).then_some(())
+    });
+    assert!(read(&path).contains("耗时:"), "written to the renamed file: {}", read(&rotated));
+}
+
+#[test]
 fn copytruncate_works() {
     let (_upstream, proxy, _config) = start(json!({}));
     for _ in 0..5 {

@@ -1,14 +1,12 @@
 //! The merged model list, which models can be called, and the pages that tell about the proxy itself.
 
-use serde_json::{Value, json};
-use std::time::Duration;
+use serde_json::json;
 
-use crate::support::calls::{KEY, ask, assert_error, completion, event, get};
+use crate::support::calls::{KEY, ask, assert_error, completion, event};
 use crate::support::eventually;
-use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::Reply;
-use crate::support::upstream::{Upstream, model_list};
+use crate::support::upstream::Upstream;
 
 fn provider(models: &[&str]) -> Upstream {
     let upstream = Upstream::new(models);
@@ -175,4 +173,14 @@ fn odd_ids_are_404() {
     assert_eq!(proxy.get("/v1/models/").status, 404);
     assert_eq!(proxy.get("/v1/models/p1/m?x=1").status, 200);
     assert_eq!(proxy.get("/v1/models?x=1").status, 200);
+}
+
+#[test]
+fn a_provider_may_have_a_chinese_name() {
+    let upstream = provider(&["glm-4"]);
+    let proxy = Proxy::start(&config(&[("智谱", &upstream)]));
+    assert_eq!(listed(&proxy), ["智谱/glm-4"]);
+    let response = proxy.call(ask("智谱/glm-4"));
+    assert_eq!((response.status, response.header("x-ai-proxy-provider")), (200, Some("智谱")));
+    assert_eq!(proxy.get("/v1/models/%E6%99%BA%E8%B0%B1%2Fglm-4").json()["id"], "智谱/glm-4");
 }

@@ -13,6 +13,8 @@ fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
     upstream.chat(Reply::json(200, &completion("hello")));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
+    // The first check is over: nothing but the tests' own calls uses the pool now.
+    assert_eq!(proxy.get("/health").status, 200);
     (upstream, proxy)
 }
 

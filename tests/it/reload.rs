@@ -238,26 +238,31 @@ fn many_reloads_under_load_fail_no_request() {
 #[test]
 fn the_log_moves_with_the_config() {
     let (_upstream, proxy, config) = start(json!({"log_file": "one.log"}));
-    assert_eq!(chat_with(&proxy, TOKEN), 200);
-    proxy.write_config(&with(config.clone(), json!({"log_file": "two.log"})));
-    assert_eq!(reload(&proxy, &[]).status, 200);
-    assert_eq!(chat_with(&proxy, TOKEN), 200);
     let count = |name: &str| {
         let text = std::fs::read_to_string(proxy.directory.join(name)).unwrap_or_default();
         text.matches("耗时:").count()
     };
+    assert_eq!(chat_with(&proxy, TOKEN), 200);
+    // A line is written behind its answer.
+    eventually("a line in the old log", || (count("one.log") == 1).then_some(()));
+    proxy.write_config(&with(config.clone(), json!({"log_file": "two.log"})));
+    assert_eq!(reload(&proxy, &[]).status, 200);
+    assert_eq!(chat_with(&proxy, TOKEN), 200);
     eventually("a line in the new log", || (count("two.log") == 1).then_some(()));
     assert_eq!(count("one.log"), 1);
 
     proxy.write_config(&with(config, json!({"log_file": "two.log", "log_level": "ERROR"})));
     assert_eq!(reload(&proxy, &[]).status, 200);
     assert_eq!(chat_with(&proxy, TOKEN), 200);
+    assert_eq!(chat_with(&proxy, "sk-nobody-has-this"), 401);
     assert_eq!(count("two.log"), 1, "below the new level");
 }
 
 #[test]
 fn pool_limits_apply_too() {
     let (upstream, proxy, config) = start(json!({}));
+    // The first check, which uses the pool as well, is over.
+    assert_eq!(proxy.get("/health").status, 200);
     for _ in 0..2 {
         assert_eq!(chat_with(&proxy, TOKEN), 200);
     }

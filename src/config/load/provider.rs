@@ -197,8 +197,7 @@ fn has_host(url: &str) -> bool {
 fn proxy(json: &Json) -> Leaf<Secret> {
     let fits = |url: &str| {
         let Some((scheme, rest)) = url.split_once("://") else { return false };
-        let known = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"]
-            .contains(&scheme.to_ascii_lowercase().as_str());
+        let known = ["http", "https", "socks5", "socks5h"].contains(&scheme.to_ascii_lowercase().as_str());
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let bare = rest.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'?' | b'#'));
         known && bare && has_host(url) && Proxy::new(url).is_ok()

@@ -28,8 +28,12 @@ pub fn summary(config: &Config) -> String {
     lines.extend(config.providers.iter().flat_map(|provider| provider_lines(provider, config.language)));
     let names = config.tokens.iter().map(|token| shown(&token.name));
     lines.push(counted(say(Label::Tokens), names, config.language));
-    let filters = config.supported_models.iter().map(|regex| shown(regex.as_str()));
-    lines.push(counted(say(Label::Filters), filters, config.language));
+    if config.supported_models.is_empty() {
+        lines.push(format!("{}: {}", say(Label::Filters), say(Label::All)));
+    } else {
+        let filters = config.supported_models.iter().map(|regex| shown(regex.as_str()));
+        lines.push(counted(say(Label::Filters), filters, config.language));
+    }
     lines.push(format!("{}: {}", say(Label::VirtualModels), config.models.len()));
     lines.extend(virtual_model_lines(config));
     if !config.cors_origins.is_empty() {

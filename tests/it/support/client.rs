@@ -159,6 +159,14 @@ impl Client {
         silent && self.buffer.is_empty()
     }
 
+    /// Says that nothing more will be sent; answers can still be read.
+    pub fn end_sending(&self) {
+        if let Socket::Tcp(stream) = &self.socket {
+            // The proxy may have reset the connection already.
+            drop(stream.shutdown(Shutdown::Write));
+        }
+    }
+
     /// Closes the connection at once.
     pub fn leave(self) {
         if let Socket::Tcp(stream) = &self.socket {

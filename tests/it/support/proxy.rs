@@ -158,6 +158,11 @@ impl Proxy {
         self.child.try_wait().expect("try_wait").is_none()
     }
 
+    /// How many descriptors the process has open.
+    pub fn open_descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("its descriptors").count()
+    }
+
     /// Waits for the end and gives its status.
     pub fn wait(&mut self) -> ExitStatus {
         wait(&mut self.child)

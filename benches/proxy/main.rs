@@ -1,0 +1,222 @@
+//! `make bench`: what ai-proxy costs beside nginx as a plain reverse proxy, in one run on one machine.
+//!
+//! The upstream, the load generator and the proxies are processes of their own; this binary is the
+//! first two as well, under another first argument. Runs alternate between nobody, nginx and ai-proxy,
+//! so that a machine that changes its pace does so under all of them. Figures of different runs or
+//! machines must not be compared, ratios may.
+//!
+//! Arguments name the measurements wanted (`whole_20ms_64`, `footprint`, a part of a name), none: all.
+//! `AI_PROXY_BENCH_QUICK=1` shows within a minute that everything works, and little more.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "the report goes there, and what the processes tell each other")]
+
+mod client;
+mod footprint;
+mod load;
+mod plan;
+mod poller;
+mod procfs;
+mod report;
+mod servers;
+mod upstream;
+mod wire;
+
+use std::env;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+
+use crate::load::Spec;
+use crate::plan::{SCENARIOS, Scenario};
+use crate::report::{Contender, Report, Row, median};
+use crate::servers::{Server, Setup};
+
+/// Share of the machine in other hands from which on a run is called noisy, in percent.
+const NOISY_PERCENT: f64 = 5.0;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        ["upstream"] => die_with_parent().and_then(|()| upstream::run()),
+        ["load", spec] => die_with_parent().and_then(|()| load::run(spec)),
+        ["become", program, ..] => {
+            die_with_parent().and_then(|()| Err(Command::new(program).args(&words[2..]).exec()))
+        }
+        _ => run(&words),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Lets the kernel end this process with the one that started it; survives `exec`.
+fn die_with_parent() -> io::Result<()> {
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+/// Nanoseconds since 1970.
+fn wall_clock_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// What all measurements share.
+struct Bench {
+    nginx: PathBuf,
+    upstream: Server,
+    rounds: usize,
+    warmup_ms: u64,
+    window_ms: u64,
+}
+
+fn run(wanted: &[&str]) -> io::Result<()> {
+    let nginx = servers::find_nginx().map_err(io::Error::other)?;
+    let files_max = raise_files_limit()?;
+    let quick = env::var_os("AI_PROXY_BENCH_QUICK").is_some_and(|value| value == "1");
+    let (rounds, warmup_ms, window_ms) = if quick { (2, 300, 500) } else { (5, 500, 1_200) };
+    let bench = Bench { nginx, upstream: servers::start_upstream()?, rounds, warmup_ms, window_ms };
+
+    let mut report = Report { machine: machine(&bench), ..Report::default() };
+    if quick {
+        report.notes.push("quick run: the windows are too short for figures worth keeping".to_string());
+    }
+    let is_wanted = |key: &str| wanted.is_empty() || wanted.iter().any(|part| key.contains(part));
+    if SCENARIOS.iter().any(|scenario| is_wanted(scenario.key)) {
+        let nginx = servers::start_nginx(&bench.nginx, Setup::Streams, &bench.upstream.address)?;
+        let ai_proxy = servers::start_ai_proxy(Setup::Streams, &bench.upstream.address)?;
+        for scenario in SCENARIOS.iter().filter(|scenario| is_wanted(scenario.key)) {
+            let result = bench.measure(scenario, &nginx, &ai_proxy, &mut report);
+            report.keep_error(scenario.title, result);
+        }
+    }
+    if is_wanted("footprint") {
+        let result = footprint::measure(&bench, files_max, &mut report);
+        report.keep_error(footprint::TITLE, result);
+    }
+    finish(report)
+}
+
+impl Bench {
+    /// Rounds of one scenario: direct, nginx, ai-proxy, and again.
+    fn measure(
+        &self,
+        scenario: &Scenario,
+        nginx: &Server,
+        ai_proxy: &Server,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        eprintln!("bench: {}", scenario.title);
+        let mut rows: Vec<Row> = scenario
+            .figures
+            .iter()
+            .map(|figure| Row::new(scenario.key, scenario.title, figure.name, figure.unit, figure.bounds))
+            .collect();
+        let contenders =
+            [(Contender::Direct, &self.upstream), (Contender::Nginx, nginx), (Contender::AiProxy, ai_proxy)];
+        for _ in 0..self.rounds {
+            let mut direct = serde_json::Value::Null;
+            for (contender, server) in contenders {
+                let outcome = self.run(&self.spec(scenario, server), report)?;
+                for (row, figure) in rows.iter_mut().zip(scenario.figures) {
+                    let base = match (figure.over_direct, contender) {
+                        (true, Contender::Nginx | Contender::AiProxy) => (figure.read)(&direct),
+                        _ => Some(0.0),
+                    };
+                    let value = (figure.read)(&outcome).zip(base).map(|(value, base)| value - base);
+                    row.push(contender, value.unwrap_or(f64::NAN));
+                }
+                if contender == Contender::Direct {
+                    direct = outcome;
+                }
+            }
+        }
+        report.rows.extend(rows);
+        Ok(())
+    }
+
+    fn spec(&self, scenario: &Scenario, server: &Server) -> Spec {
+        Spec {
+            address: server.address.clone(),
+            pid: server.guard.pid(),
+            upstream_pid: self.upstream.guard.pid(),
+            model: server.model.to_string(),
+            clients: scenario.clients,
+            latency_us: scenario.latency_us,
+            chunks: scenario.chunks,
+            gap_us: scenario.gap_us,
+            warmup_ms: self.warmup_ms,
+            window_ms: self.window_ms,
+        }
+    }
+
+    /// One load run; what went wrong in it goes into the report.
+    fn run(&self, spec: &Spec, report: &mut Report) -> io::Result<serde_json::Value> {
+        let outcome = servers::run_load(spec)?;
+        let errors = outcome["errors"].as_u64().unwrap_or(0);
+        if errors > 0 {
+            report.errors += errors;
+            report.notes.push(format!(
+                "{errors} errors, the first {}, in {} clients at {} of {}",
+                outcome["first_error"], spec.clients, spec.address, spec.model
+            ));
+        }
+        let cores = thread::available_parallelism()?.get() as f64;
+        if let Some((foreign_ns, window_s)) =
+            outcome["foreign_cpu_ns"].as_f64().zip(outcome["window_s"].as_f64())
+        {
+            report.foreign_percent.push(foreign_ns / 1e9 / window_s / cores * 100.0);
+        }
+        Ok(outcome)
+    }
+}
+
+/// As many open files as we may have: children inherit it.
+fn raise_files_limit() -> io::Result<u64> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(maximum.unwrap_or(u64::MAX))
+}
+
+fn machine(bench: &Bench) -> Vec<(&'static str, String)> {
+    let cores = thread::available_parallelism().map_or(0, usize::from);
+    vec![
+        ("machine", format!("{cores} cores, {}, Linux {}", procfs::cpu_model(), procfs::kernel())),
+        ("nginx", servers::first_line_of(Command::new(&bench.nginx).arg("-v"))),
+        ("ai-proxy", servers::first_line_of(Command::new(env!("CARGO_BIN_EXE_ai-proxy")).arg("--version"))),
+        ("rounds", format!("{} of {} ms", bench.rounds, bench.window_ms)),
+    ]
+}
+
+/// Prints the report and keeps it as JSON; answers that failed make the run fail.
+fn finish(mut report: Report) -> io::Result<()> {
+    let foreign = median(&report.foreign_percent);
+    if foreign.is_finite() {
+        let worst = report.foreign_percent.iter().copied().fold(0.0, f64::max);
+        let word = if worst > NOISY_PERCENT { "noisy: " } else { "" };
+        report.notes.push(format!(
+            "{word}other processes and the kernel's own took {foreign:.0}% of the machine (worst run {worst:.0}%)"
+        ));
+    }
+    println!("{}", report.text());
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(Path::new("target"));
+    let file = target.join("bench/results.json");
+    fs::create_dir_all(target.join("bench"))?;
+    fs::write(&file, serde_json::to_string_pretty(&report.json())?)?;
+    println!("as JSON: {}", file.display());
+    if report.errors == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{} failures, see the notes", report.errors)))
+    }
+}

@@ -1,0 +1,208 @@
+//! The table for people and the JSON for programs.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::plan::{Bound, Bounds};
+
+/// Who serves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Contender {
+    /// Nobody: the load goes to the upstream.
+    Direct,
+    Nginx,
+    AiProxy,
+}
+
+/// One figure, a value per round for each contender.
+pub struct Row {
+    /// Key of the measurement it comes from.
+    key: &'static str,
+    title: &'static str,
+    name: &'static str,
+    unit: &'static str,
+    bounds: Bounds,
+    direct: Vec<f64>,
+    nginx: Vec<f64>,
+    ai_proxy: Vec<f64>,
+}
+
+/// All that a run found.
+#[derive(Default)]
+pub struct Report {
+    pub rows: Vec<Row>,
+    /// What the reader must know to trust or distrust the figures.
+    pub notes: Vec<String>,
+    /// Answers and measurements that failed.
+    pub errors: u64,
+    /// Per load run: share of the machine that processes other than ours took, in percent.
+    pub foreign_percent: Vec<f64>,
+    /// (what, which)
+    pub machine: Vec<(&'static str, String)>,
+}
+
+impl Row {
+    pub fn new(
+        key: &'static str,
+        title: &'static str,
+        name: &'static str,
+        unit: &'static str,
+        bounds: Bounds,
+    ) -> Row {
+        Row { key, title, name, unit, bounds, direct: vec![], nginx: vec![], ai_proxy: vec![] }
+    }
+
+    pub fn push(&mut self, contender: Contender, value: f64) {
+        match contender {
+            Contender::Direct => self.direct.push(value),
+            Contender::Nginx => self.nginx.push(value),
+            Contender::AiProxy => self.ai_proxy.push(value),
+        }
+    }
+
+    /// ai-proxy over nginx, per round, sorted.
+    fn ratios(&self) -> Vec<f64> {
+        let mut ratios: Vec<f64> = self.ai_proxy.iter().zip(&self.nginx).map(|(a, n)| a / n).collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        ratios
+    }
+
+    /// Whether the median keeps `bound`.
+    fn keeps(&self, bound: Bound) -> bool {
+        match bound {
+            Bound::RatioAtMost(most) => median(&self.ratios()) <= most,
+            Bound::RatioAtLeast(least) => median(&self.ratios()) >= least,
+            Bound::AtMost(most) => median(&self.ai_proxy) <= most,
+        }
+    }
+
+    fn verdict(&self) -> &'static str {
+        match self.bounds {
+            None => "",
+            Some((_, dream)) if self.keeps(dream) => "dream",
+            Some((aim, _)) if self.keeps(aim) => "yes",
+            Some(_) => "NO",
+        }
+    }
+
+    fn line(&self) -> String {
+        let ratios = self.ratios();
+        let ratio = match ratios.first().zip(ratios.last()) {
+            // What is added to direct may be next to nothing, and a ratio of two nothings is noise.
+            Some((least, most)) if least.is_finite() && most.is_finite() && !self.is_difference() => {
+                format!("{least:.2} / {:.2} / {most:.2}", median(&ratios))
+            }
+            _ => String::from("-"),
+        };
+        let (aim, dream) = match self.bounds {
+            Some((aim, dream)) => (bound_text(aim), bound_text(dream)),
+            None => Default::default(),
+        };
+        format!(
+            "  {:<30} {:>4} {:>10} {:>10} {:>10}   {ratio:<20} {aim:>8} {dream:>8}  {}",
+            self.name,
+            self.unit,
+            number(median(&self.direct)),
+            number(median(&self.nginx)),
+            number(median(&self.ai_proxy)),
+            self.verdict()
+        )
+        .trim_end()
+        .to_string()
+    }
+
+    fn is_difference(&self) -> bool {
+        self.name.starts_with("added ")
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "measurement": self.key, "title": self.title, "figure": self.name, "unit": self.unit,
+            "direct": self.direct, "nginx": self.nginx, "ai_proxy": self.ai_proxy,
+            "ratios": self.ratios(), "ratio_median": finite(median(&self.ratios())),
+            "aim": self.bounds.map(|(aim, _)| bound_text(aim)),
+            "dream": self.bounds.map(|(_, dream)| bound_text(dream)),
+            "verdict": self.verdict(),
+        })
+    }
+}
+
+impl Report {
+    /// A measurement that failed must not take those done with it.
+    pub fn keep_error(&mut self, title: &str, result: std::io::Result<()>) {
+        if let Err(error) = result {
+            self.errors += 1;
+            self.notes.push(format!("FAILED: {title}: {error}"));
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        for (what, which) in &self.machine {
+            let _ = writeln!(out, "{what:<12} {which}");
+        }
+        let _ = writeln!(
+            out,
+            "\n  {:<30} {:>4} {:>10} {:>10} {:>10}   {:<20} {:>8} {:>8}  met",
+            "medians", "", "direct", "nginx", "ai-proxy", "ratio min/med/max", "aim", "dream"
+        );
+        let mut title = "";
+        for row in &self.rows {
+            if row.title != title {
+                title = row.title;
+                let _ = writeln!(out, "{title}");
+            }
+            let _ = writeln!(out, "{}", row.line());
+        }
+        let _ = writeln!(out, "\n\"added\" is on top of direct, whose own figure stands in its column");
+        for note in &self.notes {
+            let _ = writeln!(out, "note: {note}");
+        }
+        out
+    }
+
+    pub fn json(&self) -> Value {
+        let machine: serde_json::Map<String, Value> =
+            self.machine.iter().map(|(what, which)| (what.to_string(), json!(which))).collect();
+        json!({
+            "machine": machine,
+            "rows": self.rows.iter().map(Row::to_json).collect::<Vec<_>>(),
+            "notes": self.notes,
+            "errors": self.errors,
+            "foreign_cpu_percent": self.foreign_percent,
+        })
+    }
+}
+
+/// The middle of `values`; NaN where there are none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        len if len % 2 == 1 => sorted[len / 2],
+        len => (sorted[len / 2 - 1] + sorted[len / 2]) / 2.0,
+    }
+}
+
+fn finite(value: f64) -> Option<f64> {
+    Some(value).filter(|value| value.is_finite())
+}
+
+fn number(value: f64) -> String {
+    match value.abs() {
+        _ if value.is_nan() => String::new(),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 1.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+fn bound_text(bound: Bound) -> String {
+    match bound {
+        Bound::RatioAtMost(most) => format!("{most} x"),
+        Bound::RatioAtLeast(least) => format!(">{least} x"),
+        Bound::AtMost(most) => format!("{most}"),
+    }
+}

@@ -1,0 +1,238 @@
+//! The processes of a run: started on free loopback ports, stopped when their guard goes.
+
+use std::env;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::load::Spec;
+
+/// What clients of ai-proxy show; nginx asks for nothing.
+pub const CLIENT_TOKEN: &str = "sk-bench-client-token";
+
+/// Longest that a server may take to be ready.
+const START_MAX: Duration = Duration::from_secs(10);
+
+/// Longest that one load process may take, warm-up and window included.
+const LOAD_MAX: Duration = Duration::from_secs(60);
+
+/// A child process that does not outlive this value.
+pub struct Guard {
+    child: Child,
+}
+
+impl Guard {
+    fn spawn(command: &mut Command) -> io::Result<Guard> {
+        Ok(Guard { child: command.stdin(Stdio::null()).spawn()? })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Both fail only where the child is gone already, which is what they are for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// This very binary as `role`; it dies with us (see `main`), even where no guard can run.
+fn this_binary(role: &str) -> io::Result<Command> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg(role);
+    Ok(command)
+}
+
+/// `program`, which cannot be asked to die with us: this binary does that first and then becomes it.
+fn server_command(program: &Path, setup: Setup) -> io::Result<Command> {
+    if setup == Setup::Default {
+        return Ok(Command::new(program));
+    }
+    let mut command = this_binary("become")?;
+    command.arg(program);
+    Ok(command)
+}
+
+/// A server that answers at `address`.
+pub struct Server {
+    pub guard: Guard,
+    /// Right before its process came to be.
+    pub spawned_at: Instant,
+    pub address: String,
+    /// The name that it knows the upstream's model by.
+    pub model: &'static str,
+}
+
+/// The upstream of everything.
+pub fn start_upstream() -> io::Result<Server> {
+    let spawned_at = Instant::now();
+    let mut guard = Guard::spawn(this_binary("upstream")?.stdout(Stdio::piped()))?;
+    let stdout = guard.child.stdout.take().ok_or_else(|| io::Error::other("no stdout"))?;
+    let mut port = String::new();
+    BufReader::new(stdout).read_line(&mut port)?;
+    Ok(Server { guard, spawned_at, address: format!("127.0.0.1:{}", port.trim()), model: "test-model" })
+}
+
+/// Runs a load process to its end and gives its outcome.
+pub fn run_load(spec: &Spec) -> io::Result<Value> {
+    let mut command = this_binary("load")?;
+    let mut guard = Guard::spawn(command.arg(spec.to_json().to_string()).stdout(Stdio::piped()))?;
+    let mut stdout = guard.child.stdout.take().ok_or_else(|| io::Error::other("no stdout"))?;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut text = String::new();
+        let result = stdout.read_to_string(&mut text).map(|_| text);
+        // The receiver is gone only after LOAD_MAX, when nobody wants the outcome any more.
+        let _ = sender.send(result);
+    });
+    let text = receiver.recv_timeout(LOAD_MAX).map_err(|_| io::Error::other("load took too long"))??;
+    serde_json::from_str(&text).map_err(|_| io::Error::other(format!("load failed: {spec:?}")))
+}
+
+/// How a server is set up.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Setup {
+    /// As it comes; started with no process of ours in between, for the start is timed.
+    Default,
+    /// Room for 600 streams.
+    Streams,
+    /// Room for 10,000 idle clients and no more workers than by default.
+    IdleClients,
+}
+
+/// Where nginx is, or what to do about it.
+pub fn find_nginx() -> Result<PathBuf, String> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut places = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    places
+        .find_map(|place| Some(place.join("nginx")).filter(|file| file.is_file()))
+        .ok_or_else(|| "nginx is missing: apt-get install nginx-light".to_string())
+}
+
+/// The contender: one nginx process as a plain reverse proxy.
+pub fn start_nginx(nginx: &Path, setup: Setup, upstream: &str) -> io::Result<Server> {
+    let (directory, port) = (fresh_directory("nginx")?, free_port()?);
+    // nginx sets up every connection's record at its start: the number shows in its memory.
+    let connections = match setup {
+        Setup::Default => 1_024,
+        Setup::Streams => 2_048,
+        Setup::IdleClients => 16_000,
+    };
+    fs::write(directory.join("nginx.conf"), nginx_conf(port, connections, upstream))?;
+    let mut command = server_command(nginx, setup)?;
+    command.arg("-p").arg(&directory).args(["-c", "nginx.conf", "-e", "error.log"]);
+    let spawned_at = Instant::now();
+    let guard = Guard::spawn(&mut command)?;
+    let address = format!("127.0.0.1:{port}");
+    wait_for(&address)?;
+    Ok(Server { guard, spawned_at, address, model: "bench/test-model" })
+}
+
+fn nginx_conf(port: u16, connections: u32, upstream: &str) -> String {
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("    {name}_temp_path temp_{name};\n"))
+        .concat();
+    format!(
+        "daemon off;
+master_process off;
+worker_processes 1;
+pid nginx.pid;
+error_log error.log warn;
+events {{ worker_connections {connections}; }}
+http {{
+    access_log off;
+{temporary}    keepalive_timeout 120s;
+    keepalive_requests 1000000000;
+    upstream provider {{
+        server {upstream};
+        keepalive 512;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{
+            proxy_pass http://provider;
+            proxy_http_version 1.1;
+            proxy_set_header Connection \"\";
+            proxy_buffering off;
+        }}
+    }}
+}}
+"
+    )
+}
+
+/// The proxy under test.
+pub fn start_ai_proxy(setup: Setup, upstream: &str) -> io::Result<Server> {
+    let (directory, port) = (fresh_directory("ai-proxy")?, free_port()?);
+    let mut config = json!({
+        "host": "127.0.0.1",
+        "port": port,
+        "log_level": "WARNING",
+        "log_file": null,
+        "providers": [format!("bench|http://{upstream}/v1|sk-bench-upstream-key")],
+        "tokens": [format!("bench|{CLIENT_TOKEN}")],
+    });
+    match setup {
+        Setup::Default => {}
+        Setup::Streams => {
+            config["max_connections"] = json!(600);
+            config["max_keepalive_connections"] = json!(600);
+        }
+        Setup::IdleClients => config["max_clients"] = json!(10_100),
+    }
+    let file = directory.join("config.json");
+    fs::write(&file, config.to_string())?;
+    let mut command = server_command(Path::new(env!("CARGO_BIN_EXE_ai-proxy")), setup)?;
+    let spawned_at = Instant::now();
+    let guard = Guard::spawn(command.arg("--config").arg(file).stdout(Stdio::null()))?;
+    let address = format!("127.0.0.1:{port}");
+    wait_for(&address)?;
+    Ok(Server { guard, spawned_at, address, model: "bench/test-model" })
+}
+
+/// An empty directory under cargo's own for temporary files.
+fn fresh_directory(name: &str) -> io::Result<PathBuf> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{name}"));
+    if directory.exists() {
+        fs::remove_dir_all(&directory)?;
+    }
+    fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Tries to connect until it works. A server shows in no other way that all of them share.
+fn wait_for(address: &str) -> io::Result<()> {
+    let deadline = Instant::now() + START_MAX;
+    while let Err(error) = TcpStream::connect(address) {
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!("no server at {address}: {error}")));
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
+}
+
+/// The first line that `command` prints, on whichever of its outputs.
+pub fn first_line_of(command: &mut Command) -> String {
+    let text = match command.output() {
+        Ok(output) if output.stdout.is_empty() => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    text.lines().next().unwrap_or_default().to_string()
+}

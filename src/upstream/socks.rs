@@ -1,0 +1,110 @@
+//! SOCKS5 (RFC 1928, with the user name and password of RFC 1929), on our own connection: it keeps the deadline, the
+//! heartbeat and the eye on the client that ureq's own SOCKS connection does not have.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use ureq::Proxy;
+
+use super::wait;
+use crate::front::Want;
+
+const VERSION: u8 = 5;
+const NO_AUTHENTICATION: u8 = 0;
+const USER_NAME_AND_PASSWORD: u8 = 2;
+const CONNECT: u8 = 1;
+const DOMAIN_NAME: u8 = 3;
+
+/// Asks the proxy at the other end of `stream` for a connection to `host` and `port`. The proxy resolves the name.
+///
+/// # Errors
+/// The proxy refuses, or does not speak SOCKS5; the call is given up.
+pub fn negotiate(stream: &TcpStream, proxy: &Proxy, host: &str, port: u16) -> io::Result<()> {
+    let user = proxy.username().unwrap_or_default();
+    let password = proxy.password().unwrap_or_default();
+    let method = if user.is_empty() { NO_AUTHENTICATION } else { USER_NAME_AND_PASSWORD };
+    write_all(stream, &[VERSION, 1, method])?;
+    let [version, chosen] = read_exact(stream)?;
+    if version != VERSION || chosen != method {
+        return Err(refused("takes none of our ways to log in"));
+    }
+    if method == USER_NAME_AND_PASSWORD {
+        let mut login = vec![1];
+        push_counted(&mut login, user)?;
+        push_counted(&mut login, password)?;
+        write_all(stream, &login)?;
+        let [_, status] = read_exact(stream)?;
+        if status != 0 {
+            return Err(refused("refuses the user name or password"));
+        }
+    }
+    let mut request = vec![VERSION, CONNECT, 0, DOMAIN_NAME];
+    push_counted(&mut request, host.trim_start_matches('[').trim_end_matches(']'))?;
+    request.extend_from_slice(&port.to_be_bytes());
+    write_all(stream, &request)?;
+    read_reply(stream)
+}
+
+fn read_reply(stream: &TcpStream) -> io::Result<()> {
+    let [version, status, _, kind] = read_exact(stream)?;
+    if version != VERSION {
+        return Err(refused("does not speak SOCKS5"));
+    }
+    if status != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionRefused,
+            format!("the SOCKS proxy says: error {status}"),
+        ));
+    }
+    // The address it is bound to, which nobody needs, and a port.
+    match kind {
+        1 => read_exact::<6>(stream).map(drop),
+        4 => read_exact::<18>(stream).map(drop),
+        DOMAIN_NAME => {
+            let [length] = read_exact(stream)?;
+            (0..usize::from(length) + 2).try_for_each(|_| read_exact::<1>(stream).map(drop))
+        }
+        _ => Err(refused("answers with an unknown kind of address")),
+    }
+}
+
+fn refused(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionRefused, format!("the SOCKS proxy {what}"))
+}
+
+fn push_counted(bytes: &mut Vec<u8>, text: &str) -> io::Result<()> {
+    let length = u8::try_from(text.len()).map_err(|_| refused("takes no text over 255 bytes"))?;
+    bytes.push(length);
+    bytes.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match send(stream, bytes, SendFlags::NOSIGNAL) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
+                wait::for_peer(stream.as_fd(), Want::Write, None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn read_exact<const N: usize>(stream: &TcpStream) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        wait::for_peer(stream.as_fd(), Want::Read, None)?;
+        match recv(stream, &mut bytes[filled..], RecvFlags::empty()) {
+            Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((count, _)) => filled += count,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,78 @@
+"""What the READMEs tell people to paste does what they say."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from harness import BINARY, DEADLINE, Case, Demo, for_module
+
+ROOT = Path(__file__).resolve().parents[3]
+READMES = ("README.md", "README.zh.md")
+DEMO = "http://127.0.0.1:8001"  # where the READMEs have it; the test's own is on a free port
+
+
+def setUpModule():
+    global demo
+    demo = for_module(Demo())
+
+
+def blocks(readme, language):
+    return re.findall(r"^```%s\n(.*?)^```$" % language, (ROOT / readme).read_text(), re.M | re.S)
+
+
+class Readme(Case):
+    def examples(self, language):
+        """The examples that call the demo, and which file they stand in: at least one in each."""
+        for readme in READMES:
+            found = [block.replace(DEMO, demo.root) for block in blocks(readme, language) if DEMO in block]
+            self.assertTrue(found, "%s has no %s example for the demo" % (readme, language))
+            for block in found:
+                yield readme, block
+
+    def output(self, *command, **options):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def test_python(self):
+        for readme, example in self.examples("python"):
+            with self.subTest(readme):
+                self.assertEqual(self.output(sys.executable, "-c", example).count("one two three"), 2)
+
+    def test_javascript(self):
+        # Beside the packages, as after `npm install openai`.
+        beside = Path(os.environ["E2E_NODE_MODULES"]).parent
+        for readme, example in self.examples("js"):
+            with self.subTest(readme), tempfile.NamedTemporaryFile("w", suffix=".mjs", dir=beside) as file:
+                file.write(example)
+                file.flush()
+                self.assertEqual(self.output("node", file.name).count("one two three"), 2)
+
+    def test_curl(self):
+        for readme, example in self.examples("sh"):
+            with self.subTest(readme):
+                said = self.output("bash", "-euc", example)
+                self.assertIn("data: [DONE]" if "stream" in example else "chat.completion", said)
+
+    def test_configs(self):
+        for readme in READMES:
+            configs = [block for block in blocks(readme, "json") if '"providers"' in block and '"tokens"' in block]
+            self.assertTrue(configs, readme + " has no config")
+            for config in [*configs, (ROOT / "config.json.example").read_text()]:
+                with self.subTest(readme):
+                    self.check(config)
+
+    def check(self, config):
+        variables = {name: "sk-of-the-environment-" + name for name in re.findall(r"\$\{(\w+)\}", config)}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config.json"
+            path.write_text(config)
+            said = self.output(BINARY, "check", "--config", str(path), env={**os.environ, **variables}, cwd=folder)
+        for provider in json.loads(config)["providers"]:
+            name = provider["name"] if isinstance(provider, dict) else provider.split("|")[0]
+            self.assertIn(name, said)
+        self.assertNotIn("sk-of-the-environment", said)
