@@ -36,12 +36,12 @@ pub struct Entry {
 
 /// Reads a provider's answer to `GET /models`: OpenAI's `{"data":[{"id":…}]}`, or a bare array of the same.
 ///
-/// Entries without a usable id are passed over; Gemini's `models/` prefix is left out, for its own calls want ids
-/// without it.
+/// Entries without a usable id are passed over. `prefix` is left out of ids that begin with it: Gemini lists
+/// `models/x` and wants to be called for `x`.
 ///
 /// # Errors
 /// The answer is no such JSON; says where.
-pub fn parse_list(provider: &str, answer: &[u8]) -> Result<Vec<Model>, String> {
+pub fn parse_list(provider: &str, prefix: &str, answer: &[u8]) -> Result<Vec<Model>, String> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Answer {
@@ -62,7 +62,7 @@ pub fn parse_list(provider: &str, answer: &[u8]) -> Result<Vec<Model>, String> {
     };
     let models = rows.into_iter().filter_map(|row| {
         let id = row.id.as_str()?;
-        let id = id.strip_prefix("models/").unwrap_or(id);
+        let id = id.strip_prefix(prefix).unwrap_or(id);
         (is_usable(id)).then(|| Model {
             id: id.to_owned(),
             created: row.created.as_i64().unwrap_or(0),
@@ -121,7 +121,11 @@ mod tests {
     use super::parse_list;
 
     fn ids(answer: &str) -> Vec<String> {
-        parse_list("p", answer.as_bytes()).expect("a list").into_iter().map(|model| model.id).collect()
+        parse_list("p", "models/", answer.as_bytes())
+            .expect("a list")
+            .into_iter()
+            .map(|model| model.id)
+            .collect()
     }
 
     #[test]
@@ -132,14 +136,19 @@ mod tests {
             ids(r#"{"data":[{"id":"models/gemini"},{"id":""},{"id":1},{},{"id":"a\nb"}]}"#),
             ["gemini"]
         );
-        assert!(parse_list("p", b"<html>").is_err());
-        assert!(parse_list("p", br#"{"error":{}}"#).is_err());
+        assert!(parse_list("p", "", b"<html>").is_err());
+        assert!(parse_list("p", "", br#"{"error":{}}"#).is_err());
+        let kept = parse_list("p", "", br#"[{"id":"models/tuned"}]"#).expect("a list");
+        assert_eq!(kept[0].id, "models/tuned");
     }
 
     #[test]
     fn owner_and_time_are_kept_where_they_are_there() {
-        let list =
-            parse_list("p", br#"{"data":[{"id":"a","created":5,"owned_by":"me"},{"id":"b","created":"x"}]}"#);
+        let list = parse_list(
+            "p",
+            "",
+            br#"{"data":[{"id":"a","created":5,"owned_by":"me"},{"id":"b","created":"x"}]}"#,
+        );
         let list = list.expect("a list");
         assert_eq!((list[0].created, list[0].owned_by.as_str()), (5, "me"));
         assert_eq!((list[1].created, list[1].owned_by.as_str()), (0, "p"));

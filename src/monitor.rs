@@ -12,7 +12,7 @@ use crate::config::{Config, Provider, Replica};
 use crate::gateway::{Check, Gateway, Health, ReplicaId};
 use crate::limits::{CHECK_TIMEOUT, MAX_MODEL_LIST};
 use crate::text::{Text, quoted};
-use crate::upstream::{Call, Patience};
+use crate::upstream::{Call, Patience, listed_prefix};
 
 /// Longest reason kept of a failed check, bytes.
 const MAX_REASON: usize = 200;
@@ -71,7 +71,8 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
     let (health, models) = match answer {
         Err(reason) => (unhealthy(begun, &reason), None),
         Ok(body) => {
-            let models = due.models.then(|| catalog::parse_list(&provider.name, &body));
+            let models =
+                due.models.then(|| catalog::parse_list(&provider.name, listed_prefix(&replica.url), &body));
             if let Some(Err(reason)) = &models {
                 log::warn!(
                     "{}",

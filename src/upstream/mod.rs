@@ -220,8 +220,17 @@ fn add_credentials(headers: &mut HeaderMap, replica: &Replica) {
 }
 
 fn is_anthropic(url: &str) -> bool {
-    let host = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next());
-    host.is_some_and(|host| host.eq_ignore_ascii_case("api.anthropic.com"))
+    is_at(url, "api.anthropic.com")
+}
+
+/// What stands before the ids that this provider lists, and not before those it is called for.
+pub fn listed_prefix(url: &str) -> &'static str {
+    if is_at(url, "generativelanguage.googleapis.com") { "models/" } else { "" }
+}
+
+fn is_at(url: &str, host: &str) -> bool {
+    let found = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next());
+    found.is_some_and(|found| found.eq_ignore_ascii_case(host))
 }
 
 impl Exchange {

@@ -1,12 +1,13 @@
 //! HTTP/1.1 as it should be: connections kept, requests in a row, HEAD, chunked bodies, 100-continue.
 
 use regex::Regex;
+use serde_json::json;
 use std::time::Duration;
 
 use crate::support::calls::{TOKEN, ask, assert_error, bare, chat, completion, get, media_type, post};
 use crate::support::client::{Client, End};
 use crate::support::gate::Gate;
-use crate::support::proxy::{Proxy, config};
+use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::Reply;
 use crate::support::upstream::Upstream;
 
@@ -285,4 +286,33 @@ fn every_answer_is_dated() {
         let date = response.header("date").unwrap_or_default();
         assert!(format.is_match(date), "{}: {date:?}", response.status);
     }
+}
+
+#[test]
+fn listens_on_ipv6() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("no IPv6 here: nothing was tested");
+        return;
+    }
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"host": "::1"})));
+    assert!(proxy.address().is_ipv6(), "{:?}", proxy.bound);
+    assert_eq!(proxy.get("/healthz").status, 200);
+}
+
+#[test]
+fn answers_a_long_pipeline() {
+    let (upstream, proxy) = start();
+    let mut client = proxy.client();
+    let mut requests = Vec::new();
+    for _ in 0..100 {
+        requests.extend([get("/healthz"), ask("p1/m"), get("/nowhere")].concat());
+    }
+    client.send(requests);
+    for _ in 0..100 {
+        assert_eq!(client.response().text(), r#"{"status":"ok"}"#);
+        assert_eq!(client.response().json(), completion("hello"));
+        assert_eq!(client.response().status, 404);
+    }
+    assert_eq!(upstream.requests().len(), 100);
 }

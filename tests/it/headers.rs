@@ -341,3 +341,18 @@ fn an_upstreams_odd_headers_harm_nobody() {
         }
     }
 }
+
+#[test]
+fn a_provider_without_a_key_gets_no_token_either() {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let providers = json!([format!("p1|{}|", upstream.url())]);
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers})));
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    let sent = [("X-Api-Key", TOKEN), ("Api-Key", TOKEN)];
+    assert_eq!(proxy.call(post(CHAT, &sent, BODY)).status, 200);
+    for request in upstream.requests() {
+        assert!(request.head.all("authorization").is_empty(), "{:?}", request.head.headers);
+        assert!(!String::from_utf8_lossy(&request.head.raw).contains(TOKEN));
+    }
+}

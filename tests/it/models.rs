@@ -184,3 +184,18 @@ fn a_provider_may_have_a_chinese_name() {
     assert_eq!((response.status, response.header("x-ai-proxy-provider")), (200, Some("智谱")));
     assert_eq!(proxy.get("/v1/models/%E6%99%BA%E8%B0%B1%2Fglm-4").json()["id"], "智谱/glm-4");
 }
+
+#[test]
+fn a_listed_id_is_called_by_the_name_its_provider_gave_it() {
+    let names = ["models/tuned", "m", "org/deep/er", "p1/m", "a:b@c"];
+    let upstream = provider(&names);
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let ids = listed(&proxy);
+    assert_eq!(ids.len(), names.len(), "{ids:?}");
+    for id in ids {
+        assert_eq!(proxy.call(ask(&id)).status, 200, "{id}");
+        let body: serde_json::Value = serde_json::from_slice(&upstream.last().body).expect("JSON");
+        let called = body["model"].as_str().expect("model");
+        assert!(names.contains(&called), "{id} was called as {called:?}, which it never listed");
+    }
+}

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::calls::{ask, completion};
+use crate::support::calls::{DONE, ask, ask_streamed, completion, event};
+use crate::support::client::End;
 use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
@@ -71,4 +72,49 @@ fn no_more_than_asked_for_are_kept() {
         let closed = seen.iter().filter(|request| upstream.is_closed(request.connection)).count();
         (closed >= 4).then_some(())
     });
+}
+
+#[test]
+fn streams_and_errors_give_their_connections_back() {
+    let (upstream, proxy) = start(json!({"max_retries": 0}));
+    let seen = |reply: Reply| {
+        upstream.chat(reply);
+        let response = proxy.call(ask_streamed("p1/m"));
+        assert_ne!(response.end, End::Cut);
+        upstream.last().connection
+    };
+    let stream = || Reply::sse().chunk(event("a")).chunk(DONE).end();
+    let first = seen(stream());
+    assert_eq!(seen(stream()), first, "after a stream");
+    assert_eq!(seen(Reply::json(400, &json!({"error": {}}))), first);
+    assert_eq!(seen(Reply::whole(500, &[], "plain")), first, "after an error");
+    assert_eq!(seen(Reply::raw("HTTP/1.1 204 No Content\r\n\r\n")), first, "after an error");
+    assert_eq!(seen(stream()), first, "after no content");
+}
+
+#[test]
+fn what_is_to_be_closed_is_not_used_again() {
+    let (upstream, proxy) = start(json!({}));
+    let seen = |reply: Reply| {
+        upstream.chat(reply);
+        assert_eq!(proxy.call(ask("p1/m")).status, 200);
+        upstream.last().connection
+    };
+    let closing = Reply::whole(200, &[("Connection", "close")], "{}");
+    // The provider leaves it open all the same: what it said counts.
+    let first = seen(closing.clone());
+    let second = seen(closing);
+    assert_ne!(first, second);
+    let old = seen(Reply::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"));
+    assert_ne!(seen(Reply::json(200, &json!({}))), old, "1.0 closes unless it says otherwise");
+}
+
+#[test]
+fn a_request_that_may_have_run_does_not_run_twice() {
+    let (upstream, proxy) = start(json!({"max_keepalive_connections": 0, "max_retries": 0}));
+    for (round, step) in [Step::Fin, Step::Reset].into_iter().enumerate() {
+        upstream.chat(Reply::default().then(step));
+        assert_eq!(proxy.call(ask("p1/m")).status, 502);
+        assert_eq!(upstream.requests().len(), round + 1, "a new connection is no stale one");
+    }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::calls::{KEY, ask, completion};
+use crate::support::calls::{DONE, KEY, ask, ask_streamed, completion, event};
+use crate::support::client::End;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::Upstream;
@@ -99,4 +100,29 @@ fn a_refused_connection_falls_through_to_the_next() {
     });
     let proxy = Proxy::start(&with(config(&[]), changes));
     assert_eq!(proxy.call(ask("best")).json(), completion("from two"));
+}
+
+#[test]
+fn a_stream_that_breaks_before_its_first_byte_goes_to_the_next() {
+    for step in [Step::Fin, Step::Reset] {
+        let (bad, good) = (answering("unused"), answering("unused"));
+        bad.chat(Reply::sse().then(step));
+        good.chat(Reply::sse().chunk(event("from two")).chunk(DONE).end());
+        let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
+        let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p2", &good)]), virtuals));
+        let response = proxy.call(ask_streamed("best"));
+        assert_eq!((response.status, response.text()), (200, event("from two") + DONE));
+        assert_eq!(response.header("x-ai-proxy-provider"), Some("p2"));
+    }
+}
+
+#[test]
+fn a_stream_that_has_begun_goes_nowhere_else() {
+    let (bad, good) = (answering("unused"), answering("unused"));
+    bad.chat(Reply::sse().chunk(event("half")).then(Step::Fin));
+    let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
+    let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p2", &good)]), virtuals));
+    let response = proxy.call(ask_streamed("best"));
+    assert!(response.text().starts_with(&event("half")) && response.end == End::Cut);
+    assert!(good.requests().is_empty());
 }

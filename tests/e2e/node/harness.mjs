@@ -120,7 +120,7 @@ export class Proxy extends Process {
     const write = (written) => writeFileSync(path, JSON.stringify({
       host: '127.0.0.1', port: 0, log_file: null, log_level: 'DEBUG', tokens: [`e2e|${CLIENT_TOKEN}`],
       ...settings, providers: written,
-    }));
+    }), { mode: 0o600 }); // it holds keys; the proxy warns when others can read it
     write(providers);
     const proxy = await this.start(process.env.AI_PROXY_BIN, ['--config', path], /listening on (http:\/\/\S+)/);
     proxy.write = write;

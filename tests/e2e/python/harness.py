@@ -103,7 +103,7 @@ class Upstream(Process):
 
 class Proxy(Process):
     def __init__(self, *arguments):
-        super().__init__([BINARY, *arguments], r"listening on (http://\S+)")
+        super().__init__([BINARY, *arguments], r"listening on (\S+)")
         self.root = self.match[1].rstrip("/")
         self.url = self.root + "/v1"
 
@@ -134,6 +134,7 @@ class ConfiguredProxy(Proxy):
         super().__init__("--config", str(self.config))
 
     def write(self, providers, **changes):
+        self.config.touch(mode=0o600)  # it holds keys; the proxy warns when others can read it
         self.config.write_text(json.dumps({**self.settings, **changes, "providers": providers}))
 
     def reload(self):

@@ -37,9 +37,11 @@ class Threads(Case):
 
 
 class Async(unittest.IsolatedAsyncioTestCase):
-    async def asyncSetUp(self):
+    def setUp(self):
         # unittest turns this on, and on a busy machine it complains of every slow step.
-        asyncio.get_running_loop().set_debug(False)
+        asyncio.get_event_loop().set_debug(False)
+
+    async def asyncSetUp(self):
         self.openai = await self.enterAsyncContext(openai.AsyncOpenAI(
             base_url=proxy.url, api_key=CLIENT_TOKEN, max_retries=0, timeout=DEADLINE))
 
