@@ -27,7 +27,7 @@ pub const MAX_BODIES_IN_TRANSIT: usize = 512 * 1024 * 1024;
 /// Requests waiting for a free worker; above it the next one gets its 503 at once.
 pub const MAX_QUEUE: usize = 1024;
 /// Threads that answer what needs no upstream but may wait (health before the first round, reload).
-pub const CONTROL_THREADS: usize = 4;
+pub const CONTROL_THREADS: usize = 16;
 /// Control requests waiting for a control thread.
 pub const MAX_CONTROL_QUEUE: usize = 256;
 /// New connections taken in one turn of the poller, so that a connect flood does not starve the others.
@@ -55,8 +55,8 @@ pub const COALESCE: usize = 16 * 1024;
 
 /// Largest head of an upstream answer, bytes: it must fit the read buffer of its connection.
 pub const MAX_UPSTREAM_HEAD: usize = 16 * 1024;
-/// Bytes a provider may send before the head of its answer is complete: TLS handshake and interim answers included.
-pub const MAX_BEFORE_ANSWER: u64 = 128 * 1024;
+/// Bytes a provider may send that give the client nothing: handshake, interim answers, head, framing, trailers.
+pub const MAX_UNDELIVERED: u64 = 128 * 1024;
 /// Read buffer of an upstream connection, bytes.
 pub const UPSTREAM_READ_BUFFER: usize = MAX_UPSTREAM_HEAD;
 /// Write buffer of an upstream connection, bytes; a body leaves in pieces of this size.
@@ -77,12 +77,16 @@ pub const DNS_TTL: Duration = Duration::from_secs(60);
 pub const MAX_ADDRESSES: usize = 8;
 /// Names kept in the DNS cache: one for each provider and proxy, and some of earlier configs.
 pub const MAX_DNS_NAMES: usize = 1024;
+/// Largest error answer that is relayed as it is, bytes; of a larger one its beginning is quoted.
+pub const MAX_ERROR_BODY: usize = 256 * 1024;
 /// Text quoted from an upstream's error that is not JSON, bytes (contract section 4).
 pub const MAX_ERROR_TEXT: usize = 2 * 1024;
 /// Bytes of an incomplete event that are held back; a larger event is passed on in pieces.
 pub const MAX_HELD_EVENT: usize = 64 * 1024;
 /// Bytes of stream events that came at once, up to which they are looked at for token usage.
 pub const MAX_USAGE_SCAN: usize = 64 * 1024;
+/// Longest `Retry-After` that is waited for when every replica has been tried (contract section 4).
+pub const MAX_RETRY_WAIT: Duration = Duration::from_secs(2);
 /// Longest cooldown a provider can ask for with `Retry-After`.
 pub const MAX_COOLDOWN: Duration = Duration::from_secs(300);
 /// First cooldown of a failing replica; it doubles up to [`MAX_COOLDOWN`].

@@ -54,6 +54,8 @@ fn spawn_check(
     let (shared, config_there, name) = (Arc::clone(gateway), Arc::clone(config), provider.name.clone());
     let spawned = thread::Builder::new().name("check".to_owned()).spawn(move || {
         if let Some(provider) = config_there.provider(&name) {
+            let _claim =
+                Claim { gateway: &shared, id: ReplicaId::of(&name, &provider.replicas[index]), check };
             run_check(&shared, &config_there, provider, &provider.replicas[index], check);
         }
     });
@@ -61,6 +63,21 @@ fn spawn_check(
         let id = ReplicaId::of(&provider.name, &provider.replicas[index]);
         let health = unhealthy(Instant::now(), &error.to_string());
         gateway.board.post(id, check, health, None);
+    }
+}
+
+/// A check that ends without a word, by a panic, still ends: else its replica would never be checked again.
+struct Claim<'a> {
+    gateway: &'a Gateway,
+    id: ReplicaId,
+    check: Check,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.gateway.board.post(self.id, self.check, unhealthy(Instant::now(), "internal error"), None);
+        }
     }
 }
 

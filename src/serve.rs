@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -42,6 +43,12 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
         // What came of it is in the log.
         drop(gateway.reload());
     }
+    // Also where the log cannot be written and so nobody gets as far as the drain's own limit.
+    let patience = gateway.live.snapshot().shutdown_timeout + LAST_RESORT;
+    std::thread::Builder::new().name("deadline".to_owned()).spawn(move || {
+        std::thread::sleep(patience);
+        std::process::exit(0);
+    })?;
     // A second signal ends the process at once, whatever the drain is doing.
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if signals.forever().any(|signal| matches!(signal, SIGTERM | SIGINT)) {
@@ -51,6 +58,9 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     drain(&running, &gateway.live.snapshot());
     Ok(())
 }
+
+/// How long after `shutdown_timeout` the process ends whatever holds it.
+const LAST_RESORT: Duration = Duration::from_secs(1);
 
 fn listen(config: &Config) -> Listen {
     match &config.host {
@@ -95,7 +105,8 @@ fn fit_clients(config: &Config) -> usize {
     if needed <= got {
         return config.max_clients;
     }
-    let fitted = usize::try_from(got.saturating_sub(others).max(1)).unwrap_or(usize::MAX);
+    // Clients come first: a worker without a descriptor answers 502, a client without one gets nothing.
+    let fitted = usize::try_from(got.saturating_sub(others).max(got / 3).max(1)).unwrap_or(usize::MAX);
     log::warn!("{}", Text::ClientsFitted(fitted).say(config.language));
     fitted
 }

@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use ureq::http::uri::PathAndQuery;
@@ -18,14 +17,17 @@ use crate::catalog;
 use crate::config::{Config, Token};
 use crate::front::{Answer, Done, Fields, Request, Responder};
 use crate::gateway::Gateway;
-use crate::limits::{MAX_ERROR_TEXT, MAX_QUOTED};
+use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT, MAX_QUOTED, MAX_RETRY_WAIT};
 use crate::routing::{self, Choice, Plan, Route, Verdict};
 use crate::text::quoted;
 use crate::upstream::usage::{self, Usage};
-use crate::upstream::{Call, Exchange, Failure, Fault, Patience, Reply, stream};
+use crate::upstream::{self, Call, Exchange, Failure, Fault, Patience, Reply, stream};
 
 /// Pause before a lone replica is tried again after it could not be reached.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A client that has waited so long for a worker may have left; a provider is not asked for nobody.
+const QUEUED_LONG: Duration = Duration::from_millis(50);
 
 /// Relays a call to the provider that its model names.
 pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder) -> Done {
@@ -48,8 +50,10 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
     let reply = new_reply(request, &call, responder);
     let envelope = request.ticket.envelope.clone();
     let begun = Instant::now();
+    let left =
+        request.received.elapsed() > QUEUED_LONG && reply.borrow().client().is_some_and(|c| c.is_gone());
     let mut relay = Relay { gateway, config, request, call: &call, begun, envelope, reply, record };
-    let done = relay.run();
+    let done = if left { relay.deliver_fault(Fault::ClientGone) } else { relay.run() };
     relay.record.log(&token.name);
     done
 }
@@ -138,10 +142,20 @@ impl Relay<'_> {
     /// Tries replica after replica until one serves, or none is left that may.
     fn run(&mut self) -> Done {
         let mut plan = Plan::new(self.config, &self.call.routes, &self.gateway.balance, Instant::now());
-        let mut last = Failed::Fault(Failure { fault: Fault::Unreachable, detail: "no replica".to_owned() });
-        while let Some(choice) = plan.next(&self.gateway.balance, Instant::now()) {
+        let mut last = None;
+        loop {
+            let Some(choice) = plan.next(&self.gateway.balance, Instant::now()) else {
+                // All were tried: one that asked for a short wait may be asked again behind it.
+                let wait = last.as_ref().and_then(Failed::short_wait).filter(|_| !plan.is_lone());
+                match wait {
+                    Some(wait) if upstream::pause(&self.reply, wait) => {
+                        plan.again();
+                        continue;
+                    }
+                    _ => break,
+                }
+            };
             self.record.attempts += 1;
-            self.record.provider.clone_from(&choice.provider.name);
             let failed = match self.attempt(&choice) {
                 Outcome::Done(done) => return done,
                 Outcome::Failed(failed) => failed,
@@ -151,21 +165,34 @@ impl Relay<'_> {
             let may_retry = failed.is_retryable()
                 && self.record.attempts <= self.config.max_retries
                 && !self.reply.borrow().is_committed();
-            let unreachable = failed.is_unreachable();
-            last = failed;
-            if !may_retry {
+            let again = failed.is_unreachable() && plan.is_lone();
+            last = Some(self.the_telling_one(last, failed, &choice.provider.name));
+            if !may_retry || (again && !upstream::pause(&self.reply, RECONNECT_PAUSE)) {
                 break;
             }
-            if plan.is_lone() && unreachable {
-                thread::sleep(RECONNECT_PAUSE);
+            if again {
                 plan.again();
             }
         }
-        self.deliver(last)
+        let unreachable = || Failure { fault: Fault::Unreachable, detail: "no replica".to_owned() };
+        self.deliver(last.unwrap_or_else(|| Failed::Fault(unreachable())))
+    }
+
+    /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
+    fn the_telling_one(&mut self, before: Option<Failed>, now: Failed, provider: &str) -> Failed {
+        let no_answer = matches!(now.fault(), Some(Fault::Unreachable | Fault::Broken));
+        match before {
+            Some(answer @ Failed::Answer(_)) if no_answer => answer,
+            _ => {
+                provider.clone_into(&mut self.record.provider);
+                now
+            }
+        }
     }
 
     fn attempt(&mut self, choice: &Choice<'_>) -> Outcome {
         let replica = &choice.provider.replicas[choice.replica];
+        let name = &choice.provider.name;
         // A string always serializes.
         let model = serde_json::to_vec(choice.model).unwrap_or_default();
         let body = self.call.body.with_model(&self.request.body, &model);
@@ -180,7 +207,7 @@ impl Relay<'_> {
         } else {
             Patience::Until(self.begun + self.config.non_stream_timeout)
         };
-        self.reply.borrow_mut().promise(self.early_fields(&choice.provider.name));
+        self.reply.borrow_mut().promise(self.early_fields(name));
         let mut exchange = match self.gateway.upstream().attempt(replica, &call, patience, Some(&self.reply))
         {
             Ok(exchange) => exchange,
@@ -193,7 +220,9 @@ impl Relay<'_> {
         if !stream::is_event_stream(&exchange.headers) {
             self.reply.borrow_mut().keep_quiet();
         }
-        if is_streamed(&exchange, self.call.body.stream) {
+        // A heartbeat has promised events: what is none of them cannot follow it.
+        let promised = self.reply.borrow().is_committed() && !stream::is_event_stream(&exchange.headers);
+        if is_streamed(&exchange, self.call.body.stream) && !promised {
             return self.stream(exchange, choice);
         }
         let status = exchange.status;
@@ -208,6 +237,7 @@ impl Relay<'_> {
 
     fn stream(&mut self, mut exchange: Exchange, choice: &Choice<'_>) -> Outcome {
         let status = exchange.status;
+        self.record.provider.clone_from(&choice.provider.name);
         let fields = self.stream_fields(&exchange.headers, &choice.provider.name);
         let events = stream::is_event_stream(&exchange.headers);
         let ended = stream::relay(&mut exchange, &self.reply, &fields, self.config.max_response_size);
@@ -259,6 +289,7 @@ impl Relay<'_> {
             return Outcome::Failed(failed);
         }
         choice.lease.report(failed.verdict(), Instant::now());
+        self.record.provider.clone_from(&choice.provider.name);
         Outcome::Done(self.deliver(failed))
     }
 
@@ -289,25 +320,38 @@ impl Relay<'_> {
         self.record.usage = usage::in_json(&body);
         let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
         if self.reply.borrow().is_committed() {
-            // A heartbeat has promised a stream: what came instead can only be told of in an event.
-            let event = [b"data: ", &single_line(&body)[..], b"\n\n"].concat();
-            return self.end(status, |reply| reply.break_off(Some(&event)));
+            return self.end_promised_stream(status, &body);
         }
         let fields = self.answer_fields(&headers, &self.record.provider);
         self.end(status, |reply| reply.send(Answer { status, fields, body }))
     }
 
+    /// A heartbeat has promised a stream: what came instead can only be told of in an event.
+    fn end_promised_stream(&mut self, status: u16, body: &[u8]) -> Done {
+        let event = if is_json(body) {
+            [b"data: ", &single_line(body)[..], b"\n\n"].concat()
+        } else {
+            let error = ApiError::Broken(self.record.provider.clone());
+            self.record.fail(&error);
+            error.event(self.envelope.language)
+        };
+        self.end(status, |reply| reply.break_off(Some(&event)))
+    }
+
     /// An error that is not JSON is put into our shape; a key that the provider quotes is masked.
-    fn error_body(&self, status: u16, headers: &mut HeaderMap, body: Vec<u8>) -> Vec<u8> {
+    fn error_body(&self, status: u16, headers: &mut HeaderMap, mut body: Vec<u8>) -> Vec<u8> {
+        let too_long = body.len() > MAX_ERROR_BODY;
+        body.truncate(MAX_ERROR_BODY);
         let body = self.without_keys(body);
-        if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok() {
+        if !too_long && is_json(&body) {
             return body;
         }
         headers.remove("content-encoding");
         headers.insert("content-type", HeaderValue::from_static("application/json"));
         let text = String::from_utf8_lossy(&body);
         let cut = text.floor_char_boundary(MAX_ERROR_TEXT);
-        ApiError::Upstream(status, text[..cut].to_owned()).body(self.envelope.language)
+        let text = if text.trim().is_empty() { format!("HTTP {status}") } else { text[..cut].to_owned() };
+        ApiError::Upstream(status, text).body(self.envelope.language)
     }
 
     fn without_keys(&self, body: Vec<u8>) -> Vec<u8> {
@@ -315,15 +359,17 @@ impl Relay<'_> {
         let headers =
             provider.replicas.iter().flat_map(|replica| replica.headers.iter().map(|(_, value)| value));
         let secrets = provider.replicas.iter().map(|replica| &replica.key).chain(headers);
-        let mut body = body;
+        let Ok(mut text) = String::from_utf8(body.clone()) else { return body };
         for secret in secrets.filter(|secret| secret.expose().len() >= SHORTEST_MASKED) {
-            let quoted = |window: &[u8]| window == secret.expose().as_bytes();
-            if body.windows(secret.expose().len()).any(quoted) {
-                let text = String::from_utf8_lossy(&body);
-                body = text.replace(secret.expose(), &secret.masked()).into_bytes();
+            let plain = secret.expose();
+            // As it is, and as two ways of writing JSON have it.
+            for written in [plain.to_owned(), plain.replace('"', "\\\""), plain.replace('/', "\\/")] {
+                if text.contains(&written) {
+                    text = text.replace(&written, &secret.masked());
+                }
             }
         }
-        body
+        text.into_bytes()
     }
 
     fn error_of(&self, fault: Fault) -> Option<ApiError> {
@@ -357,7 +403,7 @@ impl Relay<'_> {
         log::warn!(
             "attempt={} provider={} replica={} model={} request_id={} {}",
             self.record.attempts,
-            self.record.provider,
+            choice.provider.name,
             choice.replica + 1,
             word(choice.model),
             self.envelope.id,
@@ -376,6 +422,14 @@ impl Failed {
         match self {
             Self::Fault(failure) => Some(failure.fault),
             Self::Answer(_) => None,
+        }
+    }
+
+    /// What an answer asks to be waited for, where it is short enough to wait for it (contract section 4).
+    fn short_wait(&self) -> Option<Duration> {
+        match self {
+            Self::Fault(_) => None,
+            Self::Answer(answer) => retry_after(&answer.headers).filter(|wait| *wait <= MAX_RETRY_WAIT),
         }
     }
 
@@ -408,6 +462,12 @@ impl Failed {
     }
 }
 
+/// `Retry-After` in seconds (RFC 9110 section 10.2.3); a date is not looked at.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: f64 = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
 /// A good answer is streamed where it is a stream of events, or where a stream was asked for and what comes is no JSON
 /// document.
 fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
@@ -416,6 +476,10 @@ fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
     (200..300).contains(&exchange.status)
         && exchange.status != 204
         && (stream::is_event_stream(&exchange.headers) || (asked && !json && !kind.is_empty()))
+}
+
+fn is_json(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 /// A JSON document without the line ends that would cut an event.

@@ -9,6 +9,7 @@ mod relayed_headers;
 pub mod splice;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde::Serialize;
 
@@ -114,12 +115,24 @@ pub struct Ticket {
 /// The service behind the front.
 pub struct Api {
     gateway: Arc<Gateway>,
+    overloads: OnceASecond,
+}
+
+/// Keeps what can happen to every request from filling the log.
+#[derive(Default)]
+struct OnceASecond(AtomicI64);
+
+impl OnceASecond {
+    fn may_tell(&self) -> bool {
+        let now = jiff::Timestamp::now().as_second();
+        self.0.swap(now, Ordering::Relaxed) != now
+    }
 }
 
 impl Api {
     /// An API over that state.
     pub fn new(gateway: Arc<Gateway>) -> Self {
-        Self { gateway }
+        Self { gateway, overloads: OnceASecond::default() }
     }
 
     fn admit_or_refuse(&self, head: &Head, peer: Peer) -> Admission<Ticket> {
@@ -211,8 +224,9 @@ impl Service for Api {
         let config = self.gateway.live.snapshot();
         let envelope = Envelope::of(&config, head);
         let error = ApiError::of_rejection(rejection, config.max_request_size);
-        // Too many clients and draining are told of once, by their notices.
-        if error.status() >= 500 && !matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown)
+        // Too many clients and draining are told of once, by their notices; an overload would flood the log.
+        let told = matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown);
+        if error.status() >= 500 && !told && (rejection != Rejection::Overloaded || self.overloads.may_tell())
         {
             log::error!("{} {} request_id={}", error.status(), error.reason(), envelope.id);
         }

@@ -14,12 +14,41 @@ use super::sys::{self, Interest};
 use super::{Admission, Head, Lane, Limits, Peer, Rejection, Service, after};
 use crate::limits::{BODY_STEP, LINGER, MAX_BODIES_IN_TRANSIT, MAX_DRAIN, MAX_LINGER, REQUESTS_A_TURN};
 
+/// Bytes that came and were not used yet; what is used is left where it is until there is more of it than of the rest.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Input {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
+    fn use_up(&mut self, count: usize) {
+        self.used += count;
+        if self.used == self.bytes.len() {
+            self.bytes.clear();
+            self.used = 0;
+        } else if self.used > self.bytes.len() / 2 {
+            self.bytes.drain(..self.used);
+            self.used = 0;
+        }
+    }
+
+    fn discard(&mut self) -> usize {
+        let count = self.rest().len();
+        *self = Self::default();
+        count
+    }
+}
+
 /// A connection's socket and buffers, wherever the connection is at the moment.
 pub struct Wire {
     pub(super) client: Arc<Client>,
     pub(super) peer: Peer,
-    /// Bytes that came and were not looked at yet.
-    input: Vec<u8>,
+    input: Input,
     /// Bytes the client has still to take, from `sent` on.
     output: Vec<u8>,
     sent: usize,
@@ -35,7 +64,7 @@ impl Wire {
         Self {
             client: Arc::new(client),
             peer,
-            input: Vec::new(),
+            input: Input::default(),
             output: Vec::new(),
             sent: 0,
             broken: false,
@@ -69,8 +98,11 @@ impl Wire {
         Ok(sent > 0)
     }
 
-    /// Reads once; how many bytes came.
+    /// Reads once; how many bytes came. A client that does not take its answer is not read.
     pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        if self.has_output() {
+            return Ok(0);
+        }
         match sys::receive(&*self.client, scratch)? {
             None => Ok(0),
             Some(0) => {
@@ -78,7 +110,7 @@ impl Wire {
                 Ok(0)
             }
             Some(count) => {
-                self.input.extend_from_slice(&scratch[..count]);
+                self.input.bytes.extend_from_slice(&scratch[..count]);
                 Ok(count)
             }
         }
@@ -86,14 +118,14 @@ impl Wire {
 
     /// Empty lines ahead of a request line are passed over (RFC 9112 section 2.2).
     fn skip_empty_lines(&mut self) {
-        let lines = self.input.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
-        self.input.drain(..lines * 2);
+        let lines = self.input.rest().chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
+        self.input.use_up(lines * 2);
     }
 
     /// An idle connection holds no buffer.
     fn release(&mut self) {
-        if self.input.is_empty() {
-            self.input = Vec::new();
+        if self.input.rest().is_empty() {
+            self.input = Input::default();
         }
     }
 }
@@ -163,9 +195,7 @@ enum Phase<T> {
     Body(Box<Incoming<T>>),
     /// For the rest of a body nobody wants: so many bytes may still come.
     Drain { decoder: Decoder, left: usize },
-    /// For the answer to leave; then the connection ends.
-    Close,
-    /// As [`Phase::Close`], then for the client to have read the answer: so many more bytes are read and dropped.
+    /// For the answer to leave and the client to have read it: so many more bytes are read and dropped.
     Linger { left: usize, until: Option<Instant> },
 }
 
@@ -198,20 +228,24 @@ impl<T> Conn<T> {
         Self { wire, phase: Phase::idle(), deadline: after(Instant::now(), patience) }
     }
 
-    /// A connection whose request was answered and that takes no other.
+    /// A connection that ends behind what it was sent last: it is read on for a while, for a close with unread bytes
+    /// would take the answer from the client (RFC 9112 section 9.6).
     pub(super) fn closing(wire: Box<Wire>, client_timeout: Duration) -> Self {
-        Self { wire, phase: Phase::Close, deadline: after(Instant::now(), client_timeout) }
+        Self { wire, phase: Phase::LINGER, deadline: after(Instant::now(), client_timeout) }
     }
 
-    /// A connection that is told why it ends.
-    pub(super) fn lingering(wire: Box<Wire>, client_timeout: Duration) -> Self {
-        let phase = Phase::Linger { left: MAX_LINGER, until: None };
-        Self { wire, phase, deadline: after(Instant::now(), client_timeout) }
+    /// Whether nobody loses anything when it ends now: no request is under way, no answer has still to leave.
+    pub(super) fn is_expendable(&self) -> bool {
+        let between =
+            matches!(self.phase, Phase::Drain { .. } | Phase::Linger { .. }) && !self.wire.has_output();
+        between || self.is_idle()
     }
 
     /// Whether nothing of a request has come and nothing of an answer is left.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Head { since: None, .. }) && !self.wire.has_output()
+        matches!(self.phase, Phase::Head { since: None, .. })
+            && self.wire.input.rest().is_empty()
+            && !self.wire.has_output()
     }
 
     /// Goes on as far as the bytes at hand allow.
@@ -232,14 +266,16 @@ impl<T> Conn<T> {
                 }
             }
             let step = match &mut self.phase {
-                Phase::Head { .. } if answered == REQUESTS_A_TURN => Some(Step::Again),
+                Phase::Head { .. } if answered == REQUESTS_A_TURN => {
+                    self.allow(context.limits.client_timeout);
+                    Some(Step::Again)
+                }
                 Phase::Head { .. } => {
                     answered += 1;
                     self.advance_head(context)
                 }
                 Phase::Body(_) => self.advance_body(context),
-                Phase::Drain { .. } => self.advance_drain(context),
-                Phase::Close => Some(Step::Close),
+                Phase::Drain { .. } => self.advance_drain(),
                 Phase::Linger { .. } => Some(self.advance_linger()),
             };
             if let Some(step) = step {
@@ -267,7 +303,7 @@ impl<T> Conn<T> {
         self.wire.skip_empty_lines();
         let Phase::Head { scan, since } = &mut self.phase else { return None };
         // Half of an empty line is not yet the beginning of a request.
-        if matches!(self.wire.input[..], [] | [b'\r']) {
+        if matches!(self.wire.input.rest(), [] | [b'\r']) {
             self.wire.release();
             if self.wire.ended {
                 return Some(Step::Close);
@@ -276,10 +312,10 @@ impl<T> Conn<T> {
             self.allow(context.limits.idle_timeout);
             return Some(Step::Wait(Interest::Read));
         }
-        let parsed = scan.find_end(&self.wire.input).and_then(|end| match end {
+        let parsed = scan.find_end(self.wire.input.rest()).and_then(|end| match end {
             None if self.wire.ended => Err(Rejection::Malformed("the request was cut off")),
             None => Ok(None),
-            Some(end) => Head::parse(&self.wire.input[..end]).map(|head| Some((head, end))),
+            Some(end) => Head::parse(&self.wire.input.rest()[..end]).map(|head| Some((head, end))),
         });
         match parsed {
             Err(rejection) => self.refuse(context, rejection),
@@ -289,7 +325,7 @@ impl<T> Conn<T> {
                 return Some(Step::Wait(Interest::Read));
             }
             Ok(Some((head, end))) => {
-                self.wire.input.drain(..end);
+                self.wire.input.use_up(end);
                 self.admit(context, head);
             }
         }
@@ -299,11 +335,18 @@ impl<T> Conn<T> {
     fn admit<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>, head: Head) {
         if context.draining {
             let answer = context.service.reject(Rejection::ShuttingDown, Some(&head));
-            return self.answer_early(&head, Shape::of(&head).closing(), answer);
+            return self.answer_early(
+                &head,
+                Shape::of(&head).closing(),
+                answer,
+                context.limits.client_timeout,
+            );
         }
         let shape = Shape::of(&head);
         match context.service.admit(&head, self.wire.peer) {
-            Admission::Answer(answer) => self.answer_early(&head, shape, answer),
+            Admission::Answer(answer) => {
+                self.answer_early(&head, shape, answer, context.limits.client_timeout);
+            }
             Admission::Run(lane, ticket) => self.begin_body(context, head, lane, ticket),
         }
     }
@@ -320,9 +363,9 @@ impl<T> Conn<T> {
         if announced > context.limits.max_body as u64 {
             let answer = context.service.reject(Rejection::BodyTooLarge, Some(&head));
             let shape = Shape::of(&head);
-            return self.answer_early(&head, shape, answer);
+            return self.answer_early(&head, shape, answer, context.limits.client_timeout);
         }
-        if head.expects_continue && self.wire.input.is_empty() {
+        if head.expects_continue && self.wire.input.rest().is_empty() {
             self.wire.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
         }
         let share = Share { transit: Arc::clone(context.transit), bytes: 0 };
@@ -334,7 +377,7 @@ impl<T> Conn<T> {
 
     /// Answers before the body has been read; what is left of it is drained where that is little, else the
     /// connection ends once the client has had time to read the answer.
-    fn answer_early(&mut self, head: &Head, shape: Shape, answer: super::Answer) {
+    fn answer_early(&mut self, head: &Head, shape: Shape, answer: super::Answer, client_timeout: Duration) {
         let decoder = Decoder::new(head.framing);
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);
         // After a refused expectation the client may or may not send its body: only closing is unambiguous.
@@ -343,9 +386,9 @@ impl<T> Conn<T> {
         self.phase = match decoder {
             Some(decoder) if keep => Phase::Drain { decoder, left: MAX_DRAIN },
             None if keep => Phase::idle(),
-            None => Phase::Close,
-            Some(_) => Phase::Linger { left: MAX_LINGER, until: None },
+            _ => Phase::LINGER,
         };
+        self.allow(client_timeout);
     }
 
     /// Refuses what is being read and ends the connection: after it, nothing that comes can be trusted to begin a request.
@@ -357,7 +400,7 @@ impl<T> Conn<T> {
         let answer = context.service.reject(rejection, head);
         let shape = head.map_or(Shape::UNKNOWN, |head| Shape::of(head).closing());
         self.wire.answer(shape, answer);
-        self.phase = Phase::Linger { left: MAX_LINGER, until: None };
+        self.phase = Phase::LINGER;
     }
 
     /// Refuses a body that turned out too large; its framing is sound, so the connection lives on if little is left.
@@ -368,7 +411,7 @@ impl<T> Conn<T> {
         self.phase = if head.keep_alive {
             Phase::Drain { decoder: incoming.decoder, left: MAX_DRAIN }
         } else {
-            Phase::Linger { left: MAX_LINGER, until: None }
+            Phase::LINGER
         };
         self.allow(context.limits.client_timeout);
     }
@@ -404,16 +447,20 @@ impl<T> Conn<T> {
         Some(Step::Wait(Interest::Read))
     }
 
-    fn advance_drain<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
+    fn advance_drain(&mut self) -> Option<Step<T>> {
         let Phase::Drain { decoder, left } = &mut self.phase else { return None };
+        let bytes = self.wire.input.rest();
         let mut at = 0;
-        while at < self.wire.input.len() && !decoder.is_done() {
-            match decoder.next(&self.wire.input[at..]) {
+        while at < bytes.len() && !decoder.is_done() {
+            match decoder.next(&bytes[at..]) {
                 Ok(Piece::Framing(count) | Piece::Payload(count)) => at += count,
-                Err(_) => return Some(Step::Close),
+                Err(_) => {
+                    self.phase = Phase::LINGER;
+                    return None;
+                }
             }
         }
-        self.wire.input.drain(..at);
+        self.wire.input.use_up(at);
         if decoder.is_done() {
             self.phase = Phase::idle();
             return None;
@@ -421,13 +468,10 @@ impl<T> Conn<T> {
         match left.checked_sub(at) {
             Some(rest) if !self.wire.ended => {
                 *left = rest;
-                if at > 0 {
-                    self.allow(context.limits.client_timeout);
-                }
                 Some(Step::Wait(Interest::Read))
             }
             _ => {
-                self.phase = Phase::Linger { left: MAX_LINGER, until: None };
+                self.phase = Phase::LINGER;
                 None
             }
         }
@@ -439,8 +483,7 @@ impl<T> Conn<T> {
             sys::shut_write(&*self.wire.client);
         }
         self.deadline = *until.get_or_insert_with(|| Instant::now() + LINGER);
-        let read = self.wire.input.len();
-        self.wire.input = Vec::new();
+        let read = self.wire.input.discard();
         match left.checked_sub(read) {
             Some(rest) if !self.wire.ended => {
                 *left = rest;
@@ -452,6 +495,8 @@ impl<T> Conn<T> {
 }
 
 impl<T> Phase<T> {
+    const LINGER: Self = Self::Linger { left: MAX_LINGER, until: None };
+
     fn idle() -> Self {
         Self::Head { scan: Scan::default(), since: None }
     }
@@ -459,20 +504,21 @@ impl<T> Phase<T> {
 
 impl<T> Incoming<T> {
     /// Moves the body's bytes out of `input`.
-    fn take(&mut self, input: &mut Vec<u8>, max_body: usize) -> Result<(), Rejection> {
+    fn take(&mut self, input: &mut Input, max_body: usize) -> Result<(), Rejection> {
+        let bytes = input.rest();
         let mut at = 0;
         let mut taken = Ok(());
-        while taken.is_ok() && at < input.len() && !self.decoder.is_done() {
-            match self.decoder.next(&input[at..])? {
+        while taken.is_ok() && at < bytes.len() && !self.decoder.is_done() {
+            match self.decoder.next(&bytes[at..])? {
                 Piece::Framing(count) => at += count,
                 Piece::Payload(count) => {
-                    taken = self.append(&input[at..at + count], max_body);
+                    taken = self.append(&bytes[at..at + count], max_body);
                     at += count;
                 }
             }
         }
         // What the decoder has counted is gone also where it was refused: draining goes on behind it.
-        input.drain(..at);
+        input.use_up(at);
         taken
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -14,7 +15,7 @@ use super::conn::{Conn, Context, Request, Step, Transit, Wire};
 use super::listener::{Listener, discard_input};
 use super::response::{Client, Shape};
 use super::sys::{self, Epoll, Interest, Waker};
-use super::worker::{Job, Pool};
+use super::worker::{Job, Pool, panic_message};
 use super::{Lane, Listen, Notice, Peer, Rejection, Service, Settings, after};
 use crate::limits::{
     ACCEPT_BACKOFF, ACCEPT_BATCH, CONTROL_THREADS, DRAIN_GRACE, EVENT_BATCH, MAX_CONTROL_QUEUE, MAX_QUEUE,
@@ -133,7 +134,12 @@ impl Bound {
             stats: Arc::clone(&stats),
         };
         thread::Builder::new().name("poller".to_owned()).spawn(move || {
-            poller.run();
+            // Without its poller the process is deaf: better that its supervisor starts it anew.
+            let service = Arc::clone(&poller.shared.service);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| poller.run())) {
+                service.notice(Notice::Panicked(panic_message(&*panic)));
+                std::process::abort();
+            }
             // Nobody waits for it where the process ends at once.
             let _ = end.send(());
         })?;
@@ -462,7 +468,7 @@ impl<S: Service> Poller<S> {
 
     fn close_idle(&mut self) {
         for place in &mut self.table.places {
-            drop(place.conn.take_if(|conn| conn.is_idle()));
+            drop(place.conn.take_if(|conn| conn.is_expendable()));
         }
         self.take_returns();
     }
@@ -506,17 +512,24 @@ impl<S: Service> Poller<S> {
         if self.table.used() < self.settings.max_clients - self.settings.max_clients / 10 {
             self.accept.full = false;
         }
-        let Some(slot) = self.table.reserve() else { return };
+        let Some(slot) = self.table.reserve() else { return self.turn_away(&client) };
         let limits = self.shared.service.limits();
         let mut wire = Box::new(Wire::new(client, peer, slot));
         if full {
             discard_input(wire.client.as_fd());
             wire.answer(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
-            let mut conn = Conn::lingering(wire, limits.client_timeout);
+            let mut conn = Conn::closing(wire, limits.client_timeout);
             let step = conn.advance(&self.shared.context());
             return self.enter(conn, &step);
         }
         self.enter(Conn::new(wire, limits), &Step::Wait(Interest::Read));
+    }
+
+    /// Over the limit by far: no place to wait until the client has read why.
+    fn turn_away(&self, client: &Client) {
+        discard_input(client.as_fd());
+        client.send_last(Shape::UNKNOWN, &self.shared.service.reject(Rejection::TooManyClients, None));
+        sys::shut_write(client);
     }
 
     fn enter(&mut self, conn: Conn<S::Ticket>, step: &Step<S::Ticket>) {

@@ -261,7 +261,7 @@ impl Meaning {
         let mut length: Option<u64> = None;
         let mut coding: Option<Coding> = None;
         let mut hosts = 0;
-        let mut expect = None;
+        let mut expects_continue = false;
         let mut close = false;
         let mut keep_alive = false;
         for header in headers {
@@ -280,7 +280,7 @@ impl Meaning {
                     return Err(Rejection::Malformed("Host"));
                 }
             } else if name.eq_ignore_ascii_case("expect") {
-                expect = Some(header.value);
+                expects_continue |= expects_continue_by(header.value, minor)?;
             } else if name.eq_ignore_ascii_case("connection") {
                 for option in list(header.value) {
                     close |= option.eq_ignore_ascii_case(b"close");
@@ -293,23 +293,18 @@ impl Meaning {
         }
         Ok(Self {
             framing: framing(length, coding, minor)?,
-            expects_continue: expects_continue(expect, minor)?,
+            expects_continue,
             keep_alive: !close && (minor >= 1 || keep_alive),
         })
     }
 }
 
 /// RFC 9110 section 10.1.1; a 1.0 client's expectation is ignored.
-fn expects_continue(expect: Option<&[u8]>, minor: u8) -> Result<bool, Rejection> {
-    match expect {
-        Some(value) if minor >= 1 => {
-            if value.eq_ignore_ascii_case(b"100-continue") {
-                Ok(true)
-            } else {
-                Err(Rejection::ExpectationFailed)
-            }
-        }
-        _ => Ok(false),
+fn expects_continue_by(value: &[u8], minor: u8) -> Result<bool, Rejection> {
+    match (minor, value.eq_ignore_ascii_case(b"100-continue")) {
+        (0, _) => Ok(false),
+        (_, true) => Ok(true),
+        (_, false) => Err(Rejection::ExpectationFailed),
     }
 }
 

@@ -73,9 +73,16 @@ impl<T: Send + 'static> Pool<T> {
         Ok(job)
     }
 
-    /// A request that the poller took back from the queue.
+    /// A request that the poller took back from the queue. It was the oldest, so its empty place is the first; where a
+    /// thread was quicker, what is found there instead goes to the end of the queue.
     pub(super) fn withdraw(&self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
+        if let Ok(job) = self.queue.try_recv()
+            && !job.is_taken()
+        {
+            // The poller alone sends, so the place is still free.
+            let _ = self.jobs.try_send(job);
+        }
     }
 
     fn start_thread<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) {
@@ -96,7 +103,11 @@ impl<T: Send + 'static> Pool<T> {
         while let Ok(job) = self.queue.recv() {
             if let Some((request, wire)) = job.take() {
                 drop(job);
-                self.serve(shared, request, wire, &mut scratch);
+                let served =
+                    catch_unwind(AssertUnwindSafe(|| self.serve(shared, request, wire, &mut scratch)));
+                if let Err(panic) = served {
+                    shared.service.notice(Notice::Panicked(panic_message(&*panic)));
+                }
                 self.load.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -204,7 +215,7 @@ fn apologize<S: Service>(shared: &Shared<S>, shape: Shape, client: &Client) {
     sys::shut_write(client);
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

@@ -13,12 +13,14 @@ use std::io::{self, Read};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use ureq::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 use ureq::{Agent, Body, Proxy, SendBody};
 
 pub use reply::Reply;
-pub use wait::Patience;
+pub use wait::{Patience, pause};
 
 use crate::config::{Config, Replica};
 use crate::limits::{MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
@@ -150,13 +152,9 @@ impl Upstream {
             match answered {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
-                    if !(200..600).contains(&head.status.as_u16()) {
-                        return Err(Failure {
-                            fault: Fault::Broken,
-                            detail: format!("status {}", head.status),
-                        });
+                    if let Some(detail) = objection(&head) {
+                        return Err(Failure { fault: Fault::Broken, detail });
                     }
-                    wait::note(|facts| facts.answered = true);
                     return Ok(Exchange { status: head.status.as_u16(), headers: head.headers, body, guard });
                 }
                 Err(_) if facts.was_stale() && !fresh && !is_committed(reply) => fresh = true,
@@ -241,7 +239,16 @@ impl Exchange {
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
         loop {
             match self.body.as_reader().read(into) {
-                Ok(count) => return Ok(count),
+                Ok(0) if self.was_cut_in_chunks() => {
+                    return Err(Failure {
+                        fault: Fault::CutOff,
+                        detail: "the last chunk is not whole".to_owned(),
+                    });
+                }
+                Ok(count) => {
+                    wait::note(|facts| facts.undelivered = 0);
+                    return Ok(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     let fault = match self.guard.facts().stop {
@@ -253,6 +260,11 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    /// ureq takes the connection's end for the blank line behind the last chunk.
+    fn was_cut_in_chunks(&self) -> bool {
+        self.guard.facts().ended && self.headers.contains_key(header::TRANSFER_ENCODING)
     }
 
     /// Reads the body whole.
@@ -301,6 +313,20 @@ fn fault(facts: Facts, error: &ureq::Error) -> Fault {
         (None, _) if facts.connected || facts.reused => Fault::Broken,
         (None, _) => Fault::Unreachable,
     }
+}
+
+/// What is wrong with the head of an answer that ureq let through: a status that is none, or framing that two readers
+/// could read in two ways (RFC 9112 section 6.1).
+fn objection(head: &ureq::http::response::Parts) -> Option<String> {
+    if !(200..600).contains(&head.status.as_u16()) {
+        return Some(format!("status {}", head.status));
+    }
+    let coding = head.headers.get(header::TRANSFER_ENCODING)?;
+    let plain = coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        && head.headers.get_all(header::TRANSFER_ENCODING).iter().count() == 1
+        && head.version == Version::HTTP_11
+        && !head.headers.contains_key(header::CONTENT_LENGTH);
+    (!plain).then(|| "Transfer-Encoding other than chunked alone".to_owned())
 }
 
 fn is_committed(reply: Option<&Rc<RefCell<Reply>>>) -> bool {

@@ -19,6 +19,8 @@ pub struct Reply {
     early_fields: Fields,
     /// The client has the beginning of an event without its end: no comment may be put there.
     mid_event: bool,
+    /// No heartbeat fits into what is being read.
+    quiet: bool,
     started: Option<Instant>,
     bytes: u64,
 }
@@ -38,6 +40,7 @@ impl Reply {
             last_sent: Instant::now(),
             early_fields: Fields::default(),
             mid_event: false,
+            quiet: false,
             started: None,
             bytes: 0,
         }
@@ -52,14 +55,15 @@ impl Reply {
         }
     }
 
-    /// What comes is no stream of events: no heartbeat fits into it, or may come before it.
+    /// What this attempt gives is no stream of events: no heartbeat fits into it, or may come before it.
     pub fn keep_quiet(&mut self) {
-        self.heartbeat = None;
+        self.quiet = true;
     }
 
-    /// What a stream that begins with a heartbeat is to carry.
+    /// An attempt begins: what a stream that begins with a heartbeat is to carry.
     pub fn promise(&mut self, early_fields: Fields) {
         self.early_fields = early_fields;
+        self.quiet = false;
     }
 
     /// Whether a status has been sent: no attempt may follow then.
@@ -84,7 +88,9 @@ impl Reply {
 
     /// When the next heartbeat is due, if one may be sent at all.
     pub fn next_beat(&self) -> Option<Instant> {
-        let every = self.heartbeat.filter(|_| !self.mid_event && !matches!(self.state, State::Ended))?;
+        let every = self
+            .heartbeat
+            .filter(|_| !self.mid_event && !self.quiet && !matches!(self.state, State::Ended))?;
         self.last_sent.checked_add(every)
     }
 

@@ -77,11 +77,15 @@ impl CachingResolver {
             if known {
                 return Ok(entry.addresses.clone());
             }
-            if !entry.looking || wait::is_over() {
+            if !entry.looking {
                 return Err(Error::HostNotFound);
             }
-            (names, _) =
-                self.0.changed.wait_timeout(names, LOOK_AROUND).unwrap_or_else(PoisonError::into_inner);
+            drop(self.0.changed.wait_timeout(names, LOOK_AROUND).unwrap_or_else(PoisonError::into_inner));
+            // Without the lock: a heartbeat to a slow client must not hold up other look-ups.
+            if wait::is_over() {
+                return Err(Error::HostNotFound);
+            }
+            names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -2,7 +2,7 @@
 //! heartbeat and the eye on the client that ureq's own SOCKS connection does not have.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsFd;
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -15,7 +15,9 @@ const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
 const USER_NAME_AND_PASSWORD: u8 = 2;
 const CONNECT: u8 = 1;
+const IPV4: u8 = 1;
 const DOMAIN_NAME: u8 = 3;
+const IPV6: u8 = 4;
 
 /// Asks the proxy at the other end of `stream` for a connection to `host` and `port`. The proxy resolves the name.
 ///
@@ -24,13 +26,17 @@ const DOMAIN_NAME: u8 = 3;
 pub fn negotiate(stream: &TcpStream, proxy: &Proxy, host: &str, port: u16) -> io::Result<()> {
     let user = proxy.username().unwrap_or_default();
     let password = proxy.password().unwrap_or_default();
-    let method = if user.is_empty() { NO_AUTHENTICATION } else { USER_NAME_AND_PASSWORD };
-    write_all(stream, &[VERSION, 1, method])?;
+    let offered: &[u8] = if user.is_empty() {
+        &[VERSION, 1, NO_AUTHENTICATION]
+    } else {
+        &[VERSION, 2, NO_AUTHENTICATION, USER_NAME_AND_PASSWORD]
+    };
+    write_all(stream, offered)?;
     let [version, chosen] = read_exact(stream)?;
-    if version != VERSION || chosen != method {
+    if version != VERSION || !offered[2..].contains(&chosen) {
         return Err(refused("takes none of our ways to log in"));
     }
-    if method == USER_NAME_AND_PASSWORD {
+    if chosen == USER_NAME_AND_PASSWORD {
         let mut login = vec![1];
         push_counted(&mut login, user)?;
         push_counted(&mut login, password)?;
@@ -40,8 +46,22 @@ pub fn negotiate(stream: &TcpStream, proxy: &Proxy, host: &str, port: u16) -> io
             return Err(refused("refuses the user name or password"));
         }
     }
-    let mut request = vec![VERSION, CONNECT, 0, DOMAIN_NAME];
-    push_counted(&mut request, host.trim_start_matches('[').trim_end_matches(']'))?;
+    let mut request = vec![VERSION, CONNECT, 0];
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse() {
+        Ok(IpAddr::V4(address)) => {
+            request.push(IPV4);
+            request.extend_from_slice(&address.octets());
+        }
+        Ok(IpAddr::V6(address)) => {
+            request.push(IPV6);
+            request.extend_from_slice(&address.octets());
+        }
+        Err(_) => {
+            request.push(DOMAIN_NAME);
+            push_counted(&mut request, bare)?;
+        }
+    }
     request.extend_from_slice(&port.to_be_bytes());
     write_all(stream, &request)?;
     read_reply(stream)
@@ -60,8 +80,8 @@ fn read_reply(stream: &TcpStream) -> io::Result<()> {
     }
     // The address it is bound to, which nobody needs, and a port.
     match kind {
-        1 => read_exact::<6>(stream).map(drop),
-        4 => read_exact::<18>(stream).map(drop),
+        IPV4 => read_exact::<6>(stream).map(drop),
+        IPV6 => read_exact::<18>(stream).map(drop),
         DOMAIN_NAME => {
             let [length] = read_exact(stream)?;
             (0..usize::from(length) + 2).try_for_each(|_| read_exact::<1>(stream).map(drop))

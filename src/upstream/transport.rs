@@ -15,20 +15,35 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Proxy, ProxyProtocol};
 
 use super::socks;
-use super::wait::{self, Usage};
+use super::wait;
 use crate::front::Want;
-use crate::limits::{CONNECT_TIMEOUT, MAX_BEFORE_ANSWER, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
+use crate::limits::{CONNECT_TIMEOUT, MAX_UNDELIVERED, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
 /// Opens TCP connections, unless an earlier connector of the chain (a proxy's) has opened one, and knows those that
 /// are open.
 #[derive(Debug, Clone, Default)]
 pub struct TcpConnector(Arc<Mutex<Vec<Weak<Connection>>>>);
 
-/// A socket, and since when it has been idle.
+/// A socket, and since when it has been idle; `None` while a call runs on it.
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
-    usage: Arc<Usage>,
+    idle_since: Mutex<Option<Instant>>,
+}
+
+impl Connection {
+    fn set_idle(&self, since: Option<Instant>) {
+        *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// The lock is held to the end: no call may begin between the look and the shutdown.
+    fn close_if_idle_for(&self, expiry: Duration) {
+        let idle_since = self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle_since.is_some_and(|since| since.elapsed() >= expiry) {
+            // It may have been closed by the provider already.
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 impl TcpConnector {
@@ -37,16 +52,12 @@ impl TcpConnector {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|connection| connection.strong_count() > 0);
         for connection in open.iter().filter_map(Weak::upgrade) {
-            if connection.usage.is_idle_for(expiry) {
-                // It may have been closed by the provider already.
-                let _ = connection.stream.shutdown(Shutdown::Both);
-            }
+            connection.close_if_idle_for(expiry);
         }
     }
 
     fn adopt(&self, stream: TcpStream) -> TcpTransport {
-        let connection = Arc::new(Connection { stream, usage: Arc::default() });
-        wait::runs_on(&connection.usage);
+        let connection = Arc::new(Connection { stream, idle_since: Mutex::default() });
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.push(Arc::downgrade(&connection));
         TcpTransport::new(connection)
@@ -142,12 +153,16 @@ impl TcpTransport {
             let head = self.unsent.get(sent..).unwrap_or_default();
             let rest = &tail[sent.saturating_sub(self.unsent.len())..];
             match send(stream, head, rest) {
-                Ok(0) if wait::facts().clear => {
-                    // An answer before the request is sent whole refuses it: the rest is not wanted.
-                    wait::for_peer(stream.as_fd(), Want::Either, None)?;
-                    self.deaf = peeked(stream) == Peeked::Bytes;
+                Ok(0) => {
+                    // An answer before the request is sent whole refuses it: the rest is not wanted. Behind TLS or a
+                    // proxy, what can be read may be anything.
+                    let heard = if wait::facts().clear { peeked(stream) } else { Peeked::Interim };
+                    match heard {
+                        Peeked::Answer | Peeked::End => self.deaf = true,
+                        Peeked::Nothing => drop(wait::for_peer(stream.as_fd(), Want::Either, None)?),
+                        Peeked::Interim => drop(wait::for_peer(stream.as_fd(), Want::Write, None)?),
+                    }
                 }
-                Ok(0) => drop(wait::for_peer(stream.as_fd(), Want::Write, None)?),
                 Ok(count) => {
                     sent += count;
                     // Bytes that the provider takes are a sign of life.
@@ -165,13 +180,24 @@ impl TcpTransport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peeked {
     Nothing,
-    Bytes,
+    /// An interim answer (1xx), or too little to tell.
+    Interim,
+    /// The beginning of something else.
+    Answer,
     End,
 }
 
 fn peeked(stream: &TcpStream) -> Peeked {
-    match rustix::net::recv(stream, &mut [0u8; 1], RecvFlags::PEEK) {
-        Ok((count, _)) if count > 0 => Peeked::Bytes,
+    const INTERIM: &[u8] = b"HTTP/1.1 1";
+    let mut start = [0u8; INTERIM.len()];
+    match rustix::net::recv(stream, &mut start[..], RecvFlags::PEEK) {
+        Ok((count, _)) if count > 0 => {
+            if INTERIM.starts_with(&start[..count]) {
+                Peeked::Interim
+            } else {
+                Peeked::Answer
+            }
+        }
         Err(rustix::io::Errno::AGAIN) => Peeked::Nothing,
         Ok(_) | Err(_) => Peeked::End,
     }
@@ -218,8 +244,8 @@ impl Transport for TcpTransport {
                 Ok((count, _)) => {
                     wait::heard(count);
                     self.buffers.input_appended(count);
-                    let facts = wait::facts();
-                    if !facts.answered && facts.received > MAX_BEFORE_ANSWER {
+                    wait::note(|facts| facts.ended |= count == 0);
+                    if wait::facts().undelivered > MAX_UNDELIVERED {
                         return Err(Error::LargeResponseHeader(UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER));
                     }
                     return Ok(count > 0);
@@ -231,14 +257,15 @@ impl Transport for TcpTransport {
         }
     }
 
-    /// Asked before a pooled connection is used: an idle one must be silent.
+    /// Asked before a pooled connection is used, and behind an answer before it goes into the pool: an idle one must be
+    /// silent.
     fn is_open(&mut self) -> bool {
         let facts = wait::facts();
-        let wanted = !facts.fresh || facts.connected;
+        let returning = facts.received > 0;
+        let wanted = returning || !facts.fresh;
         let usable = peeked(&self.connection.stream) == Peeked::Nothing && !self.deaf && wanted;
-        // Asked again behind an answer, before the connection goes back into the pool.
-        if usable && !facts.answered {
-            wait::runs_on(&self.connection.usage);
+        self.connection.set_idle(returning.then(Instant::now));
+        if usable && !returning {
             wait::note(|facts| facts.reused = true);
         }
         usable

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::reply::Reply;
@@ -38,24 +38,7 @@ struct Watch {
     quiet_since: Instant,
     client: Option<Arc<Client>>,
     reply: Option<Rc<RefCell<Reply>>>,
-    /// The connection the call runs on; it is idle again when the watch ends.
-    connection: Option<Arc<Usage>>,
     facts: Facts,
-}
-
-/// Since when a connection has been idle; `None` while a call runs on it.
-#[derive(Debug, Default)]
-pub struct Usage(Mutex<Option<Instant>>);
-
-impl Usage {
-    fn set(&self, idle_since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = idle_since;
-    }
-
-    /// Whether it has been idle for so long.
-    pub fn is_idle_for(&self, time: Duration) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|since| since.elapsed() >= time)
-    }
 }
 
 /// What happened to the call so far.
@@ -75,8 +58,10 @@ pub struct Facts {
     pub proxied: bool,
     /// Nothing but HTTP runs on the connection: no TLS, no proxy.
     pub clear: bool,
-    /// The head of the answer is complete.
-    pub answered: bool,
+    /// Bytes the provider sent since the caller last got some of them.
+    pub undelivered: u64,
+    /// The provider will send no more.
+    pub ended: bool,
 }
 
 impl Facts {
@@ -102,7 +87,6 @@ impl Guard {
             quiet_since: Instant::now(),
             client: reply.and_then(|reply| reply.borrow().client()),
             reply: reply.map(Rc::clone),
-            connection: None,
             facts,
         };
         WATCH.set(Some(watch));
@@ -117,25 +101,13 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(connection) = WATCH.take().and_then(|watch| watch.connection) {
-            connection.set(Some(Instant::now()));
-        }
+        WATCH.set(None);
     }
 }
 
 /// What happened to the call in hand so far.
 pub fn facts() -> Facts {
     WATCH.with_borrow(|watch| watch.as_ref().map(|watch| watch.facts).unwrap_or_default())
-}
-
-/// The call in hand runs on this connection.
-pub fn runs_on(connection: &Arc<Usage>) {
-    connection.set(None);
-    WATCH.with_borrow_mut(|watch| {
-        if let Some(watch) = watch {
-            watch.connection = Some(Arc::clone(connection));
-        }
-    });
 }
 
 /// Lets the transport and the resolver note what happened.
@@ -153,6 +125,7 @@ pub fn heard(bytes: usize) {
         if let Some(watch) = watch {
             watch.quiet_since = Instant::now();
             watch.facts.received += bytes as u64;
+            watch.facts.undelivered += bytes as u64;
         }
     });
 }
@@ -183,8 +156,7 @@ pub fn for_peer(peer: BorrowedFd<'_>, want: Want, limit: Option<Instant>) -> io:
     }
 }
 
-/// Waits for something that has no descriptor, in short turns; as [`for_peer`] otherwise. The call's deadline, or
-/// for a thread without a call the usual one, is `true` when it has passed.
+/// Whether the call is given up: for waits for something that has no descriptor, in short turns.
 pub fn is_over() -> bool {
     let turn = Turn::take();
     if turn.client.is_some_and(|client| client.is_gone()) {
@@ -221,6 +193,23 @@ impl Turn {
         })
     }
 }
+
+/// Waits for that long, sending heartbeats; whether the call may go on then.
+pub fn pause(reply: &Rc<RefCell<Reply>>, time: Duration) -> bool {
+    let end = Instant::now() + time;
+    let patience = Patience::Silence(time + Duration::from_secs(1));
+    let _guard = Guard::set(patience, Some(reply), Facts::default());
+    while Instant::now() < end {
+        std::thread::sleep(PAUSE_TURN.min(end.saturating_duration_since(Instant::now())));
+        if is_over() {
+            return false;
+        }
+    }
+    true
+}
+
+/// How often a pause sees to its client.
+const PAUSE_TURN: Duration = Duration::from_millis(50);
 
 fn beat() -> io::Result<()> {
     let reply = WATCH.with_borrow(|watch| watch.as_ref().and_then(|watch| watch.reply.clone()));
