@@ -44,10 +44,12 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 pub const DRAIN_GRACE: Duration = Duration::from_millis(200);
 /// How long a worker keeps a connection after its answer, for the client's next request.
 pub const KEEPALIVE_GRACE: Duration = Duration::from_millis(2);
-/// How long a connection that is being closed is still read, so that the peer can fetch its answer.
+/// How long a connection that is being closed is read on without a byte, so that the peer can fetch its answer.
 pub const LINGER: Duration = Duration::from_secs(2);
-/// Bytes read and dropped from a connection that is being closed.
-pub const MAX_LINGER: usize = 1024 * 1024;
+/// How long such a connection is read on in all.
+pub const MAX_LINGER_TIME: Duration = Duration::from_secs(30);
+/// Bytes read and dropped from it: a client may have begun a large upload before it learns that it is refused.
+pub const MAX_LINGER: usize = 64 * 1024 * 1024;
 /// Kernel queue of connections not yet accepted (std's is 128; the kernel caps it at `somaxconn`).
 pub const BACKLOG: i32 = 4096;
 /// A whole answer up to this size is copied behind its head, so that both leave in one write.

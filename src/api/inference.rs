@@ -207,7 +207,9 @@ impl Relay<'_> {
         } else {
             Patience::Until(self.begun + self.config.non_stream_timeout)
         };
-        self.reply.borrow_mut().promise(self.early_fields(name));
+        if self.call.body.stream {
+            self.reply.borrow_mut().promise(self.early_fields(name));
+        }
         let mut exchange = match self.gateway.upstream().attempt(replica, &call, patience, Some(&self.reply))
         {
             Ok(exchange) => exchange,

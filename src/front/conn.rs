@@ -12,7 +12,9 @@ use super::request::Scan;
 use super::response::{Client, Shape};
 use super::sys::{self, Interest};
 use super::{Admission, Head, Lane, Limits, Peer, Rejection, Service, after};
-use crate::limits::{BODY_STEP, LINGER, MAX_BODIES_IN_TRANSIT, MAX_DRAIN, MAX_LINGER, REQUESTS_A_TURN};
+use crate::limits::{
+    BODY_STEP, LINGER, MAX_BODIES_IN_TRANSIT, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN,
+};
 
 /// Bytes that came and were not used yet; what is used is left where it is until there is more of it than of the rest.
 #[derive(Default)]
@@ -482,7 +484,8 @@ impl<T> Conn<T> {
         if until.is_none() {
             sys::shut_write(&*self.wire.client);
         }
-        self.deadline = *until.get_or_insert_with(|| Instant::now() + LINGER);
+        let now = Instant::now();
+        self.deadline = (*until.get_or_insert(now + MAX_LINGER_TIME)).min(now + LINGER);
         let read = self.wire.input.discard();
         match left.checked_sub(read) {
             Some(rest) if !self.wire.ended => {

@@ -54,7 +54,7 @@ pub struct Shared<S: Service> {
     workers: Pool<S::Ticket>,
     control: Pool<S::Ticket>,
     returns: Sender<Return<S::Ticket>>,
-    draining: AtomicBool,
+    pub(super) draining: Arc<AtomicBool>,
     transit: Arc<Transit>,
 }
 
@@ -110,7 +110,7 @@ impl Bound {
             workers: Pool::new(Lane::Worker, settings.workers, MAX_QUEUE),
             control: Pool::new(Lane::Control, CONTROL_THREADS, MAX_CONTROL_QUEUE),
             returns,
-            draining: AtomicBool::new(false),
+            draining: Arc::default(),
             transit: Arc::default(),
         });
         shared.epoll.add(&shared.waker, WAKER)?;

@@ -166,6 +166,8 @@ pub struct Responder {
     wire: Box<Wire>,
     shape: Shape,
     client_timeout: Duration,
+    /// The front drains: this answer is the connection's last.
+    draining: Arc<AtomicBool>,
 }
 
 /// Proof that a request was answered, or given up with its connection.
@@ -176,10 +178,19 @@ pub struct Done {
 }
 
 impl Responder {
-    pub(super) fn new(mut wire: Box<Wire>, shape: Shape, client_timeout: Duration) -> Self {
+    pub(super) fn new(
+        mut wire: Box<Wire>,
+        shape: Shape,
+        client_timeout: Duration,
+        draining: &Arc<AtomicBool>,
+    ) -> Self {
         wire.client.started.store(false, Ordering::Relaxed);
         wire.broken = false;
-        Self { wire, shape, client_timeout }
+        Self { wire, shape, client_timeout, draining: Arc::clone(draining) }
+    }
+
+    fn shape(&self) -> Shape {
+        if self.draining.load(Ordering::Relaxed) { self.shape.closing() } else { self.shape }
     }
 
     /// The client's socket, to notice that it went away.
@@ -189,8 +200,9 @@ impl Responder {
 
     /// Sends a whole answer. What the client does not take at once is sent from the poller, so this never waits.
     pub fn send(mut self, answer: Answer) -> Done {
-        self.wire.answer(self.shape, answer);
-        Done { keep: self.shape.keep_alive, wire: self.wire }
+        let shape = self.shape();
+        self.wire.answer(shape, answer);
+        Done { keep: shape.keep_alive, wire: self.wire }
     }
 
     /// Gives the request up without an answer: the client has gone.
@@ -201,8 +213,9 @@ impl Responder {
     /// Begins an answer whose end is not known. Its head leaves with the first piece.
     pub fn stream(self, status: u16, fields: &Fields) -> Stream {
         let bodiless = matches!(status, 204 | 304);
-        let chunked = self.shape.minor >= 1 && !bodiless;
-        let mut shape = if chunked || bodiless { self.shape } else { self.shape.closing() };
+        let shape = self.shape();
+        let chunked = shape.minor >= 1 && !bodiless;
+        let mut shape = if chunked || bodiless { shape } else { shape.closing() };
         shape.head_only |= bodiless;
         let framing = if chunked { "transfer-encoding: chunked\r\n" } else { "" };
         let pending = shape.head(status, fields, framing);

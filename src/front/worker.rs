@@ -191,9 +191,8 @@ fn answer<S: Service>(
 ) -> Option<Conn<S::Ticket>> {
     let limits = shared.service.limits();
     let shape = Shape::of(&request.head);
-    let shape = if shared.is_draining() { shape.closing() } else { shape };
     let client = Arc::clone(&wire.client);
-    let responder = Responder::new(wire, shape, limits.client_timeout);
+    let responder = Responder::new(wire, shape, limits.client_timeout, &shared.draining);
     let service = &shared.service;
     match catch_unwind(AssertUnwindSafe(|| service.handle(request, responder))) {
         Ok(Done { wire, keep: true }) => Some(Conn::new(wire, limits)),

@@ -1,5 +1,6 @@
 //! Talking to providers: one ureq agent, one attempt at a time, and what came of it as facts.
 
+mod pool;
 mod reply;
 mod resolver;
 mod socks;
@@ -11,6 +12,7 @@ mod wait;
 use std::cell::RefCell;
 use std::io::{self, Read};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::{
@@ -24,13 +26,15 @@ pub use wait::{Patience, pause};
 
 use crate::config::{Config, Replica};
 use crate::limits::{MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
+use pool::Pool;
+use transport::TcpConnector;
 use wait::{Facts, Guard, Stop};
 
 /// The HTTP client all threads share, with its pool of idle connections.
 #[derive(Debug)]
 pub struct Upstream {
     agent: Agent,
-    tcp: transport::TcpConnector,
+    pool: Arc<Pool>,
     idle: (usize, Duration),
 }
 
@@ -87,12 +91,9 @@ impl Upstream {
     /// A client with that configuration's limits for idle connections.
     pub fn new(config: &Config) -> Self {
         let idle = Self::idle_limits(config);
-        let tcp = transport::TcpConnector::default();
-        let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(tcp.clone())
-                .chain(RustlsConnector::default())
-                .chain(transport::Established);
+        let pool = Pool::new(idle.0, idle.1);
+        let connectors =
+            ().chain(ConnectProxyConnector::default()).chain(TcpConnector).chain(RustlsConnector::default());
         // Whatever the product depends on is said here, not left to the library's defaults.
         let settings = Agent::config_builder()
             .http_status_as_error(false)
@@ -105,17 +106,17 @@ impl Upstream {
             .max_response_header_size(MAX_UPSTREAM_HEAD)
             .input_buffer_size(UPSTREAM_READ_BUFFER)
             .output_buffer_size(UPSTREAM_WRITE_BUFFER)
-            .max_idle_connections(idle.0)
-            .max_idle_connections_per_host(idle.0)
-            .max_idle_age(idle.1)
+            // Idle connections are kept in our own pool.
+            .max_idle_connections(0)
             .build();
-        let agent = Agent::with_parts(settings, connector, resolver::CachingResolver::default());
-        Self { agent, tcp, idle }
+        let agent =
+            Agent::with_parts(settings, pool.around(connectors), resolver::CachingResolver::default());
+        Self { agent, pool, idle }
     }
 
-    /// Closes connections that have been idle for longer than `keepalive_expiry`; ureq's pool looks at them on use alone.
+    /// Closes connections that have been idle for longer than `keepalive_expiry`.
     pub fn close_idle(&self) {
-        self.tcp.close_idle(self.idle.1);
+        self.pool.close_idle();
     }
 
     /// Whether this client has the limits that configuration asks for.
@@ -278,13 +279,18 @@ impl Exchange {
         if announced.is_some_and(|length| length > max) {
             return Err(too_large());
         }
-        let mut whole = Vec::with_capacity(announced.unwrap_or(0).min(UPSTREAM_READ_BUFFER));
-        let mut piece = vec![0; UPSTREAM_READ_BUFFER];
+        let mut whole = Vec::new();
         loop {
-            match self.read(&mut piece)? {
+            let filled = whole.len();
+            // One byte more than is due shows where the body ends; without a length, a buffer's worth at a time.
+            let step = announced.map_or(UPSTREAM_READ_BUFFER, |length| length.saturating_sub(filled) + 1);
+            whole.resize(filled + step.min(UPSTREAM_READ_BUFFER), 0);
+            let count = self.read(&mut whole[filled..])?;
+            whole.truncate(filled + count);
+            match count {
                 0 => return Ok(whole),
-                count if whole.len() + count > max => return Err(too_large()),
-                count => whole.extend_from_slice(&piece[..count]),
+                _ if whole.len() > max => return Err(too_large()),
+                _ => {}
             }
         }
     }

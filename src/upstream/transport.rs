@@ -3,10 +3,9 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use ureq::unversioned::transport::{
@@ -19,50 +18,9 @@ use super::wait;
 use crate::front::Want;
 use crate::limits::{CONNECT_TIMEOUT, MAX_UNDELIVERED, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
-/// Opens TCP connections, unless an earlier connector of the chain (a proxy's) has opened one, and knows those that
-/// are open.
-#[derive(Debug, Clone, Default)]
-pub struct TcpConnector(Arc<Mutex<Vec<Weak<Connection>>>>);
-
-/// A socket, and since when it has been idle; `None` while a call runs on it.
-#[derive(Debug)]
-struct Connection {
-    stream: TcpStream,
-    idle_since: Mutex<Option<Instant>>,
-}
-
-impl Connection {
-    fn set_idle(&self, since: Option<Instant>) {
-        *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
-    }
-
-    /// The lock is held to the end: no call may begin between the look and the shutdown.
-    fn close_if_idle_for(&self, expiry: Duration) {
-        let idle_since = self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle_since.is_some_and(|since| since.elapsed() >= expiry) {
-            // It may have been closed by the provider already.
-            let _ = self.stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-impl TcpConnector {
-    /// Closes those that have been idle for `expiry`; the pool drops them when it meets them next.
-    pub fn close_idle(&self, expiry: Duration) {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|connection| connection.strong_count() > 0);
-        for connection in open.iter().filter_map(Weak::upgrade) {
-            connection.close_if_idle_for(expiry);
-        }
-    }
-
-    fn adopt(&self, stream: TcpStream) -> TcpTransport {
-        let connection = Arc::new(Connection { stream, idle_since: Mutex::default() });
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.push(Arc::downgrade(&connection));
-        TcpTransport::new(connection)
-    }
-}
+/// Opens TCP connections, unless an earlier connector of the chain (a proxy's) has opened one.
+#[derive(Debug, Default)]
+pub struct TcpConnector;
 
 impl<In: Transport> Connector<In> for TcpConnector {
     type Out = Either<In, TcpTransport>;
@@ -76,7 +34,7 @@ impl<In: Transport> Connector<In> for TcpConnector {
             return Ok(Some(Either::A(transport)));
         }
         let Some(proxy) = details.config.proxy().filter(|proxy| is_socks(proxy)) else {
-            return Ok(Some(Either::B(self.adopt(connect_to_any(&details.addrs)?))));
+            return Ok(Some(Either::B(TcpTransport::new(connect_to_any(&details.addrs)?))));
         };
         let mut addresses = details.resolver.resolve(proxy.uri(), details.config, details.timeout)?;
         for address in addresses.iter_mut() {
@@ -86,7 +44,7 @@ impl<In: Transport> Connector<In> for TcpConnector {
         let host = details.uri.host().ok_or(Error::HostNotFound)?;
         let port = details.uri.port_u16().unwrap_or(if details.needs_tls() { 443 } else { 80 });
         socks::negotiate(&stream, proxy, host, port)?;
-        Ok(Some(Either::B(self.adopt(stream))))
+        Ok(Some(Either::B(TcpTransport::new(stream))))
     }
 }
 
@@ -130,7 +88,7 @@ fn connect(address: SocketAddr, limit: Instant) -> io::Result<TcpStream> {
 
 /// One TCP connection, non-blocking.
 pub struct TcpTransport {
-    connection: Arc<Connection>,
+    stream: TcpStream,
     buffers: LazyBuffers,
     /// A request's bytes that have not left: head and body go together, at the latest when the answer is awaited.
     unsent: Vec<u8>,
@@ -139,14 +97,14 @@ pub struct TcpTransport {
 }
 
 impl TcpTransport {
-    fn new(connection: Arc<Connection>) -> Self {
+    fn new(stream: TcpStream) -> Self {
         let buffers = LazyBuffers::new(UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER);
-        Self { connection, buffers, unsent: Vec::new(), deaf: false }
+        Self { stream, buffers, unsent: Vec::new(), deaf: false }
     }
 
     fn flush(&mut self, tail: usize) -> io::Result<()> {
         let tail = &self.buffers.output()[..tail];
-        let stream = &self.connection.stream;
+        let stream = &self.stream;
         let mut sent = 0;
         let all = self.unsent.len() + tail.len();
         while sent < all && !self.deaf {
@@ -237,7 +195,7 @@ impl Transport for TcpTransport {
         if room.is_empty() {
             return Err(Error::LargeResponseHeader(UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER));
         }
-        let stream = &self.connection.stream;
+        let stream = &self.stream;
         loop {
             wait::for_peer(stream.as_fd(), Want::Read, None)?;
             match rustix::net::recv(stream, &mut *room, RecvFlags::empty()) {
@@ -257,42 +215,14 @@ impl Transport for TcpTransport {
         }
     }
 
-    /// Asked before a pooled connection is used, and behind an answer before it goes into the pool: an idle one must be
-    /// silent.
+    /// Asked before a pooled connection is used: an idle one must be silent.
     fn is_open(&mut self) -> bool {
-        let facts = wait::facts();
-        let returning = facts.received > 0;
-        let wanted = returning || !facts.fresh;
-        let usable = peeked(&self.connection.stream) == Peeked::Nothing && !self.deaf && wanted;
-        self.connection.set_idle(returning.then(Instant::now));
-        if usable && !returning {
-            wait::note(|facts| facts.reused = true);
-        }
-        usable
+        !self.deaf && peeked(&self.stream) == Peeked::Nothing
     }
 }
 
 impl fmt::Debug for TcpTransport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("TcpTransport")
-            .field("peer", &self.connection.stream.peer_addr().ok())
-            .finish()
-    }
-}
-
-/// Last in the chain: a connection that came this far stands, TLS included. The chain runs once more inside itself for
-/// the way to an HTTP proxy; that one is not yet the provider's.
-#[derive(Debug, Default)]
-pub struct Established;
-
-impl<In: Transport> Connector<In> for Established {
-    type Out = In;
-
-    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<In>, Error> {
-        if wait::facts().proxied == details.config.proxy().is_some() {
-            wait::note(|facts| facts.connected = chained.is_some());
-        }
-        Ok(chained)
+        formatter.debug_struct("TcpTransport").field("peer", &self.stream.peer_addr().ok()).finish()
     }
 }

@@ -1,0 +1,230 @@
+//! Idle upstream connections: our own pool around ureq's connectors.
+//!
+//! ureq's pool takes one lock for a look at every idle connection on each request, gives out the one that was idle
+//! longest, and looks at ages on use alone. Here a connection is found by its destination, the freshest first, and
+//! what has been idle too long is closed in time. ureq's own pool stays empty: a connection that it would put there is
+//! taken out of it by [`Kept::is_open`], the question ureq asks before.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ureq::Error;
+use ureq::http::uri::Authority;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
+
+use super::wait;
+
+/// A connector that keeps what its inner connector has made for the next call to the same destination.
+pub struct PoolingConnector<C> {
+    inner: C,
+    pool: Arc<Pool>,
+}
+
+/// The idle connections.
+pub struct Pool {
+    idle: Mutex<Idle>,
+    max: usize,
+    expiry: Duration,
+}
+
+/// Connections to one destination and since when each is idle; the longest idle first.
+type Line = VecDeque<(Instant, Box<dyn Transport>)>;
+
+#[derive(Default)]
+struct Idle {
+    connections: HashMap<Destination, Line>,
+    count: usize,
+}
+
+/// What makes two connections exchangeable.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Destination {
+    tls: bool,
+    authority: Authority,
+    /// URL of the proxy, with its user: the way is part of the destination.
+    proxy: Option<String>,
+}
+
+impl Pool {
+    /// A pool for at most `max` connections, each idle no longer than `expiry`.
+    pub fn new(max: usize, expiry: Duration) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), max, expiry })
+    }
+
+    /// Connects through `inner` where no idle connection fits.
+    pub fn around<C>(self: &Arc<Self>, inner: C) -> PoolingConnector<C> {
+        PoolingConnector { inner, pool: Arc::clone(self) }
+    }
+
+    /// Closes what has been idle too long.
+    pub fn close_idle(&self) {
+        let mut expired = Vec::new();
+        let mut idle = self.lock();
+        for connections in idle.connections.values_mut() {
+            while connections.front().is_some_and(|(since, _)| since.elapsed() >= self.expiry) {
+                expired.extend(connections.pop_front());
+            }
+        }
+        idle.connections.retain(|_, connections| !connections.is_empty());
+        idle.count -= expired.len();
+        drop(idle);
+        // Closed without the lock.
+        drop(expired);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The freshest connection there that is still open.
+    fn take(&self, destination: &Destination) -> Option<Box<dyn Transport>> {
+        loop {
+            let mut idle = self.lock();
+            let (since, mut transport) = idle.connections.get_mut(destination)?.pop_back()?;
+            idle.count -= 1;
+            drop(idle);
+            if since.elapsed() < self.expiry && transport.is_open() {
+                return Some(transport);
+            }
+        }
+    }
+
+    fn put(&self, destination: &Destination, transport: Box<dyn Transport>) {
+        let mut idle = self.lock();
+        let full = idle.count >= self.max;
+        let connections = match idle.connections.get_mut(destination) {
+            Some(connections) => connections,
+            None => idle.connections.entry(destination.clone()).or_default(),
+        };
+        // A full pool makes room by the longest idle connection to the same place, or not at all.
+        let evicted = if full { connections.pop_front() } else { None };
+        if full && evicted.is_none() {
+            return;
+        }
+        connections.push_back((Instant::now(), transport));
+        idle.count += usize::from(!full);
+        drop(idle);
+        drop(evicted);
+    }
+}
+
+impl<C: Connector> Connector for PoolingConnector<C> {
+    type Out = Kept;
+
+    fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Kept>, Error> {
+        let facts = wait::facts();
+        // ureq connects once more inside a connect, to the HTTP proxy itself: that one belongs to the outer one.
+        let nested = facts.proxied && details.config.proxy().is_none();
+        let destination = if nested { None } else { Destination::of(details) };
+        if let Some(destination) = destination.as_ref().filter(|_| !facts.fresh)
+            && let Some(transport) = self.pool.take(destination)
+        {
+            wait::note(|facts| facts.reused = true);
+            return Ok(Some(Kept::new(transport, &self.pool, Some(destination.clone()))));
+        }
+        let Some(transport) = self.inner.connect(details, None)? else { return Ok(None) };
+        if !nested {
+            wait::note(|facts| facts.connected = true);
+        }
+        Ok(Some(Kept::new(Box::new(transport), &self.pool, destination)))
+    }
+}
+
+impl Destination {
+    fn of(details: &ConnectionDetails<'_>) -> Option<Self> {
+        let proxy = details.config.proxy();
+        Some(Self {
+            tls: details.needs_tls(),
+            authority: details.uri.authority()?.clone(),
+            proxy: proxy.map(|proxy| format!("{} {:?}", proxy.uri(), proxy.username())),
+        })
+    }
+}
+
+/// A connection that goes back to its pool when ureq is done with it.
+pub struct Kept {
+    transport: Box<dyn Transport>,
+    home: Option<(Arc<Pool>, Destination)>,
+}
+
+impl Kept {
+    fn new(transport: Box<dyn Transport>, pool: &Arc<Pool>, destination: Option<Destination>) -> Self {
+        Self { transport, home: destination.map(|destination| (Arc::clone(pool), destination)) }
+    }
+}
+
+impl Transport for Kept {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.transport.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.transport.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.transport.await_input(timeout)
+    }
+
+    /// ureq asks this behind an answer whose end it has read, to keep the connection. It is kept here instead; what
+    /// ureq is left with is closed.
+    fn is_open(&mut self) -> bool {
+        match self.home.take() {
+            None => self.transport.is_open(),
+            Some((pool, destination)) => {
+                let transport =
+                    std::mem::replace(&mut self.transport, Box::new(Gone(LazyBuffers::new(1, 1))));
+                pool.put(&destination, transport);
+                false
+            }
+        }
+    }
+
+    fn is_tls(&self) -> bool {
+        self.transport.is_tls()
+    }
+}
+
+/// What is left of a connection that went to the pool.
+#[derive(Debug)]
+struct Gone(LazyBuffers);
+
+impl Transport for Gone {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.0
+    }
+
+    fn transmit_output(&mut self, _: usize, _: NextTimeout) -> Result<(), Error> {
+        Err(Error::ConnectionFailed)
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+        Err(Error::ConnectionFailed)
+    }
+
+    fn is_open(&mut self) -> bool {
+        false
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Pool").field("idle", &self.lock().count).finish_non_exhaustive()
+    }
+}
+
+impl<C> fmt::Debug for PoolingConnector<C> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PoolingConnector").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Kept").field("transport", &self.transport).finish_non_exhaustive()
+    }
+}
