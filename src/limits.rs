@@ -61,8 +61,10 @@ pub const MAX_UPSTREAM_HEAD: usize = 16 * 1024;
 pub const MAX_UNDELIVERED: u64 = 128 * 1024;
 /// Read buffer of an upstream connection, bytes.
 pub const UPSTREAM_READ_BUFFER: usize = MAX_UPSTREAM_HEAD;
-/// Write buffer of an upstream connection, bytes; a body leaves in pieces of this size.
-pub const UPSTREAM_WRITE_BUFFER: usize = 16 * 1024;
+/// Write buffer of an upstream connection, bytes.
+pub const UPSTREAM_WRITE_BUFFER: usize = 4 * 1024;
+/// Bytes of a request that are gathered before they leave for the provider: most requests leave in one write.
+pub const MAX_GATHERED: usize = 16 * 1024;
 /// Largest model list of a provider, bytes.
 pub const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
 /// Models kept of one provider's list.

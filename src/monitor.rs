@@ -117,7 +117,8 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
 /// `GET {url}/models`: its body when the status is 2xx, else why not.
 fn fetch_models(gateway: &Gateway, config: &Config, replica: &Replica) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + config.non_stream_timeout.min(CHECK_TIMEOUT);
-    let call = Call { method: Method::GET, path: "/models", headers: HeaderMap::new(), body: &[] };
+    let headers = HeaderMap::new();
+    let call = Call { method: Method::GET, path: "/models", headers: &headers, body: &[] };
     let exchange = gateway.upstream().attempt(replica, &call, Patience::Until(deadline), None);
     let mut exchange = exchange.map_err(|failure| failure.detail)?;
     let status = exchange.status;

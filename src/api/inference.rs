@@ -196,12 +196,8 @@ impl Relay<'_> {
         // A string always serializes.
         let model = serde_json::to_vec(choice.model).unwrap_or_default();
         let body = self.call.body.with_model(&self.request.body, &model);
-        let call = Call {
-            method: Method::POST,
-            path: &self.call.path,
-            headers: self.call.headers.clone(),
-            body: &body,
-        };
+        let call =
+            Call { method: Method::POST, path: &self.call.path, headers: &self.call.headers, body: &body };
         let patience = if self.call.body.stream {
             Patience::Silence(self.config.stream_timeout)
         } else {
@@ -319,7 +315,10 @@ impl Relay<'_> {
 
     fn deliver_answer(&mut self, answer: WholeAnswer) -> Done {
         let WholeAnswer { status, mut headers, body } = answer;
-        self.record.usage = usage::in_json(&body);
+        // Nobody else asks for it.
+        if log::log_enabled!(log::Level::Info) {
+            self.record.usage = usage::in_json(&body);
+        }
         let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
         if self.reply.borrow().is_committed() {
             return self.end_promised_stream(status, &body);
@@ -537,6 +536,9 @@ impl Record {
 
     /// The line of contract section 6: its last two words are the seconds and their unit, in either language.
     fn log(&self, token: &str) {
+        if !log::log_enabled!(log::Level::Info) {
+            return;
+        }
         let seconds = |since: Instant| since.duration_since(self.begun).as_secs_f64();
         let tokens =
             self.usage.map_or("-".to_owned(), |usage| format!("{}+{}", usage.prompt, usage.completion));

@@ -154,7 +154,8 @@ impl Head {
 
     /// The first field of that name, in any case.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
-        self.fields().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let same = |field: &&Field| self.raw[field.name.clone()].eq_ignore_ascii_case(name.as_bytes());
+        self.fields.iter().find(same).map(|field| &self.raw[field.value.clone()])
     }
 
     fn text(&self, range: &Range<usize>) -> &str {

@@ -57,10 +57,11 @@ impl Fields {
     /// Adds a field. A name or value that could end its line is left out whole: nothing can forge a field.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
-        let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
-        if name.as_bytes().iter().any(breaks) || value.iter().any(breaks) {
+        let breaks = |bytes: &[u8]| memchr::memchr3(b'\r', b'\n', 0, bytes).is_some();
+        if breaks(name.as_bytes()) || breaks(value) {
             return;
         }
+        self.0.reserve(name.len() + value.len() + 4);
         self.0.extend_from_slice(name.as_bytes());
         self.0.extend_from_slice(b": ");
         self.0.extend_from_slice(value);

@@ -46,7 +46,7 @@ pub struct Call<'a> {
     /// Path behind the provider's base URL, with its query: `/chat/completions?x=1`.
     pub path: &'a str,
     /// Header fields; the provider's key and own headers are added over them.
-    pub headers: HeaderMap,
+    pub headers: &'a HeaderMap,
     /// Body, in pieces that are sent one behind the other.
     pub body: &'a [&'a [u8]],
 }

@@ -146,6 +146,10 @@ fn end_of_last_event(bytes: &[u8]) -> Option<usize> {
 
 /// Whether the last event is one behind which a provider sends nothing more: `[DONE]`, or the last of `/v1/responses`.
 fn says_goodbye(events: &[u8]) -> bool {
+    // Most events hold neither word, and each event is looked at.
+    if memchr::memmem::find(events, b"[DONE]").is_none() && memchr::memmem::find(events, b"event").is_none() {
+        return false;
+    }
     let mut lines = events.split(|&byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
     lines.any(|line| match line.split_at_checked(5) {
         Some((b"data:", data)) => data.trim_ascii() == b"[DONE]",

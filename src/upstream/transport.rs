@@ -16,7 +16,9 @@ use ureq::{Error, Proxy, ProxyProtocol};
 use super::socks;
 use super::wait;
 use crate::front::Want;
-use crate::limits::{CONNECT_TIMEOUT, MAX_UNDELIVERED, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
+use crate::limits::{
+    CONNECT_TIMEOUT, MAX_GATHERED, MAX_UNDELIVERED, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER,
+};
 
 /// Opens TCP connections, unless an earlier connector of the chain (a proxy's) has opened one.
 #[derive(Debug, Default)]
@@ -180,7 +182,7 @@ impl Transport for TcpTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
-        if self.unsent.len() + amount <= UPSTREAM_WRITE_BUFFER {
+        if self.unsent.len() + amount <= MAX_GATHERED {
             self.unsent.extend_from_slice(&self.buffers.output()[..amount]);
             return Ok(());
         }
