@@ -203,7 +203,7 @@ fn finish(mut report: Report) -> io::Result<()> {
     let foreign = median(&report.foreign_percent);
     if foreign.is_finite() {
         let worst = report.foreign_percent.iter().copied().fold(0.0, f64::max);
-        let word = if worst > NOISY_PERCENT { "noisy: " } else { "" };
+        let word = if worst > NOISY_PERCENT { "NOISY, repeat when the machine is quiet: " } else { "" };
         report.notes.push(format!(
             "{word}other processes and the kernel's own took {foreign:.0}% of the machine (worst run {worst:.0}%)"
         ));

@@ -1,9 +1,10 @@
 //! The processes of a run: started on free loopback ports, stopped when their guard goes.
 
 use std::env;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -193,6 +194,8 @@ pub fn start_ai_proxy(setup: Setup, upstream: &str) -> io::Result<Server> {
     }
     let file = directory.join("config.json");
     fs::write(&file, config.to_string())?;
+    // It holds keys: ai-proxy warns when others may read it.
+    fs::set_permissions(&file, Permissions::from_mode(0o600))?;
     let mut command = server_command(Path::new(env!("CARGO_BIN_EXE_ai-proxy")), setup)?;
     let spawned_at = Instant::now();
     let guard = Guard::spawn(command.arg("--config").arg(file).stdout(Stdio::null()))?;

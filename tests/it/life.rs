@@ -71,6 +71,7 @@ fn a_drain_finishes_a_whole_answer_and_closes_idle_clients() {
     gate.open();
     let response = client.response();
     assert_eq!((response.status, response.text().as_str()), (200, "{}"));
+    assert_eq!(response.header("connection"), Some("close"), "the client knows it must not send another");
     assert_eq!(proxy.wait().code(), Some(0));
 }
 
@@ -219,4 +220,52 @@ fn the_address_is_logged_too() {
     proxy.log_line(&[&format!("http://{}", proxy.address())]);
     let (_upstream, proxy) = start(json!({"log_level": "CRITICAL"}));
     assert_eq!(proxy.listening(), [format!("http://{}", proxy.address())]);
+}
+
+#[test]
+fn a_drain_answers_those_who_wait_for_a_worker() {
+    let (upstream, mut proxy) = start(json!({"max_connections": 1, "queue_timeout": 20}));
+    let gate = Gate::new();
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    upstream.chat(Reply::default().wait(&gate).send(head));
+    let mut clients: Vec<Client> = (0..3).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send(ask("p1/m"));
+    }
+    upstream.wait_requests(1);
+    // The answer on a later connection says that the others have been read.
+    assert_eq!(proxy.get("/healthz").status, 200);
+    proxy.signal(Signal::TERM);
+    wait_for_refusal(&proxy);
+    gate.open_for(3);
+    let mut statuses: Vec<u16> = clients.iter_mut().map(|client| client.response().status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses[0], 200);
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "nobody is cut off: {statuses:?}");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn few_descriptors_are_survived() {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let directory = TempDir::new();
+    let changes = json!({"max_connections": 4, "max_keepalive_connections": 2});
+    let config = with(config(&[("p1", &upstream)]), changes);
+    std::fs::write(directory.join("config.json"), config.to_string()).expect("write");
+    let mut shell = std::process::Command::new("sh");
+    let binary = env!("CARGO_BIN_EXE_ai-proxy");
+    shell.args(["-c", "ulimit -n 90 && exec \"$0\"", binary]).current_dir(directory.path());
+    let mut proxy = Proxy::spawn(directory, shell);
+    for _ in 0..3 {
+        let mut clients: Vec<Client> = (0..150).map(|_| proxy.client()).collect();
+        for client in &mut clients {
+            // Some are over the limit: told so, or still in the kernel's queue.
+            drop(client.try_send(get("/healthz")));
+        }
+        assert_eq!(clients[0].response().status, 200);
+        drop(clients);
+        eventually("served as before", || (proxy.call(ask("p1/m")).status == 200).then_some(()));
+    }
+    assert!(proxy.is_running());
 }

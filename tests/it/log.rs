@@ -70,6 +70,16 @@ fn every_relayed_request_has_its_line() {
 }
 
 #[test]
+fn a_streams_tokens_are_logged() {
+    let (upstream, proxy, _config) = start(json!({}));
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":117,\"completion_tokens\":229,\"total_tokens\":346}}\n\n";
+    upstream.chat(Reply::sse().chunk(event("a")).chunk(usage).chunk(DONE).end());
+    assert_eq!(proxy.call(ask_streamed("p1/m")).status, 200);
+    let line = line_with(&proxy, &["耗时:"]);
+    assert!(Regex::new(r"\b117\b.*\b229\b").expect("regex").is_match(&line), "{line}");
+}
+
+#[test]
 fn durations_can_be_sorted_as_documented() {
     let (upstream, proxy, _config) = start(json!({}));
     for millis in [150, 0, 50] {

@@ -83,8 +83,8 @@ fn a_body_that_drips_is_408() {
 
 #[test]
 fn a_large_body_may_take_its_time() {
-    let (upstream, proxy) = start(json!({"client_timeout": 1.5}));
-    // Each 64 KiB has the whole time limit again: five of them at half the limit each.
+    let (upstream, proxy) = start(json!({"client_timeout": 2.5}));
+    // Each 64 KiB has the whole time limit again: together they take longer than the limit.
     let body = format!(r#"{{"model":"p1/m","x":"{}"}}"#, "a".repeat(5 * 65_536));
     let request = chat(&body);
     let mut client = proxy.client();
@@ -174,6 +174,7 @@ fn without_a_free_worker_a_request_is_refused_in_time() {
     assert_eq!(response.header("retry-after"), Some("1"));
     assert!(took > Duration::from_millis(300) && took < WITHIN_A_SECOND, "{took:?}");
     assert_eq!(upstream.requests().len(), 2, "it never reached the upstream");
+    proxy.log_line(&[" ERROR ", "503"]);
 
     for target in ["/healthz", "/v1/models", "/v1/models/p1/m", "/", "/health"] {
         let (took, response) = timed(|| client.call(get(target)));

@@ -1,6 +1,8 @@
 //! Idle connections to providers: used again, few, and not for ever.
 
 use serde_json::json;
+use std::collections::HashSet;
+use std::sync::Mutex;
 
 use crate::support::calls::{DONE, ask, ask_streamed, completion, event};
 use crate::support::client::End;
@@ -43,6 +45,26 @@ fn a_stale_connection_fails_no_request() {
         std::thread::sleep(std::time::Duration::from_millis(pause));
     }
     assert_eq!(upstream.requests().len(), 30, "each request arrived once");
+}
+
+#[test]
+fn a_connection_that_dies_as_it_is_used_again_fails_no_request() {
+    for step in [Step::Fin, Step::Reset] {
+        let (upstream, proxy) = start(json!({"max_retries": 0}));
+        let used = Mutex::new(HashSet::new());
+        // Open while it is idle, gone at its second request: no look at the socket beforehand tells.
+        upstream.script("/v1/chat/completions", move |request| {
+            if used.lock().expect("set").insert(request.connection) {
+                Reply::json(200, &completion("hello"))
+            } else {
+                Reply::default().then(step.clone())
+            }
+        });
+        for request in [ask("p1/m"), ask("p1/m"), ask_streamed("p1/m"), ask("p1/m")] {
+            let response = proxy.call(request);
+            assert_eq!(response.status, 200, "{}", response.text());
+        }
+    }
 }
 
 #[test]

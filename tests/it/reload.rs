@@ -275,3 +275,19 @@ fn pool_limits_apply_too() {
     assert_eq!(seen[0], seen[1], "kept before");
     assert!(seen[2] != seen[3] && seen[3] != seen[4], "not kept after: {seen:?}");
 }
+
+#[test]
+fn a_log_file_that_cannot_be_opened_stops_nothing() {
+    let (_upstream, proxy, config) = start(json!({"log_file": "one.log"}));
+    let path = "no/such/directory/two.log";
+    proxy.write_config(&with(config, json!({"log_file": path, "tokens": [format!("new|{NEW_TOKEN}")]})));
+    let response = reload(&proxy, &[]);
+    // Refused whole or applied without a file, but never half of either.
+    let works = match response.status {
+        200 => NEW_TOKEN,
+        422 => TOKEN,
+        other => panic!("{other}: {}", response.text()),
+    };
+    assert_eq!(chat_with(&proxy, works), 200);
+    proxy.log_line(&[path]);
+}

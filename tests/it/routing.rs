@@ -1,8 +1,9 @@
 //! Replicas and virtual models, lightly: where an attempt goes after one that failed.
 
 use serde_json::json;
+use std::time::Duration;
 
-use crate::support::calls::{DONE, KEY, ask, ask_streamed, completion, event};
+use crate::support::calls::{DONE, KEY, ask, ask_streamed, assert_error, completion, event};
 use crate::support::client::End;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
@@ -125,4 +126,22 @@ fn a_stream_that_has_begun_goes_nowhere_else() {
     let response = proxy.call(ask_streamed("best"));
     assert!(response.text().starts_with(&event("half")) && response.end == End::Cut);
     assert!(good.requests().is_empty());
+}
+
+#[test]
+fn one_time_limit_spans_all_attempts() {
+    let slow: Vec<Upstream> = (0..4).map(|_| failing(503)).collect();
+    for upstream in &slow {
+        let answer = "HTTP/1.1 503 Busy\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+        upstream.chat(Reply::default().then(Step::Pause(Duration::from_millis(900))).send(answer));
+    }
+    let named = [("p1", &slow[0]), ("p2", &slow[1]), ("p3", &slow[2]), ("p4", &slow[3])];
+    let changes = json!({
+        "max_retries": 9, "non_stream_timeout": 1.5,
+        "models": {"best": ["p1/m", "p2/m", "p3/m", "p4/m"]},
+    });
+    let proxy = Proxy::start(&with(config(&named), changes));
+    // Were each attempt given the whole time, all four would answer.
+    assert_error(&proxy.call(ask("best")), 504, "upstream_timeout");
+    assert!(slow[3].requests().is_empty(), "the last is never reached");
 }

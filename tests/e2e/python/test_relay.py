@@ -5,7 +5,7 @@ import json
 import openai
 
 from harness import (CLIENT_TOKEN, Case, ConfiguredProxy, Counter, Upstream, ask, client, for_module, provider_key,
-                     text_of, wait_for)
+                     wait_for)
 import shapes
 
 

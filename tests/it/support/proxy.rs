@@ -163,6 +163,15 @@ impl Proxy {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("its descriptors").count()
     }
 
+    /// Its resident memory, bytes.
+    pub fn resident(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(path).expect("its status");
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let kib: usize = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+        kib * 1024
+    }
+
     /// Waits for the end and gives its status.
     pub fn wait(&mut self) -> ExitStatus {
         wait(&mut self.child)
