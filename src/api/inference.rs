@@ -10,6 +10,8 @@ use ureq::http::{HeaderMap, HeaderValue, Method};
 
 use super::envelope::Envelope;
 use super::error::ApiError;
+use super::outcome::{Failed, Outcome, WholeAnswer};
+use super::record::{Record, word};
 use super::splice::Body;
 use super::{Ticket, relayed_headers};
 use crate::auth::Permit;
@@ -17,10 +19,9 @@ use crate::catalog;
 use crate::config::{Config, Token};
 use crate::front::{Answer, Done, Fields, Request, Responder};
 use crate::gateway::Gateway;
-use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT, MAX_QUOTED, MAX_RETRY_WAIT};
+use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
 use crate::routing::{self, Choice, Plan, Route, Verdict};
-use crate::text::quoted;
-use crate::upstream::usage::{self, Usage};
+use crate::upstream::usage;
 use crate::upstream::{self, Call, Exchange, Failure, Fault, Patience, Reply, stream};
 
 /// Pause before a lone replica is tried again after it could not be reached.
@@ -116,26 +117,6 @@ struct Relay<'a> {
     envelope: Envelope,
     reply: Rc<RefCell<Reply>>,
     record: Record,
-}
-
-/// How an attempt ended.
-enum Outcome {
-    /// The client has its answer, or has gone.
-    Done(Done),
-    /// Nothing has left for the client: another attempt may follow.
-    Failed(Failed),
-}
-
-/// What a failed attempt left.
-enum Failed {
-    Fault(Failure),
-    Answer(WholeAnswer),
-}
-
-struct WholeAnswer {
-    status: u16,
-    headers: HeaderMap,
-    body: Vec<u8>,
 }
 
 impl Relay<'_> {
@@ -418,57 +399,6 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// A shorter key is no key, and replacing it could garble the text.
 const SHORTEST_MASKED: usize = 8;
 
-impl Failed {
-    fn fault(&self) -> Option<Fault> {
-        match self {
-            Self::Fault(failure) => Some(failure.fault),
-            Self::Answer(_) => None,
-        }
-    }
-
-    /// What an answer asks to be waited for, where it is short enough to wait for it (contract section 4).
-    fn short_wait(&self) -> Option<Duration> {
-        match self {
-            Self::Fault(_) => None,
-            Self::Answer(answer) => retry_after(&answer.headers).filter(|wait| *wait <= MAX_RETRY_WAIT),
-        }
-    }
-
-    fn is_unreachable(&self) -> bool {
-        self.fault() == Some(Fault::Unreachable)
-    }
-
-    /// Contract section 4, "Retries".
-    fn is_retryable(&self) -> bool {
-        match self {
-            Self::Fault(failure) => matches!(failure.fault, Fault::Unreachable | Fault::Broken),
-            Self::Answer(answer) => matches!(answer.status, 408 | 429 | 500 | 502 | 503 | 504),
-        }
-    }
-
-    /// What the replica's record says of it.
-    fn verdict(&self) -> Verdict {
-        match self {
-            Self::Fault(failure) => match failure.fault {
-                Fault::Unreachable | Fault::Broken | Fault::CutOff | Fault::TimedOut => Verdict::Failed,
-                Fault::ClientGone | Fault::TooLarge => Verdict::Unknown,
-            },
-            Self::Answer(answer) if self.is_retryable() => {
-                let wait =
-                    answer.headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-                wait.map_or(Verdict::Failed, |seconds| Verdict::CoolDown(Duration::from_secs(seconds)))
-            }
-            Self::Answer(_) => Verdict::Served,
-        }
-    }
-}
-
-/// `Retry-After` in seconds (RFC 9110 section 10.2.3); a date is not looked at.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
 /// A good answer is streamed where it is a stream of events, or where a stream was asked for and what comes is no JSON
 /// document.
 fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
@@ -486,84 +416,4 @@ fn is_json(body: &[u8]) -> bool {
 /// A JSON document without the line ends that would cut an event.
 fn single_line(document: &[u8]) -> Vec<u8> {
     document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect()
-}
-
-/// What the log says of a call.
-struct Record {
-    begun: Instant,
-    provider: String,
-    model: String,
-    status: u16,
-    streamed: bool,
-    bytes: u64,
-    usage: Option<Usage>,
-    first_byte: Option<Instant>,
-    attempts: u32,
-    request_id: String,
-    reason: Option<&'static str>,
-}
-
-impl Record {
-    fn new(request: &Request<Ticket>) -> Self {
-        Self {
-            begun: request.received,
-            provider: String::new(),
-            model: String::new(),
-            status: 0,
-            streamed: false,
-            bytes: 0,
-            usage: None,
-            first_byte: None,
-            attempts: 0,
-            request_id: request.ticket.envelope.id.clone(),
-            reason: None,
-        }
-    }
-
-    fn fail(&mut self, error: &ApiError) {
-        self.status = error.status();
-        self.reason = Some(error.reason());
-        if self.status >= 500 {
-            log::error!(
-                "{} {} provider={} request_id={}",
-                self.status,
-                error.reason(),
-                self.provider,
-                self.request_id
-            );
-        }
-    }
-
-    /// The line of contract section 6: its last two words are the seconds and their unit, in either language.
-    fn log(&self, token: &str) {
-        if !log::log_enabled!(log::Level::Info) {
-            return;
-        }
-        let seconds = |since: Instant| since.duration_since(self.begun).as_secs_f64();
-        let tokens =
-            self.usage.map_or("-".to_owned(), |usage| format!("{}+{}", usage.prompt, usage.completion));
-        let first_byte = self.first_byte.map_or("-".to_owned(), |at| format!("{:.3}", seconds(at)));
-        log::info!(
-            "provider={} model={} status={} stream={} bytes={} tokens={tokens} ttfb={first_byte} attempts={} \
-             request_id={} token={} reason={} 耗时: {:.3} s",
-            if self.provider.is_empty() { "-" } else { &self.provider },
-            word(&self.model),
-            self.status,
-            self.streamed,
-            self.bytes,
-            self.attempts,
-            self.request_id,
-            word(token),
-            self.reason.unwrap_or("-"),
-            seconds(Instant::now()),
-        );
-    }
-}
-
-/// `text` as one word of a log line: nothing in it can pass for another field.
-fn word(text: &str) -> String {
-    // The word that the documented pipeline looks for is ours alone.
-    let escaped = quoted(text, MAX_QUOTED).replace("耗时:", "耗时");
-    let plain = !escaped.is_empty() && !escaped.contains([' ', '=', '"', '\u{3000}', '\u{a0}']);
-    if plain { escaped } else { format!("\"{}\"", escaped.replace('"', "'")) }
 }

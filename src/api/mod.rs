@@ -5,6 +5,8 @@ mod envelope;
 mod error;
 mod inference;
 mod models;
+mod outcome;
+mod record;
 mod relayed_headers;
 pub mod splice;
 

@@ -2,20 +2,8 @@
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::config::HOP_BY_HOP;
 use crate::front::{Fields, Head};
-
-/// Hop-by-hop fields (RFC 9110 section 7.6.1, and the older ones still met).
-const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Fields of a request that are ours, not the provider's: framing, the client's credentials, where it came from.
 const NOT_FORWARDED: &[&str] = &[

@@ -16,6 +16,20 @@ pub use secret::Secret;
 
 use crate::text::Language;
 
+/// Header fields that belong to one connection (RFC 9110 section 7.6.1, and the older ones still met): never relayed,
+/// never configured.
+pub const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// A configuration that passed every check. Field names are those of `config.json` (contract section 2).
 #[derive(Debug, Clone)]
 pub struct Config {

@@ -1,178 +1,17 @@
 //! A client connection between two requests: what has come, what has still to leave, and what time is left.
 //! The poller and the workers drive it by the same [`Conn::advance`].
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::body::{Decoder, Piece};
-use super::idle::Slot;
+use super::incoming::{Incoming, Request, Transit};
 use super::request::Scan;
-use super::response::{Client, Shape};
+use super::response::Shape;
 use super::sys::{self, Interest};
-use super::{Admission, Head, Lane, Limits, Peer, Rejection, Service, after};
-use crate::limits::{
-    BODY_STEP, LINGER, MAX_BODIES_IN_TRANSIT, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN,
-};
-
-/// Bytes that came and were not used yet; what is used is left where it is until there is more of it than of the rest.
-#[derive(Default)]
-struct Input {
-    bytes: Vec<u8>,
-    used: usize,
-}
-
-impl Input {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.used..]
-    }
-
-    fn use_up(&mut self, count: usize) {
-        self.used += count;
-        if self.used == self.bytes.len() {
-            self.bytes.clear();
-            self.used = 0;
-        } else if self.used > self.bytes.len() / 2 {
-            self.bytes.drain(..self.used);
-            self.used = 0;
-        }
-    }
-
-    fn discard(&mut self) -> usize {
-        let count = self.rest().len();
-        *self = Self::default();
-        count
-    }
-}
-
-/// A connection's socket and buffers, wherever the connection is at the moment.
-pub struct Wire {
-    pub(super) client: Arc<Client>,
-    pub(super) peer: Peer,
-    input: Input,
-    /// Bytes the client has still to take, from `sent` on.
-    output: Vec<u8>,
-    sent: usize,
-    /// A write failed: there is no use in another.
-    pub(super) broken: bool,
-    /// The client will send no more.
-    ended: bool,
-    pub(super) slot: Slot,
-}
-
-impl Wire {
-    pub(super) fn new(client: Client, peer: Peer, slot: Slot) -> Self {
-        Self {
-            client: Arc::new(client),
-            peer,
-            input: Input::default(),
-            output: Vec::new(),
-            sent: 0,
-            broken: false,
-            ended: false,
-            slot,
-        }
-    }
-
-    pub(super) fn has_output(&self) -> bool {
-        self.sent < self.output.len()
-    }
-
-    /// Keeps `bytes[from..]` to be sent later.
-    pub(super) fn keep(&mut self, bytes: Vec<u8>, from: usize) {
-        if self.has_output() {
-            self.output.extend_from_slice(&bytes[from..]);
-        } else if from < bytes.len() {
-            self.output = bytes;
-            self.sent = from;
-        }
-    }
-
-    /// Sends what is kept, as far as the client takes it; whether any of it left.
-    fn flush(&mut self) -> io::Result<bool> {
-        let sent = sys::send_now(&*self.client, &[io::IoSlice::new(&self.output[self.sent..])])?;
-        self.sent += sent;
-        if !self.has_output() {
-            self.output = Vec::new();
-            self.sent = 0;
-        }
-        Ok(sent > 0)
-    }
-
-    /// Reads once; how many bytes came. A client that does not take its answer is not read.
-    pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
-        if self.has_output() {
-            return Ok(0);
-        }
-        match sys::receive(&*self.client, scratch)? {
-            None => Ok(0),
-            Some(0) => {
-                self.ended = true;
-                Ok(0)
-            }
-            Some(count) => {
-                self.input.bytes.extend_from_slice(&scratch[..count]);
-                Ok(count)
-            }
-        }
-    }
-
-    /// Empty lines ahead of a request line are passed over (RFC 9112 section 2.2).
-    fn skip_empty_lines(&mut self) {
-        let lines = self.input.rest().chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
-        self.input.use_up(lines * 2);
-    }
-
-    /// An idle connection holds no buffer.
-    fn release(&mut self) {
-        if self.input.rest().is_empty() {
-            self.input = Input::default();
-        }
-    }
-}
-
-/// Bytes of request bodies that all connections hold, against [`MAX_BODIES_IN_TRANSIT`].
-#[derive(Debug, Default)]
-pub struct Transit(AtomicUsize);
-
-/// A share of [`Transit`], given back when dropped.
-#[derive(Debug)]
-struct Share {
-    transit: Arc<Transit>,
-    bytes: usize,
-}
-
-impl Share {
-    fn grow(&mut self, bytes: usize) -> Result<(), Rejection> {
-        self.bytes += bytes;
-        let total = self.transit.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if total > MAX_BODIES_IN_TRANSIT && self.bytes > BODY_STEP {
-            return Err(Rejection::Overloaded);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.transit.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// A whole request.
-#[derive(Debug)]
-pub struct Request<T> {
-    /// Its head.
-    pub head: Head,
-    /// Its body, decoded.
-    pub body: Vec<u8>,
-    /// What admission said of it.
-    pub ticket: T,
-    /// When its head was whole.
-    pub received: Instant,
-    _share: Share,
-}
+use super::wire::Wire;
+use super::{Admission, Head, Lane, Limits, Rejection, Service, after};
+use crate::limits::{BODY_STEP, LINGER, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN};
 
 /// What surrounds a connection while it advances.
 pub struct Context<'a, S> {
@@ -199,15 +38,6 @@ enum Phase<T> {
     Drain { decoder: Decoder, left: usize },
     /// For the answer to leave and the client to have read it: so many more bytes are read and dropped.
     Linger { left: usize, until: Option<Instant> },
-}
-
-/// A request whose body is coming.
-struct Incoming<T> {
-    request: Request<T>,
-    lane: Lane,
-    decoder: Decoder,
-    /// Body length at which the client gets more time.
-    step: usize,
 }
 
 /// What a connection needs next.
@@ -370,8 +200,7 @@ impl<T> Conn<T> {
         if head.expects_continue && self.wire.input.rest().is_empty() {
             self.wire.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
         }
-        let share = Share { transit: Arc::clone(context.transit), bytes: 0 };
-        let request = Request { head, body: Vec::new(), ticket, received: Instant::now(), _share: share };
+        let request = Request::new(head, ticket, context.transit);
         let decoder = decoder.unwrap_or_else(Decoder::done);
         self.phase = Phase::Body(Box::new(Incoming { request, lane, decoder, step: BODY_STEP }));
         self.allow(context.limits.client_timeout);
@@ -502,47 +331,5 @@ impl<T> Phase<T> {
 
     fn idle() -> Self {
         Self::Head { scan: Scan::default(), since: None }
-    }
-}
-
-impl<T> Incoming<T> {
-    /// Moves the body's bytes out of `input`.
-    fn take(&mut self, input: &mut Input, max_body: usize) -> Result<(), Rejection> {
-        let bytes = input.rest();
-        let mut at = 0;
-        let mut taken = Ok(());
-        while taken.is_ok() && at < bytes.len() && !self.decoder.is_done() {
-            match self.decoder.next(&bytes[at..])? {
-                Piece::Framing(count) => at += count,
-                Piece::Payload(count) => {
-                    taken = self.append(&bytes[at..at + count], max_body);
-                    at += count;
-                }
-            }
-        }
-        // What the decoder has counted is gone also where it was refused: draining goes on behind it.
-        input.use_up(at);
-        taken
-    }
-
-    fn append(&mut self, payload: &[u8], max_body: usize) -> Result<(), Rejection> {
-        let body = &mut self.request.body;
-        let length = body.len() + payload.len();
-        if length > max_body {
-            return Err(Rejection::BodyTooLarge);
-        }
-        self.request._share.grow(payload.len())?;
-        if length > body.capacity() {
-            // Doubling, but never past what was announced: a claim alone reserves nothing.
-            let left = self
-                .decoder
-                .announced()
-                .map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-            let wanted =
-                length.saturating_mul(2).max(BODY_STEP).min(length.saturating_add(left)).min(max_body);
-            body.reserve_exact(wanted - body.len());
-        }
-        body.extend_from_slice(payload);
-        Ok(())
     }
 }

@@ -3,279 +3,33 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
-use super::conn::{Conn, Context, Request, Step, Transit, Wire};
+use super::conn::{Conn, Step};
+use super::incoming::Request;
 use super::listener::{Listener, discard_input};
 use super::response::{Client, Shape};
-use super::sys::{self, Epoll, Interest, Waker};
-use super::worker::{Job, Pool, panic_message};
-use super::{Lane, Listen, Notice, Peer, Rejection, Service, Settings, after};
-use crate::limits::{
-    ACCEPT_BACKOFF, ACCEPT_BATCH, CONTROL_THREADS, DRAIN_GRACE, EVENT_BATCH, MAX_CONTROL_QUEUE, MAX_QUEUE,
-    READ_CHUNK, SWEEP_INTERVAL,
-};
+use super::running::{Return, Shared, Stats};
+use super::sys::{self, Interest};
+use super::table::Table;
+use super::wire::Wire;
+use super::worker::Job;
+use super::{Lane, Notice, Peer, Rejection, Service, Settings, after};
+use crate::limits::{ACCEPT_BACKOFF, ACCEPT_BATCH, DRAIN_GRACE, EVENT_BATCH, READ_CHUNK, SWEEP_INTERVAL};
 
-/// Bound sockets that do not serve yet.
-#[derive(Debug)]
-pub struct Bound(Vec<Listener>);
-
-/// A front that serves.
-pub struct Running {
-    stats: Arc<Stats>,
-    drain: Arc<dyn Fn() + Send + Sync>,
-    ended: mpsc::Receiver<()>,
-}
-
-/// What a front counts.
-#[derive(Debug, Default)]
-pub struct Stats {
-    clients: AtomicUsize,
-}
-
-impl Stats {
-    /// Open client connections.
-    pub fn clients(&self) -> usize {
-        self.clients.load(Ordering::Relaxed)
-    }
-}
-
-/// What the poller and the threads of the pools share.
-pub struct Shared<S: Service> {
-    pub(super) service: Arc<S>,
-    epoll: Epoll,
-    waker: Waker,
-    workers: Pool<S::Ticket>,
-    control: Pool<S::Ticket>,
-    returns: Sender<Return<S::Ticket>>,
-    pub(super) draining: Arc<AtomicBool>,
-    transit: Arc<Transit>,
-}
-
-/// A connection on its way back to the poller.
-pub enum Return<T> {
-    /// To wait; it is armed already, or about to be.
-    Waiting(Conn<T>),
-    /// To go on with what it has read.
-    Again(Conn<T>),
-    /// To have its next request queued.
-    Ready(Lane, Box<Request<T>>, Box<Wire>),
-}
-
-/// A connection's place in the poller's table; it is free again when this is dropped.
-pub struct Slot {
-    token: u64,
-    gone: Sender<u64>,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        // There is room for every slot's one message; the poller being gone is the only failure.
-        let _ = self.gone.try_send(self.token);
-    }
-}
-
-impl Bound {
-    /// Binds everything `listen` names.
-    ///
-    /// # Errors
-    /// As [`Listen`] says; the message names the address.
-    pub fn new(listen: &Listen) -> io::Result<Self> {
-        Listener::bind(listen).map(Self)
-    }
-
-    /// What a person calls each bound address: `http://127.0.0.1:8080`.
-    pub fn names(&self) -> Vec<String> {
-        self.0.iter().map(Listener::name).collect()
-    }
-
-    /// Begins to serve.
-    ///
-    /// # Errors
-    /// The system refuses a descriptor or the poller's thread.
-    pub fn serve<S: Service>(self, service: Arc<S>, settings: Settings) -> io::Result<Running> {
-        let slots = settings.max_clients + MAX_REFUSED;
-        let (returns, returned) = bounded(slots);
-        let (gone, left) = bounded(slots);
-        let shared = Arc::new(Shared {
-            service,
-            epoll: Epoll::new()?,
-            waker: Waker::new()?,
-            workers: Pool::new(Lane::Worker, settings.workers, MAX_QUEUE),
-            control: Pool::new(Lane::Control, CONTROL_THREADS, MAX_CONTROL_QUEUE),
-            returns,
-            draining: Arc::default(),
-            transit: Arc::default(),
-        });
-        shared.epoll.add(&shared.waker, WAKER)?;
-        for (index, listener) in self.0.iter().enumerate() {
-            shared.epoll.add(listener, LISTENERS + index as u64)?;
-        }
-        let stats = Arc::new(Stats::default());
-        let (end, ended) = mpsc::sync_channel(1);
-        let poller = Poller {
-            table: Table::new(slots, gone),
-            shared: Arc::clone(&shared),
-            settings,
-            listeners: self.0,
-            returned,
-            left,
-            queued: [VecDeque::new(), VecDeque::new()],
-            scratch: vec![0; READ_CHUNK],
-            accept: Accept::default(),
-            drain_grace_until: None,
-            again: Vec::new(),
-            stats: Arc::clone(&stats),
-        };
-        thread::Builder::new().name("poller".to_owned()).spawn(move || {
-            // Without its poller the process is deaf: better that its supervisor starts it anew.
-            let service = Arc::clone(&poller.shared.service);
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| poller.run())) {
-                service.notice(Notice::Panicked(panic_message(&*panic)));
-                std::process::abort();
-            }
-            // Nobody waits for it where the process ends at once.
-            let _ = end.send(());
-        })?;
-        let drain = move || {
-            shared.draining.store(true, Ordering::SeqCst);
-            shared.waker.wake();
-        };
-        Ok(Running { stats, drain: Arc::new(drain), ended })
-    }
-}
-
-impl Running {
-    /// Stops accepting, lets what is in flight finish, no longer than `patience`; how many connections were left.
-    pub fn drain(&self, patience: Duration) -> usize {
-        (self.drain)();
-        match self.ended.recv_timeout(patience) {
-            Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => 0,
-            Err(mpsc::RecvTimeoutError::Timeout) => self.stats.clients().max(1),
-        }
-    }
-
-    /// What it counts.
-    pub fn stats(&self) -> &Arc<Stats> {
-        &self.stats
-    }
-}
-
-impl<S: Service> Shared<S> {
-    pub(super) fn context(&self) -> Context<'_, S> {
-        Context {
-            service: &*self.service,
-            limits: self.service.limits(),
-            draining: self.is_draining(),
-            transit: &self.transit,
-        }
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn pool(&self, lane: Lane) -> &Pool<S::Ticket> {
-        match lane {
-            Lane::Worker => &self.workers,
-            Lane::Control => &self.control,
-        }
-    }
-
-    /// A connection that has to be seen to by the poller now.
-    pub(super) fn give_back(&self, conn: Return<S::Ticket>) {
-        // There is room for every slot's one message; the poller being gone drops the connection, as it must be then.
-        let _ = self.returns.try_send(conn);
-        self.waker.wake();
-    }
-
-    /// A connection that has to be seen to when it is ready.
-    pub(super) fn wait_again(&self, conn: Conn<S::Ticket>, interest: Interest) {
-        let (client, token) = (Arc::clone(&conn.wire.client), conn.wire.slot.token);
-        // It is in the poller's channel before it can become ready.
-        let _ = self.returns.try_send(Return::Waiting(conn));
-        if self.epoll.arm(&*client, token, interest).is_err() || self.is_draining() {
-            self.waker.wake();
-        }
-    }
-}
-
-const WAKER: u64 = u64::MAX;
-const LISTENERS: u64 = 1 << 63;
+/// The token of the wake-up.
+pub const WAKER: u64 = u64::MAX;
+/// The token of the first listener; a connection's has not its top bit.
+pub const LISTENERS: u64 = 1 << 63;
 /// Connections over `max_clients` that may be open at once to be told so.
-const MAX_REFUSED: usize = 64;
+pub const MAX_REFUSED: usize = 64;
 /// Reads of one connection in one turn, so that a fast sender does not starve the others.
 const READS_A_TURN: usize = 16;
-
-/// The poller's connections. A token is a place and how often it was used, so that an event for a connection that
-/// is gone does not meet the next one in its place.
-struct Table<T> {
-    places: Vec<Place<T>>,
-    free: Vec<u32>,
-    max: usize,
-    gone: Sender<u64>,
-}
-
-struct Place<T> {
-    generation: u32,
-    conn: Option<Conn<T>>,
-}
-
-impl<T> Table<T> {
-    fn new(max: usize, gone: Sender<u64>) -> Self {
-        Self { places: Vec::new(), free: Vec::new(), max, gone }
-    }
-
-    fn used(&self) -> usize {
-        self.places.len() - self.free.len()
-    }
-
-    fn reserve(&mut self) -> Option<Slot> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None if self.places.len() < self.max => {
-                self.places.push(Place { generation: 0, conn: None });
-                u32::try_from(self.places.len() - 1).ok()?
-            }
-            None => return None,
-        };
-        let generation = self.places[index as usize].generation;
-        Some(Slot { token: token(index, generation), gone: self.gone.clone() })
-    }
-
-    fn release(&mut self, gone: u64) {
-        let (index, _) = split(gone);
-        let place = &mut self.places[index as usize];
-        // Half the range: the top bit marks tokens that are no connection.
-        place.generation = (place.generation + 1) & 0x7fff_ffff;
-        self.free.push(index);
-    }
-
-    fn put(&mut self, conn: Conn<T>) {
-        let (index, _) = split(conn.wire.slot.token);
-        self.places[index as usize].conn = Some(conn);
-    }
-
-    fn take(&mut self, token: u64) -> Option<Conn<T>> {
-        let (index, generation) = split(token);
-        let place = self.places.get_mut(index as usize)?;
-        if place.generation == generation { place.conn.take() } else { None }
-    }
-}
-
-fn token(index: u32, generation: u32) -> u64 {
-    u64::from(generation) << 32 | u64::from(index)
-}
-
-fn split(token: u64) -> (u32, u32) {
-    (token as u32, (token >> 32) as u32)
-}
 
 /// Whether `accept` works.
 #[derive(Default)]
@@ -288,7 +42,8 @@ struct Accept {
 /// Requests in a pool's queue with the time each may wait; oldest first.
 type Queued<T> = VecDeque<(Instant, Arc<Job<T>>)>;
 
-struct Poller<S: Service> {
+/// The thread's state.
+pub struct Poller<S: Service> {
     shared: Arc<Shared<S>>,
     settings: Settings,
     listeners: Vec<Listener>,
@@ -305,7 +60,39 @@ struct Poller<S: Service> {
 }
 
 impl<S: Service> Poller<S> {
-    fn run(mut self) {
+    /// A poller over these listeners; `returned`: where connections come back from the pools.
+    pub(super) fn new(
+        shared: Arc<Shared<S>>,
+        settings: Settings,
+        listeners: Vec<Listener>,
+        returned: Receiver<Return<S::Ticket>>,
+        stats: Arc<Stats>,
+    ) -> Self {
+        let places = settings.max_clients + MAX_REFUSED;
+        let (gone, left) = bounded(places);
+        Self {
+            shared,
+            settings,
+            listeners,
+            table: Table::new(places, gone),
+            returned,
+            left,
+            queued: [VecDeque::new(), VecDeque::new()],
+            scratch: vec![0; READ_CHUNK],
+            accept: Accept::default(),
+            drain_grace_until: None,
+            again: Vec::new(),
+            stats,
+        }
+    }
+
+    /// Whom it serves.
+    pub(super) fn service(&self) -> Arc<S> {
+        Arc::clone(&self.shared.service)
+    }
+
+    /// Serves until the drain is over.
+    pub(super) fn run(mut self) {
         let mut events = sys::event_buffer(EVENT_BATCH);
         let mut tokens = Vec::with_capacity(EVENT_BATCH);
         let mut next_sweep = Instant::now();

@@ -8,21 +8,25 @@
 pub mod body;
 mod conn;
 mod idle;
+mod incoming;
 mod listener;
 pub mod request;
 mod response;
+mod running;
 mod sys;
+mod table;
+mod wire;
 mod worker;
 
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-pub use conn::Request;
-pub use idle::{Bound, Running, Stats};
+pub use incoming::Request;
 pub use listener::Listen;
 pub use request::Head;
 pub use response::{Answer, Client, Done, Fields, Responder, Stream};
+pub use running::{Bound, Running, Stats};
 pub use sys::{Want, Woken, wait_for_peer};
 
 /// What is fixed for the life of a front.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::conn::Wire;
+use super::wire::Wire;
 use super::{Head, after, sys};
 use crate::limits::COALESCE;
 

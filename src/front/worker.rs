@@ -8,10 +8,12 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::conn::{Conn, Context, Request, Step, Wire};
-use super::idle::{Return, Shared};
+use super::conn::{Conn, Context, Step};
+use super::incoming::Request;
 use super::response::{Client, Done, Responder, Shape};
+use super::running::{Return, Shared};
 use super::sys::{self, Interest};
+use super::wire::Wire;
 use super::{Lane, Notice, Rejection, Service};
 use crate::limits::{KEEPALIVE_GRACE, READ_CHUNK};
 

@@ -8,7 +8,7 @@ use ureq::http::{HeaderName, Uri};
 use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
 use super::value::{header_value, integer, model_id, split_port, unfit_secret};
-use crate::config::{Provider, Replica, Secret};
+use crate::config::{HOP_BY_HOP, Provider, Replica, Secret};
 use crate::limits::{MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
@@ -22,23 +22,8 @@ const MAX_PROVIDER_HEADERS: usize = 32;
 /// Largest weight of a replica.
 const MAX_WEIGHT: u64 = 1000;
 
-/// Headers that belong to a connection or to the framing of a message, or that the relay depends on
-/// (`accept-encoding`: answers are read as they come).
-const REFUSED_HEADERS: &[&str] = &[
-    "accept-encoding",
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+/// Headers that the relay says itself, beside the hop-by-hop ones (`accept-encoding`: answers are read as they come).
+const OWN_HEADERS: &[&str] = &["accept-encoding", "content-length", "expect", "host"];
 
 /// One entry while it is read.
 #[derive(Default)]
@@ -263,7 +248,7 @@ fn header_name(name: &str) -> Leaf<String> {
         let value = quoted(&Secret::new(name.to_owned()).masked(), MAX_QUOTED);
         return Err(ConfigText::Unfit { value, expected: Expected::HeaderName });
     };
-    if REFUSED_HEADERS.contains(&valid.as_str()) {
+    if [OWN_HEADERS, HOP_BY_HOP].iter().any(|refused| refused.contains(&valid.as_str())) {
         return Err(ConfigText::HeaderRefused);
     }
     Ok(valid.as_str().to_owned())

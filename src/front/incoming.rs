@@ -1,0 +1,111 @@
+//! A request whose body is coming, and the bound over all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::body::{Decoder, Piece};
+use super::wire::Input;
+use super::{Head, Lane, Rejection};
+use crate::limits::{BODY_STEP, MAX_BODIES_IN_TRANSIT};
+
+/// Bytes of request bodies that all connections hold, against [`MAX_BODIES_IN_TRANSIT`].
+#[derive(Debug, Default)]
+pub struct Transit(AtomicUsize);
+
+/// A share of [`Transit`], given back when dropped.
+#[derive(Debug)]
+struct Share {
+    transit: Arc<Transit>,
+    bytes: usize,
+}
+
+impl Share {
+    fn grow(&mut self, bytes: usize) -> Result<(), Rejection> {
+        self.bytes += bytes;
+        let total = self.transit.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if total > MAX_BODIES_IN_TRANSIT && self.bytes > BODY_STEP {
+            return Err(Rejection::Overloaded);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.transit.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A whole request.
+#[derive(Debug)]
+pub struct Request<T> {
+    /// Its head.
+    pub head: Head,
+    /// Its body, decoded.
+    pub body: Vec<u8>,
+    /// What admission said of it.
+    pub ticket: T,
+    /// When its head was whole.
+    pub received: Instant,
+    share: Share,
+}
+
+/// A request whose body is coming.
+pub struct Incoming<T> {
+    pub(super) request: Request<T>,
+    pub(super) lane: Lane,
+    pub(super) decoder: Decoder,
+    /// Body length at which the client gets more time.
+    pub(super) step: usize,
+}
+
+impl<T> Request<T> {
+    /// A request without its body.
+    pub(super) fn new(head: Head, ticket: T, transit: &Arc<Transit>) -> Self {
+        let share = Share { transit: Arc::clone(transit), bytes: 0 };
+        Self { head, body: Vec::new(), ticket, received: Instant::now(), share }
+    }
+}
+
+impl<T> Incoming<T> {
+    /// Moves the body's bytes out of `input`.
+    pub(super) fn take(&mut self, input: &mut Input, max_body: usize) -> Result<(), Rejection> {
+        let bytes = input.rest();
+        let mut at = 0;
+        let mut taken = Ok(());
+        while taken.is_ok() && at < bytes.len() && !self.decoder.is_done() {
+            match self.decoder.next(&bytes[at..])? {
+                Piece::Framing(count) => at += count,
+                Piece::Payload(count) => {
+                    taken = self.append(&bytes[at..at + count], max_body);
+                    at += count;
+                }
+            }
+        }
+        // What the decoder has counted is gone also where it was refused: draining goes on behind it.
+        input.use_up(at);
+        taken
+    }
+
+    fn append(&mut self, payload: &[u8], max_body: usize) -> Result<(), Rejection> {
+        let body = &mut self.request.body;
+        let length = body.len() + payload.len();
+        if length > max_body {
+            return Err(Rejection::BodyTooLarge);
+        }
+        self.request.share.grow(payload.len())?;
+        if length > body.capacity() {
+            // Doubling, but never past what was announced: a claim alone reserves nothing.
+            let left = self
+                .decoder
+                .announced()
+                .map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+            let wanted =
+                length.saturating_mul(2).max(BODY_STEP).min(length.saturating_add(left)).min(max_body);
+            body.reserve_exact(wanted - body.len());
+        }
+        body.extend_from_slice(payload);
+        Ok(())
+    }
+}

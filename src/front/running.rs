@@ -1,0 +1,177 @@
+//! A front as a whole: bound, then running, then drained; and what its threads share.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::conn::{Conn, Context};
+use super::idle::{LISTENERS, MAX_REFUSED, Poller, WAKER};
+use super::incoming::{Request, Transit};
+use super::listener::Listener;
+use super::sys::{Epoll, Interest, Waker};
+use super::wire::Wire;
+use super::worker::{Pool, panic_message};
+use super::{Lane, Listen, Notice, Service, Settings};
+use crate::limits::{CONTROL_THREADS, MAX_CONTROL_QUEUE, MAX_QUEUE};
+
+/// Bound sockets that do not serve yet.
+#[derive(Debug)]
+pub struct Bound(Vec<Listener>);
+
+/// A front that serves.
+pub struct Running {
+    stats: Arc<Stats>,
+    drain: Arc<dyn Fn() + Send + Sync>,
+    ended: mpsc::Receiver<()>,
+}
+
+/// What a front counts.
+#[derive(Debug, Default)]
+pub struct Stats {
+    pub(super) clients: AtomicUsize,
+}
+
+impl Stats {
+    /// Open client connections.
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+}
+
+/// What the poller and the threads of the pools share.
+pub struct Shared<S: Service> {
+    pub(super) service: Arc<S>,
+    pub(super) epoll: Epoll,
+    pub(super) waker: Waker,
+    workers: Pool<S::Ticket>,
+    control: Pool<S::Ticket>,
+    returns: Sender<Return<S::Ticket>>,
+    pub(super) draining: Arc<AtomicBool>,
+    transit: Arc<Transit>,
+}
+
+/// A connection on its way back to the poller.
+pub enum Return<T> {
+    /// To wait; it is armed already, or about to be.
+    Waiting(Conn<T>),
+    /// To go on with what it has read.
+    Again(Conn<T>),
+    /// To have its next request queued.
+    Ready(Lane, Box<Request<T>>, Box<Wire>),
+}
+
+impl Bound {
+    /// Binds everything `listen` names.
+    ///
+    /// # Errors
+    /// As [`Listen`] says; the message names the address.
+    pub fn new(listen: &Listen) -> io::Result<Self> {
+        Listener::bind(listen).map(Self)
+    }
+
+    /// What a person calls each bound address: `http://127.0.0.1:8080`.
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(Listener::name).collect()
+    }
+
+    /// Begins to serve.
+    ///
+    /// # Errors
+    /// The system refuses a descriptor or the poller's thread.
+    pub fn serve<S: Service>(self, service: Arc<S>, settings: Settings) -> io::Result<Running> {
+        let slots = settings.max_clients + MAX_REFUSED;
+        let (returns, returned) = bounded(slots);
+        let shared = Arc::new(Shared {
+            service,
+            epoll: Epoll::new()?,
+            waker: Waker::new()?,
+            workers: Pool::new(Lane::Worker, settings.workers, MAX_QUEUE),
+            control: Pool::new(Lane::Control, CONTROL_THREADS, MAX_CONTROL_QUEUE),
+            returns,
+            draining: Arc::default(),
+            transit: Arc::default(),
+        });
+        shared.epoll.add(&shared.waker, WAKER)?;
+        for (index, listener) in self.0.iter().enumerate() {
+            shared.epoll.add(listener, LISTENERS + index as u64)?;
+        }
+        let stats = Arc::new(Stats::default());
+        let (end, ended) = mpsc::sync_channel(1);
+        let poller = Poller::new(Arc::clone(&shared), settings, self.0, returned, Arc::clone(&stats));
+        thread::Builder::new().name("poller".to_owned()).spawn(move || {
+            // Without its poller the process is deaf: better that its supervisor starts it anew.
+            let service = poller.service();
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| poller.run())) {
+                service.notice(Notice::Panicked(panic_message(&*panic)));
+                std::process::abort();
+            }
+            // Nobody waits for it where the process ends at once.
+            let _ = end.send(());
+        })?;
+        let drain = move || {
+            shared.draining.store(true, Ordering::SeqCst);
+            shared.waker.wake();
+        };
+        Ok(Running { stats, drain: Arc::new(drain), ended })
+    }
+}
+
+impl Running {
+    /// Stops accepting, lets what is in flight finish, no longer than `patience`; how many connections were left.
+    pub fn drain(&self, patience: Duration) -> usize {
+        (self.drain)();
+        match self.ended.recv_timeout(patience) {
+            Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => 0,
+            Err(mpsc::RecvTimeoutError::Timeout) => self.stats.clients().max(1),
+        }
+    }
+
+    /// What it counts.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+}
+
+impl<S: Service> Shared<S> {
+    pub(super) fn context(&self) -> Context<'_, S> {
+        Context {
+            service: &*self.service,
+            limits: self.service.limits(),
+            draining: self.is_draining(),
+            transit: &self.transit,
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn pool(&self, lane: Lane) -> &Pool<S::Ticket> {
+        match lane {
+            Lane::Worker => &self.workers,
+            Lane::Control => &self.control,
+        }
+    }
+
+    /// A connection that has to be seen to by the poller now.
+    pub(super) fn give_back(&self, conn: Return<S::Ticket>) {
+        // There is room for every slot's one message; the poller being gone drops the connection, as it must be then.
+        let _ = self.returns.try_send(conn);
+        self.waker.wake();
+    }
+
+    /// A connection that has to be seen to when it is ready.
+    pub(super) fn wait_again(&self, conn: Conn<S::Ticket>, interest: Interest) {
+        let (client, token) = (Arc::clone(&conn.wire.client), conn.wire.slot.token);
+        // It is in the poller's channel before it can become ready.
+        let _ = self.returns.try_send(Return::Waiting(conn));
+        if self.epoll.arm(&*client, token, interest).is_err() || self.is_draining() {
+            self.waker.wake();
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! A connection's socket and buffers, wherever the connection is at the moment.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Peer;
+use super::response::Client;
+use super::sys;
+use super::table::Slot;
+
+/// Bytes that came and were not used yet; what is used is left where it is until there is more of it than of the rest.
+#[derive(Default)]
+pub struct Input {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Input {
+    /// What is still to be looked at.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
+    /// So many bytes of it have been used.
+    pub(super) fn use_up(&mut self, count: usize) {
+        self.used += count;
+        if self.used == self.bytes.len() {
+            self.bytes.clear();
+            self.used = 0;
+        } else if self.used > self.bytes.len() / 2 {
+            self.bytes.drain(..self.used);
+            self.used = 0;
+        }
+    }
+
+    /// Drops it all; how much it was.
+    pub(super) fn discard(&mut self) -> usize {
+        let count = self.rest().len();
+        *self = Self::default();
+        count
+    }
+}
+
+/// A connection's socket and buffers, wherever the connection is at the moment.
+pub struct Wire {
+    pub(super) client: Arc<Client>,
+    pub(super) peer: Peer,
+    pub(super) input: Input,
+    /// Bytes the client has still to take, from `sent` on.
+    output: Vec<u8>,
+    sent: usize,
+    /// A write failed: there is no use in another.
+    pub(super) broken: bool,
+    /// The client will send no more.
+    pub(super) ended: bool,
+    pub(super) slot: Slot,
+}
+
+impl Wire {
+    pub(super) fn new(client: Client, peer: Peer, slot: Slot) -> Self {
+        Self {
+            client: Arc::new(client),
+            peer,
+            input: Input::default(),
+            output: Vec::new(),
+            sent: 0,
+            broken: false,
+            ended: false,
+            slot,
+        }
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.sent < self.output.len()
+    }
+
+    /// Keeps `bytes[from..]` to be sent later.
+    pub(super) fn keep(&mut self, bytes: Vec<u8>, from: usize) {
+        if self.has_output() {
+            self.output.extend_from_slice(&bytes[from..]);
+        } else if from < bytes.len() {
+            self.output = bytes;
+            self.sent = from;
+        }
+    }
+
+    /// Sends what is kept, as far as the client takes it; whether any of it left.
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        let sent = sys::send_now(&*self.client, &[io::IoSlice::new(&self.output[self.sent..])])?;
+        self.sent += sent;
+        if !self.has_output() {
+            self.output = Vec::new();
+            self.sent = 0;
+        }
+        Ok(sent > 0)
+    }
+
+    /// Reads once; how many bytes came. A client that does not take its answer is not read.
+    pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        if self.has_output() {
+            return Ok(0);
+        }
+        match sys::receive(&*self.client, scratch)? {
+            None => Ok(0),
+            Some(0) => {
+                self.ended = true;
+                Ok(0)
+            }
+            Some(count) => {
+                self.input.bytes.extend_from_slice(&scratch[..count]);
+                Ok(count)
+            }
+        }
+    }
+
+    /// Empty lines ahead of a request line are passed over (RFC 9112 section 2.2).
+    pub(super) fn skip_empty_lines(&mut self) {
+        let lines = self.input.rest().chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
+        self.input.use_up(lines * 2);
+    }
+
+    /// An idle connection holds no buffer.
+    pub(super) fn release(&mut self) {
+        if self.input.rest().is_empty() {
+            self.input = Input::default();
+        }
+    }
+}
