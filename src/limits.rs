@@ -26,6 +26,8 @@ pub const READ_CHUNK: usize = 64 * 1024;
 pub const MAX_BODIES_IN_TRANSIT: usize = 512 * 1024 * 1024;
 /// Requests waiting for a free worker; above it the next one gets its 503 at once.
 pub const MAX_QUEUE: usize = 1024;
+/// Connections on their way back to the poller at once; a thread with another waits for the poller.
+pub const MAX_RETURNS: usize = 256;
 /// Threads that answer what needs no upstream but may wait (health before the first round, reload).
 pub const CONTROL_THREADS: usize = 16;
 /// Control requests waiting for a control thread.
@@ -59,6 +61,8 @@ pub const COALESCE: usize = 16 * 1024;
 pub const MAX_UPSTREAM_HEAD: usize = 16 * 1024;
 /// Bytes a provider may send that give the client nothing: handshake, interim answers, head, framing, trailers.
 pub const MAX_UNDELIVERED: u64 = 128 * 1024;
+/// Bytes of a stream that are relayed at once.
+pub const RELAY_PIECE: usize = 8 * 1024;
 /// Read buffer of an upstream connection, bytes.
 pub const UPSTREAM_READ_BUFFER: usize = MAX_UPSTREAM_HEAD;
 /// Write buffer of an upstream connection, bytes.

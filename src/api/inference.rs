@@ -16,7 +16,7 @@ use super::splice::Body;
 use super::{Ticket, relayed_headers};
 use crate::auth::Permit;
 use crate::catalog;
-use crate::config::{Config, Token};
+use crate::config::{Config, Secret, Token};
 use crate::front::{Answer, Done, Fields, Request, Responder};
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
@@ -129,12 +129,10 @@ impl Relay<'_> {
                 // All were tried: one that asked for a short wait may be asked again behind it.
                 let wait = last.as_ref().and_then(Failed::short_wait).filter(|_| !plan.is_lone());
                 match wait {
-                    Some(wait) if upstream::pause(&self.reply, wait) => {
-                        plan.again();
-                        continue;
-                    }
+                    Some(wait) if self.may_pause(wait) => plan.again(&self.gateway.balance, Instant::now()),
                     _ => break,
                 }
+                continue;
             };
             self.record.attempts += 1;
             let failed = match self.attempt(&choice) {
@@ -148,15 +146,22 @@ impl Relay<'_> {
                 && !self.reply.borrow().is_committed();
             let again = failed.is_unreachable() && plan.is_lone();
             last = Some(self.the_telling_one(last, failed, &choice.provider.name));
-            if !may_retry || (again && !upstream::pause(&self.reply, RECONNECT_PAUSE)) {
+            if !may_retry || (again && !self.may_pause(RECONNECT_PAUSE)) {
                 break;
             }
             if again {
-                plan.again();
+                plan.again(&self.gateway.balance, Instant::now());
             }
         }
         let unreachable = || Failure { fault: Fault::Unreachable, detail: "no replica".to_owned() };
         self.deliver(last.unwrap_or_else(|| Failed::Fault(unreachable())))
+    }
+
+    /// Waits before another attempt, if there is time for it; whether the attempt may then be made: the client is there,
+    /// and has not had a heartbeat meanwhile.
+    fn may_pause(&self, wait: Duration) -> bool {
+        let in_time = self.call.body.stream || self.begun.elapsed() + wait < self.config.non_stream_timeout;
+        in_time && upstream::pause(&self.reply, wait) && !self.reply.borrow().is_committed()
     }
 
     /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
@@ -256,7 +261,10 @@ impl Relay<'_> {
     }
 
     fn answer_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
-        let mut fields = relayed_headers::of_answer(headers);
+        let holds_secret = |value: &[u8]| {
+            self.secrets().any(|secret| memchr::memmem::find(value, secret.expose().as_bytes()).is_some())
+        };
+        let mut fields = relayed_headers::of_answer(headers, holds_secret);
         self.envelope.mark(&mut fields);
         fields.push("x-ai-proxy-provider", provider);
         fields
@@ -336,22 +344,26 @@ impl Relay<'_> {
         ApiError::Upstream(status, text).body(self.envelope.language)
     }
 
-    fn without_keys(&self, body: Vec<u8>) -> Vec<u8> {
-        let Some(provider) = self.config.provider(&self.record.provider) else { return body };
-        let headers =
-            provider.replicas.iter().flat_map(|replica| replica.headers.iter().map(|(_, value)| value));
-        let secrets = provider.replicas.iter().map(|replica| &replica.key).chain(headers);
-        let Ok(mut text) = String::from_utf8(body.clone()) else { return body };
-        for secret in secrets.filter(|secret| secret.expose().len() >= SHORTEST_MASKED) {
+    /// On bytes: a body need not be UTF-8 to hold a key.
+    fn without_keys(&self, mut body: Vec<u8>) -> Vec<u8> {
+        for secret in self.secrets() {
             let plain = secret.expose();
             // As it is, and as two ways of writing JSON have it.
             for written in [plain.to_owned(), plain.replace('"', "\\\""), plain.replace('/', "\\/")] {
-                if text.contains(&written) {
-                    text = text.replace(&written, &secret.masked());
-                }
+                body = replaced(body, written.as_bytes(), secret.masked().as_bytes());
             }
         }
-        text.into_bytes()
+        body
+    }
+
+    /// Keys and own headers of the provider in hand: no answer may hold them.
+    fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let replicas = self.config.provider(&self.record.provider).map(|provider| &provider.replicas[..]);
+        let replicas = replicas.unwrap_or_default().iter();
+        let secrets = replicas.flat_map(|replica| {
+            [&replica.key].into_iter().chain(replica.headers.iter().map(|(_, value)| value))
+        });
+        secrets.filter(|secret| secret.expose().len() >= SHORTEST_MASKED)
     }
 
     fn error_of(&self, fault: Fault) -> Option<ApiError> {
@@ -409,6 +421,21 @@ fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
         && (stream::is_event_stream(&exchange.headers) || (asked && !json && !kind.is_empty()))
 }
 
+fn replaced(text: Vec<u8>, found: &[u8], by: &[u8]) -> Vec<u8> {
+    if memchr::memmem::find(&text, found).is_none() {
+        return text;
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut from = 0;
+    for at in memchr::memmem::find_iter(&text, found) {
+        out.extend_from_slice(&text[from..at]);
+        out.extend_from_slice(by);
+        from = at + found.len();
+    }
+    out.extend_from_slice(&text[from..]);
+    out
+}
+
 fn is_json(body: &[u8]) -> bool {
     serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
@@ -416,4 +443,16 @@ fn is_json(body: &[u8]) -> bool {
 /// A JSON document without the line ends that would cut an event.
 fn single_line(document: &[u8]) -> Vec<u8> {
     document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::replaced;
+
+    #[test]
+    fn every_place_of_a_secret_is_masked_also_beside_what_is_not_utf8() {
+        let text = b"\xe9 sk-1234567890 x sk-1234567890".to_vec();
+        assert_eq!(replaced(text, b"sk-1234567890", b"sk-***90"), b"\xe9 sk-***90 x sk-***90");
+        assert_eq!(replaced(b"none".to_vec(), b"sk-1234567890", b"***"), b"none");
+    }
 }

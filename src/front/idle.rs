@@ -27,7 +27,7 @@ pub const WAKER: u64 = u64::MAX;
 /// The token of the first listener; a connection's has not its top bit.
 pub const LISTENERS: u64 = 1 << 63;
 /// Connections over `max_clients` that may be open at once to be told so.
-pub const MAX_REFUSED: usize = 64;
+const MAX_REFUSED: usize = 64;
 /// Reads of one connection in one turn, so that a fast sender does not starve the others.
 const READS_A_TURN: usize = 16;
 

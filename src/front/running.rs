@@ -7,17 +7,17 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, TrySendError, bounded};
 
 use super::conn::{Conn, Context};
-use super::idle::{LISTENERS, MAX_REFUSED, Poller, WAKER};
+use super::idle::{LISTENERS, Poller, WAKER};
 use super::incoming::{Request, Transit};
 use super::listener::Listener;
 use super::sys::{Epoll, Interest, Waker};
 use super::wire::Wire;
 use super::worker::{Pool, panic_message};
 use super::{Lane, Listen, Notice, Service, Settings};
-use crate::limits::{CONTROL_THREADS, MAX_CONTROL_QUEUE, MAX_QUEUE};
+use crate::limits::{CONTROL_THREADS, MAX_CONTROL_QUEUE, MAX_QUEUE, MAX_RETURNS};
 
 /// Bound sockets that do not serve yet.
 #[derive(Debug)]
@@ -84,8 +84,7 @@ impl Bound {
     /// # Errors
     /// The system refuses a descriptor or the poller's thread.
     pub fn serve<S: Service>(self, service: Arc<S>, settings: Settings) -> io::Result<Running> {
-        let slots = settings.max_clients + MAX_REFUSED;
-        let (returns, returned) = bounded(slots);
+        let (returns, returned) = bounded(MAX_RETURNS);
         let shared = Arc::new(Shared {
             service,
             epoll: Epoll::new()?,
@@ -160,16 +159,24 @@ impl<S: Service> Shared<S> {
 
     /// A connection that has to be seen to by the poller now.
     pub(super) fn give_back(&self, conn: Return<S::Ticket>) {
-        // There is room for every slot's one message; the poller being gone drops the connection, as it must be then.
-        let _ = self.returns.try_send(conn);
+        self.send_back(conn);
         self.waker.wake();
+    }
+
+    /// Where the channel is full, waits until the poller has been woken to empty it; the poller itself waits for nobody.
+    fn send_back(&self, conn: Return<S::Ticket>) {
+        if let Err(TrySendError::Full(conn)) = self.returns.try_send(conn) {
+            self.waker.wake();
+            // Fails only when the poller is gone, and then the connection must end.
+            let _ = self.returns.send(conn);
+        }
     }
 
     /// A connection that has to be seen to when it is ready.
     pub(super) fn wait_again(&self, conn: Conn<S::Ticket>, interest: Interest) {
         let (client, token) = (Arc::clone(&conn.wire.client), conn.wire.slot.token);
         // It is in the poller's channel before it can become ready.
-        let _ = self.returns.try_send(Return::Waiting(conn));
+        self.send_back(Return::Waiting(conn));
         if self.epoll.arm(&*client, token, interest).is_err() || self.is_draining() {
             self.waker.wake();
         }

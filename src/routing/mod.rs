@@ -78,11 +78,9 @@ pub struct Choice<'a> {
 impl<'a> Plan<'a> {
     /// A plan over `routes` in their order, but for those whose replicas are all cooling down: they come last.
     pub fn new(config: &'a Config, routes: &'a [Route], balance: &Balance, now: Instant) -> Self {
-        let mut routes: Vec<&Route> = routes.iter().collect();
-        routes.sort_by_key(|route| {
-            config.provider(&route.provider).is_none_or(|provider| balance.is_cooling(provider, now))
-        });
-        Self { config, routes, at: 0, tried: Vec::new() }
+        let mut plan = Self { config, routes: routes.iter().collect(), at: 0, tried: Vec::new() };
+        plan.again(balance, now);
+        plan
     }
 
     /// Whether there is but one replica for the request: it alone may be tried again.
@@ -107,8 +105,12 @@ impl<'a> Plan<'a> {
         None
     }
 
-    /// Lets the lone replica be tried again.
-    pub fn again(&mut self) {
+    /// Begins anew: every replica may be tried again, those that are fit first.
+    pub fn again(&mut self, balance: &Balance, now: Instant) {
+        let config = self.config;
+        self.routes.sort_by_key(|route| {
+            config.provider(&route.provider).is_none_or(|provider| balance.is_cooling(provider, now))
+        });
         self.at = 0;
         self.tried.clear();
     }

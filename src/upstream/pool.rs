@@ -94,21 +94,33 @@ impl Pool {
     }
 
     fn put(&self, destination: &Destination, transport: Box<dyn Transport>) {
-        let mut idle = self.lock();
-        let full = idle.count >= self.max;
-        let connections = match idle.connections.get_mut(destination) {
-            Some(connections) => connections,
-            None => idle.connections.entry(destination.clone()).or_default(),
-        };
-        // A full pool makes room by the longest idle connection to the same place, or not at all.
-        let evicted = if full { connections.pop_front() } else { None };
-        if full && evicted.is_none() {
+        if self.max == 0 {
             return;
         }
-        connections.push_back((Instant::now(), transport));
-        idle.count += usize::from(!full);
+        let mut idle = self.lock();
+        let evicted = if idle.count >= self.max { idle.evict_oldest() } else { None };
+        match idle.connections.get_mut(destination) {
+            Some(connections) => connections.push_back((Instant::now(), transport)),
+            None => {
+                idle.connections.insert(destination.clone(), VecDeque::from([(Instant::now(), transport)]));
+            }
+        }
+        idle.count += 1;
         drop(idle);
+        // Closed without the lock.
         drop(evicted);
+    }
+}
+
+impl Idle {
+    /// The connection that has been idle longest, wherever it leads: a busy provider must not take all places.
+    fn evict_oldest(&mut self) -> Option<Box<dyn Transport>> {
+        let age = |line: &Line| line.front().map(|(since, _)| *since);
+        let oldest =
+            self.connections.values_mut().filter(|line| !line.is_empty()).min_by_key(|line| age(line))?;
+        let (_, transport) = oldest.pop_front()?;
+        self.count -= 1;
+        Some(transport)
     }
 }
 
@@ -167,7 +179,11 @@ impl Transport for Kept {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.transport.await_input(timeout)
+        let came = self.transport.await_input(timeout)?;
+        if self.home.is_some() {
+            wait::note(|facts| if came { facts.answered = true } else { facts.ended_cleanly = true });
+        }
+        Ok(came)
     }
 
     /// ureq asks this behind an answer whose end it has read, to keep the connection. It is kept here instead; what
@@ -226,5 +242,54 @@ impl<C> fmt::Debug for PoolingConnector<C> {
 impl fmt::Debug for Kept {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Kept").field("transport", &self.transport).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ureq::unversioned::transport::{LazyBuffers, Transport};
+
+    use super::{Destination, Gone, Pool};
+
+    fn to(host: &'static str) -> Destination {
+        Destination { tls: false, authority: ureq::http::uri::Authority::from_static(host), proxy: None }
+    }
+
+    fn connection() -> Box<dyn Transport> {
+        Box::new(Gone(LazyBuffers::new(1, 1)))
+    }
+
+    fn kept(pool: &Pool, host: &'static str) -> usize {
+        pool.lock().connections.get(&to(host)).map_or(0, std::collections::VecDeque::len)
+    }
+
+    #[test]
+    fn a_full_pool_gives_up_the_longest_idle_connection_wherever_it_leads() {
+        let pool = Pool::new(2, Duration::from_secs(60));
+        for host in ["a", "b", "b"] {
+            pool.put(&to(host), connection());
+        }
+        assert_eq!((kept(&pool, "a"), kept(&pool, "b"), pool.lock().count), (0, 2, 2));
+    }
+
+    #[test]
+    fn nothing_is_kept_where_nothing_may_be_and_nothing_longer_than_it_may() {
+        let none = Pool::new(0, Duration::from_secs(60));
+        none.put(&to("a"), connection());
+        assert_eq!((kept(&none, "a"), none.lock().count), (0, 0));
+        let short = Pool::new(5, Duration::ZERO);
+        short.put(&to("a"), connection());
+        short.close_idle();
+        assert_eq!((kept(&short, "a"), short.lock().count), (0, 0));
+    }
+
+    #[test]
+    fn a_closed_connection_is_not_given_out() {
+        let pool = Pool::new(5, Duration::from_secs(60));
+        pool.put(&to("a"), connection());
+        assert!(pool.take(&to("a")).is_none());
+        assert_eq!(pool.lock().count, 0);
     }
 }

@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, header};
 use super::usage::{self, Usage};
 use super::{Exchange, Failure, Fault, Reply};
 use crate::front::Fields;
-use crate::limits::{MAX_HELD_EVENT, UPSTREAM_READ_BUFFER};
+use crate::limits::{MAX_HELD_EVENT, RELAY_PIECE};
 
 /// How a stream went.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub fn is_event_stream(headers: &HeaderMap) -> bool {
 /// still become another attempt: [`Reply::is_begun`] tells. It is not ended here.
 pub fn relay(exchange: &mut Exchange, reply: &Rc<RefCell<Reply>>, fields: &Fields, max_size: usize) -> Ended {
     let mut events = is_event_stream(&exchange.headers).then(Events::default);
-    let mut piece = vec![0; UPSTREAM_READ_BUFFER];
+    let mut piece = vec![0; RELAY_PIECE];
     let mut size = 0;
     let failure = loop {
         let count = match exchange.read(&mut piece) {
@@ -123,6 +123,10 @@ impl Events {
             send(events, false)?;
         }
         if rest.len() > MAX_HELD_EVENT || (self.mid_event && !rest.is_empty()) {
+            if !self.mid_event {
+                // Its name is at its beginning; its end will not be looked at.
+                self.look_at(rest);
+            }
             self.mid_event = true;
             return send(rest, true);
         }

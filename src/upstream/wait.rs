@@ -62,12 +62,18 @@ pub struct Facts {
     pub undelivered: u64,
     /// The provider will send no more.
     pub ended: bool,
+    /// Bytes of an answer came, TLS taken off.
+    pub answered: bool,
+    /// The connection ended, by TLS's own rules where there is TLS.
+    pub ended_cleanly: bool,
 }
 
 impl Facts {
     /// Whether a failed call met a pooled connection that the provider had closed.
     pub fn was_stale(self) -> bool {
-        self.stop.is_none() && self.reused && self.received == 0
+        // TLS says goodbye in bytes of its own.
+        let silent = self.received == 0 || self.ended_cleanly;
+        self.stop.is_none() && self.reused && !self.answered && silent
     }
 }
 
