@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use crate::api::Api;
 use crate::config::{Config, Host};
-use crate::front::{Bound, Listen, Running, Settings};
+use crate::front::{Bound, Listen, Running, Settings, places_to_refuse};
 use crate::gateway::{Gateway, reopen_log};
 use crate::monitor;
 use crate::text::Text;
@@ -100,7 +100,7 @@ fn fit_clients(config: &Config) -> usize {
     }
     .unwrap_or(u64::MAX);
     let others = (config.max_connections + config.max_keepalive_connections) as u64 + SPARE_DESCRIPTORS;
-    let needed = others + config.max_clients as u64;
+    let needed = others + (config.max_clients + places_to_refuse(config.max_clients)) as u64;
     log::info!("{}", Text::Descriptors(got, needed).say(config.language));
     if needed <= got {
         return config.max_clients;

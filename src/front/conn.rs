@@ -66,17 +66,25 @@ impl<T> Conn<T> {
         Self { wire, phase: Phase::LINGER, deadline: after(Instant::now(), client_timeout) }
     }
 
-    /// Whether nobody loses anything when it ends now: no request is under way, no answer has still to leave.
-    pub(super) fn is_expendable(&self) -> bool {
-        let between =
-            matches!(self.phase, Phase::Drain { .. } | Phase::Linger { .. }) && !self.wire.has_output();
-        between || self.is_idle()
+    /// A connection that is told why it is not served; it may not stay for long.
+    pub(super) fn refused(wire: Box<Wire>) -> Self {
+        let until = Instant::now() + LINGER;
+        Self { wire, phase: Phase::Linger { left: MAX_LINGER, until: Some(until) }, deadline: until }
+    }
+
+    /// Gives up what is left of a refused body; whether there was one.
+    pub(super) fn give_up_draining(&mut self) -> bool {
+        let draining = matches!(self.phase, Phase::Drain { .. });
+        if draining {
+            self.phase = Phase::LINGER;
+        }
+        draining
     }
 
     /// Whether nothing of a request has come and nothing of an answer is left.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Head { since: None, .. })
-            && self.wire.input.rest().is_empty()
+            && matches!(self.wire.input.rest(), [] | [b'\r'])
             && !self.wire.has_output()
     }
 
@@ -310,9 +318,7 @@ impl<T> Conn<T> {
 
     fn advance_linger(&mut self) -> Step<T> {
         let Phase::Linger { left, until } = &mut self.phase else { return Step::Close };
-        if until.is_none() {
-            sys::shut_write(&*self.wire.client);
-        }
+        sys::shut_write(&*self.wire.client);
         let now = Instant::now();
         self.deadline = (*until.get_or_insert(now + MAX_LINGER_TIME)).min(now + LINGER);
         let read = self.wire.input.discard();

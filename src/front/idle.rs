@@ -27,6 +27,10 @@ pub const WAKER: u64 = u64::MAX;
 /// The token of the first listener; a connection's has not its top bit.
 pub const LISTENERS: u64 = 1 << 63;
 /// Connections over `max_clients` that may be open at once to be told so.
+pub fn places_to_refuse(max_clients: usize) -> usize {
+    (max_clients / 10).clamp(1, MAX_REFUSED)
+}
+
 const MAX_REFUSED: usize = 64;
 /// Reads of one connection in one turn, so that a fast sender does not starve the others.
 const READS_A_TURN: usize = 16;
@@ -68,7 +72,7 @@ impl<S: Service> Poller<S> {
         returned: Receiver<Return<S::Ticket>>,
         stats: Arc<Stats>,
     ) -> Self {
-        let places = settings.max_clients + MAX_REFUSED;
+        let places = settings.max_clients + places_to_refuse(settings.max_clients);
         let (gone, left) = bounded(places);
         Self {
             shared,
@@ -254,8 +258,13 @@ impl<S: Service> Poller<S> {
     }
 
     fn close_idle(&mut self) {
-        for place in &mut self.table.places {
-            drop(place.conn.take_if(|conn| conn.is_expendable()));
+        for index in 0..self.table.places.len() {
+            let place = &mut self.table.places[index];
+            drop(place.conn.take_if(|conn| conn.is_idle()));
+            if let Some(mut conn) = place.conn.take_if(Conn::give_up_draining) {
+                let step = conn.advance(&self.shared.context());
+                self.follow(conn, step, false);
+            }
         }
         self.take_returns();
     }
@@ -291,21 +300,24 @@ impl<S: Service> Poller<S> {
             self.shared.service.notice(Notice::AcceptResumed);
         }
         self.take_returns();
-        let full = self.table.used() >= self.settings.max_clients;
+        let served = self.table.used() - self.table.refused;
+        let full = served >= self.settings.max_clients;
         if full && !std::mem::replace(&mut self.accept.full, true) {
             self.shared.service.notice(Notice::TooManyClients(self.settings.max_clients));
         }
         // Said once, until a tenth of the places are free again.
-        if self.table.used() < self.settings.max_clients - self.settings.max_clients / 10 {
+        if served < self.settings.max_clients - self.settings.max_clients / 10 {
             self.accept.full = false;
         }
-        let Some(slot) = self.table.reserve() else { return self.turn_away(&client) };
+        let crowded = full && self.table.refused >= places_to_refuse(self.settings.max_clients);
+        let slot = if crowded { None } else { self.table.reserve(full) };
+        let Some(slot) = slot else { return self.turn_away(&client) };
         let limits = self.shared.service.limits();
         let mut wire = Box::new(Wire::new(client, peer, slot));
         if full {
             discard_input(wire.client.as_fd());
             wire.answer(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
-            let mut conn = Conn::closing(wire, limits.client_timeout);
+            let mut conn = Conn::refused(wire);
             let step = conn.advance(&self.shared.context());
             return self.enter(conn, &step);
         }

@@ -22,6 +22,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+pub use idle::places_to_refuse;
 pub use incoming::Request;
 pub use listener::Listen;
 pub use request::Head;

@@ -23,6 +23,9 @@ use crate::limits::{CONTROL_THREADS, MAX_CONTROL_QUEUE, MAX_QUEUE, MAX_RETURNS};
 #[derive(Debug)]
 pub struct Bound(Vec<Listener>);
 
+/// How long a front whose poller has died may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A front that serves.
 pub struct Running {
     stats: Arc<Stats>,
@@ -106,6 +109,11 @@ impl Bound {
             // Without its poller the process is deaf: better that its supervisor starts it anew.
             let service = poller.service();
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| poller.run())) {
+                // Also where the log does not take the notice.
+                let _ = thread::Builder::new().spawn(|| {
+                    thread::sleep(LAST_WORDS);
+                    std::process::abort();
+                });
                 service.notice(Notice::Panicked(panic_message(&*panic)));
                 std::process::abort();
             }

@@ -23,18 +23,21 @@ pub struct Table<T> {
     pub(super) places: Vec<Place<T>>,
     free: Vec<u32>,
     max: usize,
+    /// Places of connections that are only told why they are not served.
+    pub(super) refused: usize,
     gone: Sender<u64>,
 }
 
 pub struct Place<T> {
     generation: u32,
+    refused: bool,
     pub(super) conn: Option<Conn<T>>,
 }
 
 impl<T> Table<T> {
     /// Room for `max` connections; `gone` is told of each that ends.
     pub(super) fn new(max: usize, gone: Sender<u64>) -> Self {
-        Self { places: Vec::new(), free: Vec::new(), max, gone }
+        Self { places: Vec::new(), free: Vec::new(), max, refused: 0, gone }
     }
 
     /// Places that are taken, wherever their connections are.
@@ -42,17 +45,20 @@ impl<T> Table<T> {
         self.places.len() - self.free.len()
     }
 
-    /// A place, if there is one.
-    pub(super) fn reserve(&mut self) -> Option<Slot> {
+    /// A place, if there is one; `refused`: for a connection that is only told why it is not served.
+    pub(super) fn reserve(&mut self, refused: bool) -> Option<Slot> {
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.places.len() < self.max => {
-                self.places.push(Place { generation: 0, conn: None });
+                self.places.push(Place { generation: 0, refused: false, conn: None });
                 u32::try_from(self.places.len() - 1).ok()?
             }
             None => return None,
         };
-        let generation = self.places[index as usize].generation;
+        let place = &mut self.places[index as usize];
+        place.refused = refused;
+        self.refused += usize::from(refused);
+        let generation = place.generation;
         Some(Slot { token: token(index, generation), gone: self.gone.clone() })
     }
 
@@ -62,6 +68,7 @@ impl<T> Table<T> {
         let place = &mut self.places[index as usize];
         // Half the range: the top bit marks tokens that are no connection.
         place.generation = (place.generation + 1) & 0x7fff_ffff;
+        self.refused -= usize::from(std::mem::take(&mut place.refused));
         self.free.push(index);
     }
 
