@@ -34,6 +34,10 @@ pub const CONTROL_THREADS: usize = 16;
 pub const MAX_CONTROL_QUEUE: usize = 256;
 /// New connections taken in one turn of the poller, so that a connect flood does not starve the others.
 pub const ACCEPT_BATCH: usize = 64;
+/// Connections over `max_clients` that may be open at once to be told so; fewer where `max_clients` is small.
+pub const MAX_REFUSED: usize = 64;
+/// Reads of one connection in one turn, so that a fast sender does not starve the others.
+pub const READS_A_TURN: usize = 16;
 /// Pipelined requests of one connection that are answered at once before other connections have their turn.
 pub const REQUESTS_A_TURN: usize = 8;
 /// Readiness events taken from the kernel in one turn.

@@ -8,8 +8,8 @@ use std::time::Instant;
 use ureq::http::{HeaderMap, Method};
 
 use crate::catalog;
-use crate::config::{Config, Provider, Replica};
-use crate::gateway::{Check, Gateway, Health, ReplicaId};
+use crate::config::{Config, Provider, Replica, ReplicaId};
+use crate::gateway::{Check, Gateway, Health};
 use crate::limits::{CHECK_TIMEOUT, MAX_MODEL_LIST};
 use crate::text::{Text, quoted};
 use crate::upstream::{Call, Patience, listed_prefix};

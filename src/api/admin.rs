@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{ApiError, Ticket, json_answer};
-use crate::config::Provider;
+use crate::config::{Provider, ReplicaId};
 use crate::front::Answer;
-use crate::gateway::{self, Gateway, ReplicaId};
+use crate::gateway::{self, Gateway};
 use crate::limits::CHECK_TIMEOUT;
 use crate::text::Text;
 

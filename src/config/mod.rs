@@ -6,6 +6,7 @@ pub mod live;
 pub mod load;
 mod secret;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -121,6 +122,24 @@ pub struct Replica {
     pub proxy: Option<Secret>,
     /// Share of the load against the other replicas, 1 or more. Default 1.
     pub weight: u32,
+}
+
+/// A replica, by provider name and every setting that makes it answer as it does: what is known of one is known of the
+/// other over a reload. A hash, so that no key lies about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReplicaId(u64);
+
+impl ReplicaId {
+    /// The id of a provider's replica.
+    pub fn of(provider: &str, replica: &Replica) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (provider, &replica.url, replica.key.expose()).hash(&mut hasher);
+        for (name, value) in &replica.headers {
+            (name, value.expose()).hash(&mut hasher);
+        }
+        replica.proxy.as_ref().map(Secret::expose).hash(&mut hasher);
+        Self(hasher.finish())
+    }
 }
 
 /// A client's token and its rights.

@@ -20,7 +20,10 @@ use super::table::Table;
 use super::wire::Wire;
 use super::worker::Job;
 use super::{Lane, Notice, Peer, Rejection, Service, Settings, after};
-use crate::limits::{ACCEPT_BACKOFF, ACCEPT_BATCH, DRAIN_GRACE, EVENT_BATCH, READ_CHUNK, SWEEP_INTERVAL};
+use crate::limits::{
+    ACCEPT_BACKOFF, ACCEPT_BATCH, DRAIN_GRACE, EVENT_BATCH, MAX_REFUSED, READ_CHUNK, READS_A_TURN,
+    SWEEP_INTERVAL,
+};
 
 /// The token of the wake-up.
 pub const WAKER: u64 = u64::MAX;
@@ -30,10 +33,6 @@ pub const LISTENERS: u64 = 1 << 63;
 pub fn places_to_refuse(max_clients: usize) -> usize {
     (max_clients / 10).clamp(1, MAX_REFUSED)
 }
-
-const MAX_REFUSED: usize = 64;
-/// Reads of one connection in one turn, so that a fast sender does not starve the others.
-const READS_A_TURN: usize = 16;
 
 /// Whether `accept` works.
 #[derive(Default)]

@@ -29,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A front that serves.
 pub struct Running {
     stats: Arc<Stats>,
-    drain: Arc<dyn Fn() + Send + Sync>,
+    drain: Box<dyn Fn() + Send + Sync>,
     ended: mpsc::Receiver<()>,
 }
 
@@ -124,7 +124,7 @@ impl Bound {
             shared.draining.store(true, Ordering::SeqCst);
             shared.waker.wake();
         };
-        Ok(Running { stats, drain: Arc::new(drain), ended })
+        Ok(Running { stats, drain: Box::new(drain), ended })
     }
 }
 
@@ -136,11 +136,6 @@ impl Running {
             Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => 0,
             Err(mpsc::RecvTimeoutError::Timeout) => self.stats.clients().max(1),
         }
-    }
-
-    /// What it counts.
-    pub fn stats(&self) -> &Arc<Stats> {
-        &self.stats
     }
 }
 

@@ -1,30 +1,12 @@
 //! What is known of each replica: when it was checked, whether it is well, what it lists.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Lists, Model};
-use crate::config::{Config, Replica};
+use crate::config::{Config, ReplicaId};
 use crate::limits::CONTROL_THREADS;
-
-/// A replica, by provider name and every setting that matters for a check. A hash, so that no key lies about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ReplicaId(u64);
-
-impl ReplicaId {
-    /// The id of a provider's replica.
-    pub fn of(provider: &str, replica: &Replica) -> Self {
-        let mut hasher = DefaultHasher::new();
-        (provider, &replica.url, replica.key.expose()).hash(&mut hasher);
-        for (name, value) in &replica.headers {
-            (name, value.expose()).hash(&mut hasher);
-        }
-        replica.proxy.as_ref().map(crate::config::Secret::expose).hash(&mut hasher);
-        Self(hasher.finish())
-    }
-}
 
 /// What the last check of a replica found.
 #[derive(Debug, Clone)]

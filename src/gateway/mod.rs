@@ -6,7 +6,7 @@ mod board;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-pub use board::{Board, Check, Health, ReplicaId};
+pub use board::{Board, Check, Health};
 
 use crate::auth::Quotas;
 use crate::config::{Config, Live, load};

@@ -1,17 +1,16 @@
 //! Which replica next: least requests in flight over weight, none that is cooling down while another is fit.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Provider, Replica};
+use crate::config::{Config, Provider, ReplicaId};
 use crate::limits::{FAILURES_TO_COOL, FIRST_COOLDOWN, MAX_COOLDOWN};
 
 /// Requests in flight, failures and cooldowns of every replica. It lives beside the configuration: what did not change
 /// keeps its state over a reload.
 #[derive(Debug, Default)]
-pub struct Balance(Mutex<HashMap<u64, State>>);
+pub struct Balance(Mutex<HashMap<ReplicaId, State>>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
@@ -40,7 +39,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Lease {
     balance: Arc<Balance>,
-    key: u64,
+    key: ReplicaId,
 }
 
 impl Balance {
@@ -57,7 +56,7 @@ impl Balance {
         let best = candidates
             .map(|index| {
                 let replica = &provider.replicas[index];
-                let key = key(&provider.name, replica);
+                let key = ReplicaId::of(&provider.name, replica);
                 let state = all.get(&key).copied().unwrap_or_default();
                 let cooling = state.cooling_until.filter(|until| *until > now);
                 // Load as a fraction, compared without division: (in flight + 1) / weight.
@@ -74,17 +73,19 @@ impl Balance {
     pub fn is_cooling(&self, provider: &Provider, now: Instant) -> bool {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         provider.replicas.iter().all(|replica| {
-            let state = all.get(&key(&provider.name, replica));
+            let state = all.get(&ReplicaId::of(&provider.name, replica));
             state.and_then(|state| state.cooling_until).is_some_and(|until| until > now)
         })
     }
 
     /// Forgets replicas that are no longer configured.
     pub fn retain(&self, config: &Config) {
-        let known: Vec<u64> = config
+        let known: Vec<ReplicaId> = config
             .providers
             .iter()
-            .flat_map(|provider| provider.replicas.iter().map(|replica| key(&provider.name, replica)))
+            .flat_map(|provider| {
+                provider.replicas.iter().map(|replica| ReplicaId::of(&provider.name, replica))
+            })
             .collect();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|key, state| state.in_flight > 0 || known.contains(key));
@@ -124,13 +125,6 @@ impl Drop for Lease {
             state.in_flight = state.in_flight.saturating_sub(1);
         }
     }
-}
-
-/// What makes a replica the same over a reload: provider, URL and key. A hash, so that no key lies about.
-fn key(provider: &str, replica: &Replica) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (provider, &replica.url, replica.key.expose()).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
