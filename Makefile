@@ -4,7 +4,7 @@ BIN   := target/release/ai-proxy
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 MUSL  := $(subst -gnu,-musl,$(HOST))
 
-.PHONY: all demo run test lint e2e bench static clean
+.PHONY: all demo run test lint e2e ops bench static clean
 
 all:
 	$(CARGO) build --release --locked
@@ -24,6 +24,9 @@ lint:
 
 e2e: all
 	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/e2e/run
+
+ops: all
+	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/ops/run
 
 bench:
 	$(CARGO) bench --locked --bench proxy

@@ -1,0 +1,17 @@
+"""What the tests of this folder share beside `tests/e2e/python/harness.py`."""
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEPLOY = ROOT / "deploy"
+PATIENCE = 120.0  # seconds for a tool to end: far above what one takes
+
+
+def run(*command, **options):
+    """Runs a tool to its end and returns what it said, stdout and stderr together. It must succeed."""
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          stdin=subprocess.DEVNULL, text=True, timeout=PATIENCE, check=False, **options)
+    if done.returncode != 0:
+        raise AssertionError("%s: exit code %d\n%s" % (" ".join(map(str, command)), done.returncode, done.stdout))
+    return done.stdout
