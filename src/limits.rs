@@ -95,8 +95,12 @@ pub const MAX_ERROR_BODY: usize = 256 * 1024;
 pub const MAX_ERROR_TEXT: usize = 2 * 1024;
 /// Bytes of an incomplete event that are held back; a larger event is passed on in pieces.
 pub const MAX_HELD_EVENT: usize = 64 * 1024;
-/// Bytes of stream events that came at once, up to which they are looked at for token usage.
-pub const MAX_USAGE_SCAN: usize = 64 * 1024;
+/// Bytes at the end and at the beginning of a whole answer that are looked at for token usage.
+pub const MAX_USAGE_SCAN: usize = 16 * 1024;
+/// Places in them that are looked at.
+pub const MAX_USAGE_CANDIDATES: usize = 8;
+/// Tokens of a kind that are believed of one call: no provider's typing error can wrap a counter.
+pub const MAX_TOKENS_TOLD: u64 = 1 << 40;
 /// Longest `Retry-After` that is waited for when every replica has been tried (contract section 4).
 pub const MAX_RETRY_WAIT: Duration = Duration::from_secs(2);
 /// Longest cooldown a provider can ask for with `Retry-After`.

@@ -304,10 +304,7 @@ impl Relay<'_> {
 
     fn deliver_answer(&mut self, answer: WholeAnswer) -> Done {
         let WholeAnswer { status, mut headers, body } = answer;
-        // Nobody else asks for it.
-        if log::log_enabled!(log::Level::Info) {
-            self.record.usage = usage::in_json(&body);
-        }
+        self.record.usage = usage::in_answer(&body);
         let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
         if self.reply.borrow().is_committed() {
             return self.end_promised_stream(status, &body);

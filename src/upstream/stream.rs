@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, header};
 use super::usage::{self, Usage};
 use super::{Exchange, Failure, Fault, Reply};
 use crate::front::Fields;
-use crate::limits::{MAX_HELD_EVENT, RELAY_PIECE};
+use crate::limits::{MAX_HELD_EVENT, MAX_USAGE_SCAN, RELAY_PIECE};
 
 /// How a stream went.
 #[derive(Debug)]
@@ -99,6 +99,8 @@ struct Events {
     mid_event: bool,
     said_goodbye: bool,
     usage: Option<Usage>,
+    /// The end of an event that is passed on in pieces, at most [`MAX_USAGE_SCAN`] bytes.
+    end_of_event: Vec<u8>,
 }
 
 impl Events {
@@ -118,6 +120,10 @@ impl Events {
         let complete = if complete == searched { 0 } else { complete };
         let (events, rest) = all.split_at(complete);
         if !events.is_empty() {
+            if self.mid_event {
+                self.remember_end(events);
+                self.learn(usage::in_end_of_event(&self.end_of_event));
+            }
             self.look_at(events);
             self.mid_event = false;
             send(events, false)?;
@@ -126,8 +132,10 @@ impl Events {
             if !self.mid_event {
                 // Its name is at its beginning; its end will not be looked at.
                 self.look_at(rest);
+                self.end_of_event.clear();
             }
             self.mid_event = true;
+            self.remember_end(rest);
             return send(rest, true);
         }
         self.held = rest.to_vec();
@@ -135,8 +143,19 @@ impl Events {
     }
 
     fn look_at(&mut self, events: &[u8]) {
-        self.usage = usage::in_events(events).or(self.usage);
+        self.learn(usage::in_events(events));
         self.said_goodbye |= says_goodbye(events);
+    }
+
+    fn learn(&mut self, told: Option<Usage>) {
+        self.usage = told.map(|told| self.usage.map_or(told, |known| known.and(told))).or(self.usage);
+    }
+
+    /// Keeps the end of an event of which no more is held: usage stands there.
+    fn remember_end(&mut self, bytes: &[u8]) {
+        self.end_of_event.extend_from_slice(&bytes[bytes.len().saturating_sub(MAX_USAGE_SCAN)..]);
+        let excess = self.end_of_event.len().saturating_sub(MAX_USAGE_SCAN);
+        self.end_of_event.drain(..excess);
     }
 }
 
@@ -168,7 +187,8 @@ fn says_goodbye(events: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Events, end_of_last_event, says_goodbye};
-    use crate::limits::MAX_HELD_EVENT;
+    use crate::limits::{MAX_HELD_EVENT, MAX_USAGE_SCAN};
+    use crate::upstream::usage::Usage;
 
     /// What leaves for each piece that comes, and whether it ended inside an event.
     fn pass(pieces: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
@@ -213,6 +233,22 @@ mod tests {
         let ends: Vec<bool> = sent.iter().map(|(_, mid)| *mid).collect();
         assert_eq!(ends, [true, true, false]);
         assert_eq!(sent.iter().map(|(part, _)| part.len()).sum::<usize>(), 6 + big.len() + 4 + 11);
+    }
+
+    #[test]
+    fn the_usage_of_an_event_over_the_bound_is_read_from_its_end_wherever_it_was_cut() {
+        let text = "x".repeat(MAX_HELD_EVENT + 1);
+        let end = "],\"usage\":{\"input_tokens\":8,\"output_tokens\":9}}}\n\ndata: {\"usage\":null}\n\n";
+        let begin = "event: response.completed\ndata: {\"response\":{\"output\":[\"";
+        for cut in 0..end.len() {
+            let mut events = Events::default();
+            for piece in [begin, &text, "\"", &end[..cut], &end[cut..]] {
+                let passed: Result<(), ()> = events.pass(piece.as_bytes(), |_, _| Ok(()));
+                passed.expect("nothing fails");
+            }
+            assert_eq!(events.usage, Some(Usage { prompt: 8, completion: 9 }), "cut at {cut}");
+            assert!(events.end_of_event.len() <= MAX_USAGE_SCAN);
+        }
     }
 
     #[test]
