@@ -4,7 +4,7 @@ BIN   := target/release/ai-proxy
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 MUSL  := $(subst -gnu,-musl,$(HOST))
 
-.PHONY: all demo run test lint e2e ops bench static clean
+.PHONY: all demo run test lint e2e ops instructions bench static clean
 
 all:
 	$(CARGO) build --release --locked
@@ -30,6 +30,9 @@ ops: all
 
 bench:
 	$(CARGO) bench --locked --bench proxy
+
+instructions:
+	$(CARGO) bench --locked --bench proxy -- instructions
 
 # musl where its standard library is installed, else glibc linked statically.
 static:

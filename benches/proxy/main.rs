@@ -5,6 +5,8 @@
 //! so that a machine that changes its pace does so under all of them. Figures of different runs or
 //! machines must not be compared, ratios may.
 //!
+//! `make instructions` counts instructions instead, and fails where they have grown.
+//!
 //! Arguments name the measurements wanted (`whole_20ms_64`, `footprint`, a part of a name), none: all.
 //! `AI_PROXY_BENCH_QUICK=1` shows within a minute that everything works, and little more.
 
@@ -13,6 +15,7 @@
 
 mod client;
 mod footprint;
+mod instructions;
 mod load;
 mod plan;
 mod poller;
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
         ["upstream"] => die_with_parent().and_then(|()| upstream::run()),
+        ["instructions"] => servers::start_upstream().and_then(|upstream| instructions::run(&upstream)),
         ["load", spec] => die_with_parent().and_then(|()| load::run(spec)),
         ["become", program, ..] => {
             die_with_parent().and_then(|()| Err(Command::new(program).args(&words[2..]).exec()))

@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use crate::load::Spec;
@@ -36,6 +37,13 @@ impl Guard {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Asks it to end, and waits until it has: a tool that it runs under writes its results then.
+    pub fn terminate(mut self) -> io::Result<()> {
+        rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("it ended with {status}"))) }
     }
 }
 
@@ -175,6 +183,18 @@ http {{
 
 /// The proxy under test.
 pub fn start_ai_proxy(setup: Setup, upstream: &str) -> io::Result<Server> {
+    start_in(&mut server_command(Path::new(env!("CARGO_BIN_EXE_ai-proxy")), setup)?, setup, upstream)
+}
+
+/// The proxy under callgrind, which leaves what it counted in `out` when the proxy ends.
+pub fn start_under_callgrind(upstream: &str, out: &Path) -> io::Result<Server> {
+    let mut command = this_binary("become")?;
+    command.args(["valgrind", "--quiet", "--tool=callgrind"]);
+    command.arg(format!("--callgrind-out-file={}", out.display())).arg(env!("CARGO_BIN_EXE_ai-proxy"));
+    start_in(&mut command, Setup::Default, upstream)
+}
+
+fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<Server> {
     let (directory, port) = (fresh_directory("ai-proxy")?, free_port()?);
     let mut config = json!({
         "host": "127.0.0.1",
@@ -196,7 +216,6 @@ pub fn start_ai_proxy(setup: Setup, upstream: &str) -> io::Result<Server> {
     fs::write(&file, config.to_string())?;
     // It holds keys: ai-proxy warns when others may read it.
     fs::set_permissions(&file, Permissions::from_mode(0o600))?;
-    let mut command = server_command(Path::new(env!("CARGO_BIN_EXE_ai-proxy")), setup)?;
     let spawned_at = Instant::now();
     let guard = Guard::spawn(command.arg("--config").arg(file).stdout(Stdio::null()))?;
     let address = format!("127.0.0.1:{port}");
