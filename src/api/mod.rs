@@ -164,7 +164,8 @@ impl Api {
 }
 
 fn find(head: &Head) -> Result<&'static Endpoint, ApiError> {
-    let at_path = ENDPOINTS.iter().filter(|endpoint| endpoint.is_at(head.path()));
+    let path = head.path();
+    let at_path = ENDPOINTS.iter().filter(|endpoint| endpoint.is_at(path));
     let mut allow = None;
     for endpoint in at_path {
         if endpoint.takes(head.method()) {
@@ -174,7 +175,7 @@ fn find(head: &Head) -> Result<&'static Endpoint, ApiError> {
     }
     match allow {
         Some(allow) => Err(ApiError::MethodNotAllowed(head.method().to_owned(), allow)),
-        None => Err(ApiError::NotFound(head.path().to_owned())),
+        None => Err(ApiError::NotFound(path.to_owned())),
     }
 }
 

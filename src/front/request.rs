@@ -23,17 +23,18 @@ impl Scan {
         if bytes.first().is_some_and(|&first| !is_token_byte(first)) {
             return Err(Rejection::Malformed("no method"));
         }
-        while let Some(&byte) = bytes.get(self.at) {
-            if self.at == MAX_HEAD {
-                return Err(self.too_large());
-            }
-            match byte {
-                b'\r' => match bytes.get(self.at + 1) {
-                    Some(b'\n') => {}
-                    Some(_) => return Err(Rejection::Malformed("bare CR")),
-                    None => break,
-                },
-                b'\n' => {
+        loop {
+            let unseen = &bytes[self.at..bytes.len().min(MAX_HEAD)];
+            let Some(found) = memchr::memchr3(b'\r', b'\n', 0, unseen) else {
+                self.at += unseen.len();
+                break;
+            };
+            self.at += found;
+            match (bytes[self.at], bytes.get(self.at + 1)) {
+                (b'\r', Some(b'\n')) => {}
+                (b'\r', Some(_)) => return Err(Rejection::Malformed("bare CR")),
+                (b'\r', None) => break,
+                (b'\n', _) => {
                     if self.at == 0 || bytes[self.at - 1] != b'\r' {
                         return Err(Rejection::Malformed("bare LF"));
                     }
@@ -43,10 +44,12 @@ impl Scan {
                     self.line_start = self.at + 1;
                     self.lines += 1;
                 }
-                0 => return Err(Rejection::Malformed("NUL")),
-                _ => {}
+                _ => return Err(Rejection::Malformed("NUL")),
             }
             self.at += 1;
+        }
+        if bytes.len() > MAX_HEAD && self.at == MAX_HEAD {
+            return Err(self.too_large());
         }
         // Room for a method and a version around the longest target: what is over it cannot become a good request line.
         if self.lines == 0 && self.at > MAX_TARGET + 64 {
