@@ -61,6 +61,13 @@ pub const BACKLOG: i32 = 4096;
 /// A whole answer up to this size is copied behind its head, so that both leave in one write.
 pub const COALESCE: usize = 16 * 1024;
 
+/// Longest boundary of a form, characters (RFC 2046 section 5.1.1).
+pub const MAX_BOUNDARY: usize = 70;
+/// Most parts of a form.
+pub const MAX_PARTS: usize = 256;
+/// Longest head of a part of a form, bytes, its blank line included.
+pub const MAX_PART_HEAD: usize = 8 * 1024;
+
 /// Largest head of an upstream answer, bytes: it must fit the read buffer of its connection.
 pub const MAX_UPSTREAM_HEAD: usize = 16 * 1024;
 /// Bytes a provider may send that give the client nothing: handshake, interim answers, head, framing, trailers.

@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::outcome::{Failed, Outcome, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
-use super::{Ticket, relayed_headers};
+use super::{Action, Ticket, multipart, relayed_headers};
 use crate::auth::Permit;
 use crate::catalog;
 use crate::config::{Config, Secret, Token};
@@ -35,7 +35,7 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
     let config = &*request.ticket.config;
     let token = &config.tokens[request.ticket.token.unwrap_or_default()];
     let mut record = Record::new(request);
-    let body = Body::parse(&request.body);
+    let body = parse(request);
     if let Ok(body) = &body {
         record.model.clone_from(&body.model);
         record.streamed = body.stream;
@@ -57,6 +57,18 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
     let done = if left { relay.deliver_fault(Fault::ClientGone) } else { relay.run() };
     relay.record.log(&token.name);
     done
+}
+
+/// What the body says, in the format of its endpoint.
+fn parse(request: &Request<Ticket>) -> Result<Body, ApiError> {
+    if request.ticket.action != Action::RelayForm {
+        return Body::parse(&request.body);
+    }
+    let mut kinds = request.head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    match (kinds.next(), kinds.next()) {
+        (kind, None) => multipart::parse(kind.map_or(b"", |(_, value)| value), &request.body),
+        (_, Some(_)) => Err(ApiError::BadRequest("Content-Type must come once")),
+    }
 }
 
 /// A call that may be made.
@@ -179,8 +191,7 @@ impl Relay<'_> {
     fn attempt(&mut self, choice: &Choice<'_>) -> Outcome {
         let replica = &choice.provider.replicas[choice.replica];
         let name = &choice.provider.name;
-        // A string always serializes.
-        let model = serde_json::to_vec(choice.model).unwrap_or_default();
+        let model = self.call.body.written(choice.model);
         let body = self.call.body.with_model(&self.request.body, &model);
         let call =
             Call { method: Method::POST, path: &self.call.path, headers: &self.call.headers, body: &body };

@@ -5,6 +5,7 @@ mod envelope;
 mod error;
 mod inference;
 mod models;
+pub mod multipart;
 mod outcome;
 mod record;
 mod relayed_headers;
@@ -57,6 +58,7 @@ enum Action {
     ListModels,
     RetrieveModel,
     Relay,
+    RelayForm,
     Reload,
 }
 
@@ -66,6 +68,10 @@ const fn get(path: &'static str, guard: Guard, action: Action) -> Endpoint {
 
 const fn relayed(path: &'static str) -> Endpoint {
     Endpoint { method: "POST", path, guard: Guard::Token, action: Action::Relay }
+}
+
+const fn relayed_form(path: &'static str) -> Endpoint {
+    Endpoint { method: "POST", path, guard: Guard::Token, action: Action::RelayForm }
 }
 
 /// Every endpoint (contract section 3). Adding one is adding a row.
@@ -83,6 +89,10 @@ const ENDPOINTS: &[Endpoint] = &[
     relayed("/v1/images/generations"),
     relayed("/v1/audio/speech"),
     relayed("/v1/rerank"),
+    relayed_form("/v1/audio/transcriptions"),
+    relayed_form("/v1/audio/translations"),
+    relayed_form("/v1/images/edits"),
+    relayed_form("/v1/images/variations"),
     Endpoint { method: "POST", path: "/v1/reload", guard: Guard::Admin, action: Action::Reload },
 ];
 
@@ -156,7 +166,7 @@ impl Api {
         let lane = match endpoint.action {
             Action::Index => return Admission::Answer(index(&envelope)),
             Action::Liveness => return Admission::Answer(alive(&envelope)),
-            Action::Relay => Lane::Worker,
+            Action::Relay | Action::RelayForm => Lane::Worker,
             Action::Health | Action::ListModels | Action::RetrieveModel | Action::Reload => Lane::Control,
         };
         Admission::Run(lane, Ticket { config, action: endpoint.action, token, envelope })
@@ -213,7 +223,7 @@ impl Service for Api {
 
     fn handle(&self, request: Request<Ticket>, responder: Responder) -> Done {
         match request.ticket.action {
-            Action::Relay => inference::relay(&self.gateway, &request, responder),
+            Action::Relay | Action::RelayForm => inference::relay(&self.gateway, &request, responder),
             Action::Health => responder.send(admin::health(&self.gateway, &request.ticket)),
             Action::ListModels => responder.send(models::list(&self.gateway, &request.ticket)),
             Action::RetrieveModel => responder.send(models::retrieve(&self.gateway, &request)),

@@ -20,11 +20,22 @@ pub struct Body {
     /// It asks for a stream.
     pub stream: bool,
     /// Where the values of `model` stand.
-    spans: Vec<Range<usize>>,
+    pub(super) spans: Vec<Range<usize>>,
+    /// How a value of `model` is written there.
+    pub(super) notation: Notation,
+}
+
+/// How a value is written in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notation {
+    /// As a JSON string.
+    Json,
+    /// As it is.
+    Text,
 }
 
 impl Body {
-    /// Looks at a body.
+    /// Looks at a JSON body.
     ///
     /// # Errors
     /// It is not a JSON object, names no model, or names it in something else than a non-empty string.
@@ -41,10 +52,19 @@ impl Body {
             let start = value.get().as_ptr().addr() - bytes.as_ptr().addr();
             start..start + value.get().len()
         });
-        Ok(Self { model, stream: top.stream, spans: spans.collect() })
+        Ok(Self { model, stream: top.stream, spans: spans.collect(), notation: Notation::Json })
     }
 
-    /// The body in pieces, with `model` (as JSON) in each of its places.
+    /// A model's name as this body writes it.
+    pub fn written(&self, model: &str) -> Vec<u8> {
+        match self.notation {
+            // A string always serializes.
+            Notation::Json => serde_json::to_vec(model).unwrap_or_default(),
+            Notation::Text => model.as_bytes().to_vec(),
+        }
+    }
+
+    /// The body in pieces, with `model` ([`Body::written`]) in each of its places.
     pub fn with_model<'a>(&self, bytes: &'a [u8], model: &'a [u8]) -> Vec<&'a [u8]> {
         let mut pieces = Vec::with_capacity(self.spans.len() * 2 + 1);
         let mut from = 0;

@@ -11,6 +11,7 @@ mod config;
 mod cors;
 mod demo;
 mod failures;
+mod forms;
 mod framing;
 mod front;
 mod headers;

@@ -165,9 +165,18 @@ impl Proxy {
 
     /// Its resident memory, bytes.
     pub fn resident(&self) -> usize {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory it ever had, bytes.
+    pub fn most_resident(&self) -> usize {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, which: &str) -> usize {
         let path = format!("/proc/{}/status", self.child.id());
         let text = std::fs::read_to_string(path).expect("its status");
-        let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let line = text.lines().find(|line| line.starts_with(which)).expect("a line of it");
         let kib: usize = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
         kib * 1024
     }
