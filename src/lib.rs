@@ -25,6 +25,8 @@ pub mod monitor;
 
 pub mod demo;
 
+pub mod supervisor;
+
 pub mod serve;
 
 pub mod cli;

@@ -46,7 +46,7 @@ pub const EVENT_BATCH: usize = 256;
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 /// Pause between two sweeps of the deadlines of waiting connections: how late a time limit may strike.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
-/// How long idle connections stay open when a drain begins, for requests that are on their way to be answered.
+/// How long a drain keeps idle connections open and serves what comes on them, for requests that are on their way.
 pub const DRAIN_GRACE: Duration = Duration::from_millis(200);
 /// How long a worker keeps a connection after its answer, for the client's next request.
 pub const KEEPALIVE_GRACE: Duration = Duration::from_millis(2);
@@ -127,6 +127,12 @@ pub const MAX_TOKENS: usize = 1_000;
 pub const MAX_TARGETS: usize = 16;
 /// Longest request id taken over from a client or an upstream, bytes.
 pub const MAX_REQUEST_ID: usize = 128;
+/// Sockets that a supervisor may hand over.
+pub const MAX_INHERITED_SOCKETS: usize = 16;
+/// Longest status told to the supervisor, characters.
+pub const MAX_STATUS: usize = 512;
+/// How long the supervisor may take to read what it is told.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest piece of client text in a log line or an error message, bytes.
 pub const MAX_QUOTED: usize = 256;
 

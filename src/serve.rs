@@ -14,6 +14,7 @@ use crate::config::{Config, Host};
 use crate::front::{Bound, Listen, Running, Settings, places_to_refuse};
 use crate::gateway::{Gateway, reopen_log};
 use crate::monitor;
+use crate::supervisor::{self, Supervisor};
 use crate::text::Text;
 
 /// Serves until a signal ends it.
@@ -26,7 +27,10 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     reopen_log(&config);
     let settings = Settings { workers: config.max_connections, max_clients: fit_clients(&config) };
     let language = config.language;
-    let bound = Bound::new(&listen(&config))?;
+    let supervisor = Supervisor::from_environment()?;
+    let inherited = supervisor::sockets()?;
+    let bound =
+        if inherited.is_empty() { Bound::new(&listen(&config))? } else { Bound::inherited(inherited)? };
     let names = bound.names();
     let gateway = Arc::new(Gateway::new(config, path));
     monitor::start(&gateway)?;
@@ -36,12 +40,14 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
         say(&format!("listening on {name}"));
     }
     greet(names.first().map_or("", String::as_str));
+    let supervisor = Arc::new(supervisor);
+    watch(&running, &supervisor)?;
+    supervisor.ready(&Text::Listening(&names.join(" ")).say(language));
     for signal in &mut signals {
         if signal != SIGHUP {
             break;
         }
-        // What came of it is in the log.
-        drop(gateway.reload());
+        reload(&gateway, &supervisor);
     }
     // Also where the log cannot be written and so nobody gets as far as the drain's own limit.
     let patience = gateway.live.snapshot().shutdown_timeout + LAST_RESORT;
@@ -55,8 +61,36 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
             std::process::exit(0);
         }
     })?;
-    drain(&running, &gateway.live.snapshot());
+    let config = gateway.live.snapshot();
+    let status = Text::Draining(config.shutdown_timeout.as_secs()).say(config.language);
+    supervisor.stopping(patience, &status);
+    drain(&running, &config);
     Ok(())
+}
+
+/// Shows the supervisor that the front is alive for as long as it is, twice as often as it asks.
+fn watch(running: &Running, supervisor: &Arc<Supervisor>) -> io::Result<()> {
+    let Some(patience) = supervisor::watchdog() else { return Ok(()) };
+    let (pulse, supervisor, pause) = (running.pulse(), Arc::clone(supervisor), patience / 2);
+    std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+        loop {
+            if pulse.beats(pause / 2) {
+                supervisor.alive();
+            }
+            std::thread::sleep(pause);
+        }
+    })?;
+    Ok(())
+}
+
+/// What came of it is in the log, and in the supervisor's status.
+fn reload(gateway: &Gateway, supervisor: &Supervisor) {
+    supervisor.reloading();
+    let status = match gateway.reload() {
+        Ok(reloaded) => Text::Reloaded.say(reloaded.config.language),
+        Err(problems) => Text::ReloadRefused(&problems.join("; ")).say(gateway.live.snapshot().language),
+    };
+    supervisor.ready(&status);
 }
 
 /// How long after `shutdown_timeout` the process ends whatever holds it.

@@ -18,6 +18,7 @@ pub struct Context<'a, S> {
     pub(super) service: &'a S,
     pub(super) limits: Limits,
     pub(super) draining: bool,
+    pub(super) refusing: bool,
     pub(super) transit: &'a Arc<Transit>,
 }
 
@@ -173,7 +174,7 @@ impl<T> Conn<T> {
     }
 
     fn admit<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>, head: Head) {
-        if context.draining {
+        if context.refusing {
             let answer = context.service.reject(Rejection::ShuttingDown, Some(&head));
             return self.answer_early(
                 &head,
@@ -182,7 +183,7 @@ impl<T> Conn<T> {
                 context.limits.client_timeout,
             );
         }
-        let shape = Shape::of(&head);
+        let shape = if context.draining { Shape::of(&head).closing() } else { Shape::of(&head) };
         match context.service.admit(&head, self.wire.peer) {
             Admission::Answer(answer) => {
                 self.answer_early(&head, shape, answer, context.limits.client_timeout);

@@ -124,6 +124,7 @@ impl<S: Service> Poller<S> {
             }
             self.take_returns();
             self.stats.clients.store(self.table.used(), Ordering::Relaxed);
+            self.stats.turns.fetch_add(1, Ordering::Relaxed);
             if self.shared.is_draining() && self.drain(now) {
                 return;
             }
@@ -241,8 +242,8 @@ impl<S: Service> Poller<S> {
         }
     }
 
-    /// Goes on with the drain; whether it is over. Who has connected already, or has a request on its way, still gets an
-    /// answer: idle connections are closed only after a grace.
+    /// Goes on with the drain; whether it is over. Who has connected already, or has a request on its way, is served, once:
+    /// idle connections are closed, and further requests refused, only after a grace.
     fn drain(&mut self, now: Instant) -> bool {
         if self.drain_grace_until.is_none() {
             for index in 0..self.listeners.len() {
@@ -251,6 +252,7 @@ impl<S: Service> Poller<S> {
             self.listeners.clear();
         }
         if now >= *self.drain_grace_until.get_or_insert(now + DRAIN_GRACE) {
+            self.shared.refusing.store(true, Ordering::Relaxed);
             self.close_idle();
         }
         self.table.used() == 0

@@ -33,9 +33,34 @@ pub struct Listener {
 enum Place {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// Another process's, who removes it when it wants to.
+    Inherited(String),
 }
 
 impl Listener {
+    /// Takes a socket that listens already.
+    ///
+    /// # Errors
+    /// It is no listening stream socket.
+    pub fn inherited(socket: OwnedFd) -> io::Result<Self> {
+        if !sockopt::socket_acceptconn(&socket)? || sockopt::socket_type(&socket)? != SocketType::STREAM {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening stream socket"));
+        }
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let address = getsockname(&socket)?;
+        let name = match SocketAddr::try_from(address.clone()) {
+            Ok(address) => {
+                sockopt::set_tcp_nodelay(&socket, true)?;
+                format!("http://{address}")
+            }
+            Err(_) => {
+                let path = SocketAddrUnix::try_from(address)?;
+                format!("unix:{}", String::from_utf8_lossy(path.path_bytes().unwrap_or_default()))
+            }
+        };
+        Ok(Self { socket, place: Place::Inherited(name) })
+    }
+
     /// Binds everything `listen` names.
     ///
     /// # Errors
@@ -61,6 +86,7 @@ impl Listener {
         match &self.place {
             Place::Tcp(address) => format!("http://{address}"),
             Place::Unix(path) => format!("unix:{}", path.display()),
+            Place::Inherited(name) => name.clone(),
         }
     }
 

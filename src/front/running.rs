@@ -1,11 +1,12 @@
 //! A front as a whole: bound, then running, then drained; and what its threads share.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
@@ -26,10 +27,14 @@ pub struct Bound(Vec<Listener>);
 /// How long a front whose poller has died may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Pause between two looks at the poller's pulse.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// A front that serves.
 pub struct Running {
     stats: Arc<Stats>,
     drain: Box<dyn Fn() + Send + Sync>,
+    wake: Arc<dyn Fn() + Send + Sync>,
     ended: mpsc::Receiver<()>,
 }
 
@@ -37,6 +42,30 @@ pub struct Running {
 #[derive(Debug, Default)]
 pub struct Stats {
     pub(super) clients: AtomicUsize,
+    /// Turns of the poller.
+    pub(super) turns: AtomicU64,
+}
+
+/// Tells whether a front is alive.
+pub struct Pulse {
+    stats: Arc<Stats>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Pulse {
+    /// Whether the poller, woken now, comes round within `patience`.
+    pub fn beats(&self, patience: Duration) -> bool {
+        let before = self.stats.turns.load(Ordering::Relaxed);
+        (self.wake)();
+        let until = Instant::now() + patience;
+        while self.stats.turns.load(Ordering::Relaxed) == before {
+            if Instant::now() >= until {
+                return false;
+            }
+            thread::sleep(LOOK_AGAIN.min(patience));
+        }
+        true
+    }
 }
 
 impl Stats {
@@ -54,7 +83,10 @@ pub struct Shared<S: Service> {
     workers: Pool<S::Ticket>,
     control: Pool<S::Ticket>,
     returns: Sender<Return<S::Ticket>>,
+    /// Answers close their connections.
     pub(super) draining: Arc<AtomicBool>,
+    /// The drain's grace is over: new requests are refused.
+    pub(super) refusing: AtomicBool,
     transit: Arc<Transit>,
 }
 
@@ -77,6 +109,14 @@ impl Bound {
         Listener::bind(listen).map(Self)
     }
 
+    /// Takes sockets that listen already.
+    ///
+    /// # Errors
+    /// One of them is no listening stream socket.
+    pub fn inherited(sockets: Vec<OwnedFd>) -> io::Result<Self> {
+        sockets.into_iter().map(Listener::inherited).collect::<io::Result<_>>().map(Self)
+    }
+
     /// What a person calls each bound address: `http://127.0.0.1:8080`.
     pub fn names(&self) -> Vec<String> {
         self.0.iter().map(Listener::name).collect()
@@ -96,6 +136,7 @@ impl Bound {
             control: Pool::new(Lane::Control, CONTROL_THREADS, MAX_CONTROL_QUEUE),
             returns,
             draining: Arc::default(),
+            refusing: AtomicBool::default(),
             transit: Arc::default(),
         });
         shared.epoll.add(&shared.waker, WAKER)?;
@@ -120,15 +161,22 @@ impl Bound {
             // Nobody waits for it where the process ends at once.
             let _ = end.send(());
         })?;
+        let woken = Arc::clone(&shared);
+        let wake = Arc::new(move || woken.waker.wake());
         let drain = move || {
             shared.draining.store(true, Ordering::SeqCst);
             shared.waker.wake();
         };
-        Ok(Running { stats, drain: Box::new(drain), ended })
+        Ok(Running { stats, drain: Box::new(drain), wake, ended })
     }
 }
 
 impl Running {
+    /// What tells, from another thread, whether it is alive.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { stats: Arc::clone(&self.stats), wake: Arc::clone(&self.wake) }
+    }
+
     /// Stops accepting, lets what is in flight finish, no longer than `patience`; how many connections were left.
     pub fn drain(&self, patience: Duration) -> usize {
         (self.drain)();
@@ -145,6 +193,7 @@ impl<S: Service> Shared<S> {
             service: &*self.service,
             limits: self.service.limits(),
             draining: self.is_draining(),
+            refusing: self.refusing.load(Ordering::Relaxed),
             transit: &self.transit,
         }
     }

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["upstream"],
     &["gateway"],
     &["monitor", "api"],
-    &["demo"],
+    &["demo", "supervisor"],
     &["serve"],
     &["cli"],
     &["main", "lib"],

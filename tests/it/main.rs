@@ -31,4 +31,5 @@ mod reload;
 mod routing;
 mod scripted;
 mod stream;
+mod supervised;
 mod unix;

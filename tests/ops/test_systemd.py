@@ -9,6 +9,7 @@ from harness import BINARY
 from tools import DEPLOY, run
 
 UNIT = DEPLOY / "ai-proxy.service"
+SOCKET = DEPLOY / "ai-proxy.socket"
 # Of 10; `systemd-analyze security` names what is left: the network itself, and files others may read.
 MOST_EXPOSURE = 1.8
 
@@ -19,7 +20,9 @@ class Unit(unittest.TestCase):
             unit = Path(folder) / UNIT.name
             # `verify` wants the program to be there.
             unit.write_text(UNIT.read_text().replace("/usr/local/bin/ai-proxy", BINARY))
-            self.assertEqual(run("systemd-analyze", "verify", "--man=no", unit), "")
+            socket = Path(folder) / SOCKET.name
+            socket.write_text(SOCKET.read_text())
+            self.assertEqual(run("systemd-analyze", "verify", "--man=no", unit, socket), "")
 
     def test_the_sandbox_is_tight(self):
         said = run("systemd-analyze", "security", "--offline=true", "--no-pager", UNIT)
