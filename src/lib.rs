@@ -12,6 +12,7 @@ pub mod config;
 
 pub mod front;
 
+pub mod anthropic;
 pub mod auth;
 pub mod catalog;
 pub mod routing;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use ureq::http::{HeaderMap, Method};
 
 use crate::catalog;
-use crate::config::{Config, Provider, Replica, ReplicaId};
+use crate::config::{Config, Format, Provider, Replica, ReplicaId};
 use crate::gateway::{Check, Gateway, Health};
 use crate::limits::{CHECK_TIMEOUT, MAX_MODEL_LIST};
 use crate::text::{Text, quoted};
@@ -118,7 +118,8 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
 fn fetch_models(gateway: &Gateway, config: &Config, replica: &Replica) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + config.non_stream_timeout.min(CHECK_TIMEOUT);
     let headers = HeaderMap::new();
-    let call = Call { method: Method::GET, path: "/models", headers: &headers, body: &[] };
+    let call =
+        Call { method: Method::GET, format: Format::OpenAi, path: "/models", headers: &headers, body: &[] };
     let exchange = gateway.upstream().attempt(replica, &call, Patience::Until(deadline), None);
     let mut exchange = exchange.map_err(|failure| failure.detail)?;
     let status = exchange.status;

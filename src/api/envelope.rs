@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::Config;
+use crate::anthropic;
+use crate::config::{Config, Format};
 use crate::front::{Fields, Head};
 use crate::limits::MAX_REQUEST_ID;
 use crate::text::Language;
@@ -18,6 +19,8 @@ pub struct Envelope {
     pub id_is_clients: bool,
     /// Language of messages.
     pub language: Language,
+    /// What the caller speaks: errors and events of ours have its shape.
+    pub format: Format,
     /// The origin that a browser may show the answer to.
     origin: Option<String>,
 }
@@ -30,6 +33,7 @@ impl Envelope {
             id_is_clients: sent.is_some(),
             id: sent.map_or_else(new_id, str::to_owned),
             language: config.language,
+            format: format_of(head),
             origin: head.and_then(|head| allowed_origin(config, head)),
         }
     }
@@ -45,10 +49,22 @@ impl Envelope {
     /// Adds what every answer carries.
     pub fn mark(&self, fields: &mut Fields) {
         fields.push("x-request-id", &self.id);
+        // Anthropic's SDKs look for it here; the provider's own stays.
+        if self.format == Format::Anthropic && !fields.contains("request-id") {
+            fields.push("request-id", &self.id);
+        }
         if let Some(origin) = &self.origin {
             fields.push("access-control-allow-origin", origin);
             fields.push("access-control-expose-headers", "x-request-id, x-ai-proxy-provider, retry-after");
             fields.push("vary", "Origin");
+        }
+    }
+
+    /// An error, as JSON on one line, as an event of a stream.
+    pub fn error_event(&self, document: &[u8]) -> Vec<u8> {
+        match self.format {
+            Format::OpenAi => [b"data: ", document, b"\n\n"].concat(),
+            Format::Anthropic => anthropic::error::event(document),
         }
     }
 
@@ -69,6 +85,13 @@ impl Envelope {
         if let Some(id) = upstreams.and_then(sane_id).filter(|_| !self.id_is_clients) {
             id.clone_into(&mut self.id);
         }
+    }
+}
+
+fn format_of(head: Option<&Head>) -> Format {
+    match head {
+        Some(head) if anthropic::is_path(head.path()) => Format::Anthropic,
+        _ => Format::OpenAi,
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::envelope::Envelope;
+use crate::anthropic;
+use crate::config::Format;
 use crate::front::{Answer, Rejection};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_QUOTED, MAX_TARGET};
 use crate::text::{Language, Text, quoted};
@@ -21,6 +23,8 @@ pub enum ApiError {
     Forbidden,
     /// No such path.
     NotFound(String),
+    /// The model is there, but its provider does not speak the format of this path.
+    NotSpoken(String),
     /// No such model for this caller.
     ModelNotFound(String),
     /// The path is there, the method is not; names those that are.
@@ -146,6 +150,7 @@ impl ApiError {
             Self::Forbidden => (403, "forbidden", Hopeless),
             Self::NotFound(_) => (404, "not_found", Hopeless),
             Self::ModelNotFound(_) => (404, "model_not_found", Hopeless),
+            Self::NotSpoken(_) => (404, "unsupported_endpoint", Hopeless),
             Self::MethodNotAllowed(..) => (405, "method_not_allowed", Hopeless),
             Self::ClientTimeout => (408, "client_timeout", MayHelp),
             Self::BodyTooLarge(_) => (413, "body_too_large", Hopeless),
@@ -182,6 +187,10 @@ impl ApiError {
                 owned = quoted(model, MAX_QUOTED);
                 Text::ModelNotFound(&owned)
             }
+            Self::NotSpoken(path) => {
+                owned = quoted(path, MAX_QUOTED);
+                Text::NotSpoken(&owned)
+            }
             Self::MethodNotAllowed(method, _) => {
                 owned = quoted(method, MAX_QUOTED);
                 Text::MethodNotAllowed(&owned)
@@ -214,21 +223,25 @@ impl ApiError {
         text.say(language)
     }
 
-    /// The JSON object all errors have.
-    pub fn body(&self, language: Language) -> Vec<u8> {
+    /// The JSON object all errors have, in the caller's format.
+    pub fn body(&self, envelope: &Envelope) -> Vec<u8> {
         let (code, reason, _) = self.facts();
+        let message = self.words(envelope.language);
+        if envelope.format == Format::Anthropic {
+            let id = &envelope.id;
+            return super::to_json(&anthropic::error::Error::new(code, &message, Some(reason), id));
+        }
         let problems = match self {
             Self::ReloadRefused(problems) => Some(&problems[..]),
             _ => None,
         };
-        let message = self.words(language);
         let error = ErrorObject { message, kind: "http_error", param: None, code, reason, problems };
         super::to_json(&Wrapped { error })
     }
 
     /// The event that ends a stream which broke off.
-    pub fn event(&self, language: Language) -> Vec<u8> {
-        [b"data: ", &self.body(language)[..], b"\n\n"].concat()
+    pub fn event(&self, envelope: &Envelope) -> Vec<u8> {
+        envelope.error_event(&self.body(envelope))
     }
 
     /// The whole answer.
@@ -247,6 +260,6 @@ impl ApiError {
             }
             _ => {}
         }
-        Answer { status, fields, body: self.body(envelope.language) }
+        Answer { status, fields, body: self.body(envelope) }
     }
 }

@@ -14,15 +14,16 @@ use super::outcome::{Failed, Outcome, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
 use super::{Action, Ticket, multipart, relayed_headers};
+use crate::anthropic;
 use crate::auth::Permit;
 use crate::catalog;
-use crate::config::{Config, Secret, Token};
+use crate::config::{Config, Format, Secret, Token};
 use crate::front::{Answer, Done, Fields, Request, Responder};
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
 use crate::routing::{self, Choice, Plan, Route, Verdict};
 use crate::upstream::usage;
-use crate::upstream::{self, Call, Exchange, Failure, Fault, Patience, Reply, stream};
+use crate::upstream::{self, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Patience, Reply, stream};
 
 /// Pause before a lone replica is tried again after it could not be reached.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -94,9 +95,14 @@ fn admit(
     }
     let lists = gateway.board.lists();
     let owner = |model: &str| catalog::only_provider_of(config, &lists, model);
-    let routes = routing::resolve(config, token, &body.model, owner);
+    let mut routes = routing::resolve(config, token, &body.model, owner);
     if routes.is_empty() {
         return Err(ApiError::ModelNotFound(body.model));
+    }
+    let format = request.ticket.envelope.format;
+    routes.retain(|route| config.provider(&route.provider).is_some_and(|provider| provider.speaks(format)));
+    if routes.is_empty() {
+        return Err(ApiError::NotSpoken(request.head.path().to_owned()));
     }
     let permit = gateway.quotas.admit(token, Instant::now()).map_err(ApiError::RateLimited)?;
     let headers = relayed_headers::of_request(&request.head);
@@ -105,7 +111,12 @@ fn admit(
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
 fn new_reply(request: &Request<Ticket>, call: &Admitted, responder: Responder) -> Rc<RefCell<Reply>> {
-    let heartbeat = request.ticket.config.stream_heartbeat.filter(|_| call.body.stream);
+    let event = match request.ticket.envelope.format {
+        Format::OpenAi => COMMENT,
+        Format::Anthropic => anthropic::PING,
+    };
+    let every = request.ticket.config.stream_heartbeat.filter(|_| call.body.stream);
+    let heartbeat = every.map(|every| Heartbeat { every, event });
     Rc::new(RefCell::new(Reply::new(responder, heartbeat)))
 }
 
@@ -193,8 +204,13 @@ impl Relay<'_> {
         let name = &choice.provider.name;
         let model = self.call.body.written(choice.model);
         let body = self.call.body.with_model(&self.request.body, &model);
-        let call =
-            Call { method: Method::POST, path: &self.call.path, headers: &self.call.headers, body: &body };
+        let call = Call {
+            method: Method::POST,
+            format: self.envelope.format,
+            path: &self.call.path,
+            headers: &self.call.headers,
+            body: &body,
+        };
         let patience = if self.call.body.stream {
             Patience::Silence(self.config.stream_timeout)
         } else {
@@ -209,7 +225,8 @@ impl Relay<'_> {
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
         };
         if !self.reply.borrow().is_committed() {
-            self.envelope.adopt_id(exchange.headers.get("x-request-id").map(HeaderValue::as_bytes));
+            let id = ["x-request-id", "request-id"].iter().find_map(|name| exchange.headers.get(*name));
+            self.envelope.adopt_id(id.map(HeaderValue::as_bytes));
             self.record.request_id.clone_from(&self.envelope.id);
         }
         if !stream::is_event_stream(&exchange.headers) {
@@ -252,7 +269,7 @@ impl Relay<'_> {
         self.warn(&failed, choice);
         let event = failed.fault().and_then(|fault| self.error_of(fault)).map(|error| {
             self.record.fail(&error);
-            error.event(self.envelope.language)
+            error.event(&self.envelope)
         });
         self.finish(status, |reply| reply.break_off(event.as_deref().filter(|_| events)))
     }
@@ -305,7 +322,7 @@ impl Relay<'_> {
         };
         self.record.fail(&error);
         if self.reply.borrow().is_committed() {
-            let event = error.event(self.envelope.language);
+            let event = error.event(&self.envelope);
             return self.end(200, |reply| reply.break_off(Some(&event)));
         }
         let mut answer = error.answer(&self.envelope);
@@ -327,11 +344,11 @@ impl Relay<'_> {
     /// A heartbeat has promised a stream: what came instead can only be told of in an event.
     fn end_promised_stream(&mut self, status: u16, body: &[u8]) -> Done {
         let event = if is_json(body) {
-            [b"data: ", &single_line(body)[..], b"\n\n"].concat()
+            self.envelope.error_event(&single_line(body))
         } else {
             let error = ApiError::Broken(self.record.provider.clone());
             self.record.fail(&error);
-            error.event(self.envelope.language)
+            error.event(&self.envelope)
         };
         self.end(status, |reply| reply.break_off(Some(&event)))
     }
@@ -349,7 +366,7 @@ impl Relay<'_> {
         let text = String::from_utf8_lossy(&body);
         let cut = text.floor_char_boundary(MAX_ERROR_TEXT);
         let text = if text.trim().is_empty() { format!("HTTP {status}") } else { text[..cut].to_owned() };
-        ApiError::Upstream(status, text).body(self.envelope.language)
+        ApiError::Upstream(status, text).body(&self.envelope)
     }
 
     /// On bytes: a body need not be UTF-8 to hold a key.

@@ -93,6 +93,8 @@ const ENDPOINTS: &[Endpoint] = &[
     relayed_form("/v1/audio/translations"),
     relayed_form("/v1/images/edits"),
     relayed_form("/v1/images/variations"),
+    relayed("/v1/messages"),
+    relayed("/v1/messages/count_tokens"),
     Endpoint { method: "POST", path: "/v1/reload", guard: Guard::Admin, action: Action::Reload },
 ];
 

@@ -111,6 +111,9 @@ pub struct Provider {
 pub struct Replica {
     /// Base URL, `http` or `https`, without a trailing slash, query, fragment or user info.
     pub url: String,
+    /// Base URL at which it speaks Anthropic's format, checked like `url`; `None`: it does not. Default: `url` where its
+    /// host is `api.anthropic.com`.
+    pub anthropic_url: Option<String>,
     /// API key; empty sends no `Authorization`.
     pub key: Secret,
     /// Model ids that replace the fetched list.
@@ -124,6 +127,41 @@ pub struct Replica {
     pub weight: u32,
 }
 
+/// The two formats a call may come in. They differ in their bodies, their events, their errors, and where the key goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The OpenAI API: every relayed path but Anthropic's.
+    OpenAi,
+    /// Anthropic's Messages API: `/v1/messages` and what is below it.
+    Anthropic,
+}
+
+impl Provider {
+    /// Whether every replica of it speaks that format.
+    pub fn speaks(&self, format: Format) -> bool {
+        self.replicas.iter().all(|replica| replica.base_url(format).is_some())
+    }
+}
+
+impl Replica {
+    /// The URL that the path of a call in that format stands behind.
+    pub fn base_url(&self, format: Format) -> Option<&str> {
+        match format {
+            Format::OpenAi => Some(&self.url),
+            Format::Anthropic => self.anthropic_url.as_deref(),
+        }
+    }
+}
+
+/// Whether a URL's host is that one.
+pub fn is_at(url: &str, host: &str) -> bool {
+    let found = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next());
+    found.is_some_and(|found| found.eq_ignore_ascii_case(host))
+}
+
+/// Anthropic's own host: it speaks both formats at one base URL.
+pub const ANTHROPIC_HOST: &str = "api.anthropic.com";
+
 /// A replica, by provider name and every setting that makes it answer as it does: what is known of one is known of the
 /// other over a reload. A hash, so that no key lies about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,7 +171,7 @@ impl ReplicaId {
     /// The id of a provider's replica.
     pub fn of(provider: &str, replica: &Replica) -> Self {
         let mut hasher = DefaultHasher::new();
-        (provider, &replica.url, replica.key.expose()).hash(&mut hasher);
+        (provider, &replica.url, &replica.anthropic_url, replica.key.expose()).hash(&mut hasher);
         for (name, value) in &replica.headers {
             (name, value.expose()).hash(&mut hasher);
         }

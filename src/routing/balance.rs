@@ -138,6 +138,7 @@ mod tests {
     fn provider(weights: &[u32]) -> Provider {
         let replicas = weights.iter().enumerate().map(|(index, &weight)| Replica {
             url: format!("http://127.0.0.1:{index}"),
+            anthropic_url: None,
             key: Secret::default(),
             models: None,
             headers: Vec::new(),

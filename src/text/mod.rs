@@ -27,6 +27,8 @@ pub enum Text<'a> {
     NotFound(&'a str),
     /// No such model, or none this caller may use.
     ModelNotFound(&'a str),
+    /// The path exists, but the model's provider does not speak its format.
+    NotSpoken(&'a str),
     /// The path exists, the method does not.
     MethodNotAllowed(&'a str),
     /// The request is not HTTP as RFC 9112 has it; the fact is the rule that was broken.
@@ -125,6 +127,7 @@ impl Text<'_> {
             Self::Forbidden => "没有权限".into(),
             Self::NotFound(path) => format!("路径不存在: {path}"),
             Self::ModelNotFound(model) => format!("未找到模型: {model}"),
+            Self::NotSpoken(path) => format!("该模型的提供商不支持 {path}"),
             Self::MethodNotAllowed(method) => format!("此路径不支持该方法: {method}"),
             Self::MalformedRequest(rule) => format!("请求格式错误: {rule}"),
             Self::InvalidJson(reason) => format!("请求体不是有效的JSON对象: {reason}"),
@@ -174,6 +177,7 @@ impl Text<'_> {
             Self::Forbidden => "not allowed".into(),
             Self::NotFound(path) => format!("no such path: {path}"),
             Self::ModelNotFound(model) => format!("model not found: {model}"),
+            Self::NotSpoken(path) => format!("the provider of this model does not support {path}"),
             Self::MethodNotAllowed(method) => format!("this path does not support the method {method}"),
             Self::MalformedRequest(rule) => format!("malformed request: {rule}"),
             Self::InvalidJson(reason) => format!("the body is not a valid JSON object: {reason}"),

@@ -21,10 +21,10 @@ use ureq::http::{
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 use ureq::{Agent, Body, Proxy, SendBody};
 
-pub use reply::Reply;
+pub use reply::{COMMENT, Heartbeat, Reply};
 pub use wait::{Patience, pause};
 
-use crate::config::{Config, Replica};
+use crate::config::{Config, Format, Replica, is_at};
 use crate::limits::{MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 use pool::Pool;
 use transport::TcpConnector;
@@ -43,6 +43,8 @@ pub struct Upstream {
 pub struct Call<'a> {
     /// GET or POST.
     pub method: Method,
+    /// What the call is written in: it decides the base URL and where the key goes.
+    pub format: Format,
     /// Path behind the provider's base URL, with its query: `/chat/completions?x=1`.
     pub path: &'a str,
     /// Header fields; the provider's key and own headers are added over them.
@@ -144,11 +146,12 @@ impl Upstream {
         reply: Option<&Rc<RefCell<Reply>>>,
     ) -> Result<Exchange, Failure> {
         let proxied = replica.proxy.is_some();
-        let clear = !proxied && replica.url.starts_with("http://");
+        let base = base_url(replica, call.format);
+        let clear = !proxied && base.starts_with("http://");
         let mut fresh = false;
         loop {
             let guard = Guard::set(patience, reply, Facts { fresh, proxied, clear, ..Facts::default() });
-            let answered = self.run(replica, call);
+            let answered = self.run(replica, base, call);
             let facts = guard.facts();
             match answered {
                 Ok(response) => {
@@ -164,15 +167,14 @@ impl Upstream {
         }
     }
 
-    fn run(&self, replica: &Replica, call: &Call<'_>) -> Result<Response<Body>, ureq::Error> {
+    fn run(&self, replica: &Replica, base: &str, call: &Call<'_>) -> Result<Response<Body>, ureq::Error> {
         let mut request = Request::new(());
         *request.method_mut() = call.method.clone();
-        *request.uri_mut() =
-            format!("{}{}", replica.url, call.path).parse().map_err(ureq::http::Error::from)?;
+        *request.uri_mut() = format!("{base}{}", call.path).parse().map_err(ureq::http::Error::from)?;
         *request.headers_mut() = call.headers.clone();
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        add_credentials(headers, replica);
+        add_credentials(headers, replica, call.format);
         if call.method == Method::GET {
             return self.send(replica, request.map(|()| SendBody::none()));
         }
@@ -190,9 +192,15 @@ impl Upstream {
     }
 }
 
-/// The provider's key goes in as a bearer token; its own headers come last and win. Anthropic's list of models wants
-/// the key in a header of its own and a version (contract section 4).
-fn add_credentials(headers: &mut HeaderMap, replica: &Replica) {
+/// A replica that is asked for a format it has no URL for gets the call at its only one: it knows best what to say.
+fn base_url(replica: &Replica, format: Format) -> &str {
+    replica.base_url(format).unwrap_or(&replica.url)
+}
+
+/// The provider's key goes in as a bearer token, in Anthropic's format as `x-api-key` beside a version; where both formats
+/// are spoken at one URL, a call in OpenAI's carries both, for the list of models is Anthropic's there. The provider's
+/// own headers come last and win.
+fn add_credentials(headers: &mut HeaderMap, replica: &Replica, format: Format) {
     let sensitive = |text: &str| {
         // Checked when the configuration was loaded.
         HeaderValue::from_str(text).ok().map(|mut value| {
@@ -200,16 +208,16 @@ fn add_credentials(headers: &mut HeaderMap, replica: &Replica) {
             value
         })
     };
-    if !replica.key.is_empty() {
-        if let Some(value) = sensitive(&format!("Bearer {}", replica.key.expose())) {
-            headers.insert(header::AUTHORIZATION, value);
-        }
-        if is_anthropic(&replica.url) {
-            if let Some(value) = sensitive(replica.key.expose()) {
-                headers.insert("x-api-key", value);
-            }
-            headers.entry("anthropic-version").or_insert(HeaderValue::from_static("2023-06-01"));
-        }
+    let as_openai = format == Format::OpenAi;
+    let as_anthropic = !as_openai || replica.anthropic_url.as_ref() == Some(&replica.url);
+    if as_openai && !replica.key.is_empty() {
+        let value = sensitive(&format!("Bearer {}", replica.key.expose()));
+        headers.extend(value.map(|value| (header::AUTHORIZATION, value)));
+    }
+    if as_anthropic {
+        let value = sensitive(replica.key.expose()).filter(|_| !replica.key.is_empty());
+        headers.extend(value.map(|value| (HeaderName::from_static("x-api-key"), value)));
+        headers.entry("anthropic-version").or_insert(HeaderValue::from_static(ANTHROPIC_VERSION));
     }
     for (name, value) in &replica.headers {
         if let (Ok(name), Some(value)) = (HeaderName::try_from(name.as_str()), sensitive(value.expose())) {
@@ -218,18 +226,12 @@ fn add_credentials(headers: &mut HeaderMap, replica: &Replica) {
     }
 }
 
-fn is_anthropic(url: &str) -> bool {
-    is_at(url, "api.anthropic.com")
-}
+/// The only version there is, for a client that names none.
+const ANTHROPIC_VERSION: &str = "2023-06-01";
 
 /// What stands before the ids that this provider lists, and not before those it is called for.
 pub fn listed_prefix(url: &str) -> &'static str {
     if is_at(url, "generativelanguage.googleapis.com") { "models/" } else { "" }
-}
-
-fn is_at(url: &str, host: &str) -> bool {
-    let found = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next());
-    found.is_some_and(|found| found.eq_ignore_ascii_case(host))
 }
 
 impl Exchange {
@@ -374,7 +376,7 @@ impl Read for Pieces<'_> {
 mod tests {
     use std::io::Read;
 
-    use super::{Pieces, is_anthropic};
+    use super::{Pieces, is_at};
 
     #[test]
     fn pieces_read_one_behind_the_other_whatever_the_buffer() {
@@ -393,10 +395,11 @@ mod tests {
     }
 
     #[test]
-    fn anthropic_is_known_by_its_host_alone() {
-        assert!(is_anthropic("https://api.anthropic.com/v1"));
-        assert!(is_anthropic("https://API.anthropic.com:443/v1"));
-        assert!(!is_anthropic("https://api.anthropic.com.example/v1"));
-        assert!(!is_anthropic("http://127.0.0.1:1/api.anthropic.com"));
+    fn a_provider_is_known_by_its_host_alone() {
+        let is_known = |url| is_at(url, "api.anthropic.com");
+        assert!(is_known("https://api.anthropic.com/v1"));
+        assert!(is_known("https://API.anthropic.com:443/v1"));
+        assert!(!is_known("https://api.anthropic.com.example/v1"));
+        assert!(!is_known("http://127.0.0.1:1/api.anthropic.com"));
     }
 }

@@ -7,13 +7,22 @@ use std::time::{Duration, Instant};
 use crate::front::{Answer, Client, Done, Fields, Responder, Stream};
 
 /// What a stream's client hears while its provider is silent: a comment (WHATWG HTML section 9.2.6).
-const HEARTBEAT: &[u8] = b": keep-alive\n\n";
+pub const COMMENT: &[u8] = b": keep-alive\n\n";
+
+/// What a client hears while nothing else comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Heartbeat {
+    /// How often.
+    pub every: Duration,
+    /// A complete comment or event.
+    pub event: &'static [u8],
+}
 
 /// The answer to a relayed call, from the first attempt to its end.
 pub struct Reply {
     state: State,
-    /// For a request that asked for a stream: how often a comment is due in silence.
-    heartbeat: Option<Duration>,
+    /// For a request that asked for a stream.
+    heartbeat: Option<Heartbeat>,
     last_sent: Instant,
     /// Fields of a stream that begins with a heartbeat, before the provider said anything.
     early_fields: Fields,
@@ -33,7 +42,7 @@ enum State {
 
 impl Reply {
     /// Nothing is sent yet. `heartbeat`: only for a request that asked for an event stream.
-    pub fn new(responder: Responder, heartbeat: Option<Duration>) -> Self {
+    pub fn new(responder: Responder, heartbeat: Option<Heartbeat>) -> Self {
         Self {
             state: State::Pending(responder),
             heartbeat,
@@ -88,10 +97,10 @@ impl Reply {
 
     /// When the next heartbeat is due, if one may be sent at all.
     pub fn next_beat(&self) -> Option<Instant> {
-        let every = self
+        let heartbeat = self
             .heartbeat
             .filter(|_| !self.mid_event && !self.quiet && !matches!(self.state, State::Ended))?;
-        self.last_sent.checked_add(every)
+        self.last_sent.checked_add(heartbeat.every)
     }
 
     /// Sends a heartbeat if it is due; the first one commits the answer to a 200.
@@ -107,9 +116,9 @@ impl Reply {
             let fields = self.early_fields.clone();
             self.open(200, &fields);
         }
-        match &mut self.state {
-            State::Open(stream) => stream.write(HEARTBEAT),
-            State::Pending(_) | State::Ended => Ok(()),
+        match (&mut self.state, self.heartbeat) {
+            (State::Open(stream), Some(heartbeat)) => stream.write(heartbeat.event),
+            (State::Open(_) | State::Pending(_) | State::Ended, _) => Ok(()),
         }
     }
 

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["logging", "metrics"],
     &["config"],
     &["front"],
-    &["auth", "catalog", "routing"],
+    &["anthropic", "auth", "catalog", "routing"],
     &["upstream"],
     &["gateway"],
     &["monitor", "api"],

@@ -22,6 +22,7 @@ mod imports;
 mod life;
 mod log;
 mod memory;
+mod messages;
 mod models;
 mod patience;
 mod pool;

@@ -8,7 +8,7 @@ use ureq::http::{HeaderName, Uri};
 use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
 use super::value::{header_value, integer, model_id, split_port, unfit_secret};
-use crate::config::{HOP_BY_HOP, Provider, Replica, Secret};
+use crate::config::{ANTHROPIC_HOST, HOP_BY_HOP, Provider, Replica, Secret, is_at};
 use crate::limits::{MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
@@ -30,6 +30,7 @@ const OWN_HEADERS: &[&str] = &["accept-encoding", "content-length", "expect", "h
 struct Entry {
     name: String,
     url: String,
+    anthropic_url: Option<String>,
     key: Secret,
     models: Option<Vec<String>>,
     headers: Vec<(String, Secret)>,
@@ -40,6 +41,7 @@ struct Entry {
 const KEYS: &[Key<Entry>] = &[
     required("name", |r, at, v, entry| r.set(&mut entry.name, at, v, |v| name(v, Json::shown))),
     required("url", |r, at, v, entry| r.set(&mut entry.url, at, v, url)),
+    optional("anthropic_url", |r, at, v, entry| entry.anthropic_url = r.read(at, v, url)),
     optional("key", |r, at, v, entry| r.set(&mut entry.key, at, v, |v| header_value(v, true))),
     optional("models", |r, at, v, entry| entry.models = Some(models(r, at, v))),
     optional("headers", |r, at, v, entry| entry.headers = headers(r, at, v)),
@@ -122,8 +124,11 @@ fn parts_into(reader: &mut Reader, at: &str, [first, second, third]: [Json; 3], 
 
 impl Entry {
     fn into_replica(self) -> (String, Replica) {
-        let Self { name, url, key, models, headers, proxy, weight } = self;
-        (name, Replica { url, key, models, headers, proxy, weight: weight.unwrap_or(1) })
+        let Self { name, url, anthropic_url, key, models, headers, proxy, weight } = self;
+        let known = || is_at(&url, ANTHROPIC_HOST).then(|| url.clone());
+        let anthropic_url = anthropic_url.or_else(known);
+        let weight = weight.unwrap_or(1);
+        (name, Replica { url, anthropic_url, key, models, headers, proxy, weight })
     }
 }
 

@@ -77,6 +77,9 @@ fn provider_lines(provider: &Provider, language: Language) -> impl Iterator<Item
 fn replica_line(replica: &Replica, language: Language) -> String {
     let say = |label: Label| label.say(language);
     let mut parts = vec![shown(&replica.url)];
+    if let Some(url) = &replica.anthropic_url {
+        parts.push(format!("anthropic_url {}", shown(url)));
+    }
     if replica.key.is_empty() {
         parts.push(say(Label::NoKey).to_owned());
     } else {

@@ -322,12 +322,13 @@ fn a_provider_string_has_three_parts_and_the_key_may_hold_bars_or_be_empty() {
 #[test]
 fn a_provider_object_takes_every_key_of_the_contract() {
     let replica = lone_replica(&with_object(
-        r#""key": "k", "models": ["m", "m/n"], "headers": {"X-Team": "red"}, "proxy": "socks5://u:p@127.0.0.1:1080", "weight": 1000"#,
+        r#""anthropic_url": "https://a.example/anthropic/v1/", "key": "k", "models": ["m", "m/n"], "headers": {"X-Team": "red"}, "proxy": "socks5://u:p@127.0.0.1:1080", "weight": 1000"#,
     ));
     assert_eq!(
         replica,
         Replica {
             url: "https://a.example".into(),
+            anthropic_url: Some("https://a.example/anthropic/v1".into()),
             key: Secret::new("k".into()),
             models: Some(vec!["m".into(), "m/n".into()]),
             headers: vec![("x-team".into(), Secret::new("red".into()))],
@@ -336,6 +337,8 @@ fn a_provider_object_takes_every_key_of_the_contract() {
         }
     );
     for bad in [
+        r#""anthropic_url": "a.example""#,
+        r#""anthropic_url": null"#,
         r#""key": 5"#,
         r#""key": " k""#,
         r#""models": "m""#,
