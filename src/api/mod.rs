@@ -129,7 +129,7 @@ pub struct Ticket {
 /// The service behind the front.
 pub struct Api {
     gateway: Arc<Gateway>,
-    overloads: OnceASecond,
+    refusals: OnceASecond,
 }
 
 /// Keeps what can happen to every request from filling the log.
@@ -146,7 +146,7 @@ impl OnceASecond {
 impl Api {
     /// An API over that state.
     pub fn new(gateway: Arc<Gateway>) -> Self {
-        Self { gateway, overloads: OnceASecond::default() }
+        Self { gateway, refusals: OnceASecond::default() }
     }
 
     fn admit_or_refuse(&self, head: &Head, peer: Peer) -> Admission<Ticket> {
@@ -239,10 +239,9 @@ impl Service for Api {
         let config = self.gateway.live.snapshot();
         let envelope = Envelope::of(&config, head);
         let error = ApiError::of_rejection(rejection, config.max_request_size);
-        // Too many clients and draining are told of once, by their notices; an overload would flood the log.
+        // Too many clients and draining are told of once, by their notices; the others anyone could flood the log with.
         let told = matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown);
-        if error.status() >= 500 && !told && (rejection != Rejection::Overloaded || self.overloads.may_tell())
-        {
+        if error.status() >= 500 && !told && (rejection == Rejection::Panicked || self.refusals.may_tell()) {
             log::error!("{} {} request_id={}", error.status(), error.reason(), envelope.id);
         }
         error.answer(&envelope)

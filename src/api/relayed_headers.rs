@@ -31,15 +31,20 @@ pub fn of_request(head: &Head) -> HeaderMap {
             continue;
         };
         let text = name.as_str();
-        let passes = !HOP_BY_HOP.contains(&text)
-            && !NOT_FORWARDED.contains(&text)
-            && !text.starts_with("x-forwarded-")
-            && !named.iter().any(|other| other == text);
-        if passes {
+        // A CGI or WSGI provider reads `_` as `-`: `Content_Length` would be a second `Content-Length` to it.
+        let passes = match text.contains('_') {
+            true => is_forwarded(&text.replace('_', "-")),
+            false => is_forwarded(text),
+        };
+        if passes && !named.iter().any(|other| other == text) {
             headers.append(name, value);
         }
     }
     headers
+}
+
+fn is_forwarded(name: &str) -> bool {
+    !HOP_BY_HOP.contains(&name) && !NOT_FORWARDED.contains(&name) && !name.starts_with("x-forwarded-")
 }
 
 /// The fields of a provider's answer that a client gets, but for those that quote a secret of ours. `Content-Length` is the front's to say; the request's id is

@@ -79,6 +79,15 @@ impl Decoder {
         }
     }
 
+    /// Payload bytes that have to come before the body can be over, as far as it is known: of a chunked one, those of the
+    /// chunk in hand.
+    pub fn due(&self) -> u64 {
+        match self.0 {
+            State::Length(left) | State::Data(left) => left,
+            _ => 0,
+        }
+    }
+
     /// What `input` begins with. The caller takes those bytes away and calls again until the input is empty or
     /// the body is over; bytes behind the body are never taken.
     ///

@@ -247,12 +247,12 @@ impl<T> Conn<T> {
     fn refuse_body<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) {
         let Phase::Body(incoming) = std::mem::replace(&mut self.phase, Phase::idle()) else { return };
         let head = &incoming.request.head;
-        self.wire.answer(Shape::of(head), context.service.reject(Rejection::BodyTooLarge, Some(head)));
-        self.phase = if head.keep_alive {
-            Phase::Drain { decoder: incoming.decoder, left: MAX_DRAIN }
-        } else {
-            Phase::LINGER
-        };
+        let keep = head.keep_alive && incoming.decoder.due() <= MAX_DRAIN as u64;
+        let shape = Shape::of(head);
+        let answer = context.service.reject(Rejection::BodyTooLarge, Some(head));
+        self.wire.answer(if keep { shape } else { shape.closing() }, answer);
+        self.phase =
+            if keep { Phase::Drain { decoder: incoming.decoder, left: MAX_DRAIN } } else { Phase::LINGER };
         self.allow(context.limits.client_timeout);
     }
 

@@ -76,7 +76,13 @@ impl<T> Incoming<T> {
         let mut taken = Ok(());
         while taken.is_ok() && at < bytes.len() && !self.decoder.is_done() {
             match self.decoder.next(&bytes[at..])? {
-                Piece::Framing(count) => at += count,
+                Piece::Framing(count) => {
+                    at += count;
+                    // A chunk that cannot fit is refused by its size, before it comes.
+                    if self.decoder.due() > max_body.saturating_sub(self.request.body.len()) as u64 {
+                        taken = Err(Rejection::BodyTooLarge);
+                    }
+                }
                 Piece::Payload(count) => {
                     taken = self.append(&bytes[at..at + count], max_body);
                     at += count;

@@ -118,9 +118,14 @@ impl Head {
             name: span_in(raw, header.name.as_bytes()),
             value: span_in(raw, header.value),
         });
+        let fields = fields.collect();
+        let mut raw: Box<[u8]> = raw.into();
+        if raw[target.start] != b'*' {
+            raw[target.start] = b'/';
+        }
         Ok(Self {
-            fields: fields.collect(),
-            raw: raw.into(),
+            fields,
+            raw,
             method,
             target,
             minor,
@@ -220,7 +225,8 @@ fn parse_version(version: &[u8]) -> Result<u8, Rejection> {
 }
 
 /// RFC 9112 section 3.2: origin form stays; absolute form loses scheme and authority, which take the place of `Host`;
-/// the asterisk is for OPTIONS alone; we are no tunnel, so authority form has no meaning here.
+/// the asterisk is for OPTIONS alone; we are no tunnel, so authority form has no meaning here. Where there is no path, the
+/// span begins with the byte that has to become its slash.
 fn strip_authority(
     raw: &[u8],
     target: Range<usize>,
@@ -239,12 +245,8 @@ fn strip_authority(
     }
     match rest.get(authority_end) {
         Some(b'/') => Ok(target.end - (rest.len() - authority_end)..target.end),
-        Some(_) => Err(Rejection::Malformed("request target without a path")),
-        // `http://host` names the root: any slash of the target is as good as the one that is not there.
-        None => {
-            let slash = target.start + bytes.iter().position(|&byte| byte == b'/').unwrap_or(0);
-            Ok(slash..slash + 1)
-        }
+        // `http://host?query` names the root: its slash takes the place of the host's last byte.
+        _ => Ok(target.end - (rest.len() - authority_end) - 1..target.end),
     }
 }
 
@@ -372,11 +374,17 @@ fn is_valid_host(value: &[u8]) -> bool {
         plain if plain.contains(&b':') => return false,
         plain => plain,
     };
-    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%:!$&'()*+,;=".contains(&byte);
-    !inner.is_empty()
-        && inner.iter().copied().all(is_host_byte)
-        && port.len() <= 5
-        && port.iter().all(u8::is_ascii_digit)
+    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:!$&'()*+,;=".contains(&byte);
+    let is_hex = |at: usize| inner.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let is_good =
+        |(at, &byte): (usize, &u8)| is_host_byte(byte) || (byte == b'%' && is_hex(at + 1) && is_hex(at + 2));
+    !inner.is_empty() && inner.iter().enumerate().all(is_good) && is_valid_port(port)
+}
+
+/// Nothing, or a number that a port can have.
+fn is_valid_port(port: &[u8]) -> bool {
+    let number = |sum: u32, digit: &u8| sum.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
+    port.iter().all(u8::is_ascii_digit) && port.iter().fold(0, number) <= u32::from(u16::MAX)
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.
@@ -566,6 +574,7 @@ mod tests {
             ("http://h/a?b", "/a?b"),
             ("HTTPS://h:1/", "/"),
             ("http://h", "/"),
+            ("http://h?a", "/?a"),
             ("http://[::1]:80/x", "/x"),
         ] {
             assert_eq!(accepted(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).target(), origin);

@@ -82,6 +82,22 @@ fn what_describes_the_clients_connection_stays_here() {
     }
 }
 
+/// To a CGI or WSGI provider `Content_Length` and `Content-Length` are one variable.
+#[test]
+fn an_underscore_does_not_bring_in_what_a_hyphen_may_not() {
+    let seen = forwarded(&[
+        ("Content_Length", "1"),
+        ("Transfer_Encoding", "chunked"),
+        ("X_Forwarded_For", "192.0.2.1"),
+        ("X-Forwarded_Host", "public.test"),
+        ("X_Api_Key", TOKEN),
+        ("X_Mine", "kept"),
+    ]);
+    let head = String::from_utf8_lossy(&seen.head.raw).to_ascii_lowercase();
+    assert!(!head.replace("x_mine", "").contains('_'), "{head}");
+    assert_eq!(seen.head.get("x_mine"), Some("kept"));
+}
+
 #[test]
 fn everything_else_goes_through() {
     let seen = forwarded(&[

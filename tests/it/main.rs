@@ -13,6 +13,7 @@ mod demo;
 mod failures;
 mod forms;
 mod framing;
+mod framing_table;
 mod front;
 mod headers;
 mod health;
