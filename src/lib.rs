@@ -7,6 +7,7 @@ pub mod limits;
 pub mod text;
 
 pub mod logging;
+pub mod metrics;
 
 pub mod config;
 

@@ -136,6 +136,15 @@ pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest piece of client text in a log line or an error message, bytes.
 pub const MAX_QUOTED: usize = 256;
 
+/// Series of one metric; what comes beyond them is counted together under the label `other`.
+pub const MAX_SERIES: usize = 10_000;
+/// Chains that a metric's series are spread over.
+pub const SERIES_BUCKETS: usize = 256;
+/// Models that may be a label (contract section 7).
+pub const MAX_LABELLED_MODELS: usize = 200;
+/// Longest model id that may be a label, bytes.
+pub const MAX_LABELLED_MODEL: usize = 256;
+
 const _: () = assert!(MAX_TARGET < MAX_HEAD, "a target that is too long must be told from a head that is");
 const _: () = assert!(MAX_HEAD <= READ_CHUNK, "one read must be able to hold a whole head");
 const _: () = assert!(MAX_CHUNK_LINE < READ_CHUNK && MAX_TRAILERS < READ_CHUNK);

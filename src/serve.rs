@@ -34,7 +34,9 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     let names = bound.names();
     let gateway = Arc::new(Gateway::new(config, path));
     monitor::start(&gateway)?;
-    let running = bound.serve(Arc::new(Api::new(Arc::clone(&gateway))), settings)?;
+    let stats = Arc::default();
+    let api = Api::new(Arc::clone(&gateway), Arc::clone(&stats), settings.workers);
+    let running = bound.serve(Arc::new(api), settings, stats)?;
     for name in &names {
         log::info!("{}", Text::Listening(name).say(language));
         say(&format!("listening on {name}"));

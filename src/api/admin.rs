@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{ApiError, Ticket, json_answer};
+use super::{ApiError, Ticket, json_answer, refuse};
 use crate::config::{Provider, ReplicaId};
 use crate::front::Answer;
 use crate::gateway::{self, Gateway};
@@ -51,7 +51,8 @@ pub fn health(gateway: &Gateway, ticket: &Ticket) -> Answer {
     json_answer(if healthy == 0 { 503 } else { 200 }, &ticket.envelope, &document)
 }
 
-fn best_replica(gateway: &Gateway, provider: &Provider) -> Option<gateway::Health> {
+/// What is known of a provider: of the best of its replicas.
+pub fn best_replica(gateway: &Gateway, provider: &Provider) -> Option<gateway::Health> {
     let replicas = provider.replicas.iter();
     let known = replicas.filter_map(|replica| gateway.board.health(ReplicaId::of(&provider.name, replica)));
     known.min_by_key(|health| (!health.healthy, health.latency))
@@ -87,6 +88,6 @@ pub fn reload(gateway: &Gateway, ticket: &Ticket) -> Answer {
             };
             json_answer(200, &ticket.envelope, &document)
         }
-        Err(problems) => ApiError::ReloadRefused(problems).answer(&ticket.envelope),
+        Err(problems) => refuse(gateway, &ApiError::ReloadRefused(problems), &ticket.envelope),
     }
 }

@@ -10,7 +10,7 @@ use ureq::http::{HeaderMap, HeaderValue, Method};
 
 use super::envelope::Envelope;
 use super::error::ApiError;
-use super::outcome::{Failed, Outcome, WholeAnswer};
+use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
 use super::{Action, Ticket, multipart, relayed_headers};
@@ -21,6 +21,7 @@ use crate::config::{Config, Format, Secret, Token};
 use crate::front::{Answer, Done, Fields, Request, Responder};
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
+use crate::metrics::Metric;
 use crate::routing::{self, Choice, Plan, Route, Verdict};
 use crate::upstream::usage;
 use crate::upstream::{self, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Patience, Reply, stream};
@@ -36,6 +37,7 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
     let config = &*request.ticket.config;
     let token = &config.tokens[request.ticket.token.unwrap_or_default()];
     let mut record = Record::new(request);
+    let _in_flight = gateway.metrics.enter();
     let body = parse(request);
     if let Ok(body) = &body {
         record.model.clone_from(&body.model);
@@ -45,7 +47,7 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
         Ok(call) => call,
         Err(error) => {
             record.fail(&error);
-            record.log(&token.name);
+            record.end(&gateway.metrics, &token.name);
             return responder.send(error.answer(&request.ticket.envelope));
         }
     };
@@ -56,7 +58,7 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
         request.received.elapsed() > QUEUED_LONG && reply.borrow().client().is_some_and(|c| c.is_gone());
     let mut relay = Relay { gateway, config, request, call: &call, begun, envelope, reply, record };
     let done = if left { relay.deliver_fault(Fault::ClientGone) } else { relay.run() };
-    relay.record.log(&token.name);
+    relay.record.end(&gateway.metrics, &token.name);
     done
 }
 
@@ -162,13 +164,13 @@ impl Relay<'_> {
                 Outcome::Done(done) => return done,
                 Outcome::Failed(failed) => failed,
             };
-            choice.lease.report(failed.verdict(), Instant::now());
+            self.note(&choice, failed.verdict(), failed.result());
             self.warn(&failed, &choice);
             let may_retry = failed.is_retryable()
                 && self.record.attempts <= self.config.max_retries
                 && !self.reply.borrow().is_committed();
             let again = failed.is_unreachable() && plan.is_lone();
-            last = Some(self.the_telling_one(last, failed, &choice.provider.name));
+            last = Some(self.the_telling_one(last, failed, &choice));
             if !may_retry || (again && !self.may_pause(RECONNECT_PAUSE)) {
                 break;
             }
@@ -180,6 +182,12 @@ impl Relay<'_> {
         self.deliver(last.unwrap_or_else(|| Failed::Fault(unreachable())))
     }
 
+    /// What came of an attempt, for the replica's record and for the metrics.
+    fn note(&self, choice: &Choice<'_>, verdict: Verdict, result: &str) {
+        choice.lease.report(verdict, Instant::now());
+        self.gateway.metrics.add(Metric::Attempts, &[&choice.provider.name, result], 1);
+    }
+
     /// Waits before another attempt, if there is time for it; whether the attempt may then be made: the client is there,
     /// and has not had a heartbeat meanwhile.
     fn may_pause(&self, wait: Duration) -> bool {
@@ -188,12 +196,12 @@ impl Relay<'_> {
     }
 
     /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
-    fn the_telling_one(&mut self, before: Option<Failed>, now: Failed, provider: &str) -> Failed {
+    fn the_telling_one(&mut self, before: Option<Failed>, now: Failed, choice: &Choice<'_>) -> Failed {
         let no_answer = matches!(now.fault(), Some(Fault::Unreachable | Fault::Broken));
         match before {
             Some(answer @ Failed::Answer(_)) if no_answer => answer,
             _ => {
-                provider.clone_into(&mut self.record.provider);
+                self.record.answered_by(choice);
                 now
             }
         }
@@ -224,6 +232,9 @@ impl Relay<'_> {
             Ok(exchange) => exchange,
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
         };
+        if (200..300).contains(&exchange.status) {
+            self.gateway.metrics.accept(name, choice.model);
+        }
         if !self.reply.borrow().is_committed() {
             let id = ["x-request-id", "request-id"].iter().find_map(|name| exchange.headers.get(*name));
             self.envelope.adopt_id(id.map(HeaderValue::as_bytes));
@@ -249,14 +260,14 @@ impl Relay<'_> {
 
     fn stream(&mut self, mut exchange: Exchange, choice: &Choice<'_>) -> Outcome {
         let status = exchange.status;
-        self.record.provider.clone_from(&choice.provider.name);
+        self.record.answered_by(choice);
         let fields = self.stream_fields(&exchange.headers, &choice.provider.name);
         let events = stream::is_event_stream(&exchange.headers);
         let ended = stream::relay(&mut exchange, &self.reply, &fields, self.config.max_response_size);
         drop(exchange);
         self.record.usage = ended.usage;
         let Some(failure) = ended.failure else {
-            choice.lease.report(Verdict::Served, Instant::now());
+            self.note(choice, Verdict::Served, SUCCESS);
             return self.finish(status, Reply::finish);
         };
         if !self.reply.borrow().is_begun() {
@@ -265,7 +276,7 @@ impl Relay<'_> {
             return Outcome::Failed(Failed::Fault(Failure { fault, ..failure }));
         }
         let failed = Failed::Fault(failure);
-        choice.lease.report(failed.verdict(), Instant::now());
+        self.note(choice, failed.verdict(), failed.result());
         self.warn(&failed, choice);
         let event = failed.fault().and_then(|fault| self.error_of(fault)).map(|error| {
             self.record.fail(&error);
@@ -303,8 +314,8 @@ impl Relay<'_> {
         if failed.is_retryable() {
             return Outcome::Failed(failed);
         }
-        choice.lease.report(failed.verdict(), Instant::now());
-        self.record.provider.clone_from(&choice.provider.name);
+        self.note(choice, failed.verdict(), failed.result());
+        self.record.answered_by(choice);
         Outcome::Done(self.deliver(failed))
     }
 

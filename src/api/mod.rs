@@ -9,6 +9,7 @@ pub mod multipart;
 mod outcome;
 mod record;
 mod relayed_headers;
+mod scrape;
 pub mod splice;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use serde::Serialize;
 use crate::auth::{self, Denial};
 use crate::config::Config;
 use crate::front::{
-    Admission, Answer, Done, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Service,
+    Admission, Answer, Done, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Service, Stats,
 };
 use crate::gateway::Gateway;
 use crate::text::Text;
@@ -60,6 +61,7 @@ enum Action {
     Relay,
     RelayForm,
     Reload,
+    Metrics,
 }
 
 const fn get(path: &'static str, guard: Guard, action: Action) -> Endpoint {
@@ -79,6 +81,7 @@ const ENDPOINTS: &[Endpoint] = &[
     get("/", Guard::Open, Action::Index),
     get("/health", Guard::Open, Action::Health),
     get("/healthz", Guard::Open, Action::Liveness),
+    get("/metrics", Guard::Admin, Action::Metrics),
     get("/v1/models", Guard::Optional, Action::ListModels),
     get("/v1/models/", Guard::Optional, Action::RetrieveModel),
     relayed("/v1/chat/completions"),
@@ -129,6 +132,10 @@ pub struct Ticket {
 /// The service behind the front.
 pub struct Api {
     gateway: Arc<Gateway>,
+    /// What the front counts.
+    stats: Arc<Stats>,
+    /// Worker threads there may be.
+    workers: usize,
     refusals: OnceASecond,
 }
 
@@ -144,9 +151,9 @@ impl OnceASecond {
 }
 
 impl Api {
-    /// An API over that state.
-    pub fn new(gateway: Arc<Gateway>) -> Self {
-        Self { gateway, refusals: OnceASecond::default() }
+    /// An API over that state, behind a front that keeps these `stats` and has so many workers.
+    pub fn new(gateway: Arc<Gateway>, stats: Arc<Stats>, workers: usize) -> Self {
+        Self { gateway, stats, workers, refusals: OnceASecond::default() }
     }
 
     fn admit_or_refuse(&self, head: &Head, peer: Peer) -> Admission<Ticket> {
@@ -159,17 +166,21 @@ impl Api {
         }
         let endpoint = match find(head) {
             Ok(endpoint) => endpoint,
-            Err(error) => return Admission::Answer(error.answer(&envelope)),
+            Err(error) => return Admission::Answer(refuse(&self.gateway, &error, &envelope)),
         };
         let token = match check_guard(endpoint.guard, &config, head, peer) {
             Ok(token) => token,
-            Err(error) => return Admission::Answer(error.answer(&envelope)),
+            Err(error) => return Admission::Answer(refuse(&self.gateway, &error, &envelope)),
         };
         let lane = match endpoint.action {
             Action::Index => return Admission::Answer(index(&envelope)),
             Action::Liveness => return Admission::Answer(alive(&envelope)),
             Action::Relay | Action::RelayForm => Lane::Worker,
-            Action::Health | Action::ListModels | Action::RetrieveModel | Action::Reload => Lane::Control,
+            Action::Health
+            | Action::ListModels
+            | Action::RetrieveModel
+            | Action::Reload
+            | Action::Metrics => Lane::Control,
         };
         Admission::Run(lane, Ticket { config, action: endpoint.action, token, envelope })
     }
@@ -230,6 +241,7 @@ impl Service for Api {
             Action::ListModels => responder.send(models::list(&self.gateway, &request.ticket)),
             Action::RetrieveModel => responder.send(models::retrieve(&self.gateway, &request)),
             Action::Reload => responder.send(admin::reload(&self.gateway, &request.ticket)),
+            Action::Metrics => responder.send(scrape::metrics(self, &request.ticket)),
             Action::Index => responder.send(index(&request.ticket.envelope)),
             Action::Liveness => responder.send(alive(&request.ticket.envelope)),
         }
@@ -244,7 +256,7 @@ impl Service for Api {
         if error.status() >= 500 && !told && (rejection == Rejection::Panicked || self.refusals.may_tell()) {
             log::error!("{} {} request_id={}", error.status(), error.reason(), envelope.id);
         }
-        error.answer(&envelope)
+        refuse(&self.gateway, &error, &envelope)
     }
 
     fn notice(&self, notice: Notice) {
@@ -261,6 +273,12 @@ impl Service for Api {
             Notice::Panicked(reason) => log::error!("{}", Text::HandlerPanicked(&reason).say(language)),
         }
     }
+}
+
+/// The answer that tells of an error, which is counted.
+fn refuse(gateway: &Gateway, error: &ApiError, envelope: &Envelope) -> Answer {
+    gateway.metrics.reject(error.reason());
+    error.answer(envelope)
 }
 
 /// An answer that is a JSON document.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{ApiError, Ticket, json_answer};
+use super::{ApiError, Ticket, json_answer, refuse};
 use crate::catalog;
 use crate::front::{Answer, Request};
 use crate::gateway::Gateway;
@@ -24,7 +24,7 @@ pub fn retrieve(gateway: &Gateway, request: &Request<Ticket>) -> Answer {
     let id = percent_decode(request.head.path().strip_prefix("/v1/models/").unwrap_or_default());
     match entries(gateway, ticket).into_iter().find(|entry| entry.id == id) {
         Some(entry) => json_answer(200, &ticket.envelope, &entry),
-        None => ApiError::ModelNotFound(id).answer(&ticket.envelope),
+        None => refuse(gateway, &ApiError::ModelNotFound(id), &ticket.envelope),
     }
 }
 

@@ -9,6 +9,9 @@ use crate::limits::MAX_RETRY_WAIT;
 use crate::routing::Verdict;
 use crate::upstream::{Failure, Fault};
 
+/// What the metrics say of an attempt that served.
+pub const SUCCESS: &str = "success";
+
 /// How an attempt ended.
 pub enum Outcome {
     /// The client has its answer, or has gone.
@@ -62,6 +65,25 @@ impl Failed {
         match self {
             Self::Fault(failure) => matches!(failure.fault, Fault::Unreachable | Fault::Broken),
             Self::Answer(answer) => matches!(answer.status, 408 | 429 | 500 | 502 | 503 | 504),
+        }
+    }
+
+    /// What the metrics say of it.
+    pub fn result(&self) -> &'static str {
+        match self {
+            Self::Fault(failure) => match failure.fault {
+                Fault::Unreachable => "unreachable",
+                Fault::Broken | Fault::CutOff => "broken",
+                Fault::TimedOut => "timeout",
+                Fault::TooLarge => "too_large",
+                Fault::ClientGone => "client_gone",
+            },
+            Self::Answer(answer) => match answer.status {
+                ..400 => SUCCESS,
+                429 => "rate_limited",
+                400..500 => "client_error",
+                500.. => "server_error",
+            },
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the log says of a relayed call (contract section 6).
+//! What the log and the metrics say of a relayed call (contract sections 6 and 7).
 
 use std::time::Instant;
 
@@ -6,16 +6,23 @@ use super::Ticket;
 use super::error::ApiError;
 use crate::front::Request;
 use crate::limits::MAX_QUOTED;
+use crate::metrics::{Metric, Metrics};
+use crate::routing::Choice;
 use crate::text::quoted;
 use crate::upstream::usage::Usage;
 
-/// What the log says of a call.
+/// The reason of a call whose client left the queue before a provider was asked.
+const CLIENT_GONE: &str = "client_gone";
+
+/// What the log and the metrics say of a call.
 pub struct Record {
     /// When its head was whole.
     pub begun: Instant,
     /// The provider asked last.
     pub provider: String,
-    /// The model it names.
+    /// The provider's own id of the model it was asked for.
+    pub provider_model: String,
+    /// The model the client names.
     pub model: String,
     /// The status the client gets.
     pub status: u16,
@@ -41,6 +48,7 @@ impl Record {
         Self {
             begun: request.received,
             provider: String::new(),
+            provider_model: String::new(),
             model: String::new(),
             status: 0,
             streamed: false,
@@ -68,8 +76,47 @@ impl Record {
         }
     }
 
+    /// Notes who answers, or has failed to.
+    pub fn answered_by(&mut self, choice: &Choice<'_>) {
+        choice.provider.name.clone_into(&mut self.provider);
+        choice.model.clone_into(&mut self.provider_model);
+    }
+
+    /// The call has ended: it is counted, and has its line in the log.
+    pub fn end(&self, metrics: &Metrics, token: &str) {
+        self.count(metrics, token);
+        self.log(token);
+    }
+
+    /// Contract section 7. A call that no provider was asked for has but its reason.
+    fn count(&self, metrics: &Metrics, token: &str) {
+        if let Some(reason) = self.reason {
+            metrics.reject(reason);
+        }
+        let provider = &*self.provider;
+        if provider.is_empty() {
+            if self.reason.is_none() {
+                metrics.reject(CLIENT_GONE);
+            }
+            return;
+        }
+        let model = metrics.model_label(provider, &self.provider_model);
+        let mut digits = [0; 3];
+        metrics.add(Metric::Requests, &[provider, model, status_label(self.status, &mut digits)], 1);
+        let stream = if self.streamed { "true" } else { "false" };
+        metrics.observe(Metric::Duration, &[provider, stream], self.begun.elapsed());
+        if let Some(at) = self.first_byte {
+            metrics.observe(Metric::FirstByte, &[provider], at.duration_since(self.begun));
+        }
+        metrics.add(Metric::ResponseBytes, &[provider], self.bytes);
+        if let Some(usage) = self.usage {
+            metrics.add(Metric::Tokens, &[provider, model, token, "prompt"], usage.prompt);
+            metrics.add(Metric::Tokens, &[provider, model, token, "completion"], usage.completion);
+        }
+    }
+
     /// The line of contract section 6: its last two words are the seconds and their unit, in either language.
-    pub fn log(&self, token: &str) {
+    fn log(&self, token: &str) {
         if !log::log_enabled!(log::Level::Info) {
             return;
         }
@@ -92,6 +139,15 @@ impl Record {
             seconds(Instant::now()),
         );
     }
+}
+
+/// A status of three digits as text.
+fn status_label(status: u16, digits: &mut [u8; 3]) -> &str {
+    for (digit, scale) in digits.iter_mut().zip([100, 10, 1]) {
+        // One digit.
+        *digit = b'0' + (status / scale % 10) as u8;
+    }
+    std::str::from_utf8(digits).unwrap_or_default()
 }
 
 /// `text` as one word of a log line: nothing in it can pass for another field.

@@ -27,7 +27,7 @@ pub use incoming::Request;
 pub use listener::Listen;
 pub use request::Head;
 pub use response::{Answer, Client, Done, Fields, Responder, Stream};
-pub use running::{Bound, Pulse, Running};
+pub use running::{Bound, Pulse, Running, Stats};
 pub use sys::{Want, Woken, wait_for_peer};
 
 /// What is fixed for the life of a front.

@@ -44,6 +44,10 @@ pub struct Stats {
     pub(super) clients: AtomicUsize,
     /// Turns of the poller.
     pub(super) turns: AtomicU64,
+    /// Requests queued for a worker or in its hands.
+    pub(super) load: AtomicUsize,
+    /// Of these, the ones in a worker's hands.
+    pub(super) busy: AtomicUsize,
 }
 
 /// Tells whether a front is alive.
@@ -72,6 +76,16 @@ impl Stats {
     /// Open client connections.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Workers that have a request, or a connection for whose next request they wait a moment.
+    pub fn busy_workers(&self) -> usize {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Requests that wait for a worker.
+    pub fn queue_length(&self) -> usize {
+        self.load.load(Ordering::Relaxed).saturating_sub(self.busy_workers())
     }
 }
 
@@ -122,18 +136,23 @@ impl Bound {
         self.0.iter().map(Listener::name).collect()
     }
 
-    /// Begins to serve.
+    /// Begins to serve; `stats`: what it counts meanwhile.
     ///
     /// # Errors
     /// The system refuses a descriptor or the poller's thread.
-    pub fn serve<S: Service>(self, service: Arc<S>, settings: Settings) -> io::Result<Running> {
+    pub fn serve<S: Service>(
+        self,
+        service: Arc<S>,
+        settings: Settings,
+        stats: Arc<Stats>,
+    ) -> io::Result<Running> {
         let (returns, returned) = bounded(MAX_RETURNS);
         let shared = Arc::new(Shared {
             service,
             epoll: Epoll::new()?,
             waker: Waker::new()?,
-            workers: Pool::new(Lane::Worker, settings.workers, MAX_QUEUE),
-            control: Pool::new(Lane::Control, CONTROL_THREADS, MAX_CONTROL_QUEUE),
+            workers: Pool::new(Lane::Worker, settings.workers, MAX_QUEUE, Arc::clone(&stats)),
+            control: Pool::new(Lane::Control, CONTROL_THREADS, MAX_CONTROL_QUEUE, Arc::default()),
             returns,
             draining: Arc::default(),
             refusing: AtomicBool::default(),
@@ -143,7 +162,6 @@ impl Bound {
         for (index, listener) in self.0.iter().enumerate() {
             shared.epoll.add(listener, LISTENERS + index as u64)?;
         }
-        let stats = Arc::new(Stats::default());
         let (end, ended) = mpsc::sync_channel(1);
         let poller = Poller::new(Arc::clone(&shared), settings, self.0, returned, Arc::clone(&stats));
         thread::Builder::new().name("poller".to_owned()).spawn(move || {

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use super::conn::{Conn, Context, Step};
 use super::incoming::Request;
 use super::response::{Client, Done, Responder, Shape};
-use super::running::{Return, Shared};
+use super::running::{Return, Shared, Stats};
 use super::sys::{self, Interest};
 use super::wire::Wire;
 use super::{Lane, Notice, Rejection, Service};
@@ -40,16 +40,16 @@ pub struct Pool<T> {
     lane: Lane,
     jobs: Sender<Arc<Job<T>>>,
     queue: Receiver<Arc<Job<T>>>,
-    /// Requests queued or in a thread's hands.
-    load: AtomicUsize,
+    /// Requests queued or in a thread's hands, and those in hand.
+    stats: Arc<Stats>,
     started: AtomicUsize,
     max: usize,
 }
 
 impl<T: Send + 'static> Pool<T> {
-    pub(super) fn new(lane: Lane, max: usize, queue: usize) -> Self {
+    pub(super) fn new(lane: Lane, max: usize, queue: usize, stats: Arc<Stats>) -> Self {
         let (jobs, receiver) = bounded(queue);
-        Self { lane, jobs, queue: receiver, load: AtomicUsize::new(0), started: AtomicUsize::new(0), max }
+        Self { lane, jobs, queue: receiver, stats, started: AtomicUsize::new(0), max }
     }
 
     /// Hands a request to the pool; gives it back when the queue is full. Called by the poller alone.
@@ -61,11 +61,11 @@ impl<T: Send + 'static> Pool<T> {
     ) -> Result<Arc<Job<T>>, Parcel<T>> {
         let job = Arc::new(Job(Mutex::new(Some((request, wire)))));
         // Counted before it is sent, so that the thread that takes it never sees a count without it.
-        let load = self.load.fetch_add(1, Ordering::Relaxed) + 1;
+        let load = self.stats.load.fetch_add(1, Ordering::Relaxed) + 1;
         if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
             self.jobs.try_send(Arc::clone(&job))
         {
-            self.load.fetch_sub(1, Ordering::Relaxed);
+            self.stats.load.fetch_sub(1, Ordering::Relaxed);
             return job.take().map_or(Ok(job), Err);
         }
         let started = self.started.load(Ordering::Relaxed);
@@ -78,7 +78,7 @@ impl<T: Send + 'static> Pool<T> {
     /// A request that the poller took back from the queue. It was the oldest, so its empty place is the first; where a
     /// thread was quicker, what is found there instead goes to the end of the queue.
     pub(super) fn withdraw(&self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.stats.load.fetch_sub(1, Ordering::Relaxed);
         if let Ok(job) = self.queue.try_recv()
             && !job.is_taken()
         {
@@ -105,12 +105,14 @@ impl<T: Send + 'static> Pool<T> {
         while let Ok(job) = self.queue.recv() {
             if let Some((request, wire)) = job.take() {
                 drop(job);
+                self.stats.busy.fetch_add(1, Ordering::Relaxed);
                 let served =
                     catch_unwind(AssertUnwindSafe(|| self.serve(shared, request, wire, &mut scratch)));
                 if let Err(panic) = served {
                     shared.service.notice(Notice::Panicked(panic_message(&*panic)));
                 }
-                self.load.fetch_sub(1, Ordering::Relaxed);
+                self.stats.busy.fetch_sub(1, Ordering::Relaxed);
+                self.stats.load.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }

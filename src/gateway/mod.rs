@@ -1,5 +1,6 @@
 //! What all requests share, each piece with one owner: the configuration in force, the HTTP client, the board of what is
-//! known of the providers, the balance over replicas, the quotas of tokens.
+//! known of the providers, the balance over replicas, the quotas of tokens, what was
+//! counted.
 
 mod board;
 
@@ -11,9 +12,14 @@ pub use board::{Board, Check, Health};
 use crate::auth::Quotas;
 use crate::config::{Config, Live, load};
 use crate::logging;
+use crate::metrics::{Metric, Metrics};
 use crate::routing::Balance;
 use crate::text::Text;
 use crate::upstream::Upstream;
+
+/// Results of a reload, as metrics name them.
+const RELOADED: &str = "success";
+const REFUSED: &str = "failure";
 
 /// The shared state of the program.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ pub struct Gateway {
     pub balance: Arc<Balance>,
     /// What tokens have used.
     pub quotas: Arc<Quotas>,
+    /// What was counted since the start.
+    pub metrics: Metrics,
     upstream: RwLock<Arc<Upstream>>,
     /// Where the configuration came from; none: it is built in and cannot be reloaded.
     path: Option<PathBuf>,
@@ -46,11 +54,17 @@ impl Gateway {
     /// State for a first configuration, read from `path` if from anywhere.
     pub fn new(config: Config, path: Option<PathBuf>) -> Self {
         let upstream = RwLock::new(Arc::new(Upstream::new(&config)));
+        let metrics = Metrics::default();
+        // An increase is seen only where there was a value before.
+        for result in [RELOADED, REFUSED] {
+            metrics.add(Metric::ConfigReloads, &[result], 0);
+        }
         Self {
             live: Live::new(config),
             board: Board::default(),
             balance: Arc::default(),
             quotas: Arc::default(),
+            metrics,
             upstream,
             path,
             reloading: Mutex::default(),
@@ -75,11 +89,13 @@ impl Gateway {
             None => Ok((*old).clone()),
         };
         let new = new.inspect_err(|problems| {
+            self.metrics.add(Metric::ConfigReloads, &[REFUSED], 1);
             reopen_log(&old);
             log::error!("{}", Text::ReloadRefused(&problems.join("; ")).say(language));
         })?;
         let restart_required = load::restart_required(&old, &new);
         self.put_in_force(&old, new);
+        self.metrics.add(Metric::ConfigReloads, &[RELOADED], 1);
         let config = self.live.snapshot();
         log::info!("{}", Text::Reloaded.say(config.language));
         if !restart_required.is_empty() {

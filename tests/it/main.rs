@@ -24,6 +24,7 @@ mod life;
 mod log;
 mod memory;
 mod messages;
+mod metrics;
 mod models;
 mod patience;
 mod pool;

@@ -1,0 +1,36 @@
+//! `GET /metrics`: what was counted, and how things stand now.
+
+use super::admin::best_replica;
+use super::{Api, Ticket};
+use crate::front::Answer;
+use crate::metrics::{Metric, Reading};
+
+/// Prometheus text exposition format.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics of contract section 7.
+pub fn metrics(api: &Api, ticket: &Ticket) -> Answer {
+    let (gateway, stats) = (&api.gateway, &api.stats);
+    let busy = stats.busy_workers();
+    let now = [
+        (Metric::InFlight, "", gateway.metrics.in_flight()),
+        (Metric::Clients, "", stats.clients() as u64),
+        (Metric::Workers, "busy", busy as u64),
+        (Metric::Workers, "idle", api.workers.saturating_sub(busy) as u64),
+        (Metric::QueueLength, "", stats.queue_length() as u64),
+        (Metric::BuildInfo, env!("CARGO_PKG_VERSION"), 1),
+    ];
+    // A provider that has not been checked yet is neither well nor ill.
+    let providers = ticket.config.providers.iter().filter_map(|provider| {
+        let health = best_replica(gateway, provider)?;
+        Some((Metric::ProviderHealthy, &*provider.name, u64::from(health.healthy)))
+    });
+    let all: Vec<_> =
+        now.into_iter().chain(providers).map(|(metric, label, value)| (metric, [label], value)).collect();
+    let readings = all.iter().map(|(metric, label, value)| {
+        let labels: &[&str] = if label[0].is_empty() { &[] } else { label };
+        Reading { metric: *metric, labels, value: *value }
+    });
+    let text = gateway.metrics.render(&readings.collect::<Vec<_>>());
+    Answer { status: 200, fields: ticket.envelope.fields(CONTENT_TYPE), body: text.into_bytes() }
+}

@@ -1,0 +1,394 @@
+//! Metrics (contract section 7): one table of families, counters that every thread adds to without a lock, and their
+//! text. Gauges are not kept here: who asks for the text brings their readings along.
+
+mod exposition;
+mod series;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::limits::{MAX_LABELLED_MODEL, MAX_LABELLED_MODELS, MAX_SERIES};
+use series::Series;
+
+/// A family of metrics: its row in [`FAMILIES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Relayed requests.
+    Requests,
+    /// How long they took.
+    Duration,
+    /// How long until the first byte of their answer.
+    FirstByte,
+    /// Attempts at providers.
+    Attempts,
+    /// Tokens used.
+    Tokens,
+    /// Relayed requests under way.
+    InFlight,
+    /// Open client connections.
+    Clients,
+    /// Worker threads.
+    Workers,
+    /// Requests that wait for one.
+    QueueLength,
+    /// Health of a provider.
+    ProviderHealthy,
+    /// Bytes of answers.
+    ResponseBytes,
+    /// Errors of our own.
+    Rejected,
+    /// Reloads.
+    ConfigReloads,
+    /// The version.
+    BuildInfo,
+}
+
+/// What kind a family is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Is read when asked for.
+    Gauge,
+    /// Counts durations by [`BUCKETS`].
+    Histogram,
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Family {
+    /// What code calls it.
+    pub metric: Metric,
+    /// What Prometheus calls it.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says, one line.
+    pub help: &'static str,
+}
+
+const fn family(
+    metric: Metric,
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family { metric, name, kind, labels, help }
+}
+
+/// Every metric there is, in the order of [`Metric`]. Adding one is adding a row.
+pub static FAMILIES: [Family; 14] = [
+    family(
+        Metric::Requests,
+        "ai_proxy_requests_total",
+        Kind::Counter,
+        &["provider", "model", "status"],
+        "Relayed requests by the provider asked last, its model and the status the client got (499: the client left).",
+    ),
+    family(
+        Metric::Duration,
+        "ai_proxy_request_duration_seconds",
+        Kind::Histogram,
+        &["provider", "stream"],
+        "Time from the whole request head to the end of the answer.",
+    ),
+    family(
+        Metric::FirstByte,
+        "ai_proxy_time_to_first_byte_seconds",
+        Kind::Histogram,
+        &["provider"],
+        "Time from the whole request head to the first byte of the answer.",
+    ),
+    family(
+        Metric::Attempts,
+        "ai_proxy_upstream_attempts_total",
+        Kind::Counter,
+        &["provider", "result"],
+        "Attempts at providers by what came of them.",
+    ),
+    family(
+        Metric::Tokens,
+        "ai_proxy_tokens_total",
+        Kind::Counter,
+        &["provider", "model", "token", "kind"],
+        "Tokens used as the providers report them, by client token, prompt and completion.",
+    ),
+    family(
+        Metric::InFlight,
+        "ai_proxy_requests_in_flight",
+        Kind::Gauge,
+        &[],
+        "Relayed requests that a worker has in hand.",
+    ),
+    family(Metric::Clients, "ai_proxy_clients", Kind::Gauge, &[], "Open client connections."),
+    family(
+        Metric::Workers,
+        "ai_proxy_workers",
+        Kind::Gauge,
+        &["state"],
+        "Worker threads that have a request in hand, and places for more (max_connections in all).",
+    ),
+    family(
+        Metric::QueueLength,
+        "ai_proxy_queue_length",
+        Kind::Gauge,
+        &[],
+        "Whole requests that wait for a worker.",
+    ),
+    family(
+        Metric::ProviderHealthy,
+        "ai_proxy_provider_healthy",
+        Kind::Gauge,
+        &["provider"],
+        "Whether the last health check of a provider was good.",
+    ),
+    family(
+        Metric::ResponseBytes,
+        "ai_proxy_response_bytes_total",
+        Kind::Counter,
+        &["provider"],
+        "Bytes of answer bodies sent to clients.",
+    ),
+    family(
+        Metric::Rejected,
+        "ai_proxy_rejected_total",
+        Kind::Counter,
+        &["reason"],
+        "Requests that ended with an error of the proxy's own, by its reason (client_gone: the client left the queue).",
+    ),
+    family(
+        Metric::ConfigReloads,
+        "ai_proxy_config_reloads_total",
+        Kind::Counter,
+        &["result"],
+        "Reloads of the configuration.",
+    ),
+    family(
+        Metric::BuildInfo,
+        "ai_proxy_build_info",
+        Kind::Gauge,
+        &["version"],
+        "Always 1; the label is the version.",
+    ),
+];
+
+/// Upper bounds of the histograms' buckets: from a cached embedding to a long chain of thought.
+pub static BUCKETS: [Duration; 15] = [
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2500),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+    Duration::from_secs(120),
+    Duration::from_secs(300),
+];
+
+/// The label of what has none of its own.
+pub const OTHER: &str = "other";
+
+/// All counters of the process. They live beside the configuration: a reload leaves them alone.
+#[derive(Debug)]
+pub struct Metrics {
+    stores: [Store; FAMILIES.len()],
+    /// Provider and model, where the provider has taken the model at least once.
+    accepted: Series<()>,
+    in_flight: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Store {
+    Counter(Series<AtomicU64>),
+    Histogram(Series<Histogram>),
+    Gauge,
+}
+
+/// Durations by bucket.
+#[derive(Debug, Default)]
+struct Histogram {
+    /// How many were up to each bound of [`BUCKETS`] and above the one before; then those above all.
+    counts: [AtomicU64; BUCKETS.len() + 1],
+    micros: AtomicU64,
+}
+
+/// What a gauge shows.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// The family.
+    pub metric: Metric,
+    /// Values of its labels.
+    pub labels: &'a [&'a str],
+    /// The value.
+    pub value: u64,
+}
+
+/// A relayed request under way.
+#[derive(Debug)]
+pub struct InFlight<'a>(&'a AtomicU64);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let store = |family: &Family| match family.kind {
+            Kind::Counter => Store::Counter(Series::new(MAX_SERIES)),
+            Kind::Histogram => Store::Histogram(Series::new(MAX_SERIES)),
+            Kind::Gauge => Store::Gauge,
+        };
+        Self {
+            stores: FAMILIES.each_ref().map(store),
+            accepted: Series::new(MAX_LABELLED_MODELS),
+            in_flight: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Metrics {
+    /// Adds to a counter; `labels` are values in the order of its row.
+    pub fn add(&self, metric: Metric, labels: &[&str], count: u64) {
+        debug_assert_eq!(labels.len(), FAMILIES[metric as usize].labels.len());
+        if let Store::Counter(series) = &self.stores[metric as usize] {
+            series.at(labels).fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds a duration to a histogram; `labels` are values in the order of its row.
+    pub fn observe(&self, metric: Metric, labels: &[&str], time: Duration) {
+        debug_assert_eq!(labels.len(), FAMILIES[metric as usize].labels.len());
+        if let Store::Histogram(series) = &self.stores[metric as usize] {
+            let histogram = series.at(labels);
+            let bucket = BUCKETS.partition_point(|bound| *bound < time);
+            histogram.counts[bucket].fetch_add(1, Ordering::Relaxed);
+            let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            histogram.micros.fetch_add(micros, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an error of our own.
+    pub fn reject(&self, reason: &str) {
+        self.add(Metric::Rejected, &[reason], 1);
+    }
+
+    /// A provider has taken a model: it may be a label from now on, if it is fit for one and not too many are already.
+    pub fn accept(&self, provider: &str, model: &str) {
+        if model.len() <= MAX_LABELLED_MODEL && !model.contains(char::is_control) {
+            self.accepted.at(&[provider, model]);
+        }
+    }
+
+    /// The label for a provider's model. What clients make up never becomes one.
+    pub fn model_label<'a>(&self, provider: &str, model: &'a str) -> &'a str {
+        if self.accepted.get(&[provider, model]).is_some() { model } else { OTHER }
+    }
+
+    /// Counts a relayed request as under way until the guard is dropped.
+    pub fn enter(&self) -> InFlight<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(&self.in_flight)
+    }
+
+    /// Relayed requests under way.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// All metrics as text (Prometheus text exposition format 0.0.4), with these gauges.
+    pub fn render(&self, gauges: &[Reading<'_>]) -> String {
+        let mut text = String::new();
+        for (family, store) in FAMILIES.iter().zip(&self.stores) {
+            exposition::head(&mut text, family);
+            match store {
+                Store::Counter(series) => exposition::counters(&mut text, family, series),
+                Store::Histogram(series) => exposition::histograms(&mut text, family, series),
+                Store::Gauge => {
+                    let readings = gauges.iter().filter(|reading| reading.metric == family.metric);
+                    readings.for_each(|reading| exposition::gauge(&mut text, family, reading));
+                }
+            }
+        }
+        text
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{BUCKETS, FAMILIES, Kind, Metric, Metrics, OTHER, Reading};
+    use crate::limits::MAX_LABELLED_MODELS;
+
+    #[test]
+    fn each_metric_finds_its_own_row() {
+        for (index, family) in FAMILIES.iter().enumerate() {
+            assert_eq!(family.metric as usize, index, "{}", family.name);
+            assert_eq!(family.kind == Kind::Counter, family.name.ends_with("_total"), "{}", family.name);
+            assert!(family.help.ends_with('.') && !family.help.contains(['\n', '\\']), "{}", family.help);
+        }
+        assert!(BUCKETS.is_sorted());
+    }
+
+    #[test]
+    fn the_text_is_what_the_format_asks_for() {
+        let metrics = Metrics::default();
+        metrics.add(Metric::Requests, &["b", "m", "200"], 2);
+        metrics.add(Metric::Requests, &["a", "x\\\"\ny", "200"], 1);
+        metrics.observe(Metric::FirstByte, &["a"], Duration::from_millis(10));
+        metrics.observe(Metric::FirstByte, &["a"], Duration::from_micros(10_001));
+        metrics.observe(Metric::FirstByte, &["a"], Duration::from_secs(1000));
+        let _one = metrics.enter();
+        let text = metrics.render(&[
+            Reading { metric: Metric::Workers, labels: &["busy"], value: 3 },
+            Reading { metric: Metric::InFlight, labels: &[], value: metrics.in_flight() },
+        ]);
+        for line in [
+            "# TYPE ai_proxy_requests_total counter\n\
+             ai_proxy_requests_total{provider=\"a\",model=\"x\\\\\\\"\\ny\",status=\"200\"} 1\n\
+             ai_proxy_requests_total{provider=\"b\",model=\"m\",status=\"200\"} 2\n#",
+            "ai_proxy_time_to_first_byte_seconds_bucket{provider=\"a\",le=\"0.01\"} 1\n",
+            "ai_proxy_time_to_first_byte_seconds_bucket{provider=\"a\",le=\"0.025\"} 2\n",
+            "ai_proxy_time_to_first_byte_seconds_bucket{provider=\"a\",le=\"2.5\"} 2\n",
+            "ai_proxy_time_to_first_byte_seconds_bucket{provider=\"a\",le=\"+Inf\"} 3\n",
+            "ai_proxy_time_to_first_byte_seconds_sum{provider=\"a\"} 1000.020001\n",
+            "ai_proxy_time_to_first_byte_seconds_count{provider=\"a\"} 3\n",
+            "ai_proxy_workers{state=\"busy\"} 3\n",
+            "ai_proxy_requests_in_flight 1\n",
+            "# HELP ai_proxy_clients Open client connections.\n# TYPE ai_proxy_clients gauge\n#",
+        ] {
+            assert!(text.contains(line), "{line}\nin\n{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_model_that_was_taken_is_a_label_and_not_more_than_there_is_room_for() {
+        let metrics = Metrics::default();
+        assert_eq!(metrics.model_label("p", "m"), OTHER);
+        metrics.accept("p", "m");
+        metrics.accept("p", "a\nb");
+        metrics.accept("p", &"x".repeat(300));
+        assert_eq!(metrics.model_label("p", "m"), "m");
+        assert_eq!(metrics.model_label("q", "m"), OTHER, "another provider's model");
+        assert_eq!(metrics.model_label("p", "a\nb"), OTHER);
+        for number in 0..2 * MAX_LABELLED_MODELS {
+            metrics.accept("p", &number.to_string());
+        }
+        let labelled = (0..2 * MAX_LABELLED_MODELS).map(|number| number.to_string());
+        assert_eq!(
+            labelled.filter(|model| metrics.model_label("p", model) != OTHER).count(),
+            MAX_LABELLED_MODELS - 1
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! The series of a family: a table that only grows, so that finding one takes no lock and its value is an atomic. Two
+//! threads meet only when both bring the same new series, for as long as it takes to store a pointer.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::limits::SERIES_BUCKETS;
+
+/// Values by labels.
+#[derive(Debug)]
+pub struct Series<V> {
+    buckets: Box<[Place<V>]>,
+    count: AtomicUsize,
+    max: usize,
+    /// For what comes when the table is full.
+    rest: V,
+}
+
+type Place<V> = OnceLock<Box<Node<V>>>;
+
+#[derive(Debug)]
+struct Node<V> {
+    labels: Box<[Box<str>]>,
+    value: V,
+    next: Place<V>,
+}
+
+impl<V: Default> Series<V> {
+    /// An empty table for up to `max` series.
+    pub fn new(max: usize) -> Self {
+        let buckets = (0..SERIES_BUCKETS).map(|_| OnceLock::new()).collect();
+        Self { buckets, count: AtomicUsize::new(0), max, rest: V::default() }
+    }
+
+    /// The value of the series with these labels, if there is one.
+    pub fn get(&self, labels: &[&str]) -> Option<&V> {
+        let mut place = self.bucket(labels);
+        while let Some(node) = place.get() {
+            if node.is(labels) {
+                return Some(&node.value);
+            }
+            place = &node.next;
+        }
+        None
+    }
+
+    /// The value of the series with these labels, a new one where there is none; the rest's where there is no room.
+    pub fn at(&self, labels: &[&str]) -> &V {
+        if let Some(value) = self.get(labels) {
+            return value;
+        }
+        if self.count.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            return &self.rest;
+        }
+        let labels_there = labels.iter().map(|label| (*label).into()).collect();
+        let mut new = Box::new(Node { labels: labels_there, value: V::default(), next: OnceLock::new() });
+        let mut place = self.bucket(labels);
+        loop {
+            // Where another thread was first, its series may be this one.
+            let ours = place.set(new).err();
+            let Some(node) = place.get() else { return &self.rest };
+            match ours {
+                None => return &node.value,
+                Some(_) if node.is(labels) => {
+                    self.count.fetch_sub(1, Ordering::Relaxed);
+                    return &node.value;
+                }
+                Some(refused) => new = refused,
+            }
+            place = &node.next;
+        }
+    }
+
+    /// All series, sorted by their labels.
+    pub fn all(&self) -> Vec<(&[Box<str>], &V)> {
+        let mut all = Vec::new();
+        for mut place in &self.buckets {
+            while let Some(node) = place.get() {
+                all.push((&*node.labels, &node.value));
+                place = &node.next;
+            }
+        }
+        all.sort_by_key(|(labels, _)| *labels);
+        all
+    }
+
+    /// What found no room.
+    pub fn rest(&self) -> &V {
+        &self.rest
+    }
+
+    /// FNV-1a; what can become a label is bounded, so nobody can fill one bucket.
+    fn bucket(&self, labels: &[&str]) -> &Place<V> {
+        let bytes = labels.iter().flat_map(|label| label.bytes().chain([0xff]));
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        &self.buckets[(hash ^ (hash >> 32)) as usize % SERIES_BUCKETS]
+    }
+}
+
+impl<V> Node<V> {
+    fn is(&self, labels: &[&str]) -> bool {
+        self.labels.iter().map(|label| &**label).eq(labels.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::Series;
+    use crate::limits::SERIES_BUCKETS;
+
+    #[test]
+    fn threads_that_bring_the_same_new_series_lose_no_count() {
+        let names: Vec<String> = (0..4 * SERIES_BUCKETS).map(|number| number.to_string()).collect();
+        let series = Series::<AtomicU64>::new(names.len());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for name in &names {
+                        series.at(&[name, "x"]).fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        let (all, rest) = (series.all(), series.rest());
+        let counted: u64 = all.iter().map(|(_, value)| value.load(Ordering::Relaxed)).sum();
+        assert_eq!(
+            all.len(),
+            all.iter().map(|(labels, _)| labels).collect::<std::collections::HashSet<_>>().len()
+        );
+        assert_eq!(counted + rest.load(Ordering::Relaxed), 4 * names.len() as u64);
+        assert!(all.is_sorted_by_key(|(labels, _)| *labels));
+    }
+
+    #[test]
+    fn where_a_label_ends_matters() {
+        let series = Series::<AtomicU64>::new(10);
+        series.at(&["ab", "c"]).store(1, Ordering::Relaxed);
+        assert!(series.get(&["a", "bc"]).is_none());
+        assert!(series.get(&["ab"]).is_none());
+        assert_eq!(series.get(&["ab", "c"]).map(|value| value.load(Ordering::Relaxed)), Some(1));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_with_the_rest() {
+        let series = Series::<AtomicU64>::new(2);
+        for name in ["a", "b", "c", "d", "a"] {
+            series.at(&[name]).fetch_add(1, Ordering::Relaxed);
+        }
+        let (all, rest) = (series.all(), series.rest());
+        assert_eq!(all.len(), 2);
+        assert_eq!(rest.load(Ordering::Relaxed), 2);
+    }
+}

@@ -1,0 +1,294 @@
+//! `/metrics`: what is counted, under which labels, and that it answers whatever the workers do.
+
+use regex::Regex;
+use serde_json::{Value, json};
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use crate::support::calls::{
+    DONE, TOKEN, ask, ask_streamed, assert_error, authorized, bare, chat, completion, event, get, post,
+};
+use crate::support::eventually;
+use crate::support::gate::Gate;
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::Upstream;
+
+fn start(changes: Value) -> (Upstream, Proxy) {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
+    (upstream, proxy)
+}
+
+/// All samples: the text before the value, and the value.
+fn scrape(proxy: &Proxy) -> HashMap<String, f64> {
+    let response = proxy.get("/metrics");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let text = response.text();
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let all: Vec<(String, f64)> = samples
+        .map(|line| line.rsplit_once(' ').expect("a value"))
+        .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
+        .collect();
+    let by_name: HashMap<String, f64> = all.iter().cloned().collect();
+    assert_eq!(by_name.len(), all.len(), "no sample twice: {text}");
+    by_name
+}
+
+/// Waits until a sample has that value: a call is counted when its answer has left.
+fn wait_for(proxy: &Proxy, sample: &str, value: f64) {
+    eventually(&format!("{sample} {value}"), || {
+        let samples = scrape(proxy);
+        (samples.get(sample).copied().unwrap_or(0.0) == value).then_some(())
+    });
+}
+
+#[test]
+fn the_format_is_the_one_prometheus_asks_for() {
+    let (_upstream, proxy) = start(json!({}));
+    proxy.call(ask("p1/m"));
+    wait_for(&proxy, r#"ai_proxy_requests_total{provider="p1",model="m",status="200"}"#, 1.0);
+    let response = proxy.get("/metrics");
+    assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = response.text();
+    assert!(text.ends_with('\n'));
+    let line = Regex::new(
+        r#"^(# (HELP|TYPE) ai_proxy_[a-z_]+ .+|ai_proxy_[a-z_]+(\{[a-z]+="[^"\\]*"(,[a-z]+="[^"\\]*")*\})? [0-9.]+)$"#,
+    )
+    .expect("regex");
+    for found in text.lines() {
+        assert!(line.is_match(found), "{found}");
+    }
+    for family in ai_proxy::metrics::FAMILIES.iter() {
+        assert!(text.contains(&format!("# HELP {} {}\n", family.name, family.help)), "{}", family.name);
+    }
+    let head = proxy.call(bare("HEAD", "/metrics", &[]));
+    assert_eq!((head.status, head.body.len()), (200, 0));
+}
+
+#[test]
+fn a_whole_and_a_streamed_call_are_counted_with_their_tokens() {
+    let (upstream, proxy) = start(json!({}));
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":20}}\n\n";
+    upstream.script("/v1/chat/completions", move |request| {
+        if request.text().contains(r#""stream":true"#) {
+            return Reply::sse().chunk(event("a")).chunk(usage).chunk(DONE).end();
+        }
+        Reply::json(200, &completion("hello"))
+    });
+    proxy.call(ask("p1/m"));
+    proxy.call(ask_streamed("p1/m"));
+    wait_for(&proxy, r#"ai_proxy_requests_total{provider="p1",model="m",status="200"}"#, 2.0);
+    let samples = scrape(&proxy);
+    let whole = completion("hello").to_string().len();
+    let streamed = event("a").len() + usage.len() + DONE.len();
+    for (sample, value) in [
+        (r#"ai_proxy_tokens_total{provider="p1",model="m",token="tester",kind="prompt"}"#, 13.0),
+        (r#"ai_proxy_tokens_total{provider="p1",model="m",token="tester",kind="completion"}"#, 25.0),
+        (r#"ai_proxy_request_duration_seconds_count{provider="p1",stream="false"}"#, 1.0),
+        (r#"ai_proxy_request_duration_seconds_bucket{provider="p1",stream="true",le="+Inf"}"#, 1.0),
+        (r#"ai_proxy_time_to_first_byte_seconds_count{provider="p1"}"#, 2.0),
+        (r#"ai_proxy_upstream_attempts_total{provider="p1",result="success"}"#, 2.0),
+        (r#"ai_proxy_response_bytes_total{provider="p1"}"#, (whole + streamed) as f64),
+        ("ai_proxy_requests_in_flight", 0.0),
+        ("ai_proxy_queue_length", 0.0),
+        (r#"ai_proxy_provider_healthy{provider="p1"}"#, 1.0),
+        (r#"ai_proxy_config_reloads_total{result="success"}"#, 0.0),
+    ] {
+        assert_eq!(samples.get(sample), Some(&value), "{sample}");
+    }
+    let build = format!(r#"ai_proxy_build_info{{version="{}"}}"#, env!("CARGO_PKG_VERSION"));
+    assert_eq!(samples.get(&build), Some(&1.0));
+}
+
+#[test]
+fn usage_of_every_endpoint_is_counted() {
+    let (upstream, proxy) = start(json!({}));
+    let nested = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":100,\"output_tokens\":200}}}\n\n";
+    upstream.answer("/v1/responses", Reply::sse().chunk(nested).end());
+    upstream.answer(
+        "/v1/embeddings",
+        Reply::json(200, &json!({"data": [], "usage": {"prompt_tokens": 7, "total_tokens": 7}})),
+    );
+    upstream.answer(
+        "/v1/completions",
+        Reply::json(200, &json!({"usage": {"prompt_tokens": 1, "completion_tokens": 2}})),
+    );
+    for path in ["/v1/responses", "/v1/embeddings", "/v1/completions"] {
+        let body = json!({"model": "p1/m", "input": "x", "stream": path == "/v1/responses"});
+        assert_eq!(proxy.call(authorized(path, body.to_string())).status, 200);
+    }
+    wait_for(&proxy, r#"ai_proxy_tokens_total{provider="p1",model="m",token="tester",kind="prompt"}"#, 108.0);
+    wait_for(
+        &proxy,
+        r#"ai_proxy_tokens_total{provider="p1",model="m",token="tester",kind="completion"}"#,
+        202.0,
+    );
+}
+
+#[test]
+fn only_models_that_a_provider_took_become_labels() {
+    let (upstream, proxy) = start(json!({}));
+    upstream.script("/v1/chat/completions", |request| {
+        if request.text().contains(r#""model":"good"#) {
+            return Reply::json(200, &completion("hello"));
+        }
+        Reply::json(404, &json!({"error": {"message": "no such model"}}))
+    });
+    for number in 0..5 {
+        assert_eq!(proxy.call(ask(&format!("p1/made-up-{number}"))).status, 404);
+    }
+    assert_eq!(proxy.call(ask("p1/good")).status, 200);
+    assert_eq!(proxy.call(ask("p1/good \" \\ \u{6a21}")).status, 200);
+    assert_eq!(proxy.call(ask("p1/good\n\u{85}evil")).status, 200);
+    wait_for(&proxy, r#"ai_proxy_requests_total{provider="p1",model="other",status="200"}"#, 1.0);
+    let samples = scrape(&proxy);
+    for (sample, value) in [
+        (r#"ai_proxy_requests_total{provider="p1",model="other",status="404"}"#, 5.0),
+        (r#"ai_proxy_requests_total{provider="p1",model="good",status="200"}"#, 1.0),
+        (r#"ai_proxy_requests_total{provider="p1",model="good \" \\ 模",status="200"}"#, 1.0),
+        (r#"ai_proxy_upstream_attempts_total{provider="p1",result="client_error"}"#, 5.0),
+    ] {
+        assert_eq!(samples.get(sample), Some(&value), "{sample}");
+    }
+    assert!(samples.keys().all(|sample| !sample.contains("made-up") && !sample.contains("evil")));
+}
+
+#[test]
+fn failed_attempts_are_counted_by_what_came_of_them() {
+    let (upstream, proxy) = start(json!({"max_retries": 0, "stream_heartbeat": 0}));
+    for (reply, sample) in [
+        (Reply::json(429, &json!({"error": {}})), "rate_limited"),
+        (Reply::json(500, &json!({"error": {}})), "server_error"),
+        (Reply::default().then(Step::Fin), "broken"),
+        (Reply::sse().chunk(event("a")).then(Step::Reset), "broken"),
+    ] {
+        upstream.chat(reply);
+        proxy.call(ask_streamed("p1/m"));
+        eventually(sample, || {
+            let name = format!(r#"ai_proxy_upstream_attempts_total{{provider="p1",result="{sample}"}}"#);
+            scrape(&proxy).get(&name).map(drop)
+        });
+    }
+    wait_for(&proxy, r#"ai_proxy_upstream_attempts_total{provider="p1",result="broken"}"#, 2.0);
+    wait_for(&proxy, r#"ai_proxy_rejected_total{reason="upstream_broken"}"#, 2.0);
+    // The model was not yet known to be one; the stream that broke off had its 200 by then.
+    wait_for(&proxy, r#"ai_proxy_requests_total{provider="p1",model="other",status="502"}"#, 1.0);
+    wait_for(&proxy, r#"ai_proxy_requests_total{provider="p1",model="m",status="200"}"#, 1.0);
+}
+
+#[test]
+fn refusals_are_counted_wherever_they_are_made() {
+    let (_upstream, proxy) = start(json!({"max_request_size": 1000}));
+    proxy.call(post("/v1/chat/completions", &[], "{}"));
+    proxy.call(post("/v1/chat/completions", &[("Authorization", "Bearer wrong")], "{}"));
+    proxy.call(chat("not json"));
+    proxy.call(ask("nowhere/m"));
+    proxy.call(get("/nowhere"));
+    proxy.call(get("/v1/models/nowhere"));
+    proxy.call(bare("DELETE", "/health", &[]));
+    proxy.call("GARBAGE\r\n\r\n");
+    proxy.call(chat("x".repeat(1001)));
+    for (reason, count) in [
+        ("missing_token", 1.0),
+        ("invalid_token", 1.0),
+        ("invalid_json", 1.0),
+        ("model_not_found", 2.0),
+        ("not_found", 1.0),
+        ("method_not_allowed", 1.0),
+        ("bad_request", 1.0),
+        ("body_too_large", 1.0),
+    ] {
+        wait_for(&proxy, &format!(r#"ai_proxy_rejected_total{{reason="{reason}"}}"#), count);
+    }
+}
+
+#[test]
+fn counters_survive_a_reload_and_reloads_are_counted() {
+    let (upstream, proxy) = start(json!({}));
+    proxy.call(ask("p1/m"));
+    let sample = r#"ai_proxy_requests_total{provider="p1",model="m",status="200"}"#;
+    wait_for(&proxy, sample, 1.0);
+    proxy.write_config(&config(&[("p2", &upstream)]));
+    assert_eq!(proxy.call(post("/v1/reload", &[], "")).status, 200);
+    proxy.write_config(&json!({}));
+    assert_eq!(proxy.call(post("/v1/reload", &[], "")).status, 422);
+    let samples = scrape(&proxy);
+    assert_eq!(samples.get(sample), Some(&1.0));
+    assert_eq!(samples.get(r#"ai_proxy_config_reloads_total{result="success"}"#), Some(&1.0));
+    assert_eq!(samples.get(r#"ai_proxy_config_reloads_total{result="failure"}"#), Some(&1.0));
+    assert!(!samples.contains_key(r#"ai_proxy_provider_healthy{provider="p1"}"#), "it is gone");
+    wait_for(&proxy, r#"ai_proxy_provider_healthy{provider="p2"}"#, 1.0);
+}
+
+#[test]
+fn it_answers_while_every_worker_is_busy_and_says_so() {
+    let (upstream, proxy) = start(json!({"max_connections": 2, "queue_timeout": 60}));
+    let gate = Gate::new();
+    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    let mut clients: Vec<_> = (0..3).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send(ask_streamed("p1/m"));
+    }
+    upstream.wait_requests(2);
+    eventually("both workers busy and one request queued", || {
+        let samples = scrape(&proxy);
+        let is = |sample: &str, value: f64| samples.get(sample) == Some(&value);
+        (is(r#"ai_proxy_workers{state="busy"}"#, 2.0)
+            && is(r#"ai_proxy_workers{state="idle"}"#, 0.0)
+            && is("ai_proxy_queue_length", 1.0)
+            && is("ai_proxy_requests_in_flight", 2.0)
+            && samples["ai_proxy_clients"] >= 4.0)
+            .then_some(())
+    });
+    gate.open_for(3);
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    wait_for(&proxy, r#"ai_proxy_workers{state="idle"}"#, 2.0);
+}
+
+#[test]
+fn it_is_for_admins() {
+    let (_upstream, proxy) = start(json!({}));
+    let forwarded = ("X-Forwarded-For", "192.0.2.1");
+    assert_error(&proxy.call(bare("GET", "/metrics", &[forwarded])), 403, "forbidden");
+    let token = format!("Bearer {TOKEN}");
+    assert_eq!(proxy.call(bare("GET", "/metrics", &[forwarded, ("Authorization", &token)])).status, 200);
+}
+
+/// Names of metrics in a text, without what a histogram's samples add to theirs.
+fn named_in(text: &str) -> BTreeSet<String> {
+    let name = Regex::new(r"\bai_proxy_[a-z_]+").expect("regex");
+    let plain = |found: &str| {
+        let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| found.strip_suffix(suffix));
+        histogram.unwrap_or(found).to_owned()
+    };
+    name.find_iter(text).map(|found| plain(found.as_str())).collect()
+}
+
+#[test]
+fn what_is_written_about_metrics_names_those_there_are() {
+    let families = ai_proxy::metrics::FAMILIES.iter();
+    let known: BTreeSet<String> = families.clone().map(|family| family.name.to_owned()).collect();
+    let read = |file: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("read a document")
+    };
+    for file in ["README.md", "README.zh.md"] {
+        let text = read(file);
+        assert_eq!(named_in(&text), known, "{file}");
+        for family in families.clone() {
+            let labels = if family.labels.is_empty() {
+                String::new()
+            } else {
+                format!("{{{}}}", family.labels.join(","))
+            };
+            assert!(text.contains(&format!("| `{}{labels}` |", family.name)), "{file}: {}", family.name);
+        }
+    }
+    for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")).expect("deploy") {
+        let text = std::fs::read_to_string(file.expect("entry").path()).unwrap_or_default();
+        assert!(named_in(&text).is_subset(&known), "{:?}", named_in(&text));
+    }
+}
