@@ -41,8 +41,12 @@ impl Body {
     /// It is not a JSON object, names no model, or names it in something else than a non-empty string.
     pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         check_depth(bytes)?;
+        // serde_json does not look inside strings that nobody asks for.
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            ApiError::InvalidJson(format!("invalid UTF-8 at byte {}", error.valid_up_to()))
+        })?;
         let top: Top<'_> =
-            serde_json::from_slice(bytes).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
+            serde_json::from_str(text).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
         let last = top.models.last().ok_or(ApiError::MissingModel)?;
         let model: String = serde_json::from_str(last.get()).map_err(|_| ApiError::InvalidModel)?;
         if model.is_empty() {
@@ -202,7 +206,9 @@ mod tests {
         {
             assert!(matches!(Body::parse(bad.as_bytes()), Err(ApiError::InvalidJson(_))), "{bad}");
         }
-        assert!(matches!(Body::parse(b"{\"model\":\"\xff\"}"), Err(ApiError::InvalidJson(_))));
+        for bad in [&b"{\"model\":\"\xff\"}"[..], b"{\"model\":\"a\",\"x\":{\"\xd2\":1}}"] {
+            assert!(matches!(Body::parse(bad), Err(ApiError::InvalidJson(_))), "{bad:?}");
+        }
     }
 
     #[test]

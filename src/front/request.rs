@@ -6,6 +6,9 @@ use std::ops::Range;
 use super::Rejection;
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_TARGET};
 
+/// Longest request line, bytes: room for a method and a version around the longest target.
+const MAX_REQUEST_LINE: usize = MAX_TARGET + 64;
+
 /// Where a scan for the end of a head stands, so that no byte is looked at twice.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Scan {
@@ -41,6 +44,10 @@ impl Scan {
                     if self.at - self.line_start == 1 {
                         return Ok(Some(self.at + 1));
                     }
+                    // As below, so that it does not matter whether the line came in one piece.
+                    if self.lines == 0 && self.at > MAX_REQUEST_LINE + 1 {
+                        return Err(Rejection::UriTooLong);
+                    }
                     self.line_start = self.at + 1;
                     self.lines += 1;
                 }
@@ -51,8 +58,7 @@ impl Scan {
         if bytes.len() > MAX_HEAD && self.at == MAX_HEAD {
             return Err(self.too_large());
         }
-        // Room for a method and a version around the longest target: what is over it cannot become a good request line.
-        if self.lines == 0 && self.at > MAX_TARGET + 64 {
+        if self.lines == 0 && self.at > MAX_REQUEST_LINE {
             return Err(Rejection::UriTooLong);
         }
         Ok(None)
@@ -338,10 +344,12 @@ impl Coding {
     /// Adds one field line to what earlier lines said.
     fn of(value: &[u8], before: Option<Self>) -> Result<Self, Rejection> {
         let mut coding = before;
-        for name in list(value) {
+        // An empty member is legal, but a reader that looks at the last field alone would take it for no coding.
+        for name in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             coding = Some(match (coding, name.eq_ignore_ascii_case(b"chunked")) {
                 (None, true) => Self::Chunked,
                 // `chunked` may stand only once, and nothing may follow it.
+                _ if name.is_empty() => return Err(Rejection::Malformed("Transfer-Encoding")),
                 (Some(Self::Chunked), _) => return Err(Rejection::Malformed("Transfer-Encoding")),
                 (None | Some(Self::Unknown), _) => Self::Unknown,
             });

@@ -1,5 +1,6 @@
 //! Talking to providers: one ureq agent, one attempt at a time, and what came of it as facts.
 
+pub mod events;
 mod pool;
 mod reply;
 mod resolver;

@@ -8,6 +8,7 @@ mod support;
 mod auth;
 mod broken;
 mod config;
+mod corpora;
 mod cors;
 mod demo;
 mod failures;

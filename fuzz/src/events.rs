@@ -1,0 +1,60 @@
+//! The relay of a stream: every byte goes through once and in order, pieces end where events end, and what is learnt of
+//! the events does not depend on how they came.
+
+use ai_proxy::limits::MAX_HELD_EVENT;
+use ai_proxy::upstream::events::Events;
+use ai_proxy::upstream::usage::Usage;
+
+use super::cut;
+
+/// Bytes that stand for a long run, so that a small input reaches the bound of one event.
+const RUN: u8 = 0xff;
+/// Most runs of one input: the targets are to stay fast.
+const MAX_RUNS: usize = 3;
+
+/// Passes it whole, in pieces, and byte by byte.
+pub fn check(data: &[u8]) {
+    let (step, bytes) = cut(data);
+    let bytes = with_runs(bytes);
+    let whole = pass(&bytes, bytes.len().max(1));
+    let learnt = pass(&bytes, step);
+    if bytes.len() <= MAX_HELD_EVENT {
+        assert_eq!(learnt, whole, "in pieces of {step}");
+        assert_eq!(pass(&bytes, 1), whole, "byte by byte");
+    }
+}
+
+fn with_runs(bytes: &[u8]) -> Vec<u8> {
+    let mut runs = 0;
+    let expand = |&byte: &u8| {
+        runs += usize::from(byte == RUN);
+        vec![byte; if byte == RUN && runs <= MAX_RUNS { MAX_HELD_EVENT / 2 + 1 } else { 1 }]
+    };
+    bytes.iter().flat_map(expand).collect()
+}
+
+fn pass(bytes: &[u8], step: usize) -> (bool, Option<Usage>) {
+    let mut events = Events::default();
+    let mut sent = Vec::with_capacity(bytes.len());
+    let mut come = 0;
+    let mut inside = false;
+    for piece in bytes.chunks(step) {
+        come += piece.len();
+        let passed: Result<(), ()> = events.pass(piece, |part, mid_event| {
+            assert!(!part.is_empty());
+            sent.extend_from_slice(part);
+            inside = mid_event;
+            let ends = [&b"\n\n"[..], b"\n\r\n", b"\r\r"].iter().any(|blank| sent.ends_with(blank));
+            assert!(mid_event || ends, "a piece that is no whole event");
+            Ok(())
+        });
+        passed.expect("nothing fails");
+        let held = come - sent.len();
+        assert!(held <= MAX_HELD_EVENT, "{held} bytes held back");
+        assert!(!inside || held <= 3, "an event that has begun to leave is held back");
+    }
+    sent.extend(events.end());
+    assert_eq!(sent, bytes);
+    assert!(!bytes.ends_with(b"\n\ndata: [DONE]\n\n") || events.said_goodbye());
+    (events.said_goodbye(), events.usage())
+}

@@ -1,0 +1,29 @@
+//! What must hold for any bytes whatever: one module a target, each with one `check` that panics where it does not.
+//! The fuzzer calls them with what it invents, `tests/it/corpora.rs` with what the fuzzer once found worth keeping.
+
+pub mod chunked;
+pub mod config;
+pub mod events;
+pub mod head;
+pub mod splice;
+
+/// Panics where something does not hold.
+pub type Check = fn(&[u8]);
+
+/// A target's name, which is also the name of its directory in `fuzz/corpus`, and its check.
+pub const TARGETS: &[(&str, Check)] = &[
+    ("chunked", chunked::check),
+    ("config", config::check),
+    ("events", events::check),
+    ("head", head::check),
+    ("splice", splice::check),
+];
+
+/// The input's first byte says into pieces of which size the rest is to be cut; 0: not at all.
+fn cut(data: &[u8]) -> (usize, &[u8]) {
+    match data.split_first() {
+        Some((0, rest)) => (rest.len().max(1), rest),
+        Some((&size, rest)) => (usize::from(size), rest),
+        None => (1, data),
+    }
+}

@@ -1,0 +1,224 @@
+//! Server-sent events (WHATWG HTML section 9.2) in a stream that comes in pieces: where they end, and what the relay
+//! needs to know of them.
+
+use super::usage::{self, Usage};
+use crate::limits::{MAX_HELD_EVENT, MAX_USAGE_SCAN};
+
+/// Bytes of a blank line that may have come without its last byte.
+const BEGUN_BLANK: usize = 3;
+
+/// Cuts a stream of bytes behind its last complete event.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// The beginning of an event, at most [`MAX_HELD_EVENT`] bytes.
+    held: Vec<u8>,
+    /// An event over that size is being passed on in pieces.
+    mid_event: bool,
+    said_goodbye: bool,
+    usage: Option<Usage>,
+    /// The end of an event that is passed on in pieces, at most [`MAX_USAGE_SCAN`] bytes.
+    end_of_event: Vec<u8>,
+}
+
+impl Events {
+    /// Sends on what is complete with `bytes`, keeps the rest. `send` gets a piece, and whether it ends inside an event
+    /// (one over [`MAX_HELD_EVENT`]).
+    ///
+    /// # Errors
+    /// Those of `send`.
+    pub fn pass<E>(
+        &mut self,
+        bytes: &[u8],
+        mut send: impl FnMut(&[u8], bool) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let joined;
+        let (all, searched) = if self.held.is_empty() {
+            (bytes, 0)
+        } else {
+            let searched = self.held.len().saturating_sub(BEGUN_BLANK);
+            self.held.extend_from_slice(bytes);
+            joined = std::mem::take(&mut self.held);
+            (&joined[..], searched)
+        };
+        let complete = searched + end_of_last_event(&all[searched..]).unwrap_or(0);
+        let complete = if complete == searched { 0 } else { complete };
+        let (events, rest) = all.split_at(complete);
+        if !events.is_empty() {
+            if self.mid_event {
+                self.remember_end(events);
+                self.learn(usage::in_end_of_event(&self.end_of_event));
+            }
+            self.look_at(events);
+            self.mid_event = false;
+            send(events, false)?;
+        }
+        if rest.len() > MAX_HELD_EVENT || (self.mid_event && !rest.is_empty()) {
+            if !self.mid_event {
+                // Its name is at its beginning; its end will not be looked at.
+                self.look_at(rest);
+                self.end_of_event.clear();
+            }
+            self.mid_event = true;
+            let (part, kept) = rest.split_at(rest.len().saturating_sub(BEGUN_BLANK));
+            self.remember_end(part);
+            self.held = kept.to_vec();
+            return if part.is_empty() { Ok(()) } else { send(part, true) };
+        }
+        self.held = rest.to_vec();
+        Ok(())
+    }
+
+    /// The stream has ended: the beginning of an event that never ended, which is still to be sent.
+    pub fn end(&mut self) -> Vec<u8> {
+        let rest = std::mem::take(&mut self.held);
+        self.look_at(&rest);
+        rest
+    }
+
+    /// Whether an event has passed behind which a provider sends nothing more.
+    pub fn said_goodbye(&self) -> bool {
+        self.said_goodbye
+    }
+
+    /// Token usage, as far as it was reported.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    fn look_at(&mut self, events: &[u8]) {
+        self.learn(usage::in_events(events));
+        self.said_goodbye |= says_goodbye(events);
+    }
+
+    fn learn(&mut self, told: Option<Usage>) {
+        self.usage = told.map(|told| self.usage.map_or(told, |known| known.and(told))).or(self.usage);
+    }
+
+    /// Keeps the end of an event of which no more is held: usage stands there.
+    fn remember_end(&mut self, bytes: &[u8]) {
+        self.end_of_event.extend_from_slice(&bytes[bytes.len().saturating_sub(MAX_USAGE_SCAN)..]);
+        let excess = self.end_of_event.len().saturating_sub(MAX_USAGE_SCAN);
+        self.end_of_event.drain(..excess);
+    }
+}
+
+/// Where the last complete event ends: behind its blank line. Lines end in LF, CRLF or CR.
+fn end_of_last_event(bytes: &[u8]) -> Option<usize> {
+    (1..bytes.len()).rev().map(|last| last + 1).find(|&end| {
+        let head = &bytes[..end];
+        head.ends_with(b"\n\n") || head.ends_with(b"\n\r\n") || head.ends_with(b"\r\r")
+    })
+}
+
+/// Whether the last event is one behind which a provider sends nothing more: `[DONE]`, or the last of `/v1/responses`.
+fn says_goodbye(events: &[u8]) -> bool {
+    // Most events hold neither word, and each event is looked at.
+    if memchr::memmem::find(events, b"[DONE]").is_none() && memchr::memmem::find(events, b"event").is_none() {
+        return false;
+    }
+    let mut lines = events.split(|&byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
+    lines.any(|line| match line.split_at_checked(5) {
+        Some((b"data:", data)) => data.trim_ascii() == b"[DONE]",
+        Some((b"event", name)) => matches!(
+            name.strip_prefix(b":").map(<[u8]>::trim_ascii),
+            Some(b"response.completed" | b"response.incomplete" | b"response.failed" | b"message_stop")
+        ),
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Events, end_of_last_event, says_goodbye};
+    use crate::limits::{MAX_HELD_EVENT, MAX_USAGE_SCAN};
+    use crate::upstream::usage::Usage;
+
+    /// What leaves for each piece that comes, and whether it ended inside an event.
+    fn pass(pieces: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
+        let mut events = Events::default();
+        let mut sent = Vec::new();
+        for piece in pieces {
+            let result: Result<(), ()> = events.pass(piece, |part, mid_event| {
+                sent.push((part.to_vec(), mid_event));
+                Ok(())
+            });
+            result.expect("nothing fails");
+        }
+        sent
+    }
+
+    #[test]
+    fn an_event_leaves_when_it_is_complete_wherever_it_was_cut() {
+        for terminator in ["\n\n", "\r\n\r\n", "\r\r"] {
+            let stream = format!("data: a{terminator}: note{terminator}data: b{terminator}");
+            let bytes = stream.as_bytes();
+            for cut in 1..bytes.len() {
+                let sent = pass(&[&bytes[..cut], &bytes[cut..]]);
+                let all: Vec<u8> = sent.iter().flat_map(|(part, _)| part.clone()).collect();
+                assert_eq!(all, bytes, "{terminator:?} cut at {cut}");
+                assert!(sent.iter().all(|(part, mid)| part.ends_with(terminator.as_bytes()) && !mid));
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_at_a_time_gives_one_piece_an_event() {
+        let stream = b"data: one\n\ndata: two\n\n";
+        let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+        let sent = pass(&bytes);
+        assert_eq!(sent, [(b"data: one\n\n".to_vec(), false), (b"data: two\n\n".to_vec(), false)]);
+    }
+
+    #[test]
+    fn an_event_over_the_bound_is_passed_on_in_pieces_and_known_as_such() {
+        let big = vec![b'x'; MAX_HELD_EVENT + 1];
+        let sent = pass(&[b"data: ", &big, b"more", b"\n\ndata: y\n\n"]);
+        let ends: Vec<bool> = sent.iter().map(|(_, mid)| *mid).collect();
+        assert_eq!(ends, [true, true, false]);
+        assert_eq!(sent.iter().map(|(part, _)| part.len()).sum::<usize>(), 6 + big.len() + 4 + 11);
+    }
+
+    #[test]
+    fn the_usage_of_an_event_over_the_bound_is_read_from_its_end_wherever_it_was_cut() {
+        let text = "x".repeat(MAX_HELD_EVENT + 1);
+        let end = "],\"usage\":{\"input_tokens\":8,\"output_tokens\":9}}}\n\ndata: {\"usage\":null}\n\n";
+        let begin = "event: response.completed\ndata: {\"response\":{\"output\":[\"";
+        for cut in 0..end.len() {
+            let mut events = Events::default();
+            for piece in [begin, &text, "\"", &end[..cut], &end[cut..]] {
+                let passed: Result<(), ()> = events.pass(piece.as_bytes(), |_, _| Ok(()));
+                passed.expect("nothing fails");
+            }
+            assert_eq!(events.usage, Some(Usage { prompt: 8, completion: 9 }), "cut at {cut}");
+            assert!(events.end_of_event.len() <= MAX_USAGE_SCAN);
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_event_over_the_bound_is_seen_wherever_it_was_cut() {
+        let big = vec![b'x'; MAX_HELD_EVENT + 1];
+        for blank in [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"] {
+            for cut in 1..blank.len() {
+                let sent = pass(&[&big, &blank[..cut], &blank[cut..]]);
+                assert_eq!(sent.last().map(|(part, mid)| (part.ends_with(blank), *mid)), Some((true, false)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_blank_line_counts() {
+        assert_eq!(end_of_last_event(b"data: a\n\ndata: b"), Some(9));
+        assert_eq!(end_of_last_event(b"data: a\ndata: b\n"), None);
+        assert_eq!(end_of_last_event(b"\n"), None);
+        assert_eq!(end_of_last_event(b""), None);
+    }
+
+    #[test]
+    fn the_end_of_a_stream_is_known_by_its_last_event() {
+        assert!(says_goodbye(b"data: {}\n\ndata: [DONE]\n\n"));
+        assert!(says_goodbye(b"data:[DONE]\r\n\r\n"));
+        assert!(says_goodbye(b"event: response.completed\ndata: {}\n\n"));
+        assert!(!says_goodbye(b"data: \"[DONE]\"\n\n"));
+        assert!(!says_goodbye(b"data: {}\n\n"));
+    }
+}
