@@ -4,7 +4,7 @@ BIN   := target/release/ai-proxy
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 MUSL  := $(subst -gnu,-musl,$(HOST))
 
-.PHONY: all demo run test lint e2e ops instructions bench static clean
+.PHONY: all demo run test lint e2e ops fuzz instructions bench static clean
 
 all:
 	$(CARGO) build --release --locked
@@ -27,6 +27,10 @@ e2e: all
 
 ops: all
 	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/ops/run
+
+fuzz: SECONDS ?= 60
+fuzz:
+	SECONDS_EACH=$(SECONDS) fuzz/run
 
 bench:
 	$(CARGO) bench --locked --bench proxy

@@ -63,7 +63,7 @@ fn check_framing(head: &Head) {
         |value: &Vec<u8>| std::str::from_utf8(value).ok().filter(|text| !text.starts_with('+'))?.parse().ok();
     match head.framing {
         Framing::None => {
-            assert!(codings.is_empty() && lengths.iter().all(|value| digits(value) == Some(0u64)))
+            assert!(codings.is_empty() && lengths.iter().all(|value| digits(value) == Some(0u64)));
         }
         Framing::Length(length) => {
             assert!(length > 0 && !lengths.is_empty() && codings.is_empty());

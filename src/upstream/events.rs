@@ -31,17 +31,22 @@ impl Events {
         bytes: &[u8],
         mut send: impl FnMut(&[u8], bool) -> Result<(), E>,
     ) -> Result<(), E> {
-        let joined;
-        let (all, searched) = if self.held.is_empty() {
-            (bytes, 0)
+        let mut held = std::mem::take(&mut self.held);
+        let searched = held.len().saturating_sub(BEGUN_BLANK);
+        let all = if held.is_empty() {
+            bytes
         } else {
-            let searched = self.held.len().saturating_sub(BEGUN_BLANK);
-            self.held.extend_from_slice(bytes);
-            joined = std::mem::take(&mut self.held);
-            (&joined[..], searched)
+            held.extend_from_slice(bytes);
+            &held[..]
         };
-        let complete = searched + end_of_last_event(&all[searched..]).unwrap_or(0);
-        let complete = if complete == searched { 0 } else { complete };
+        let complete = end_of_last_event(&all[searched..]).map_or(0, |end| searched + end);
+        if complete == 0 && all.len() <= MAX_HELD_EVENT && !self.mid_event {
+            if held.is_empty() {
+                held = bytes.to_vec();
+            }
+            self.held = held;
+            return Ok(());
+        }
         let (events, rest) = all.split_at(complete);
         if !events.is_empty() {
             if self.mid_event {
