@@ -168,7 +168,7 @@ fn chunk(delta: &Value, finish_reason: Option<&str>) -> Value {
 fn stream(said: &str, include_usage: bool, responder: Responder) -> Done {
     let mut fields = Fields::default();
     fields.push("content-type", "text/event-stream");
-    let mut stream = responder.stream(200, &fields);
+    let mut stream = responder.stream(200, &fields, None);
     let mut events = vec![chunk(&json!({ "role": "assistant", "content": "" }), None)];
     events.extend(said.split_inclusive(' ').map(|word| chunk(&json!({ "content": word }), None)));
     events.push(chunk(&json!({}), Some("stop")));

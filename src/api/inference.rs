@@ -261,8 +261,13 @@ impl Relay<'_> {
     fn stream(&mut self, mut exchange: Exchange, choice: &Choice<'_>) -> Outcome {
         let status = exchange.status;
         self.record.answered_by(choice);
-        let fields = self.stream_fields(&exchange.headers, &choice.provider.name);
+        // What is passed on as it comes is a stream, asked for or not.
+        exchange.be_patient(Patience::Silence(self.config.stream_timeout));
         let events = stream::is_event_stream(&exchange.headers);
+        let mut fields = self.answer_fields(&exchange.headers, &choice.provider.name);
+        if events || exchange.length().is_none() {
+            add_stream_fields(&mut fields);
+        }
         let ended = stream::relay(&mut exchange, &self.reply, &fields, self.config.max_response_size);
         drop(exchange);
         self.record.usage = ended.usage;
@@ -283,12 +288,6 @@ impl Relay<'_> {
             error.event(&self.envelope)
         });
         self.finish(status, |reply| reply.break_off(event.as_deref().filter(|_| events)))
-    }
-
-    fn stream_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
-        let mut fields = self.answer_fields(headers, provider);
-        add_stream_fields(&mut fields);
-        fields
     }
 
     /// For a stream that a heartbeat begins, before the provider has said anything.
@@ -447,14 +446,17 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// A shorter key is no key, and replacing it could garble the text.
 const SHORTEST_MASKED: usize = 8;
 
-/// A good answer is streamed where it is a stream of events, or where a stream was asked for and what comes is no JSON
-/// document.
+/// A good answer is streamed where it is a stream of events, where it is sound or pictures, or where a stream was asked for
+/// and what comes is no JSON document.
 fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
     let kind = exchange.headers.get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
-    let json = kind.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/json"));
+    let is_of =
+        |start: &str| kind.get(..start.len()).is_some_and(|k| k.eq_ignore_ascii_case(start.as_bytes()));
+    let media = ["audio/", "image/", "video/", "application/octet-stream"].into_iter().any(is_of);
+    let asked = asked && !is_of("application/json") && !kind.is_empty();
     (200..300).contains(&exchange.status)
         && exchange.status != 204
-        && (stream::is_event_stream(&exchange.headers) || (asked && !json && !kind.is_empty()))
+        && (stream::is_event_stream(&exchange.headers) || media || asked)
 }
 
 fn replaced(text: Vec<u8>, found: &[u8], by: &[u8]) -> Vec<u8> {

@@ -211,16 +211,21 @@ impl Responder {
         Done { keep: false, wire: self.wire }
     }
 
-    /// Begins an answer whose end is not known. Its head leaves with the first piece.
-    pub fn stream(self, status: u16, fields: &Fields) -> Stream {
+    /// Begins an answer in pieces, of `length` bytes of body where that is known. Its head leaves with the first piece.
+    pub fn stream(self, status: u16, fields: &Fields, length: Option<u64>) -> Stream {
         let bodiless = matches!(status, 204 | 304);
         let shape = self.shape();
-        let chunked = shape.minor >= 1 && !bodiless;
-        let mut shape = if chunked || bodiless { shape } else { shape.closing() };
+        let left = length.filter(|_| !bodiless);
+        let chunked = shape.minor >= 1 && !bodiless && left.is_none();
+        let mut shape = if chunked || bodiless || left.is_some() { shape } else { shape.closing() };
         shape.head_only |= bodiless;
-        let framing = if chunked { "transfer-encoding: chunked\r\n" } else { "" };
-        let pending = shape.head(status, fields, framing);
-        Stream { wire: self.wire, shape, chunked, client_timeout: self.client_timeout, pending }
+        let framing = match left {
+            Some(length) => format!("content-length: {length}\r\n"),
+            None if chunked => "transfer-encoding: chunked\r\n".to_owned(),
+            None => String::new(),
+        };
+        let pending = shape.head(status, fields, &framing);
+        Stream { wire: self.wire, shape, chunked, left, client_timeout: self.client_timeout, pending }
     }
 }
 
@@ -229,6 +234,8 @@ pub struct Stream {
     wire: Box<Wire>,
     shape: Shape,
     chunked: bool,
+    /// Bytes of body still to come, where their count was announced.
+    left: Option<u64>,
     client_timeout: Duration,
     /// Bytes framed and not sent: the head until the first piece, then empty between calls.
     pending: Vec<u8>,
@@ -245,6 +252,7 @@ impl Stream {
     /// # Errors
     /// `TimedOut` when the client does not take it, else what its socket says. The stream is over then.
     pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
         if !self.shape.head_only && !piece.is_empty() {
             if self.chunked {
                 let _ = write!(self.pending, "{:x}\r\n", piece.len());
@@ -271,16 +279,17 @@ impl Stream {
         sent
     }
 
-    /// Ends the answer as complete.
+    /// Ends the answer as complete; the connection ends with it where less came than was announced.
     pub fn finish(mut self) -> Done {
         if self.chunked && !self.shape.head_only {
             self.pending.extend_from_slice(b"0\r\n\r\n");
         }
-        let flushed = self.flush().is_ok();
-        Done { keep: flushed && self.shape.keep_alive, wire: self.wire }
+        let whole = self.flush().is_ok() && self.left.is_none_or(|left| left == 0);
+        Done { keep: whole && self.shape.keep_alive, wire: self.wire }
     }
 
-    /// Ends the connection in the middle of the answer: without the closing chunk no client takes it for complete.
+    /// Ends the connection in the middle of the answer: without the closing chunk, or short of the announced length, no
+    /// client takes it for complete.
     pub fn abort(mut self) -> Done {
         self.wire.broken |= self.flush().is_err();
         Done { keep: false, wire: self.wire }

@@ -276,8 +276,7 @@ impl Exchange {
     /// # Errors
     /// As [`Exchange::read`]; `TooLarge` above `max` bytes, at once where the length says so.
     pub fn read_whole(&mut self, max: usize) -> Result<Vec<u8>, Failure> {
-        let announced =
-            self.body.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        let announced = self.length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         let too_large = || Failure { fault: Fault::TooLarge, detail: format!("more than {max} bytes") };
         if announced.is_some_and(|length| length > max) {
             return Err(too_large());
@@ -296,6 +295,16 @@ impl Exchange {
                 _ => {}
             }
         }
+    }
+
+    /// How many bytes of body the provider announced.
+    pub fn length(&self) -> Option<u64> {
+        self.body.content_length()
+    }
+
+    /// From now on the provider has that much patience.
+    pub fn be_patient(&mut self, patience: Patience) {
+        self.guard.be_patient(patience);
     }
 
     /// Whether the end of the body is told by nothing but the end of the connection (RFC 9112 section 6.3).

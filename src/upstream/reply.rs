@@ -114,7 +114,7 @@ impl Reply {
         self.last_sent = now;
         if let State::Pending(_) = self.state {
             let fields = self.early_fields.clone();
-            self.open(200, &fields);
+            self.open(200, &fields, None);
         }
         match (&mut self.state, self.heartbeat) {
             (State::Open(stream), Some(heartbeat)) => stream.write(heartbeat.event),
@@ -122,15 +122,16 @@ impl Reply {
         }
     }
 
-    /// Begins a stream; where a heartbeat has begun it already, status and fields stay as they are.
-    pub fn begin(&mut self, status: u16, fields: &Fields) {
+    /// Begins a stream, of `length` bytes where that is known; where a heartbeat has begun it already, status and fields
+    /// stay as they are.
+    pub fn begin(&mut self, status: u16, fields: &Fields, length: Option<u64>) {
         self.started.get_or_insert_with(Instant::now);
-        self.open(status, fields);
+        self.open(status, fields, length);
     }
 
-    fn open(&mut self, status: u16, fields: &Fields) {
+    fn open(&mut self, status: u16, fields: &Fields, length: Option<u64>) {
         self.state = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Pending(responder) => State::Open(responder.stream(status, fields)),
+            State::Pending(responder) => State::Open(responder.stream(status, fields, length)),
             other => other,
         };
     }

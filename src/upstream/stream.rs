@@ -35,6 +35,11 @@ pub fn is_event_stream(headers: &HeaderMap) -> bool {
 /// still become another attempt: [`Reply::is_begun`] tells. It is not ended here.
 pub fn relay(exchange: &mut Exchange, reply: &Rc<RefCell<Reply>>, fields: &Fields, max_size: usize) -> Ended {
     let mut events = is_event_stream(&exchange.headers).then(Events::default);
+    let length = exchange.length().filter(|_| events.is_none());
+    if length.is_some_and(|length| length > max_size as u64) {
+        let failure = Failure { fault: Fault::TooLarge, detail: format!("more than {max_size} bytes") };
+        return Ended { failure: Some(failure), usage: None };
+    }
     let mut piece = vec![0; RELAY_PIECE];
     let mut size = 0;
     let failure = loop {
@@ -47,7 +52,7 @@ pub fn relay(exchange: &mut Exchange, reply: &Rc<RefCell<Reply>>, fields: &Field
         let passed = count.min(max_size - size);
         size += passed;
         let mut reply = reply.borrow_mut();
-        reply.begin(exchange.status, fields);
+        reply.begin(exchange.status, fields, length);
         let sent = match &mut events {
             Some(events) => events.pass(&piece[..passed], |part, mid_event| reply.write(part, mid_event)),
             // No comment fits into what is no stream of events.
@@ -74,7 +79,7 @@ fn end(
     events: Option<&mut Events>,
 ) -> Result<(), Failure> {
     let Some(events) = events else {
-        reply.borrow_mut().begin(exchange.status, fields);
+        reply.borrow_mut().begin(exchange.status, fields, exchange.length());
         return Ok(());
     };
     let rest = events.end();
@@ -82,7 +87,7 @@ fn end(
         return Err(Failure { fault: Fault::CutOff, detail: "closed before [DONE]".to_owned() });
     }
     let mut reply = reply.borrow_mut();
-    reply.begin(exchange.status, fields);
+    reply.begin(exchange.status, fields, None);
     if rest.is_empty() {
         return Ok(());
     }

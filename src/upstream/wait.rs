@@ -99,6 +99,15 @@ impl Guard {
         Self(())
     }
 
+    /// Changes how long the rest of the call may take.
+    pub fn be_patient(&mut self, patience: Patience) {
+        WATCH.with_borrow_mut(|watch| {
+            if let Some(watch) = watch {
+                watch.patience = patience;
+            }
+        });
+    }
+
     /// What happened so far.
     pub fn facts(&self) -> Facts {
         facts()

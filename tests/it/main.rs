@@ -23,6 +23,7 @@ mod hostile;
 mod imports;
 mod life;
 mod log;
+mod media;
 mod memory;
 mod messages;
 mod metrics;
