@@ -133,9 +133,9 @@ fn a_stream_that_never_begins_is_504() {
 
 #[test]
 fn only_silence_counts_for_the_stream_timeout() {
-    let (upstream, proxy) = start(json!({"stream_timeout": 2}));
+    let (upstream, proxy) = start(json!({"stream_timeout": 5}));
     let script = (0..8).fold(Reply::sse(), |reply, _| {
-        reply.then(Step::Pause(Duration::from_millis(350))).chunk(event("tick"))
+        reply.then(Step::Pause(Duration::from_millis(700))).chunk(event("tick"))
     });
     upstream.chat(script.chunk(DONE).end());
     let response = proxy.call(ask_streamed("p1/m"));
