@@ -119,6 +119,8 @@ pub const FAILURES_TO_COOL: u32 = 3;
 
 /// Largest config file, bytes.
 pub const MAX_CONFIG_FILE: u64 = 4 * 1024 * 1024;
+/// Largest `ca_file` of a provider, bytes; a system's whole bundle is some 220 KB.
+pub const MAX_CA_FILE: u64 = 1024 * 1024;
 /// Provider entries in a config, replicas counted each.
 pub const MAX_PROVIDERS: usize = 256;
 /// Token entries in a config; each request is compared with all of them.

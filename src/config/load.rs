@@ -4,11 +4,13 @@
 //! keys, each row naming a key and the leaf that checks its value → [`Config`]. `check`, serving and reloading all
 //! come through here.
 
+mod ca;
 mod json;
 mod problem;
 mod provider;
 mod reader;
 mod report;
+mod surroundings;
 mod token;
 mod value;
 mod virtual_model;
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use json::Json;
 use reader::{Key, Names, Reader, optional};
+use surroundings::Surroundings;
 
 use super::{Config, Host};
 use crate::limits::{MAX_BODIES_IN_TRANSIT, MAX_CONFIG_FILE, MAX_QUOTED};
@@ -153,7 +156,7 @@ pub fn from_text(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Con
     let Json::Object(entries) = &root else {
         return Err(Problems::one(Language::default(), ConfigText::NotAnObject(root.masked())));
     };
-    let mut reader = Reader::new(names(entries));
+    let mut reader = Reader::new(names(entries), Surroundings::read(env));
     let mut config = defaults();
     reader.object("", entries, KEYS, &mut config);
     if find(entries, "providers").is_none() {

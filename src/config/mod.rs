@@ -6,8 +6,10 @@ pub mod live;
 pub mod load;
 mod secret;
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::Regex;
@@ -121,8 +123,10 @@ pub struct Replica {
     /// Headers added to each request to it, over the client's own of the same name. Names are lower case and valid,
     /// values are valid.
     pub headers: Vec<(String, Secret)>,
-    /// Proxy URL (`http://…` or `socks5://…`), may hold a password.
+    /// Proxy URL (`http://…` or `socks5://…`), its own or the environment's, may hold a password.
     pub proxy: Option<Secret>,
+    /// Whom to trust instead of Mozilla's certificate authorities.
+    pub ca_file: Option<CaFile>,
     /// Share of the load against the other replicas, 1 or more. Default 1.
     pub weight: u32,
 }
@@ -162,6 +166,21 @@ pub fn is_at(url: &str, host: &str) -> bool {
 /// Anthropic's own host: it speaks both formats at one base URL.
 pub const ANTHROPIC_HOST: &str = "api.anthropic.com";
 
+/// Certificate authorities out of a file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CaFile {
+    /// The file, as the config names it.
+    pub path: PathBuf,
+    /// What it held when the configuration was loaded, in DER; at least one, each usable.
+    pub certificates: Arc<[Vec<u8>]>,
+}
+
+impl fmt::Debug for CaFile {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("CaFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 /// A replica, by provider name and every setting that makes it answer as it does: what is known of one is known of the
 /// other over a reload. A hash, so that no key lies about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -176,6 +195,7 @@ impl ReplicaId {
             (name, value.expose()).hash(&mut hasher);
         }
         replica.proxy.as_ref().map(Secret::expose).hash(&mut hasher);
+        replica.ca_file.as_ref().map(|ca| &ca.certificates).hash(&mut hasher);
         Self(hasher.finish())
     }
 }

@@ -114,6 +114,7 @@ impl Gateway {
         if !self.upstream().fits(&new) {
             *self.upstream.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Upstream::new(&new));
         }
+        self.upstream().retain(&new);
         self.balance.retain(&new);
         self.quotas.retain(&new);
         self.live.replace(new);

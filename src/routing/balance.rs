@@ -143,6 +143,7 @@ mod tests {
             models: None,
             headers: Vec::new(),
             proxy: None,
+            ca_file: None,
             weight,
         });
         Provider { name: "p".into(), replicas: replicas.collect() }

@@ -84,6 +84,13 @@ pub enum ConfigText {
     HeaderRefused,
     /// A header that stands twice, in another case.
     DuplicateHeader,
+    /// A provider's `ca_file` cannot be used.
+    CaFile {
+        /// The file.
+        path: String,
+        /// Why.
+        problem: CaProblem,
+    },
     /// The same token as another entry; the fact is that entry's place.
     SameToken(String),
     /// A target whose provider does not exist.
@@ -115,6 +122,21 @@ pub enum ConfigText {
     },
 }
 
+/// What is wrong with a file of certificates.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CaProblem {
+    /// It cannot be opened or read; the fact is why, in the system's words.
+    Unreadable(String),
+    /// It is a directory, a pipe or the like.
+    NoFile,
+    /// It is over the limit, bytes.
+    TooLarge(u64),
+    /// It holds no certificate in PEM.
+    NoCertificate,
+    /// A certificate cannot be used; the fact is which, from 1.
+    BadCertificate(usize),
+}
+
 /// What a value had to be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expected {
@@ -142,8 +164,10 @@ pub enum Expected {
     ProviderName(usize),
     /// A base URL of at most so many bytes.
     Url(usize),
-    /// A proxy's URL.
+    /// A proxy's URL, or `direct`.
     ProxyUrl,
+    /// The path of a file of certificates.
+    CaFile,
     /// Text fit for a header's value, at most so many bytes; the flag: it may be empty.
     HeaderValue(usize, bool),
     /// A header's name.
@@ -181,6 +205,7 @@ pub enum Label {
     NoKey,
     Headers,
     Proxy,
+    CaFile,
     Weight,
     Models,
     Tokens,
@@ -234,6 +259,7 @@ impl ConfigText {
             Self::TokenParts => "应为以 | 分隔的两部分 \"说明|token\"，实际没有 |".into(),
             Self::HeaderRefused => "此请求头由代理自身设置，不能配置".into(),
             Self::DuplicateHeader => "重复的请求头（不区分大小写）".into(),
+            Self::CaFile { path, problem } => format!("无法使用 CA 文件 {path}: {}", problem.zh()),
             Self::SameToken(other) => format!("token 与 {other} 相同"),
             Self::UnknownProvider { target, provider } => {
                 format!("{target} 中的提供商 {provider} 没有配置")
@@ -285,6 +311,7 @@ impl ConfigText {
             Self::TokenParts => "expected two parts \"description|token\" divided by |; found no |".into(),
             Self::HeaderRefused => "the proxy sets this header itself; it cannot be configured".into(),
             Self::DuplicateHeader => "duplicate header (case does not count)".into(),
+            Self::CaFile { path, problem } => format!("cannot use the CA file {path}: {}", problem.en()),
             Self::SameToken(other) => format!("the same token as {other}"),
             Self::UnknownProvider { target, provider } => {
                 format!("{target} names the provider {provider}, which is not configured")
@@ -305,6 +332,28 @@ impl ConfigText {
                     "max_clients ({clients}) is less than max_connections ({workers}): some workers can never be used"
                 )
             }
+        }
+    }
+}
+
+impl CaProblem {
+    fn zh(&self) -> String {
+        match self {
+            Self::Unreadable(reason) => format!("无法读取: {reason}"),
+            Self::NoFile => "不是普通文件".into(),
+            Self::TooLarge(limit) => format!("超过上限 {limit} 字节"),
+            Self::NoCertificate => "其中没有 PEM 格式的证书（-----BEGIN CERTIFICATE-----）".into(),
+            Self::BadCertificate(number) => format!("第 {number} 个证书无效"),
+        }
+    }
+
+    fn en(&self) -> String {
+        match self {
+            Self::Unreadable(reason) => reason.clone(),
+            Self::NoFile => "it is not a regular file".into(),
+            Self::TooLarge(limit) => format!("it is over the limit of {limit} bytes"),
+            Self::NoCertificate => "it holds no certificate in PEM (-----BEGIN CERTIFICATE-----)".into(),
+            Self::BadCertificate(number) => format!("certificate {number} in it is not valid"),
         }
     }
 }
@@ -333,9 +382,10 @@ impl Expected {
                 " http:// 或 https:// 开头、含主机名的 URL，最长 {most} 字节，不含用户信息、查询参数和片段，端口须有效"
             ),
             Self::ProxyUrl => {
-                " http://、https://、socks4:// 或 socks5:// 开头、含主机名的代理 URL，不含路径，端口须有效"
+                " http://、https://、socks5:// 或 socks5h:// 开头、含主机名的代理 URL（不含路径，端口须有效），或 direct"
                     .into()
             }
+            Self::CaFile => "PEM 证书文件的路径".into(),
             Self::HeaderValue(most, empty) => format!(
                 "{}最长 {most} 字节的可见 ASCII 字符，首尾不含空格",
                 if *empty { "可为空、" } else { "非空、" }
@@ -375,9 +425,10 @@ impl Expected {
                 "an http:// or https:// URL with a host, at most {most} bytes, without user, password, query or fragment, its port valid"
             ),
             Self::ProxyUrl => {
-                "a proxy URL (http://, https://, socks4:// or socks5://) with a host and no path, its port valid"
+                "a proxy URL (http://, https://, socks5:// or socks5h://) with a host and no path, its port valid, or direct"
                     .into()
             }
+            Self::CaFile => "the path of a file of certificates in PEM".into(),
             Self::HeaderValue(most, empty) => format!(
                 "{} to {most} visible ASCII characters without a blank at either end",
                 if *empty { 0 } else { 1 }
@@ -412,6 +463,7 @@ impl Label {
             Self::NoKey => ("无密钥", "no key"),
             Self::Headers => ("请求头", "headers"),
             Self::Proxy => ("代理", "proxy"),
+            Self::CaFile => ("CA 文件", "CA file"),
             Self::Weight => ("权重", "weight"),
             Self::Models => ("模型", "models"),
             Self::Tokens => ("token", "tokens"),

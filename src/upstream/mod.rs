@@ -9,6 +9,7 @@ pub mod stream;
 mod transport;
 pub mod usage;
 mod wait;
+mod ways;
 
 use std::cell::RefCell;
 use std::io::{self, Read};
@@ -19,22 +20,21 @@ use std::time::Duration;
 use ureq::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
 };
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
-use ureq::{Agent, Body, Proxy, SendBody};
+use ureq::{Body, SendBody};
 
 pub use reply::{COMMENT, Heartbeat, Reply};
 pub use wait::{Patience, pause};
 
 use crate::config::{Config, Format, Replica, is_at};
-use crate::limits::{MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
+use crate::limits::UPSTREAM_READ_BUFFER;
 use pool::Pool;
-use transport::TcpConnector;
 use wait::{Facts, Guard, Stop};
+use ways::Ways;
 
 /// The HTTP client all threads share, with its pool of idle connections.
 #[derive(Debug)]
 pub struct Upstream {
-    agent: Agent,
+    ways: Ways,
     pool: Arc<Pool>,
     idle: (usize, Duration),
 }
@@ -95,26 +95,8 @@ impl Upstream {
     pub fn new(config: &Config) -> Self {
         let idle = Self::idle_limits(config);
         let pool = Pool::new(idle.0, idle.1);
-        let connectors =
-            ().chain(ConnectProxyConnector::default()).chain(TcpConnector).chain(RustlsConnector::default());
-        // Whatever the product depends on is said here, not left to the library's defaults.
-        let settings = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent("")
-            .accept("")
-            .accept_encoding("")
-            .max_response_header_size(MAX_UPSTREAM_HEAD)
-            .input_buffer_size(UPSTREAM_READ_BUFFER)
-            .output_buffer_size(UPSTREAM_WRITE_BUFFER)
-            // Idle connections are kept in our own pool.
-            .max_idle_connections(0)
-            .build();
-        let agent =
-            Agent::with_parts(settings, pool.around(connectors), resolver::CachingResolver::default());
-        Self { agent, pool, idle }
+        let ways = Ways::new(&pool);
+        Self { ways, pool, idle }
     }
 
     /// Closes connections that have been idle for longer than `keepalive_expiry`.
@@ -125,6 +107,11 @@ impl Upstream {
     /// Whether this client has the limits that configuration asks for.
     pub fn fits(&self, config: &Config) -> bool {
         self.idle == Self::idle_limits(config)
+    }
+
+    /// Forgets what no replica of that configuration needs.
+    pub fn retain(&self, config: &Config) {
+        self.ways.retain(config);
     }
 
     fn idle_limits(config: &Config) -> (usize, Duration) {
@@ -177,19 +164,12 @@ impl Upstream {
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         add_credentials(headers, replica, call.format);
         if call.method == Method::GET {
-            return self.send(replica, request.map(|()| SendBody::none()));
+            return self.ways.run(replica, request.map(|()| SendBody::none()));
         }
         let length: usize = call.body.iter().map(|piece| piece.len()).sum();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let mut pieces = Pieces { pieces: call.body, at: 0 };
-        self.send(replica, request.map(|()| SendBody::from_reader(&mut pieces)))
-    }
-
-    fn send(&self, replica: &Replica, request: Request<SendBody<'_>>) -> Result<Response<Body>, ureq::Error> {
-        let Some(proxy) = &replica.proxy else { return self.agent.run(request) };
-        let proxy = Proxy::new(proxy.expose())?;
-        let request = self.agent.configure_request(request).proxy(Some(proxy)).build();
-        self.agent.run(request)
+        self.ways.run(replica, request.map(|()| SendBody::from_reader(&mut pieces)))
     }
 }
 

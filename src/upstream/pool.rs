@@ -21,6 +21,7 @@ use super::wait;
 /// A connector that keeps what its inner connector has made for the next call to the same destination.
 pub struct PoolingConnector<C> {
     inner: C,
+    way: usize,
     pool: Arc<Pool>,
 }
 
@@ -45,8 +46,8 @@ struct Idle {
 struct Destination {
     tls: bool,
     authority: Authority,
-    /// URL of the proxy, with its user: the way is part of the destination.
-    proxy: Option<String>,
+    /// The number of the way there: by which proxy, and who vouches for the other end.
+    way: usize,
 }
 
 impl Pool {
@@ -55,9 +56,9 @@ impl Pool {
         Arc::new(Self { idle: Mutex::default(), max, expiry })
     }
 
-    /// Connects through `inner` where no idle connection fits.
-    pub fn around<C>(self: &Arc<Self>, inner: C) -> PoolingConnector<C> {
-        PoolingConnector { inner, pool: Arc::clone(self) }
+    /// Connects through `inner` where no idle connection fits; `way` numbers what `inner` goes by.
+    pub fn around<C>(self: &Arc<Self>, inner: C, way: usize) -> PoolingConnector<C> {
+        PoolingConnector { inner, way, pool: Arc::clone(self) }
     }
 
     /// Closes what has been idle too long.
@@ -131,7 +132,7 @@ impl<C: Connector> Connector for PoolingConnector<C> {
         let facts = wait::facts();
         // ureq connects once more inside a connect, to the HTTP proxy itself: that one belongs to the outer one.
         let nested = facts.proxied && details.config.proxy().is_none();
-        let destination = if nested { None } else { Destination::of(details) };
+        let destination = if nested { None } else { self.destination(details) };
         if let Some(destination) = destination.as_ref().filter(|_| !facts.fresh)
             && let Some(transport) = self.pool.take(destination)
         {
@@ -146,14 +147,10 @@ impl<C: Connector> Connector for PoolingConnector<C> {
     }
 }
 
-impl Destination {
-    fn of(details: &ConnectionDetails<'_>) -> Option<Self> {
-        let proxy = details.config.proxy();
-        Some(Self {
-            tls: details.needs_tls(),
-            authority: details.uri.authority()?.clone(),
-            proxy: proxy.map(|proxy| format!("{} {:?}", proxy.uri(), proxy.username())),
-        })
+impl<C> PoolingConnector<C> {
+    fn destination(&self, details: &ConnectionDetails<'_>) -> Option<Destination> {
+        let authority = details.uri.authority()?.clone();
+        Some(Destination { tls: details.needs_tls(), authority, way: self.way })
     }
 }
 
@@ -254,7 +251,7 @@ mod tests {
     use super::{Destination, Gone, Pool};
 
     fn to(host: &'static str) -> Destination {
-        Destination { tls: false, authority: ureq::http::uri::Authority::from_static(host), proxy: None }
+        Destination { tls: false, authority: ureq::http::uri::Authority::from_static(host), way: 0 }
     }
 
     fn connection() -> Box<dyn Transport> {

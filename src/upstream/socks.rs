@@ -19,7 +19,8 @@ const IPV4: u8 = 1;
 const DOMAIN_NAME: u8 = 3;
 const IPV6: u8 = 4;
 
-/// Asks the proxy at the other end of `stream` for a connection to `host` and `port`. The proxy resolves the name.
+/// Asks the proxy at the other end of `stream` for a connection to `host`, an address or a name that the proxy resolves, and
+/// `port`.
 ///
 /// # Errors
 /// The proxy refuses, or does not speak SOCKS5; the call is given up.

@@ -38,20 +38,38 @@ impl<In: Transport> Connector<In> for TcpConnector {
         let Some(proxy) = details.config.proxy().filter(|proxy| is_socks(proxy)) else {
             return Ok(Some(Either::B(TcpTransport::new(connect_to_any(&details.addrs)?))));
         };
-        let mut addresses = details.resolver.resolve(proxy.uri(), details.config, details.timeout)?;
-        for address in addresses.iter_mut() {
-            address.set_port(proxy.port());
-        }
-        let stream = connect_to_any(&addresses)?;
-        let host = details.uri.host().ok_or(Error::HostNotFound)?;
-        let port = details.uri.port_u16().unwrap_or(if details.needs_tls() { 443 } else { 80 });
-        socks::negotiate(&stream, proxy, host, port)?;
-        Ok(Some(Either::B(TcpTransport::new(stream))))
+        Ok(Some(Either::B(TcpTransport::new(through_socks(proxy, details)?))))
     }
 }
 
 fn is_socks(proxy: &Proxy) -> bool {
     !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
+}
+
+/// `socks5h` has the proxy resolve the provider's name; `socks5` resolves it here, as curl does, and tries each address.
+fn through_socks(proxy: &Proxy, details: &ConnectionDetails<'_>) -> Result<TcpStream, Error> {
+    let mut addresses = details.resolver.resolve(proxy.uri(), details.config, details.timeout)?;
+    for address in addresses.iter_mut() {
+        address.set_port(proxy.port());
+    }
+    let targets: Vec<String> = if proxy.resolve_target() {
+        details.addrs.iter().map(|address| address.ip().to_string()).collect()
+    } else {
+        details.uri.host().map(str::to_owned).into_iter().collect()
+    };
+    let port = details.uri.port_u16().unwrap_or(if details.needs_tls() { 443 } else { 80 });
+    let mut last = Error::HostNotFound;
+    for host in targets {
+        let stream = connect_to_any(&addresses)?;
+        match socks::negotiate(&stream, proxy, &host, port) {
+            Ok(()) => return Ok(stream),
+            Err(error) => last = Error::Io(error),
+        }
+        if wait::is_over() {
+            break;
+        }
+    }
+    Err(last)
 }
 
 fn connect_to_any(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {

@@ -37,4 +37,5 @@ mod routing;
 mod scripted;
 mod stream;
 mod supervised;
+mod tls;
 mod unix;

@@ -1,6 +1,6 @@
 //! A provider behind a forward proxy: the same promises as without one.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 use crate::support::WITHIN_A_SECOND;
@@ -9,12 +9,13 @@ use crate::support::calls::{
 };
 use crate::support::client::{End, HEARTBEAT, timed};
 use crate::support::gate::Gate;
-use crate::support::proxy::{Proxy, config, with};
+use crate::support::proxy::{Proxy, command, config, run, with};
 use crate::support::reply::{Reply, Step};
+use crate::support::temp::TempDir;
 use crate::support::tunnel::Tunnel;
 use crate::support::upstream::Upstream;
 
-const SCHEMES: [&str; 2] = ["http", "socks5"];
+const SCHEMES: [&str; 3] = ["http", "socks5", "socks5h"];
 
 fn start(scheme: &str, changes: serde_json::Value) -> (Upstream, Tunnel, Proxy) {
     let (upstream, tunnel) = (Upstream::new(&["m"]), Tunnel::new());
@@ -38,6 +39,105 @@ fn calls_go_through_it() {
         assert_eq!(upstream.last().target, "/v1/chat/completions");
         let heads = tunnel.heads().concat();
         assert!(!heads.contains(KEY), "the proxy on the way learns no key: {heads}");
+    }
+}
+
+/// Serves `p1` at `url` with those variables set.
+fn start_around(provider: &Value, variables: &[(&str, String)]) -> Proxy {
+    let config = with(config(&[]), json!({"providers": [provider], "max_retries": 0}));
+    Proxy::start_in(TempDir::new(), &config, |command| {
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+    })
+}
+
+#[test]
+fn the_environment_names_it_where_the_provider_does_not() {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let (around, own) = (Tunnel::new(), Tunnel::new());
+    let around_url = |scheme: &str| format!("{scheme}{}", around.address());
+    let own_url = format!("http://{}", own.address());
+    let dead = "http://127.0.0.1:9".to_owned();
+    let provider = json!({"name": "p1", "url": upstream.url(), "key": KEY});
+    let other = |proxy: &str| with(provider.clone(), json!({"proxy": proxy}));
+    // The variables; the provider; whether its calls go through the environment's proxy, and through its own.
+    let cases = [
+        (vec![("HTTP_PROXY", around_url("http://"))], provider.clone(), true, false),
+        (vec![("http_proxy", around_url(""))], provider.clone(), true, false),
+        (vec![("all_proxy", around_url("socks5h://"))], provider.clone(), true, false),
+        (
+            vec![("ALL_PROXY", dead.clone()), ("http_proxy", around_url("socks5://"))],
+            provider.clone(),
+            true,
+            false,
+        ),
+        (vec![("HTTPS_PROXY", dead.clone())], provider.clone(), false, false),
+        (
+            vec![("HTTP_PROXY", dead.clone()), ("REQUEST_METHOD", "GET".to_owned())],
+            provider.clone(),
+            false,
+            false,
+        ),
+        (
+            vec![("ALL_PROXY", dead.clone()), ("NO_PROXY", "127.0.0.0/8".to_owned())],
+            provider.clone(),
+            false,
+            false,
+        ),
+        (vec![("ALL_PROXY", dead.clone())], other("direct"), false, false),
+        (vec![("ALL_PROXY", dead)], other(&own_url), false, true),
+    ];
+    for (variables, provider, through_around, through_own) in cases {
+        let before = (around.opened(), own.opened());
+        let proxy = start_around(&provider, &variables);
+        assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"), "{variables:?}");
+        let went = (around.opened() > before.0, own.opened() > before.1);
+        assert_eq!(went, (through_around, through_own), "{variables:?}");
+    }
+}
+
+#[test]
+fn a_bad_variable_is_a_problem_of_the_config_and_its_password_is_not_shown() {
+    let directory = TempDir::new();
+    let path = directory.join("config.json");
+    let check = |providers: Value, value: &str| {
+        std::fs::write(&path, with(config(&[]), json!({"providers": providers})).to_string()).expect("write");
+        run(command(directory.path()).args(["check", "--config"]).arg(&path).env("https_proxy", value))
+    };
+    let two = json!(["a|https://a.example/v1|", "b|https://b.example/v1|", "c|http://c.example/v1|"]);
+    for bad in ["socks4://u:Hidden-5ecret@h:1", "u:Hidden-5ecret@h:99999", "http://u:Hidden-5ecret@h/path"] {
+        let said = check(two.clone(), bad).output();
+        assert_eq!(said.matches("https_proxy: ").count(), 1, "{bad}: {said}");
+        assert!(said.contains("***@h") && said.contains("expected a proxy URL"), "{bad}: {said}");
+        assert!(!said.contains("Hidden"), "{bad}: {said}");
+    }
+    let unused = check(json!(["c|http://c.example/v1|"]), "nonsense://");
+    assert_eq!(unused.code, Some(0), "{}", unused.output());
+    let good = check(two, "user:Hidden-5ecret@h:8080");
+    assert_eq!(good.code, Some(0), "{}", good.output());
+    assert_eq!(good.stdout.matches("proxy http://***@h:8080").count(), 2, "{}", good.stdout);
+    assert!(!good.output().contains("Hidden"), "{}", good.output());
+}
+
+#[test]
+fn a_name_is_looked_up_here_for_socks5_and_there_for_socks5h() {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let tunnel = Tunnel::new();
+    for (scheme, host, asked) in [
+        ("socks5", "localhost", "127.0.0.1"),
+        ("socks5h", "localhost", "localhost"),
+        ("socks5h", "known-there.invalid", "known-there.invalid"),
+        ("http", "known-there.invalid", "known-there.invalid"),
+    ] {
+        let url = format!("http://{host}:{}/v1", upstream.address().port());
+        let forward = format!("{scheme}://{}", tunnel.address());
+        let proxy = start_around(&json!({"name": "p1", "url": url, "key": KEY, "proxy": forward}), &[]);
+        assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"), "{scheme} {host}");
+        assert!(
+            tunnel.targets().contains(&format!("{asked}:{}", upstream.address().port())),
+            "{scheme} {host}"
+        );
     }
 }
 

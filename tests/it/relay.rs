@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::support::calls::{KEY, TOKEN, ask, assert_error, authorized, chat, completion, post};
+use crate::support::calls::{KEY, TOKEN, assert_error, authorized, chat, completion, post};
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::Reply;
 use crate::support::upstream::Upstream;
@@ -210,19 +210,6 @@ fn a_body_needs_no_content_type() {
     let response = proxy.call(post("/v1/chat/completions", &[("X-Api-Key", TOKEN)], r#"{"model":"p1/m"}"#));
     assert_eq!(response.status, 200);
     assert_eq!(upstream.requests().len(), 1);
-}
-
-#[test]
-fn no_proxy_is_taken_from_the_environment() {
-    let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
-    let directory = crate::support::temp::TempDir::new();
-    let proxy = Proxy::start_in(directory, &config(&[("p1", &upstream)]), |command| {
-        for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
-            command.env(name, "http://127.0.0.1:1");
-        }
-    });
-    assert_eq!(proxy.call(ask("p1/m")).status, 200);
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! Entries of `providers`: strings `name|API_URL|API_KEY` or objects; entries of one name are replicas.
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use ureq::Proxy;
 use ureq::http::{HeaderName, Uri};
 
+use super::ca::ca_file;
 use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
+use super::surroundings::Variable;
 use super::value::{header_value, integer, model_id, split_port, unfit_secret};
-use crate::config::{ANTHROPIC_HOST, HOP_BY_HOP, Provider, Replica, Secret, is_at};
+use crate::config::{ANTHROPIC_HOST, CaFile, HOP_BY_HOP, Provider, Replica, Secret, is_at};
 use crate::limits::{MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
@@ -34,8 +37,15 @@ struct Entry {
     key: Secret,
     models: Option<Vec<String>>,
     headers: Vec<(String, Secret)>,
-    proxy: Option<Secret>,
+    proxy: Option<Way>,
+    ca_file: Option<CaFile>,
     weight: Option<u32>,
+}
+
+/// A provider's own `proxy`.
+enum Way {
+    Direct,
+    Through(Secret),
 }
 
 const KEYS: &[Key<Entry>] = &[
@@ -46,6 +56,7 @@ const KEYS: &[Key<Entry>] = &[
     optional("models", |r, at, v, entry| entry.models = Some(models(r, at, v))),
     optional("headers", |r, at, v, entry| entry.headers = headers(r, at, v)),
     optional("proxy", |r, at, v, entry| entry.proxy = r.read(at, v, proxy)),
+    optional("ca_file", |r, at, v, entry| entry.ca_file = r.read(at, v, ca_file)),
     optional("weight", |r, at, v, entry| entry.weight = r.read(at, v, |v| integer(v, 1..=MAX_WEIGHT))),
 ];
 
@@ -57,7 +68,7 @@ pub(super) fn providers(reader: &mut Reader, place: &str, json: &Json) -> Vec<Pr
     let mut providers: Vec<Provider> = Vec::new();
     for (at, item) in reader.items(place, json, MAX_PROVIDERS, Json::masked) {
         let Some(entry) = entry(reader, &at, item) else { continue };
-        let (name, replica) = entry.into_replica();
+        let (name, replica) = entry.into_replica(reader);
         match providers.iter_mut().find(|provider| provider.name == name) {
             Some(provider) => provider.replicas.push(replica),
             None => providers.push(Provider { name, replicas: vec![replica] }),
@@ -123,12 +134,17 @@ fn parts_into(reader: &mut Reader, at: &str, [first, second, third]: [Json; 3], 
 }
 
 impl Entry {
-    fn into_replica(self) -> (String, Replica) {
-        let Self { name, url, anthropic_url, key, models, headers, proxy, weight } = self;
+    fn into_replica(self, reader: &mut Reader) -> (String, Replica) {
+        let Self { name, url, anthropic_url, key, models, headers, proxy, ca_file, weight } = self;
         let known = || is_at(&url, ANTHROPIC_HOST).then(|| url.clone());
         let anthropic_url = anthropic_url.or_else(known);
+        let proxy = match proxy {
+            Some(Way::Direct) => None,
+            Some(Way::Through(proxy)) => Some(proxy),
+            None => proxy_around(reader, &url),
+        };
         let weight = weight.unwrap_or(1);
-        (name, Replica { url, anthropic_url, key, models, headers, proxy, weight })
+        (name, Replica { url, anthropic_url, key, models, headers, proxy, ca_file, weight })
     }
 }
 
@@ -183,19 +199,33 @@ fn has_host(url: &str) -> bool {
     split_port(host_and_port).is_some_and(valid)
 }
 
-/// A proxy's URL, which may hold a password.
-fn proxy(json: &Json) -> Leaf<Secret> {
-    let fits = |url: &str| {
-        let Some((scheme, rest)) = url.split_once("://") else { return false };
-        let known = ["http", "https", "socks5", "socks5h"].contains(&scheme.to_ascii_lowercase().as_str());
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let bare = rest.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'?' | b'#'));
-        known && bare && has_host(url) && Proxy::new(url).is_ok()
-    };
+/// A proxy's URL, which may hold a password, or the word for none.
+fn proxy(json: &Json) -> Leaf<Way> {
     match json.text().map(Text::value) {
-        Some(url) if fits(url) => Ok(Secret::new(url.to_owned())),
+        Some("direct") => Ok(Way::Direct),
+        Some(url) if is_proxy(url) => Ok(Way::Through(Secret::new(url.to_owned()))),
         _ => Err(ConfigText::Unfit { value: shown_url(json), expected: Expected::ProxyUrl }),
     }
+}
+
+fn is_proxy(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let known = ["http", "https", "socks5", "socks5h"].contains(&scheme.to_ascii_lowercase().as_str());
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let bare = rest.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'?' | b'#'));
+    known && bare && has_host(url) && Proxy::new(url).is_ok()
+}
+
+/// The proxy that the environment asks for; a bad one is reported under its variable's name.
+fn proxy_around(reader: &mut Reader, url: &str) -> Option<Secret> {
+    let surroundings = Rc::clone(&reader.surroundings);
+    let Variable { name, value } = surroundings.proxy(url)?;
+    if !is_proxy(value.expose()) {
+        let shown = bare_url(value.expose()).map_or_else(|| value.masked(), |url| format!("\"{url}\""));
+        reader.report_once(name, ConfigText::Unfit { value: shown, expected: Expected::ProxyUrl });
+        return None;
+    }
+    Some(value.clone())
 }
 
 /// What a message shows of a URL. Its user may be a password and its query a key; what is no URL may be anything.

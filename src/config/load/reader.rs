@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::json::Json;
 use super::problem::Problem;
+use super::surroundings::Surroundings;
 use crate::config::Secret;
 use crate::limits::MAX_QUOTED;
 use crate::text::config::{ConfigText, Expected};
@@ -50,14 +51,16 @@ pub(super) struct Names {
 /// Gathers the problems of one walk.
 pub(super) struct Reader {
     pub(super) names: Rc<Names>,
+    /// The proxies of the environment, for providers that name none.
+    pub(super) surroundings: Rc<Surroundings>,
     problems: Vec<Problem>,
     unlisted: usize,
 }
 
 impl Reader {
     /// A reader that has seen nothing yet.
-    pub(super) fn new(names: Names) -> Self {
-        Self { names: Rc::new(names), problems: Vec::new(), unlisted: 0 }
+    pub(super) fn new(names: Names, surroundings: Surroundings) -> Self {
+        Self { names: Rc::new(names), surroundings: Rc::new(surroundings), problems: Vec::new(), unlisted: 0 }
     }
 
     /// Every problem met.
@@ -75,6 +78,13 @@ impl Reader {
             self.unlisted += 1;
         } else {
             self.problems.push(Problem { place: place.to_owned(), text });
+        }
+    }
+
+    /// As [`Reader::report`], unless that very problem is noted already.
+    pub(super) fn report_once(&mut self, place: &str, text: ConfigText) {
+        if !self.problems.iter().any(|known| known.place == place && known.text == text) {
+            self.report(place, text);
         }
     }
 

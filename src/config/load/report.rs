@@ -99,6 +99,10 @@ fn replica_line(replica: &Replica, language: Language) -> String {
         let url = bare_url(proxy.expose()).unwrap_or_else(|| proxy.masked());
         parts.push(format!("{} {url}", say(Label::Proxy)));
     }
+    if let Some(ca) = &replica.ca_file {
+        let path = shown(&ca.path.display().to_string());
+        parts.push(format!("{} {path} ({})", say(Label::CaFile), ca.certificates.len()));
+    }
     parts.join(", ")
 }
 

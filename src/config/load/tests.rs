@@ -333,6 +333,7 @@ fn a_provider_object_takes_every_key_of_the_contract() {
             models: Some(vec!["m".into(), "m/n".into()]),
             headers: vec![("x-team".into(), Secret::new("red".into()))],
             proxy: Some(Secret::new("socks5://u:p@127.0.0.1:1080".into())),
+            ca_file: None,
             weight: 1000,
         }
     );
@@ -355,13 +356,15 @@ fn a_provider_object_takes_every_key_of_the_contract() {
         r#""proxy": "http://a:70000""#,
         r#""proxy": "http://a/path""#,
         r#""proxy": null"#,
+        r#""proxy": """#,
+        r#""proxy": "socks4://a""#,
         r#""weight": 0"#,
         r#""weight": 1001"#,
         r#""weight": 1.5"#,
     ] {
         assert_eq!(said(&with_object(bad)).len(), 1, "{bad}");
     }
-    for proxy in ["http://a", "https://a:1/", "socks5://a", "socks5h://u@a:1"] {
+    for proxy in ["http://a", "https://a:1/", "socks5://a", "socks5h://u@a:1", "direct"] {
         valid(&with_object(&format!(r#""proxy": "{proxy}""#)));
     }
     assert_eq!(said(&with_provider("{}")), ["providers[0].name: missing", "providers[0].url: missing"]);

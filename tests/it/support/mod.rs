@@ -6,6 +6,7 @@ pub mod gate;
 pub mod proxy;
 pub mod reply;
 pub mod temp;
+pub mod tls;
 pub mod tunnel;
 pub mod upstream;
 pub mod wire;

@@ -42,7 +42,7 @@ pub fn with(mut config: Value, changes: Value) -> Value {
 pub fn command(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ai-proxy"));
     command.current_dir(directory).stdin(Stdio::null());
-    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }
     command.env_remove("AI_PROXY_CONFIG");

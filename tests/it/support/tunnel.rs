@@ -12,6 +12,7 @@ pub struct Tunnel {
     address: SocketAddr,
     opened: Arc<AtomicUsize>,
     heads: Arc<Mutex<Vec<String>>>,
+    targets: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tunnel {
@@ -20,13 +21,20 @@ impl Tunnel {
         let address = listener.local_addr().expect("address");
         let opened = Arc::new(AtomicUsize::new(0));
         let heads = Arc::new(Mutex::new(Vec::new()));
-        let tunnel = Tunnel { address, opened: Arc::clone(&opened), heads: Arc::clone(&heads) };
+        let targets = Arc::new(Mutex::new(Vec::new()));
+        let tunnel = Tunnel {
+            address,
+            opened: Arc::clone(&opened),
+            heads: Arc::clone(&heads),
+            targets: Arc::clone(&targets),
+        };
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (opened, heads) = (Arc::clone(&opened), Arc::clone(&heads));
+                let (opened, heads, targets) =
+                    (Arc::clone(&opened), Arc::clone(&heads), Arc::clone(&targets));
                 std::thread::spawn(move || {
                     // Whatever goes wrong closes the connection, which is all a test needs to see.
-                    let _ = open(client, &opened, &heads);
+                    let _ = open(client, &opened, &heads, &targets);
                 });
             }
         });
@@ -42,18 +50,30 @@ impl Tunnel {
         self.opened.load(Ordering::SeqCst)
     }
 
+    /// Where its connections went, as they asked for it. A name under `.invalid` is known to it as this machine.
+    pub fn targets(&self) -> Vec<String> {
+        self.targets.lock().expect("targets").clone()
+    }
+
     /// The CONNECT requests seen.
     pub fn heads(&self) -> Vec<String> {
         self.heads.lock().expect("heads").clone()
     }
 }
 
-fn open(mut client: TcpStream, opened: &AtomicUsize, heads: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn open(
+    mut client: TcpStream,
+    opened: &AtomicUsize,
+    heads: &Mutex<Vec<String>>,
+    targets: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
     client.set_read_timeout(Some(DEADLINE))?;
     let mut first = [0];
     client.read_exact(&mut first)?;
     let target = if first[0] == 5 { socks(&mut client)? } else { connect(&mut client, first[0], heads)? };
-    let upstream = TcpStream::connect(target)?;
+    targets.lock().expect("targets").push(target.clone());
+    let known = target.split_once(".invalid:").map(|(_, port)| format!("127.0.0.1:{port}"));
+    let upstream = TcpStream::connect(known.unwrap_or(target))?;
     client.write_all(if first[0] == 5 {
         &[5, 0, 0, 1, 127, 0, 0, 1, 0, 0]
     } else {
