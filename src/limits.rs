@@ -108,6 +108,10 @@ pub const MAX_USAGE_SCAN: usize = 16 * 1024;
 pub const MAX_USAGE_CANDIDATES: usize = 8;
 /// Tokens of a kind that are believed of one call: no provider's typing error can wrap a counter.
 pub const MAX_TOKENS_TOLD: u64 = 1 << 40;
+/// An attempt that would get less than this before another has its turn is given all that is left.
+pub const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
+/// Largest whole answer of success that is looked at for whether it says no, bytes.
+pub const MAX_REFUSAL: usize = 16 * 1024;
 /// Longest `Retry-After` that is waited for when every replica has been tried (contract section 4).
 pub const MAX_RETRY_WAIT: Duration = Duration::from_secs(2);
 /// Longest cooldown a provider can ask for with `Retry-After`.

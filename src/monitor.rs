@@ -120,7 +120,7 @@ fn fetch_models(gateway: &Gateway, config: &Config, replica: &Replica) -> Result
     let headers = HeaderMap::new();
     let call =
         Call { method: Method::GET, format: Format::OpenAi, path: "/models", headers: &headers, body: &[] };
-    let exchange = gateway.upstream().attempt(replica, &call, Patience::Until(deadline), None);
+    let exchange = gateway.upstream().attempt(replica, &call, Patience::until(deadline), None);
     let mut exchange = exchange.map_err(|failure| failure.detail)?;
     let status = exchange.status;
     let body = exchange.read_whole(MAX_MODEL_LIST).map_err(|failure| failure.detail)?;

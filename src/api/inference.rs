@@ -8,23 +8,26 @@ use std::time::{Duration, Instant};
 use ureq::http::uri::PathAndQuery;
 use ureq::http::{HeaderMap, HeaderValue, Method};
 
+use super::allowance::{self, Times};
 use super::envelope::Envelope;
 use super::error::ApiError;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
-use super::{Action, Ticket, multipart, relayed_headers};
+use super::{Action, Ticket, masking, multipart, relayed_headers};
 use crate::anthropic;
 use crate::auth::Permit;
 use crate::catalog;
-use crate::config::{Config, Format, Secret, Token};
+use crate::config::{Config, Format, Token};
 use crate::front::{Answer, Done, Fields, Request, Responder};
 use crate::gateway::Gateway;
-use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
+use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT, MAX_REFUSAL};
 use crate::metrics::Metric;
 use crate::routing::{self, Choice, Plan, Route, Verdict};
+use crate::upstream::refusal::Refusal;
+use crate::upstream::stream::{self, Broke};
 use crate::upstream::usage;
-use crate::upstream::{self, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Patience, Reply, stream};
+use crate::upstream::{self, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Patience, Reply};
 
 /// Pause before a lone replica is tried again after it could not be reached.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -56,7 +59,8 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
     let begun = Instant::now();
     let left =
         request.received.elapsed() > QUEUED_LONG && reply.borrow().client().is_some_and(|c| c.is_gone());
-    let mut relay = Relay { gateway, config, request, call: &call, begun, envelope, reply, record };
+    let mut relay =
+        Relay { gateway, config, request, call: &call, begun, is_short: false, envelope, reply, record };
     let done = if left { relay.deliver_fault(Fault::ClientGone) } else { relay.run() };
     relay.record.end(&gateway.metrics, &token.name);
     done
@@ -139,6 +143,8 @@ struct Relay<'a> {
     call: &'a Admitted,
     /// When the provider's time began: the client's upload and the queue are not its fault.
     begun: Instant,
+    /// The attempt in hand has less time than a first one would have.
+    is_short: bool,
     envelope: Envelope,
     reply: Rc<RefCell<Reply>>,
     record: Record,
@@ -160,15 +166,13 @@ impl Relay<'_> {
                 continue;
             };
             self.record.attempts += 1;
-            let failed = match self.attempt(&choice) {
+            let others = self.has_retries() && plan.has_fit_left(&self.gateway.balance, Instant::now());
+            let failed = match self.attempt(&choice, others) {
                 Outcome::Done(done) => return done,
                 Outcome::Failed(failed) => failed,
             };
-            self.note(&choice, failed.verdict(), failed.result());
-            self.warn(&failed, &choice);
-            let may_retry = failed.is_retryable()
-                && self.record.attempts <= self.config.max_retries
-                && !self.reply.borrow().is_committed();
+            self.note_failed(&choice, &failed);
+            let may_retry = failed.is_retryable() && self.has_retries() && self.has_time();
             let again = failed.is_unreachable() && plan.is_lone();
             last = Some(self.the_telling_one(last, failed, &choice));
             if !may_retry || (again && !self.may_pause(RECONNECT_PAUSE)) {
@@ -182,22 +186,34 @@ impl Relay<'_> {
         self.deliver(last.unwrap_or_else(|| Failed::Fault(unreachable())))
     }
 
-    /// What came of an attempt, for the replica's record and for the metrics.
-    fn note(&self, choice: &Choice<'_>, verdict: Verdict, result: &str) {
-        choice.lease.report(verdict, Instant::now());
+    /// What came of an attempt, for the replica's record and for the metrics; gives the time of a cooldown that begins.
+    fn note(&self, choice: &Choice<'_>, verdict: Verdict, result: &str) -> Option<Duration> {
         self.gateway.metrics.add(Metric::Attempts, &[&choice.provider.name, result], 1);
+        choice.lease.report(verdict, Instant::now())
+    }
+
+    fn has_retries(&self) -> bool {
+        self.record.attempts <= self.config.max_retries && !self.reply.borrow().is_committed()
+    }
+
+    fn has_time(&self) -> bool {
+        !self.times().left(self.config, self.call.body.stream).is_zero()
+    }
+
+    fn times(&self) -> Times {
+        Times { begun: self.begun, now: Instant::now(), beat: self.reply.borrow().next_beat() }
     }
 
     /// Waits before another attempt, if there is time for it; whether the attempt may then be made: the client is there,
     /// and has not had a heartbeat meanwhile.
     fn may_pause(&self, wait: Duration) -> bool {
-        let in_time = self.call.body.stream || self.begun.elapsed() + wait < self.config.non_stream_timeout;
+        let in_time = wait < self.times().left(self.config, self.call.body.stream);
         in_time && upstream::pause(&self.reply, wait) && !self.reply.borrow().is_committed()
     }
 
     /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
     fn the_telling_one(&mut self, before: Option<Failed>, now: Failed, choice: &Choice<'_>) -> Failed {
-        let no_answer = matches!(now.fault(), Some(Fault::Unreachable | Fault::Broken));
+        let no_answer = matches!(now.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff));
         match before {
             Some(answer @ Failed::Answer(_)) if no_answer => answer,
             _ => {
@@ -207,7 +223,8 @@ impl Relay<'_> {
         }
     }
 
-    fn attempt(&mut self, choice: &Choice<'_>) -> Outcome {
+    /// One attempt; `others`: a fit replica is left that may be asked behind it.
+    fn attempt(&mut self, choice: &Choice<'_>, others: bool) -> Outcome {
         let replica = &choice.provider.replicas[choice.replica];
         let name = &choice.provider.name;
         let model = self.call.body.written(choice.model);
@@ -219,16 +236,15 @@ impl Relay<'_> {
             headers: &self.call.headers,
             body: &body,
         };
-        let patience = if self.call.body.stream {
-            Patience::Silence(self.config.stream_timeout)
-        } else {
-            Patience::Until(self.begun + self.config.non_stream_timeout)
-        };
-        if self.call.body.stream {
+        let streamed = self.call.body.stream;
+        if streamed {
             self.reply.borrow_mut().promise(self.early_fields(name));
         }
-        let mut exchange = match self.gateway.upstream().attempt(replica, &call, patience, Some(&self.reply))
-        {
+        let is_first = self.record.attempts == 1;
+        let allowance = allowance::of(self.config, streamed, self.times(), is_first, others);
+        self.is_short = allowance.is_short;
+        let answered = self.gateway.upstream().attempt(replica, &call, allowance.patience, Some(&self.reply));
+        let mut exchange = match answered {
             Ok(exchange) => exchange,
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
         };
@@ -245,35 +261,47 @@ impl Relay<'_> {
         }
         // A heartbeat has promised events: what is none of them cannot follow it.
         let promised = self.reply.borrow().is_committed() && !stream::is_event_stream(&exchange.headers);
-        if is_streamed(&exchange, self.call.body.stream) && !promised {
-            return self.stream(exchange, choice);
+        if is_streamed(&exchange, streamed) && !promised {
+            return self.stream(exchange, choice, others);
         }
+        // It has begun: it is no hanging replica.
+        exchange.take_time();
         let status = exchange.status;
         match exchange.read_whole(self.config.max_response_size) {
             Err(failure) => Outcome::Failed(Failed::Fault(failure)),
             Ok(body) => {
-                let answer = WholeAnswer { status, headers: std::mem::take(&mut exchange.headers), body };
-                self.whole(answer, choice)
+                let refusal = refusal_in(status, &body);
+                let headers = std::mem::take(&mut exchange.headers);
+                self.whole(WholeAnswer { status, headers, body, refusal }, choice)
             }
         }
     }
 
-    fn stream(&mut self, mut exchange: Exchange, choice: &Choice<'_>) -> Outcome {
+    fn stream(&mut self, mut exchange: Exchange, choice: &Choice<'_>, others: bool) -> Outcome {
         let status = exchange.status;
         self.record.answered_by(choice);
         // What is passed on as it comes is a stream, asked for or not.
-        exchange.be_patient(Patience::Silence(self.config.stream_timeout));
+        if !self.call.body.stream {
+            exchange.be_patient(Patience::silence(self.config.stream_timeout));
+        }
         let events = stream::is_event_stream(&exchange.headers);
         let mut fields = self.answer_fields(&exchange.headers, &choice.provider.name);
         if events || exchange.length().is_none() {
             add_stream_fields(&mut fields);
         }
-        let ended = stream::relay(&mut exchange, &self.reply, &fields, self.config.max_response_size);
+        let patient = others && self.config.stream_heartbeat.is_some();
+        let ended =
+            stream::relay(&mut exchange, &self.reply, &fields, self.config.max_response_size, patient);
+        let headers = std::mem::take(&mut exchange.headers);
         drop(exchange);
         self.record.usage = ended.usage;
-        let Some(failure) = ended.failure else {
-            self.note(choice, Verdict::Served, SUCCESS);
-            return self.finish(status, Reply::finish);
+        let failure = match ended.broke {
+            None => {
+                self.note(choice, Verdict::Served, SUCCESS);
+                return self.finish(status, Reply::finish);
+            }
+            Some(Broke::Refused(refusal, body)) => return self.refused(refusal, headers, body, choice),
+            Some(Broke::Failed(failure)) => failure,
         };
         if !self.reply.borrow().is_begun() {
             // Not an event was at hand: as good as no answer, another attempt may follow.
@@ -281,13 +309,25 @@ impl Relay<'_> {
             return Outcome::Failed(Failed::Fault(Failure { fault, ..failure }));
         }
         let failed = Failed::Fault(failure);
-        self.note(choice, failed.verdict(), failed.result());
-        self.warn(&failed, choice);
+        self.note_failed(choice, &failed);
         let event = failed.fault().and_then(|fault| self.error_of(fault)).map(|error| {
             self.record.fail(&error);
             error.event(&self.envelope)
         });
         self.finish(status, |reply| reply.break_off(event.as_deref().filter(|_| events)))
+    }
+
+    /// A stream whose first event says no is an answer with the status that the event stands for.
+    fn refused(
+        &mut self,
+        refusal: Refusal,
+        mut headers: HeaderMap,
+        body: Vec<u8>,
+        choice: &Choice<'_>,
+    ) -> Outcome {
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        headers.remove("cache-control");
+        self.whole(WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) }, choice)
     }
 
     /// For a stream that a heartbeat begins, before the provider has said anything.
@@ -299,9 +339,7 @@ impl Relay<'_> {
     }
 
     fn answer_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
-        let holds_secret = |value: &[u8]| {
-            self.secrets().any(|secret| memchr::memmem::find(value, secret.expose().as_bytes()).is_some())
-        };
+        let holds_secret = |value: &[u8]| masking::holds_secret(self.config, provider, value);
         let mut fields = relayed_headers::of_answer(headers, holds_secret);
         self.envelope.mark(&mut fields);
         fields.push("x-ai-proxy-provider", provider);
@@ -341,7 +379,7 @@ impl Relay<'_> {
     }
 
     fn deliver_answer(&mut self, answer: WholeAnswer) -> Done {
-        let WholeAnswer { status, mut headers, body } = answer;
+        let WholeAnswer { status, mut headers, body, .. } = answer;
         self.record.usage = usage::in_answer(&body);
         let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
         if self.reply.borrow().is_committed() {
@@ -367,7 +405,7 @@ impl Relay<'_> {
     fn error_body(&self, status: u16, headers: &mut HeaderMap, mut body: Vec<u8>) -> Vec<u8> {
         let too_long = body.len() > MAX_ERROR_BODY;
         body.truncate(MAX_ERROR_BODY);
-        let body = self.without_keys(body);
+        let body = masking::without_secrets(self.config, &self.record.provider, body);
         if !too_long && is_json(&body) {
             return body;
         }
@@ -377,28 +415,6 @@ impl Relay<'_> {
         let cut = text.floor_char_boundary(MAX_ERROR_TEXT);
         let text = if text.trim().is_empty() { format!("HTTP {status}") } else { text[..cut].to_owned() };
         ApiError::Upstream(status, text).body(&self.envelope)
-    }
-
-    /// On bytes: a body need not be UTF-8 to hold a key.
-    fn without_keys(&self, mut body: Vec<u8>) -> Vec<u8> {
-        for secret in self.secrets() {
-            let plain = secret.expose();
-            // As it is, and as two ways of writing JSON have it.
-            for written in [plain.to_owned(), plain.replace('"', "\\\""), plain.replace('/', "\\/")] {
-                body = replaced(body, written.as_bytes(), secret.masked().as_bytes());
-            }
-        }
-        body
-    }
-
-    /// Keys and own headers of the provider in hand: no answer may hold them.
-    fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        let replicas = self.config.provider(&self.record.provider).map(|provider| &provider.replicas[..]);
-        let replicas = replicas.unwrap_or_default().iter();
-        let secrets = replicas.flat_map(|replica| {
-            [&replica.key].into_iter().chain(replica.headers.iter().map(|(_, value)| value))
-        });
-        secrets.filter(|secret| secret.expose().len() >= SHORTEST_MASKED)
     }
 
     fn error_of(&self, fault: Fault) -> Option<ApiError> {
@@ -419,32 +435,33 @@ impl Relay<'_> {
         done.expect("a reply is ended once")
     }
 
-    /// The operator's line about a failed attempt.
-    fn warn(&self, failed: &Failed, choice: &Choice<'_>) {
+    /// A failed attempt: for record and metrics, and in one line for the operator.
+    fn note_failed(&self, choice: &Choice<'_>, failed: &Failed) {
+        let too_soon = failed.fault() == Some(Fault::TimedOut) && self.is_short;
+        let verdict = if too_soon { Verdict::Unknown } else { failed.verdict() };
+        let cooldown = self.note(choice, verdict, failed.result());
         // A client that left is no failure of the provider.
         if failed.fault() == Some(Fault::ClientGone) {
             return;
         }
-        let what = match failed {
-            Failed::Fault(failure) => format!("{:?}: {}", failure.fault, failure.detail),
-            Failed::Answer(answer) => format!("HTTP {}", answer.status),
-        };
+        let what = masking::without_secrets(self.config, &choice.provider.name, failed.what().into_bytes());
+        let what = String::from_utf8_lossy(&what).into_owned();
         log::warn!(
-            "attempt={} provider={} replica={} model={} request_id={} {}",
+            "attempt={} provider={} replica={} model={} request_id={} cooldown={} {}",
             self.record.attempts,
             choice.provider.name,
             choice.replica + 1,
             word(choice.model),
             self.envelope.id,
+            cooldown.map_or("-".to_owned(), |time| format!("{}s", time.as_secs_f64().ceil())),
             word(&what),
         );
+        choice.lease.explain(what, Instant::now());
     }
 }
 
 /// nginx's status for the log line of a request whose client went away before its answer.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-/// A shorter key is no key, and replacing it could garble the text.
-const SHORTEST_MASKED: usize = 8;
 
 /// A good answer is streamed where it is a stream of events, where it is sound or pictures, or where a stream was asked for
 /// and what comes is no JSON document.
@@ -459,19 +476,10 @@ fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
         && (stream::is_event_stream(&exchange.headers) || media || asked)
 }
 
-fn replaced(text: Vec<u8>, found: &[u8], by: &[u8]) -> Vec<u8> {
-    if memchr::memmem::find(&text, found).is_none() {
-        return text;
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut from = 0;
-    for at in memchr::memmem::find_iter(&text, found) {
-        out.extend_from_slice(&text[from..at]);
-        out.extend_from_slice(by);
-        from = at + found.len();
-    }
-    out.extend_from_slice(&text[from..]);
-    out
+/// What an answer read whole says no with. One of success is looked at where it is small.
+fn refusal_in(status: u16, body: &[u8]) -> Option<Refusal> {
+    let limit = if status < 400 { MAX_REFUSAL } else { MAX_ERROR_BODY };
+    (body.len() <= limit).then(|| Refusal::in_document(body)).flatten()
 }
 
 fn is_json(body: &[u8]) -> bool {
@@ -481,16 +489,4 @@ fn is_json(body: &[u8]) -> bool {
 /// A JSON document without the line ends that would cut an event.
 fn single_line(document: &[u8]) -> Vec<u8> {
     document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::replaced;
-
-    #[test]
-    fn every_place_of_a_secret_is_masked_also_beside_what_is_not_utf8() {
-        let text = b"\xe9 sk-1234567890 x sk-1234567890".to_vec();
-        assert_eq!(replaced(text, b"sk-1234567890", b"sk-***90"), b"\xe9 sk-***90 x sk-***90");
-        assert_eq!(replaced(b"none".to_vec(), b"sk-1234567890", b"***"), b"none");
-    }
 }

@@ -1,9 +1,11 @@
 //! The endpoints: one table of routes, admission by the head alone, dispatch to a handler each.
 
 mod admin;
+mod allowance;
 mod envelope;
 mod error;
 mod inference;
+mod masking;
 mod models;
 pub mod multipart;
 mod outcome;

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
 use ureq::http::HeaderMap;
 
 use crate::front::Done;
-use crate::limits::MAX_RETRY_WAIT;
+use crate::limits::{MAX_COOLDOWN, MAX_RETRY_WAIT};
 use crate::routing::Verdict;
+use crate::upstream::refusal::Refusal;
 use crate::upstream::{Failure, Fault};
 
 /// What the metrics say of an attempt that served.
@@ -24,7 +27,7 @@ pub enum Outcome {
 pub enum Failed {
     /// No answer, or none that can be given on.
     Fault(Failure),
-    /// An answer with an error status.
+    /// An answer that was read whole.
     Answer(WholeAnswer),
 }
 
@@ -36,9 +39,87 @@ pub struct WholeAnswer {
     pub headers: HeaderMap,
     /// The body.
     pub body: Vec<u8>,
+    /// What it says no with, where it does: also under a status of success (OpenRouter).
+    pub refusal: Option<Refusal>,
+}
+
+impl WholeAnswer {
+    /// The status that its body amounts to, where that is an error under a status of success.
+    fn telling_status(&self) -> u16 {
+        match &self.refusal {
+            Some(refusal) if self.status < 400 => refusal.status,
+            _ => self.status,
+        }
+    }
+}
+
+/// What follows from a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Consequence {
+    /// Another replica may do better.
+    elsewhere: bool,
+    /// What the replica's record says.
+    verdict: Verdict,
+}
+
+const fn elsewhere(verdict: Verdict) -> Consequence {
+    Consequence { elsewhere: true, verdict }
+}
+
+const fn to_the_client(verdict: Verdict) -> Consequence {
+    Consequence { elsewhere: false, verdict }
+}
+
+/// The table of what is tried again (contract section 4, "Retries"), for attempts of which nothing has left for the client.
+fn consequence_of_fault(fault: Fault) -> Consequence {
+    match fault {
+        // Nothing was asked yet.
+        Fault::Unreachable => elsewhere(Verdict::Failed),
+        // A provider that dies takes the request with it; the answer that was lost is worth no more than none.
+        Fault::Broken | Fault::CutOff => elsewhere(Verdict::Failed),
+        // It may hang. There is time left for another only where the attempt had but a part of it.
+        Fault::TimedOut => elsewhere(Verdict::Failed),
+        // The same question has an answer as large elsewhere.
+        Fault::TooLarge => to_the_client(Verdict::Unknown),
+        // Nobody is left to ask for.
+        Fault::ClientGone => to_the_client(Verdict::Unknown),
+    }
+}
+
+/// The same for answers. `wait`: what the provider asks for with `Retry-After`.
+fn consequence_of_status(status: u16, out_of_funds: bool, wait: Option<Duration>) -> Consequence {
+    let asked = |otherwise| wait.filter(|wait| !wait.is_zero()).map_or(otherwise, Verdict::CoolDown);
+    match status {
+        // An account without funds stays so until someone pays: the key is left alone as long as any can be.
+        402 => elsewhere(Verdict::CoolDown(MAX_COOLDOWN)),
+        403 | 429 if out_of_funds => elsewhere(Verdict::CoolDown(MAX_COOLDOWN)),
+        // A bad key stays bad until someone changes the config, and a changed key begins anew.
+        401 => elsewhere(Verdict::CoolDown(MAX_COOLDOWN)),
+        // This key may not, another may. Or the request offends a filter: then the short cooldown does little harm.
+        403 => elsewhere(asked(Verdict::Refused)),
+        // It did not get the request in time: the network between.
+        408 => elsewhere(asked(Verdict::Failed)),
+        // Another key or account has a rate of its own.
+        429 => elsewhere(asked(Verdict::Failed)),
+        // The provider's own trouble: 520 to 524 are Cloudflare's words for an origin that is down, 529 is Anthropic's
+        // for an overload. 501 and 505 are not: they say what is never served.
+        500 | 502 | 503 | 504 | 520..=524 | 529 => elsewhere(asked(Verdict::Failed)),
+        // The request itself is refused (400, 404, 413, 422 and the like), or served.
+        _ => to_the_client(Verdict::Served),
+    }
 }
 
 impl Failed {
+    fn consequence(&self) -> Consequence {
+        match self {
+            Self::Fault(failure) => consequence_of_fault(failure.fault),
+            Self::Answer(answer) => {
+                let out_of_funds = answer.refusal.as_ref().is_some_and(|refusal| refusal.out_of_funds);
+                consequence_of_status(answer.telling_status(), out_of_funds, retry_after(&answer.headers))
+            }
+        }
+    }
+
     /// The fault, where it was one.
     pub fn fault(&self) -> Option<Fault> {
         match self {
@@ -60,12 +141,9 @@ impl Failed {
         self.fault() == Some(Fault::Unreachable)
     }
 
-    /// Contract section 4, "Retries".
+    /// Another attempt, elsewhere, may do better.
     pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Fault(failure) => matches!(failure.fault, Fault::Unreachable | Fault::Broken),
-            Self::Answer(answer) => matches!(answer.status, 408 | 429 | 500 | 502 | 503 | 504),
-        }
+        self.consequence().elsewhere
     }
 
     /// What the metrics say of it.
@@ -89,23 +167,109 @@ impl Failed {
 
     /// What the replica's record says of it.
     pub fn verdict(&self) -> Verdict {
+        self.consequence().verdict
+    }
+
+    /// For the operator: what went wrong, in some words.
+    pub fn what(&self) -> String {
         match self {
-            Self::Fault(failure) => match failure.fault {
-                Fault::Unreachable | Fault::Broken | Fault::CutOff | Fault::TimedOut => Verdict::Failed,
-                Fault::ClientGone | Fault::TooLarge => Verdict::Unknown,
-            },
-            Self::Answer(answer) if self.is_retryable() => {
-                let wait =
-                    answer.headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-                wait.map_or(Verdict::Failed, |seconds| Verdict::CoolDown(Duration::from_secs(seconds)))
+            Self::Fault(failure) => format!("{:?}: {}", failure.fault, failure.detail),
+            Self::Answer(answer) => match &answer.refusal {
+                Some(refusal) if answer.status < 400 => {
+                    format!("HTTP {} with error {} {}", answer.status, refusal.status, refusal.word)
+                }
+                Some(refusal) => format!("HTTP {} {}", answer.status, refusal.word),
+                None => format!("HTTP {}", answer.status),
             }
-            Self::Answer(_) => Verdict::Served,
+            .trim_end()
+            .to_owned(),
         }
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110 section 10.2.3); a date is not looked at.
+/// How long an answer asks to be left alone: `retry-after-ms` before `Retry-After`, which is seconds or a date (RFC 9110
+/// section 10.2.3); a date that is over is no time at all.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let number = |name: &str| text(name).and_then(|text| text.parse::<f64>().ok());
+    let seconds = match number("retry-after-ms") {
+        Some(milliseconds) => Some(milliseconds / 1000.0),
+        None => number("retry-after"),
+    };
+    if let Some(seconds) = seconds {
+        // Negative, infinite or none at all.
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = DateTimeParser::new().parse_timestamp(text("retry-after")?).ok()?;
+    Some(Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::{SignedDuration, Timestamp};
+    use ureq::http::{HeaderMap, HeaderValue};
+
+    use super::{consequence_of_status, retry_after};
+    use crate::limits::MAX_COOLDOWN;
+    use crate::routing::Verdict;
+
+    fn wait(fields: &[(&'static str, &str)]) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.insert(*name, HeaderValue::from_str(value).expect("a value"));
+        }
+        retry_after(&headers)
+    }
+
+    #[test]
+    fn a_wait_is_read_in_seconds_milliseconds_or_as_a_date() {
+        assert_eq!(wait(&[("retry-after", " 7 ")]), Some(Duration::from_secs(7)));
+        assert_eq!(wait(&[("retry-after", "0.5")]), Some(Duration::from_millis(500)));
+        assert_eq!(
+            wait(&[("retry-after-ms", "250"), ("retry-after", "9")]),
+            Some(Duration::from_millis(250))
+        );
+        let date = |seconds| {
+            let at = Timestamp::now() + SignedDuration::from_secs(seconds);
+            at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+        };
+        let left = wait(&[("retry-after", &date(100))]).expect("a date");
+        assert!((90..=100).contains(&left.as_secs()), "{left:?}");
+        assert_eq!(wait(&[("retry-after", &date(-100))]), Some(Duration::ZERO));
+        for nonsense in ["", "soon", "-1", "inf", "NaN", "1e400", "Mon, 99 Foo 2026 00:00:00 GMT"] {
+            assert_eq!(wait(&[("retry-after", nonsense)]), None, "{nonsense:?}");
+        }
+        assert_eq!(wait(&[]), None);
+    }
+
+    #[test]
+    fn what_a_status_leads_to() {
+        let wait = Some(Duration::from_secs(40));
+        for (status, goes_elsewhere, verdict) in [
+            (200, false, Verdict::Served),
+            (400, false, Verdict::Served),
+            (401, true, Verdict::CoolDown(MAX_COOLDOWN)),
+            (402, true, Verdict::CoolDown(MAX_COOLDOWN)),
+            (403, true, Verdict::Refused),
+            (404, false, Verdict::Served),
+            (408, true, Verdict::Failed),
+            (422, false, Verdict::Served),
+            (429, true, Verdict::Failed),
+            (500, true, Verdict::Failed),
+            (501, false, Verdict::Served),
+            (503, true, Verdict::Failed),
+            (529, true, Verdict::Failed),
+        ] {
+            let consequence = consequence_of_status(status, false, None);
+            assert_eq!((consequence.elsewhere, consequence.verdict), (goes_elsewhere, verdict), "{status}");
+            let told = consequence_of_status(status, false, wait).verdict;
+            if verdict == Verdict::Failed {
+                assert_eq!(told, Verdict::CoolDown(Duration::from_secs(40)), "{status}");
+            }
+        }
+        assert_eq!(consequence_of_status(429, true, wait).verdict, Verdict::CoolDown(MAX_COOLDOWN));
+        assert_eq!(consequence_of_status(429, false, Some(Duration::ZERO)).verdict, Verdict::Failed);
+    }
 }

@@ -86,6 +86,9 @@ const KEYS: &[Key<Config>] = &[
     optional("max_retries", |r, at, v, c| {
         r.set(&mut c.max_retries, at, v, |v| value::integer(v, 0..=MAX_RETRIES));
     }),
+    optional("attempt_timeout", |r, at, v, c| {
+        r.set(&mut c.attempt_timeout, at, v, value::seconds_or_null);
+    }),
     optional("cors_origins", |r, at, v, c| c.cors_origins = origins(r, at, v)),
 ];
 
@@ -117,6 +120,7 @@ fn defaults() -> Config {
         health_interval: Duration::from_secs(30),
         models_interval: Duration::from_secs(300),
         max_retries: 2,
+        attempt_timeout: None,
         cors_origins: Vec::new(),
     }
 }

@@ -86,6 +86,9 @@ pub struct Config {
     pub models_interval: Duration,
     /// Further attempts after a failed one, before any byte reached the client. Default 2.
     pub max_retries: u32,
+    /// Longest wait for an attempt's answer to begin while another fit replica may still be asked; `None` (null in the
+    /// file): two thirds of the time that is left. Default `None`.
+    pub attempt_timeout: Option<Duration>,
     /// Browser origins allowed (`*` for any). Default none.
     pub cors_origins: Vec<String>,
 }

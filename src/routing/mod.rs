@@ -3,7 +3,7 @@
 
 mod balance;
 
-pub use balance::{Balance, Lease, Verdict};
+pub use balance::{Balance, Condition, Lease, Verdict};
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -105,11 +105,21 @@ impl<'a> Plan<'a> {
         None
     }
 
+    /// Whether a fit replica is left behind the one in hand.
+    pub fn has_fit_left(&self, balance: &Balance, now: Instant) -> bool {
+        let tried = |place: usize| if place == self.at { &self.tried[..] } else { &[] };
+        !self.is_lone()
+            && self.routes.iter().enumerate().skip(self.at).any(|(place, route)| {
+                let provider = self.config.provider(&route.provider);
+                provider.is_some_and(|provider| balance.has_fit(provider, tried(place), now))
+            })
+    }
+
     /// Begins anew: every replica may be tried again, those that are fit first.
     pub fn again(&mut self, balance: &Balance, now: Instant) {
         let config = self.config;
         self.routes.sort_by_key(|route| {
-            config.provider(&route.provider).is_none_or(|provider| balance.is_cooling(provider, now))
+            config.provider(&route.provider).is_none_or(|provider| !balance.has_fit(provider, &[], now))
         });
         self.at = 0;
         self.tried.clear();

@@ -148,6 +148,8 @@ pub enum Expected {
     Seconds(f64, f64),
     /// 0 for never, or seconds between two bounds.
     SecondsOrNever(f64, f64),
+    /// Null, or seconds between two bounds.
+    SecondsOrNull(f64, f64),
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// An address to listen on; the facts are the longest name and the longest socket path, bytes.
@@ -365,6 +367,7 @@ impl Expected {
             Self::Bytes(least, most) => format!(" {least} 到 {most} 之间的整数（字节）"),
             Self::Seconds(least, most) => format!(" {least} 到 {most} 之间的秒数"),
             Self::SecondsOrNever(least, most) => format!(" 0（从不）或 {least} 到 {most} 之间的秒数"),
+            Self::SecondsOrNull(least, most) => format!(" null 或 {least} 到 {most} 之间的秒数"),
             Self::OneOf(words) => format!("以下之一: {}", words.join("、")),
             Self::Host(name, path) => {
                 format!(
@@ -408,6 +411,7 @@ impl Expected {
             Self::Bytes(least, most) => format!("an integer number of bytes from {least} to {most}"),
             Self::Seconds(least, most) => format!("seconds from {least} to {most}"),
             Self::SecondsOrNever(least, most) => format!("0 (never) or seconds from {least} to {most}"),
+            Self::SecondsOrNull(least, most) => format!("null, or seconds from {least} to {most}"),
             Self::OneOf(words) => format!("one of {}", words.join(", ")),
             Self::Host(name, path) => format!(
                 "a host name or IP address without a port (at most {name} bytes), or unix: and an absolute path (at most {path} bytes)"

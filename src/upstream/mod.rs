@@ -2,6 +2,7 @@
 
 pub mod events;
 mod pool;
+pub mod refusal;
 mod reply;
 mod resolver;
 mod socks;
@@ -249,6 +250,11 @@ impl Exchange {
     /// ureq takes the connection's end for the blank line behind the last chunk.
     fn was_cut_in_chunks(&self) -> bool {
         self.guard.facts().ended && self.headers.contains_key(header::TRANSFER_ENCODING)
+    }
+
+    /// It may take the whole time that its call has: what another replica would do no longer counts.
+    pub fn take_time(&self) {
+        wait::take_time();
     }
 
     /// Reads the body whole.

@@ -14,13 +14,28 @@ use super::reply::Reply;
 use crate::front::{Client, Want, Woken, wait_for_peer};
 use crate::limits::CHECK_TIMEOUT;
 
-/// How long a call may take.
-#[derive(Debug, Clone, Copy)]
-pub enum Patience {
+/// How long a call may take; whichever ends first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Patience {
     /// To its last byte, by then.
-    Until(Instant),
+    pub until: Option<Instant>,
     /// Without a byte from the provider, so long.
-    Silence(Duration),
+    pub silence: Option<Duration>,
+    /// The same, while another attempt may still follow: until the answer is taken ([`take_time`]), or the client has had
+    /// its first byte.
+    pub haste: Option<Duration>,
+}
+
+impl Patience {
+    /// To the last byte, by then.
+    pub fn until(deadline: Instant) -> Self {
+        Self { until: Some(deadline), ..Self::default() }
+    }
+
+    /// Without a byte from the provider, so long.
+    pub fn silence(time: Duration) -> Self {
+        Self { silence: Some(time), ..Self::default() }
+    }
 }
 
 /// Why a wait was given up.
@@ -66,6 +81,18 @@ pub struct Facts {
     pub answered: bool,
     /// The connection ended, by TLS's own rules where there is TLS.
     pub ended_cleanly: bool,
+}
+
+impl Watch {
+    fn deadline(&self) -> Instant {
+        let Patience { until, silence, haste } = self.patience;
+        let is_committed = || self.reply.as_ref().is_some_and(|reply| reply.borrow().is_committed());
+        let silence = silence.into_iter().chain(haste.filter(|_| !is_committed())).min();
+        let silent = silence.and_then(|time| self.quiet_since.checked_add(time));
+        let deadline = until.into_iter().chain(silent).min();
+        // Nothing may wait for ever.
+        deadline.unwrap_or_else(|| self.quiet_since + CHECK_TIMEOUT)
+    }
 }
 
 impl Facts {
@@ -134,6 +161,15 @@ pub fn note(change: impl FnOnce(&mut Facts)) {
     });
 }
 
+/// The call in hand may take the whole time it has: no other attempt is to follow.
+pub fn take_time() {
+    WATCH.with_borrow_mut(|watch| {
+        if let Some(watch) = watch {
+            watch.patience.haste = None;
+        }
+    });
+}
+
 /// The provider sent bytes: a silence is over.
 pub fn heard(bytes: usize) {
     WATCH.with_borrow_mut(|watch| {
@@ -196,10 +232,7 @@ impl Turn {
     fn take() -> Self {
         WATCH.with_borrow(|watch| match watch {
             Some(watch) => Self {
-                deadline: match watch.patience {
-                    Patience::Until(deadline) => deadline,
-                    Patience::Silence(silence) => watch.quiet_since + silence,
-                },
+                deadline: watch.deadline(),
                 beat: watch.reply.as_ref().and_then(|reply| reply.borrow().next_beat()),
                 client: watch.client.clone(),
             },
@@ -212,7 +245,7 @@ impl Turn {
 /// Waits for that long, sending heartbeats; whether the call may go on then.
 pub fn pause(reply: &Rc<RefCell<Reply>>, time: Duration) -> bool {
     let end = Instant::now() + time;
-    let patience = Patience::Silence(time + Duration::from_secs(1));
+    let patience = Patience::silence(time + Duration::from_secs(1));
     let _guard = Guard::set(patience, Some(reply), Facts::default());
     while Instant::now() < end {
         std::thread::sleep(PAUSE_TURN.min(end.saturating_duration_since(Instant::now())));

@@ -23,7 +23,7 @@ fn failing(status: u16) -> Upstream {
 
 #[test]
 fn the_next_model_of_a_virtual_one_is_tried() {
-    for status in [429, 500, 502, 503, 504] {
+    for status in [401, 402, 403, 408, 429, 500, 502, 503, 504, 529] {
         let (bad, good) = (failing(status), answering("from two"));
         let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
         let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p2", &good)]), virtuals));
@@ -36,7 +36,7 @@ fn the_next_model_of_a_virtual_one_is_tried() {
 
 #[test]
 fn what_a_retry_cannot_mend_is_not_retried() {
-    for status in [400, 401, 403, 404, 422] {
+    for status in [400, 404, 409, 413, 422, 501] {
         let (bad, good) = (failing(status), answering("from two"));
         let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
         let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p2", &good)]), virtuals));
@@ -137,7 +137,7 @@ fn one_time_limit_spans_all_attempts() {
     }
     let named = [("p1", &slow[0]), ("p2", &slow[1]), ("p3", &slow[2]), ("p4", &slow[3])];
     let changes = json!({
-        "max_retries": 9, "non_stream_timeout": 1.5,
+        "max_retries": 9, "non_stream_timeout": 1.5, "attempt_timeout": 1.5,
         "models": {"best": ["p1/m", "p2/m", "p3/m", "p4/m"]},
     });
     let proxy = Proxy::start(&with(config(&named), changes));

@@ -83,6 +83,15 @@ pub(super) fn seconds_or_never(json: &Json) -> Leaf<Option<Duration>> {
     }
 }
 
+/// A time, or null for none.
+pub(super) fn seconds_or_null(json: &Json) -> Leaf<Option<Duration>> {
+    match json {
+        Json::Null => Ok(None),
+        _ => duration(json)
+            .map_or_else(|| unfit(json, Expected::SecondsOrNull(SHORTEST, LONGEST)), |time| Ok(Some(time))),
+    }
+}
+
 fn duration(json: &Json) -> Option<Duration> {
     let Json::Number(number) = json else { return None };
     let value = number.as_f64().filter(|value| (SHORTEST..=LONGEST).contains(value))?;

@@ -188,6 +188,8 @@ impl Client {
             Ok(0) => self.ended = true,
             Ok(count) => self.buffer.extend_from_slice(&bytes[..count]),
             Err(error) if is_timeout(&error) => panic!("the proxy said nothing and did not close"),
+            // A signal, not an end: the machine may stop and resume its processes.
+            Err(error) if error.kind() == ErrorKind::Interrupted => return true,
             Err(_) => self.ended = true,
         }
         !self.ended

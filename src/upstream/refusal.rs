@@ -1,0 +1,224 @@
+//! What a provider says no with: the error documents of the OpenAI API and of those who differ from it a little.
+
+use serde_json::Value;
+
+/// What a provider's error document says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP error status it names, or that its kind stands for; 502 where it says neither.
+    pub status: u16,
+    /// Its own word for it: `insufficient_quota`, say; may be empty.
+    pub word: String,
+    /// The account behind the key has nothing left to pay with: no matter of waiting a minute.
+    pub out_of_funds: bool,
+}
+
+/// Longest word kept, bytes.
+const MAX_WORD: usize = 64;
+
+/// The status that an error's kind stands for where it names none: OpenAI's and Anthropic's kinds, Google's statuses.
+const KINDS: &[(&str, u16)] = &[
+    ("api_error", 500),
+    ("authentication_error", 401),
+    ("billing_error", 402),
+    ("insufficient_quota", 429),
+    ("internal", 500),
+    ("invalid_argument", 400),
+    ("invalid_api_key", 401),
+    ("invalid_prompt", 400),
+    ("invalid_request_error", 400),
+    ("not_found", 404),
+    ("not_found_error", 404),
+    ("overloaded_error", 529),
+    ("permission_denied", 403),
+    ("permission_error", 403),
+    ("rate_limit_error", 429),
+    ("rate_limit_exceeded", 429),
+    ("request_too_large", 413),
+    ("resource_exhausted", 429),
+    ("server_error", 500),
+    ("timeout_error", 504),
+    ("unauthenticated", 401),
+    ("unavailable", 503),
+];
+
+/// How providers say that an account has nothing left, in lower case. (OpenAI, Moonshot, DeepSeek and others, Zhipu,
+/// Alibaba, Volcengine.) Not "exceeded your current quota": Google says so of a minute's.
+const OUT_OF_FUNDS: &[&str] = &[
+    "insufficient_quota",
+    "exceeded_current_quota",
+    "billing_hard_limit",
+    "insufficient balance",
+    "insufficient_balance",
+    "insufficient credit",
+    "余额不足",
+    "欠费",
+    "arrearage",
+    "accountoverdue",
+];
+
+impl Default for Refusal {
+    fn default() -> Self {
+        Self { status: 502, word: String::new(), out_of_funds: false }
+    }
+}
+
+impl Refusal {
+    /// The refusal that a JSON document is, if it is one: an object with an `error` that is not null and nothing of an
+    /// answer beside it, or Anthropic's and OpenAI's `"type":"error"`; Google puts it into an array.
+    pub fn in_document(document: &[u8]) -> Option<Self> {
+        memchr::memmem::find(document, b"error")?;
+        let value: Value = serde_json::from_slice(document).ok()?;
+        let value = value.as_array().and_then(|all| all.first()).unwrap_or(&value);
+        let nested = value.get("error").filter(|error| !error.is_null());
+        let error = nested.or_else(|| Some(value).filter(|value| value["type"] == "error"))?;
+        let is_answer = ["output", "data", "content"].iter().any(|key| value.get(key).is_some());
+        (!is_answer).then(|| Self::of(error, value))
+    }
+
+    fn of(error: &Value, around: &Value) -> Self {
+        let words = [&error["code"], &error["status"], &error["type"], error].map(Value::as_str);
+        let words = || words.iter().flatten().filter(|word| word.len() <= MAX_WORD && **word != "error");
+        let numbers = [&error["code"], &error["status"], &around["code"], &around["status"]];
+        let number = numbers.into_iter().find_map(error_status);
+        let kind = |word: &&str| {
+            KINDS.iter().find(|(kind, _)| kind.eq_ignore_ascii_case(word)).map(|(_, status)| *status)
+        };
+        let message = error["message"].as_str().unwrap_or_default();
+        let told = words().copied().chain([message]).map(str::to_lowercase).collect::<Vec<_>>().join(" ");
+        Self {
+            status: number.or_else(|| words().find_map(kind)).unwrap_or(502),
+            word: words()
+                .find(|word| error_status(&Value::from(**word)).is_none())
+                .copied()
+                .unwrap_or_default()
+                .to_owned(),
+            out_of_funds: OUT_OF_FUNDS.iter().any(|sign| told.contains(sign)),
+        }
+    }
+}
+
+/// An HTTP error status, as a number or as text.
+fn error_status(value: &Value) -> Option<u16> {
+    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
+    u16::try_from(number).ok().filter(|status| (400..600).contains(status))
+}
+
+/// What stands at the beginning of a stream of events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opening {
+    /// Comments and blank lines: no event yet.
+    Nothing,
+    /// An event like any other.
+    Event,
+    /// An event that says no, and its data.
+    Refusal(Refusal, Vec<u8>),
+}
+
+impl Opening {
+    /// Looks at the beginning of a stream, cut behind an event.
+    pub fn of(stream: &[u8]) -> Self {
+        let mut lines =
+            stream.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let is_field = |line: &&[u8]| !line.is_empty() && !line.starts_with(b":");
+        let Some(first) = lines.find(is_field) else { return Self::Nothing };
+        let (mut name, mut data) = (&b""[..], Vec::new());
+        for line in [first].into_iter().chain(lines.take_while(|line| !line.is_empty())) {
+            if let Some(value) = line.strip_prefix(b"event:") {
+                name = value.trim_ascii();
+            } else if let Some(value) = line.strip_prefix(b"data:") {
+                data.extend_from_slice(value.trim_ascii());
+            }
+        }
+        match Refusal::in_document(&data) {
+            Some(refusal) => Self::Refusal(refusal, data),
+            None if name == b"error" => Self::Refusal(Refusal::default(), data),
+            None => Self::Event,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Opening, Refusal};
+
+    fn status(document: &str) -> Option<u16> {
+        Refusal::in_document(document.as_bytes()).map(|refusal| refusal.status)
+    }
+
+    #[test]
+    fn the_status_is_the_one_named_else_the_one_its_kind_stands_for_else_502() {
+        for (document, expected) in [
+            (r#"{"error":{"message":"x","type":"server_error","code":null}}"#, 500),
+            (r#"{"error":{"message":"x","code":429}}"#, 429),
+            (r#"{"error":{"message":"x","code":"503"}}"#, 503),
+            (r#"{"error":{"message":"x","type":"invalid_request_error","code":"invalid_api_key"}}"#, 401),
+            (r#"{"id":"gen","error":{"code":502,"message":"x"},"choices":[{"finish_reason":"error"}]}"#, 502),
+            (r#"{"type":"error","error":{"type":"overloaded_error","message":"x"}}"#, 529),
+            (r#"{"type":"error","code":"rate_limit_exceeded","message":"x"}"#, 429),
+            (r#"[{"error":{"code":400,"status":"INVALID_ARGUMENT","message":"x"}}]"#, 400),
+            (r#"{"error":{"status":"UNAVAILABLE"}}"#, 503),
+            (r#"{"error":"something"}"#, 502),
+            (r#"{"error":{"code":200}}"#, 502),
+            (r#"{"error":{"code":"1113","message":"x"}}"#, 502),
+        ] {
+            assert_eq!(status(document), Some(expected), "{document}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_no_refusal() {
+        for document in [
+            r#"{"choices":[{"message":{"content":"{\"error\":1}"}}]}"#,
+            r#"{"object":"response","error":null,"output":[]}"#,
+            r#"{"object":"response","status":"failed","error":{"code":"server_error"},"output":[]}"#,
+            r#"{"type":"message","content":[{"type":"error"}]}"#,
+            r#""error""#,
+            "error",
+            "",
+        ] {
+            assert_eq!(status(document), None, "{document}");
+        }
+    }
+
+    #[test]
+    fn an_empty_account_is_told_from_a_busy_minute() {
+        let empty =
+            |document: &str| Refusal::in_document(document.as_bytes()).expect("a refusal").out_of_funds;
+        assert!(empty(
+            r#"{"error":{"code":"insufficient_quota","message":"You exceeded your current quota"}}"#
+        ));
+        assert!(empty(r#"{"error":{"message":"Insufficient Balance","type":"unknown_error"}}"#));
+        assert!(empty(r#"{"error":{"code":"1113","message":"您的账户已欠费，请充值后重试。"}}"#));
+        assert!(!empty(
+            r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"exceeded your current quota"}}"#
+        ));
+        assert!(!empty(r#"{"error":{"code":"rate_limit_exceeded","message":"slow down"}}"#));
+    }
+
+    #[test]
+    fn the_first_event_is_found_behind_comments_and_whatever_ends_its_lines() {
+        let refused = |stream: &str| match Opening::of(stream.as_bytes()) {
+            Opening::Refusal(refusal, data) => Some((refusal.status, String::from_utf8(data).expect("text"))),
+            _ => None,
+        };
+        let json = r#"{"error":{"code":429}}"#;
+        for end in ["\n", "\r\n"] {
+            for stream in
+                ["data: JSON..", ": hold on....data: JSON..", "event: error.data: JSON..", "id: 1.data:JSON"]
+            {
+                let stream = stream.replace('.', end).replace("JSON", json);
+                assert_eq!(refused(&stream), Some((429, json.to_owned())), "{stream:?}");
+            }
+        }
+        assert_eq!(refused("event: error\ndata: plain\n\n"), Some((502, "plain".to_owned())));
+        for nothing in ["", "\n\n", ": a\n\n", ": a\r\n\r\n: b\r\n\r\n"] {
+            assert_eq!(Opening::of(nothing.as_bytes()), Opening::Nothing, "{nothing:?}");
+        }
+        for event in
+            ["data: {}\n\n", "event: x\ndata: {\"error\":null}\n\n", "data: a\n\ndata: {\"error\":1}\n\n"]
+        {
+            assert_eq!(Opening::of(event.as_bytes()), Opening::Event, "{event:?}");
+        }
+    }
+}
