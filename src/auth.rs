@@ -43,10 +43,19 @@ pub fn is_presented(head: &Head) -> bool {
     ["authorization", "x-api-key", "api-key"].iter().any(|name| head.field(name).is_some())
 }
 
-/// Whether the caller may administrate: on this machine and not through a proxy, or with any valid token.
+/// Whether the caller may administrate: on this machine and not through a proxy, or with any valid token. A browser on
+/// this machine that another site's page has sent here is not the operator.
 pub fn is_admin(config: &Config, head: &Head, peer: Peer) -> bool {
     let forwarded = head.field("x-forwarded-for").is_some() || head.field("forwarded").is_some();
-    (peer.is_local() && !forwarded) || identify(config, head).is_ok()
+    (peer.is_local() && !forwarded && !is_foreign(head)) || identify(config, head).is_ok()
+}
+
+/// Whether a page of another origin made the request (Fetch standard, section 3.1).
+fn is_foreign(head: &Head) -> bool {
+    let Some(origin) = head.field("origin") else { return false };
+    let own = head.field("host").unwrap_or_default();
+    let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(own))
 }
 
 /// RFC 6750 section 2.1; the scheme in any case (RFC 9110 section 11.1).

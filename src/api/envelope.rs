@@ -102,8 +102,8 @@ fn sane_id(value: &[u8]) -> Option<&str> {
     fits.then(|| std::str::from_utf8(value).ok()).flatten()
 }
 
-/// Unique over restarts by the hasher's random seed, within one by the count.
-fn new_id() -> String {
+/// An id that nobody can guess and none has had: unique over restarts by the hasher's random seed, within one by the count.
+pub fn new_id() -> String {
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@ mod admin;
 mod allowance;
 mod envelope;
 mod error;
+mod index;
 mod inference;
 mod masking;
 mod models;
@@ -13,9 +14,11 @@ mod record;
 mod relayed_headers;
 mod scrape;
 pub mod splice;
+mod status;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -64,6 +67,7 @@ enum Action {
     RelayForm,
     Reload,
     Metrics,
+    Status,
 }
 
 const fn get(path: &'static str, guard: Guard, action: Action) -> Endpoint {
@@ -100,6 +104,7 @@ const ENDPOINTS: &[Endpoint] = &[
     relayed_form("/v1/images/variations"),
     relayed("/v1/messages"),
     relayed("/v1/messages/count_tokens"),
+    get("/v1/status", Guard::Admin, Action::Status),
     Endpoint { method: "POST", path: "/v1/reload", guard: Guard::Admin, action: Action::Reload },
 ];
 
@@ -138,6 +143,7 @@ pub struct Api {
     stats: Arc<Stats>,
     /// Worker threads there may be.
     workers: usize,
+    started: Instant,
     refusals: OnceASecond,
 }
 
@@ -155,7 +161,7 @@ impl OnceASecond {
 impl Api {
     /// An API over that state, behind a front that keeps these `stats` and has so many workers.
     pub fn new(gateway: Arc<Gateway>, stats: Arc<Stats>, workers: usize) -> Self {
-        Self { gateway, stats, workers, refusals: OnceASecond::default() }
+        Self { gateway, stats, workers, started: Instant::now(), refusals: OnceASecond::default() }
     }
 
     fn admit_or_refuse(&self, head: &Head, peer: Peer) -> Admission<Ticket> {
@@ -175,14 +181,15 @@ impl Api {
             Err(error) => return Admission::Answer(refuse(&self.gateway, &error, &envelope)),
         };
         let lane = match endpoint.action {
-            Action::Index => return Admission::Answer(index(&envelope)),
+            Action::Index => return Admission::Answer(index::index(head, &envelope)),
             Action::Liveness => return Admission::Answer(alive(&envelope)),
             Action::Relay | Action::RelayForm => Lane::Worker,
             Action::Health
             | Action::ListModels
             | Action::RetrieveModel
             | Action::Reload
-            | Action::Metrics => Lane::Control,
+            | Action::Metrics
+            | Action::Status => Lane::Control,
         };
         Admission::Run(lane, Ticket { config, action: endpoint.action, token, envelope })
     }
@@ -244,7 +251,8 @@ impl Service for Api {
             Action::RetrieveModel => responder.send(models::retrieve(&self.gateway, &request)),
             Action::Reload => responder.send(admin::reload(&self.gateway, &request.ticket)),
             Action::Metrics => responder.send(scrape::metrics(self, &request.ticket)),
-            Action::Index => responder.send(index(&request.ticket.envelope)),
+            Action::Status => responder.send(status::status(self, &request.ticket)),
+            Action::Index => responder.send(index::index(&request.head, &request.ticket.envelope)),
             Action::Liveness => responder.send(alive(&request.ticket.envelope)),
         }
     }
@@ -300,23 +308,4 @@ fn alive(envelope: &Envelope) -> Answer {
         status: &'static str,
     }
     json_answer(200, envelope, &Alive { status: "ok" })
-}
-
-fn index(envelope: &Envelope) -> Answer {
-    #[derive(Serialize)]
-    struct Index {
-        name: &'static str,
-        version: &'static str,
-        endpoints: Vec<String>,
-    }
-    let endpoints = ENDPOINTS.iter().map(|endpoint| {
-        let id = if endpoint.path.len() > 1 && endpoint.path.ends_with('/') { "{id}" } else { "" };
-        format!("{} {}{id}", endpoint.method, endpoint.path)
-    });
-    let index = Index {
-        name: env!("CARGO_PKG_NAME"),
-        version: env!("CARGO_PKG_VERSION"),
-        endpoints: endpoints.collect(),
-    };
-    json_answer(200, envelope, &index)
 }

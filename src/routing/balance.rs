@@ -51,6 +51,8 @@ pub enum Verdict {
 /// What requests have met at a replica lately.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Condition {
+    /// Requests in flight.
+    pub in_flight: u32,
     /// When its cooldown ends, where it is cooling down.
     pub cooling_until: Option<Instant>,
     /// Why it failed last, and when; none: it has served since, or was never asked.
@@ -114,6 +116,7 @@ impl Balance {
     /// What requests have met at a replica lately.
     pub fn condition(&self, id: ReplicaId, now: Instant) -> Condition {
         self.lock().get(&id).map_or_else(Condition::default, |state| Condition {
+            in_flight: state.in_flight,
             cooling_until: state.cooling_until.filter(|until| *until > now),
             last_failure: state.last_failure.clone(),
         })

@@ -28,6 +28,7 @@ mod memory;
 mod messages;
 mod metrics;
 mod models;
+mod page;
 mod patience;
 mod pool;
 mod proxied;

@@ -1,0 +1,143 @@
+//! `GET /`: what this is, as JSON for programs, as a page for who asks for HTML.
+
+use serde::Serialize;
+
+use super::envelope::{Envelope, new_id};
+use super::{ENDPOINTS, json_answer};
+use crate::front::{Answer, Fields, Head};
+
+/// The status page: all of it, for it must work without any other host. It asks for the figures itself.
+const PAGE: &str = include_str!("page.html");
+
+/// The answer in the form that the client likes better; both are named by what they depend on.
+pub fn index(head: &Head, envelope: &Envelope) -> Answer {
+    let mut answer = if prefers_html(head) { page(envelope) } else { document(envelope) };
+    answer.fields.push("vary", "Accept");
+    answer
+}
+
+fn document(envelope: &Envelope) -> Answer {
+    #[derive(Serialize)]
+    struct Index {
+        name: &'static str,
+        version: &'static str,
+        endpoints: Vec<String>,
+    }
+    let endpoints = ENDPOINTS.iter().map(|endpoint| {
+        let id = if endpoint.path.len() > 1 && endpoint.path.ends_with('/') { "{id}" } else { "" };
+        format!("{} {}{id}", endpoint.method, endpoint.path)
+    });
+    let index = Index {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        endpoints: endpoints.collect(),
+    };
+    json_answer(200, envelope, &index)
+}
+
+/// Nothing runs in the page but its own script, and nothing is fetched from elsewhere, whatever a provider calls its models.
+fn page(envelope: &Envelope) -> Answer {
+    let nonce = new_id();
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
+         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let mut fields: Fields = envelope.fields("text/html; charset=utf-8");
+    fields.push("content-security-policy", policy);
+    fields.push("x-content-type-options", "nosniff");
+    fields.push("referrer-policy", "no-referrer");
+    fields.push("cache-control", "no-store");
+    Answer { status: 200, fields, body: PAGE.replace("{nonce}", &nonce).into_bytes() }
+}
+
+/// Whether HTML is liked better than JSON, the answer for everyone who does not say so.
+fn prefers_html(head: &Head) -> bool {
+    let accepted = head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("accept"));
+    let ranges: Vec<&str> = accepted
+        .filter_map(|(_, value)| std::str::from_utf8(value).ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    let html = liking(&ranges, "text", "html");
+    html.0 > 0 && html > liking(&ranges, "application", "json")
+}
+
+/// How much a media type is liked (RFC 9110 section 12.5.1): by its weight in thousandths, then by how exactly it is named. The most exact
+/// range that matches counts.
+fn liking(ranges: &[&str], kind: &str, subtype: &str) -> (u16, u8) {
+    let matching = ranges.iter().filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let (range_kind, range_subtype) = parts.next()?.split_once('/')?;
+        let exactness = match (range_kind, range_subtype) {
+            ("*", "*") => 0,
+            (found, "*") if found.eq_ignore_ascii_case(kind) => 1,
+            (found, sub) if found.eq_ignore_ascii_case(kind) && sub.eq_ignore_ascii_case(subtype) => 2,
+            _ => return None,
+        };
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        Some((exactness, weight.map_or(1000, thousandths)))
+    });
+    let (exactness, weight) = matching.max_by_key(|&(exactness, _)| exactness).unwrap_or((0, 0));
+    (weight, exactness)
+}
+
+/// A weight between 0 and 1; what is none counts as not liked.
+fn thousandths(weight: &str) -> u16 {
+    let weight = weight.parse::<f32>().ok().filter(|weight| (0.0..=1.0).contains(weight));
+    // At most 1000.
+    weight.map_or(0, |weight| (weight * 1000.0).round() as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PAGE, prefers_html};
+    use crate::front::Head;
+
+    fn prefers(accept: &[&str]) -> bool {
+        let fields: String = accept.iter().map(|value| format!("Accept: {value}\r\n")).collect();
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        prefers_html(&Head::parse(head.as_bytes()).expect("a head"))
+    }
+
+    #[test]
+    fn only_who_likes_html_better_gets_it() {
+        for browser in [
+            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+            "text/html",
+            "TEXT/HTML;charset=utf-8",
+            "text/*",
+            "text/html, */*",
+            "application/json;q=0.5, text/html;q=0.501",
+            "*/*;q=0.1, text/html ; q=0.2",
+        ] {
+            assert!(prefers(&[browser]), "{browser}");
+        }
+        assert!(prefers(&["application/json;q=0.1", "text/html"]));
+        for program in [
+            "*/*",
+            "",
+            "application/json",
+            "application/json, text/plain, */*",
+            "text/html, application/json",
+            "text/html;q=0.5, application/json",
+            "text/html;q=0, */*",
+            "text/html;q=nan",
+            "text/html;q=2",
+            "application/*, text/html;q=0.9",
+            "image/png",
+        ] {
+            assert!(!prefers(&[program]), "{program}");
+        }
+        assert!(!prefers(&[]));
+    }
+
+    #[test]
+    fn the_page_is_small_and_needs_nobody_else() {
+        assert!(PAGE.len() < 25 * 1024, "{} bytes", PAGE.len());
+        let elsewhere = PAGE.match_indices("//").filter(|(at, _)| PAGE[..*at].ends_with("http:"));
+        // The name of a vocabulary, which nobody fetches.
+        assert!(elsewhere.clone().all(|(at, _)| PAGE[at..].starts_with("//www.w3.org/2000/svg")));
+        assert!(!PAGE.contains("https:") && !PAGE.contains("innerHTML") && !PAGE.contains(" style="));
+        assert_eq!(PAGE.matches("nonce=\"{nonce}\"").count(), 2);
+        assert_eq!(PAGE.matches("{nonce}").count(), 2);
+    }
+}

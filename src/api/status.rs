@@ -1,0 +1,77 @@
+//! `GET /v1/status`: how each replica stands, and the configuration in force without its secrets. For the status page; what can be
+//! counted is in the metrics.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{Api, Ticket, json_answer};
+use crate::config::{Replica, ReplicaId, load};
+use crate::front::Answer;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    version: &'static str,
+    uptime_seconds: u64,
+    providers: Vec<ProviderStatus<'a>>,
+    /// The lines of `ai-proxy check`.
+    config: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ProviderStatus<'a> {
+    name: &'a str,
+    replicas: Vec<ReplicaStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReplicaStatus<'a> {
+    url: &'a str,
+    /// None before the first check.
+    healthy: Option<bool>,
+    latency_ms: Option<u128>,
+    checked_at: Option<String>,
+    error: Option<String>,
+    in_flight: u32,
+    /// How much longer it is put aside; none: it is not.
+    cooling_seconds: Option<u64>,
+}
+
+/// The whole status.
+pub fn status(api: &Api, ticket: &Ticket) -> Answer {
+    let config = &*ticket.config;
+    let providers = config.providers.iter().map(|provider| {
+        let replicas = provider.replicas.iter().map(|replica| of_replica(api, &provider.name, replica));
+        ProviderStatus { name: &provider.name, replicas: replicas.collect() }
+    });
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: api.started.elapsed().as_secs(),
+        providers: providers.collect(),
+        config: load::summary(config).lines().map(str::to_owned).collect(),
+    };
+    let mut answer = json_answer(200, &ticket.envelope, &status);
+    answer.fields.push("cache-control", "no-store");
+    answer
+}
+
+fn of_replica<'a>(api: &Api, provider: &str, replica: &'a Replica) -> ReplicaStatus<'a> {
+    let id = ReplicaId::of(provider, replica);
+    let health = api.gateway.board.health(id);
+    let now = Instant::now();
+    let condition = api.gateway.balance.condition(id, now);
+    ReplicaStatus {
+        url: &replica.url,
+        healthy: health.as_ref().map(|health| health.healthy),
+        latency_ms: health.as_ref().map(|health| health.latency.as_millis()),
+        checked_at: health.as_ref().map(|health| health.checked_at.to_string()),
+        error: health.and_then(|health| health.error),
+        in_flight: condition.in_flight,
+        cooling_seconds: condition.cooling_until.map(|until| whole_seconds(until - now)),
+    }
+}
+
+/// Rounded up: what still cools never shows 0.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
+}
