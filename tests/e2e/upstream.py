@@ -17,6 +17,7 @@
     close-done          streamed, delimited by the close, complete
     error-event         streamed: three events, then an error event from the provider itself
     paced               streamed with a short pause between events
+    slow                the answer after a tenth of a second
     huge                whole: more bytes than the proxy is configured to take
     close-after         a good answer, after which the connection is closed without a word
     lingers-NAME        streamed: all events, `[DONE]` too, but the closing chunk only once the gate is opened
@@ -123,6 +124,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wait_until_gone()
         elif model == "break-before-head":
             self.hang_up()
+        elif model == "slow":
+            time.sleep(0.1)
+            self.whole(kind, model, shapes.dumps(shapes.WHOLE[path](self.server.name, asked)))
         elif path == "/v1/audio/speech":
             self.send_whole(200, "audio/mpeg", shapes.AUDIO)
         elif asked.get("stream"):

@@ -15,3 +15,13 @@ def run(*command, **options):
     if done.returncode != 0:
         raise AssertionError("%s: exit code %d\n%s" % (" ".join(map(str, command)), done.returncode, done.stdout))
     return done.stdout
+
+
+def replaced(path, changes):
+    """A file's text with parts of it replaced, each of which must be there: what is tested is the file itself."""
+    text = Path(path).read_text()
+    for old, new in changes.items():
+        if old not in text:
+            raise AssertionError("%s has no %r" % (path, old))
+        text = text.replace(old, new)
+    return text
