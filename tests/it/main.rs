@@ -11,6 +11,7 @@ mod config;
 mod corpora;
 mod cors;
 mod demo;
+mod dependencies;
 mod failures;
 mod forms;
 mod framing;
