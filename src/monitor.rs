@@ -8,11 +8,11 @@ use std::time::Instant;
 use ureq::http::{HeaderMap, Method};
 
 use crate::catalog;
-use crate::config::{Config, Format, Provider, Replica, ReplicaId};
+use crate::config::{Config, Format, Provider, Replica, ReplicaId, known};
 use crate::gateway::{Check, Gateway, Health};
 use crate::limits::{CHECK_TIMEOUT, MAX_MODEL_LIST};
 use crate::text::{Text, quoted};
-use crate::upstream::{Call, Patience, listed_prefix};
+use crate::upstream::{Call, Patience};
 
 /// Longest reason kept of a failed check, bytes.
 const MAX_REASON: usize = 200;
@@ -88,8 +88,9 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
     let (health, models) = match answer {
         Err(reason) => (unhealthy(begun, &reason), None),
         Ok(body) => {
-            let models =
-                due.models.then(|| catalog::parse_list(&provider.name, listed_prefix(&replica.url), &body));
+            let models = due
+                .models
+                .then(|| catalog::parse_list(&provider.name, known(&replica.url).listed_prefix, &body));
             if let Some(Err(reason)) = &models {
                 log::warn!(
                     "{}",
@@ -118,8 +119,9 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
 fn fetch_models(gateway: &Gateway, config: &Config, replica: &Replica) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + config.non_stream_timeout.min(CHECK_TIMEOUT);
     let headers = HeaderMap::new();
+    let path = format!("/models{}", known(&replica.url).list_query);
     let call =
-        Call { method: Method::GET, format: Format::OpenAi, path: "/models", headers: &headers, body: &[] };
+        Call { method: Method::GET, format: Format::OpenAi, path: &path, headers: &headers, body: &[] };
     let exchange = gateway.upstream().attempt(replica, &call, Patience::until(deadline), None);
     let mut exchange = exchange.map_err(|failure| failure.detail)?;
     let status = exchange.status;

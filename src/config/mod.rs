@@ -2,6 +2,7 @@
 //!
 //! [`load`] makes it from the file, with all problems at once; [`live`] holds the one in force.
 
+mod known;
 pub mod live;
 pub mod load;
 mod secret;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
+pub use known::{Known, known};
 pub use live::Live;
 pub use secret::Secret;
 
@@ -159,15 +161,6 @@ impl Replica {
         }
     }
 }
-
-/// Whether a URL's host is that one.
-pub fn is_at(url: &str, host: &str) -> bool {
-    let found = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next());
-    found.is_some_and(|found| found.eq_ignore_ascii_case(host))
-}
-
-/// Anthropic's own host: it speaks both formats at one base URL.
-pub const ANTHROPIC_HOST: &str = "api.anthropic.com";
 
 /// Certificate authorities out of a file.
 #[derive(Clone, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use ureq::{Body, SendBody};
 pub use reply::{COMMENT, Heartbeat, Reply};
 pub use wait::{Patience, pause};
 
-use crate::config::{Config, Format, Replica, is_at};
+use crate::config::{Config, Format, Replica};
 use crate::limits::UPSTREAM_READ_BUFFER;
 use pool::Pool;
 use wait::{Facts, Guard, Stop};
@@ -211,11 +211,6 @@ fn add_credentials(headers: &mut HeaderMap, replica: &Replica, format: Format) {
 /// The only version there is, for a client that names none.
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 
-/// What stands before the ids that this provider lists, and not before those it is called for.
-pub fn listed_prefix(url: &str) -> &'static str {
-    if is_at(url, "generativelanguage.googleapis.com") { "models/" } else { "" }
-}
-
 impl Exchange {
     /// Reads what is at hand of the body, waiting for some; 0 at its end.
     ///
@@ -372,7 +367,7 @@ impl Read for Pieces<'_> {
 mod tests {
     use std::io::Read;
 
-    use super::{Pieces, is_at};
+    use super::Pieces;
 
     #[test]
     fn pieces_read_one_behind_the_other_whatever_the_buffer() {
@@ -388,14 +383,5 @@ mod tests {
             }
             assert_eq!(read, b"abcdefgh", "buffer of {size}");
         }
-    }
-
-    #[test]
-    fn a_provider_is_known_by_its_host_alone() {
-        let is_known = |url| is_at(url, "api.anthropic.com");
-        assert!(is_known("https://api.anthropic.com/v1"));
-        assert!(is_known("https://API.anthropic.com:443/v1"));
-        assert!(!is_known("https://api.anthropic.com.example/v1"));
-        assert!(!is_known("http://127.0.0.1:1/api.anthropic.com"));
     }
 }

@@ -85,13 +85,21 @@ fn in_event(document: &[u8]) -> Option<Usage> {
         #[serde(alias = "message")]
         response: Plain,
     }
+    /// Moonshot's last event has it in its only choice.
+    #[derive(Deserialize)]
+    struct InChoices {
+        choices: Vec<Plain>,
+    }
     if !mentions(document) {
         return None;
     }
     let plain = serde_json::from_slice::<Plain>(document).ok()?.usage;
-    let counts =
-        plain.or_else(|| serde_json::from_slice::<Nested>(document).ok().and_then(|it| it.response.usage));
-    counts?.usage()
+    let nested = || serde_json::from_slice::<Nested>(document).ok()?.response.usage;
+    let in_choices = || {
+        let event = serde_json::from_slice::<InChoices>(document).ok()?;
+        event.choices.into_iter().find_map(|choice| choice.usage)
+    };
+    plain.or_else(nested).or_else(in_choices)?.usage()
 }
 
 /// Whether a `usage` that is an object is at hand; many streams say `"usage":null` in each event.

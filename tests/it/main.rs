@@ -32,6 +32,7 @@ mod models;
 mod page;
 mod patience;
 mod pool;
+mod providers;
 mod proxied;
 mod relay;
 mod reload;

@@ -124,6 +124,7 @@ fn a_name_is_looked_up_here_for_socks5_and_there_for_socks5h() {
     let upstream = Upstream::new(&["m"]);
     upstream.chat(Reply::json(200, &completion("hello")));
     let tunnel = Tunnel::new();
+    tunnel.lead_to(upstream.address());
     for (scheme, host, asked) in [
         ("socks5", "localhost", "127.0.0.1"),
         ("socks5h", "localhost", "localhost"),

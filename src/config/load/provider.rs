@@ -11,7 +11,7 @@ use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
 use super::surroundings::Variable;
 use super::value::{header_value, integer, model_id, split_port, unfit_secret};
-use crate::config::{ANTHROPIC_HOST, CaFile, HOP_BY_HOP, Provider, Replica, Secret, is_at};
+use crate::config::{CaFile, HOP_BY_HOP, Provider, Replica, Secret, known};
 use crate::limits::{MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
@@ -136,8 +136,7 @@ fn parts_into(reader: &mut Reader, at: &str, [first, second, third]: [Json; 3], 
 impl Entry {
     fn into_replica(self, reader: &mut Reader) -> (String, Replica) {
         let Self { name, url, anthropic_url, key, models, headers, proxy, ca_file, weight } = self;
-        let known = || is_at(&url, ANTHROPIC_HOST).then(|| url.clone());
-        let anthropic_url = anthropic_url.or_else(known);
+        let anthropic_url = anthropic_url.or_else(|| known(&url).is_anthropic.then(|| url.clone()));
         let proxy = match proxy {
             Some(Way::Direct) => None,
             Some(Way::Through(proxy)) => Some(proxy),

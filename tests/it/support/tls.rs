@@ -62,6 +62,10 @@ impl Tls {
         tls
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The URL to configure, by name or address of this machine.
     pub fn url(&self, host: &str) -> String {
         format!("https://{host}:{}/v1", self.address.port())

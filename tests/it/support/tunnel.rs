@@ -10,31 +10,28 @@ use super::DEADLINE;
 /// Serves for the rest of the test run; its threads end with their connections.
 pub struct Tunnel {
     address: SocketAddr,
-    opened: Arc<AtomicUsize>,
-    heads: Arc<Mutex<Vec<String>>>,
-    targets: Arc<Mutex<Vec<String>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    opened: AtomicUsize,
+    heads: Mutex<Vec<String>>,
+    targets: Mutex<Vec<String>>,
+    leads_to: Mutex<Option<SocketAddr>>,
 }
 
 impl Tunnel {
     pub fn new() -> Tunnel {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-        let address = listener.local_addr().expect("address");
-        let opened = Arc::new(AtomicUsize::new(0));
-        let heads = Arc::new(Mutex::new(Vec::new()));
-        let targets = Arc::new(Mutex::new(Vec::new()));
-        let tunnel = Tunnel {
-            address,
-            opened: Arc::clone(&opened),
-            heads: Arc::clone(&heads),
-            targets: Arc::clone(&targets),
-        };
+        let tunnel = Tunnel { address: listener.local_addr().expect("address"), shared: Arc::default() };
+        let shared = Arc::clone(&tunnel.shared);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (opened, heads, targets) =
-                    (Arc::clone(&opened), Arc::clone(&heads), Arc::clone(&targets));
+                let shared = Arc::clone(&shared);
                 std::thread::spawn(move || {
                     // Whatever goes wrong closes the connection, which is all a test needs to see.
-                    let _ = open(client, &opened, &heads, &targets);
+                    let _ = open(client, &shared);
                 });
             }
         });
@@ -47,39 +44,40 @@ impl Tunnel {
 
     /// How many connections went through.
     pub fn opened(&self) -> usize {
-        self.opened.load(Ordering::SeqCst)
+        self.shared.opened.load(Ordering::SeqCst)
     }
 
-    /// Where its connections went, as they asked for it. A name under `.invalid` is known to it as this machine.
+    /// From now on whatever is asked for is at that address, as if it stood so in its DNS.
+    pub fn lead_to(&self, address: SocketAddr) {
+        *self.shared.leads_to.lock().expect("address") = Some(address);
+    }
+
+    /// Where its connections were to go, as they asked for it.
     pub fn targets(&self) -> Vec<String> {
-        self.targets.lock().expect("targets").clone()
+        self.shared.targets.lock().expect("targets").clone()
     }
 
     /// The CONNECT requests seen.
     pub fn heads(&self) -> Vec<String> {
-        self.heads.lock().expect("heads").clone()
+        self.shared.heads.lock().expect("heads").clone()
     }
 }
 
-fn open(
-    mut client: TcpStream,
-    opened: &AtomicUsize,
-    heads: &Mutex<Vec<String>>,
-    targets: &Mutex<Vec<String>>,
-) -> std::io::Result<()> {
+fn open(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     client.set_read_timeout(Some(DEADLINE))?;
     let mut first = [0];
     client.read_exact(&mut first)?;
-    let target = if first[0] == 5 { socks(&mut client)? } else { connect(&mut client, first[0], heads)? };
-    targets.lock().expect("targets").push(target.clone());
-    let known = target.split_once(".invalid:").map(|(_, port)| format!("127.0.0.1:{port}"));
-    let upstream = TcpStream::connect(known.unwrap_or(target))?;
+    let target =
+        if first[0] == 5 { socks(&mut client)? } else { connect(&mut client, first[0], &shared.heads)? };
+    shared.targets.lock().expect("targets").push(target.clone());
+    let known = *shared.leads_to.lock().expect("address");
+    let upstream = known.map_or_else(|| TcpStream::connect(target), TcpStream::connect)?;
     client.write_all(if first[0] == 5 {
         &[5, 0, 0, 1, 127, 0, 0, 1, 0, 0]
     } else {
         b"HTTP/1.1 200 Connected\r\n\r\n"
     })?;
-    opened.fetch_add(1, Ordering::SeqCst);
+    shared.opened.fetch_add(1, Ordering::SeqCst);
     client.set_read_timeout(None)?;
     let (back_from, back_to) = (upstream.try_clone()?, client.try_clone()?);
     std::thread::spawn(move || pass(back_from, back_to));

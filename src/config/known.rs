@@ -1,0 +1,43 @@
+//! What is known of a provider by its host: where it differs from the OpenAI API, and how.
+//!
+//! Whatever else providers do in their own way passes as it is; `docs/providers.md` says what, `tests/golden/providers` holds it.
+
+/// How a provider differs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Known {
+    host: &'static str,
+    /// It speaks Anthropic's format as well, at the same base URL, and takes its key in that format's header.
+    pub is_anthropic: bool,
+    /// What follows `/models` to get the whole list.
+    pub list_query: &'static str,
+    /// What stands before the ids that it lists, and not before those it is called for.
+    pub listed_prefix: &'static str,
+}
+
+const ORDINARY: Known = Known { host: "", is_anthropic: false, list_query: "", listed_prefix: "" };
+
+const KNOWN: &[Known] = &[
+    // Lists 20 models a page unless asked for more, 1,000 at most.
+    Known { host: "api.anthropic.com", is_anthropic: true, list_query: "?limit=1000", ..ORDINARY },
+    Known { host: "generativelanguage.googleapis.com", listed_prefix: "models/", ..ORDINARY },
+];
+
+/// What is known of the provider at that URL.
+pub fn known(url: &str) -> &'static Known {
+    let host = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next()).unwrap_or_default();
+    KNOWN.iter().find(|known| known.host.eq_ignore_ascii_case(host)).unwrap_or(&ORDINARY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::known;
+
+    #[test]
+    fn a_provider_is_known_by_its_host_alone() {
+        assert!(known("https://api.anthropic.com/v1").is_anthropic);
+        assert!(known("https://API.anthropic.com:443/v1").is_anthropic);
+        assert!(!known("https://api.anthropic.com.example/v1").is_anthropic);
+        assert!(!known("http://127.0.0.1:1/api.anthropic.com").is_anthropic);
+        assert_eq!(known("https://generativelanguage.googleapis.com/v1beta/openai").listed_prefix, "models/");
+    }
+}
