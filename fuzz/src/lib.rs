@@ -5,6 +5,7 @@ pub mod chunked;
 pub mod config;
 pub mod events;
 pub mod head;
+pub mod multipart;
 pub mod splice;
 
 /// Panics where something does not hold.
@@ -16,6 +17,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("config", config::check),
     ("events", events::check),
     ("head", head::check),
+    ("multipart", multipart::check),
     ("splice", splice::check),
 ];
 

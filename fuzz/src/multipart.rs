@@ -1,0 +1,73 @@
+//! The change of `model` in a form: every reader finds the new model, and nothing else has changed. The input's first line
+//! is the `Content-Type`.
+
+use ai_proxy::api::multipart;
+
+/// What stands for the provider's model: what a client may write into its own.
+const NEW: &str = "provider/model é \"x\"";
+
+/// Splices it, and reads what comes out by other means.
+pub fn check(data: &[u8]) {
+    let (content_type, form) = match data.iter().position(|&byte| byte == b'\n') {
+        Some(end) => (&data[..end], &data[end + 1..]),
+        None => (data, &b""[..]),
+    };
+    let Ok(body) = multipart::parse(content_type, form) else { return };
+    assert!(!body.model.is_empty() && !body.model.contains(char::is_control));
+    let new = body.written(NEW);
+    let pieces = body.with_model(form, &new);
+    check_pieces(&pieces, form, &new);
+    let models = plainly(content_type, form).unwrap_or_default();
+    if models.len() == pieces.len() / 2 {
+        assert_eq!(models.last().map(Vec::as_slice), Some(body.model.as_bytes()));
+    }
+    let spliced = pieces.concat();
+    let again = multipart::parse(content_type, &spliced).expect("still a good form");
+    assert_eq!((again.model.as_str(), again.stream), (NEW, body.stream));
+    for model in plainly(content_type, &spliced).unwrap_or_default() {
+        assert_eq!(model, NEW.as_bytes(), "a model that was not replaced");
+    }
+}
+
+/// What stands between the new models are the old bytes, in order.
+fn check_pieces(pieces: &[&[u8]], form: &[u8], new: &[u8]) {
+    let mut rest = form;
+    for (index, piece) in pieces.iter().enumerate() {
+        if index % 2 == 1 {
+            assert_eq!(*piece, new);
+            continue;
+        }
+        let start = piece.as_ptr().addr() - rest.as_ptr().addr();
+        assert!(start > 0 || index == 0, "an empty model");
+        rest = &rest[start + piece.len()..];
+    }
+    assert!(rest.is_empty());
+}
+
+/// The contents of the parts that the plainest of readers would take for `model`; `None` where it finds no boundary.
+fn plainly(content_type: &[u8], form: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let text = std::str::from_utf8(content_type).ok()?;
+    let boundary = text.split(';').nth(1)?.trim().strip_prefix("boundary=")?;
+    if text.split(';').count() != 2 || boundary.contains(['"', '\\', ' ', '\t']) {
+        return None;
+    }
+    let whole = [b"\r\n", form].concat();
+    let delimiter = [b"\r\n--", boundary.as_bytes()].concat();
+    let mut models = Vec::new();
+    let mut rest = behind(&whole, &delimiter)?.1;
+    while let Some((part, more)) = behind(rest, &delimiter) {
+        let (head, content) = behind(part, b"\r\n\r\n").unwrap_or((part, b""));
+        let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+        if head.split("\r\n").any(|line| line == "content-disposition: form-data; name=\"model\"") {
+            models.push(content.to_vec());
+        }
+        rest = more;
+    }
+    Some(models)
+}
+
+/// What stands before and behind the first `needle`.
+fn behind<'a>(bytes: &'a [u8], needle: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let at = bytes.windows(needle.len()).position(|window| window == needle)?;
+    Some((&bytes[..at], &bytes[at + needle.len()..]))
+}
