@@ -57,8 +57,9 @@ fn plainly(content_type: &[u8], form: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut rest = behind(&whole, &delimiter)?.1;
     while let Some((part, more)) = behind(rest, &delimiter) {
         let (head, content) = behind(part, b"\r\n\r\n").unwrap_or((part, b""));
-        let head = String::from_utf8_lossy(head).to_ascii_lowercase();
-        if head.split("\r\n").any(|line| line == "content-disposition: form-data; name=\"model\"") {
+        let head = String::from_utf8_lossy(head);
+        let plain = "content-disposition: form-data; name=\"model\"";
+        if head.split("\r\n").any(|line| line.eq_ignore_ascii_case(plain) && line.ends_with("\"model\"")) {
             models.push(content.to_vec());
         }
         rest = more;
