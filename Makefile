@@ -4,7 +4,7 @@ BIN   := target/release/ai-proxy
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 MUSL  := $(subst -gnu,-musl,$(HOST))
 
-.PHONY: all demo run test lint e2e ops fuzz instructions bench static clean
+.PHONY: all demo run test lint e2e ops fuzz soak instructions bench static clean
 
 all:
 	$(CARGO) build --release --locked
@@ -31,6 +31,11 @@ ops: all
 fuzz: SECONDS ?= 60
 fuzz:
 	SECONDS_EACH=$(SECONDS) fuzz/run
+
+soak: SECONDS ?= 60
+soak: all
+	AI_PROXY_BIN=$(CURDIR)/$(BIN) AI_PROXY_SOAK_SECONDS=$(SECONDS) \
+		$(CARGO) test --locked --test it soak -- --ignored --nocapture
 
 bench:
 	$(CARGO) bench --locked --bench proxy

@@ -38,6 +38,7 @@ mod relay;
 mod reload;
 mod routing;
 mod scripted;
+mod soak;
 mod stream;
 mod supervised;
 mod tls;

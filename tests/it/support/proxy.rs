@@ -37,10 +37,11 @@ pub fn with(mut config: Value, changes: Value) -> Value {
     config
 }
 
-/// The binary with a directory of its own as working directory, free of the caller's environment
+/// The binary (`AI_PROXY_BIN`, else the one built with the tests) with a directory of its own as working directory, free of the caller's environment
 /// where that could change what it does.
 pub fn command(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ai-proxy"));
+    let given = std::env::var_os("AI_PROXY_BIN");
+    let mut command = Command::new(given.unwrap_or_else(|| env!("CARGO_BIN_EXE_ai-proxy").into()));
     command.current_dir(directory).stdin(Stdio::null());
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_lowercase());
@@ -161,6 +162,11 @@ impl Proxy {
     /// How many descriptors the process has open.
     pub fn open_descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("its descriptors").count()
+    }
+
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads").count()
     }
 
     /// Its resident memory, bytes.

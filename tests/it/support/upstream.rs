@@ -115,6 +115,11 @@ impl Upstream {
         self.recorded(|request| !request.path().ends_with("/models"))
     }
 
+    /// Forgets the requests so far, where there are too many to keep.
+    pub fn forget(&self) {
+        self.shared.lock().requests.clear();
+    }
+
     /// How often the model list was asked for.
     pub fn list_requests(&self) -> Vec<Request> {
         self.recorded(|request| request.path().ends_with("/models"))
