@@ -148,7 +148,7 @@ fn nothing_grows_and_no_good_request_fails() {
     for (what, count) in &*storm.seen.lock().expect("counts") {
         writeln!(report, " {count:8} {what}").expect("a string takes all");
     }
-    println!("{report}");
+    eprintln!("{report}");
     assert!(proxy.is_running());
     assert_eq!(proxy.get("/health").status, 200);
     assert!(after.threads <= before.threads, "{report}");
