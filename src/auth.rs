@@ -1,10 +1,10 @@
 //! Client tokens: who calls, and how much they may.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+pub mod quota;
 
-use crate::config::{Config, Token};
+pub use quota::{Permit, Quotas};
+
+use crate::config::Config;
 use crate::front::{Head, Peer};
 
 /// Why a caller is not let in.
@@ -70,79 +70,9 @@ fn same(ours: &[u8], sent: &[u8]) -> bool {
     ours.len() == sent.len() && difference == 0
 }
 
-/// What each token has used of its limits. It survives a reload.
-#[derive(Debug, Default)]
-pub struct Quotas(Mutex<HashMap<String, Used>>);
-
-#[derive(Debug, Clone, Copy)]
-struct Used {
-    /// When the next request would be due if all came evenly: a request is let in up to a minute's worth ahead of it.
-    due: Instant,
-    parallel: u32,
-}
-
-/// The right to one request; the place among the parallel ones is free again when it is dropped.
-#[derive(Debug)]
-pub struct Permit(Option<(Arc<Quotas>, String)>);
-
-impl Quotas {
-    /// Lets a request in, or says after how long the next one may be.
-    ///
-    /// # Errors
-    /// How long to wait, for `Retry-After`. A refused request uses up nothing.
-    pub fn admit(self: &Arc<Self>, token: &Token, now: Instant) -> Result<Permit, Duration> {
-        if token.rpm.is_none() && token.max_parallel.is_none() {
-            return Ok(Permit(None));
-        }
-        let key = token.token.expose().to_owned();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = all.entry(key.clone()).or_insert(Used { due: now, parallel: 0 });
-        if token.max_parallel.is_some_and(|max| used.parallel >= max) {
-            return Err(Duration::from_secs(1));
-        }
-        if let Some(rpm) = token.rpm {
-            let minute = Duration::from_secs(60);
-            let next = used.due.max(now) + minute / rpm;
-            if let Some(early) = next.checked_duration_since(now + minute).filter(|early| !early.is_zero()) {
-                return Err(early);
-            }
-            used.due = next;
-        }
-        used.parallel += 1;
-        Ok(Permit(Some((Arc::clone(self), key))))
-    }
-
-    /// Forgets tokens that are no longer there.
-    pub fn retain(&self, config: &Config) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|key, used| {
-            used.parallel > 0 || config.tokens.iter().any(|token| token.token.expose() == key)
-        });
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some((quotas, key)) = &self.0 {
-            let mut all = quotas.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(used) = all.get_mut(key) {
-                used.parallel -= 1;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::{Duration, Instant};
-
-    use super::{Quotas, bearer, same};
-    use crate::config::{Secret, Token};
-
-    fn token(rpm: Option<u32>, max_parallel: Option<u32>) -> Token {
-        Token { name: "t".into(), token: Secret::new("sk-t".into()), models: None, rpm, max_parallel }
-    }
+    use super::{bearer, same};
 
     #[test]
     fn bearer_in_any_case_and_nothing_else() {
@@ -160,28 +90,5 @@ mod tests {
         assert!(!same(b"abc", b"ab"));
         assert!(!same(b"ab", b"abc"));
         assert!(!same(b"abc", b""));
-    }
-
-    #[test]
-    fn a_minute_holds_rpm_requests_and_the_next_is_told_when_to_come() {
-        let quotas = Arc::new(Quotas::default());
-        let (token, now) = (token(Some(3), None), Instant::now());
-        for _ in 0..3 {
-            assert!(quotas.admit(&token, now).is_ok());
-        }
-        assert_eq!(quotas.admit(&token, now).err(), Some(Duration::from_secs(20)));
-        assert_eq!(quotas.admit(&token, now).err(), Some(Duration::from_secs(20)), "a refusal costs nothing");
-        assert!(quotas.admit(&token, now + Duration::from_secs(20)).is_ok());
-    }
-
-    #[test]
-    fn parallel_places_are_given_back_by_dropping() {
-        let quotas = Arc::new(Quotas::default());
-        let (token, now) = (token(None, Some(2)), Instant::now());
-        let first = quotas.admit(&token, now);
-        let _second = quotas.admit(&token, now);
-        assert!(quotas.admit(&token, now).is_err());
-        drop(first);
-        assert!(quotas.admit(&token, now).is_ok());
     }
 }

@@ -4,6 +4,8 @@
 //! `ARCHITECTURE.md` is the map.
 
 pub mod limits;
+#[cfg(test)]
+mod testing;
 pub mod text;
 
 pub mod logging;

@@ -121,6 +121,11 @@ pub const FIRST_COOLDOWN: Duration = Duration::from_secs(10);
 /// Failures in a row after which a replica cools down.
 pub const FAILURES_TO_COOL: u32 = 3;
 
+/// Largest state file, bytes.
+pub const MAX_STATE_FILE: u64 = 4 * 1024 * 1024;
+/// How often the state file is written where something has changed: what a crash may lose.
+pub const JOURNAL_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Largest config file, bytes.
 pub const MAX_CONFIG_FILE: u64 = 4 * 1024 * 1024;
 /// Largest `ca_file` of a provider, bytes; a system's whole bundle is some 220 KB.

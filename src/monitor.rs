@@ -39,6 +39,7 @@ fn watch(gateway: &Weak<Gateway>) {
             }
         }
         gateway.upstream().close_idle();
+        gateway.save_state(false);
         gateway.board.wait_until_due(&config);
     }
 }

@@ -33,6 +33,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
         if inherited.is_empty() { Bound::new(&listen(&config))? } else { Bound::inherited(inherited)? };
     let names = bound.names();
     let gateway = Arc::new(Gateway::new(config, path));
+    gateway.restore_state();
     monitor::start(&gateway)?;
     let stats = Arc::default();
     let api = Api::new(Arc::clone(&gateway), Arc::clone(&stats), settings.workers);
@@ -67,6 +68,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     let status = Text::Draining(config.shutdown_timeout.as_secs()).say(config.language);
     supervisor.stopping(patience, &status);
     drain(&running, &config);
+    gateway.save_state(true);
     Ok(())
 }
 

@@ -3,8 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::anthropic;
+use crate::auth::quota::Standing;
 use crate::config::{Config, Format};
 use crate::front::{Fields, Head};
 use crate::limits::MAX_REQUEST_ID;
@@ -21,9 +23,19 @@ pub struct Envelope {
     pub language: Language,
     /// What the caller speaks: errors and events of ours have its shape.
     pub format: Format,
+    /// Where the caller's token stands with its requests a minute, if it has such a limit and was admitted or refused by it.
+    pub standing: Option<Standing>,
     /// The origin that a browser may show the answer to.
     origin: Option<String>,
 }
+
+/// What tells a caller where its token stands, as the OpenAI API has it.
+const LIMIT: &str = "x-ratelimit-limit-requests";
+const REMAINING: &str = "x-ratelimit-remaining-requests";
+const RESET: &str = "x-ratelimit-reset-requests";
+/// What a page of another origin may read.
+const EXPOSED: &str = "x-request-id, x-ai-proxy-provider, retry-after, x-ratelimit-limit-requests, \
+                       x-ratelimit-remaining-requests, x-ratelimit-reset-requests";
 
 impl Envelope {
     /// The envelope for a request; without a head, for one that was not understood.
@@ -34,6 +46,7 @@ impl Envelope {
             id: sent.map_or_else(new_id, str::to_owned),
             language: config.language,
             format: format_of(head),
+            standing: None,
             origin: head.and_then(|head| allowed_origin(config, head)),
         }
     }
@@ -53,11 +66,21 @@ impl Envelope {
         if self.format == Format::Anthropic && !fields.contains("request-id") {
             fields.push("request-id", &self.id);
         }
+        if let Some(standing) = self.standing {
+            fields.push(LIMIT, standing.limit.to_string());
+            fields.push(REMAINING, standing.remaining.to_string());
+            fields.push(RESET, reset(standing.reset));
+        }
         if let Some(origin) = &self.origin {
             fields.push("access-control-allow-origin", origin);
-            fields.push("access-control-expose-headers", "x-request-id, x-ai-proxy-provider, retry-after");
+            fields.push("access-control-expose-headers", EXPOSED);
             fields.push("vary", "Origin");
         }
+    }
+
+    /// Whether a field of the provider's gives way to one of ours: its key's limit is not its caller's.
+    pub fn replaces(&self, name: &str) -> bool {
+        self.standing.is_some() && [LIMIT, REMAINING, RESET].contains(&name)
     }
 
     /// An error, as JSON on one line, as an event of a stream.
@@ -95,6 +118,18 @@ fn format_of(head: Option<&Head>) -> Format {
     }
 }
 
+/// A time as the OpenAI API writes it: `0s`, `250ms`, `17s`, `6m0s`.
+fn reset(time: Duration) -> String {
+    let milliseconds = time.as_nanos().div_ceil(1_000_000);
+    let seconds = milliseconds.div_ceil(1000);
+    match (milliseconds, seconds) {
+        (1..1000, _) => format!("{milliseconds}ms"),
+        (_, ..60) => format!("{seconds}s"),
+        (_, ..3600) => format!("{}m{}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{}m{}s", seconds / 3600, seconds / 60 % 60, seconds % 60),
+    }
+}
+
 /// An id that can stand in a header, a log line and a file name.
 fn sane_id(value: &[u8]) -> Option<&str> {
     let is_sane = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(byte);
@@ -123,7 +158,26 @@ fn allowed_origin(config: &Config, head: &Head) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{new_id, sane_id};
+    use std::time::Duration;
+
+    use super::{new_id, reset, sane_id};
+
+    #[test]
+    fn a_reset_is_written_as_openai_does() {
+        for (milliseconds, text) in [
+            (0, "0s"),
+            (1, "1ms"),
+            (999, "999ms"),
+            (1000, "1s"),
+            (1001, "2s"),
+            (59_001, "1m0s"),
+            (360_000, "6m0s"),
+            (3_723_000, "1h2m3s"),
+        ] {
+            assert_eq!(reset(Duration::from_millis(milliseconds)), text);
+        }
+        assert_eq!(reset(Duration::from_nanos(1)), "1ms");
+    }
 
     #[test]
     fn ids_that_could_break_a_line_or_are_too_long_are_not_taken_over() {

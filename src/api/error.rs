@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::envelope::Envelope;
 use crate::anthropic;
+use crate::auth::quota::Limit;
 use crate::config::Format;
 use crate::front::{Answer, Rejection};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_QUOTED, MAX_TARGET};
@@ -51,8 +52,8 @@ pub enum ApiError {
     NotImplemented,
     /// Not HTTP/1.x.
     VersionNotSupported,
-    /// The token is over its limit; when to come again.
-    RateLimited(Duration),
+    /// The token is over a limit; when to come again.
+    RateLimited(Limit, Duration),
     /// No connection to this provider.
     Unreachable(String),
     /// This provider's answer was cut off or malformed.
@@ -157,7 +158,7 @@ impl ApiError {
             Self::UriTooLong => (414, "uri_too_long", Hopeless),
             Self::ExpectationFailed => (417, "expectation_failed", Hopeless),
             Self::ReloadRefused(_) => (422, "invalid_config", Hopeless),
-            Self::RateLimited(_) => (429, "rate_limited", MayHelp),
+            Self::RateLimited(..) => (429, "rate_limited", MayHelp),
             Self::HeadTooLarge => (431, "head_too_large", Hopeless),
             Self::Internal => (500, "internal_error", MayHelp),
             Self::NotImplemented => (501, "not_implemented", Hopeless),
@@ -206,7 +207,9 @@ impl ApiError {
             Self::ExpectationFailed => Text::ExpectationFailed,
             Self::NotImplemented => Text::NotImplemented,
             Self::VersionNotSupported => Text::VersionNotSupported,
-            Self::RateLimited(_) => Text::RateLimited,
+            Self::RateLimited(Limit::Rate(limit), _) => Text::OverRate(*limit),
+            Self::RateLimited(Limit::Parallel(limit), _) => Text::OverParallel(*limit),
+            Self::RateLimited(Limit::Day(limit), _) => Text::OverDay(*limit),
             Self::Unreachable(provider) => Text::UpstreamUnreachable(provider),
             Self::Broken(provider) => Text::UpstreamBroken(provider),
             Self::ResponseTooLarge(provider, limit) => Text::ResponseTooLarge(provider, *limit),
@@ -255,7 +258,7 @@ impl ApiError {
             Self::MissingToken | Self::InvalidToken => fields.push("www-authenticate", "Bearer"),
             Self::MethodNotAllowed(_, allow) => fields.push("allow", allow),
             Self::Overloaded | Self::ShuttingDown => fields.push("retry-after", "1"),
-            Self::RateLimited(wait) => {
+            Self::RateLimited(_, wait) => {
                 fields.push("retry-after", wait.as_secs_f64().ceil().max(1.0).to_string());
             }
             _ => {}

@@ -17,6 +17,7 @@ use super::splice::Body;
 use super::{Action, Ticket, masking, multipart, relayed_headers};
 use crate::anthropic;
 use crate::auth::Permit;
+use crate::auth::quota::Clock;
 use crate::catalog;
 use crate::config::{Config, Format, Token};
 use crate::front::{Answer, Done, Fields, Request, Responder};
@@ -46,21 +47,35 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
         record.model.clone_from(&body.model);
         record.streamed = body.stream;
     }
-    let call = match body.and_then(|body| admit(gateway, request, token, body)) {
-        Ok(call) => call,
+    let mut envelope = request.ticket.envelope.clone();
+    let admitted = body.and_then(|body| prepare(gateway, request, token, body)).and_then(|call| {
+        let permit = admit(gateway, token, &mut envelope)?;
+        Ok((call, permit))
+    });
+    let (call, permit) = match admitted {
+        Ok(admitted) => admitted,
         Err(error) => {
             record.fail(&error);
             record.end(&gateway.metrics, &token.name);
-            return responder.send(error.answer(&request.ticket.envelope));
+            return responder.send(error.answer(&envelope));
         }
     };
     let reply = new_reply(request, &call, responder);
-    let envelope = request.ticket.envelope.clone();
     let begun = Instant::now();
     let left =
         request.received.elapsed() > QUEUED_LONG && reply.borrow().client().is_some_and(|c| c.is_gone());
-    let mut relay =
-        Relay { gateway, config, request, call: &call, begun, is_short: false, envelope, reply, record };
+    let mut relay = Relay {
+        gateway,
+        config,
+        request,
+        call: &call,
+        permit: Some(permit),
+        begun,
+        is_short: false,
+        envelope,
+        reply,
+        record,
+    };
     let done = if left { relay.deliver_fault(Fault::ClientGone) } else { relay.run() };
     relay.record.end(&gateway.metrics, &token.name);
     done
@@ -85,10 +100,19 @@ struct Admitted {
     /// Path and query behind the provider's base URL.
     path: String,
     headers: HeaderMap,
-    _permit: Permit,
 }
 
-fn admit(
+/// The last step before a provider is asked: what is refused earlier costs the token nothing.
+fn admit(gateway: &Gateway, token: &Token, envelope: &mut Envelope) -> Result<Permit, ApiError> {
+    let admitted = gateway.quotas.admit(token, Clock::now());
+    envelope.standing = match &admitted {
+        Ok(permit) => permit.standing,
+        Err(refused) => refused.standing,
+    };
+    admitted.map_err(|refused| ApiError::RateLimited(refused.limit, refused.wait))
+}
+
+fn prepare(
     gateway: &Gateway,
     request: &Request<Ticket>,
     token: &Token,
@@ -110,9 +134,8 @@ fn admit(
     if routes.is_empty() {
         return Err(ApiError::NotSpoken(request.head.path().to_owned()));
     }
-    let permit = gateway.quotas.admit(token, Instant::now()).map_err(ApiError::RateLimited)?;
     let headers = relayed_headers::of_request(&request.head);
-    Ok(Admitted { body, routes, path, headers, _permit: permit })
+    Ok(Admitted { body, routes, path, headers })
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
@@ -141,6 +164,8 @@ struct Relay<'a> {
     config: &'a Config,
     request: &'a Request<Ticket>,
     call: &'a Admitted,
+    /// Given back before the answer's last byte leaves: the client's next request may be quicker than we are.
+    permit: Option<Permit>,
     /// When the provider's time began: the client's upload and the queue are not its fault.
     begun: Instant,
     /// The attempt in hand has less time than a first one would have.
@@ -339,8 +364,10 @@ impl Relay<'_> {
     }
 
     fn answer_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
-        let holds_secret = |value: &[u8]| masking::holds_secret(self.config, provider, value);
-        let mut fields = relayed_headers::of_answer(headers, holds_secret);
+        let kept_back = |name: &str, value: &[u8]| {
+            self.envelope.replaces(name) || masking::holds_secret(self.config, provider, value)
+        };
+        let mut fields = relayed_headers::of_answer(headers, kept_back);
         self.envelope.mark(&mut fields);
         fields.push("x-ai-proxy-provider", provider);
         fields
@@ -426,6 +453,9 @@ impl Relay<'_> {
     }
 
     fn end(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Done {
+        if let (Some(permit), Some(usage)) = (self.permit.take(), self.record.usage) {
+            permit.spend(usage.prompt.saturating_add(usage.completion), Clock::now());
+        }
         let mut reply = self.reply.borrow_mut();
         let done = end(&mut reply);
         self.record.status = status;

@@ -47,9 +47,9 @@ fn is_forwarded(name: &str) -> bool {
     !HOP_BY_HOP.contains(&name) && !NOT_FORWARDED.contains(&name) && !name.starts_with("x-forwarded-")
 }
 
-/// The fields of a provider's answer that a client gets, but for those that quote a secret of ours. `Content-Length` is the front's to say; the request's id is
-/// [`super::envelope::Envelope`]'s.
-pub fn of_answer(headers: &HeaderMap, holds_secret: impl Fn(&[u8]) -> bool) -> Fields {
+/// The fields of a provider's answer that a client gets, but for those that are `kept_back` by name or value.
+/// `Content-Length` is the front's to say; the request's id is [`super::envelope::Envelope`]'s.
+pub fn of_answer(headers: &HeaderMap, kept_back: impl Fn(&str, &[u8]) -> bool) -> Fields {
     let named = named_in(headers.get_all("connection").iter().map(HeaderValue::as_bytes));
     let mut fields = Fields::default();
     for (name, value) in headers {
@@ -57,7 +57,7 @@ pub fn of_answer(headers: &HeaderMap, holds_secret: impl Fn(&[u8]) -> bool) -> F
         let passes = !HOP_BY_HOP.contains(&text)
             && !matches!(text, "content-length" | "set-cookie" | "x-request-id" | "x-ai-proxy-provider")
             && !text.starts_with("access-control-")
-            && !holds_secret(value.as_bytes())
+            && !kept_back(text, value.as_bytes())
             && !named.iter().any(|other| other == text);
         if passes {
             fields.push(text, value.as_bytes());

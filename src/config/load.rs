@@ -50,7 +50,7 @@ const KEYS: &[Key<Config>] = &[
     optional("host", |r, at, v, c| r.set(&mut c.host, at, v, value::host)),
     optional("port", |r, at, v, c| r.set(&mut c.port, at, v, |v| value::integer(v, 0..=65535))),
     optional("log_level", |r, at, v, c| r.set(&mut c.log_level, at, v, value::log_level)),
-    optional("log_file", |r, at, v, c| r.set(&mut c.log_file, at, v, value::log_file)),
+    optional("log_file", |r, at, v, c| r.set(&mut c.log_file, at, v, value::path_or_null)),
     optional("language", |r, at, v, c| r.set(&mut c.language, at, v, value::language)),
     optional("providers", |r, at, v, c| c.providers = provider::providers(r, at, v)),
     optional("tokens", |r, at, v, c| c.tokens = token::tokens(r, at, v)),
@@ -86,6 +86,7 @@ const KEYS: &[Key<Config>] = &[
     optional("max_retries", |r, at, v, c| {
         r.set(&mut c.max_retries, at, v, |v| value::integer(v, 0..=MAX_RETRIES));
     }),
+    optional("state_file", |r, at, v, c| r.set(&mut c.state_file, at, v, value::path_or_null)),
     optional("attempt_timeout", |r, at, v, c| {
         r.set(&mut c.attempt_timeout, at, v, value::seconds_or_null);
     }),
@@ -121,6 +122,7 @@ fn defaults() -> Config {
         models_interval: Duration::from_secs(300),
         max_retries: 2,
         attempt_timeout: None,
+        state_file: None,
         cors_origins: Vec::new(),
     }
 }

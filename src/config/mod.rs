@@ -88,6 +88,8 @@ pub struct Config {
     pub models_interval: Duration,
     /// Further attempts after a failed one, before any byte reached the client. Default 2.
     pub max_retries: u32,
+    /// Where the tokens' daily counts are kept over a restart; `None`: they are not. Default `None`.
+    pub state_file: Option<PathBuf>,
     /// Longest wait for an attempt's answer to begin while another fit replica may still be asked; `None` (null in the
     /// file): two thirds of the time that is left. Default `None`.
     pub attempt_timeout: Option<Duration>,
@@ -209,6 +211,21 @@ pub struct Token {
     pub rpm: Option<u32>,
     /// Requests at once; `None`: no limit.
     pub max_parallel: Option<u32>,
+    /// Tokens a day (UTC), prompt and completion, as providers report them; `None`: no limit.
+    pub tokens_per_day: Option<u64>,
+}
+
+/// A token, by a hash of its secret: what it has used is known over a reload, and no secret lies about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenId(u64);
+
+impl TokenId {
+    /// The id of a token.
+    pub fn of(token: &Token) -> Self {
+        let mut hasher = DefaultHasher::new();
+        token.token.expose().hash(&mut hasher);
+        Self(hasher.finish())
+    }
 }
 
 /// A name that stands for other models.
@@ -260,6 +277,11 @@ impl Target {
 }
 
 impl Token {
+    /// Whether it has a limit of any kind.
+    pub fn is_limited(&self) -> bool {
+        self.rpm.is_some() || self.max_parallel.is_some() || self.tokens_per_day.is_some()
+    }
+
     /// Whether the token's own `models` let this full id through.
     pub fn allows(&self, id: &str) -> bool {
         self.models.as_ref().is_none_or(|models| models.iter().any(|model| model.is_match(id)))

@@ -3,6 +3,7 @@
 //! counted.
 
 mod board;
+mod journal;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -16,6 +17,7 @@ use crate::metrics::{Metric, Metrics};
 use crate::routing::Balance;
 use crate::text::Text;
 use crate::upstream::Upstream;
+use journal::Journal;
 
 /// Results of a reload, as metrics name them.
 const RELOADED: &str = "success";
@@ -34,6 +36,8 @@ pub struct Gateway {
     pub quotas: Arc<Quotas>,
     /// What was counted since the start.
     pub metrics: Metrics,
+    /// The day's counts on disk.
+    journal: Mutex<Journal>,
     upstream: RwLock<Arc<Upstream>>,
     /// Where the configuration came from; none: it is built in and cannot be reloaded.
     path: Option<PathBuf>,
@@ -65,6 +69,7 @@ impl Gateway {
             balance: Arc::default(),
             quotas: Arc::default(),
             metrics,
+            journal: Mutex::default(),
             upstream,
             path,
             reloading: Mutex::default(),
@@ -74,6 +79,18 @@ impl Gateway {
     /// The HTTP client in use.
     pub fn upstream(&self) -> Arc<Upstream> {
         Arc::clone(&self.upstream.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes up the daily counts of an earlier run.
+    pub fn restore_state(&self) {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.restore(&self.live.snapshot(), &self.quotas);
+    }
+
+    /// Writes the daily counts down if that is due, or at once if `now`.
+    pub fn save_state(&self, now: bool) {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.save(&self.live.snapshot(), &self.quotas, now);
     }
 
     /// Reads the configuration again, puts it in force, reopens the log, and says in the log what came of it.

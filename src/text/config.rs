@@ -106,6 +106,8 @@ pub enum ConfigText {
     // ── warnings ──
     /// No token is configured.
     NoTokens,
+    /// A token has a limit of tokens a day, and nothing keeps its count over a restart.
+    NoStateFile,
     /// The file holds secrets and others may read it.
     OpenFile {
         /// The file.
@@ -155,7 +157,7 @@ pub enum Expected {
     /// An address to listen on; the facts are the longest name and the longest socket path, bytes.
     Host(usize, usize),
     /// A path, or null.
-    LogFile,
+    PathOrNull,
     /// An array.
     Array,
     /// An object.
@@ -218,6 +220,7 @@ pub enum Label {
     Workers,
     Clients,
     Retries,
+    StateFile,
     Origins,
     More,
 }
@@ -270,6 +273,7 @@ impl ConfigText {
                 format!("{target} 本身是虚拟模型；虚拟模型不能指向虚拟模型，应为 provider/model")
             }
             Self::NoTokens => "tokens: 没有配置任何 token，所有需要 token 的请求都会被拒绝".into(),
+            Self::NoStateFile => "tokens_per_day: 没有配置 state_file，重启后当日用量从零计起".into(),
             Self::OpenFile { path, mode } => {
                 format!("配置文件 {path} 含有密钥，但其他用户可以访问（权限 {mode:04o}）；建议 chmod 600")
             }
@@ -324,6 +328,9 @@ impl ConfigText {
                 )
             }
             Self::NoTokens => "tokens: none configured; every call that needs a token will be refused".into(),
+            Self::NoStateFile => {
+                "tokens_per_day: without a state_file, the day's counts are lost at a restart".into()
+            }
             Self::OpenFile { path, mode } => {
                 format!(
                     "the config file {path} holds secrets but others may access it (mode {mode:04o}); chmod 600 is advised"
@@ -374,7 +381,7 @@ impl Expected {
                     "主机名或 IP 地址（不含端口，最长 {name} 字节），或 unix: 加绝对路径（路径最长 {path} 字节）"
                 )
             }
-            Self::LogFile => "非空的文件路径或 null".into(),
+            Self::PathOrNull => "非空的文件路径或 null".into(),
             Self::Array => "数组".into(),
             Self::Object => "对象".into(),
             Self::Provider => " \"名称|API_URL|API_KEY\" 字符串或对象".into(),
@@ -416,7 +423,7 @@ impl Expected {
             Self::Host(name, path) => format!(
                 "a host name or IP address without a port (at most {name} bytes), or unix: and an absolute path (at most {path} bytes)"
             ),
-            Self::LogFile => "a file's path, not empty, or null".into(),
+            Self::PathOrNull => "a file's path, not empty, or null".into(),
             Self::Array => "an array".into(),
             Self::Object => "an object".into(),
             Self::Provider => "a string \"name|API_URL|API_KEY\" or an object".into(),
@@ -478,6 +485,7 @@ impl Label {
             Self::Workers => ("工作线程", "workers"),
             Self::Clients => ("客户端连接", "clients"),
             Self::Retries => ("重试", "retries"),
+            Self::StateFile => ("状态文件", "state file"),
             Self::Origins => ("CORS 来源", "CORS origins"),
             Self::More => ("其余", "more"),
         };

@@ -53,8 +53,12 @@ pub enum Text<'a> {
     NotImplemented,
     /// Not HTTP/1.x.
     VersionNotSupported,
-    /// The token is over its limit.
-    RateLimited,
+    /// The token is over its requests a minute.
+    OverRate(u32),
+    /// The token is over its requests at once.
+    OverParallel(u32),
+    /// The token has used up its tokens of a day.
+    OverDay(u64),
     /// No connection to the provider.
     UpstreamUnreachable(&'a str),
     /// The provider's answer was cut off or is malformed.
@@ -89,6 +93,12 @@ pub enum Text<'a> {
     RestartRequired(&'a str),
     /// The log file cannot be opened: path, reason.
     LogFileUnusable(&'a str, &'a str),
+    /// The state file cannot be read, or holds something else: path, reason.
+    StateUnreadable(&'a str, &'a str),
+    /// The state file cannot be written: path, reason.
+    StateUnwritable(&'a str, &'a str),
+    /// The state file can be written again: path.
+    StateWritable(&'a str),
     /// `accept` failed: reason.
     AcceptFailed(&'a str),
     /// `accept` works again.
@@ -140,7 +150,9 @@ impl Text<'_> {
             Self::ExpectationFailed => "不支持的 Expect".into(),
             Self::NotImplemented => "不支持的传输编码".into(),
             Self::VersionNotSupported => "只支持 HTTP/1.x".into(),
-            Self::RateLimited => "请求过于频繁，请稍后再试".into(),
+            Self::OverRate(limit) => format!("请求过于频繁：该token每分钟最多 {limit} 个请求，请稍后再试"),
+            Self::OverParallel(limit) => format!("请求过于频繁：该token最多同时 {limit} 个请求，请稍后再试"),
+            Self::OverDay(limit) => format!("该token当日（UTC）用量已达 {limit} tokens，请明日再试"),
             Self::UpstreamUnreachable(name) => format!("无法连接提供商: {name}"),
             Self::UpstreamBroken(name) => format!("提供商的响应中断或格式错误: {name}"),
             Self::ResponseTooLarge(name, limit) => format!("提供商 {name} 的响应超过上限 {limit} 字节"),
@@ -157,6 +169,13 @@ impl Text<'_> {
             Self::Stopped => "已停止".into(),
             Self::RestartRequired(keys) => format!("以下配置需要重启才能生效: {keys}"),
             Self::LogFileUnusable(path, reason) => format!("无法打开日志文件 {path}: {reason}"),
+            Self::StateUnreadable(path, reason) => {
+                format!("无法读取状态文件 {path}，当日用量从零计起: {reason}")
+            }
+            Self::StateUnwritable(path, reason) => {
+                format!("无法写入状态文件 {path}，重启后会丢失当日用量: {reason}")
+            }
+            Self::StateWritable(path) => format!("状态文件恢复写入: {path}"),
             Self::AcceptFailed(reason) => format!("暂时无法接受新连接: {reason}"),
             Self::AcceptResumed => "恢复接受新连接".into(),
             Self::TooManyClients(limit) => format!("客户端连接数达到上限 {limit}"),
@@ -192,7 +211,11 @@ impl Text<'_> {
             Self::ExpectationFailed => "unknown expectation".into(),
             Self::NotImplemented => "unknown transfer coding".into(),
             Self::VersionNotSupported => "only HTTP/1.x is supported".into(),
-            Self::RateLimited => "too many requests, try again later".into(),
+            Self::OverRate(limit) => format!("too many requests: this token may send {limit} a minute"),
+            Self::OverParallel(limit) => format!("too many requests: this token may have {limit} at once"),
+            Self::OverDay(limit) => {
+                format!("this token has used up its {limit} tokens of the day, which ends at midnight UTC")
+            }
             Self::UpstreamUnreachable(name) => format!("the provider cannot be reached: {name}"),
             Self::UpstreamBroken(name) => {
                 format!("the provider's answer was cut off or is malformed: {name}")
@@ -217,6 +240,13 @@ impl Text<'_> {
             Self::Stopped => "stopped".into(),
             Self::RestartRequired(keys) => format!("these keys need a restart: {keys}"),
             Self::LogFileUnusable(path, reason) => format!("cannot open the log file {path}: {reason}"),
+            Self::StateUnreadable(path, reason) => {
+                format!("cannot read the state file {path}, the day's counts begin at zero: {reason}")
+            }
+            Self::StateUnwritable(path, reason) => {
+                format!("cannot write the state file {path}, a restart would lose the day's counts: {reason}")
+            }
+            Self::StateWritable(path) => format!("the state file can be written again: {path}"),
             Self::AcceptFailed(reason) => format!("cannot accept connections for now: {reason}"),
             Self::AcceptResumed => "accepting connections again".into(),
             Self::TooManyClients(limit) => format!("the limit of {limit} client connections is reached"),

@@ -43,6 +43,9 @@ pub fn summary(config: &Config) -> String {
     lines.push(format!("{}: {}", say(Label::Workers), config.max_connections));
     lines.push(format!("{}: {}", say(Label::Clients), config.max_clients));
     lines.push(format!("{}: {}", say(Label::Retries), config.max_retries));
+    if let Some(path) = &config.state_file {
+        lines.push(format!("{}: {}", say(Label::StateFile), shown(&path.display().to_string())));
+    }
     lines.join("\n")
 }
 
@@ -148,6 +151,9 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
     }
     if config.max_clients < config.max_connections {
         found.push(ConfigText::IdleWorkers { clients: config.max_clients, workers: config.max_connections });
+    }
+    if config.state_file.is_none() && config.tokens.iter().any(|token| token.tokens_per_day.is_some()) {
+        found.push(ConfigText::NoStateFile);
     }
     found.extend(open_file(config, path));
     found.iter().map(|text| text.say(config.language)).collect()

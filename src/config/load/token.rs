@@ -15,6 +15,8 @@ use crate::text::config::{ConfigText, Expected};
 const MAX_TOKEN_NAME: usize = 256;
 /// Largest `rpm` and `max_parallel`.
 const MAX_RATE: u64 = 1_000_000;
+/// Largest `tokens_per_day`.
+const MAX_TOKENS_PER_DAY: u64 = 1_000_000_000_000;
 
 /// One entry while it is read.
 #[derive(Default)]
@@ -24,6 +26,7 @@ struct Entry {
     models: Option<Vec<Regex>>,
     rpm: Option<u32>,
     max_parallel: Option<u32>,
+    tokens_per_day: Option<u64>,
 }
 
 const KEYS: &[Key<Entry>] = &[
@@ -34,6 +37,9 @@ const KEYS: &[Key<Entry>] = &[
     optional("max_parallel", |r, at, v, entry| {
         entry.max_parallel = r.read(at, v, |v| integer(v, 1..=MAX_RATE));
     }),
+    optional("tokens_per_day", |r, at, v, entry| {
+        entry.tokens_per_day = r.read(at, v, |v| integer(v, 1..=MAX_TOKENS_PER_DAY));
+    }),
 ];
 
 /// The tokens in the order of the file.
@@ -42,14 +48,16 @@ pub(super) fn tokens(reader: &mut Reader, place: &str, json: &Json) -> Vec<Token
     let mut tokens = Vec::new();
     for (at, item) in reader.items(place, json, MAX_TOKENS, Json::masked) {
         let Some(entry) = entry(reader, &at, item) else { continue };
-        let Entry { name, token: Some(token), models, rpm, max_parallel } = entry else { continue };
+        let Entry { name, token: Some(token), models, rpm, max_parallel, tokens_per_day } = entry else {
+            continue;
+        };
         if let Some(other) = places.get(token.expose()) {
             reader.report(&at, ConfigText::SameToken(other.clone()));
         } else {
             places.insert(token.expose().to_owned(), at);
         }
         if let Some(name) = name {
-            tokens.push(Token { name, token, models, rpm, max_parallel });
+            tokens.push(Token { name, token, models, rpm, max_parallel, tokens_per_day });
         }
     }
     tokens

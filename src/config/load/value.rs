@@ -106,11 +106,11 @@ pub(super) fn log_level(json: &Json) -> Leaf<log::LevelFilter> {
 }
 
 /// A path, or null for none.
-pub(super) fn log_file(json: &Json) -> Leaf<Option<PathBuf>> {
+pub(super) fn path_or_null(json: &Json) -> Leaf<Option<PathBuf>> {
     match json {
         Json::Null => Ok(None),
         Json::String(text) if is_line(text.value()) => Ok(Some(PathBuf::from(text.value()))),
-        _ => unfit(json, Expected::LogFile),
+        _ => unfit(json, Expected::PathOrNull),
     }
 }
 

@@ -1,0 +1,355 @@
+//! What each token may use and has used: requests a minute, requests at once, tokens a day. Pure: the time is an argument.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Token, TokenId};
+
+/// What each token has used of its limits. It survives a reload.
+#[derive(Debug, Default)]
+pub struct Quotas(Mutex<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    tokens: HashMap<TokenId, Used>,
+    /// How often a day's count has changed.
+    changes: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    /// When the next request would be due if all came evenly: a request is let in up to a minute's worth ahead of it.
+    due: Instant,
+    parallel: u32,
+    today: Spent,
+}
+
+/// Tokens used on a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Days since 1970-01-01, in UTC.
+    pub day: i64,
+    /// Prompt and completion, as providers reported them.
+    pub tokens: u64,
+}
+
+/// The time on both clocks: the one that never jumps, and the one that knows the date.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// For rates.
+    pub at: Instant,
+    /// For days: seconds since 1970, UTC.
+    pub unix: i64,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: i64 = 86_400;
+
+impl Clock {
+    /// The time it is.
+    pub fn now() -> Self {
+        Self { at: Instant::now(), unix: jiff::Timestamp::now().as_second() }
+    }
+
+    fn day(self) -> i64 {
+        self.unix.div_euclid(DAY)
+    }
+}
+
+/// A limit that a request would pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Requests a minute.
+    Rate(u32),
+    /// Requests at once.
+    Parallel(u32),
+    /// Tokens a day.
+    Day(u64),
+}
+
+/// Where a token stands with its requests a minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Requests a minute.
+    pub limit: u32,
+    /// Requests that would be let in at once now.
+    pub remaining: u32,
+    /// When all of them will be there again.
+    pub reset: Duration,
+}
+
+/// A request that was not let in. It has used up nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// The limit it met.
+    pub limit: Limit,
+    /// When to come again.
+    pub wait: Duration,
+    /// Where its token stands.
+    pub standing: Option<Standing>,
+}
+
+/// The right to one request; the place among the parallel ones is free again when it is dropped, however that comes.
+#[derive(Debug)]
+pub struct Permit {
+    /// None: the token has no limits.
+    of: Option<(Arc<Quotas>, TokenId)>,
+    /// The token has a limit of tokens a day.
+    is_counted: bool,
+    /// Where the token stands behind this request, if it has a rate.
+    pub standing: Option<Standing>,
+}
+
+impl Quotas {
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a request in, or says after how long the next one may be.
+    ///
+    /// # Errors
+    /// Which limit is met, and how long to wait.
+    pub fn admit(self: &Arc<Self>, token: &Token, now: Clock) -> Result<Permit, Refused> {
+        if !token.is_limited() {
+            return Ok(Permit { of: None, is_counted: false, standing: None });
+        }
+        let id = TokenId::of(token);
+        let mut all = self.lock();
+        let fresh = Used { due: now.at, parallel: 0, today: Spent::default() };
+        let used = all.tokens.entry(id).or_insert(fresh);
+        let refused =
+            |limit, wait, used: &Used| Err(Refused { limit, wait, standing: used.standing(token, now) });
+        if let Some(max) = token.max_parallel.filter(|max| used.parallel >= *max) {
+            return refused(Limit::Parallel(max), Duration::from_secs(1), used);
+        }
+        used.today.turn_to(now.day());
+        if let Some(max) = token.tokens_per_day.filter(|max| used.today.tokens >= *max) {
+            // The clock may have been set back.
+            let end = (used.today.day + 1) * DAY;
+            let wait = Duration::from_secs(u64::try_from(end - now.unix).unwrap_or(1));
+            return refused(Limit::Day(max), wait, used);
+        }
+        if let Some(rpm) = token.rpm {
+            let next = used.due.max(now.at) + MINUTE / rpm;
+            if let Some(early) = next.checked_duration_since(now.at + MINUTE).filter(|early| !early.is_zero())
+            {
+                return refused(Limit::Rate(rpm), early, used);
+            }
+            used.due = next;
+        }
+        used.parallel += 1;
+        let is_counted = token.tokens_per_day.is_some();
+        Ok(Permit { of: Some((Arc::clone(self), id)), is_counted, standing: used.standing(token, now) })
+    }
+
+    /// Forgets tokens that are no longer there.
+    pub fn retain(&self, config: &Config) {
+        let known: Vec<TokenId> = config.tokens.iter().map(TokenId::of).collect();
+        self.lock().tokens.retain(|id, used| used.parallel > 0 || known.contains(id));
+    }
+
+    /// How often a day's count has changed: what is written down is out of date when it has.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// What a token has used on the last day that it was used.
+    pub fn spent(&self, id: TokenId) -> Spent {
+        self.lock().tokens.get(&id).map(|used| used.today).unwrap_or_default()
+    }
+
+    /// Takes up a count that was written down.
+    pub fn restore(&self, id: TokenId, spent: Spent, now: Clock) {
+        self.lock().tokens.insert(id, Used { due: now.at, parallel: 0, today: spent });
+    }
+}
+
+impl Spent {
+    /// A new day begins with nothing; a clock that is set back begins none.
+    fn turn_to(&mut self, day: i64) {
+        if day > self.day {
+            *self = Self { day, tokens: 0 };
+        }
+    }
+}
+
+impl Used {
+    fn standing(&self, token: &Token, now: Clock) -> Option<Standing> {
+        let limit = token.rpm?;
+        let ahead = self.due.saturating_duration_since(now.at);
+        let fit = MINUTE.saturating_sub(ahead).as_nanos() / (MINUTE / limit).as_nanos();
+        let remaining = u32::try_from(fit).unwrap_or(limit).min(limit);
+        Some(Standing { limit, remaining, reset: ahead })
+    }
+}
+
+impl Permit {
+    /// Counts the tokens that the request has used, on the day that it is.
+    pub fn spend(&self, tokens: u64, now: Clock) {
+        let Some((quotas, id)) = self.of.as_ref().filter(|_| self.is_counted && tokens > 0) else { return };
+        let mut all = quotas.lock();
+        all.changes += 1;
+        if let Some(used) = all.tokens.get_mut(id) {
+            used.today.turn_to(now.day());
+            used.today.tokens = used.today.tokens.saturating_add(tokens);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some((quotas, id)) = &self.of
+            && let Some(used) = quotas.lock().tokens.get_mut(id)
+        {
+            used.parallel = used.parallel.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::{Clock, DAY, Limit, Permit, Quotas, Spent, Standing};
+    use crate::config::{Secret, Token, TokenId};
+    use crate::testing::Random;
+
+    fn token(rpm: Option<u32>, max_parallel: Option<u32>, tokens_per_day: Option<u64>) -> Token {
+        let token = Secret::new("sk-t".into());
+        Token { name: "t".into(), token, models: None, rpm, max_parallel, tokens_per_day }
+    }
+
+    fn clock() -> Clock {
+        Clock { at: Instant::now(), unix: 20_000 * DAY + 100 }
+    }
+
+    fn later(clock: Clock, seconds: u64) -> Clock {
+        let unix = clock.unix + i64::try_from(seconds).expect("small");
+        Clock { at: clock.at + Duration::from_secs(seconds), unix }
+    }
+
+    #[test]
+    fn a_minute_holds_rpm_requests_and_the_next_is_told_when_to_come() {
+        let quotas = Arc::new(Quotas::default());
+        let (token, now) = (token(Some(3), None, None), clock());
+        for remaining in [2, 1, 0] {
+            let permit = quotas.admit(&token, now).expect("let in");
+            assert_eq!(permit.standing.map(|s| (s.limit, s.remaining)), Some((3, remaining)));
+        }
+        for _ in 0..2 {
+            let refused = quotas.admit(&token, now).expect_err("over the rate");
+            assert_eq!((refused.limit, refused.wait), (Limit::Rate(3), Duration::from_secs(20)));
+            let standing = Standing { limit: 3, remaining: 0, reset: Duration::from_secs(60) };
+            assert_eq!(refused.standing, Some(standing), "a refusal costs nothing");
+        }
+        let permit = quotas.admit(&token, later(now, 20)).expect("let in");
+        assert_eq!(permit.standing.map(|s| s.remaining), Some(0));
+        assert_eq!(
+            quotas.admit(&token, later(now, 200)).expect("let in").standing.map(|s| s.remaining),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn every_rate_lets_in_just_as_many_at_once() {
+        for rpm in [1, 2, 7, 59, 60, 61, 999, 1_000_000] {
+            let (quotas, token, now) = (Arc::new(Quotas::default()), token(Some(rpm), None, None), clock());
+            for left in (0..rpm).rev().take(100) {
+                let standing = quotas.admit(&token, now).expect("let in").standing.expect("a rate");
+                assert_eq!((standing.remaining, standing.limit), (left, rpm));
+            }
+        }
+    }
+
+    #[test]
+    fn parallel_places_are_given_back_by_dropping_also_in_a_panic() {
+        let quotas = Arc::new(Quotas::default());
+        let (token, now) = (token(None, Some(2), None), clock());
+        let first = quotas.admit(&token, now);
+        let _second = quotas.admit(&token, now);
+        assert_eq!(quotas.admit(&token, now).map(drop).map_err(|r| r.limit), Err(Limit::Parallel(2)));
+        drop(first);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _permit = quotas.admit(&token, now).expect("let in");
+            assert!(quotas.admit(&token, now).is_err());
+            panic!("a handler fails");
+        }));
+        assert!(panicked.is_err());
+        assert!(quotas.admit(&token, now).is_ok());
+    }
+
+    #[test]
+    fn a_day_ends_at_midnight_utc_and_not_when_the_clock_is_set_back() {
+        let quotas = Arc::new(Quotas::default());
+        let (token, now) = (token(None, None, Some(100)), clock());
+        let spend = |tokens, now| quotas.admit(&token, now).map(|permit| permit.spend(tokens, now));
+        assert!(spend(60, now).is_ok());
+        // The call that crosses the limit is answered: nobody knew.
+        assert!(spend(60, now).is_ok());
+        let refused = quotas.admit(&token, now).expect_err("used up");
+        assert_eq!((refused.limit, refused.wait), (Limit::Day(100), Duration::from_secs(86_300)));
+        let back = Clock { unix: now.unix - 5 * DAY, ..now };
+        assert!(quotas.admit(&token, back).is_err());
+        assert!(spend(99, later(now, 86_300)).is_ok(), "a new day");
+        assert_eq!(quotas.spent(TokenId::of(&token)), Spent { day: 20_001, tokens: 99 });
+        assert_eq!(quotas.changes(), 3);
+    }
+
+    #[test]
+    fn what_was_written_down_is_taken_up() {
+        let quotas = Arc::new(Quotas::default());
+        let (token, now) = (token(None, None, Some(100)), clock());
+        quotas.restore(TokenId::of(&token), Spent { day: now.unix / DAY, tokens: 100 }, now);
+        assert!(quotas.admit(&token, now).is_err());
+        quotas.restore(TokenId::of(&token), Spent { day: now.unix / DAY - 1, tokens: 100 }, now);
+        assert!(quotas.admit(&token, now).is_ok(), "yesterday's");
+    }
+
+    /// Random histories: no place is lost or given twice, no rate is passed, a refusal changes nothing.
+    #[test]
+    fn no_history_leaks_a_permit_or_passes_a_limit() {
+        for seed in 1..200 {
+            let mut random = Random::new(seed);
+            let (rpm, max) = (1 + random.below(20), 1 + random.below(5));
+            let token = token(Some(rpm), Some(max), Some(1000));
+            let (quotas, mut now) = (Arc::new(Quotas::default()), clock());
+            let (mut held, mut let_in, mut spent): (Vec<Permit>, Vec<Instant>, u64) = Default::default();
+            for _ in 0..300 {
+                match random.below(3) {
+                    0 => now = later(now, u64::from(random.below(9))),
+                    1 if !held.is_empty() => {
+                        let permit = held.swap_remove(random.below(held.len() as u32) as usize);
+                        let tokens = u64::from(random.below(20));
+                        permit.spend(tokens, now);
+                        spent += tokens;
+                    }
+                    _ => {
+                        let before = format!("{:?}", quotas.lock().tokens);
+                        match quotas.admit(&token, now) {
+                            Ok(permit) => {
+                                assert!(held.len() < max as usize && spent < 1000, "seed {seed}");
+                                held.push(permit);
+                                let_in.push(now.at);
+                            }
+                            Err(refused) => {
+                                let full = held.len() == max as usize;
+                                assert_eq!(full, refused.limit == Limit::Parallel(max), "seed {seed}");
+                                let after = format!("{:?}", quotas.lock().tokens);
+                                // Nothing but the entry itself and the date may come of it.
+                                let first = before == "{}" || before.contains("day: 0");
+                                assert!(first || before == after, "seed {seed}: {before} {after}");
+                            }
+                        }
+                    }
+                }
+                let minute = let_in.iter().filter(|at| **at + Duration::from_secs(60) > now.at).count();
+                assert!(minute < 2 * rpm as usize, "seed {seed}: a minute's burst and a minute's refill");
+            }
+            held.clear();
+            assert!(quotas.lock().tokens.values().all(|used| used.parallel == 0), "seed {seed}");
+        }
+    }
+}
