@@ -4,6 +4,7 @@ mod admin;
 mod allowance;
 mod envelope;
 mod error;
+mod health;
 mod index;
 mod inference;
 mod masking;
@@ -246,7 +247,7 @@ impl Service for Api {
     fn handle(&self, request: Request<Ticket>, responder: Responder) -> Done {
         match request.ticket.action {
             Action::Relay | Action::RelayForm => inference::relay(&self.gateway, &request, responder),
-            Action::Health => responder.send(admin::health(&self.gateway, &request.ticket)),
+            Action::Health => responder.send(health::health(&self.gateway, &request.ticket)),
             Action::ListModels => responder.send(models::list(&self.gateway, &request.ticket)),
             Action::RetrieveModel => responder.send(models::retrieve(&self.gateway, &request)),
             Action::Reload => responder.send(admin::reload(&self.gateway, &request.ticket)),

@@ -1,6 +1,6 @@
 //! `GET /metrics`: what was counted, and how things stand now.
 
-use super::admin::best_replica;
+use super::health::best_replica;
 use super::{Api, Ticket};
 use crate::front::Answer;
 use crate::metrics::{Metric, Reading};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Api, Ticket, json_answer};
+use super::{Api, Ticket, health, json_answer};
 use crate::config::{Replica, ReplicaId, load};
 use crate::front::Answer;
 
@@ -65,7 +65,7 @@ fn of_replica<'a>(api: &Api, provider: &str, replica: &'a Replica) -> ReplicaSta
         healthy: health.as_ref().map(|health| health.healthy),
         latency_ms: health.as_ref().map(|health| health.latency.as_millis()),
         checked_at: health.as_ref().map(|health| health.checked_at.to_string()),
-        error: health.and_then(|health| health.error),
+        error: health::error_of(&api.gateway, id),
         in_flight: condition.in_flight,
         cooling_seconds: condition.cooling_until.map(|until| whole_seconds(until - now)),
     }

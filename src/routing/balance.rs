@@ -225,8 +225,10 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::{Balance, Verdict};
-    use crate::config::{Provider, Replica, Secret};
+    use super::{Balance, Lease, Verdict};
+    use crate::config::{Provider, Replica, ReplicaId, Secret};
+    use crate::limits::{FIRST_COOLDOWN, MAX_COOLDOWN};
+    use crate::testing::Random;
 
     fn provider(weights: &[u32]) -> Provider {
         let replicas = weights.iter().enumerate().map(|(index, &weight)| Replica {
@@ -278,5 +280,135 @@ mod tests {
         }
         assert_eq!(balance.choose(&provider, &[], now).map(|(index, _)| index), Some(1));
         assert!(balance.choose(&provider, &[0, 1], now).is_none());
+    }
+
+    /// Random histories over random replicas. After each step: a cooling replica is chosen only where none is fit, a half
+    /// open one gets one request at a time, and in the end nothing is in flight and no probe is out.
+    #[test]
+    fn no_history_leaks_a_lease_or_prefers_a_cooling_replica() {
+        for seed in 1..300 {
+            let mut random = Random::new(seed);
+            let weights: Vec<u32> = (0..1 + random.below(4)).map(|_| 1 + random.below(3)).collect();
+            let (balance, provider) = (Arc::new(Balance::default()), provider(&weights));
+            let mut now = Instant::now();
+            let mut held: Vec<(usize, Lease)> = Vec::new();
+            for _ in 0..400 {
+                match random.below(8) {
+                    0 => now += Duration::from_secs(u64::from(random.below(30))),
+                    1..4 if !held.is_empty() => {
+                        let (_, lease) = held.swap_remove(random.below(held.len() as u32) as usize);
+                        let wait = Duration::from_secs(u64::from(random.below(400)));
+                        let verdicts = [
+                            Verdict::Served,
+                            Verdict::Failed,
+                            Verdict::Failed,
+                            Verdict::Refused,
+                            Verdict::CoolDown(wait),
+                            Verdict::Unknown,
+                        ];
+                        let cooled = lease.report(verdicts[random.below(6) as usize], now);
+                        assert!(cooled.is_none_or(|time| time <= MAX_COOLDOWN), "seed {seed}");
+                    }
+                    _ => {
+                        let tried: Vec<usize> = (0..weights.len()).filter(|_| random.below(4) == 0).collect();
+                        let states: Vec<_> = provider
+                            .replicas
+                            .iter()
+                            .map(|replica| {
+                                let all = balance.lock();
+                                let state = all.get(&ReplicaId::of("p", replica));
+                                state.map_or((None, 0, false), |state| {
+                                    (state.cooling_until, state.in_flight, state.probed)
+                                })
+                            })
+                            .collect();
+                        let is_fit = |(until, _, probed): &(Option<Instant>, u32, bool)| {
+                            until.is_none_or(|until| until <= now && !probed)
+                        };
+                        let left = || (0..weights.len()).filter(|index| !tried.contains(index));
+                        let has_fit = left().any(|index| is_fit(&states[index]));
+                        assert_eq!(balance.has_fit(&provider, &tried, now), has_fit, "seed {seed}");
+                        let Some((index, lease)) = balance.choose(&provider, &tried, now) else {
+                            assert_eq!(left().count(), 0, "seed {seed}: a replica was left");
+                            continue;
+                        };
+                        assert!(!tried.contains(&index), "seed {seed}");
+                        assert!(is_fit(&states[index]) || !has_fit, "seed {seed}: cooling beside a fit one");
+                        if has_fit {
+                            let load =
+                                |index: usize| f64::from(states[index].1 + 1) / f64::from(weights[index]);
+                            let best = left()
+                                .filter(|index| is_fit(&states[*index]))
+                                .map(load)
+                                .fold(f64::MAX, f64::min);
+                            assert!(load(index) <= best + 1e-6, "seed {seed}: not the least load");
+                        }
+                        held.push((index, lease));
+                    }
+                }
+                let all = balance.lock();
+                for (index, replica) in provider.replicas.iter().enumerate() {
+                    let in_flight = held.iter().filter(|(other, _)| *other == index).count();
+                    let known = all.get(&ReplicaId::of("p", replica)).map_or(0, |state| state.in_flight);
+                    assert_eq!(known as usize, in_flight, "seed {seed}");
+                }
+            }
+            held.clear();
+            let all = balance.lock();
+            assert!(all.values().all(|state| state.in_flight == 0 && !state.probed), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_replica_that_dies_with_many_requests_in_flight_cools_down_once() {
+        let (balance, provider, start) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
+        let dying: Vec<_> = (0..32).filter_map(|_| balance.choose(&provider, &[1], start)).collect();
+        let now = start + Duration::from_secs(1);
+        let times: Vec<_> =
+            dying.iter().filter_map(|(_, lease)| lease.report(Verdict::Failed, now)).collect();
+        assert_eq!(times, [FIRST_COOLDOWN]);
+        // Nor does one that was slow to fail reach past the recovery.
+        drop(dying);
+        let slow: Vec<_> = (0..9).filter_map(|_| balance.choose(&provider, &[1], now)).collect();
+        let well = now + FIRST_COOLDOWN;
+        let (_, probe) = balance.choose(&provider, &[1], well).expect("a replica");
+        probe.report(Verdict::Served, well);
+        let later = well + Duration::from_secs(1);
+        assert!(slow.iter().all(|(_, lease)| lease.report(Verdict::Failed, later).is_none()));
+        assert_eq!(balance.choose(&provider, &[1], later).map(|(index, _)| index), Some(0));
+        assert!(balance.has_fit(&provider, &[1], later));
+    }
+
+    #[test]
+    fn half_open_it_gets_one_request_at_a_time_until_one_is_served() {
+        let (balance, provider, start) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
+        let choose = |now| balance.choose(&provider, &[], now).expect("a replica");
+        let (index, lease) = choose(start);
+        assert_eq!((index, lease.report(Verdict::Refused, start)), (0, Some(FIRST_COOLDOWN)));
+        drop(lease);
+        let now = start + FIRST_COOLDOWN;
+        let (probe, others) = (choose(now), [choose(now), choose(now), choose(now)]);
+        assert_eq!((probe.0, others.each_ref().map(|(index, _)| *index)), (0, [1, 1, 1]));
+        // One whose client left says nothing: the next may go.
+        drop(probe);
+        let (index, probe) = choose(now);
+        assert_eq!((index, probe.report(Verdict::Failed, now)), (0, Some(2 * FIRST_COOLDOWN)));
+        drop(probe);
+        let now = now + 2 * FIRST_COOLDOWN;
+        let (_, probe) = choose(now);
+        probe.report(Verdict::Served, now);
+        assert_eq!(choose(now).0, 0, "well again, beside the probe that still holds its place");
+    }
+
+    #[test]
+    fn a_success_from_before_ends_no_cooldown_and_a_short_wait_cuts_no_longer_one() {
+        let (balance, provider, start) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
+        let early = balance.choose(&provider, &[1], start).expect("a replica").1;
+        let now = start + Duration::from_secs(1);
+        let limited = balance.choose(&provider, &[1], now).expect("a replica").1;
+        limited.report(Verdict::CoolDown(Duration::from_secs(60)), now + Duration::from_secs(1));
+        limited.report(Verdict::CoolDown(Duration::from_secs(1)), now + Duration::from_secs(1));
+        early.report(Verdict::Served, now + Duration::from_secs(2));
+        assert_eq!(balance.choose(&provider, &[], now + Duration::from_secs(50)).map(|(i, _)| i), Some(1));
     }
 }

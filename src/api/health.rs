@@ -1,0 +1,138 @@
+//! `GET /health`: what the checks found, and beside it what requests have met.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Ticket, json_answer};
+use crate::config::{Provider, Replica, ReplicaId};
+use crate::front::Answer;
+use crate::gateway::{self, Gateway};
+use crate::limits::CHECK_TIMEOUT;
+
+/// The answer (contract section 3).
+#[derive(Serialize)]
+struct Health<'a> {
+    status: &'static str,
+    providers: BTreeMap<&'a str, bool>,
+    healthy_providers: usize,
+    total_providers: usize,
+    details: BTreeMap<&'a str, Detail>,
+}
+
+#[derive(Serialize)]
+struct Detail {
+    latency_ms: Option<u128>,
+    checked_at: Option<String>,
+    /// Why the check failed; else why a request failed at a replica that has not served since.
+    error: Option<String>,
+    /// Until when a replica is put aside: the one that is due first.
+    cooling_until: Option<String>,
+    /// Where there are several, each by its number in the log.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    replicas: Vec<ReplicaDetail>,
+}
+
+#[derive(Serialize)]
+struct ReplicaDetail {
+    replica: usize,
+    healthy: bool,
+    latency_ms: Option<u128>,
+    checked_at: Option<String>,
+    error: Option<String>,
+    cooling_until: Option<String>,
+}
+
+/// The last known health of every provider; a provider with replicas is as well as the best of them.
+pub fn health(gateway: &Gateway, ticket: &Ticket) -> Answer {
+    let config = &*ticket.config;
+    gateway.board.wait_for_first_round(CHECK_TIMEOUT);
+    let known: Vec<_> =
+        config.providers.iter().map(|provider| (provider, best_replica(gateway, provider))).collect();
+    let is_healthy = |health: &Option<gateway::Health>| health.as_ref().is_some_and(|health| health.healthy);
+    let (healthy, total) = (known.iter().filter(|(_, health)| is_healthy(health)).count(), known.len());
+    let status = match healthy {
+        0 => "unhealthy",
+        some if some < total => "degraded",
+        _ => "healthy",
+    };
+    let detail = |(provider, best): &(&'_ Provider, Option<gateway::Health>)| {
+        Detail::of(gateway, provider, best.as_ref())
+    };
+    let document = Health {
+        status,
+        providers: known.iter().map(|(provider, health)| (&*provider.name, is_healthy(health))).collect(),
+        healthy_providers: healthy,
+        total_providers: total,
+        details: known.iter().map(|known| (&*known.0.name, detail(known))).collect(),
+    };
+    json_answer(if healthy == 0 { 503 } else { 200 }, &ticket.envelope, &document)
+}
+
+/// What is known of a provider: of the best of its replicas.
+pub fn best_replica(gateway: &Gateway, provider: &Provider) -> Option<gateway::Health> {
+    let replicas = provider.replicas.iter();
+    let known = replicas.filter_map(|replica| gateway.board.health(ReplicaId::of(&provider.name, replica)));
+    known.min_by_key(|health| (!health.healthy, health.latency))
+}
+
+/// Why a replica is not to be trusted: what its check found, else what a request has met there.
+pub fn error_of(gateway: &Gateway, id: ReplicaId) -> Option<String> {
+    let checked = gateway.board.health(id).and_then(|health| health.error);
+    checked.or_else(|| {
+        let (why, at) = gateway.balance.condition(id, Instant::now()).last_failure?;
+        Some(format!("request failed at {}: {why}", in_time(at)))
+    })
+}
+
+impl Detail {
+    fn of(gateway: &Gateway, provider: &Provider, best: Option<&gateway::Health>) -> Self {
+        let replicas = provider.replicas.iter().enumerate();
+        let replicas: Vec<_> =
+            replicas.map(|(place, replica)| ReplicaDetail::of(gateway, provider, place, replica)).collect();
+        let is_lone = replicas.len() == 1;
+        let told = replicas.iter().filter_map(|replica| {
+            let error = replica.error.as_ref()?;
+            Some(if is_lone { error.clone() } else { format!("replica {}: {error}", replica.replica) })
+        });
+        let error = match best {
+            None => Some("not checked yet".to_owned()),
+            Some(health) => health.error.clone().or_else(|| told.reduce(|all, one| format!("{all}; {one}"))),
+        };
+        Self {
+            latency_ms: best.map(|health| health.latency.as_millis()),
+            checked_at: best.map(|health| health.checked_at.to_string()),
+            error,
+            cooling_until: replicas.iter().filter_map(|replica| replica.cooling_until.clone()).min(),
+            replicas: if is_lone { Vec::new() } else { replicas },
+        }
+    }
+}
+
+impl ReplicaDetail {
+    fn of(gateway: &Gateway, provider: &Provider, place: usize, replica: &Replica) -> Self {
+        let id = ReplicaId::of(&provider.name, replica);
+        let health = gateway.board.health(id);
+        let condition = gateway.balance.condition(id, Instant::now());
+        Self {
+            replica: place + 1,
+            healthy: health.as_ref().is_some_and(|health| health.healthy),
+            latency_ms: health.as_ref().map(|health| health.latency.as_millis()),
+            checked_at: health.as_ref().map(|health| health.checked_at.to_string()),
+            error: error_of(gateway, id),
+            cooling_until: condition.cooling_until.map(|until| in_time(until).to_string()),
+        }
+    }
+}
+
+/// An instant as a time of day, in whole seconds: the two clocks do not run quite alike.
+fn in_time(at: Instant) -> Timestamp {
+    let (now, wall) = (Instant::now(), Timestamp::now());
+    let time = match at.checked_duration_since(now) {
+        Some(ahead) => wall + ahead,
+        None => wall - (now - at),
+    };
+    time.round(jiff::Unit::Second).unwrap_or(time)
+}
