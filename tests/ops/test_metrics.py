@@ -10,7 +10,7 @@ from tools import PATIENCE
 
 def setUpModule():
     global proxy
-    alpha = for_module(Upstream('alpha'))
+    alpha = for_module(Upstream("alpha"))
     # A name of a token is the operator's own: nothing in it may break the format.
     token = {"name": 'tests "of" \\ ops 测试', "token": "sk-client-token-0123456789"}
     proxy = for_module(ConfiguredProxy([alpha.entry], tokens=[token], models={"fast": "alpha/ok"}))
@@ -29,7 +29,7 @@ class Metrics(Case):
         client = self.client(proxy)
         client.chat.completions.create(model="fast", messages=ask())
         list(client.chat.completions.create(model="alpha/ok", messages=ask(), stream=True))
-        for model in ("alpha/no-such-model", "nowhere/x", "alpha/break-mid-stream"):
+        for model in ("alpha/status-400", "nowhere/x", "alpha/break-mid-stream"):
             with self.assertRaises(openai.OpenAIError):
                 list(client.chat.completions.create(model=model, messages=ask(), stream=True))
         counted = wait_for(lambda: all_counted(fetch(proxy.root + "/metrics")), "three relayed calls")

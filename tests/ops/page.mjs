@@ -1,0 +1,150 @@
+// The status page, as a browser shows it. `test_page.py` starts the proxy, keeps clients calling, and names both in the environment.
+import assert from 'node:assert/strict'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+
+const { PAGE, TOKEN, NODE_MODULES, PICTURES } = process.env
+const { chromium } = createRequire(NODE_MODULES + '/')('playwright-core')
+const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync']
+
+let browser
+before(async () => { browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: flags }) })
+after(() => browser.close())
+
+/** A page that has drawn its figures, and everything that went wrong in it. */
+async function open(options = {}, prepare = () => {}) {
+  const context = await browser.newContext({ locale: 'en-US', viewport: { width: 1180, height: 900 }, ...options })
+  const page = await context.newPage()
+  const wrong = [], asked = []
+  page.on('console', message => { if (message.type() === 'error') wrong.push(message.text()) })
+  page.on('pageerror', error => wrong.push(String(error)))
+  page.on('dialog', dialog => { wrong.push('dialog: ' + dialog.message()); dialog.dismiss() })
+  page.on('request', request => asked.push(request.url()))
+  await prepare(page)
+  await page.goto(PAGE)
+  return { page, wrong, asked, close: () => context.close() }
+}
+
+const row = (page, name) => page.locator('#providers tr').filter({ has: page.locator('td:first-child', { hasText: name }) }).first()
+const tile = (page, name) => page.locator('.tile').filter({ hasText: name }).locator('b')
+const until = async (what, look) => {
+  for (const end = Date.now() + 20000; Date.now() < end;) {
+    if (await look()) return
+    await new Promise(resolve => setTimeout(resolve, 100))
+  }
+  assert.fail('never: ' + what)
+}
+
+test('it shows what is going on, and what is wrong', async () => {
+  const { page, wrong, asked, close } = await open()
+  await until('requests a minute', async () => parseInt(await tile(page, 'Requests / min').textContent()) > 0)
+  await until('a latency', async () => /ms|s/.test(await tile(page, 'Latency').textContent()))
+  await until('tokens a minute', async () => parseInt(await tile(page, 'Tokens / min').textContent()) > 0)
+  await until('a share of failures', async () => parseFloat(await tile(page, '5xx').textContent()) > 0)
+  assert.match(await row(page, 'alpha').textContent(), /● healthy/)
+  assert.match(await row(page, 'down').textContent(), /▲ unhealthy/)
+  await until('a cooldown', async () => /cooling down \d+ s/.test(await page.locator('#providers').textContent()))
+  assert.match(await page.locator('#providers').textContent(), /refused/i)
+  assert.match(await page.locator('#usage').textContent(), /alpha\/ok.*e2e/s)
+  assert.match(await page.locator('#rejected').textContent(), /upstream_unreachable/)
+  assert.match(await page.locator('#config').textContent(), /fast -> alpha\/ok/)
+  await until('charts', async () => await page.locator('.tile path.l').count() === 6)
+  await page.locator('#filter').fill('FAST')
+  assert.deepEqual(await page.locator('#models li').allTextContents(), ['fast'])
+  await page.locator('#filter').fill('')
+  await page.screenshot({ path: join(PICTURES, 'page-light-en.png'), fullPage: true })
+  const text = await page.evaluate(() => document.documentElement.outerHTML)
+  assert.ok(!text.includes(TOKEN) && !text.includes('sk-provider-key'), 'no secret')
+  assert.deepEqual(wrong, [])
+  assert.deepEqual(asked.filter(url => !url.startsWith(PAGE + '/') && !url.startsWith('data:')), [], 'nobody else is asked')
+  await close()
+})
+
+test('names that look like markup are text', async () => {
+  const { page, wrong, close } = await open()
+  await row(page, '<b>bold').waitFor()
+  await until('the model', async () => (await page.locator('#models').textContent()).includes('<img src=x onerror=alert(1)>'))
+  await until('its use', async () => (await page.locator('#usage').textContent()).includes('<b>bold/<img src=x'))
+  assert.match(await page.locator('#usage').textContent(), /batch <i>jobs/)
+  assert.equal(await page.locator('img, i, main b:not(.tile b), main script').count(), 0)
+  assert.deepEqual(wrong, [])
+  await close()
+})
+
+test('a model can be tried, streamed, and a refusal is told', async () => {
+  const { page, wrong, close } = await open()
+  await page.locator('#models button', { hasText: 'fast' }).click()
+  await page.locator('#token').fill(TOKEN)
+  await page.locator('#message').fill('hello there')
+  await page.locator('#send').click()
+  await until('the answer', async () => (await page.locator('#out').textContent()) === 'alpha: hello there')
+  await until('its usage', async () => /first byte .* 5 \+ 7 token/.test(await page.locator('#said').textContent()))
+  await page.locator('#model').fill('no/such')
+  await page.locator('#send').click()
+  await until('the refusal', async () => /404 model_not_found: model not found: no\/such/.test(await page.locator('#out').textContent()))
+  await page.locator('#model').fill('alpha/break-mid-stream')
+  await page.locator('#send').click()
+  await until('the break', async () => /upstream_broken|the stream broke off/.test(await page.locator('#out').textContent()))
+  await page.locator('#model').fill('alpha/silent')
+  await page.locator('#send').click()
+  await page.locator('#stop').click()
+  await until('the stop', async () => /stopped/.test(await page.locator('#out').textContent()))
+  assert.ok(await page.locator('#send').isEnabled())
+  // What the two failures above leave in the console.
+  assert.deepEqual(wrong.filter(line => !/404|ERR_INCOMPLETE_CHUNKED/.test(line)), [])
+  await close()
+})
+
+test('who is not on the machine is asked for a token, which stays in the tab', async () => {
+  const forwarded = page => page.setExtraHTTPHeaders({ 'x-forwarded-for': '192.0.2.1' })
+  const { page, close } = await open({}, forwarded)
+  await page.locator('#ask').waitFor()
+  assert.equal(await page.locator('#providers tr').count(), 0)
+  await page.locator('#admin').fill('sk-not-a-token')
+  await page.locator('#login button').click()
+  await until('a refusal', async () => (await page.locator('#refused').textContent()) === 'not valid')
+  await page.locator('#admin').fill(TOKEN)
+  await page.locator('#login button').click()
+  await row(page, 'alpha').waitFor()
+  assert.ok(await page.locator('#ask').isHidden())
+  await page.reload()
+  await row(page, 'alpha').waitFor()
+  assert.equal(await page.evaluate(() => document.cookie + localStorage.length), '0')
+  await close()
+})
+
+test('in Chinese, in the dark', async () => {
+  const { page, wrong, close } = await open({ locale: 'zh-CN', colorScheme: 'dark' })
+  await until('figures', async () => parseInt(await tile(page, '请求 / 分钟').textContent()) > 0)
+  assert.match(await row(page, 'alpha').textContent(), /● 健康/)
+  assert.equal(await page.evaluate(() => document.documentElement.lang), 'zh')
+  assert.equal(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), 'rgb(16, 19, 24)')
+  await page.screenshot({ path: join(PICTURES, 'page-dark-zh.png'), fullPage: true })
+  await page.locator('#lang').selectOption('en')
+  assert.match(await row(page, 'alpha').textContent(), /● healthy/)
+  await page.reload()
+  await until('the choice is kept', async () => (await page.evaluate(() => document.documentElement.lang)) === 'en')
+  assert.deepEqual(wrong, [])
+  await close()
+})
+
+test('on a phone nothing sticks out', async () => {
+  const { page, wrong, close } = await open({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 })
+  await until('figures', async () => parseInt(await tile(page, 'Requests / min').textContent()) > 0)
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth))
+  await page.screenshot({ path: join(PICTURES, 'page-phone.png'), fullPage: true })
+  assert.deepEqual(wrong, [])
+  await close()
+})
+
+test('a proxy that is gone is told of, and one that is back drawn again', async () => {
+  const { page, close } = await open()
+  await row(page, 'alpha').waitFor()
+  await page.route('**/metrics', route => route.abort())
+  await until('the warning', () => page.locator('#late').isVisible())
+  await page.unroute('**/metrics')
+  await until('its end', () => page.locator('#late').isHidden())
+  await close()
+})

@@ -1,0 +1,81 @@
+"""The status page in a real browser (Debian's Chromium, driven by playwright-core): see `page.mjs`.
+
+Its pictures are left in target/ops."""
+
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import openai
+
+from harness import CLIENT_TOKEN, Case, ConfiguredProxy, Upstream, ask, for_module, provider_key, unreachable_url
+from tools import PATIENCE, ROOT, run
+
+HERE = Path(__file__).resolve().parent
+WORK = ROOT / "target" / "ops"
+# Names that would run, were they taken for markup.
+MARKUP = ["<img src=x onerror=alert(1)>", '"><script>alert(2)</script>']
+BATCH_TOKEN = "sk-client-token-of-batch-jobs"
+
+
+def setUpModule():
+    global proxy, alpha
+    alpha = for_module(Upstream("alpha"))
+    held, nowhere = unreachable_url()
+    for_module(held)
+    proxy = for_module(ConfiguredProxy(
+        [alpha.entry,
+         {"name": "<b>bold", "url": alpha.root + "/v1", "key": provider_key("alpha"), "models": MARKUP},
+         {"name": "down", "url": nowhere, "key": provider_key("down"), "models": ["x"]}],
+        tokens=["e2e|" + CLIENT_TOKEN, "batch <i>jobs|" + BATCH_TOKEN],
+        models={"fast": "alpha/ok"}, max_retries=0, language="en"))
+
+
+class Calls:
+    """Clients at work while the page is open."""
+
+    def __enter__(self):
+        self.over = threading.Event()
+        self.threads = [threading.Thread(target=self.call, args=(token,)) for token in (CLIENT_TOKEN, BATCH_TOKEN)]
+        for thread in self.threads:
+            thread.start()
+
+    def call(self, token):
+        with openai.OpenAI(base_url=proxy.url, api_key=token, max_retries=0) as client:
+            while not self.over.is_set():
+                for model in ("fast", "alpha/ok", "<b>bold/" + MARKUP[0], "down/x", "no/such"):
+                    try:
+                        client.chat.completions.create(model=model, messages=ask("one two three"))
+                    except openai.OpenAIError:
+                        pass
+                self.over.wait(0.05)
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def playwright():
+    """The folder with playwright-core, installed anew only when its pin changed."""
+    folder, pin = WORK / "node", HERE / "package.json"
+    done = folder / "installed.json"
+    if not done.exists() or done.read_bytes() != pin.read_bytes():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        shutil.copy(pin, folder)
+        run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error", cwd=folder)
+        shutil.copy(pin, done)
+    return folder
+
+
+class Page(Case):
+    def test_in_a_browser(self):
+        with Calls():
+            environment = {**os.environ, "PAGE": proxy.root, "TOKEN": CLIENT_TOKEN,
+                           "NODE_MODULES": str(playwright() / "node_modules"), "PICTURES": str(WORK)}
+            done = subprocess.run(["node", "--test", str(HERE / "page.mjs")], env=environment, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout)
