@@ -67,6 +67,12 @@ pub const MAX_BOUNDARY: usize = 70;
 pub const MAX_PARTS: usize = 256;
 /// Longest head of a part of a form, bytes, its blank line included.
 pub const MAX_PART_HEAD: usize = 8 * 1024;
+/// Longest id of a stored response, characters.
+pub const MAX_RESPONSE_ID: usize = 512;
+/// Stored responses whose provider is remembered.
+pub const MAX_ORIGINS: usize = 16_384;
+/// Replicas that are asked for a stored response when it is not known which has it.
+pub const MAX_SEARCHED: u32 = 16;
 
 /// Largest head of an upstream answer, bytes: it must fit the read buffer of its connection.
 pub const MAX_UPSTREAM_HEAD: usize = 16 * 1024;

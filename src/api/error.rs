@@ -29,7 +29,7 @@ pub enum ApiError {
     /// No such model for this caller.
     ModelNotFound(String),
     /// The path is there, the method is not; names those that are.
-    MethodNotAllowed(String, &'static str),
+    MethodNotAllowed(String, String),
     /// Malformed HTTP; names the part.
     BadRequest(&'static str),
     /// The body is not a JSON object; says where.

@@ -25,7 +25,7 @@ fn document(envelope: &Envelope) -> Answer {
     }
     let endpoints = ENDPOINTS.iter().map(|endpoint| {
         let id = if endpoint.path.len() > 1 && endpoint.path.ends_with('/') { "{id}" } else { "" };
-        format!("{} {}{id}", endpoint.method, endpoint.path)
+        format!("{} {}{id}{}", endpoint.method, endpoint.path, endpoint.behind_id.unwrap_or_default())
     });
     let index = Index {
         name: env!("CARGO_PKG_NAME"),

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
-use super::{Action, Ticket, masking, multipart, relayed_headers};
+use super::{Action, Ticket, masking, multipart, relayed_headers, responses};
 use crate::anthropic;
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
@@ -22,12 +22,13 @@ use crate::catalog;
 use crate::config::{Config, Format, Token};
 use crate::front::{Answer, Done, Fields, Request, Responder};
 use crate::gateway::Gateway;
-use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT, MAX_REFUSAL};
+use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT, MAX_REFUSAL, MAX_SEARCHED};
 use crate::metrics::Metric;
 use crate::routing::{self, Choice, Plan, Route, Verdict};
 use crate::upstream::refusal::Refusal;
+use crate::upstream::response_id;
 use crate::upstream::stream::{self, Broke};
-use crate::upstream::usage;
+use crate::upstream::usage::{self, Usage};
 use crate::upstream::{self, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Patience, Reply};
 
 /// Pause before a lone replica is tried again after it could not be reached.
@@ -64,6 +65,7 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
     let begun = Instant::now();
     let left =
         request.received.elapsed() > QUEUED_LONG && reply.borrow().client().is_some_and(|c| c.is_gone());
+    record.model.clone_from(&call.body.model);
     let mut relay = Relay {
         gateway,
         config,
@@ -83,8 +85,13 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
 
 /// What the body says, in the format of its endpoint.
 fn parse(request: &Request<Ticket>) -> Result<Body, ApiError> {
-    if request.ticket.action != Action::RelayForm {
-        return Body::parse(&request.body);
+    match request.ticket.action {
+        Action::RelayForm => {}
+        Action::StoredResponse => {
+            let mut asked = request.head.query().unwrap_or_default().split('&');
+            return Ok(Body::untouched(asked.any(|parameter| parameter == "stream=true")));
+        }
+        _ => return Body::parse(&request.body),
     }
     let mut kinds = request.head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
     match (kinds.next(), kinds.next()) {
@@ -94,9 +101,14 @@ fn parse(request: &Request<Ticket>) -> Result<Body, ApiError> {
 }
 
 /// A call that may be made.
-struct Admitted {
-    body: Body,
+pub struct Admitted {
+    /// The provider's method.
+    pub method: Method,
+    /// What the body says.
+    pub body: Body,
     routes: Vec<Route>,
+    /// A stored response is looked for: it is not known which of the routes has it.
+    pub is_search: bool,
     /// Path and query behind the provider's base URL.
     path: String,
     headers: HeaderMap,
@@ -116,26 +128,55 @@ fn prepare(
     gateway: &Gateway,
     request: &Request<Ticket>,
     token: &Token,
-    body: Body,
+    mut body: Body,
 ) -> Result<Admitted, ApiError> {
     let config = &*request.ticket.config;
     let path = request.head.target().strip_prefix("/v1").unwrap_or_default().to_owned();
     if path.parse::<PathAndQuery>().is_err() {
         return Err(ApiError::BadRequest("request target"));
     }
+    let (routes, is_search) = match request.ticket.action {
+        Action::StoredResponse => {
+            let found = responses::find(gateway, config, token, request.head.path())?;
+            if !found.model.is_empty() {
+                body.model = found.model;
+            }
+            (found.routes, found.is_search)
+        }
+        _ => (routes_by_model(gateway, request, token, &body)?, false),
+    };
+    // What a HEAD would have to tell of is known from a GET alone.
+    let method = match request.head.method() {
+        "POST" => Method::POST,
+        "DELETE" => Method::DELETE,
+        _ => Method::GET,
+    };
+    let headers = relayed_headers::of_request(&request.head);
+    Ok(Admitted { method, body, routes, is_search, path, headers })
+}
+
+fn routes_by_model(
+    gateway: &Gateway,
+    request: &Request<Ticket>,
+    token: &Token,
+    body: &Body,
+) -> Result<Vec<Route>, ApiError> {
+    let config = &*request.ticket.config;
     let lists = gateway.board.lists();
     let owner = |model: &str| catalog::only_provider_of(config, &lists, model);
     let mut routes = routing::resolve(config, token, &body.model, owner);
     if routes.is_empty() {
-        return Err(ApiError::ModelNotFound(body.model));
+        return Err(ApiError::ModelNotFound(body.model.clone()));
     }
     let format = request.ticket.envelope.format;
     routes.retain(|route| config.provider(&route.provider).is_some_and(|provider| provider.speaks(format)));
     if routes.is_empty() {
         return Err(ApiError::NotSpoken(request.head.path().to_owned()));
     }
-    let headers = relayed_headers::of_request(&request.head);
-    Ok(Admitted { body, routes, path, headers })
+    if let Some(previous) = &body.previous {
+        responses::pin(gateway, config, &mut routes, previous);
+    }
+    Ok(routes)
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
@@ -183,7 +224,8 @@ impl Relay<'_> {
         loop {
             let Some(choice) = plan.next(&self.gateway.balance, Instant::now()) else {
                 // All were tried: one that asked for a short wait may be asked again behind it.
-                let wait = last.as_ref().and_then(Failed::short_wait).filter(|_| !plan.is_lone());
+                let once = plan.is_lone() || self.call.is_search;
+                let wait = last.as_ref().and_then(Failed::short_wait).filter(|_| !once);
                 match wait {
                     Some(wait) if self.may_pause(wait) => plan.again(&self.gateway.balance, Instant::now()),
                     _ => break,
@@ -197,7 +239,7 @@ impl Relay<'_> {
                 Outcome::Failed(failed) => failed,
             };
             self.note_failed(&choice, &failed);
-            let may_retry = failed.is_retryable() && self.has_retries() && self.has_time();
+            let may_retry = self.may_retry(&failed) && self.has_retries() && self.has_time();
             let again = failed.is_unreachable() && plan.is_lone();
             last = Some(self.the_telling_one(last, failed, &choice));
             if !may_retry || (again && !self.may_pause(RECONNECT_PAUSE)) {
@@ -211,6 +253,11 @@ impl Relay<'_> {
         self.deliver(last.unwrap_or_else(|| Failed::Fault(unreachable())))
     }
 
+    /// Whether another attempt can mend this one.
+    fn may_retry(&self, failed: &Failed) -> bool {
+        if self.call.is_search { failed.fault() != Some(Fault::ClientGone) } else { failed.is_retryable() }
+    }
+
     /// What came of an attempt, for the replica's record and for the metrics; gives the time of a cooldown that begins.
     fn note(&self, choice: &Choice<'_>, verdict: Verdict, result: &str) -> Option<Duration> {
         self.gateway.metrics.add(Metric::Attempts, &[&choice.provider.name, result], 1);
@@ -218,7 +265,8 @@ impl Relay<'_> {
     }
 
     fn has_retries(&self) -> bool {
-        self.record.attempts <= self.config.max_retries && !self.reply.borrow().is_committed()
+        let most = if self.call.is_search { MAX_SEARCHED - 1 } else { self.config.max_retries };
+        self.record.attempts <= most && !self.reply.borrow().is_committed()
     }
 
     fn has_time(&self) -> bool {
@@ -240,7 +288,10 @@ impl Relay<'_> {
     fn the_telling_one(&mut self, before: Option<Failed>, now: Failed, choice: &Choice<'_>) -> Failed {
         let no_answer = matches!(now.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff));
         match before {
-            Some(answer @ Failed::Answer(_)) if no_answer => answer,
+            Some(before) if self.call.is_search && before.weight_in_search() >= now.weight_in_search() => {
+                before
+            }
+            Some(answer @ Failed::Answer(_)) if no_answer && !self.call.is_search => answer,
             _ => {
                 self.record.answered_by(choice);
                 now
@@ -255,7 +306,7 @@ impl Relay<'_> {
         let model = self.call.body.written(choice.model);
         let body = self.call.body.with_model(&self.request.body, &model);
         let call = Call {
-            method: Method::POST,
+            method: self.call.method.clone(),
             format: self.envelope.format,
             path: &self.call.path,
             headers: &self.call.headers,
@@ -273,7 +324,7 @@ impl Relay<'_> {
             Ok(exchange) => exchange,
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
         };
-        if (200..300).contains(&exchange.status) {
+        if (200..300).contains(&exchange.status) && !choice.model.is_empty() {
             self.gateway.metrics.accept(name, choice.model);
         }
         if !self.reply.borrow().is_committed() {
@@ -319,7 +370,8 @@ impl Relay<'_> {
             stream::relay(&mut exchange, &self.reply, &fields, self.config.max_response_size, patient);
         let headers = std::mem::take(&mut exchange.headers);
         drop(exchange);
-        self.record.usage = ended.usage;
+        self.record.usage = self.spent(ended.usage);
+        responses::learn(self.gateway, self.request, self.call, choice, || ended.response_id);
         let failure = match ended.broke {
             None => {
                 self.note(choice, Verdict::Served, SUCCESS);
@@ -374,13 +426,23 @@ impl Relay<'_> {
     }
 
     fn whole(&mut self, answer: WholeAnswer, choice: &Choice<'_>) -> Outcome {
+        let is_good = (200..300).contains(&answer.status);
+        if is_good {
+            let id = || response_id::in_answer(&answer.body);
+            responses::learn(self.gateway, self.request, self.call, choice, id);
+        }
         let failed = Failed::Answer(answer);
-        if failed.is_retryable() {
+        if failed.is_retryable() || (self.call.is_search && !is_good) {
             return Outcome::Failed(failed);
         }
         self.note(choice, failed.verdict(), failed.result());
         self.record.answered_by(choice);
         Outcome::Done(self.deliver(failed))
+    }
+
+    /// What a stored response once used is not used again by reading it.
+    fn spent(&self, told: Option<Usage>) -> Option<Usage> {
+        told.filter(|_| self.request.ticket.action != Action::StoredResponse)
     }
 
     /// Gives the client what the last attempt left.
@@ -407,7 +469,7 @@ impl Relay<'_> {
 
     fn deliver_answer(&mut self, answer: WholeAnswer) -> Done {
         let WholeAnswer { status, mut headers, body, .. } = answer;
-        self.record.usage = usage::in_answer(&body);
+        self.record.usage = self.spent(usage::in_answer(&body));
         let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
         if self.reply.borrow().is_committed() {
             return self.end_promised_stream(status, &body);
@@ -470,8 +532,9 @@ impl Relay<'_> {
         let too_soon = failed.fault() == Some(Fault::TimedOut) && self.is_short;
         let verdict = if too_soon { Verdict::Unknown } else { failed.verdict() };
         let cooldown = self.note(choice, verdict, failed.result());
-        // A client that left is no failure of the provider.
-        if failed.fault() == Some(Fault::ClientGone) {
+        // A client that left is no failure of the provider, nor is what it does not have.
+        let no_failure = self.call.is_search && failed.weight_in_search() == 0;
+        if no_failure || failed.fault() == Some(Fault::ClientGone) {
             return;
         }
         let what = masking::without_secrets(self.config, &choice.provider.name, failed.what().into_bytes());

@@ -13,6 +13,7 @@ pub mod multipart;
 mod outcome;
 mod record;
 mod relayed_headers;
+mod responses;
 mod scrape;
 pub mod splice;
 mod status;
@@ -39,6 +40,8 @@ struct Endpoint {
     method: &'static str,
     /// The path; where it ends in `/`, anything may follow.
     path: &'static str,
+    /// Behind such a path, only an id and then this.
+    behind_id: Option<&'static str>,
     guard: Guard,
     action: Action,
 }
@@ -66,21 +69,32 @@ enum Action {
     RetrieveModel,
     Relay,
     RelayForm,
+    CreateResponse,
+    StoredResponse,
     Reload,
     Metrics,
     Status,
 }
 
 const fn get(path: &'static str, guard: Guard, action: Action) -> Endpoint {
-    Endpoint { method: "GET", path, guard, action }
+    Endpoint { method: "GET", path, behind_id: None, guard, action }
+}
+
+const fn post(path: &'static str, guard: Guard, action: Action) -> Endpoint {
+    Endpoint { method: "POST", path, behind_id: None, guard, action }
 }
 
 const fn relayed(path: &'static str) -> Endpoint {
-    Endpoint { method: "POST", path, guard: Guard::Token, action: Action::Relay }
+    post(path, Guard::Token, Action::Relay)
 }
 
 const fn relayed_form(path: &'static str) -> Endpoint {
-    Endpoint { method: "POST", path, guard: Guard::Token, action: Action::RelayForm }
+    post(path, Guard::Token, Action::RelayForm)
+}
+
+const fn stored_response(method: &'static str, behind_id: &'static str) -> Endpoint {
+    let (path, behind_id) = ("/v1/responses/", Some(behind_id));
+    Endpoint { method, path, behind_id, guard: Guard::Token, action: Action::StoredResponse }
 }
 
 /// Every endpoint (contract section 3). Adding one is adding a row.
@@ -94,7 +108,7 @@ const ENDPOINTS: &[Endpoint] = &[
     relayed("/v1/chat/completions"),
     relayed("/v1/completions"),
     relayed("/v1/embeddings"),
-    relayed("/v1/responses"),
+    post("/v1/responses", Guard::Token, Action::CreateResponse),
     relayed("/v1/moderations"),
     relayed("/v1/images/generations"),
     relayed("/v1/audio/speech"),
@@ -106,14 +120,23 @@ const ENDPOINTS: &[Endpoint] = &[
     relayed("/v1/messages"),
     relayed("/v1/messages/count_tokens"),
     get("/v1/status", Guard::Admin, Action::Status),
-    Endpoint { method: "POST", path: "/v1/reload", guard: Guard::Admin, action: Action::Reload },
+    stored_response("GET", ""),
+    stored_response("DELETE", ""),
+    stored_response("GET", "/input_items"),
+    stored_response("POST", "/cancel"),
+    relayed("/v1/responses/input_tokens"),
+    relayed("/v1/responses/compact"),
+    post("/v1/reload", Guard::Admin, Action::Reload),
 ];
 
 impl Endpoint {
     fn is_at(&self, path: &str) -> bool {
         match self.path {
             "/" => path == "/",
-            prefix if prefix.ends_with('/') => path.len() > prefix.len() && path.starts_with(prefix),
+            prefix if prefix.ends_with('/') => match (path.strip_prefix(prefix), self.behind_id) {
+                (Some(rest), Some(behind)) => rest.strip_suffix(behind).is_some_and(responses::is_id),
+                (rest, _) => rest.is_some_and(|rest| !rest.is_empty()),
+            },
             exact => path == exact,
         }
     }
@@ -124,7 +147,7 @@ impl Endpoint {
     }
 
     fn allow(&self) -> &'static str {
-        if self.method == "GET" { "GET, HEAD" } else { "POST" }
+        if self.method == "GET" { "GET, HEAD" } else { self.method }
     }
 }
 
@@ -184,7 +207,9 @@ impl Api {
         let lane = match endpoint.action {
             Action::Index => return Admission::Answer(index::index(head, &envelope)),
             Action::Liveness => return Admission::Answer(alive(&envelope)),
-            Action::Relay | Action::RelayForm => Lane::Worker,
+            Action::Relay | Action::RelayForm | Action::CreateResponse | Action::StoredResponse => {
+                Lane::Worker
+            }
             Action::Health
             | Action::ListModels
             | Action::RetrieveModel
@@ -198,17 +223,16 @@ impl Api {
 
 fn find(head: &Head) -> Result<&'static Endpoint, ApiError> {
     let path = head.path();
-    let at_path = ENDPOINTS.iter().filter(|endpoint| endpoint.is_at(path));
-    let mut allow = None;
-    for endpoint in at_path {
+    let mut allow = Vec::new();
+    for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.is_at(path)) {
         if endpoint.takes(head.method()) {
             return Ok(endpoint);
         }
-        allow = Some(endpoint.allow());
+        allow.push(endpoint.allow());
     }
-    match allow {
-        Some(allow) => Err(ApiError::MethodNotAllowed(head.method().to_owned(), allow)),
-        None => Err(ApiError::NotFound(path.to_owned())),
+    match &allow[..] {
+        [] => Err(ApiError::NotFound(path.to_owned())),
+        some => Err(ApiError::MethodNotAllowed(head.method().to_owned(), some.join(", "))),
     }
 }
 
@@ -246,7 +270,9 @@ impl Service for Api {
 
     fn handle(&self, request: Request<Ticket>, responder: Responder) -> Done {
         match request.ticket.action {
-            Action::Relay | Action::RelayForm => inference::relay(&self.gateway, &request, responder),
+            Action::Relay | Action::RelayForm | Action::CreateResponse | Action::StoredResponse => {
+                inference::relay(&self.gateway, &request, responder)
+            }
             Action::Health => responder.send(health::health(&self.gateway, &request.ticket)),
             Action::ListModels => responder.send(models::list(&self.gateway, &request.ticket)),
             Action::RetrieveModel => responder.send(models::retrieve(&self.gateway, &request)),

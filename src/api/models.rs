@@ -39,7 +39,7 @@ fn entries(gateway: &Gateway, ticket: &Ticket) -> Vec<catalog::Entry> {
 }
 
 /// RFC 3986 section 2.1; what is no escape stays as it is.
-fn percent_decode(text: &str) -> String {
+pub fn percent_decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

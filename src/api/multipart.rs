@@ -56,7 +56,7 @@ pub fn parse(content_type: &[u8], bytes: &[u8]) -> Result<Body, ApiError> {
         return bad("multipart: no closing boundary");
     }
     let model = form.model.ok_or(ApiError::MissingModel)?;
-    Ok(Body { model, stream: form.stream, spans: form.spans, notation: Notation::Text })
+    Ok(Body { model, stream: form.stream, previous: None, spans: form.spans, notation: Notation::Text })
 }
 
 fn bad<T>(what: &'static str) -> Result<T, ApiError> {

@@ -146,6 +146,19 @@ impl Failed {
         self.consequence().elsewhere
     }
 
+    /// How much it says of a stored response that is looked for: that it is not there, nothing, or what is wrong with the
+    /// call.
+    pub fn weight_in_search(&self) -> u8 {
+        match self {
+            Self::Fault(_) => 1,
+            Self::Answer(answer) => match answer.status {
+                404 | 405 | 501 => 0,
+                401 | 403 | 408 | 429 | 500.. => 1,
+                _ => 2,
+            },
+        }
+    }
+
     /// What the metrics say of it.
     pub fn result(&self) -> &'static str {
         match self {

@@ -19,6 +19,8 @@ pub struct Body {
     pub model: String,
     /// It asks for a stream.
     pub stream: bool,
+    /// The stored response it continues (`previous_response_id`).
+    pub previous: Option<String>,
     /// Where the values of `model` stand.
     pub(super) spans: Vec<Range<usize>>,
     /// How a value of `model` is written there.
@@ -56,7 +58,13 @@ impl Body {
             let start = value.get().as_ptr().addr() - bytes.as_ptr().addr();
             start..start + value.get().len()
         });
-        Ok(Self { model, stream: top.stream, spans: spans.collect(), notation: Notation::Json })
+        let (stream, previous, spans) = (top.stream, top.previous, spans.collect());
+        Ok(Self { model, stream, previous, spans, notation: Notation::Json })
+    }
+
+    /// A body that names no model, and stays as it is.
+    pub fn untouched(stream: bool) -> Self {
+        Self { model: "-".to_owned(), stream, previous: None, spans: Vec::new(), notation: Notation::Text }
     }
 
     /// A model's name as this body writes it.
@@ -86,6 +94,7 @@ impl Body {
 struct Top<'a> {
     models: Vec<&'a RawValue>,
     stream: bool,
+    previous: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Top<'de> {
@@ -99,12 +108,16 @@ impl<'de> Deserialize<'de> for Top<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top<'de>, A::Error> {
-                let mut top = Top { models: Vec::new(), stream: false };
+                let mut top = Top { models: Vec::new(), stream: false, previous: None };
                 // An escaped key (`"mod\u0065l"`) is the same key.
                 while let Some(key) = map.next_key::<Key<'de>>()? {
                     match &*key.0 {
                         "model" => top.models.push(map.next_value()?),
                         "stream" => top.stream = map.next_value::<&RawValue>()?.get() == "true",
+                        "previous_response_id" => {
+                            let value = map.next_value::<&RawValue>()?.get();
+                            top.previous = serde_json::from_str(value).ok();
+                        }
                         _ => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }

@@ -1,14 +1,16 @@
 //! What all requests share, each piece with one owner: the configuration in force, the HTTP client, the board of what is
-//! known of the providers, the balance over replicas, the quotas of tokens, what was
-//! counted.
+//! known of the providers, the balance over replicas, the quotas of tokens, where
+//! stored responses are, what was counted.
 
 mod board;
 mod journal;
+mod origins;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use board::{Board, Check, Health};
+pub use origins::{Origin, Origins};
 
 use crate::auth::Quotas;
 use crate::config::{Config, Live, load};
@@ -34,6 +36,8 @@ pub struct Gateway {
     pub balance: Arc<Balance>,
     /// What tokens have used.
     pub quotas: Arc<Quotas>,
+    /// Where stored responses are.
+    pub origins: Origins,
     /// What was counted since the start.
     pub metrics: Metrics,
     /// The day's counts on disk.
@@ -68,6 +72,7 @@ impl Gateway {
             board: Board::default(),
             balance: Arc::default(),
             quotas: Arc::default(),
+            origins: Origins::default(),
             metrics,
             journal: Mutex::default(),
             upstream,

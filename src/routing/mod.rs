@@ -5,6 +5,7 @@ mod balance;
 
 pub use balance::{Balance, Condition, Lease, Verdict};
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +18,8 @@ pub struct Route {
     pub provider: String,
     /// Its own id of the model.
     pub model: String,
+    /// The one replica that can serve, by its place among the provider's.
+    pub pin: Option<usize>,
 }
 
 /// The routes for a model id, in the order they are to be tried; none: there is no such model for this caller.
@@ -48,8 +51,20 @@ pub fn resolve<'a>(
 }
 
 impl Route {
-    fn new(provider: &str, model: &str) -> Self {
-        Self { provider: provider.to_owned(), model: model.to_owned() }
+    /// A route that any replica can serve.
+    pub fn new(provider: &str, model: &str) -> Self {
+        Self { provider: provider.to_owned(), model: model.to_owned(), pin: None }
+    }
+
+    /// The replicas that are not to be tried: those that were, and those that cannot serve.
+    fn passed_over<'a>(&self, provider: &Provider, tried: &'a [usize]) -> Cow<'a, [usize]> {
+        match self.pin {
+            None => tried.into(),
+            Some(pin) => {
+                let all = 0..provider.replicas.len();
+                all.filter(|index| *index != pin || tried.contains(index)).collect::<Vec<_>>().into()
+            }
+        }
     }
 }
 
@@ -85,7 +100,10 @@ impl<'a> Plan<'a> {
 
     /// Whether there is but one replica for the request: it alone may be tried again.
     pub fn is_lone(&self) -> bool {
-        let replicas = |route: &&Route| self.config.provider(&route.provider).map_or(0, |p| p.replicas.len());
+        let replicas = |route: &&Route| match route.pin {
+            Some(_) => 1,
+            None => self.config.provider(&route.provider).map_or(0, |p| p.replicas.len()),
+        };
         self.routes.iter().map(replicas).sum::<usize>() == 1
     }
 
@@ -93,8 +111,10 @@ impl<'a> Plan<'a> {
     pub fn next(&mut self, balance: &Arc<Balance>, now: Instant) -> Option<Choice<'a>> {
         while let Some(route) = self.routes.get(self.at) {
             let provider = self.config.provider(&route.provider);
-            let chosen =
-                provider.and_then(|provider| Some((provider, balance.choose(provider, &self.tried, now)?)));
+            let chosen = provider.and_then(|provider| {
+                let passed_over = route.passed_over(provider, &self.tried);
+                Some((provider, balance.choose(provider, &passed_over, now)?))
+            });
             if let Some((provider, (replica, lease))) = chosen {
                 self.tried.push(replica);
                 return Some(Choice { provider, replica, model: &route.model, lease });

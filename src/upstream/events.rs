@@ -1,6 +1,7 @@
 //! Server-sent events (WHATWG HTML section 9.2) in a stream that comes in pieces: where they end, and what the relay
 //! needs to know of them.
 
+use super::response_id;
 use super::usage::{self, Usage};
 use crate::limits::{MAX_HELD_EVENT, MAX_USAGE_SCAN};
 
@@ -16,6 +17,9 @@ pub struct Events {
     mid_event: bool,
     said_goodbye: bool,
     usage: Option<Usage>,
+    /// An event with data has been looked at.
+    opened: bool,
+    response_id: Option<String>,
     /// The end of an event that is passed on in pieces, at most [`MAX_USAGE_SCAN`] bytes.
     end_of_event: Vec<u8>,
 }
@@ -90,7 +94,16 @@ impl Events {
         self.usage
     }
 
+    /// The id of the response that the first event holds.
+    pub fn response_id(&mut self) -> Option<String> {
+        self.response_id.take()
+    }
+
     fn look_at(&mut self, events: &[u8]) {
+        if !self.opened && memchr::memmem::find(events, b"data:").is_some() {
+            self.opened = true;
+            self.response_id = response_id::in_events(events);
+        }
         self.learn(usage::in_events(events));
         self.said_goodbye |= says_goodbye(events);
     }

@@ -5,6 +5,7 @@ mod pool;
 pub mod refusal;
 mod reply;
 mod resolver;
+pub mod response_id;
 mod socks;
 pub mod stream;
 mod transport;
@@ -43,7 +44,7 @@ pub struct Upstream {
 /// A request to a provider.
 #[derive(Debug)]
 pub struct Call<'a> {
-    /// GET or POST.
+    /// GET and DELETE, without a body, or POST.
     pub method: Method,
     /// What the call is written in: it decides the base URL and where the key goes.
     pub format: Format,
@@ -164,7 +165,7 @@ impl Upstream {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         add_credentials(headers, replica, call.format);
-        if call.method == Method::GET {
+        if matches!(call.method, Method::GET | Method::DELETE) {
             return self.ways.run(replica, request.map(|()| SendBody::none()));
         }
         let length: usize = call.body.iter().map(|piece| piece.len()).sum();

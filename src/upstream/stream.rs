@@ -20,6 +20,8 @@ pub struct Ended {
     pub broke: Option<Broke>,
     /// Tokens it reported.
     pub usage: Option<Usage>,
+    /// The id of the response that it began with.
+    pub response_id: Option<String>,
 }
 
 /// Why a stream broke off.
@@ -58,7 +60,7 @@ pub fn relay(
     if length.is_some_and(|length| length > max_size as u64) {
         let detail = format!("more than {max_size} bytes");
         let failure = Failure { fault: Fault::TooLarge, detail };
-        return Ended { broke: Some(Broke::Failed(failure)), usage: None };
+        return Ended { broke: Some(Broke::Failed(failure)), usage: None, response_id: None };
     }
     let mut delivery = Delivery { reply, status: exchange.status, fields, length, patient, held: Vec::new() };
     let mut piece = vec![0; RELAY_PIECE];
@@ -89,7 +91,8 @@ pub fn relay(
     let said_goodbye = events.as_ref().is_some_and(Events::said_goodbye);
     let left = |broke: &Broke| matches!(broke, Broke::Failed(Failure { fault: Fault::ClientGone, .. }));
     let broke = broke.filter(|broke| !(said_goodbye && left(broke)));
-    Ended { broke, usage: events.and_then(|events| events.usage()) }
+    let response_id = events.as_mut().and_then(Events::response_id);
+    Ended { broke, usage: events.and_then(|events| events.usage()), response_id }
 }
 
 /// The provider's end: clean where its framing or its last event says so.

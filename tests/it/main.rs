@@ -36,6 +36,7 @@ mod providers;
 mod proxied;
 mod relay;
 mod reload;
+mod responses;
 mod routing;
 mod scripted;
 mod soak;

@@ -1,0 +1,235 @@
+//! Stored responses: what a client does with one later goes to the provider, and the key, that made it.
+
+use serde_json::{Value, json};
+
+use crate::support::calls::{TOKEN, assert_error, authorized, bare};
+use crate::support::client::{End, Response};
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::Reply;
+use crate::support::upstream::{Request, Upstream};
+
+const RESPONSES: &str = "/v1/responses";
+
+/// A provider that makes the response `id`, and has it and no other. All its keys share its store.
+fn store(id: &'static str) -> Upstream {
+    let upstream = Upstream::new(&["m"]);
+    let made = json!({"object": "response", "output": [{"id": "msg_1"}], "id": id});
+    upstream.script(RESPONSES, move |request| {
+        if !request.text().contains("\"stream\":true") {
+            return Reply::json(200, &made);
+        }
+        let event =
+            |kind: &str| format!("event: {kind}\ndata: {{\"type\":\"{kind}\",\"response\":{made}}}\n\n");
+        Reply::sse().chunk(event("response.created")).chunk(event("response.completed")).end()
+    });
+    upstream.answer(&format!("{RESPONSES}/{id}"), Reply::json(200, &json!({"id": id, "from": id})));
+    upstream
+        .answer(&format!("{RESPONSES}/{id}/input_items"), Reply::json(200, &json!({"data": [], "from": id})));
+    upstream.answer(&format!("{RESPONSES}/{id}/cancel"), Reply::json(200, &json!({"status": "cancelled"})));
+    upstream
+}
+
+fn call(proxy: &Proxy, method: &str, behind: &str) -> Response {
+    let token = format!("Bearer {TOKEN}");
+    proxy.call(bare(method, &format!("{RESPONSES}/{behind}"), &[("Authorization", &token)]))
+}
+
+fn create(proxy: &Proxy, body: &Value) -> Response {
+    let response = proxy.call(authorized(RESPONSES, body.to_string()));
+    assert_eq!((response.status, response.end != End::Cut), (200, true), "{}", response.text());
+    response
+}
+
+fn calls(upstream: &Upstream) -> Vec<String> {
+    upstream.requests().iter().map(|request| format!("{} {}", request.method, request.target)).collect()
+}
+
+#[test]
+fn every_later_call_goes_to_the_provider_that_made_it() {
+    for streamed in [false, true] {
+        let (first, second) = (store("resp_1"), store("resp_2"));
+        let proxy = Proxy::start(&config(&[("p1", &first), ("p2", &second)]));
+        create(&proxy, &json!({"model": "p2/m", "input": "hi", "stream": streamed}));
+        assert_eq!(call(&proxy, "GET", "resp_2?include=a%20b").json()["from"], "resp_2");
+        assert_eq!(call(&proxy, "GET", "resp_2/input_items?limit=2").json()["from"], "resp_2");
+        assert_eq!(call(&proxy, "POST", "resp_2/cancel").json()["status"], "cancelled");
+        assert_eq!(call(&proxy, "HEAD", "resp_2").status, 200);
+        let response = call(&proxy, "DELETE", "resp_2");
+        assert_eq!((response.status, response.header("x-ai-proxy-provider")), (200, Some("p2")));
+        let expected = [
+            "POST /v1/responses",
+            "GET /v1/responses/resp_2?include=a%20b",
+            "GET /v1/responses/resp_2/input_items?limit=2",
+            "POST /v1/responses/resp_2/cancel",
+            "GET /v1/responses/resp_2",
+            "DELETE /v1/responses/resp_2",
+        ];
+        assert_eq!(calls(&second), expected);
+        assert!(second.requests().iter().skip(1).all(|request| request.body.is_empty()));
+        let key = format!("Bearer {}", crate::support::calls::KEY);
+        assert!(second.requests().iter().all(|request| request.head.get("authorization") == Some(&key)));
+        assert!(first.requests().is_empty(), "streamed: {streamed}");
+        proxy.log_line(&["provider=p2", "model=p2/m", "status=200", "attempts=1"]);
+    }
+}
+
+#[test]
+fn what_continues_a_response_goes_to_the_key_that_made_it() {
+    let upstream = Upstream::new(&["m"]);
+    // Each key has a store of its own.
+    let key_of =
+        |request: &Request| request.head.get("authorization").unwrap_or_default().replace("Bearer ", "");
+    upstream.script(RESPONSES, move |request| {
+        let key = key_of(request);
+        match request.text().contains("previous_response_id") && !request.text().contains(&key) {
+            true => Reply::json(400, &json!({"error": {"code": "previous_response_not_found"}})),
+            false => Reply::json(200, &json!({"id": format!("resp_{key}")})),
+        }
+    });
+    for key in ["key-number-one", "key-number-two", "key-number-three"] {
+        upstream.script(&format!("{RESPONSES}/resp_{key}"), move |request| {
+            Reply::json(if key_of(request) == key { 200 } else { 404 }, &json!({"key": key_of(request)}))
+        });
+    }
+    let providers: Vec<String> = ["key-number-one", "key-number-two", "key-number-three"]
+        .iter()
+        .map(|key| format!("p1|{}|{key}", upstream.url()))
+        .collect();
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers, "models": {"v": ["p1/m"]}})));
+    let mut client = proxy.client();
+    let mut previous = create(&proxy, &json!({"model": "p1/m"})).json()["id"].clone();
+    for turn in 0..20 {
+        // Others meanwhile, so that the least busy replica is another.
+        client.send(authorized(RESPONSES, r#"{"model":"p1/m"}"#));
+        let model = if turn % 2 == 0 { "p1/m" } else { "v" };
+        let next =
+            create(&proxy, &json!({"model": model, "previous_response_id": previous})).json()["id"].clone();
+        assert_eq!(next, previous, "the same key");
+        assert_eq!(client.response().status, 200);
+        previous = next;
+    }
+    let id = previous.as_str().expect("an id");
+    assert_eq!(call(&proxy, "GET", id).json()["key"], id.replace("resp_", ""));
+    assert_eq!(upstream.last().target, format!("{RESPONSES}/{id}"));
+
+    // A second instance knows of none, and finds it under whichever key it is.
+    let other = Proxy::start(&with(config(&[]), json!({"providers": providers})));
+    assert_eq!(call(&other, "GET", id).json()["key"], id.replace("resp_", ""));
+}
+
+#[test]
+fn after_a_restart_the_providers_are_asked_in_turn() {
+    let (first, second, third) = (store("resp_1"), store("resp_2"), store("resp_3"));
+    let proxy = Proxy::start(&config(&[("p1", &first), ("p2", &second), ("p3", &third)]));
+    let response = call(&proxy, "GET", "resp_3");
+    assert_eq!(
+        (response.json()["from"].as_str(), response.header("x-ai-proxy-provider")),
+        (Some("resp_3"), Some("p3"))
+    );
+    assert_eq!((calls(&first), calls(&second)), (calls(&third), calls(&third)));
+    proxy.log_line(&["provider=p3", "model=-", "status=200", "attempts=3"]);
+    assert!(
+        !proxy.log().contains(" attempt="),
+        "a provider that does not have it has not failed: {}",
+        proxy.log()
+    );
+    // Then it is known.
+    assert_eq!(call(&proxy, "POST", "resp_3/cancel").status, 200);
+    assert_eq!((first.requests().len(), second.requests().len(), third.requests().len()), (1, 1, 2));
+    assert_eq!(call(&proxy, "GET", "resp_none").status, 404, "nobody has it");
+    // And forgotten with it.
+    assert_eq!(call(&proxy, "DELETE", "resp_3").status, 200);
+    third.answer("/v1/responses/resp_3", Reply::json(404, &json!({"error": {}})));
+    let asked = first.requests().len();
+    assert_eq!(call(&proxy, "GET", "resp_3").status, 404);
+    assert_eq!(first.requests().len(), asked + 1);
+}
+
+#[test]
+fn the_answer_of_a_search_is_the_one_that_tells_most() {
+    let (first, second) = (store("resp_1"), store("resp_2"));
+    let cancel = "/v1/responses/resp_x/cancel";
+    for (one, other, told) in
+        [(404, 400, 400), (400, 404, 400), (404, 500, 500), (401, 404, 401), (405, 404, 405)]
+    {
+        first.answer(cancel, Reply::json(one, &json!({"error": {"status": one}})));
+        second.answer(cancel, Reply::json(other, &json!({"error": {"status": other}})));
+        let proxy = Proxy::start(&config(&[("p1", &first), ("p2", &second)]));
+        assert_eq!(call(&proxy, "POST", "resp_x/cancel").json()["error"]["status"], told, "{one} {other}");
+    }
+    // It may be at the one that cannot be reached: a 404 would be a lie.
+    let gone = "p2|http://127.0.0.1:9/v1|key".to_owned();
+    let providers = json!({"providers": [format!("p1|{}|key", first.url()), gone]});
+    let proxy = Proxy::start(&with(config(&[]), providers));
+    assert_error(&call(&proxy, "GET", "resp_x"), 502, "upstream_unreachable");
+}
+
+#[test]
+fn a_token_reaches_the_responses_of_its_own_providers_alone() {
+    let (first, second) = (store("resp_1"), store("resp_2"));
+    let tokens = json!({"tokens": [
+        format!("all|{TOKEN}"), {"name": "some", "token": "sk-some-0123456789", "models": ["^p1/"]}]});
+    let proxy = Proxy::start(&with(config(&[("p1", &first), ("p2", &second)]), tokens));
+    assert_eq!(proxy.get("/health").status, 200);
+    let some = |id: &str| {
+        let target = format!("{RESPONSES}/{id}");
+        proxy.call(bare("GET", &target, &[("Authorization", "Bearer sk-some-0123456789")]))
+    };
+    assert_eq!(some("resp_1").status, 200);
+    assert_eq!(some("resp_2").status, 404);
+    assert!(second.requests().is_empty(), "the other provider is not even asked");
+    create(&proxy, &json!({"model": "p2/m"}));
+    assert_error(&some("resp_2"), 404, "not_found");
+    assert_eq!(call(&proxy, "GET", "resp_2").status, 200);
+    assert_error(&proxy.call(bare("GET", "/v1/responses/resp_2", &[])), 401, "missing_token");
+}
+
+#[test]
+fn a_stored_stream_is_resumed() {
+    let upstream = store("resp_1");
+    let event = "event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n";
+    upstream.answer("/v1/responses/resp_1", Reply::sse().chunk(event).end());
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let response = call(&proxy, "GET", "resp_1?stream=true&starting_after=5");
+    assert_eq!((response.text().as_str(), response.end), (event, End::FinalChunk));
+    assert_eq!(response.header("content-type"), Some("text/event-stream"));
+    assert_eq!(upstream.last().target, "/v1/responses/resp_1?stream=true&starting_after=5");
+    proxy.log_line(&["stream=true", "status=200"]);
+}
+
+#[test]
+fn only_ids_and_their_methods_are_relayed() {
+    let upstream = store("resp_1");
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let long = "x".repeat(513);
+    for id in [
+        "..",
+        ".",
+        "%2e%2e",
+        "a%2fb",
+        "a/b",
+        "a%00",
+        "a%0d%0ab",
+        "a\\b",
+        "",
+        "a/",
+        "a/cancel/",
+        "a//cancel",
+        &long,
+    ] {
+        assert_error(&call(&proxy, "GET", id), 404, "not_found");
+    }
+    for (method, path, allow) in [
+        ("PUT", "resp_1", "GET, HEAD, DELETE"),
+        ("POST", "resp_1", "GET, HEAD, DELETE"),
+        ("GET", "resp_1/cancel", "POST"),
+        ("DELETE", "resp_1/input_items", "GET, HEAD"),
+    ] {
+        let response = call(&proxy, method, path);
+        assert_error(&response, 405, "method_not_allowed");
+        assert_eq!(response.header("allow"), Some(allow));
+    }
+    assert!(upstream.requests().is_empty());
+    upstream.answer("/v1/responses/resp_a%3D%3D", Reply::json(200, &json!({})));
+    assert_eq!(call(&proxy, "GET", "resp_a%3D%3D").status, 200, "an escape passes as it came");
+}
