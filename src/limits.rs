@@ -24,6 +24,9 @@ pub const READ_CHUNK: usize = 64 * 1024;
 /// Request bodies all clients together may have half delivered, bytes. Above it a new body of more than
 /// [`BODY_STEP`] is refused with 503, so that 10,000 clients cannot claim 10,000 × `max_request_size`.
 pub const MAX_BODIES_IN_TRANSIT: usize = 512 * 1024 * 1024;
+/// Bytes of whole answers that all clients together may have still to take. Above it a thread that has another waits for its
+/// client, up to `client_timeout`, so that 10,000 clients cannot have it collect 10,000 × `max_response_size`.
+pub const MAX_ANSWERS_IN_TRANSIT: usize = 256 * 1024 * 1024;
 /// Requests waiting for a free worker; above it the next one gets its 503 at once.
 pub const MAX_QUEUE: usize = 1024;
 /// Connections on their way back to the poller at once; a thread with another waits for the poller.
@@ -44,6 +47,8 @@ pub const REQUESTS_A_TURN: usize = 8;
 pub const EVENT_BATCH: usize = 256;
 /// Pause of `accept` after it failed for lack of descriptors or memory.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
+/// How long `accept` must not have failed before it is said to work again.
+pub const ACCEPT_CALM: Duration = Duration::from_secs(2);
 /// Pause between two sweeps of the deadlines of waiting connections: how late a time limit may strike.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a drain keeps idle connections open and serves what comes on them, for requests that are on their way.

@@ -5,13 +5,20 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Only our own lines: libraries log request heads, which hold keys.
 const OWN_TARGET: &str = "ai_proxy";
+
+/// How long a line may wait for whoever reads the log.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
@@ -79,18 +86,31 @@ impl Log for Logger {
 impl Sink {
     /// One write a line, so that lines of several processes and a truncating logrotate do not mix.
     fn write(&mut self, line: &[u8]) {
+        // Nothing is waited for once something was: the log must not hold those who have to answer.
+        let patience = if self.failing { Duration::ZERO } else { PATIENCE };
         let written = match &mut self.file {
-            Some(file) => file.write_all(line),
-            None => io::stderr().write_all(line),
+            Some(file) => takes(&*file, patience).and_then(|()| file.write_all(line)),
+            None => takes(io::stderr(), patience).and_then(|()| io::stderr().write_all(line)),
         };
         match (written, &self.path) {
             (Ok(()), _) => self.failing = false,
             (Err(error), Some(path)) if !std::mem::replace(&mut self.failing, true) => {
                 // With stderr gone too there is nobody left to tell.
-                let _ = writeln!(io::stderr(), "ai-proxy: {}: {error}", path.display());
+                let _ = takes(io::stderr(), PATIENCE)
+                    .and_then(|()| writeln!(io::stderr(), "ai-proxy: {}: {error}", path.display()));
             }
             (Err(_), _) => {}
         }
+    }
+}
+
+/// Whether a line can be written without waiting longer than `patience`: a pipe nobody reads is full some day.
+fn takes(log: impl AsFd, patience: Duration) -> io::Result<()> {
+    let patience = Timespec::try_from(patience).ok();
+    match poll(&mut [PollFd::new(&log, PollFlags::OUT)], patience.as_ref()) {
+        Ok(0) => Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it")),
+        // A signal, or a log that cannot be asked: the write says more.
+        _ => Ok(()),
     }
 }
 

@@ -1,11 +1,11 @@
 //! A client connection between two requests: what has come, what has still to leave, and what time is left.
 //! The poller and the workers drive it by the same [`Conn::advance`].
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::{Decoder, Piece};
-use super::incoming::{Incoming, Request, Transit};
+use super::held::Transit;
+use super::incoming::{Incoming, Request};
 use super::request::Scan;
 use super::response::Shape;
 use super::sys::{self, Interest};
@@ -19,7 +19,7 @@ pub struct Context<'a, S> {
     pub(super) limits: Limits,
     pub(super) draining: bool,
     pub(super) refusing: bool,
-    pub(super) transit: &'a Arc<Transit>,
+    pub(super) transit: &'a Transit,
 }
 
 /// A connection that is not in a handler's hands.
@@ -241,6 +241,7 @@ impl<T> Conn<T> {
         let shape = head.map_or(Shape::UNKNOWN, |head| Shape::of(head).closing());
         self.wire.answer(shape, answer);
         self.phase = Phase::LINGER;
+        self.allow(context.limits.client_timeout);
     }
 
     /// Refuses a body that turned out too large; its framing is sound, so the connection lives on if little is left.

@@ -21,8 +21,8 @@ use super::wire::Wire;
 use super::worker::Job;
 use super::{Lane, Notice, Peer, Rejection, Service, Settings, after};
 use crate::limits::{
-    ACCEPT_BACKOFF, ACCEPT_BATCH, DRAIN_GRACE, EVENT_BATCH, MAX_REFUSED, READ_CHUNK, READS_A_TURN,
-    SWEEP_INTERVAL,
+    ACCEPT_BACKOFF, ACCEPT_BATCH, ACCEPT_CALM, DRAIN_GRACE, EVENT_BATCH, MAX_REFUSED, READ_CHUNK,
+    READS_A_TURN, SWEEP_INTERVAL,
 };
 
 /// The token of the wake-up.
@@ -38,7 +38,8 @@ pub fn places_to_refuse(max_clients: usize) -> usize {
 #[derive(Default)]
 struct Accept {
     paused_until: Option<Instant>,
-    failing: bool,
+    /// When it failed last, until it has not for [`ACCEPT_CALM`].
+    failed: Option<Instant>,
     full: bool,
 }
 
@@ -100,8 +101,7 @@ impl<S: Service> Poller<S> {
         let mut tokens = Vec::with_capacity(EVENT_BATCH);
         let mut next_sweep = Instant::now();
         loop {
-            let patience =
-                (self.table.used() > 0 || self.accept.paused_until.is_some()).then_some(SWEEP_INTERVAL);
+            let patience = (self.table.used() > 0 || self.accept.failed.is_some()).then_some(SWEEP_INTERVAL);
             let patience = if self.again.is_empty() { patience } else { Some(Duration::ZERO) };
             if self.shared.epoll.wait(&mut events, &mut tokens, patience).is_err() {
                 // Nothing that a wait can recover from; pausing keeps it from spinning.
@@ -228,10 +228,13 @@ impl<S: Service> Poller<S> {
     fn sweep(&mut self, now: Instant) {
         if self.accept.paused_until.is_some_and(|until| now >= until) {
             self.accept.paused_until = None;
-            for (index, listener) in self.listeners.iter().enumerate() {
-                // Listeners that were not taken out are still in; that is the only failure.
-                let _ = self.shared.epoll.add(listener, LISTENERS + index as u64);
+            if self.add_listeners().is_err() {
+                self.accept.paused_until = Some(now + ACCEPT_BACKOFF);
+                self.accept.failed = Some(now);
             }
+        }
+        if self.accept.failed.take_if(|failed| now >= *failed + ACCEPT_CALM).is_some() {
+            self.shared.service.notice(Notice::AcceptResumed);
         }
         for index in 0..self.table.places.len() {
             let place = &mut self.table.places[index];
@@ -240,6 +243,17 @@ impl<S: Service> Poller<S> {
                 self.follow(conn, step, false);
             }
         }
+    }
+
+    fn add_listeners(&self) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            match self.shared.epoll.add(listener, LISTENERS + index as u64) {
+                // It could not be taken out.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     /// Goes on with the drain; whether it is over. Who has connected already, or has a request on its way, is served, once:
@@ -287,19 +301,17 @@ impl<S: Service> Poller<S> {
     /// Out of descriptors or memory: waiting lets connections end. The listeners leave the poller meanwhile, for they
     /// would wake it again at once.
     fn pause_accept(&mut self, error: io::Error) {
-        self.accept.paused_until = Some(Instant::now() + ACCEPT_BACKOFF);
+        let now = Instant::now();
+        self.accept.paused_until = Some(now + ACCEPT_BACKOFF);
         for listener in &self.listeners {
             let _ = self.shared.epoll.remove(listener);
         }
-        if !std::mem::replace(&mut self.accept.failing, true) {
+        if self.accept.failed.replace(now).is_none() {
             self.shared.service.notice(Notice::AcceptFailed(error));
         }
     }
 
     fn welcome(&mut self, client: Client, peer: Peer) {
-        if std::mem::replace(&mut self.accept.failing, false) {
-            self.shared.service.notice(Notice::AcceptResumed);
-        }
         self.take_returns();
         let served = self.table.used() - self.table.refused;
         let full = served >= self.settings.max_clients;
@@ -307,7 +319,7 @@ impl<S: Service> Poller<S> {
             self.shared.service.notice(Notice::TooManyClients(self.settings.max_clients));
         }
         // Said once, until a tenth of the places are free again.
-        if served < self.settings.max_clients - self.settings.max_clients / 10 {
+        if served < self.settings.max_clients - self.settings.max_clients.div_ceil(10) {
             self.accept.full = false;
         }
         let crowded = full && self.table.refused >= places_to_refuse(self.settings.max_clients);

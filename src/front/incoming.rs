@@ -1,41 +1,12 @@
-//! A request whose body is coming, and the bound over all of them.
+//! A request whose body is coming.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::body::{Decoder, Piece};
+use super::held::{Share, Transit};
 use super::wire::Input;
 use super::{Head, Lane, Rejection};
-use crate::limits::{BODY_STEP, MAX_BODIES_IN_TRANSIT};
-
-/// Bytes of request bodies that all connections hold, against [`MAX_BODIES_IN_TRANSIT`].
-#[derive(Debug, Default)]
-pub struct Transit(AtomicUsize);
-
-/// A share of [`Transit`], given back when dropped.
-#[derive(Debug)]
-struct Share {
-    transit: Arc<Transit>,
-    bytes: usize,
-}
-
-impl Share {
-    fn grow(&mut self, bytes: usize) -> Result<(), Rejection> {
-        self.bytes += bytes;
-        let total = self.transit.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if total > MAX_BODIES_IN_TRANSIT && self.bytes > BODY_STEP {
-            return Err(Rejection::Overloaded);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.transit.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
+use crate::limits::BODY_STEP;
 
 /// A whole request.
 #[derive(Debug)]
@@ -62,8 +33,8 @@ pub struct Incoming<T> {
 
 impl<T> Request<T> {
     /// A request without its body.
-    pub(super) fn new(head: Head, ticket: T, transit: &Arc<Transit>) -> Self {
-        let share = Share { transit: Arc::clone(transit), bytes: 0 };
+    pub(super) fn new(head: Head, ticket: T, transit: &Transit) -> Self {
+        let share = Share::of(&transit.bodies);
         Self { head, body: Vec::new(), ticket, received: Instant::now(), share }
     }
 }
@@ -100,7 +71,9 @@ impl<T> Incoming<T> {
         if length > max_body {
             return Err(Rejection::BodyTooLarge);
         }
-        self.request.share.grow(payload.len())?;
+        if !self.request.share.grow(payload.len()) {
+            return Err(Rejection::Overloaded);
+        }
         if length > body.capacity() {
             // Doubling, but never past what was announced: a claim alone reserves nothing.
             let left = self

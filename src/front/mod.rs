@@ -7,6 +7,7 @@
 
 pub mod body;
 mod conn;
+mod held;
 mod idle;
 mod incoming;
 mod listener;

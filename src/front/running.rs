@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
 use super::conn::{Conn, Context};
+use super::held::Transit;
 use super::idle::{LISTENERS, Poller, WAKER};
-use super::incoming::{Request, Transit};
+use super::incoming::Request;
 use super::listener::Listener;
 use super::sys::{Epoll, Interest, Waker};
 use super::wire::Wire;
@@ -101,7 +102,7 @@ pub struct Shared<S: Service> {
     pub(super) draining: Arc<AtomicBool>,
     /// The drain's grace is over: new requests are refused.
     pub(super) refusing: AtomicBool,
-    transit: Arc<Transit>,
+    transit: Transit,
 }
 
 /// A connection on its way back to the poller.
@@ -156,12 +157,14 @@ impl Bound {
             returns,
             draining: Arc::default(),
             refusing: AtomicBool::default(),
-            transit: Arc::default(),
+            transit: Transit::default(),
         });
         shared.epoll.add(&shared.waker, WAKER)?;
         for (index, listener) in self.0.iter().enumerate() {
             shared.epoll.add(listener, LISTENERS + index as u64)?;
         }
+        shared.workers.start(&shared)?;
+        shared.control.start(&shared)?;
         let (end, ended) = mpsc::sync_channel(1);
         let poller = Poller::new(Arc::clone(&shared), settings, self.0, returned, Arc::clone(&stats));
         thread::Builder::new().name("poller".to_owned()).spawn(move || {

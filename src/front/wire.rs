@@ -2,11 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::Peer;
+use super::held::{Held, Share};
 use super::response::Client;
 use super::sys;
 use super::table::Slot;
+use super::{Peer, after};
 
 /// Bytes that came and were not used yet; what is used is left where it is until there is more of it than of the rest.
 #[derive(Default)]
@@ -49,6 +51,8 @@ pub struct Wire {
     /// Bytes the client has still to take, from `sent` on.
     output: Vec<u8>,
     sent: usize,
+    /// Its part of what all clients have still to take.
+    unread: Option<Share>,
     /// A write failed: there is no use in another.
     pub(super) broken: bool,
     /// The client will send no more.
@@ -64,6 +68,7 @@ impl Wire {
             input: Input::default(),
             output: Vec::new(),
             sent: 0,
+            unread: None,
             broken: false,
             ended: false,
             slot,
@@ -89,10 +94,31 @@ impl Wire {
         let sent = sys::send_now(&*self.client, &[io::IoSlice::new(&self.output[self.sent..])])?;
         self.sent += sent;
         if !self.has_output() {
-            self.output = Vec::new();
-            self.sent = 0;
+            self.drop_output();
         }
         Ok(sent > 0)
+    }
+
+    /// Leaves what is kept to the poller, if all clients together leave room for it; else waits here until the client has
+    /// taken it, no longer than `patience`.
+    pub(super) fn settle(&mut self, answers: &Arc<Held>, patience: Duration) {
+        if !self.has_output() || self.broken {
+            return;
+        }
+        let mut share = Share::of(answers);
+        if share.grow(self.output.len()) {
+            self.unread = Some(share);
+            return;
+        }
+        let deadline = after(Instant::now(), patience);
+        self.broken = sys::send_all(&*self.client, &self.output[self.sent..], deadline).is_err();
+        self.drop_output();
+    }
+
+    fn drop_output(&mut self) {
+        self.output = Vec::new();
+        self.sent = 0;
+        self.unread = None;
     }
 
     /// Reads once; how many bytes came. A client that does not take its answer is not read.

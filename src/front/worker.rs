@@ -1,8 +1,9 @@
 //! The fixed pool: threads that take whole requests from a bounded channel and answer them.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -44,12 +45,15 @@ pub struct Pool<T> {
     stats: Arc<Stats>,
     started: AtomicUsize,
     max: usize,
+    /// The system refused a thread, which was told of.
+    refused: AtomicBool,
 }
 
 impl<T: Send + 'static> Pool<T> {
     pub(super) fn new(lane: Lane, max: usize, queue: usize, stats: Arc<Stats>) -> Self {
         let (jobs, receiver) = bounded(queue);
-        Self { lane, jobs, queue: receiver, stats, started: AtomicUsize::new(0), max }
+        let (started, refused) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { lane, jobs, queue: receiver, stats, started, max, refused }
     }
 
     /// Hands a request to the pool; gives it back when the queue is full. Called by the poller alone.
@@ -87,16 +91,26 @@ impl<T: Send + 'static> Pool<T> {
         }
     }
 
-    fn start_thread<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) {
+    /// Starts the first thread: with it there is one that serves, whatever the system refuses later.
+    ///
+    /// # Errors
+    /// The system refuses even that.
+    pub(super) fn start<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) -> io::Result<()> {
         let (lane, shared) = (self.lane, Arc::clone(shared));
         let name = if lane == Lane::Worker { "worker" } else { "control" };
-        let inner = Arc::clone(&shared);
-        match thread::Builder::new().name(name.to_owned()).spawn(move || inner.pool(lane).work(&inner)) {
-            Ok(_) => {
-                self.started.fetch_add(1, Ordering::Relaxed);
-            }
-            // The threads there are go on; the next request tries again.
-            Err(error) => shared.service.notice(Notice::ThreadRefused(error)),
+        thread::Builder::new().name(name.to_owned()).spawn(move || shared.pool(lane).work(&shared))?;
+        self.started.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn start_thread<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) {
+        let error = self.start(shared).err();
+        let told = self.refused.swap(error.is_some(), Ordering::Relaxed);
+        // The threads there are go on; the next request tries again.
+        if let Some(error) = error
+            && !told
+        {
+            shared.service.notice(Notice::ThreadRefused(error));
         }
     }
 
@@ -199,8 +213,12 @@ fn answer<S: Service>(
     let responder = Responder::new(wire, shape, limits.client_timeout, &shared.draining);
     let service = &shared.service;
     match catch_unwind(AssertUnwindSafe(|| service.handle(request, responder))) {
-        Ok(Done { wire, keep: true }) => Some(Conn::new(wire, limits)),
-        Ok(Done { wire, keep: false }) => Some(Conn::closing(wire, limits.client_timeout)),
+        Ok(Done { mut wire, keep }) => {
+            wire.settle(&shared.context().transit.answers, limits.client_timeout);
+            let conn =
+                if keep { Conn::new(wire, limits) } else { Conn::closing(wire, limits.client_timeout) };
+            Some(conn)
+        }
         Err(panic) => {
             service.notice(Notice::Panicked(panic_message(&*panic)));
             apologize(shared, shape, &client);

@@ -2,7 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::calls::{ask_streamed, bare, event, get};
+use std::time::Duration;
+
+use ai_proxy::limits;
+
+use crate::support::calls::{TOKEN, ask, ask_streamed, assert_error, bare, chat, event, get};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
@@ -71,5 +75,115 @@ fn answers_nobody_reads_are_not_collected() {
     assert!(sent < 200 * MIB, "it takes requests without end whose answers nobody reads");
     let grown = proxy.resident().saturating_sub(before);
     assert!(grown < 30 * MIB, "{} MiB after {} MiB of requests", grown / MIB, sent / MIB);
+    assert_eq!(proxy.get("/healthz").status, 200);
+}
+
+/// What clients can make the proxy hold, bytes above what it holds when idle; derived in `ARCHITECTURE.md`.
+fn bound(clients: usize, threads: usize, largest_answer: usize) -> usize {
+    let head = limits::MAX_HEAD + limits::MAX_HEADERS * size_of::<[usize; 4]>();
+    // A vector that grows may be twice as large as what is in it.
+    let input = 2 * (limits::MAX_HEAD + limits::READ_CHUNK);
+    let each = head + input + limits::BODY_STEP;
+    let together = limits::MAX_BODIES_IN_TRANSIT + limits::MAX_ANSWERS_IN_TRANSIT;
+    let all = clients * each + together + threads * (largest_answer + limits::READ_CHUNK);
+    // What the allocator loses.
+    all + all / 16
+}
+
+/// Runs `attack` once for each of `count` clients, all at once.
+fn at_once(proxy: &Proxy, count: usize, attack: impl Fn(&mut Client) + Sync) -> Vec<Client> {
+    std::thread::scope(|scope| {
+        let attack = &attack;
+        let threads: Vec<_> = (0..count)
+            .map(|_| {
+                let mut client = proxy.client();
+                scope.spawn(move || {
+                    attack(&mut client);
+                    client
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("a client")).collect()
+    })
+}
+
+#[test]
+fn heads_without_an_end_are_not_collected() {
+    let (_upstream, proxy) = start(json!({"client_timeout": 30}));
+    let before = proxy.most_resident();
+    let endless = format!("GET / HTTP/1.1\r\nHost: x\r\n{}", "X-Flood: y\r\n".repeat(100_000));
+    let held = &endless[..limits::MAX_HEAD - 1];
+    let waiting = at_once(&proxy, 200, |client| client.send(held));
+    let refused = at_once(&proxy, 200, |client| {
+        // It may be refused, and closed, before all is sent.
+        drop(client.try_send(&endless));
+        assert_error(&client.response(), 431, "head_too_large");
+    });
+    let grown = proxy.most_resident() - before;
+    let clients = waiting.len() + refused.len();
+    // Neither bodies nor answers are about.
+    let most = bound(clients, 0, 0) - bound(0, 0, 0);
+    assert!(grown < most, "{} KiB for {clients} heads, {} at most", grown / 1024, most / 1024);
+    assert_eq!(proxy.get("/healthz").status, 200);
+}
+
+#[test]
+fn bodies_at_the_limit_are_bounded_together() {
+    const CLIENTS: usize = 100;
+    let (_upstream, proxy) = start(json!({"client_timeout": 60, "log_level": "CRITICAL"}));
+    let before = proxy.most_resident();
+    let body = vec![b' '; 32 * MIB];
+    let head = bare(
+        "POST",
+        "/v1/chat/completions",
+        &[("Authorization", &format!("Bearer {TOKEN}")), ("Content-Length", &body.len().to_string())],
+    );
+    // All but the last byte: no body is whole, so all of them are held at once.
+    let clients = at_once(&proxy, CLIENTS, |client| {
+        let all = client.try_send(&head).and_then(|()| client.try_send(&body[1..]));
+        drop(all);
+    });
+    assert_eq!(proxy.get("/healthz").status, 200);
+    let mut refused = 0;
+    for mut client in clients {
+        if !client.is_silent_for(Duration::from_millis(10)) {
+            let response = client.response();
+            assert_error(&response, 503, "overloaded");
+            assert_eq!(response.header("retry-after"), Some("1"));
+            refused += 1;
+        }
+    }
+    let room = limits::MAX_BODIES_IN_TRANSIT / body.len();
+    assert!(refused >= CLIENTS - room, "{refused} of {CLIENTS} refused, room for {room}");
+    let grown = proxy.most_resident() - before;
+    let most = bound(CLIENTS, 0, 0) - limits::MAX_ANSWERS_IN_TRANSIT;
+    assert!(grown < most, "{} MiB for {CLIENTS} bodies of 32 MiB, {} at most", grown / MIB, most / MIB);
+    eventually("the memory is given back", || (proxy.resident() < before + 64 * MIB).then_some(()));
+    assert_error(&proxy.call(chat("{}")), 400, "missing_model");
+}
+
+#[test]
+fn whole_answers_nobody_reads_are_bounded_together() {
+    const CLIENTS: usize = 150;
+    let changes = json!({"client_timeout": 20, "max_connections": 20, "log_level": "CRITICAL"});
+    let (upstream, proxy) = start(changes);
+    let size = 10 * MIB - 1000;
+    upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], vec![b' '; size]));
+    let before = proxy.most_resident();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send(ask("p1/m"));
+    }
+    eventually("memory no longer grows", || {
+        let now = proxy.most_resident();
+        std::thread::sleep(Duration::from_millis(1000));
+        (now > before + 100 * MIB && proxy.most_resident() == now).then_some(())
+    });
+    let grown = proxy.most_resident() - before;
+    let most = bound(CLIENTS, 20, 10 * MIB) - limits::MAX_BODIES_IN_TRANSIT;
+    assert!(grown < most, "{} MiB for {CLIENTS} answers of 10 MiB, {} at most", grown / MIB, most / MIB);
+    assert!(most < CLIENTS * size, "the bound is what held it");
+    // Who reads is served all the same.
+    assert_eq!(clients[0].response().body.len(), size);
     assert_eq!(proxy.get("/healthz").status, 200);
 }

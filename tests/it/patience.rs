@@ -3,6 +3,8 @@
 use serde_json::json;
 use std::time::{Duration, Instant};
 
+use ai_proxy::limits;
+
 use crate::support::calls::{ask, ask_streamed, assert_error, bare, chat, completion, event, get};
 use crate::support::client::{Client, timed};
 use crate::support::gate::Gate;
@@ -233,4 +235,43 @@ fn a_whole_answer_nobody_reads_holds_the_worker_no_longer() {
     let (took, response) = timed(|| proxy.call(ask("p1/m")));
     assert_eq!(response.status, 200);
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_queue_is_bounded_and_empties_at_once() {
+    let changes = json!({"max_connections": 1, "queue_timeout": 4, "log_level": "CRITICAL"});
+    let (upstream, proxy) = start(changes);
+    assert_eq!(proxy.get("/health").status, 200);
+    let gate = Gate::new();
+    let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    upstream.chat(Reply::default().wait(&gate).send(answer));
+    let mut busy = proxy.client();
+    busy.send(ask("p1/m"));
+    upstream.wait_requests(1);
+    let mut crowd: Vec<Client> = (0..limits::MAX_QUEUE + 100).map(|_| proxy.client()).collect();
+    let begun = Instant::now();
+    for client in &mut crowd {
+        client.send(ask("p1/m"));
+    }
+    let mut times = Vec::new();
+    for (number, client) in crowd.iter_mut().enumerate() {
+        if number % 100 == 0 {
+            for target in ["/healthz", "/health", "/v1/models"] {
+                let (took, response) = timed(|| proxy.get(target));
+                assert_eq!(response.status, 200);
+                assert!(took < WITHIN_A_SECOND, "{target} took {took:?}");
+            }
+        }
+        let response = client.response();
+        times.push(begun.elapsed());
+        assert_error(&response, 503, "overloaded");
+        assert_eq!(response.header("retry-after"), Some("1"));
+    }
+    assert!(times[times.len() - 1] < Duration::from_secs(4) + WITHIN_A_SECOND * 2, "{times:?}");
+    assert_eq!(upstream.requests().len(), 1, "none of them reached the upstream");
+    gate.open_for(2);
+    assert_eq!(busy.response().status, 200);
+    let (took, response) = timed(|| crowd[0].call(ask("p1/m")));
+    assert_eq!(response.status, 200);
+    assert!(took < WITHIN_A_SECOND, "{took:?} after the load has gone");
 }

@@ -1,13 +1,13 @@
 //! The real binary: started with a config of the test's own, watched, signalled, and ended.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::calls::{KEY, TOKEN, bare};
 use super::client::{Client, Response};
@@ -179,12 +179,35 @@ impl Proxy {
         self.memory("VmHWM:")
     }
 
+    /// Its address space, bytes.
+    pub fn address_space(&self) -> usize {
+        self.memory("VmSize:")
+    }
+
     fn memory(&self, which: &str) -> usize {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(path).expect("its status");
+        let text = self.proc("status");
         let line = text.lines().find(|line| line.starts_with(which)).expect("a line of it");
         let kib: usize = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
         kib * 1024
+    }
+
+    /// Processor time it has used (proc(5): fields 14 and 15, in ticks of 10 ms).
+    pub fn cpu_time(&self) -> Duration {
+        let text = self.proc("stat");
+        let (_, behind_name) = text.rsplit_once(')').expect("a name");
+        let ticks = behind_name.split_whitespace().skip(11).take(2);
+        Duration::from_millis(10 * ticks.map(|ticks| ticks.parse::<u64>().expect("ticks")).sum::<u64>())
+    }
+
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).expect("its file in /proc")
+    }
+
+    /// Sets a soft limit of the running process; gives what it was.
+    pub fn limit(&self, resource: Resource, soft: Option<u64>) -> Option<u64> {
+        // It has the hard limit of whoever started it.
+        let limit = Rlimit { current: soft, maximum: getrlimit(resource).maximum };
+        prlimit(Some(Pid::from_child(&self.child)), resource, limit).expect("prlimit").current
     }
 
     /// Waits for the end and gives its status.
@@ -236,7 +259,7 @@ fn wait(child: &mut Child) -> ExitStatus {
             drop(child.kill());
             panic!("the process did not end by itself");
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

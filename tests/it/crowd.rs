@@ -1,0 +1,144 @@
+//! Crowds of idle, slow and stalled clients: ordinary requests keep their latency, measured against the quiet server in
+//! the same run.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::calls::{ask, ask_streamed, chat, completion, event, get};
+use crate::support::client::{Client, timed};
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::Upstream;
+
+/// How much longer the median may take in a crowd: a factor, and what two busy processors may add to any measurement.
+const FACTOR: u32 = 5;
+const NOISE: Duration = Duration::from_millis(10);
+/// Descriptors that the tests which run beside these may need.
+const OTHERS: u64 = 3000;
+
+fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let changes = with(json!({"max_clients": 12_000, "client_timeout": 60, "log_level": "ERROR"}), changes);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
+    (upstream, proxy)
+}
+
+/// The median time of a relayed request on a kept connection, and of one on a connection of its own.
+fn medians(proxy: &Proxy) -> [Duration; 2] {
+    let mut client = proxy.client();
+    let kept = (0..100).map(|_| timed(|| assert_eq!(client.call(ask("p1/m")).status, 200)).0);
+    let kept: Vec<Duration> = kept.collect();
+    let fresh = (0..50).map(|_| timed(|| assert_eq!(proxy.call(ask("p1/m")).status, 200)).0);
+    [kept, fresh.collect()].map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    })
+}
+
+fn assert_no_slower(proxy: &Proxy, quiet: [Duration; 2], crowd: &str) {
+    let now = medians(proxy);
+    for (before, now) in quiet.into_iter().zip(now) {
+        assert!(now < before * FACTOR + NOISE, "{crowd}: {now:?}, {before:?} in the quiet");
+    }
+}
+
+/// As many clients as the issue asks for, or as the system's hard limit of open files lets this process hold.
+fn crowd_of(wanted: u64) -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("raised");
+    let count = wanted.min(hard.saturating_sub(OTHERS));
+    assert!(count >= wanted / 10, "a hard limit of {hard} open files leaves too few for a crowd");
+    count
+}
+
+#[test]
+fn ten_thousand_idle_connections() {
+    let (_upstream, proxy) = start(json!({}));
+    let quiet = medians(&proxy);
+    let before = proxy.resident();
+    let count = crowd_of(10_000);
+    let mut crowd: Vec<Client> = (0..count).map(|_| proxy.client()).collect();
+    for client in crowd.iter_mut().step_by(10) {
+        assert_eq!(client.call(get("/healthz")).status, 200);
+    }
+    assert_no_slower(&proxy, quiet, "idle clients");
+    let each = proxy.resident().saturating_sub(before) / crowd.len();
+    assert!(each < 2048, "{each} bytes for each of {count} idle clients");
+    // Idle is not gone: the last of them is served.
+    assert_eq!(crowd.pop().expect("a client").call(get("/healthz")).status, 200);
+}
+
+#[test]
+fn a_thousand_that_drip() {
+    let (_upstream, proxy) = start(json!({}));
+    let quiet = medians(&proxy);
+    crowd_of(1_000);
+    let body = chat("x".repeat(4096));
+    let head = get(&format!("/{}", "a".repeat(4096)));
+    let mut crowd: Vec<(Client, &[u8])> = (0..1_000)
+        .map(|number| match number % 2 {
+            0 => (proxy.client(), &head[..]),
+            _ => (proxy.client(), &body[..]),
+        })
+        .collect();
+    // The heads of those that drip a body are sent at once.
+    for (client, rest) in crowd.iter_mut().skip(1).step_by(2) {
+        let start = rest.len() - 4096;
+        client.send(&rest[..start]);
+        *rest = &rest[start..];
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for (client, rest) in &mut crowd {
+                    let (byte, left) = rest.split_at(1);
+                    client.send(byte);
+                    *rest = left;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            assert_no_slower(&proxy, quiet, "drips");
+        }));
+        over.store(true, Ordering::Relaxed);
+        assert!(outcome.is_ok(), "see above");
+    });
+}
+
+#[test]
+fn a_hundred_that_do_not_read() {
+    let (upstream, proxy) = start(json!({"max_connections": 40, "max_response_size": 100_000_000}));
+    let quiet = medians(&proxy);
+    let script_reply = |request: &crate::support::upstream::Request| {
+        if !request.text().contains("large") {
+            return Reply::json(200, &completion("hello"));
+        }
+        if request.text().contains("stream") {
+            let line = event(&"x".repeat(50_000));
+            let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+            return Reply::sse().then(Step::Flood(chunk.into_bytes()));
+        }
+        Reply::whole(200, &[("Content-Type", "application/json")], "x".repeat(2_000_000))
+    };
+    upstream.script("/v1/chat/completions", script_reply);
+    let whole = chat(r#"{"model":"p1/m","user":"large"}"#);
+    let streamed = chat(r#"{"model":"p1/m","user":"large","stream":true}"#);
+    let mut crowd: Vec<Client> = (0..100).map(|_| proxy.client()).collect();
+    for (number, client) in crowd.iter_mut().enumerate() {
+        // A stream holds its worker until `client_timeout` is over; a whole answer does not.
+        client.send(if number % 10 == 0 { &streamed } else { &whole });
+    }
+    upstream.wait_requests(100 + 300 / 2);
+    assert_no_slower(&proxy, quiet, "clients that do not read");
+    drop(crowd);
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        assert_eq!(proxy.call(ask_streamed("p1/m")).status, 200);
+    }
+}
