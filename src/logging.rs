@@ -29,6 +29,8 @@ struct Logger(Mutex<Sink>);
 struct Sink {
     path: Option<PathBuf>,
     file: Option<File>,
+    /// A write may have to wait for a reader: it goes to anything but a regular file.
+    waits: bool,
     /// A write failed and was told of; it is told of again only after one has worked.
     failing: bool,
 }
@@ -47,6 +49,7 @@ pub fn start(path: Option<&Path>, level: LevelFilter) -> io::Result<()> {
     let mut sink = logger.lock();
     sink.path = path.map(Path::to_path_buf);
     sink.failing = false;
+    sink.waits = !matches!(&opened, Ok(Some(file)) if file.metadata().is_ok_and(|file| file.is_file()));
     match opened {
         Ok(file) => {
             sink.file = file;
@@ -86,12 +89,11 @@ impl Log for Logger {
 impl Sink {
     /// One write a line, so that lines of several processes and a truncating logrotate do not mix.
     fn write(&mut self, line: &[u8]) {
-        // Nothing is waited for once something was: the log must not hold those who have to answer.
-        let patience = if self.failing { Duration::ZERO } else { PATIENCE };
-        let written = match &mut self.file {
-            Some(file) => takes(&*file, patience).and_then(|()| file.write_all(line)),
-            None => takes(io::stderr(), patience).and_then(|()| io::stderr().write_all(line)),
-        };
+        let ready = if self.waits { self.wait() } else { Ok(()) };
+        let written = ready.and_then(|()| match &mut self.file {
+            Some(file) => file.write_all(line),
+            None => io::stderr().write_all(line),
+        });
         match (written, &self.path) {
             (Ok(()), _) => self.failing = false,
             (Err(error), Some(path)) if !std::mem::replace(&mut self.failing, true) => {
@@ -99,7 +101,17 @@ impl Sink {
                 let _ = takes(io::stderr(), PATIENCE)
                     .and_then(|()| writeln!(io::stderr(), "ai-proxy: {}: {error}", path.display()));
             }
-            (Err(_), _) => {}
+            (Err(_), _) => self.failing = true,
+        }
+    }
+
+    /// Waits a moment for whoever reads the log, and no more once that was in vain: it must not hold those who have to
+    /// answer.
+    fn wait(&self) -> io::Result<()> {
+        let patience = if self.failing { Duration::ZERO } else { PATIENCE };
+        match &self.file {
+            Some(file) => takes(file, patience),
+            None => takes(io::stderr(), patience),
         }
     }
 }
@@ -123,7 +135,7 @@ mod tests {
     fn a_line_that_cannot_be_written_is_told_of_once_and_again_after_one_that_could() {
         let path = std::path::PathBuf::from("/dev/full");
         let file = OpenOptions::new().append(true).open(&path).ok();
-        let mut sink = Sink { path: Some(path), file, failing: false };
+        let mut sink = Sink { path: Some(path), file, waits: true, failing: false };
         sink.write(b"lost\n");
         assert!(sink.failing);
         sink.file = OpenOptions::new().append(true).open("/dev/null").ok();

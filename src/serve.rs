@@ -52,18 +52,19 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
         }
         reload(&gateway, &supervisor);
     }
+    // Two helpers that a drain can do without: where the system refuses their threads, it is done all the same.
     // Also where the log cannot be written and so nobody gets as far as the drain's own limit.
     let patience = gateway.live.snapshot().shutdown_timeout + LAST_RESORT;
-    std::thread::Builder::new().name("deadline".to_owned()).spawn(move || {
+    let _ = std::thread::Builder::new().name("deadline".to_owned()).spawn(move || {
         std::thread::sleep(patience);
         std::process::exit(0);
-    })?;
+    });
     // A second signal ends the process at once, whatever the drain is doing.
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if signals.forever().any(|signal| matches!(signal, SIGTERM | SIGINT)) {
             std::process::exit(0);
         }
-    })?;
+    });
     let config = gateway.live.snapshot();
     let status = Text::Draining(config.shutdown_timeout.as_secs()).say(config.language);
     supervisor.stopping(patience, &status);

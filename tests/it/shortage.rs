@@ -1,7 +1,7 @@
 //! When the system runs short of descriptors, threads or disk: the proxy serves on with what it has, says so once, and is
 //! whole again as soon as there is more.
 
-use rustix::process::Resource;
+use rustix::process::{Resource, Signal};
 use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
@@ -97,6 +97,23 @@ fn without_more_threads_those_there_serve() {
     for client in &mut clients {
         assert_eq!(client.response().status, 200);
     }
+}
+
+#[test]
+fn a_drain_needs_no_more_threads() {
+    let (upstream, mut proxy) = start(json!({}));
+    let gate = Gate::new();
+    let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    upstream.chat(Reply::default().wait(&gate).send(answer));
+    let mut client = proxy.client();
+    client.send(ask("p1/m"));
+    upstream.wait_requests(1);
+    proxy.limit(Resource::As, Some(proxy.address_space() as u64 + 1024 * 1024));
+    proxy.signal(Signal::TERM);
+    proxy.log_line(&["no new requests are taken"]);
+    gate.open();
+    assert_eq!(client.response().status, 200);
+    assert_eq!(proxy.wait().code(), Some(0));
 }
 
 #[test]
