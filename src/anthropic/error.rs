@@ -1,6 +1,9 @@
 //! Errors as Anthropic's API has them.
 
 use serde::Serialize;
+use serde_json::Value;
+
+use crate::limits::MAX_ERROR_TEXT;
 
 /// An error in Anthropic's shape.
 #[derive(Debug, Serialize)]
@@ -48,4 +51,19 @@ pub fn kind(status: u16) -> &'static str {
 /// An error as an event of a stream, from its JSON (on one line).
 pub fn event(document: &[u8]) -> Vec<u8> {
     [b"event: error\ndata: ", document, b"\n\n"].concat()
+}
+
+/// An error of a provider that speaks OpenAI's format, or any other JSON, in Anthropic's shape.
+pub fn translate(status: u16, body: &[u8], request_id: &str) -> Vec<u8> {
+    let document: Value = serde_json::from_slice(body).unwrap_or_default();
+    // Gemini's layer answers with a list of one.
+    let document = document.get(0).unwrap_or(&document);
+    let error = document.get("error").unwrap_or(document);
+    let told = [Some(error), error.get("message"), document.get("message"), document.get("detail")];
+    let told = told.into_iter().flatten().find_map(Value::as_str).filter(|told| !told.trim().is_empty());
+    let whole = String::from_utf8_lossy(body);
+    let message = told.unwrap_or(&whole[..whole.floor_char_boundary(MAX_ERROR_TEXT)]);
+    let code = error.get("code").and_then(Value::as_str).filter(|code| !code.is_empty());
+    // Strings always serialize.
+    serde_json::to_vec(&Error::new(status, message, code, request_id)).unwrap_or_default()
 }

@@ -1,6 +1,20 @@
-//! Anthropic's Messages API: the shape of its errors.
+//! Anthropic's Messages API: the shape of its errors, and its translation to OpenAI's chat completions and back, for
+//! providers that speak nothing else. Pure functions over bytes; `docs/anthropic.md` has the table of what becomes what.
 
+mod answer;
+mod content;
 pub mod error;
+mod event;
+mod json;
+mod request;
+mod sse;
+mod stream;
+
+pub use answer::{Unfit, message};
+pub use json::{Problem, Refusal};
+pub use request::ChatRequest;
+pub use sse::Events;
+pub use stream::Translator;
 
 /// What a stream's client hears while its provider is silent: Anthropic's own event for it.
 pub const PING: &[u8] = b"event: ping\ndata: {\"type\":\"ping\"}\n\n";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::envelope::Envelope;
-use crate::anthropic;
+use crate::anthropic::{self, Problem, Refusal};
 use crate::auth::quota::Limit;
 use crate::config::Format;
 use crate::front::{Answer, Rejection};
@@ -24,6 +24,8 @@ pub enum ApiError {
     Forbidden,
     /// No such path.
     NotFound(String),
+    /// A Messages request that cannot be translated for its provider.
+    Refused(Refusal),
     /// The model is there, but its provider does not speak the format of this path.
     NotSpoken(String),
     /// No such model for this caller.
@@ -151,6 +153,10 @@ impl ApiError {
             Self::Forbidden => (403, "forbidden", Hopeless),
             Self::NotFound(_) => (404, "not_found", Hopeless),
             Self::ModelNotFound(_) => (404, "model_not_found", Hopeless),
+            Self::Refused(refusal) => match refusal.problem {
+                Problem::NotCarried => (400, "unsupported_parameter", Hopeless),
+                Problem::Expected(_) => (400, "invalid_parameter", Hopeless),
+            },
             Self::NotSpoken(_) => (404, "unsupported_endpoint", Hopeless),
             Self::MethodNotAllowed(..) => (405, "method_not_allowed", Hopeless),
             Self::ClientTimeout => (408, "client_timeout", MayHelp),
@@ -187,6 +193,13 @@ impl ApiError {
             Self::ModelNotFound(model) => {
                 owned = quoted(model, MAX_QUOTED);
                 Text::ModelNotFound(&owned)
+            }
+            Self::Refused(refusal) => {
+                owned = quoted(&refusal.place, MAX_QUOTED);
+                match refusal.problem {
+                    Problem::NotCarried => Text::NotTranslatable(&owned),
+                    Problem::Expected(what) => Text::InvalidParameter(&owned, what),
+                }
             }
             Self::NotSpoken(path) => {
                 owned = quoted(path, MAX_QUOTED);

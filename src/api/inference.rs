@@ -1,6 +1,7 @@
 //! A relayed call, from its body to its log line. This is the only place that decides about another attempt; nothing is
 //! tried again once a byte has left for the client.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -14,12 +15,12 @@ use super::error::ApiError;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
-use super::{Action, Ticket, masking, multipart, relayed_headers, responses};
-use crate::anthropic;
+use super::{Action, Ticket, masking, messages, multipart, relayed_headers, responses};
+use crate::anthropic::{self, ChatRequest, Translator};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::catalog;
-use crate::config::{Config, Format, Token};
+use crate::config::{Config, Format, Provider, Token, known};
 use crate::front::{Answer, Done, Fields, Request, Responder};
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT, MAX_REFUSAL, MAX_SEARCHED};
@@ -106,12 +107,21 @@ pub struct Admitted {
     pub method: Method,
     /// What the body says.
     pub body: Body,
+    /// The call for providers that do not speak Anthropic's format, where the client does.
+    chat: Option<ChatRequest>,
     routes: Vec<Route>,
     /// A stored response is looked for: it is not known which of the routes has it.
     pub is_search: bool,
     /// Path and query behind the provider's base URL.
     path: String,
     headers: HeaderMap,
+}
+
+impl Admitted {
+    /// The translated call, where this provider needs it.
+    fn chat_for(&self, provider: &Provider) -> Option<&ChatRequest> {
+        self.chat.as_ref().filter(|_| !provider.speaks(Format::Anthropic))
+    }
 }
 
 /// The last step before a provider is asked: what is refused earlier costs the token nothing.
@@ -135,7 +145,7 @@ fn prepare(
     if path.parse::<PathAndQuery>().is_err() {
         return Err(ApiError::BadRequest("request target"));
     }
-    let (routes, is_search) = match request.ticket.action {
+    let (mut routes, is_search) = match request.ticket.action {
         Action::StoredResponse => {
             let found = responses::find(gateway, config, token, request.head.path())?;
             if !found.model.is_empty() {
@@ -145,6 +155,7 @@ fn prepare(
         }
         _ => (routes_by_model(gateway, request, token, &body)?, false),
     };
+    let chat = messages::translate(config, request, &mut routes)?;
     // What a HEAD would have to tell of is known from a GET alone.
     let method = match request.head.method() {
         "POST" => Method::POST,
@@ -152,7 +163,7 @@ fn prepare(
         _ => Method::GET,
     };
     let headers = relayed_headers::of_request(&request.head);
-    Ok(Admitted { method, body, routes, is_search, path, headers })
+    Ok(Admitted { method, body, chat, routes, is_search, path, headers })
 }
 
 fn routes_by_model(
@@ -167,11 +178,6 @@ fn routes_by_model(
     let mut routes = routing::resolve(config, token, &body.model, owner);
     if routes.is_empty() {
         return Err(ApiError::ModelNotFound(body.model.clone()));
-    }
-    let format = request.ticket.envelope.format;
-    routes.retain(|route| config.provider(&route.provider).is_some_and(|provider| provider.speaks(format)));
-    if routes.is_empty() {
-        return Err(ApiError::NotSpoken(request.head.path().to_owned()));
     }
     if let Some(previous) = &body.previous {
         responses::pin(gateway, config, &mut routes, previous);
@@ -299,33 +305,42 @@ impl Relay<'_> {
         }
     }
 
+    /// Sends the call to a replica, in the format its provider speaks.
+    fn ask(&self, choice: &Choice<'_>, patience: Patience) -> Result<Exchange, Failure> {
+        let replica = &choice.provider.replicas[choice.replica];
+        let model = self.call.body.written(choice.model);
+        let (mut format, mut path, mut headers) =
+            (self.envelope.format, &*self.call.path, Cow::Borrowed(&self.call.headers));
+        let body = match self.call.chat_for(choice.provider) {
+            None => self.call.body.with_model(&self.request.body, &model),
+            Some(chat) => {
+                format = Format::OpenAi;
+                path = messages::CHAT;
+                headers = Cow::Owned(messages::headers(&headers));
+                chat.with_model(&model, known(&replica.url).token_limit)
+            }
+        };
+        let method = self.call.method.clone();
+        let call = Call { method, format, path, headers: &headers, body: &body };
+        self.gateway.upstream().attempt(replica, &call, patience, Some(&self.reply))
+    }
+
     /// One attempt; `others`: a fit replica is left that may be asked behind it.
     fn attempt(&mut self, choice: &Choice<'_>, others: bool) -> Outcome {
-        let replica = &choice.provider.replicas[choice.replica];
-        let name = &choice.provider.name;
-        let model = self.call.body.written(choice.model);
-        let body = self.call.body.with_model(&self.request.body, &model);
-        let call = Call {
-            method: self.call.method.clone(),
-            format: self.envelope.format,
-            path: &self.call.path,
-            headers: &self.call.headers,
-            body: &body,
-        };
         let streamed = self.call.body.stream;
         if streamed {
-            self.reply.borrow_mut().promise(self.early_fields(name));
+            self.reply.borrow_mut().promise(self.early_fields(&choice.provider.name));
         }
         let is_first = self.record.attempts == 1;
         let allowance = allowance::of(self.config, streamed, self.times(), is_first, others);
         self.is_short = allowance.is_short;
-        let answered = self.gateway.upstream().attempt(replica, &call, allowance.patience, Some(&self.reply));
-        let mut exchange = match answered {
+        let mut exchange = match self.ask(choice, allowance.patience) {
             Ok(exchange) => exchange,
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
         };
+        let is_translated = self.call.chat_for(choice.provider).is_some();
         if (200..300).contains(&exchange.status) && !choice.model.is_empty() {
-            self.gateway.metrics.accept(name, choice.model);
+            self.gateway.metrics.accept(&choice.provider.name, choice.model);
         }
         if !self.reply.borrow().is_committed() {
             let id = ["x-request-id", "request-id"].iter().find_map(|name| exchange.headers.get(*name));
@@ -337,7 +352,8 @@ impl Relay<'_> {
         }
         // A heartbeat has promised events: what is none of them cannot follow it.
         let promised = self.reply.borrow().is_committed() && !stream::is_event_stream(&exchange.headers);
-        if is_streamed(&exchange, streamed) && !promised {
+        // What is translated is events or a document, never anything else.
+        if is_streamed(&exchange, streamed && !is_translated) && !promised {
             return self.stream(exchange, choice, others);
         }
         // It has begun: it is no hanging replica.
@@ -348,7 +364,17 @@ impl Relay<'_> {
             Ok(body) => {
                 let refusal = refusal_in(status, &body);
                 let headers = std::mem::take(&mut exchange.headers);
-                self.whole(WholeAnswer { status, headers, body, refusal }, choice)
+                let answer = WholeAnswer { status, headers, body, refusal };
+                let model = &self.call.body.model;
+                let answer = if is_translated {
+                    messages::answer(answer, model, streamed, &self.envelope.id)
+                } else {
+                    Ok(answer)
+                };
+                match answer {
+                    Ok(answer) => self.whole(answer, choice),
+                    Err(failure) => Outcome::Failed(Failed::Fault(failure)),
+                }
             }
         }
     }
@@ -365,9 +391,14 @@ impl Relay<'_> {
         if events || exchange.length().is_none() {
             add_stream_fields(&mut fields);
         }
-        let patient = others && self.config.stream_heartbeat.is_some();
-        let ended =
-            stream::relay(&mut exchange, &self.reply, &fields, self.config.max_response_size, patient);
+        let max_size = self.config.max_response_size;
+        let ended = if self.call.chat_for(choice.provider).is_some() {
+            let translator = Translator::new(&self.call.body.model, &self.envelope.id);
+            messages::relay(&mut exchange, &self.reply, &fields, max_size, translator, &self.envelope.id)
+        } else {
+            let patient = others && self.config.stream_heartbeat.is_some();
+            stream::relay(&mut exchange, &self.reply, &fields, max_size, patient)
+        };
         let headers = std::mem::take(&mut exchange.headers);
         drop(exchange);
         self.record.usage = self.spent(ended.usage);

@@ -8,6 +8,7 @@ mod health;
 mod index;
 mod inference;
 mod masking;
+mod messages;
 mod models;
 pub mod multipart;
 mod outcome;

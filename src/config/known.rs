@@ -12,13 +12,18 @@ pub struct Known {
     pub list_query: &'static str,
     /// What stands before the ids that it lists, and not before those it is called for.
     pub listed_prefix: &'static str,
+    /// What it calls the most tokens of a chat answer.
+    pub token_limit: &'static str,
 }
 
-const ORDINARY: Known = Known { host: "", is_anthropic: false, list_query: "", listed_prefix: "" };
+const ORDINARY: Known =
+    Known { host: "", is_anthropic: false, list_query: "", listed_prefix: "", token_limit: "max_tokens" };
 
 const KNOWN: &[Known] = &[
     // Lists 20 models a page unless asked for more, 1,000 at most.
     Known { host: "api.anthropic.com", is_anthropic: true, list_query: "?limit=1000", ..ORDINARY },
+    // Its newer models refuse the older name, which is the one that everybody else knows.
+    Known { host: "api.openai.com", token_limit: "max_completion_tokens", ..ORDINARY },
     Known { host: "generativelanguage.googleapis.com", listed_prefix: "models/", ..ORDINARY },
 ];
 
@@ -38,6 +43,8 @@ mod tests {
         assert!(known("https://API.anthropic.com:443/v1").is_anthropic);
         assert!(!known("https://api.anthropic.com.example/v1").is_anthropic);
         assert!(!known("http://127.0.0.1:1/api.anthropic.com").is_anthropic);
+        assert_eq!(known("https://api.openai.com/v1").token_limit, "max_completion_tokens");
+        assert_eq!(known("https://api.deepseek.com").token_limit, "max_tokens");
         assert_eq!(known("https://generativelanguage.googleapis.com/v1beta/openai").listed_prefix, "models/");
     }
 }

@@ -27,6 +27,10 @@ pub enum Text<'a> {
     NotFound(&'a str),
     /// No such model, or none this caller may use.
     ModelNotFound(&'a str),
+    /// A field of a Messages request that has no place in a chat request.
+    NotTranslatable(&'a str),
+    /// A field is not what it has to be: which, what.
+    InvalidParameter(&'a str, &'a str),
     /// The path exists, but the model's provider does not speak its format.
     NotSpoken(&'a str),
     /// The path exists, the method does not.
@@ -137,6 +141,10 @@ impl Text<'_> {
             Self::Forbidden => "没有权限".into(),
             Self::NotFound(path) => format!("路径不存在: {path}"),
             Self::ModelNotFound(model) => format!("未找到模型: {model}"),
+            Self::NotTranslatable(place) => {
+                format!("该模型的提供商只支持 OpenAI 格式，以下内容无法转换: {place}")
+            }
+            Self::InvalidParameter(place, expected) => format!("参数 {place} 应为: {expected}"),
             Self::NotSpoken(path) => format!("该模型的提供商不支持 {path}"),
             Self::MethodNotAllowed(method) => format!("此路径不支持该方法: {method}"),
             Self::MalformedRequest(rule) => format!("请求格式错误: {rule}"),
@@ -196,6 +204,12 @@ impl Text<'_> {
             Self::Forbidden => "not allowed".into(),
             Self::NotFound(path) => format!("no such path: {path}"),
             Self::ModelNotFound(model) => format!("model not found: {model}"),
+            Self::NotTranslatable(place) => {
+                format!(
+                    "the provider of this model speaks only the OpenAI format, which has no place for {place}"
+                )
+            }
+            Self::InvalidParameter(place, expected) => format!("{place}: expected {expected}"),
             Self::NotSpoken(path) => format!("the provider of this model does not support {path}"),
             Self::MethodNotAllowed(method) => format!("this path does not support the method {method}"),
             Self::MalformedRequest(rule) => format!("malformed request: {rule}"),

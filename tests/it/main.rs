@@ -45,4 +45,5 @@ mod soak;
 mod stream;
 mod supervised;
 mod tls;
+mod translation;
 mod unix;

@@ -1,8 +1,9 @@
-//! Anthropic's own format, for a provider that speaks it: relayed as it is, with Anthropic's shape for what we say ourselves.
+//! Anthropic's format: relayed as it is to a provider that speaks it, translated for one that does not, with Anthropic's
+//! shape for what we say ourselves.
 
 use serde_json::{Value, json};
 
-use crate::support::calls::{KEY, TOKEN, authorized, completion, post};
+use crate::support::calls::{DONE, KEY, TOKEN, authorized, completion, post};
 use crate::support::client::{End, Response};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
@@ -226,4 +227,226 @@ fn an_error_behind_a_ping_is_an_event() {
     let rest = stream.events();
     assert_eq!(rest.last(), Some(&format!("event: error\ndata: {own}\n\n")));
     assert_eq!(stream.end(), End::Cut);
+}
+
+// ── a provider that speaks OpenAI's format alone ──
+
+fn chat_event(delta: &Value) -> String {
+    let chunk = json!({"id": "c1", "choices": [{"index": 0, "delta": delta, "finish_reason": null}]});
+    format!("data: {chunk}\n\n")
+}
+
+fn chat_end() -> String {
+    let finish = json!({"id": "c1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
+    let usage = json!({"id": "c1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5}});
+    format!("data: {finish}\n\ndata: {usage}\n\n{DONE}")
+}
+
+/// The `type` of each event, `ping`s left out, and the last one's data.
+fn kinds(text: &str) -> (Vec<String>, Value) {
+    let events: Vec<Value> = text
+        .split("\n\n")
+        .filter(|event| !event.is_empty() && !event.contains("\"ping\""))
+        .map(|event| {
+            let (name, data) = event.split_once('\n').expect("two lines");
+            let data: Value = serde_json::from_str(data.strip_prefix("data: ").expect("data")).expect("JSON");
+            assert_eq!(name.strip_prefix("event: "), data["type"].as_str());
+            data
+        })
+        .collect();
+    let kind = |event: &Value| event["type"].as_str().expect("a type").to_owned();
+    (events.iter().map(kind).collect(), events.last().cloned().expect("an event"))
+}
+
+#[test]
+fn a_call_is_translated_there_and_back() {
+    let (upstream, proxy) = start(json!({}));
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let call = json!({"model": "plain/m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
+    let headers = [
+        ("x-api-key", TOKEN),
+        ("anthropic-version", "2023-06-01"),
+        ("anthropic-beta", "x"),
+        ("x-own", "stays"),
+    ];
+    let response = proxy.call(post("/v1/messages?beta=true", &headers, call.to_string()));
+    let expected = json!({
+        "id": "chatcmpl-1", "type": "message", "role": "assistant", "model": "plain/m",
+        "content": [{"type": "text", "text": "hello"}], "stop_reason": "end_turn", "stop_sequence": null,
+        "usage": {
+            "input_tokens": 3, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 5
+        }
+    });
+    assert_eq!((response.status, response.json()), (200, expected));
+    assert_eq!(response.header("x-ai-proxy-provider"), Some("plain"));
+    let sent = upstream.last();
+    assert_eq!(sent.target, "/v1/chat/completions");
+    assert_eq!(sent.text(), r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#);
+    assert_eq!(sent.head.get("authorization"), Some(format!("Bearer {KEY}").as_str()));
+    assert_eq!(sent.head.get("x-own"), Some("stays"));
+    for gone in ["x-api-key", "anthropic-version", "anthropic-beta"] {
+        assert_eq!(sent.head.get(gone), None, "{gone}");
+    }
+    proxy.log_line(&["provider=plain", "model=plain/m", "status=200", "tokens=3+5"]);
+}
+
+#[test]
+fn a_stream_is_translated_event_by_event() {
+    let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
+    let gate = Gate::new();
+    let said = chat_event(&json!({"role": "assistant", "content": "a"}));
+    upstream.chat(Reply::sse().chunk(said).wait(&gate).chunk(chat_end()).end());
+    let mut client = proxy.client();
+    client.send(say("plain/m", true));
+    let mut stream = client.streamed();
+    assert_eq!(stream.head.get("content-type"), Some("text/event-stream"));
+    let mut begun = String::new();
+    for _ in 0..3 {
+        begun += &stream.next_event().expect("an event");
+    }
+    let (names, first) = kinds(&begun);
+    assert_eq!(names, ["message_start", "content_block_start", "content_block_delta"]);
+    assert_eq!(first["delta"]["text"], "a");
+    assert_eq!(stream.next_event().as_deref(), Some(PING), "the provider is silent");
+    gate.open();
+    let (names, _) = kinds(&stream.events().concat());
+    assert_eq!(names, ["content_block_stop", "message_delta", "message_stop"]);
+    assert_eq!(stream.end(), End::FinalChunk);
+    assert!(upstream.last().text().ends_with(r#""stream":true,"stream_options":{"include_usage":true}}"#));
+    proxy.log_line(&["provider=plain", "stream=true", "tokens=3+5"]);
+}
+
+#[test]
+fn a_translated_stream_that_breaks_off_never_ends_cleanly() {
+    let (upstream, proxy) = start(json!({}));
+    let said = chat_event(&json!({"content": "a"}));
+    let finish = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    for reply in [
+        Reply::sse().chunk(&said).then(Step::Fin),
+        Reply::sse().chunk(&said).then(Step::Reset),
+        Reply::sse().chunk(&said).chunk(DONE).end(),
+        Reply::sse().chunk(&said).end(),
+        Reply::sse().chunk(&said).chunk("data: <html>\n\n").end(),
+        Reply::sse_until_close().send(&said).send(finish).then(Step::Fin),
+    ] {
+        upstream.chat(reply);
+        let response = proxy.call(say("plain/m", true));
+        assert_eq!((response.status, response.end), (200, End::Cut));
+        let (names, last) = kinds(&response.text());
+        assert_eq!(names.last().map(String::as_str), Some("error"));
+        assert!(!names.contains(&"message_stop".to_owned()), "{names:?}");
+        assert_eq!(last["error"]["reason"], "upstream_broken");
+    }
+    upstream.chat(Reply::sse_until_close().send(&said).send(chat_end()).then(Step::Fin));
+    assert_eq!(proxy.call(say("plain/m", true)).end, End::FinalChunk);
+}
+
+#[test]
+fn a_translated_stream_has_the_bounds_of_any() {
+    let (upstream, proxy) = start(json!({"max_response_size": 3_000_000}));
+    // An event without end, and events without end.
+    let head = Reply::sse().chunk(chat_event(&json!({"content": "a"})));
+    for (lead, flood, reason) in [
+        ("data: ", "x".repeat(1000), "upstream_broken"),
+        ("", chat_event(&json!({"content": "x".repeat(1000)})), "response_too_large"),
+    ] {
+        let lead = if lead.is_empty() { String::new() } else { format!("{:x}\r\n{lead}\r\n", lead.len()) };
+        let chunk = format!("{:x}\r\n{flood}\r\n", flood.len());
+        upstream.chat(head.clone().send(lead).then(Step::Flood(chunk.into_bytes())));
+        let response = proxy.call(say("plain/m", true));
+        assert_eq!(response.end, End::Cut);
+        assert_eq!(kinds(&response.text()).1["error"]["reason"], reason);
+    }
+}
+
+#[test]
+fn a_provider_that_does_not_stream_is_streamed_for() {
+    let (upstream, proxy) = start(json!({}));
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let response = proxy.call(say("plain/m", true));
+    assert_eq!(response.header("content-type"), Some("text/event-stream"));
+    let (names, last) = kinds(&response.text());
+    assert_eq!((names.len(), last), (6, json!({"type": "message_stop"})));
+}
+
+#[test]
+fn an_openai_error_becomes_anthropics() {
+    let (upstream, proxy) = start(json!({}));
+    let error = |code: Value| json!({"error": {"message": format!("no: {KEY}"), "type": "t", "code": code}});
+    let limit = [("Content-Type", "application/json"), ("Retry-After", "7")];
+    upstream.chat(Reply::whole(429, &limit, error(json!("rate_limit_exceeded")).to_string()));
+    let response = proxy.call(say("plain/m", false));
+    assert_error(&response, 429, "rate_limit_error", "rate_limit_exceeded");
+    assert!(!response.text().contains(KEY), "the key is masked");
+    assert_eq!(response.header("retry-after"), Some("7"));
+    // OpenRouter says 200 and means an error.
+    upstream.chat(Reply::json(200, &error(json!(402))));
+    let response = proxy.call(say("plain/m", false));
+    assert_eq!((response.status, response.json()["error"]["type"].clone()), (402, json!("billing_error")));
+    upstream.chat(Reply::whole(502, &[("Content-Type", "text/html")], "<h1>bad</h1>"));
+    assert_error(&proxy.call(say("plain/m", true)), 502, "api_error", "upstream_error");
+    upstream.chat(Reply::json(200, &json!({"hello": "world"})));
+    assert_error(&proxy.call(say("plain/m", false)), 502, "api_error", "upstream_broken");
+}
+
+#[test]
+fn what_cannot_be_translated_is_refused_by_name_or_left_to_a_provider_that_speaks_it() {
+    let virtual_model = json!({"best": ["plain/m", "both/m"]});
+    let (upstream, proxy) = start(json!({"models": virtual_model}));
+    upstream.answer(MESSAGES, Reply::json(200, &message("native")));
+    upstream.chat(Reply::json(200, &completion("translated")));
+    let call = |model: &str, more: &str| {
+        let hi = r#"[{"role":"user","content":"hi"}]"#;
+        let body = format!(r#"{{"model":"{model}","max_tokens":9,"messages":{hi}{more}}}"#);
+        proxy.call(authorized(MESSAGES, body))
+    };
+    let refused = call("plain/m", r#","top_k":5"#);
+    assert_error(&refused, 400, "invalid_request_error", "unsupported_parameter");
+    assert!(refused.json()["error"]["message"].as_str().expect("text").contains("top_k"));
+    let invalid = call("plain/m", r#","temperature":"hot""#);
+    assert_error(&invalid, 400, "invalid_request_error", "invalid_parameter");
+    assert_eq!(upstream.requests().len(), 0, "nothing of it was sent");
+    assert_eq!(call("best", "").json()["content"][0]["text"], "translated");
+    assert_eq!(call("best", r#","top_k":5"#).json()["content"][0]["text"], "native");
+    // The other way round: what one does not serve, the other does, each in its own format.
+    upstream.chat(Reply::json(503, &json!({"error": {"message": "busy"}})));
+    let proxy = Proxy::start(&with(
+        config(&[]),
+        json!({
+            "providers": [
+                {"name": "plain", "url": upstream.url(), "key": KEY},
+                {"name": "both", "url": upstream.url(), "anthropic_url": upstream.url(), "key": KEY}
+            ],
+            "models": {"best": ["plain/m", "both/m"]}
+        }),
+    ));
+    assert_eq!(proxy.call(say("best", false)).json()["content"][0]["text"], "native");
+}
+
+#[test]
+fn tokens_are_not_counted_where_nobody_can() {
+    let (upstream, proxy) = start(json!({}));
+    let body = r#"{"model":"plain/m","messages":[{"role":"user","content":"hi"}]}"#;
+    let response = proxy.call(authorized("/v1/messages/count_tokens", body));
+    assert_error(&response, 404, "not_found_error", "unsupported_endpoint");
+    assert_eq!(response.header("x-should-retry"), Some("false"));
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn an_error_in_a_translated_stream_is_a_status_at_its_beginning_and_an_event_behind_it() {
+    let (upstream, proxy) = start(json!({}));
+    let error = format!("data: {}\n\n", json!({"error": {"message": "no", "code": 429}}));
+    upstream.chat(Reply::sse().chunk(": wait\n\n").chunk(&error).chunk(DONE).end());
+    let response = proxy.call(say("plain/m", true));
+    assert_eq!(response.status, 429, "{}", response.text());
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.json()["error"], json!({"type": "rate_limit_error", "message": "no"}));
+
+    let said = chat_event(&json!({"content": "a"}));
+    upstream.chat(Reply::sse().chunk(&said).chunk(&error).chunk(&said).chunk(DONE).end());
+    let response = proxy.call(say("plain/m", true));
+    let (names, last) = kinds(&response.text());
+    assert_eq!((response.status, names.len()), (200, 4), "{names:?}");
+    assert_eq!(last["error"], json!({"type": "rate_limit_error", "message": "no"}));
 }

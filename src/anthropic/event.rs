@@ -1,0 +1,101 @@
+//! The events of a streamed answer of the Messages API.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::answer::Usage;
+
+/// One event.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Event<'a> {
+    MessageStart { message: Beginning<'a> },
+    ContentBlockStart { index: usize, content_block: Start<'a> },
+    ContentBlockDelta { index: usize, delta: Delta<'a> },
+    ContentBlockStop { index: usize },
+    MessageDelta { delta: Stop<'a>, usage: Usage },
+    MessageStop,
+}
+
+/// A message that has nothing in it yet.
+#[derive(Serialize)]
+pub(super) struct Beginning<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    role: &'static str,
+    model: &'a str,
+    content: [(); 0],
+    stop_reason: Option<&'a str>,
+    stop_sequence: Option<&'a str>,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Start<'a> {
+    Thinking {
+        thinking: &'static str,
+        signature: &'static str,
+    },
+    Text {
+        text: &'static str,
+    },
+    /// The input is always empty: it follows in deltas.
+    ToolUse {
+        id: &'a str,
+        name: &'a str,
+        input: BTreeMap<(), ()>,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type")]
+pub(super) enum Delta<'a> {
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'a str },
+    #[serde(rename = "text_delta")]
+    Text { text: &'a str },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: &'a str },
+}
+
+#[derive(Serialize)]
+pub(super) struct Stop<'a> {
+    stop_reason: &'a str,
+    stop_sequence: Option<&'a str>,
+}
+
+impl<'a> Beginning<'a> {
+    pub(super) fn new(id: &'a str, model: &'a str, usage: Usage) -> Self {
+        let (kind, role) = ("message", "assistant");
+        Self { id, kind, role, model, content: [], stop_reason: None, stop_sequence: None, usage }
+    }
+}
+
+impl<'a> Stop<'a> {
+    pub(super) fn new(stop_reason: &'a str) -> Self {
+        Self { stop_reason, stop_sequence: None }
+    }
+}
+
+impl Event<'_> {
+    /// Adds the event as it goes on the wire.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let name = match self {
+            Self::MessageStart { .. } => "message_start",
+            Self::ContentBlockStart { .. } => "content_block_start",
+            Self::ContentBlockDelta { .. } => "content_block_delta",
+            Self::ContentBlockStop { .. } => "content_block_stop",
+            Self::MessageDelta { .. } => "message_delta",
+            Self::MessageStop => "message_stop",
+        };
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\ndata: ");
+        // An event always serializes, and writing into memory does not fail.
+        let _ = serde_json::to_writer(&mut *out, self);
+        out.extend_from_slice(b"\n\n");
+    }
+}

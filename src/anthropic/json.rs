@@ -1,0 +1,159 @@
+//! JSON that is looked at level by level, so that what passes unchanged is copied byte for byte, and that tells where it
+//! was not as it should be.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Why a request cannot be put into the other format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Where: `messages.0.content.1.source`.
+    pub place: String,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+/// What is wrong with a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Problem {
+    /// The other format has no place for it.
+    NotCarried,
+    /// It is not what it has to be: this.
+    Expected(&'static str),
+}
+
+impl Refusal {
+    /// The other format has no place for this.
+    pub fn not_carried(place: &str) -> Self {
+        Self { place: place.to_owned(), problem: Problem::NotCarried }
+    }
+
+    /// This is not what it has to be.
+    pub fn expected(place: &str, what: &'static str) -> Self {
+        Self { place: place.to_owned(), problem: Problem::Expected(what) }
+    }
+
+    /// The same, seen from the level above.
+    pub fn within(self, outer: impl fmt::Display) -> Self {
+        let place = if self.place.is_empty() { outer.to_string() } else { format!("{outer}.{}", self.place) };
+        Self { place, ..self }
+    }
+}
+
+/// What the functions of this room give.
+pub type Fit<T> = Result<T, Refusal>;
+
+/// Hands each member of an object to `member`, but for those that are null: they count as absent.
+///
+/// # Errors
+/// It is no object, or `member` refuses; the place begins with the member's key.
+pub fn members<'a>(raw: &'a RawValue, member: impl FnMut(&str, &'a RawValue) -> Fit<()>) -> Fit<()> {
+    let mut refusal = None;
+    let visitor = Members { member, refusal: &mut refusal };
+    let read = serde_json::Deserializer::from_str(raw.get()).deserialize_map(visitor);
+    read.map_err(|_| refusal.unwrap_or_else(|| Refusal::expected("", "an object")))
+}
+
+/// Hands each element of an array to `element`.
+///
+/// # Errors
+/// It is no array, or `element` refuses; the place begins with the element's number.
+pub fn elements<'a>(raw: &'a RawValue, element: impl FnMut(usize, &'a RawValue) -> Fit<()>) -> Fit<()> {
+    let mut refusal = None;
+    let visitor = Elements { element, refusal: &mut refusal };
+    let read = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(visitor);
+    read.map_err(|_| refusal.unwrap_or_else(|| Refusal::expected("", "an array")))
+}
+
+/// A string as JSON has it, escapes and all, without its quotes: it can be copied into another.
+///
+/// # Errors
+/// It is no string.
+pub fn inside(raw: &RawValue) -> Fit<&str> {
+    let inside = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    inside.ok_or_else(|| Refusal::expected("", "a string"))
+}
+
+/// A string.
+///
+/// # Errors
+/// It is no string.
+pub fn string(raw: &RawValue) -> Fit<String> {
+    serde_json::from_str(raw.get()).map_err(|_| Refusal::expected("", "a string"))
+}
+
+/// Whether it is `true`.
+///
+/// # Errors
+/// It is neither `true` nor `false`.
+pub fn boolean(raw: &RawValue) -> Fit<bool> {
+    raw.get().parse().map_err(|_| Refusal::expected("", "true or false"))
+}
+
+/// Whether a value is an array.
+pub fn is_array(raw: &RawValue) -> bool {
+    raw.get().starts_with('[')
+}
+
+/// A value that must be there.
+///
+/// # Errors
+/// It is not.
+pub fn required<'a>(value: Option<&'a RawValue>, key: &str) -> Fit<&'a RawValue> {
+    value.ok_or_else(|| Refusal::expected(key, "a value"))
+}
+
+struct Members<'r, F> {
+    member: F,
+    refusal: &'r mut Option<Refusal>,
+}
+
+impl<'de, F: FnMut(&str, &'de RawValue) -> Fit<()>> Visitor<'de> for Members<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        // A key may hold escapes.
+        while let Some((key, value)) = map.next_entry::<Cow<'de, str>, &RawValue>()? {
+            if value.get() == "null" {
+                continue;
+            }
+            if let Err(refusal) = (self.member)(&key, value) {
+                *self.refusal = Some(refusal.within(&key));
+                return Err(A::Error::custom("refused"));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Elements<'r, F> {
+    element: F,
+    refusal: &'r mut Option<Refusal>,
+}
+
+impl<'de, F: FnMut(usize, &'de RawValue) -> Fit<()>> Visitor<'de> for Elements<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        let mut at = 0;
+        while let Some(value) = seq.next_element::<&RawValue>()? {
+            if let Err(refusal) = (self.element)(at, value) {
+                *self.refusal = Some(refusal.within(at));
+                return Err(A::Error::custom("refused"));
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,243 @@
+//! A Messages request as a chat completion request. What chat has no place for is refused by name; what is only a hint and
+//! changes nothing of what is said (`docs/anthropic.md` lists it) is left out.
+
+use serde_json::value::RawValue;
+
+use super::content;
+use super::json::{Fit, Refusal, boolean, elements, inside, members, required, string};
+
+/// A chat completion request, but for the model and the name of its limit, which depend on the provider.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ChatRequest {
+    max_tokens: String,
+    /// Everything behind the limit, to the closing brace.
+    rest: Vec<u8>,
+}
+
+impl ChatRequest {
+    /// The chat request that says what a Messages request says. `body` is a JSON object.
+    ///
+    /// # Errors
+    /// What has no place in a chat request, or is not what the Messages API asks for; and where.
+    pub fn of(body: &RawValue) -> Fit<Self> {
+        let top = Top::of(body)?;
+        let limit = required(top.max_tokens, "max_tokens")?;
+        let max_tokens: u64 = limit.get().parse().unwrap_or(0);
+        if max_tokens == 0 {
+            return Err(Refusal::expected("max_tokens", "a positive integer"));
+        }
+        let mut rest = b",\"messages\":[".to_vec();
+        let mut messages = Separated::default();
+        if let Some(system) = top.system {
+            content::write_system(&mut rest, &mut messages, system)
+                .map_err(|refusal| refusal.within("system"))?;
+        }
+        content::write_messages(&mut rest, &mut messages, required(top.messages, "messages")?)
+            .map_err(|refusal| refusal.within("messages"))?;
+        rest.push(b']');
+        top.write_settings(&mut rest)?;
+        rest.push(b'}');
+        Ok(Self { max_tokens: max_tokens.to_string(), rest })
+    }
+
+    /// The request in pieces, for that model (as JSON); `limit` is what the provider calls the most tokens of an answer.
+    pub fn with_model<'a>(&'a self, model: &'a [u8], limit: &'a str) -> Vec<&'a [u8]> {
+        let limit = [b",\"", limit.as_bytes(), b"\":", self.max_tokens.as_bytes()];
+        [&[b"{\"model\":", model], &limit[..], &[&self.rest]].concat()
+    }
+}
+
+/// What stands between the elements of a list that is being written.
+#[derive(Debug, Default)]
+pub(super) struct Separated(bool);
+
+impl Separated {
+    /// Called before each element.
+    pub(super) fn next(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.0, true) {
+            out.push(b',');
+        }
+    }
+}
+
+/// The members of the request.
+#[derive(Default)]
+struct Top<'a> {
+    max_tokens: Option<&'a RawValue>,
+    system: Option<&'a RawValue>,
+    messages: Option<&'a RawValue>,
+    tools: Option<&'a RawValue>,
+    tool_choice: Option<&'a RawValue>,
+    stop_sequences: Option<&'a RawValue>,
+    temperature: Option<&'a RawValue>,
+    top_p: Option<&'a RawValue>,
+    user: Option<&'a RawValue>,
+    /// The schema that the answer has to follow.
+    schema: Option<&'a RawValue>,
+    default_tier: bool,
+    stream: bool,
+}
+
+impl<'a> Top<'a> {
+    fn of(body: &'a RawValue) -> Fit<Self> {
+        let mut top = Self::default();
+        members(body, |key, value| {
+            match key {
+                "model" => {}
+                "max_tokens" => top.max_tokens = Some(value),
+                "system" => top.system = Some(value),
+                "messages" => top.messages = Some(value),
+                "tools" => top.tools = Some(value),
+                "tool_choice" => top.tool_choice = Some(value),
+                "stop_sequences" => top.stop_sequences = Some(value),
+                "temperature" => top.temperature = Some(number(value)?),
+                "top_p" => top.top_p = Some(number(value)?),
+                "stream" => top.stream = boolean(value)?,
+                "metadata" => members(value, |key, value| match key {
+                    "user_id" => inside(value).map(|_| top.user = Some(value)),
+                    _ => Err(Refusal::not_carried("")),
+                })?,
+                "output_config" => members(value, |key, value| match key {
+                    "effort" => Ok(()),
+                    "format" => schema(value).map(|schema| top.schema = Some(schema)),
+                    _ => Err(Refusal::not_carried("")),
+                })?,
+                "output_format" => top.schema = Some(schema(value)?),
+                "service_tier" => match &*string(value)? {
+                    "auto" => top.default_tier = false,
+                    "standard_only" => top.default_tier = true,
+                    _ => return Err(Refusal::expected("", "auto or standard_only")),
+                },
+                // How the provider is to think, cache and tidy up: hints, not words.
+                "thinking" | "cache_control" | "context_management" => {}
+                _ => return Err(Refusal::not_carried("")),
+            }
+            Ok(())
+        })?;
+        Ok(top)
+    }
+
+    fn write_settings(&self, out: &mut Vec<u8>) -> Fit<()> {
+        if let Some(tools) = self.tools {
+            write_tools(out, tools).map_err(|refusal| refusal.within("tools"))?;
+        }
+        if let Some(choice) = self.tool_choice {
+            write_tool_choice(out, choice).map_err(|refusal| refusal.within("tool_choice"))?;
+        }
+        if let Some(stop) = self.stop_sequences {
+            let mut count = 0;
+            elements(stop, |_, word| inside(word).map(|_| count += 1))
+                .map_err(|refusal| refusal.within("stop_sequences"))?;
+            if count > 0 {
+                write(out, &[",\"stop\":", stop.get()]);
+            }
+        }
+        let copied = [("temperature", self.temperature), ("top_p", self.top_p), ("user", self.user)];
+        for (key, value) in copied {
+            if let Some(value) = value {
+                write(out, &[",\"", key, "\":", value.get()]);
+            }
+        }
+        if let Some(schema) = self.schema {
+            let lead = ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"strict\":true,\"schema\":";
+            write(out, &[lead, schema.get(), "}}"]);
+        }
+        if self.default_tier {
+            write(out, &[",\"service_tier\":\"default\""]);
+        }
+        if self.stream {
+            write(out, &[",\"stream\":true,\"stream_options\":{\"include_usage\":true}"]);
+        }
+        Ok(())
+    }
+}
+
+/// Adds pieces of JSON.
+pub(super) fn write(out: &mut Vec<u8>, pieces: &[&str]) {
+    for piece in pieces {
+        out.extend_from_slice(piece.as_bytes());
+    }
+}
+
+fn number(value: &RawValue) -> Fit<&RawValue> {
+    let is_number = value.get().starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    is_number.then_some(value).ok_or_else(|| Refusal::expected("", "a number"))
+}
+
+/// The schema in an output format.
+fn schema(format: &RawValue) -> Fit<&RawValue> {
+    let mut schema = None;
+    members(format, |key, value| match key {
+        "type" if string(value)? == "json_schema" => Ok(()),
+        "schema" => members(value, |_, _| Ok(())).map(|()| schema = Some(value)),
+        _ => Err(Refusal::not_carried("")),
+    })?;
+    required(schema, "schema")
+}
+
+fn write_tools(out: &mut Vec<u8>, tools: &RawValue) -> Fit<()> {
+    let mut list = Separated::default();
+    elements(tools, |_, tool| {
+        write(out, if list.0 { &[] } else { &[",\"tools\":["] });
+        list.next(out);
+        write_tool(out, tool)
+    })?;
+    write(out, if list.0 { &["]"] } else { &[] });
+    Ok(())
+}
+
+fn write_tool(out: &mut Vec<u8>, tool: &RawValue) -> Fit<()> {
+    let (mut name, mut description, mut schema, mut strict) = (None, None, None, false);
+    members(tool, |key, value| {
+        match key {
+            "type" if string(value)? == "custom" => {}
+            "name" => name = Some(inside(value)?),
+            "description" => description = Some(inside(value)?),
+            "input_schema" => members(value, |_, _| Ok(())).map(|()| schema = Some(value))?,
+            "strict" => strict = boolean(value)?,
+            "cache_control" | "eager_input_streaming" => {}
+            "defer_loading" if !boolean(value)? => {}
+            "allowed_callers" => elements(value, |_, caller| match &*string(caller)? {
+                "direct" => Ok(()),
+                _ => Err(Refusal::not_carried("")),
+            })?,
+            _ => return Err(Refusal::not_carried("")),
+        }
+        Ok(())
+    })?;
+    let name = name.ok_or_else(|| Refusal::expected("name", "a string"))?;
+    write(out, &["{\"type\":\"function\",\"function\":{\"name\":\"", name, "\""]);
+    if let Some(description) = description {
+        write(out, &[",\"description\":\"", description, "\""]);
+    }
+    write(out, &[",\"parameters\":", required(schema, "input_schema")?.get()]);
+    write(out, &[if strict { ",\"strict\":true}}" } else { "}}" }]);
+    Ok(())
+}
+
+fn write_tool_choice(out: &mut Vec<u8>, choice: &RawValue) -> Fit<()> {
+    let (mut kind, mut name, mut one_at_once) = (String::new(), None, false);
+    members(choice, |key, value| {
+        match key {
+            "type" => kind = string(value)?,
+            "name" => name = Some(inside(value)?),
+            "disable_parallel_tool_use" => one_at_once = boolean(value)?,
+            _ => return Err(Refusal::not_carried("")),
+        }
+        Ok(())
+    })?;
+    match (&*kind, name) {
+        ("auto" | "none", _) => write(out, &[",\"tool_choice\":\"", &kind, "\""]),
+        ("any", _) => write(out, &[",\"tool_choice\":\"required\""]),
+        ("tool", Some(name)) => {
+            let lead = ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"";
+            write(out, &[lead, name, "\"}}"]);
+        }
+        ("tool", None) => return Err(Refusal::expected("name", "a string")),
+        _ => return Err(Refusal::expected("type", "auto, any, tool or none")),
+    }
+    if one_at_once {
+        write(out, &[",\"parallel_tool_calls\":false"]);
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Takes a stream of events apart (WHATWG HTML section 9.2.6), as far as their data goes.
+
+use super::answer::Unfit;
+use crate::limits::MAX_CHAT_EVENT;
+
+/// Finds the data of events in bytes that come in pieces.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// A line that has no end yet.
+    line: Vec<u8>,
+    /// The data of the event in hand: its lines, with a line feed between them.
+    data: Option<Vec<u8>>,
+    /// The last line ended with a CR: a LF behind it belongs to it.
+    behind_cr: bool,
+}
+
+/// For an event over [`MAX_CHAT_EVENT`].
+const TOO_LARGE: Unfit = Unfit::Malformed("an event is too large");
+
+impl Events {
+    /// Takes the next bytes; `event` gets the data of each event that is complete with them.
+    ///
+    /// # Errors
+    /// What `event` says, and that an event is too large.
+    pub fn take<E: From<Unfit>>(
+        &mut self,
+        mut bytes: &[u8],
+        mut event: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while !bytes.is_empty() {
+            if std::mem::take(&mut self.behind_cr) && bytes[0] == b'\n' {
+                bytes = &bytes[1..];
+                continue;
+            }
+            let Some(end) = memchr::memchr2(b'\r', b'\n', bytes) else {
+                self.line.extend_from_slice(bytes);
+                return Ok(self.check()?);
+            };
+            self.line.extend_from_slice(&bytes[..end]);
+            self.behind_cr = bytes[end] == b'\r';
+            bytes = &bytes[end + 1..];
+            self.end_line()?;
+            if self.line.is_empty()
+                && let Some(data) = self.data.take()
+            {
+                event(&data)?;
+            }
+            self.line.clear();
+        }
+        Ok(())
+    }
+
+    /// The stream is over: what it ended in counts as complete, for some providers leave out the last line end.
+    ///
+    /// # Errors
+    /// As [`Events::take`].
+    pub fn end<E: From<Unfit>>(&mut self, event: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        self.take(b"\n\n", event)
+    }
+
+    /// Looks at a line that is complete; only `data` matters.
+    fn end_line(&mut self) -> Result<(), Unfit> {
+        let Some(value) = self.line.strip_prefix(b"data") else { return self.check() };
+        let value = match value {
+            [] => value,
+            [b':', b' ', value @ ..] | [b':', value @ ..] => value,
+            _ => return self.check(),
+        };
+        match &mut self.data {
+            Some(data) => {
+                data.push(b'\n');
+                data.extend_from_slice(value);
+            }
+            None => self.data = Some(value.to_vec()),
+        }
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), Unfit> {
+        // A line is looked at when it has joined the data.
+        let size = self.line.len().max(self.data.as_ref().map_or(0, Vec::len));
+        if size > MAX_CHAT_EVENT { Err(TOO_LARGE) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Events, TOO_LARGE, Unfit};
+    use crate::limits::MAX_CHAT_EVENT;
+
+    fn data(pieces: &[&[u8]]) -> Result<Vec<String>, Unfit> {
+        let mut events = Events::default();
+        let mut seen = Vec::new();
+        let mut see = |data: &[u8]| {
+            seen.push(String::from_utf8(data.to_vec()).expect("UTF-8"));
+            Ok(())
+        };
+        for piece in pieces {
+            events.take(piece, &mut see)?;
+        }
+        events.end(&mut see)?;
+        Ok(seen)
+    }
+
+    #[test]
+    fn data_is_found_wherever_the_stream_is_cut() {
+        for end in ["\n", "\r\n", "\r"] {
+            let stream = format!(
+                ": note{end}{end}event: x{end}data: a{end}data:b{end}{end}datax: no{end}{end}data{end}{end}data:  c{end}{end}data: [DONE]"
+            );
+            for cut in 0..=stream.len() {
+                let (first, second) = stream.as_bytes().split_at(cut);
+                let seen = data(&[first, second]).expect("small");
+                assert_eq!(seen, ["a\nb", "", " c", "[DONE]"], "{end:?} cut at {cut}");
+            }
+            let bytes: Vec<&[u8]> = stream.as_bytes().chunks(1).collect();
+            assert_eq!(data(&bytes).expect("small").len(), 4);
+        }
+    }
+
+    #[test]
+    fn an_event_has_a_bound_in_one_line_and_in_many() {
+        let long = vec![b'x'; MAX_CHAT_EVENT];
+        assert_eq!(data(&[b"data: ", &long]), Err(TOO_LARGE));
+        let line = [&b"data: "[..], &long[..MAX_CHAT_EVENT / 2], b"\n"].concat();
+        assert_eq!(data(&[&line, &line]), Err(TOO_LARGE));
+        assert_eq!(data(&[&line, b"\n", &line]).expect("under it").len(), 2);
+    }
+}

@@ -1,0 +1,100 @@
+//! Anthropic's format over OpenAI's, held to files: `tests/golden/anthropic`. What goes in stands beside what comes out.
+//!
+//! `AI_PROXY_GOLDEN=write` writes what comes out anew; then read the difference.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ai_proxy::anthropic::{ChatRequest, Events, Problem, Translator, Unfit, error, message};
+use serde_json::value::RawValue;
+
+fn golden(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/anthropic").join(folder)
+}
+
+/// Holds what `make` gives for each file of `folder` that ends in `from` to the file that ends in `to`.
+fn hold(folder: &str, from: &str, to: &str, make: impl Fn(&str, &[u8]) -> String) {
+    let folder = golden(folder);
+    let names: BTreeSet<String> = fs::read_dir(&folder)
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .filter_map(|name| name.strip_suffix(from).map(str::to_owned))
+        .filter(|name| !name.contains(".out"))
+        .collect();
+    assert!(names.len() > 5, "{names:?}");
+    let mut wrong = Vec::new();
+    for name in names {
+        let given = fs::read(folder.join(format!("{name}{from}"))).expect("what goes in");
+        let made = make(&name, &given);
+        let path = folder.join(format!("{name}{to}"));
+        if std::env::var("AI_PROXY_GOLDEN").is_ok_and(|what| what == "write") {
+            fs::write(&path, &made).expect("write");
+        }
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        if made != expected {
+            wrong.push(format!("{name}\n   made: {made}\nexpected: {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn requests() {
+    hold("request", ".json", ".out", |_, given| {
+        let body: &RawValue = serde_json::from_slice(given).expect("JSON");
+        match ChatRequest::of(body) {
+            Ok(chat) => {
+                let written = chat.with_model(b"\"m\"", "max_tokens").concat();
+                serde_json::from_slice::<serde::de::IgnoredAny>(&written).expect("JSON comes out");
+                format!("{}\n", String::from_utf8(written).expect("UTF-8"))
+            }
+            Err(refusal) => match refusal.problem {
+                Problem::NotCarried => format!("not carried: {}\n", refusal.place),
+                Problem::Expected(what) => format!("{}: expected {what}\n", refusal.place),
+            },
+        }
+    });
+}
+
+#[test]
+fn answers() {
+    hold("answer", ".json", ".out", |_, given| match message(given, "p/m", "req_1") {
+        Ok(message) => format!("{}\n", String::from_utf8(message).expect("UTF-8")),
+        Err(unfit) => format!("{unfit:?}\n"),
+    });
+}
+
+#[test]
+fn errors() {
+    hold("error", ".json", ".out", |name, given| {
+        let status = name.split('.').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let translated = error::translate(status, given.trim_ascii(), "req_1");
+        format!("{}\n", String::from_utf8(translated).expect("UTF-8"))
+    });
+}
+
+#[test]
+fn streams() {
+    hold("stream", ".chat.sse", ".out.sse", |_, given| {
+        let whole = translated([given]);
+        let bytes = translated(given.chunks(1));
+        assert_eq!(whole, bytes, "a byte at a time");
+        whole
+    });
+}
+
+/// What a stream in these pieces becomes; behind it, why it is broken.
+fn translated<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut out = Vec::new();
+    let run = || -> Result<(), Unfit> {
+        let (mut events, mut translator) = (Events::default(), Translator::new("p/m", "req_1"));
+        for piece in pieces {
+            events.take(piece, |data| translator.take(data, &mut out))?;
+        }
+        events.end(|data| translator.take(data, &mut out))?;
+        translator.finish(&mut out)
+    };
+    let broken = run().err().map(|unfit| format!("{unfit:?}\n")).unwrap_or_default();
+    String::from_utf8(out).expect("UTF-8") + &broken
+}
