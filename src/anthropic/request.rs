@@ -109,7 +109,7 @@ impl<'a> Top<'a> {
                     _ => return Err(Refusal::expected("", "auto or standard_only")),
                 },
                 // How the provider is to think, cache and tidy up: hints, not words.
-                "thinking" | "cache_control" | "context_management" => {}
+                "thinking" | "cache_control" | "context_management" | "diagnostics" | "speed" => {}
                 _ => return Err(Refusal::not_carried("")),
             }
             Ok(())

@@ -20,6 +20,10 @@ def error(message, code="scripted"):
     return {"error": {"message": message, "type": "scripted_error", "param": None, "code": code}}
 
 
+def anthropic_error(message, kind="scripted_error"):
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
 def model_ids(name):
     """The last one is listed by no other provider."""
     return ["ok", "meta/llama-3", "mixed:7b", "only-at-" + name]
@@ -37,6 +41,8 @@ def words(name, asked):
 
 def last_user_text(asked):
     texts = [m["content"] for m in asked.get("messages", []) if m.get("role") == "user"]
+    if texts and isinstance(texts[-1], list):
+        return " ".join(part["text"] for part in texts[-1] if part.get("type") == "text")
     return texts[-1] if texts else str(asked.get("input") or asked.get("prompt") or "")
 
 
@@ -104,6 +110,41 @@ def response_events(name, asked):
     return [(event["type"], {**event, "sequence_number": at}) for at, event in enumerate(events)]
 
 
+TOOL_USE = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "上海"}}
+ANTHROPIC_USAGE = {"input_tokens": 5, "output_tokens": 7}
+
+
+def message(name, asked):
+    content, stop = [{"type": "text", "text": "".join(words(name, asked))}], "end_turn"
+    if asked["model"] == "tool-calls":
+        content, stop = [TOOL_USE], "tool_use"
+    return {"id": "msg_" + name, "type": "message", "role": "assistant", "model": asked["model"],
+            "content": content, "stop_reason": stop, "stop_sequence": None, "usage": ANTHROPIC_USAGE}
+
+
+def message_events(name, asked):
+    whole = message(name, asked)
+    if asked["model"] == "tool-calls":
+        start = {**TOOL_USE, "input": {}}
+        arguments = json.dumps(TOOL_USE["input"], ensure_ascii=False)
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in (arguments[:4], arguments[4:])]
+    else:
+        start = {"type": "text", "text": ""}
+        deltas = [{"type": "text_delta", "text": word} for word in words(name, asked)]
+    events = [{"type": "message_start", "message": {**whole, "content": [], "stop_reason": None}},
+              {"type": "content_block_start", "index": 0, "content_block": start}]
+    events += [{"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas]
+    events += [{"type": "content_block_stop", "index": 0},
+               {"type": "message_delta", "delta": {"stop_reason": whole["stop_reason"], "stop_sequence": None},
+                "usage": ANTHROPIC_USAGE},
+               {"type": "message_stop"}]
+    return [(event["type"], event) for event in events]
+
+
+def token_count(name, asked):
+    return {"input_tokens": ANTHROPIC_USAGE["input_tokens"]}
+
+
 def embeddings(name, asked):
     inputs = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
     vector = VECTOR
@@ -128,10 +169,13 @@ WHOLE = {
     "/v1/completions": completion,
     "/v1/embeddings": embeddings,
     "/v1/images/generations": image,
+    "/v1/messages": message,
+    "/v1/messages/count_tokens": token_count,
     "/v1/moderations": moderation,
     "/v1/responses": response,
 }
 STREAMED = {
     "/v1/chat/completions": chat_events,
+    "/v1/messages": message_events,
     "/v1/responses": response_events,
 }

@@ -145,6 +145,8 @@ class Handler(BaseHTTPRequestHandler):
     def fail(self, status, as_text=False):
         if as_text:
             self.send_whole(status, "text/html", b"<h1>scripted failure</h1>")
+        elif self.path.startswith("/v1/messages"):
+            self.send_json(status, shapes.anthropic_error("scripted %d" % status))
         else:
             self.send_json(status, shapes.error("scripted %d" % status, "scripted_%d" % status))
 
@@ -173,8 +175,8 @@ class Handler(BaseHTTPRequestHandler):
             if model == "paced":
                 time.sleep(0.02)
             self.send_event(name, data, chunked)
-        # The Responses API has no such event: its streams end with `response.completed`.
-        if path != "/v1/responses":
+        # Neither of these has such an event: their streams end with `response.completed` and `message_stop`.
+        if path not in ("/v1/responses", "/v1/messages"):
             self.send_piece(b"data: [DONE]\n\n", chunked)
         if kind == "lingers":
             self.pass_gate(model)
@@ -193,7 +195,10 @@ class Handler(BaseHTTPRequestHandler):
         elif model == "stalled":
             self.wait_until_gone()
         elif model == "error-event":
-            self.send_event(None, shapes.error("the provider gave up"), True)
+            if self.path.startswith("/v1/messages"):
+                self.send_event("error", shapes.anthropic_error("the provider gave up"), True)
+            else:
+                self.send_event(None, shapes.error("the provider gave up"), True)
             self.wfile.write(b"0\r\n\r\n")
         else:
             return False
