@@ -27,15 +27,18 @@ pub struct Envelope {
     pub standing: Option<Standing>,
     /// The origin that a browser may show the answer to.
     origin: Option<String>,
+    /// Another origin would get another answer: a cache must know.
+    varies: bool,
 }
 
 /// What tells a caller where its token stands, as the OpenAI API has it.
 const LIMIT: &str = "x-ratelimit-limit-requests";
 const REMAINING: &str = "x-ratelimit-remaining-requests";
 const RESET: &str = "x-ratelimit-reset-requests";
-/// What a page of another origin may read.
+/// What a page of another origin may read: by name for the oldest browsers, and everything (Fetch standard, section 3.3.3:
+/// `*` counts where no cookies are sent, and we take none), so that a provider's own limits can be read too.
 const EXPOSED: &str = "x-request-id, x-ai-proxy-provider, retry-after, x-ratelimit-limit-requests, \
-                       x-ratelimit-remaining-requests, x-ratelimit-reset-requests";
+                       x-ratelimit-remaining-requests, x-ratelimit-reset-requests, *";
 
 impl Envelope {
     /// The envelope for a request; without a head, for one that was not understood.
@@ -48,6 +51,7 @@ impl Envelope {
             format: format_of(head),
             standing: None,
             origin: head.and_then(|head| allowed_origin(config, head)),
+            varies: !config.cors_origins.is_empty() && !allows_all(config),
         }
     }
 
@@ -74,6 +78,8 @@ impl Envelope {
         if let Some(origin) = &self.origin {
             fields.push("access-control-allow-origin", origin);
             fields.push("access-control-expose-headers", EXPOSED);
+        }
+        if self.varies {
             fields.push("vary", "Origin");
         }
     }
@@ -96,10 +102,15 @@ impl Envelope {
         self.origin.as_ref()?;
         let mut fields = Fields::default();
         self.mark(&mut fields);
-        fields.push("access-control-allow-methods", "GET, POST, OPTIONS");
+        fields.push("access-control-allow-methods", "GET, HEAD, POST, DELETE, OPTIONS");
         let wanted = head.field("access-control-request-headers").unwrap_or(b"authorization, content-type");
         fields.push("access-control-allow-headers", wanted);
         fields.push("access-control-max-age", "600");
+        fields.push("vary", "Access-Control-Request-Headers, Access-Control-Request-Private-Network");
+        // A public page that calls into a private network (WICG Private Network Access).
+        if head.field("access-control-request-private-network") == Some(b"true") {
+            fields.push("access-control-allow-private-network", "true");
+        }
         Some(fields)
     }
 
@@ -145,12 +156,16 @@ pub fn new_id() -> String {
     format!("req_{:016x}{:08x}", SEED.hash_one(count), count & 0xffff_ffff)
 }
 
+fn allows_all(config: &Config) -> bool {
+    config.cors_origins.iter().any(|allowed| allowed == "*")
+}
+
 fn allowed_origin(config: &Config, head: &Head) -> Option<String> {
     if config.cors_origins.is_empty() {
         return None;
     }
     let origin = std::str::from_utf8(head.field("origin")?).ok()?;
-    if config.cors_origins.iter().any(|allowed| allowed == "*") {
+    if allows_all(config) {
         return Some("*".to_owned());
     }
     config.cors_origins.iter().find(|allowed| allowed.eq_ignore_ascii_case(origin)).map(|_| origin.to_owned())

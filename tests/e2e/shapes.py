@@ -4,6 +4,7 @@ Every builder takes the provider's name, so that a test can tell which provider 
 """
 
 import base64
+import email.policy
 import json
 import struct
 
@@ -160,6 +161,50 @@ def moderation(name, asked):
         {"flagged": False, "categories": {}, "category_scores": {}}]}
 
 
+def stored_response(name, method, path):
+    """Status and answer to a call below /v1/responses/."""
+    own = "/v1/responses/resp_" + name
+    answers = {
+        ("GET", own): response(name, {"model": "ok", "input": "stored"}),
+        ("GET", own + "/input_items"): {"object": "list", "data": [], "first_id": "", "last_id": "", "has_more": False},
+        ("DELETE", own): {"id": "resp_" + name, "object": "response", "deleted": True},
+        ("POST", own + "/cancel"): response(name, {"model": "ok"}, "cancelled"),
+    }
+    found = answers.get((method, path))
+    return (200, found) if found else (404, error("%s has no %s" % (name, path), "not_found"))
+
+
+def form(content_type, body):
+    """A form as Python's own parser of MIME reads it: text fields as strings, files as name and bytes."""
+    message = email.message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body,
+                                       policy=email.policy.HTTP)
+    asked = {}
+    for part in message.iter_parts():
+        value = part.get_payload(decode=True)
+        name = part.get_param("name", header="content-disposition")
+        asked[name] = (part.get_filename(), value) if part.get_filename() else value.decode()
+    asked["stream"] = asked.get("stream") == "true"
+    return asked
+
+
+def transcription(name, asked):
+    filename, content = asked["file"]
+    return {"text": "%s: %s, %d bytes" % (name, filename, len(content))}
+
+
+def transcription_events(name, asked):
+    text = transcription(name, asked)["text"]
+    events = [{"type": "transcript.text.delta", "delta": word} for word in (text[:5], text[5:])]
+    events.append({"type": "transcript.text.done", "text": text})
+    return [(event["type"], event) for event in events]
+
+
+def edited_image(name, asked):
+    image_name, content = asked["image"]
+    text = "%s: %s, %d bytes, %s" % (name, image_name, len(content), asked.get("prompt"))
+    return {"created": CREATED, "data": [{"b64_json": base64.b64encode(text.encode()).decode()}]}
+
+
 def image(name, asked):
     return {"created": CREATED, "data": [{"b64_json": base64.b64encode(name.encode()).decode()}]}
 
@@ -167,6 +212,10 @@ def image(name, asked):
 WHOLE = {
     "/v1/chat/completions": chat,
     "/v1/completions": completion,
+    "/v1/audio/transcriptions": transcription,
+    "/v1/audio/translations": transcription,
+    "/v1/images/edits": edited_image,
+    "/v1/images/variations": edited_image,
     "/v1/embeddings": embeddings,
     "/v1/images/generations": image,
     "/v1/messages": message,
@@ -175,6 +224,7 @@ WHOLE = {
     "/v1/responses": response,
 }
 STREAMED = {
+    "/v1/audio/transcriptions": transcription_events,
     "/v1/chat/completions": chat_events,
     "/v1/messages": message_events,
     "/v1/responses": response_events,

@@ -85,7 +85,17 @@ class Handler(BaseHTTPRequestHandler):
             self.record(b"")
             self.send_json(200, shapes.models(self.server.name))
         else:
-            self.send_json(404, shapes.error("no such path: " + self.path))
+            self.record(b"")
+            self.stored()
+
+    def do_DELETE(self):
+        self.record(b"")
+        self.stored()
+
+    def stored(self):
+        """What is asked about the one response that this provider has; every other is unknown to it."""
+        status, answer = shapes.stored_response(self.server.name, self.command, self.path.split("?")[0])
+        self.send_json(status, answer)
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -98,7 +108,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_json(200, {})
         else:
             self.entry = self.record(body)
-            self.answer(json.loads(body))
+            if self.path.startswith("/v1/responses/"):
+                self.stored()
+            elif self.headers.get_content_type() == "multipart/form-data":
+                self.answer(shapes.form(self.headers["Content-Type"], body))
+            else:
+                self.answer(json.loads(body))
 
     def record(self, body):
         with self.server.lock:

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::calls::{TOKEN, assert_error, bare, completion, post};
+use crate::support::calls::{DONE, TOKEN, assert_error, bare, completion, event, post};
 use crate::support::client::Response;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::Reply;
@@ -47,6 +47,61 @@ fn a_preflight_of_an_allowed_origin_succeeds() {
             "{names}"
         );
     }
+}
+
+#[test]
+fn a_preflight_allows_every_method_and_header_that_clients_use() {
+    let (_upstream, proxy) = start(&[PAGE]);
+    let wanted =
+        "authorization,content-type,x-stainless-os,x-stainless-retry-count,openai-beta,anthropic-version";
+    for method in ["GET", "HEAD", "POST", "DELETE"] {
+        let headers = [
+            ("Origin", PAGE),
+            ("Access-Control-Request-Method", method),
+            ("Access-Control-Request-Headers", wanted),
+            ("Access-Control-Request-Private-Network", "true"),
+        ];
+        let response = proxy.call(bare("OPTIONS", "/v1/responses/resp_1", &headers));
+        assert_eq!((response.status, allowed(&response)), (204, Some(PAGE)));
+        let methods = response.header("access-control-allow-methods").expect("methods");
+        assert!(methods.split(", ").any(|allowed| allowed == method), "{methods}");
+        assert_eq!(response.header("access-control-allow-headers"), Some(wanted));
+        assert_eq!(response.header("access-control-allow-private-network"), Some("true"));
+        assert!(response.header("access-control-max-age").is_some());
+    }
+    assert_eq!(preflight(&proxy, PAGE).header("access-control-allow-private-network"), None, "nobody asked");
+}
+
+#[test]
+fn a_cache_learns_that_another_origin_gets_another_answer() {
+    let vary = |response: &Response| response.head.all("vary").join(", ").to_lowercase();
+    let (_upstream, proxy) = start(&[PAGE]);
+    for origin in [PAGE, "https://evil.example"] {
+        assert!(vary(&proxy.call(bare("GET", "/v1/models", &[("Origin", origin)]))).contains("origin"));
+    }
+    assert!(vary(&proxy.get("/v1/models")).contains("origin"), "also where no browser asks");
+    let (_upstream, any) = start(&["*"]);
+    let response = any.call(bare("GET", "/v1/models", &[("Origin", PAGE)]));
+    assert_eq!((allowed(&response), vary(&response).contains("origin")), (Some("*"), false));
+}
+
+#[test]
+fn streams_forms_and_refusals_of_the_front_may_be_read_too() {
+    let (upstream, proxy) = start(&[PAGE]);
+    upstream.chat(Reply::sse().chunk(event("hi")).chunk(DONE).end());
+    let headers = [("Origin", PAGE), ("X-Api-Key", TOKEN)];
+    let streamed = proxy.call(post(CHAT, &headers, r#"{"model":"p1/m","stream":true}"#));
+    assert_eq!((streamed.status, allowed(&streamed)), (200, Some(PAGE)));
+    assert!(
+        streamed.header("access-control-expose-headers").is_some_and(|names| names.contains("x-request-id"))
+    );
+    let form = proxy.call(post("/v1/images/edits", &headers, "no form"));
+    assert_eq!((form.status, allowed(&form)), (400, Some(PAGE)));
+    let large = [("Origin", PAGE), ("X-Api-Key", TOKEN), ("Content-Length", "99999999999")];
+    let refused = proxy.call(bare("POST", CHAT, &large));
+    assert_eq!((refused.status, allowed(&refused)), (413, Some(PAGE)));
+    let unknown = proxy.call(bare("GET", "/nowhere", &headers));
+    assert_eq!((unknown.status, allowed(&unknown)), (404, Some(PAGE)));
 }
 
 #[test]

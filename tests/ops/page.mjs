@@ -1,17 +1,11 @@
 // The status page, as a browser shows it. `test_page.py` starts the proxy, keeps clients calling, and names both in the environment.
 import assert from 'node:assert/strict'
-import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 
-const { PAGE, TOKEN, NODE_MODULES, PICTURES } = process.env
-const { chromium } = createRequire(NODE_MODULES + '/')('playwright-core')
-const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync']
+import { browser } from './browser.mjs'
 
-let browser
-before(async () => { browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: flags }) })
-after(() => browser.close())
+const { PAGE, TOKEN, PICTURES } = process.env
 
 /** A page that has drawn its figures, and everything that went wrong in it. */
 async function open(options = {}, prepare = () => {}) {

@@ -2,19 +2,13 @@
 
 Its pictures are left in target/ops."""
 
-import os
-import shutil
-import subprocess
 import threading
-from pathlib import Path
 
 import openai
 
+from browser import WORK, passes
 from harness import CLIENT_TOKEN, Case, ConfiguredProxy, Upstream, ask, for_module, provider_key, unreachable_url
-from tools import PATIENCE, ROOT, run
 
-HERE = Path(__file__).resolve().parent
-WORK = ROOT / "target" / "ops"
 # Names that would run, were they taken for markup.
 MARKUP = ["<img src=x onerror=alert(1)>", '"><script>alert(2)</script>']
 BATCH_TOKEN = "sk-client-token-of-batch-jobs"
@@ -58,24 +52,7 @@ class Calls:
             thread.join()
 
 
-def playwright():
-    """The folder with playwright-core, installed anew only when its pin changed."""
-    folder, pin = WORK / "node", HERE / "package.json"
-    done = folder / "installed.json"
-    if not done.exists() or done.read_bytes() != pin.read_bytes():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        shutil.copy(pin, folder)
-        run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error", cwd=folder)
-        shutil.copy(pin, done)
-    return folder
-
-
 class Page(Case):
     def test_in_a_browser(self):
         with Calls():
-            environment = {**os.environ, "PAGE": proxy.root, "TOKEN": CLIENT_TOKEN,
-                           "NODE_MODULES": str(playwright() / "node_modules"), "PICTURES": str(WORK)}
-            done = subprocess.run(["node", "--test", str(HERE / "page.mjs")], env=environment, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, check=False)
-        self.assertEqual(done.returncode, 0, done.stdout)
+            passes("page.mjs", PAGE=proxy.root, TOKEN=CLIENT_TOKEN, PICTURES=str(WORK))
