@@ -24,8 +24,8 @@ pub const READ_CHUNK: usize = 64 * 1024;
 /// Request bodies all clients together may have half delivered, bytes. Above it a new body of more than
 /// [`BODY_STEP`] is refused with 503, so that 10,000 clients cannot claim 10,000 × `max_request_size`.
 pub const MAX_BODIES_IN_TRANSIT: usize = 512 * 1024 * 1024;
-/// Bytes of whole answers that all clients together may have still to take. Above it a thread that has another waits for its
-/// client, up to `client_timeout`, so that 10,000 clients cannot have it collect 10,000 × `max_response_size`.
+/// Bytes of whole answers that all clients together may have still to take. Above it a worker that has another waits for its
+/// client, up to `client_timeout`, so that 10,000 clients cannot have the process collect 10,000 × `max_response_size`.
 pub const MAX_ANSWERS_IN_TRANSIT: usize = 256 * 1024 * 1024;
 /// Requests waiting for a free worker; above it the next one gets its 503 at once.
 pub const MAX_QUEUE: usize = 1024;
@@ -33,6 +33,9 @@ pub const MAX_QUEUE: usize = 1024;
 pub const MAX_RETURNS: usize = 256;
 /// Threads that answer what needs no upstream but may wait (health before the first round, reload).
 pub const CONTROL_THREADS: usize = 16;
+/// How long a control thread waits for its client above [`MAX_ANSWERS_IN_TRANSIT`]: anyone may ask for the model list, and
+/// these threads are few.
+pub const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
 /// Control requests waiting for a control thread.
 pub const MAX_CONTROL_QUEUE: usize = 256;
 /// New connections taken in one turn of the poller, so that a connect flood does not starve the others.

@@ -16,7 +16,7 @@ use super::running::{Return, Shared, Stats};
 use super::sys::{self, Interest};
 use super::wire::Wire;
 use super::{Lane, Notice, Rejection, Service};
-use crate::limits::{KEEPALIVE_GRACE, READ_CHUNK};
+use crate::limits::{CONTROL_PATIENCE, KEEPALIVE_GRACE, READ_CHUNK};
 
 /// A whole request and the connection it came on.
 pub type Parcel<T> = (Box<Request<T>>, Box<Wire>);
@@ -141,6 +141,11 @@ impl<T: Send + 'static> Pool<T> {
     ) {
         let (mut request, mut wire) = (request, wire);
         while let Some(mut conn) = answer(shared, *request, wire) {
+            let patience = match self.lane {
+                Lane::Worker => shared.service.limits().client_timeout,
+                Lane::Control => CONTROL_PATIENCE,
+            };
+            conn.wire.settle(&shared.context().transit.answers, patience);
             match self.next_request(shared, &mut conn, scratch) {
                 Next::Mine(next) => (request, wire) = (next, conn.wire),
                 Next::Again => return shared.give_back(Return::Again(conn)),
@@ -213,12 +218,8 @@ fn answer<S: Service>(
     let responder = Responder::new(wire, shape, limits.client_timeout, &shared.draining);
     let service = &shared.service;
     match catch_unwind(AssertUnwindSafe(|| service.handle(request, responder))) {
-        Ok(Done { mut wire, keep }) => {
-            wire.settle(&shared.context().transit.answers, limits.client_timeout);
-            let conn =
-                if keep { Conn::new(wire, limits) } else { Conn::closing(wire, limits.client_timeout) };
-            Some(conn)
-        }
+        Ok(Done { wire, keep: true }) => Some(Conn::new(wire, limits)),
+        Ok(Done { wire, keep: false }) => Some(Conn::closing(wire, limits.client_timeout)),
         Err(panic) => {
             service.notice(Notice::Panicked(panic_message(&*panic)));
             apologize(shared, shape, &client);

@@ -11,6 +11,7 @@ use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
+use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
 const MIB: usize = 1024 * 1024;
@@ -186,4 +187,32 @@ fn whole_answers_nobody_reads_are_bounded_together() {
     // Who reads is served all the same.
     assert_eq!(clients[0].response().body.len(), size);
     assert_eq!(proxy.get("/healthz").status, 200);
+}
+
+/// The model list is open to all. On a Unix socket, whose buffers are small, most of each answer stays in the proxy.
+#[test]
+fn model_lists_nobody_reads_cost_neither_memory_nor_the_control_lane() {
+    const CLIENTS: usize = 110;
+    let names: Vec<String> = (0..limits::MAX_MODELS).map(|number| format!("{number:0>250}")).collect();
+    let upstream = Upstream::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let sockets = TempDir::short();
+    let path = sockets.join("s");
+    let host = format!("unix:{}", path.display());
+    let changes = json!({"host": host, "client_timeout": 30, "queue_timeout": 20, "log_level": "CRITICAL"});
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
+    let list = Client::connect_unix(&path).call(get("/v1/models")).body.len();
+    let before = proxy.most_resident();
+    let mut crowd: Vec<Client> = (0..CLIENTS).map(|_| Client::connect_unix(&path)).collect();
+    for client in &mut crowd {
+        client.send(get("/v1/models"));
+    }
+    assert!(CLIENTS * list > limits::MAX_ANSWERS_IN_TRANSIT + limits::MAX_ANSWERS_IN_TRANSIT / 4);
+    // Each waits behind those of the crowd.
+    for _ in 0..3 {
+        assert_eq!(Client::connect_unix(&path).call(get("/v1/models")).body.len(), list);
+        assert_eq!(Client::connect_unix(&path).call(get("/health")).status, 200);
+    }
+    let grown = proxy.most_resident() - before;
+    let most = bound(CLIENTS, limits::CONTROL_THREADS, 3 * list) - limits::MAX_BODIES_IN_TRANSIT;
+    assert!(grown < most, "{} MiB for {CLIENTS} lists, {} at most", grown / MIB, most / MIB);
 }
