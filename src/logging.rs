@@ -3,11 +3,13 @@
 //! A backend of our own for the `log` facade: the format of contract section 6 has no brackets around the level, and
 //! local time must follow daylight saving while the process runs for years.
 
+mod json;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +24,21 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
+/// How a line is written (config key `log_format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Words, for people and `awk`.
+    #[default]
+    Text,
+    /// A JSON object, for collectors.
+    Json,
+}
+
 #[derive(Default)]
-struct Logger(Mutex<Sink>);
+struct Logger {
+    sink: Mutex<Sink>,
+    json: AtomicBool,
+}
 
 #[derive(Default)]
 struct Sink {
@@ -36,15 +51,16 @@ struct Sink {
 }
 
 /// Sends the log of this process to `path` (`None`: stderr) from now on, at `level` and above. Called again to change
-/// either, and to reopen a file that was renamed.
+/// any of them, and to reopen a file that was renamed.
 ///
 /// # Errors
 /// The file cannot be opened; the log goes to stderr then.
-pub fn start(path: Option<&Path>, level: LevelFilter) -> io::Result<()> {
+pub fn start(path: Option<&Path>, level: LevelFilter, format: LogFormat) -> io::Result<()> {
     let logger = LOGGER.get_or_init(Logger::default);
     // Refused when it is set already, by an earlier call.
     let _ = log::set_logger(logger);
     log::set_max_level(level);
+    logger.json.store(format == LogFormat::Json, Ordering::Relaxed);
     let opened = path.map(|path| OpenOptions::new().append(true).create(true).open(path)).transpose();
     let mut sink = logger.lock();
     sink.path = path.map(Path::to_path_buf);
@@ -64,7 +80,7 @@ pub fn start(path: Option<&Path>, level: LevelFilter) -> io::Result<()> {
 
 impl Logger {
     fn lock(&self) -> std::sync::MutexGuard<'_, Sink> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,7 +95,11 @@ impl Log for Logger {
         }
         let level = if record.level() == log::Level::Warn { "WARNING" } else { record.level().as_str() };
         let now = jiff::Zoned::now();
-        let line = format!("{} {level} {}\n", now.strftime("%Y-%m-%d %H:%M:%S%.3f"), record.args());
+        let line = if self.json.load(Ordering::Relaxed) {
+            json::line(&now, level, record)
+        } else {
+            format!("{} {level} {}\n", now.strftime("%Y-%m-%d %H:%M:%S%.3f"), record.args())
+        };
         self.lock().write(line.as_bytes());
     }
 

@@ -115,8 +115,8 @@ impl Envelope {
     }
 
     /// The upstream's id in place of one that we made up.
-    pub fn adopt_id(&mut self, upstreams: Option<&[u8]>) {
-        if let Some(id) = upstreams.and_then(sane_id).filter(|_| !self.id_is_clients) {
+    pub fn adopt_id(&mut self, upstreams: Option<&str>) {
+        if let Some(id) = upstreams.filter(|_| !self.id_is_clients) {
             id.clone_into(&mut self.id);
         }
     }
@@ -142,7 +142,7 @@ fn reset(time: Duration) -> String {
 }
 
 /// An id that can stand in a header, a log line and a file name.
-fn sane_id(value: &[u8]) -> Option<&str> {
+pub fn sane_id(value: &[u8]) -> Option<&str> {
     let is_sane = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(byte);
     let fits = !value.is_empty() && value.len() <= MAX_REQUEST_ID && value.iter().all(is_sane);
     fits.then(|| std::str::from_utf8(value).ok()).flatten()

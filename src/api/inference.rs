@@ -10,7 +10,7 @@ use ureq::http::uri::PathAndQuery;
 use ureq::http::{HeaderMap, HeaderValue, Method};
 
 use super::allowance::{self, Times};
-use super::envelope::Envelope;
+use super::envelope::{Envelope, sane_id};
 use super::error::ApiError;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
@@ -162,7 +162,7 @@ fn prepare(
         "DELETE" => Method::DELETE,
         _ => Method::GET,
     };
-    let headers = relayed_headers::of_request(&request.head);
+    let headers = relayed_headers::of_request(&request.head, &request.ticket.envelope);
     Ok(Admitted { method, body, chat, routes, is_search, path, headers })
 }
 
@@ -334,6 +334,7 @@ impl Relay<'_> {
         let is_first = self.record.attempts == 1;
         let allowance = allowance::of(self.config, streamed, self.times(), is_first, others);
         self.is_short = allowance.is_short;
+        self.record.upstream_id = None;
         let mut exchange = match self.ask(choice, allowance.patience) {
             Ok(exchange) => exchange,
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
@@ -342,10 +343,10 @@ impl Relay<'_> {
         if (200..300).contains(&exchange.status) && !choice.model.is_empty() {
             self.gateway.metrics.accept(&choice.provider.name, choice.model);
         }
+        let id = ["x-request-id", "request-id"].iter().find_map(|name| exchange.headers.get(*name));
+        self.record.upstream_id = id.and_then(|id| sane_id(id.as_bytes())).map(str::to_owned);
         if !self.reply.borrow().is_committed() {
-            let id = ["x-request-id", "request-id"].iter().find_map(|name| exchange.headers.get(*name));
-            self.envelope.adopt_id(id.map(HeaderValue::as_bytes));
-            self.record.request_id.clone_from(&self.envelope.id);
+            self.envelope.adopt_id(self.record.upstream_id.as_deref());
         }
         if !stream::is_event_stream(&exchange.headers) {
             self.reply.borrow_mut().keep_quiet();
@@ -570,13 +571,16 @@ impl Relay<'_> {
         }
         let what = masking::without_secrets(self.config, &choice.provider.name, failed.what().into_bytes());
         let what = String::from_utf8_lossy(&what).into_owned();
+        let (attempt, replica, record) = (self.record.attempts, choice.replica + 1, &self.record);
         log::warn!(
-            "attempt={} provider={} replica={} model={} request_id={} cooldown={} {}",
-            self.record.attempts,
+            attempt, provider = *choice.provider.name, replica, model = choice.model,
+            request_id = *record.request_id, upstream_id = record.upstream_id,
+            cooldown = cooldown.map(|time| time.as_secs_f64()), error = *what;
+            "attempt={attempt} provider={} replica={replica} model={} request_id={} upstream_id={} cooldown={} {}",
             choice.provider.name,
-            choice.replica + 1,
             word(choice.model),
-            self.envelope.id,
+            record.request_id,
+            record.upstream_id(),
             cooldown.map_or("-".to_owned(), |time| format!("{}s", time.as_secs_f64().ceil())),
             word(&what),
         );

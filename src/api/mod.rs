@@ -292,7 +292,8 @@ impl Service for Api {
         // Too many clients and draining are told of once, by their notices; the others anyone could flood the log with.
         let told = matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown);
         if error.status() >= 500 && !told && (rejection == Rejection::Panicked || self.refusals.may_tell()) {
-            log::error!("{} {} request_id={}", error.status(), error.reason(), envelope.id);
+            let (status, reason, request_id) = (error.status(), error.reason(), &*envelope.id);
+            log::error!(status, reason, request_id; "{status} {reason} request_id={request_id}");
         }
         refuse(&self.gateway, &error, &envelope)
     }

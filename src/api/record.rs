@@ -36,8 +36,10 @@ pub struct Record {
     pub first_byte: Option<Instant>,
     /// Attempts made.
     pub attempts: u32,
-    /// The id the client knows it by.
+    /// Its id in the log: the client's own, else one of ours. The provider gets it too.
     pub request_id: String,
+    /// The id that the provider asked last gave it. The client has this one, unless it sent its own.
+    pub upstream_id: Option<String>,
     /// Why we refused it, where we did.
     pub reason: Option<&'static str>,
 }
@@ -57,6 +59,7 @@ impl Record {
             first_byte: None,
             attempts: 0,
             request_id: request.ticket.envelope.id.clone(),
+            upstream_id: None,
             reason: None,
         }
     }
@@ -66,14 +69,18 @@ impl Record {
         self.status = error.status();
         self.reason = Some(error.reason());
         if self.status >= 500 {
+            let (status, reason, provider) = (self.status, error.reason(), &*self.provider);
+            let (request_id, upstream_id) = (&*self.request_id, self.upstream_id());
             log::error!(
-                "{} {} provider={} request_id={}",
-                self.status,
-                error.reason(),
-                self.provider,
-                self.request_id
+                status, reason, provider, request_id, upstream_id = self.upstream_id;
+                "{status} {reason} provider={provider} request_id={request_id} upstream_id={upstream_id}"
             );
         }
+    }
+
+    /// The provider's id as a word of a log line.
+    pub fn upstream_id(&self) -> &str {
+        self.upstream_id.as_deref().unwrap_or("-")
     }
 
     /// Notes who answers, or has failed to.
@@ -121,22 +128,36 @@ impl Record {
             return;
         }
         let seconds = |since: Instant| since.duration_since(self.begun).as_secs_f64();
-        let tokens =
-            self.usage.map_or("-".to_owned(), |usage| format!("{}+{}", usage.prompt, usage.completion));
-        let first_byte = self.first_byte.map_or("-".to_owned(), |at| format!("{:.3}", seconds(at)));
+        let (first_byte, duration) = (self.first_byte.map(seconds), seconds(Instant::now()));
         log::info!(
-            "provider={} model={} status={} stream={} bytes={} tokens={tokens} ttfb={first_byte} attempts={} \
-             request_id={} token={} reason={} 耗时: {:.3} s",
+            provider = (!self.provider.is_empty()).then_some(&*self.provider),
+            model = *self.model,
+            status = self.status,
+            stream = self.streamed,
+            bytes = self.bytes,
+            prompt_tokens = self.usage.map(|usage| usage.prompt),
+            completion_tokens = self.usage.map(|usage| usage.completion),
+            ttfb = first_byte,
+            attempts = self.attempts,
+            request_id = *self.request_id,
+            upstream_id = self.upstream_id,
+            token = token,
+            reason = self.reason,
+            duration = duration;
+            "provider={} model={} status={} stream={} bytes={} tokens={} ttfb={} attempts={} request_id={} \
+             upstream_id={} token={} reason={} 耗时: {duration:.3} s",
             if self.provider.is_empty() { "-" } else { &self.provider },
             word(&self.model),
             self.status,
             self.streamed,
             self.bytes,
+            self.usage.map_or("-".to_owned(), |usage| format!("{}+{}", usage.prompt, usage.completion)),
+            first_byte.map_or("-".to_owned(), |seconds| format!("{seconds:.3}")),
             self.attempts,
             self.request_id,
+            self.upstream_id(),
             word(token),
             self.reason.unwrap_or("-"),
-            seconds(Instant::now()),
         );
     }
 }

@@ -2,6 +2,7 @@
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::envelope::Envelope;
 use crate::config::HOP_BY_HOP;
 use crate::front::{Fields, Head};
 
@@ -19,8 +20,8 @@ const NOT_FORWARDED: &[&str] = &[
     "x-real-ip",
 ];
 
-/// The fields of a client's request that a provider gets.
-pub fn of_request(head: &Head) -> HeaderMap {
+/// The fields of a client's request that a provider gets; it can find the request in its own log by the id that is in ours.
+pub fn of_request(head: &Head, envelope: &Envelope) -> HeaderMap {
     let named =
         named_in(head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("connection")).map(|(_, v)| v));
     let mut headers = HeaderMap::new();
@@ -39,6 +40,11 @@ pub fn of_request(head: &Head) -> HeaderMap {
         if passes && !named.iter().any(|other| other == text) {
             headers.append(name, value);
         }
+    }
+    if !envelope.id_is_clients
+        && let Ok(id) = HeaderValue::from_str(&envelope.id)
+    {
+        headers.insert("x-request-id", id);
     }
     headers
 }

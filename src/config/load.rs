@@ -26,6 +26,7 @@ use surroundings::Surroundings;
 
 use super::{Config, Host};
 use crate::limits::{MAX_BODIES_IN_TRANSIT, MAX_CONFIG_FILE, MAX_QUOTED};
+use crate::logging::LogFormat;
 use crate::text::config::ConfigText;
 use crate::text::{Language, quoted};
 
@@ -51,6 +52,7 @@ const KEYS: &[Key<Config>] = &[
     optional("port", |r, at, v, c| r.set(&mut c.port, at, v, |v| value::integer(v, 0..=65535))),
     optional("log_level", |r, at, v, c| r.set(&mut c.log_level, at, v, value::log_level)),
     optional("log_file", |r, at, v, c| r.set(&mut c.log_file, at, v, value::path_or_null)),
+    optional("log_format", |r, at, v, c| r.set(&mut c.log_format, at, v, value::log_format)),
     optional("language", |r, at, v, c| r.set(&mut c.language, at, v, value::language)),
     optional("providers", |r, at, v, c| c.providers = provider::providers(r, at, v)),
     optional("tokens", |r, at, v, c| c.tokens = token::tokens(r, at, v)),
@@ -100,6 +102,7 @@ fn defaults() -> Config {
         port: 8080,
         log_level: log::LevelFilter::Warn,
         log_file: Some(PathBuf::from("ai_proxy.log")),
+        log_format: LogFormat::Text,
         language: Language::Zh,
         providers: Vec::new(),
         tokens: Vec::new(),

@@ -19,6 +19,7 @@ pub use known::{Known, known};
 pub use live::Live;
 pub use secret::Secret;
 
+use crate::logging::LogFormat;
 use crate::text::Language;
 
 /// Header fields that belong to one connection (RFC 9110 section 7.6.1, and the older ones still met): never relayed,
@@ -46,6 +47,8 @@ pub struct Config {
     pub log_level: log::LevelFilter,
     /// Log file, appended; `None` logs to stderr alone. Default `ai_proxy.log`.
     pub log_file: Option<PathBuf>,
+    /// How a line of the log is written. Default text.
+    pub log_format: LogFormat,
     /// Language of API messages and log lines. Default Chinese.
     pub language: Language,
     /// Providers in the order of their first entry; at least one, names unique, replicas inside.

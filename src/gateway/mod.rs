@@ -146,7 +146,7 @@ impl Gateway {
 
 /// Opens the log that `config` names, anew if it is open; where it cannot be opened, stderr is told, and is the log.
 pub fn reopen_log(config: &Config) {
-    if let Err(error) = logging::start(config.log_file.as_deref(), config.log_level) {
+    if let Err(error) = logging::start(config.log_file.as_deref(), config.log_level, config.log_format) {
         let path = config.log_file.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
         log::error!("{}", Text::LogFileUnusable(&path, &error.to_string()).say(config.language));
     }

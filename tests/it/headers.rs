@@ -93,8 +93,8 @@ fn an_underscore_does_not_bring_in_what_a_hyphen_may_not() {
         ("X_Api_Key", TOKEN),
         ("X_Mine", "kept"),
     ]);
-    let head = String::from_utf8_lossy(&seen.head.raw).to_ascii_lowercase();
-    assert!(!head.replace("x_mine", "").contains('_'), "{head}");
+    let mut names = seen.head.headers.iter().map(|(name, _)| name.to_ascii_lowercase());
+    assert!(names.all(|name| name == "x_mine" || !name.contains('_')), "{:?}", seen.head.headers);
     assert_eq!(seen.head.get("x_mine"), Some("kept"));
 }
 

@@ -301,3 +301,111 @@ fn english_lines_end_with_seconds_too() {
     let line = line_with(&proxy, &["find-me"]);
     assert!(Regex::new(r" \d+\.\d{3} s$").expect("regex").is_match(&line), "{line}");
 }
+
+/// The objects of a log in JSON, all lines of which must be one.
+fn objects(proxy: &Proxy) -> Vec<Value> {
+    let text = read(&proxy.directory.join("proxy.log"));
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+#[test]
+fn in_json_each_line_is_an_object_with_the_same_fields() {
+    let (upstream, proxy, _config) = start(json!({"log_format": "json", "max_retries": 0}));
+    let model = "p1/m \" \\ \u{85}\u{2028}\nprovider=forged";
+    for (request, reply) in [
+        (chat(json!({"model": model}).to_string()), Reply::json(200, &completion("hello"))),
+        (ask("p1/m"), Reply::json(503, &json!({"error": {"message": "x"}}))),
+        (ask("p1/m"), Reply::default().then(Step::Fin)),
+    ] {
+        upstream.chat(reply);
+        proxy.call(request);
+    }
+    let lines = eventually("three calls", || {
+        let all = objects(&proxy);
+        (all.iter().filter(|line| line["duration"].is_number()).count() == 3).then_some(all)
+    });
+    let time = Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d$").expect("regex");
+    for line in &lines {
+        assert!(time.is_match(line["time"].as_str().expect("a time")), "{line}");
+        assert!(matches!(line["level"].as_str(), Some("INFO" | "WARNING" | "ERROR")), "{line}");
+    }
+    let calls: Vec<&Value> = lines.iter().filter(|line| line["duration"].is_number()).collect();
+    assert_eq!(calls[0]["model"], model);
+    for (field, value) in [
+        ("provider", json!("p1")),
+        ("status", json!(200)),
+        ("stream", json!(false)),
+        ("bytes", json!(completion("hello").to_string().len())),
+        ("prompt_tokens", json!(3)),
+        ("completion_tokens", json!(5)),
+        ("attempts", json!(1)),
+        ("token", json!("tester")),
+        ("reason", Value::Null),
+        ("level", json!("INFO")),
+    ] {
+        assert_eq!(calls[0][field], value, "{field}");
+    }
+    assert!(calls[0]["ttfb"].is_number());
+    assert_eq!(calls[2]["reason"], "upstream_broken");
+    let warnings: Vec<&Value> = lines.iter().filter(|line| line["attempt"].is_number()).collect();
+    assert_eq!(warnings.len(), 2, "{lines:?}");
+    assert_eq!((&warnings[0]["level"], &warnings[0]["error"]), (&json!("WARNING"), &json!("HTTP 503")));
+    assert_eq!(warnings[1]["request_id"], calls[2]["request_id"]);
+    assert!(
+        lines.iter().any(|line| line["level"] == "ERROR" && line["request_id"] == calls[2]["request_id"])
+    );
+    assert!(lines.iter().any(|line| line["message"].is_string()), "an event without fields");
+}
+
+#[test]
+fn the_format_follows_a_reload() {
+    let (_upstream, proxy, config) = start(json!({}));
+    proxy.call(ask("p1/m"));
+    line_with(&proxy, &["耗时:"]);
+    proxy.write_config(&with(config.clone(), json!({"log_format": "json"})));
+    assert_eq!(proxy.call(post("/v1/reload", &[], "")).status, 200);
+    proxy.call(ask("p1/m"));
+    line_with(&proxy, &["\"duration\":", "\"p1\""]);
+    proxy.write_config(&config);
+    assert_eq!(proxy.call(post("/v1/reload", &[], "")).status, 200);
+    let before = read(&proxy.directory.join("proxy.log")).matches("耗时:").count();
+    proxy.call(ask("p1/m"));
+    eventually("a line of text again", || {
+        (read(&proxy.directory.join("proxy.log")).matches("耗时:").count() > before).then_some(())
+    });
+}
+
+#[test]
+fn a_request_can_be_followed_from_the_client_to_each_attempt() {
+    let upstreams = [Upstream::new(&["m"]), Upstream::new(&["m"])];
+    for (upstream, id) in upstreams.iter().zip(["theirs-1", "theirs-2"]) {
+        let headers = [("Content-Type", "application/json"), ("X-Request-Id", id)];
+        let status = if id == "theirs-1" { 500 } else { 200 };
+        upstream.chat(Reply::whole(status, &headers, "{}"));
+    }
+    let proxy = Proxy::start(&config(&[("p1", &upstreams[0]), ("p1", &upstreams[1])]));
+    let sent = |upstream: &Upstream| upstream.last().head.all("x-request-id").join(" ");
+
+    let response = proxy.call(ask("p1/m"));
+    assert_eq!((response.status, response.header("x-request-id")), (200, Some("theirs-2")));
+    let ours = sent(&upstreams[0]);
+    assert!(!ours.is_empty());
+    assert_eq!(sent(&upstreams[1]), ours, "every attempt carries the same id");
+    let id = format!("request_id={ours}");
+    proxy.log_line(&["WARNING", &id, "upstream_id=theirs-1", "HTTP 500"]);
+    proxy.log_line(&["耗时:", &id, "upstream_id=theirs-2"]);
+
+    let text = String::from_utf8(ask("p1/m")).expect("text");
+    let response = proxy.call(text.replacen("Host:", "X-Request-Id: clients-own\r\nHost:", 1));
+    assert_eq!(response.header("x-request-id"), Some("clients-own"));
+    let asked = eventually("the second call", || {
+        upstreams.iter().find(|upstream| sent(upstream) == "clients-own").map(sent)
+    });
+    assert_eq!(asked, "clients-own");
+    proxy.log_line(&["耗时:", "request_id=clients-own", "upstream_id=theirs-"]);
+
+    let odd = text.replacen("Host:", "X-Request-Id: not sane; really\r\nHost:", 1);
+    proxy.call(odd);
+    assert!(upstreams.iter().all(|upstream| !sent(upstream).contains("sane")), "ours goes in its place");
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Config, Problems, from_file, from_text, restart_required, summary, warnings};
 use crate::config::{Host, Replica, Secret, Target};
 use crate::limits::{MAX_BODIES_IN_TRANSIT, MAX_CONFIG_FILE, MAX_PROVIDERS, MAX_TARGETS};
+use crate::logging::LogFormat;
 use crate::text::Language;
 
 const EXAMPLE: &str = include_str!("../../../config.json.example");
@@ -63,6 +64,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.port, 8080);
     assert_eq!(config.log_level, log::LevelFilter::Warn);
     assert_eq!(config.log_file, Some(PathBuf::from("ai_proxy.log")));
+    assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.language, Language::Zh);
     assert!(config.tokens.is_empty());
     assert!(config.supported_models.is_empty());
@@ -158,6 +160,7 @@ fn a_heartbeat_of_zero_is_none() {
 
 #[test]
 fn words_paths_and_hosts_are_checked() {
+    assert_eq!(valid(&with(r#""log_format": "json""#)).log_format, LogFormat::Json);
     assert_eq!(valid(&with(r#""log_level": "debug""#)).log_level, log::LevelFilter::Debug);
     assert_eq!(valid(&with(r#""log_level": "Critical""#)).log_level, log::LevelFilter::Off);
     assert_eq!(valid(&with(r#""log_file": null"#)).log_file, None);
@@ -174,6 +177,8 @@ fn words_paths_and_hosts_are_checked() {
         r#""log_file": """#.into(),
         r#""log_file": false"#.into(),
         r#""language": "ZH""#.into(),
+        r#""log_format": "JSON""#.into(),
+        r#""log_format": null"#.into(),
         r#""cors_origins": ["https://a.example/"]"#.into(),
         r#""cors_origins": "*""#.into(),
         r#""supported_models": [""]"#.into(),

@@ -11,6 +11,7 @@ use super::json::{Json, Text};
 use super::reader::{Leaf, Reader};
 use crate::config::{Host, Secret};
 use crate::limits::{MAX_MODEL_ID, MAX_QUOTED};
+use crate::logging::LogFormat;
 use crate::text::Language;
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
@@ -39,6 +40,7 @@ pub(super) const LEVELS: [(&str, log::LevelFilter); 5] = [
     ("CRITICAL", log::LevelFilter::Off),
 ];
 const LEVEL_NAMES: &[&str] = &["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+const FORMAT_NAMES: &[&str] = &["text", "json"];
 const LANGUAGE_NAMES: &[&str] = &["zh", "en"];
 
 /// The problem of a value that is no secret.
@@ -111,6 +113,15 @@ pub(super) fn path_or_null(json: &Json) -> Leaf<Option<PathBuf>> {
         Json::Null => Ok(None),
         Json::String(text) if is_line(text.value()) => Ok(Some(PathBuf::from(text.value()))),
         _ => unfit(json, Expected::PathOrNull),
+    }
+}
+
+/// How a line of the log is written.
+pub(super) fn log_format(json: &Json) -> Leaf<LogFormat> {
+    match json.text().map(Text::value) {
+        Some("text") => Ok(LogFormat::Text),
+        Some("json") => Ok(LogFormat::Json),
+        _ => unfit(json, Expected::OneOf(FORMAT_NAMES)),
     }
 }
 
