@@ -6,26 +6,24 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ureq::http::uri::PathAndQuery;
-use ureq::http::{HeaderMap, HeaderValue, Method};
+use ureq::http::{HeaderMap, HeaderValue};
 
+use super::admission::Admitted;
 use super::allowance::{self, Times};
 use super::envelope::{Envelope, sane_id};
 use super::error::ApiError;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
-use super::splice::Body;
-use super::{Action, Ticket, masking, messages, multipart, relayed_headers, responses};
-use crate::anthropic::{self, ChatRequest, Translator};
+use super::{Action, Ticket, admission, masking, messages, relayed_headers, responses};
+use crate::anthropic::{self, Translator};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
-use crate::catalog;
-use crate::config::{Config, Format, Provider, Token, known};
+use crate::config::{Config, Format, known};
 use crate::front::{Answer, Done, Fields, Request, Responder};
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT, MAX_REFUSAL, MAX_SEARCHED};
 use crate::metrics::Metric;
-use crate::routing::{self, Choice, Plan, Route, Verdict};
+use crate::routing::{Choice, Plan, Verdict};
 use crate::upstream::refusal::Refusal;
 use crate::upstream::response_id;
 use crate::upstream::stream::{self, Broke};
@@ -44,14 +42,14 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
     let token = &config.tokens[request.ticket.token.unwrap_or_default()];
     let mut record = Record::new(request);
     let _in_flight = gateway.metrics.enter();
-    let body = parse(request);
+    let body = admission::parse(request);
     if let Ok(body) = &body {
         record.model.clone_from(&body.model);
         record.streamed = body.stream;
     }
     let mut envelope = request.ticket.envelope.clone();
-    let admitted = body.and_then(|body| prepare(gateway, request, token, body)).and_then(|call| {
-        let permit = admit(gateway, token, &mut envelope)?;
+    let admitted = body.and_then(|body| admission::prepare(gateway, request, token, body)).and_then(|call| {
+        let permit = admission::admit(gateway, token, &mut envelope)?;
         Ok((call, permit))
     });
     let (call, permit) = match admitted {
@@ -82,107 +80,6 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
     let done = if left { relay.deliver_fault(Fault::ClientGone) } else { relay.run() };
     relay.record.end(&gateway.metrics, &token.name);
     done
-}
-
-/// What the body says, in the format of its endpoint.
-fn parse(request: &Request<Ticket>) -> Result<Body, ApiError> {
-    match request.ticket.action {
-        Action::RelayForm => {}
-        Action::StoredResponse => {
-            let mut asked = request.head.query().unwrap_or_default().split('&');
-            return Ok(Body::untouched(asked.any(|parameter| parameter == "stream=true")));
-        }
-        _ => return Body::parse(&request.body),
-    }
-    let mut kinds = request.head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-    match (kinds.next(), kinds.next()) {
-        (kind, None) => multipart::parse(kind.map_or(b"", |(_, value)| value), &request.body),
-        (_, Some(_)) => Err(ApiError::BadRequest("Content-Type must come once")),
-    }
-}
-
-/// A call that may be made.
-pub struct Admitted {
-    /// The provider's method.
-    pub method: Method,
-    /// What the body says.
-    pub body: Body,
-    /// The call for providers that do not speak Anthropic's format, where the client does.
-    chat: Option<ChatRequest>,
-    routes: Vec<Route>,
-    /// A stored response is looked for: it is not known which of the routes has it.
-    pub is_search: bool,
-    /// Path and query behind the provider's base URL.
-    path: String,
-    headers: HeaderMap,
-}
-
-impl Admitted {
-    /// The translated call, where this provider needs it.
-    fn chat_for(&self, provider: &Provider) -> Option<&ChatRequest> {
-        self.chat.as_ref().filter(|_| !provider.speaks(Format::Anthropic))
-    }
-}
-
-/// The last step before a provider is asked: what is refused earlier costs the token nothing.
-fn admit(gateway: &Gateway, token: &Token, envelope: &mut Envelope) -> Result<Permit, ApiError> {
-    let admitted = gateway.quotas.admit(token, Clock::now());
-    envelope.standing = match &admitted {
-        Ok(permit) => permit.standing,
-        Err(refused) => refused.standing,
-    };
-    admitted.map_err(|refused| ApiError::RateLimited(refused.limit, refused.wait))
-}
-
-fn prepare(
-    gateway: &Gateway,
-    request: &Request<Ticket>,
-    token: &Token,
-    mut body: Body,
-) -> Result<Admitted, ApiError> {
-    let config = &*request.ticket.config;
-    let path = request.head.target().strip_prefix("/v1").unwrap_or_default().to_owned();
-    if path.parse::<PathAndQuery>().is_err() {
-        return Err(ApiError::BadRequest("request target"));
-    }
-    let (mut routes, is_search) = match request.ticket.action {
-        Action::StoredResponse => {
-            let found = responses::find(gateway, config, token, request.head.path())?;
-            if !found.model.is_empty() {
-                body.model = found.model;
-            }
-            (found.routes, found.is_search)
-        }
-        _ => (routes_by_model(gateway, request, token, &body)?, false),
-    };
-    let chat = messages::translate(config, request, &mut routes)?;
-    // What a HEAD would have to tell of is known from a GET alone.
-    let method = match request.head.method() {
-        "POST" => Method::POST,
-        "DELETE" => Method::DELETE,
-        _ => Method::GET,
-    };
-    let headers = relayed_headers::of_request(&request.head, &request.ticket.envelope);
-    Ok(Admitted { method, body, chat, routes, is_search, path, headers })
-}
-
-fn routes_by_model(
-    gateway: &Gateway,
-    request: &Request<Ticket>,
-    token: &Token,
-    body: &Body,
-) -> Result<Vec<Route>, ApiError> {
-    let config = &*request.ticket.config;
-    let lists = gateway.board.lists();
-    let owner = |model: &str| catalog::only_provider_of(config, &lists, model);
-    let mut routes = routing::resolve(config, token, &body.model, owner);
-    if routes.is_empty() {
-        return Err(ApiError::ModelNotFound(body.model.clone()));
-    }
-    if let Some(previous) = &body.previous {
-        responses::pin(gateway, config, &mut routes, previous);
-    }
-    Ok(routes)
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.

@@ -1,6 +1,7 @@
 //! The endpoints: one table of routes, admission by the head alone, dispatch to a handler each.
 
 mod admin;
+mod admission;
 mod allowance;
 mod envelope;
 mod error;

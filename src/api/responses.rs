@@ -7,8 +7,8 @@
 
 use ureq::http::Method;
 
+use super::admission::Admitted;
 use super::error::ApiError;
-use super::inference::Admitted;
 use super::models::percent_decode;
 use super::{Action, Ticket};
 use crate::catalog::Lists;
