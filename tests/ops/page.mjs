@@ -128,6 +128,8 @@ test('on a phone nothing sticks out', async () => {
   const { page, wrong, close } = await open({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 })
   await until('figures', async () => parseInt(await tile(page, 'Requests / min').textContent()) > 0)
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth))
+  const edges = await page.locator('.card:visible').evaluateAll(cards => cards.map(card => card.getBoundingClientRect().right))
+  assert.ok(Math.max(...edges) <= 360 - 16 + 1, String(edges))
   await page.screenshot({ path: join(PICTURES, 'page-phone.png'), fullPage: true })
   assert.deepEqual(wrong, [])
   await close()
