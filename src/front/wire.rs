@@ -102,9 +102,6 @@ impl Wire {
     /// Leaves what is kept to the poller, if all clients together leave room for it; else waits here until the client has
     /// taken it, no longer than `patience`, and breaks off.
     pub(super) fn settle(&mut self, answers: &Arc<Held>, patience: Duration) {
-        if !self.has_output() || self.broken {
-            return;
-        }
         let mut share = Share::of(answers);
         if share.grow(self.output.len()) {
             self.unread = Some(share);

@@ -141,11 +141,9 @@ impl<T: Send + 'static> Pool<T> {
     ) {
         let (mut request, mut wire) = (request, wire);
         while let Some(mut conn) = answer(shared, *request, wire) {
-            let patience = match self.lane {
-                Lane::Worker => shared.service.limits().client_timeout,
-                Lane::Control => CONTROL_PATIENCE,
-            };
-            conn.wire.settle(&shared.context().transit.answers, patience);
+            if conn.wire.has_output() {
+                self.settle(&shared.context(), &mut conn.wire);
+            }
             match self.next_request(shared, &mut conn, scratch) {
                 Next::Mine(next) => (request, wire) = (next, conn.wire),
                 Next::Again => return shared.give_back(Return::Again(conn)),
@@ -154,6 +152,15 @@ impl<T: Send + 'static> Pool<T> {
                 Next::Close => return,
             }
         }
+    }
+
+    /// Sees to what the client has not taken at once.
+    fn settle<S>(&self, context: &Context<'_, S>, wire: &mut Wire) {
+        let patience = match self.lane {
+            Lane::Worker => context.limits.client_timeout,
+            Lane::Control => CONTROL_PATIENCE,
+        };
+        wire.settle(&context.transit.answers, patience);
     }
 
     /// What follows on a connection: at once where a client pipelines, after a short grace where it is quick.

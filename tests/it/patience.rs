@@ -226,15 +226,14 @@ fn a_client_that_stops_reading_is_let_go() {
 
 #[test]
 fn a_whole_answer_nobody_reads_holds_the_worker_no_longer() {
-    let (upstream, proxy) = start(json!({"client_timeout": 1, "max_connections": 1, "queue_timeout": 20}));
+    let (upstream, proxy) = start(json!({"client_timeout": 60, "max_connections": 1, "queue_timeout": 20}));
     upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], "x".repeat(9_000_000)));
     let mut client = proxy.client();
     client.send(ask("p1/m"));
     upstream.wait_requests(1);
     upstream.chat(Reply::json(200, &completion("hello")));
-    let (took, response) = timed(|| proxy.call(ask("p1/m")));
-    assert_eq!(response.status, 200);
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    // Were the worker held, it would be for `client_timeout`, far beyond what the queue waits.
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
 }
 
 #[test]
