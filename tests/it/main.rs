@@ -13,6 +13,7 @@ mod cors;
 mod crowd;
 mod demo;
 mod dependencies;
+mod failover;
 mod failures;
 mod forms;
 mod framing;

@@ -1,0 +1,321 @@
+//! README's table "What the client sees": each way of failing, with one replica and with another that is fit.
+
+use serde_json::{Value, json};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use crate::support::calls::{DONE, KEY, ask, ask_streamed, assert_error_body, completion, event};
+use crate::support::client::{End, HEARTBEAT, Response, timed};
+use crate::support::eventually;
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::Upstream;
+
+/// What a client sees.
+enum Seen {
+    /// A status and a reason of ours.
+    Error(u16, &'static str),
+    /// The provider's own answer.
+    Own(u16),
+    /// The other replica's.
+    Other,
+}
+
+/// What the first replica does; what is seen without another, and with one.
+struct Row(&'static str, Reply, Seen, Seen);
+
+fn good() -> Upstream {
+    let upstream = Upstream::new(&["m"]);
+    upstream.script("/v1/chat/completions", |request| {
+        if request.text().contains("\"stream\":true") {
+            Reply::sse().chunk(event("other")).chunk(DONE).end()
+        } else {
+            Reply::json(200, &completion("other"))
+        }
+    });
+    upstream
+}
+
+fn own(status: u16) -> Value {
+    json!({"error": {"message": "scripted", "type": "scripted", "n": status}})
+}
+
+fn answer(status: u16) -> Reply {
+    Reply::json(status, &own(status))
+}
+
+/// Short limits: the table does not say how long, the README's text does.
+fn limits() -> Value {
+    json!({"non_stream_timeout": 2, "stream_timeout": 2, "attempt_timeout": 0.5, "max_response_size": 5000})
+}
+
+fn check(what: &str, response: &Response, seen: &Seen, streamed: bool) {
+    let text = response.text();
+    match seen {
+        Seen::Error(status, reason) => {
+            assert_eq!(response.status, *status, "{what}: {text}");
+            assert_error_body(&text, *status, reason);
+        }
+        Seen::Own(status) => {
+            let is_own =
+                text == own(*status).to_string() || response.json()["error"]["message"] == "scripted";
+            assert!(response.status == *status && is_own, "{what}: {} {text}", response.status);
+        }
+        Seen::Other if streamed => {
+            assert_eq!((response.status, text), (200, event("other") + DONE), "{what}")
+        }
+        Seen::Other => assert_eq!(response.json(), completion("other"), "{what}"),
+    }
+}
+
+/// Each row against a proxy of its own: what one failure leaves behind must not decide the next.
+fn hold(rows: Vec<Row>, streamed: bool) {
+    let other = good();
+    for Row(what, reply, alone, beside) in rows {
+        let bad = Upstream::new(&["m"]);
+        bad.chat(reply);
+        for (named, seen) in [(vec![("p1", &bad)], alone), (vec![("p1", &bad), ("p1", &other)], beside)] {
+            let proxy = Proxy::start(&with(config(&named), limits()));
+            let request = if streamed { ask_streamed("p1/m") } else { ask("p1/m") };
+            check(what, &proxy.call(request), &seen, streamed);
+        }
+        // Once for each, and once more where the first went out on a kept connection that closed without a byte.
+        let asked = bad.requests().len();
+        assert!((2..=4).contains(&asked), "{what}: asked {asked} times");
+    }
+}
+
+#[test]
+fn whole_answers() {
+    use Seen::{Error, Other, Own};
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    let cut = || Reply::raw(format!("{head}Content-Length: 100\r\n\r\n{{\"half\":"));
+    let mut rows = vec![
+        Row("closed", Reply::default().then(Step::Fin), Error(502, "upstream_broken"), Other),
+        Row("reset", Reply::default().then(Step::Reset), Error(502, "upstream_broken"), Other),
+        Row("no HTTP", Reply::raw("SSH-2.0-x\r\n").then(Step::Fin), Error(502, "upstream_broken"), Other),
+        Row("cut off", cut().then(Step::Fin), Error(502, "upstream_broken"), Other),
+        Row("killed amid its answer", cut().then(Step::Reset), Error(502, "upstream_broken"), Other),
+        Row("silent", Reply::default().then(Step::Silence), Error(504, "upstream_timeout"), Other),
+        Row(
+            "too large",
+            Reply::json(200, &json!({"x": "x".repeat(6000)})),
+            Error(502, "response_too_large"),
+            Error(502, "response_too_large"),
+        ),
+        Row("success that says no", answer(200), Own(200), Other),
+    ];
+    for status in [401, 402, 403, 408, 429, 500, 502, 503, 504, 520, 529] {
+        rows.push(Row("an answer worth another attempt", answer(status), Own(status), Other));
+    }
+    for status in [400, 404, 409, 413, 422, 501] {
+        rows.push(Row("an answer to the request itself", answer(status), Own(status), Own(status)));
+    }
+    hold(rows, false);
+}
+
+#[test]
+fn streams() {
+    use Seen::{Error, Other, Own};
+    let first = |data: &str| Reply::sse().chunk(data).chunk(event("more")).chunk(DONE).end();
+    let no = |code: Value| {
+        let no = json!({"error": {"message": "scripted", "code": code}});
+        first(&format!("data: {no}\n\n"))
+    };
+    let anthropic = r#"{"type":"error","error":{"type":"overloaded_error","message":"scripted"}}"#;
+    let openrouter = r#"{"id":"x","error":{"code":503,"message":"scripted"},"choices":[{"delta":{}}]}"#;
+    hold(
+        vec![
+            Row("closed", Reply::default().then(Step::Fin), Error(502, "upstream_broken"), Other),
+            Row("no event", Reply::sse().then(Step::Reset), Error(502, "upstream_broken"), Other),
+            Row(
+                "half an event",
+                Reply::sse().chunk("data: {\"ha").then(Step::Reset),
+                Error(502, "upstream_broken"),
+                Other,
+            ),
+            Row("silent", Reply::default().then(Step::Silence), Error(504, "upstream_timeout"), Other),
+            Row(
+                "silent behind its head",
+                Reply::sse().then(Step::Silence),
+                Error(504, "upstream_timeout"),
+                Other,
+            ),
+            Row("429", answer(429), Own(429), Other),
+            Row("400", answer(400), Own(400), Own(400)),
+            Row("a first event that says 429", no(json!(429)), Own(429), Other),
+            Row("a first event that says no", no(Value::Null), Own(502), Other),
+            Row("a first event that says 400", no(json!(400)), Own(400), Own(400)),
+            Row("Anthropic's", first(&format!("event: error\ndata: {anthropic}\n\n")), Own(529), Other),
+            Row(
+                "OpenRouter's",
+                first(&format!(": OPENROUTER PROCESSING\n\ndata: {openrouter}\n\n")),
+                Own(503),
+                Other,
+            ),
+        ],
+        true,
+    );
+}
+
+#[test]
+fn unreachable_is_tried_again_and_elsewhere() {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port");
+    let gone = format!("p1|http://{port}/v1|{KEY}");
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": [gone]})));
+    check("gone", &proxy.call(ask("p1/m")), &Seen::Error(502, "upstream_unreachable"), false);
+    proxy.log_line(&["attempt=3", "provider=p1", "replica=1", "Unreachable"]);
+
+    let other = good();
+    let both = json!({"providers": [gone, format!("p1|{}|{KEY}", other.url())]});
+    let proxy = Proxy::start(&with(config(&[]), both));
+    for _ in 0..4 {
+        check("gone", &proxy.call(ask("p1/m")), &Seen::Other, false);
+        check("gone", &proxy.call(ask_streamed("p1/m")), &Seen::Other, true);
+    }
+    proxy.log_line(&["attempt=1", "provider=p1", "replica=1", "cooldown=10s", "Unreachable"]);
+}
+
+#[test]
+fn nothing_is_sent_twice_once_a_byte_has_left() {
+    let (bad, other) = (Upstream::new(&["m"]), good());
+    let proxy = Proxy::start(&with(
+        config(&[("p1", &bad), ("p1", &other)]),
+        json!({"stream_heartbeat": 0.3, "attempt_timeout": 5, "stream_timeout": 1}),
+    ));
+    bad.chat(Reply::sse().chunk(event("half")).then(Step::Reset));
+    let response = proxy.call(ask_streamed("p1/m"));
+    assert!(response.text().starts_with(&event("half")) && response.end == End::Cut, "{}", response.text());
+    // A heartbeat is a byte too.
+    bad.chat(Reply::default().then(Step::Silence));
+    let response = proxy.call(ask_streamed("p1/m"));
+    assert!(response.text().starts_with(HEARTBEAT) && response.end == End::Cut, "{}", response.text());
+    assert!(other.requests().is_empty());
+}
+
+#[test]
+fn comments_are_held_back_while_another_replica_could_answer_and_no_longer() {
+    let (slow, other) = (Upstream::new(&["m"]), good());
+    slow.chat(Reply::sse().chunk(": PROCESSING\n\n").then(Step::Silence));
+    let changes = json!({"stream_heartbeat": 5, "attempt_timeout": 0.5});
+    let proxy = Proxy::start(&with(config(&[("p1", &slow), ("p1", &other)]), changes.clone()));
+    check("comments alone", &proxy.call(ask_streamed("p1/m")), &Seen::Other, true);
+
+    let alone = Proxy::start(&with(config(&[("p1", &slow)]), changes));
+    let mut client = alone.client();
+    client.send(ask_streamed("p1/m"));
+    let (took, first) = timed(|| client.streamed().next_event());
+    assert_eq!(first.as_deref(), Some(": PROCESSING\n\n"));
+    assert!(took < Duration::from_secs(4), "not held until the heartbeat: {took:?}");
+}
+
+#[test]
+fn a_hanging_replica_leaves_time_for_another_by_default() {
+    let (bad, other) = (Upstream::new(&["m"]), good());
+    bad.chat(Reply::default().then(Step::Silence));
+    let limits = json!({"non_stream_timeout": 3, "stream_heartbeat": 3});
+    let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p1", &other)]), limits));
+    check("silent", &proxy.call(ask("p1/m")), &Seen::Other, false);
+    check("silent", &proxy.call(ask_streamed("p1/m")), &Seen::Other, true);
+    // The third in a row: it is put aside.
+    check("silent", &proxy.call(ask("p1/m")), &Seen::Other, false);
+    let (took, response) = timed(|| proxy.call(ask("p1/m")));
+    check("put aside", &response, &Seen::Other, false);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(bad.requests().len(), 3);
+}
+
+#[test]
+fn a_slow_replica_has_all_the_time_when_the_other_is_put_aside() {
+    let (slow, bad) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
+    let body = completion("slow").to_string();
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    slow.chat(Reply::default().then(Step::Pause(Duration::from_millis(1200))).send(answer));
+    bad.chat(self::answer(401));
+    let limits = json!({"non_stream_timeout": 8, "attempt_timeout": 0.4});
+    let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p1", &slow)]), limits));
+    for _ in 0..2 {
+        assert_eq!(proxy.call(ask("p1/m")).json(), completion("slow"));
+    }
+    assert_eq!(bad.requests().len(), 1);
+}
+
+#[test]
+fn a_refused_key_is_put_aside_and_alone_still_asked() {
+    let (bad, other) = (Upstream::new(&["m"]), good());
+    bad.chat(answer(401));
+    let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other)]));
+    for _ in 0..5 {
+        check("refused key", &proxy.call(ask("p1/m")), &Seen::Other, false);
+    }
+    assert_eq!(bad.requests().len(), 1);
+    proxy.log_line(&["WARNING", "replica=1", "cooldown=300s", "HTTP 401"]);
+
+    let alone = Proxy::start(&config(&[("p1", &bad)]));
+    for _ in 0..5 {
+        check("refused key", &alone.call(ask("p1/m")), &Seen::Own(401), false);
+    }
+    bad.chat(Reply::json(200, &completion("well again")));
+    assert_eq!(alone.call(ask("p1/m")).json(), completion("well again"));
+}
+
+#[test]
+fn an_empty_account_is_put_aside_and_a_busy_minute_for_as_long_as_it_says() {
+    for (fields, body, cooldown) in [
+        (vec![], json!({"error": {"code": "insufficient_quota", "message": "pay"}}), "cooldown=300s"),
+        (vec![("Retry-After", "40")], json!({"error": {"code": "rate_limit_exceeded"}}), "cooldown=40s"),
+        (vec![("retry-after-ms", "7000"), ("Retry-After", "9")], json!({}), "cooldown=7s"),
+        (vec![], json!({}), "cooldown=-"),
+    ] {
+        let (bad, other) = (Upstream::new(&["m"]), good());
+        let fields = [vec![("Content-Type", "application/json")], fields].concat();
+        bad.chat(Reply::whole(429, &fields, body.to_string()));
+        let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other)]));
+        check("429", &proxy.call(ask("p1/m")), &Seen::Other, false);
+        proxy.log_line(&["attempt=1", "replica=1", cooldown, "HTTP 429"]);
+    }
+}
+
+#[test]
+fn health_tells_what_requests_have_met() {
+    let (bad, other) = (Upstream::new(&["m"]), good());
+    bad.chat(Reply::json(401, &json!({"error": {"message": KEY, "code": "invalid_api_key"}})));
+    let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other), ("p2", &other)]));
+    let before = proxy.get("/health").json();
+    assert_eq!(before["details"]["p1"]["error"], Value::Null);
+    assert_eq!(before["details"]["p1"]["cooling_until"], Value::Null);
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+
+    let health = proxy.get("/health");
+    let (text, health) = (health.text(), health.json());
+    assert!(!text.contains(KEY), "{text}");
+    assert_eq!(
+        (&health["status"], &health["providers"]["p1"]),
+        (&json!("healthy"), &json!(true)),
+        "by its checks"
+    );
+    let details = &health["details"]["p1"];
+    let error = details["error"].as_str().expect("an error");
+    assert!(
+        error.starts_with("replica 1: request failed at 20") && error.contains("HTTP 401 invalid_api_key")
+    );
+    assert!(details["cooling_until"].as_str().is_some_and(|until| until.starts_with("20")), "{details}");
+    assert_eq!(details["replicas"][0]["replica"], 1);
+    assert_eq!(details["replicas"][0]["cooling_until"], details["cooling_until"]);
+    assert_eq!(details["replicas"][1]["error"], Value::Null);
+    assert_eq!(
+        health["details"]["p2"].as_object().map(|detail| detail.contains_key("replicas")),
+        Some(false)
+    );
+
+    // What serves again is told of no more.
+    let lone = Proxy::start(&config(&[("p1", &bad)]));
+    assert_eq!(lone.call(ask("p1/m")).status, 401);
+    assert!(lone.get("/health").json()["details"]["p1"]["error"].is_string());
+    bad.chat(Reply::json(200, &completion("well")));
+    assert_eq!(lone.call(ask("p1/m")).status, 200);
+    eventually("a clean bill", || {
+        (lone.get("/health").json()["details"]["p1"]["error"] == Value::Null).then_some(())
+    });
+}
