@@ -136,7 +136,7 @@ impl Relay<'_> {
                 continue;
             };
             self.record.attempts += 1;
-            let others = self.has_retries() && plan.has_fit_left(&self.gateway.balance, Instant::now());
+            let others = self.has_retries() && plan.has_hope_left(&self.gateway.balance, Instant::now());
             let failed = match self.attempt(&choice, others) {
                 Outcome::Done(done) => return done,
                 Outcome::Failed(failed) => failed,
@@ -222,7 +222,7 @@ impl Relay<'_> {
         self.gateway.upstream().attempt(replica, &call, patience, Some(&self.reply))
     }
 
-    /// One attempt; `others`: a fit replica is left that may be asked behind it.
+    /// One attempt; `others`: a replica is left that may serve, and may be asked behind it.
     fn attempt(&mut self, choice: &Choice<'_>, others: bool) -> Outcome {
         let streamed = self.call.body.stream;
         if streamed {

@@ -24,6 +24,8 @@ struct State {
     cooldowns: u32,
     /// When its cooldown ends; stays when it has ended, until the replica serves: it is half open then.
     cooling_until: Option<Instant>,
+    /// It cools down because the provider said so, not because it failed: then it will not serve any sooner.
+    is_told: bool,
     /// When its last cooldown began or it last recovered: an attempt that began before says nothing of it any more. So a
     /// replica that dies with many requests in flight cools down once, not once for every three of them.
     changed: Option<Instant>,
@@ -102,15 +104,21 @@ impl Balance {
         Some((index, Lease { balance: Arc::clone(self), key, begun: now, is_probe }))
     }
 
-    /// Whether a replica of `provider` that is not among `tried` is fit.
-    pub fn has_fit(&self, provider: &Provider, tried: &[usize], now: Instant) -> bool {
+    /// Whether a replica of `provider` is fit.
+    pub fn has_fit(&self, provider: &Provider, now: Instant) -> bool {
+        self.any(provider, &[], |state| state.unfit_until(now).is_none())
+    }
+
+    /// Whether a replica of `provider` that is not among `tried` may serve: also one that cools down for its failures, which
+    /// may be well again by now.
+    pub fn has_hope(&self, provider: &Provider, tried: &[usize], now: Instant) -> bool {
+        self.any(provider, tried, |state| state.unfit_until(now).is_none() || !state.is_told)
+    }
+
+    fn any(&self, provider: &Provider, tried: &[usize], is_good: impl Fn(&State) -> bool) -> bool {
         let all = self.lock();
-        let mut others =
-            provider.replicas.iter().enumerate().filter(|(index, _)| !tried.contains(index)).map(|(_, r)| r);
-        others.any(|replica| {
-            let state = all.get(&ReplicaId::of(&provider.name, replica));
-            state.is_none_or(|state| state.unfit_until(now).is_none())
-        })
+        let mut others = provider.replicas.iter().enumerate().filter(|(index, _)| !tried.contains(index));
+        others.any(|(_, replica)| all.get(&ReplicaId::of(&provider.name, replica)).is_none_or(&is_good))
     }
 
     /// What requests have met at a replica lately.
@@ -163,6 +171,7 @@ impl State {
     fn cool_down_longer(&mut self, now: Instant) -> Duration {
         let factor = 1u32.checked_shl(self.cooldowns).unwrap_or(u32::MAX);
         self.cooldowns = (self.cooldowns + 1).min(16);
+        self.is_told = false;
         self.cool_down(FIRST_COOLDOWN.saturating_mul(factor), now)
     }
 }
@@ -186,7 +195,10 @@ impl Lease {
                 }
                 None
             }
-            Verdict::CoolDown(time) => Some(state.cool_down(time, now)),
+            Verdict::CoolDown(time) => {
+                state.is_told = true;
+                Some(state.cool_down(time, now))
+            }
             Verdict::Failed | Verdict::Refused => {
                 let counts = !is_stale && state.cooling_until.is_none_or(|until| self.begun >= until);
                 if !counts {
@@ -327,7 +339,9 @@ mod tests {
                         };
                         let left = || (0..weights.len()).filter(|index| !tried.contains(index));
                         let has_fit = left().any(|index| is_fit(&states[index]));
-                        assert_eq!(balance.has_fit(&provider, &tried, now), has_fit, "seed {seed}");
+                        assert!(!has_fit || balance.has_hope(&provider, &tried, now), "seed {seed}");
+                        let any_fit = states.iter().any(is_fit);
+                        assert_eq!(balance.has_fit(&provider, now), any_fit, "seed {seed}");
                         let Some((index, lease)) = balance.choose(&provider, &tried, now) else {
                             assert_eq!(left().count(), 0, "seed {seed}: a replica was left");
                             continue;
@@ -376,7 +390,7 @@ mod tests {
         let later = well + Duration::from_secs(1);
         assert!(slow.iter().all(|(_, lease)| lease.report(Verdict::Failed, later).is_none()));
         assert_eq!(balance.choose(&provider, &[1], later).map(|(index, _)| index), Some(0));
-        assert!(balance.has_fit(&provider, &[1], later));
+        assert!(balance.has_fit(&provider, later));
     }
 
     #[test]
@@ -408,6 +422,7 @@ mod tests {
         let limited = balance.choose(&provider, &[1], now).expect("a replica").1;
         limited.report(Verdict::CoolDown(Duration::from_secs(60)), now + Duration::from_secs(1));
         limited.report(Verdict::CoolDown(Duration::from_secs(1)), now + Duration::from_secs(1));
+        assert!(!balance.has_hope(&provider, &[1], now + Duration::from_secs(2)), "it said how long");
         early.report(Verdict::Served, now + Duration::from_secs(2));
         assert_eq!(balance.choose(&provider, &[], now + Duration::from_secs(50)).map(|(i, _)| i), Some(1));
     }

@@ -125,13 +125,13 @@ impl<'a> Plan<'a> {
         None
     }
 
-    /// Whether a fit replica is left behind the one in hand.
-    pub fn has_fit_left(&self, balance: &Balance, now: Instant) -> bool {
+    /// Whether a replica is left behind the one in hand that may serve.
+    pub fn has_hope_left(&self, balance: &Balance, now: Instant) -> bool {
         let tried = |place: usize| if place == self.at { &self.tried[..] } else { &[] };
         !self.is_lone()
             && self.routes.iter().enumerate().skip(self.at).any(|(place, route)| {
                 let provider = self.config.provider(&route.provider);
-                provider.is_some_and(|provider| balance.has_fit(provider, tried(place), now))
+                provider.is_some_and(|provider| balance.has_hope(provider, tried(place), now))
             })
     }
 
@@ -139,7 +139,7 @@ impl<'a> Plan<'a> {
     pub fn again(&mut self, balance: &Balance, now: Instant) {
         let config = self.config;
         self.routes.sort_by_key(|route| {
-            config.provider(&route.provider).is_none_or(|provider| !balance.has_fit(provider, &[], now))
+            config.provider(&route.provider).is_none_or(|provider| !balance.has_fit(provider, now))
         });
         self.at = 0;
         self.tried.clear();

@@ -57,12 +57,12 @@ fn check(what: &str, response: &Response, seen: &Seen, streamed: bool) {
             assert_error_body(&text, *status, reason);
         }
         Seen::Own(status) => {
-            let is_own =
-                text == own(*status).to_string() || response.json()["error"]["message"] == "scripted";
+            let is_own = text == own(*status).to_string().as_str()
+                || response.json()["error"]["message"] == "scripted";
             assert!(response.status == *status && is_own, "{what}: {} {text}", response.status);
         }
         Seen::Other if streamed => {
-            assert_eq!((response.status, text), (200, event("other") + DONE), "{what}")
+            assert_eq!((response.status, text), (200, event("other") + DONE), "{what}");
         }
         Seen::Other => assert_eq!(response.json(), completion("other"), "{what}"),
     }

@@ -7,6 +7,7 @@ mod support;
 
 mod auth;
 mod broken;
+mod cluster;
 mod config;
 mod corpora;
 mod cors;
@@ -36,6 +37,7 @@ mod patience;
 mod pool;
 mod providers;
 mod proxied;
+mod quota;
 mod relay;
 mod reload;
 mod responses;

@@ -7,11 +7,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::DEADLINE;
 use super::reply::{Reply, Step};
 use super::wire::{Chunk, Head, take_chunk};
+use super::{DEADLINE, eventually};
 
 /// How often a waiting connection looks whether its peer has left or the test is over.
 const TICK: Duration = Duration::from_millis(5);
@@ -43,6 +44,7 @@ type Script = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
 pub struct Upstream {
     address: SocketAddr,
     shared: Arc<Shared>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -73,10 +75,37 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
         let shared = Arc::new(Shared::default());
-        let upstream = Upstream { address, shared: Arc::clone(&shared) };
+        let upstream = Upstream { address, shared: Arc::clone(&shared), accepting: Mutex::default() };
         upstream.list(models);
-        std::thread::spawn(move || accept(&listener, &shared));
+        upstream.accept_from(listener);
         upstream
+    }
+
+    fn accept_from(&self, listener: TcpListener) {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::spawn(move || accept(&listener, &shared));
+        *self.accepting.lock().expect("accepting") = Some(thread);
+    }
+
+    /// As if the process were killed: every connection ends where it is, new ones are refused.
+    pub fn go_down(&self) {
+        self.stop();
+        let thread = self.accepting.lock().expect("accepting").take();
+        thread.expect("it was up").join().expect("the accepting thread");
+    }
+
+    /// Listens again, on the same port.
+    pub fn come_up(&self) {
+        // The connections of before look at the flag at each tick; it must not be taken back before they have.
+        std::thread::sleep(20 * TICK);
+        self.shared.stop.store(false, Ordering::SeqCst);
+        self.accept_from(eventually("the same port", || TcpListener::bind(self.address).ok()));
+    }
+
+    fn stop(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        // Wakes the accepting thread, which then sees the flag.
+        drop(TcpStream::connect(self.address));
     }
 
     /// The URL to configure.
@@ -167,9 +196,7 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        // Wakes the accepting thread, which then sees the flag.
-        drop(TcpStream::connect(self.address));
+        self.stop();
     }
 }
 

@@ -1,0 +1,205 @@
+//! Limits of tokens: what is let in, what is told of it, and what of it outlives the process.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::thread;
+
+use crate::support::calls::{DONE, TOKEN, ask, ask_streamed, assert_error, chat, completion, event};
+use crate::support::client::Response;
+use crate::support::eventually;
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::{Reply, Step};
+use crate::support::temp::TempDir;
+use crate::support::upstream::Upstream;
+
+/// A proxy whose only token has these limits. Each call uses 8 tokens.
+fn limited(limits: Value) -> (Upstream, Value) {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let token = with(json!({"name": "tester", "token": TOKEN}), limits);
+    let config = with(config(&[("p1", &upstream)]), json!({"tokens": [token]}));
+    (upstream, config)
+}
+
+fn standing(response: &Response) -> [Option<&str>; 3] {
+    ["limit", "remaining", "reset"].map(|what| response.header(&format!("x-ratelimit-{what}-requests")))
+}
+
+#[test]
+fn a_rate_is_told_with_every_answer_and_a_refusal_costs_nothing() {
+    let (upstream, config) = limited(json!({"rpm": 2}));
+    let proxy = Proxy::start(&with(config, json!({"cors_origins": ["https://a.example"]})));
+    upstream.chat(Reply::whole(
+        200,
+        &[("Content-Type", "application/json"), ("X-RateLimit-Limit-Requests", "9999")],
+        completion("hello").to_string(),
+    ));
+    // Refused before it is counted.
+    assert_error(&proxy.call(ask("p1/")), 404, "model_not_found");
+    assert_error(&proxy.call(chat("{")), 400, "invalid_json");
+    let first = proxy.call(ask("p1/m"));
+    assert_eq!(first.head.all("x-ratelimit-limit-requests"), ["2"], "the caller's, not the key's");
+    assert_eq!(standing(&first), [Some("2"), Some("1"), Some("30s")]);
+    upstream.chat(Reply::sse().chunk(event("hi")).chunk(DONE).end());
+    let second = proxy.call(ask_streamed("p1/m"));
+    assert_eq!(standing(&second)[..2], [Some("2"), Some("0")]);
+    for _ in 0..3 {
+        let third = proxy.call(ask("p1/m"));
+        let message = assert_error(&third, 429, "rate_limited");
+        assert!(message.contains("2 a minute"), "{message}");
+        assert_eq!(standing(&third)[..2], [Some("2"), Some("0")]);
+        let wait: u64 = third.header("retry-after").and_then(|wait| wait.parse().ok()).expect("seconds");
+        assert!((1..=30).contains(&wait), "{wait}");
+    }
+    assert_eq!(upstream.requests().len(), 2);
+
+    let (_upstream, config) = limited(json!({"max_parallel": 2}));
+    assert_eq!(standing(&Proxy::start(&config).call(ask("p1/m"))), [None; 3], "no rate");
+}
+
+#[test]
+fn of_many_at_once_just_as_many_are_let_in() {
+    let (upstream, config) = limited(json!({"rpm": 10}));
+    let proxy = Proxy::start(&config);
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let calls: Vec<_> = (0..30).map(|_| scope.spawn(|| proxy.call(ask("p1/m")).status)).collect();
+        calls.into_iter().map(|call| call.join().expect("a call")).collect()
+    });
+    let let_in = statuses.iter().filter(|status| **status == 200).count();
+    // Ten at once; one more for each six seconds that this took.
+    assert!((10..13).contains(&let_in), "{statuses:?}");
+    assert_eq!(upstream.requests().len(), let_in);
+}
+
+#[test]
+fn a_place_is_free_again_before_its_answer_is_there() {
+    let (upstream, config) = limited(json!({"max_parallel": 1}));
+    let proxy = Proxy::start(&config);
+    upstream.script("/v1/chat/completions", |request| {
+        if request.text().contains("\"stream\":true") {
+            Reply::sse().chunk(event("hi")).chunk(DONE).end()
+        } else {
+            Reply::json(200, &completion("hello"))
+        }
+    });
+    for turn in 0..100 {
+        let request = if turn % 2 == 0 { ask("p1/m") } else { ask_streamed("p1/m") };
+        // Each on a connection of its own: another worker takes it.
+        let response = proxy.call(request);
+        assert_eq!(response.status, 200, "{turn}: {}", response.text());
+    }
+}
+
+#[test]
+fn a_place_is_free_again_when_its_client_leaves_or_its_provider_fails() {
+    let (upstream, config) = limited(json!({"max_parallel": 1}));
+    let proxy = Proxy::start(&with(config, json!({"max_retries": 0, "non_stream_timeout": 0.5})));
+    for step in [Step::Fin, Step::Reset, Step::Silence] {
+        upstream.chat(Reply::default().then(step));
+        assert!(proxy.call(ask("p1/m")).status >= 500);
+    }
+    upstream.chat(Reply::sse().chunk(event("hi")).then(Step::Silence));
+    let mut client = proxy.client();
+    client.send(ask_streamed("p1/m"));
+    assert_eq!(client.streamed().next_event(), Some(event("hi")));
+    assert_error(&proxy.call(ask("p1/m")), 429, "rate_limited");
+    client.leave();
+    upstream.chat(Reply::json(200, &completion("hello")));
+    eventually("the place", || (proxy.call(ask("p1/m")).status == 200).then_some(()));
+}
+
+#[test]
+fn tokens_of_a_day_are_counted_as_the_provider_reports_them() {
+    let (upstream, config) = limited(json!({"tokens_per_day": 20}));
+    let proxy = Proxy::start(&with(config, json!({"log_level": "WARNING"})));
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    let usage = json!({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 4}});
+    upstream.chat(Reply::sse().chunk(event("hi")).chunk(format!("data: {usage}\n\n")).chunk(DONE).end());
+    assert_eq!(proxy.call(ask_streamed("p1/m")).status, 200);
+    let refused = proxy.call(ask("p1/m"));
+    let message = assert_error(&refused, 429, "rate_limited");
+    assert!(message.contains("20 tokens of the day"), "{message}");
+    let wait: i64 = refused.header("retry-after").and_then(|wait| wait.parse().ok()).expect("seconds");
+    let midnight = 86_400 - jiff::Timestamp::now().as_second() % 86_400;
+    assert!((wait - midnight).abs() < 30, "{wait} s, midnight UTC is in {midnight} s");
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+/// Serves with a state file in `directory`.
+fn start_in(directory: TempDir, config: &Value) -> Proxy {
+    let config = with(config.clone(), json!({"state_file": "state.json"}));
+    Proxy::start_in(directory, &config, |_| {})
+}
+
+#[test]
+fn the_days_count_outlives_a_restart_and_a_reload() {
+    let (_upstream, config) = limited(json!({"tokens_per_day": 10}));
+    let mut proxy = start_in(TempDir::new(), &config);
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    assert_eq!(proxy.call(ask("p1/m")).status, 200, "8 of 10 were used");
+    assert_error(&proxy.call(ask("p1/m")), 429, "rate_limited");
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    let text = std::fs::read_to_string(proxy.directory.join("state.json")).expect("the state file");
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let state: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(state["tokens"], json!([{"name": "tester", "day": today, "tokens": 16}]));
+    assert!(!text.contains(TOKEN), "names, no secrets");
+    assert!(!proxy.directory.join("state.json.new").exists());
+
+    let directory = std::mem::replace(&mut proxy.directory, TempDir::new());
+    let proxy = start_in(directory, &config);
+    assert_error(&proxy.call(ask("p1/m")), 429, "rate_limited");
+    proxy.write_config(&with(config, json!({"state_file": "state.json", "max_retries": 1})));
+    proxy.signal(Signal::HUP);
+    proxy.log_line(&["configuration reloaded"]);
+    assert_error(&proxy.call(ask("p1/m")), 429, "rate_limited");
+}
+
+#[test]
+fn the_days_count_outlives_a_crash_but_for_the_last_seconds() {
+    let (_upstream, config) = limited(json!({"tokens_per_day": 5}));
+    let proxy = start_in(TempDir::new(), &config);
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    let path = proxy.directory.join("state.json");
+    eventually("the state file", || {
+        std::fs::read_to_string(&path).ok().filter(|text| text.contains("\"tokens\": 8"))
+    });
+    let proxy = start_in(proxy.kill(), &config);
+    assert_error(&proxy.call(ask("p1/m")), 429, "rate_limited");
+}
+
+#[test]
+fn a_state_file_that_cannot_be_used_is_named_and_stops_nothing() {
+    let (_upstream, config) = limited(json!({"tokens_per_day": 10}));
+    for text in ["", "{", "[]", "null", "{\"version\": 2, \"tokens\": []}", "{\"version\": 1}", "\u{0}\u{1}"]
+    {
+        let directory = TempDir::new();
+        std::fs::write(directory.join("state.json"), text).expect("write");
+        let mut proxy = start_in(directory, &config);
+        proxy.log_line(&["ERROR", "state.json", "begin at zero"]);
+        assert_eq!(proxy.call(ask("p1/m")).status, 200, "{text:?}");
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.wait().code(), Some(0));
+        let written = std::fs::read_to_string(proxy.directory.join("state.json")).expect("the state file");
+        assert!(written.contains("\"tokens\": 8"), "a good one takes its place: {written}");
+    }
+    // An odd row is no reason to forget the others.
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let directory = TempDir::new();
+    let rows = json!([
+        {"name": "gone", "day": today, "tokens": 1}, {"name": "tester", "day": today, "tokens": 10},
+        {"name": "tester", "day": "soon", "tokens": 0},
+    ]);
+    std::fs::write(directory.join("state.json"), json!({"version": 1, "tokens": rows}).to_string())
+        .expect("write");
+    let proxy = start_in(directory, &config);
+    assert_error(&proxy.call(ask("p1/m")), 429, "rate_limited");
+
+    let elsewhere = with(config, json!({"state_file": "no/such/directory/state.json"}));
+    let mut proxy = Proxy::start(&elsewhere);
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    proxy.log_line(&["ERROR", "no/such/directory/state.json", "No such file"]);
+}
