@@ -122,7 +122,7 @@ struct Relay<'a> {
 impl Relay<'_> {
     /// Tries replica after replica until one serves, or none is left that may.
     fn run(&mut self) -> Done {
-        let mut plan = Plan::new(self.config, &self.call.routes, &self.gateway.balance, Instant::now());
+        let mut plan = Plan::new(self.config, &self.call.routes);
         let mut last = None;
         loop {
             let Some(choice) = plan.next(&self.gateway.balance, Instant::now()) else {
@@ -130,7 +130,7 @@ impl Relay<'_> {
                 let once = plan.is_lone() || self.call.is_search;
                 let wait = last.as_ref().and_then(Failed::short_wait).filter(|_| !once);
                 match wait {
-                    Some(wait) if self.may_pause(wait) => plan.again(&self.gateway.balance, Instant::now()),
+                    Some(wait) if self.may_pause(wait) => plan.again(),
                     _ => break,
                 }
                 continue;
@@ -149,7 +149,7 @@ impl Relay<'_> {
                 break;
             }
             if again {
-                plan.again(&self.gateway.balance, Instant::now());
+                plan.again();
             }
         }
         let unreachable = || Failure { fault: Fault::Unreachable, detail: "no replica".to_owned() };

@@ -104,9 +104,9 @@ impl Balance {
         Some((index, Lease { balance: Arc::clone(self), key, begun: now, is_probe }))
     }
 
-    /// Whether a replica of `provider` is fit.
-    pub fn has_fit(&self, provider: &Provider, now: Instant) -> bool {
-        self.any(provider, &[], |state| state.unfit_until(now).is_none())
+    /// Whether a replica of `provider` that is not among `tried` is fit.
+    pub fn has_fit(&self, provider: &Provider, tried: &[usize], now: Instant) -> bool {
+        self.any(provider, tried, |state| state.unfit_until(now).is_none())
     }
 
     /// Whether a replica of `provider` that is not among `tried` may serve: also one that cools down for its failures, which
@@ -340,8 +340,7 @@ mod tests {
                         let left = || (0..weights.len()).filter(|index| !tried.contains(index));
                         let has_fit = left().any(|index| is_fit(&states[index]));
                         assert!(!has_fit || balance.has_hope(&provider, &tried, now), "seed {seed}");
-                        let any_fit = states.iter().any(is_fit);
-                        assert_eq!(balance.has_fit(&provider, now), any_fit, "seed {seed}");
+                        assert_eq!(balance.has_fit(&provider, &tried, now), has_fit, "seed {seed}");
                         let Some((index, lease)) = balance.choose(&provider, &tried, now) else {
                             assert_eq!(left().count(), 0, "seed {seed}: a replica was left");
                             continue;
@@ -390,7 +389,7 @@ mod tests {
         let later = well + Duration::from_secs(1);
         assert!(slow.iter().all(|(_, lease)| lease.report(Verdict::Failed, later).is_none()));
         assert_eq!(balance.choose(&provider, &[1], later).map(|(index, _)| index), Some(0));
-        assert!(balance.has_fit(&provider, later));
+        assert!(balance.has_fit(&provider, &[1], later));
     }
 
     #[test]

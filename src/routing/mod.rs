@@ -5,7 +5,6 @@ mod balance;
 
 pub use balance::{Balance, Condition, Lease, Verdict};
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -55,27 +54,24 @@ impl Route {
     pub fn new(provider: &str, model: &str) -> Self {
         Self { provider: provider.to_owned(), model: model.to_owned(), pin: None }
     }
-
-    /// The replicas that are not to be tried: those that were, and those that cannot serve.
-    fn passed_over<'a>(&self, provider: &Provider, tried: &'a [usize]) -> Cow<'a, [usize]> {
-        match self.pin {
-            None => tried.into(),
-            Some(pin) => {
-                let all = 0..provider.replicas.len();
-                all.filter(|index| *index != pin || tried.contains(index)).collect::<Vec<_>>().into()
-            }
-        }
-    }
 }
 
 /// Which replicas of which routes were tried for one request, and which is next.
 #[derive(Debug)]
 pub struct Plan<'a> {
     config: &'a Config,
-    routes: Vec<&'a Route>,
-    /// The route in hand, and its replicas tried.
-    at: usize,
-    tried: Vec<usize>,
+    routes: &'a [Route],
+    /// Places of routes, and of their providers' replicas.
+    tried: Vec<(usize, usize)>,
+}
+
+/// What is left of a route.
+struct Left<'a> {
+    place: usize,
+    route: &'a Route,
+    provider: &'a Provider,
+    /// Replicas that are not to be tried: those that were, and those that cannot serve.
+    passed_over: Vec<usize>,
 }
 
 /// A replica to try.
@@ -91,57 +87,131 @@ pub struct Choice<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// A plan over `routes` in their order, but for those whose replicas are all cooling down: they come last.
-    pub fn new(config: &'a Config, routes: &'a [Route], balance: &Balance, now: Instant) -> Self {
-        let mut plan = Self { config, routes: routes.iter().collect(), at: 0, tried: Vec::new() };
-        plan.again(balance, now);
-        plan
+    /// A plan over `routes`, of which nothing is tried yet.
+    pub fn new(config: &'a Config, routes: &'a [Route]) -> Self {
+        Self { config, routes, tried: Vec::new() }
     }
 
     /// Whether there is but one replica for the request: it alone may be tried again.
     pub fn is_lone(&self) -> bool {
-        let replicas = |route: &&Route| match route.pin {
+        let replicas = |route: &Route| match route.pin {
             Some(_) => 1,
             None => self.config.provider(&route.provider).map_or(0, |p| p.replicas.len()),
         };
         self.routes.iter().map(replicas).sum::<usize>() == 1
     }
 
-    /// The next replica: another of the route in hand, else the best of the next route.
+    /// The next replica, in the order of the routes: the fit ones first, of all routes, then those that are put aside.
     pub fn next(&mut self, balance: &Arc<Balance>, now: Instant) -> Option<Choice<'a>> {
-        while let Some(route) = self.routes.get(self.at) {
-            let provider = self.config.provider(&route.provider);
-            let chosen = provider.and_then(|provider| {
-                let passed_over = route.passed_over(provider, &self.tried);
-                Some((provider, balance.choose(provider, &passed_over, now)?))
-            });
-            if let Some((provider, (replica, lease))) = chosen {
-                self.tried.push(replica);
-                return Some(Choice { provider, replica, model: &route.model, lease });
-            }
-            self.at += 1;
-            self.tried.clear();
-        }
-        None
+        let left = || self.left().filter(|left| left.passed_over.len() < left.provider.replicas.len());
+        // One alone is asked either way.
+        let fit = |left: &Left<'a>| self.is_lone() || balance.has_fit(left.provider, &left.passed_over, now);
+        let Left { place, route, provider, passed_over } = left().find(fit).or_else(|| left().next())?;
+        let (replica, lease) = balance.choose(provider, &passed_over, now)?;
+        self.tried.push((place, replica));
+        Some(Choice { provider, replica, model: &route.model, lease })
     }
 
-    /// Whether a replica is left behind the one in hand that may serve.
+    /// Whether a replica is left that may serve.
     pub fn has_hope_left(&self, balance: &Balance, now: Instant) -> bool {
-        let tried = |place: usize| if place == self.at { &self.tried[..] } else { &[] };
-        !self.is_lone()
-            && self.routes.iter().enumerate().skip(self.at).any(|(place, route)| {
-                let provider = self.config.provider(&route.provider);
-                provider.is_some_and(|provider| balance.has_hope(provider, tried(place), now))
-            })
+        !self.is_lone() && self.left().any(|left| balance.has_hope(left.provider, &left.passed_over, now))
     }
 
-    /// Begins anew: every replica may be tried again, those that are fit first.
-    pub fn again(&mut self, balance: &Balance, now: Instant) {
-        let config = self.config;
-        self.routes.sort_by_key(|route| {
-            config.provider(&route.provider).is_none_or(|provider| !balance.has_fit(provider, now))
-        });
-        self.at = 0;
+    /// Begins anew: every replica may be tried again.
+    pub fn again(&mut self) {
         self.tried.clear();
+    }
+
+    fn left(&self) -> impl Iterator<Item = Left<'a>> {
+        self.routes.iter().enumerate().filter_map(|(place, route)| {
+            let provider = self.config.provider(&route.provider)?;
+            let tried = self.tried.iter().filter(|(other, _)| *other == place).map(|(_, replica)| *replica);
+            let cannot =
+                (0..provider.replicas.len()).filter(|index| route.pin.is_some_and(|pin| pin != *index));
+            // Small, and without an allocation where nothing is tried yet.
+            let mut passed_over: Vec<usize> = tried.chain(cannot).collect();
+            passed_over.sort_unstable();
+            passed_over.dedup();
+            Some(Left { place, route, provider, passed_over })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::{Balance, Plan, Route, Verdict};
+    use crate::config::{Config, load};
+    use crate::testing::Random;
+
+    fn all_of(config: &Config) -> impl Iterator<Item = (String, usize)> {
+        config
+            .providers
+            .iter()
+            .flat_map(|provider| (0..provider.replicas.len()).map(|replica| (provider.name.clone(), replica)))
+    }
+
+    fn is_fit(balance: &Balance, config: &Config, name: &str, replica: usize, now: Instant) -> bool {
+        let provider = config.provider(name).expect("a provider");
+        let others: Vec<usize> = (0..provider.replicas.len()).filter(|other| *other != replica).collect();
+        balance.has_fit(provider, &others, now)
+    }
+
+    /// Random clusters and histories: a plan offers every replica of every route once, in the order of the routes but for
+    /// those that are all put aside, and ends; and what it says of others is so.
+    #[test]
+    fn every_plan_offers_each_replica_once_and_ends() {
+        for seed in 1..200 {
+            let mut random = Random::new(seed);
+            let counts: Vec<u32> = (0..1 + random.below(4)).map(|_| 1 + random.below(3)).collect();
+            let entries: Vec<String> = (0..counts.len())
+                .flat_map(|p| (0..counts[p]).map(move |r| format!("\"p{p}|http://127.0.0.1:1{p}{r}|\"")))
+                .collect();
+            let config = load::from_text(&format!("{{\"providers\": [{}]}}", entries.join(",")), &|_| None)
+                .expect("a good config");
+            let routes: Vec<Route> = (0..counts.len()).map(|p| Route::new(&format!("p{p}"), "m")).collect();
+            let (balance, mut now) = (Arc::new(Balance::default()), Instant::now());
+            for _ in 0..40 {
+                now += Duration::from_secs(u64::from(random.below(15)));
+                let fit: Vec<bool> =
+                    config.providers.iter().map(|provider| balance.has_fit(provider, &[], now)).collect();
+                let mut plan = Plan::new(&config, &routes);
+                let mut offered: Vec<(String, usize, bool)> = Vec::new();
+                loop {
+                    let fit_left: Vec<(String, usize)> = all_of(&config)
+                        .filter(|(name, replica)| !offered.iter().any(|(n, r, _)| (n, r) == (name, replica)))
+                        .filter(|(name, replica)| is_fit(&balance, &config, name, *replica, now))
+                        .collect();
+                    let Some(choice) = plan.next(&balance, now) else { break };
+                    let chosen = (choice.provider.name.clone(), choice.replica);
+                    assert!(
+                        fit_left.is_empty() || fit_left.contains(&chosen),
+                        "seed {seed}: cooling beside a fit one"
+                    );
+                    let others = plan.has_hope_left(&balance, now);
+                    let verdict = [Verdict::Served, Verdict::Failed, Verdict::Refused, Verdict::Unknown];
+                    choice.lease.report(verdict[random.below(4) as usize], now);
+                    offered.push((choice.provider.name.clone(), choice.replica, others));
+                }
+                let total = counts.iter().sum::<u32>() as usize;
+                assert_eq!(offered.len(), total, "seed {seed}");
+                assert_eq!(
+                    offered.last().map(|last| last.2),
+                    Some(false),
+                    "seed {seed}: nothing is behind the last"
+                );
+                let names: Vec<&str> = offered.iter().map(|(name, ..)| &**name).collect();
+                let place = |name: &str| names.iter().position(|other| *other == name);
+                for (p, q) in (0..counts.len()).flat_map(|p| (p + 1..counts.len()).map(move |q| (p, q))) {
+                    let in_order = fit[p] || !fit[q];
+                    assert_eq!(place(&format!("p{p}")) < place(&format!("p{q}")), in_order, "seed {seed}");
+                }
+                offered.sort();
+                offered.dedup_by(|a, b| (&a.0, a.1) == (&b.0, b.1));
+                assert_eq!(offered.len(), total, "seed {seed}: one was offered twice");
+            }
+        }
     }
 }
