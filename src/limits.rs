@@ -126,6 +126,8 @@ pub const MAX_TOKENS_TOLD: u64 = 1 << 40;
 pub const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 /// Largest whole answer of success that is looked at for whether it says no, bytes.
 pub const MAX_REFUSAL: usize = 16 * 1024;
+/// Longest `metadata.user_id` of a Messages request that is given on as `user`, characters: what OpenAI takes.
+pub const MAX_USER_ID: usize = 64;
 /// Largest event of a chat stream that is translated to Anthropic's format, bytes: such an event is held whole.
 pub const MAX_CHAT_EVENT: usize = 1024 * 1024;
 /// Longest `Retry-After` that is waited for when every replica has been tried (contract section 4).

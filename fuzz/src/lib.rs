@@ -7,6 +7,7 @@ pub mod events;
 pub mod head;
 pub mod multipart;
 pub mod splice;
+pub mod translation;
 
 /// Panics where something does not hold.
 pub type Check = fn(&[u8]);
@@ -19,6 +20,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("head", head::check),
     ("multipart", multipart::check),
     ("splice", splice::check),
+    ("translation", translation::check),
 ];
 
 /// The input's first byte says into pieces of which size the rest is to be cut; 0: not at all.

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::content;
 use super::json::{Fit, Refusal, boolean, elements, inside, members, required, string};
+use crate::limits::MAX_USER_ID;
 
 /// A chat completion request, but for the model and the name of its limit, which depend on the provider.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,7 +95,10 @@ impl<'a> Top<'a> {
                 "top_p" => top.top_p = Some(number(value)?),
                 "stream" => top.stream = boolean(value)?,
                 "metadata" => members(value, |key, value| match key {
-                    "user_id" => inside(value).map(|_| top.user = Some(value)),
+                    // A longer one is refused by OpenAI and others; it names nobody to the model.
+                    "user_id" => string(value).map(|id| {
+                        top.user = Some(value).filter(|_| id.chars().count() <= MAX_USER_ID);
+                    }),
                     _ => Err(Refusal::not_carried("")),
                 })?,
                 "output_config" => members(value, |key, value| match key {

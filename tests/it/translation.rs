@@ -98,3 +98,27 @@ fn translated<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     let broken = run().err().map(|unfit| format!("{unfit:?}\n")).unwrap_or_default();
     String::from_utf8(out).expect("UTF-8") + &broken
 }
+
+fn files(folder: &str, ending: &str) -> Vec<Vec<u8>> {
+    let files =
+        fs::read_dir(golden(folder)).expect("the folder").map(|entry| entry.expect("an entry").path());
+    let wanted = files.filter(|path| path.to_str().is_some_and(|path| path.ends_with(ending)));
+    wanted.map(|path| fs::read(path).expect("a file")).collect()
+}
+
+#[test]
+fn a_stream_cut_anywhere_ends_well_only_where_it_said_why() {
+    for file in files("stream", ".chat.sse") {
+        for end in 0..file.len() {
+            let cut = &file[..end];
+            let made = translated([cut]);
+            let told = String::from_utf8_lossy(cut).contains("\"finish_reason\": \"");
+            assert!(told || !made.contains("message_stop"), "{made}");
+            let whole_events = made.split_inclusive("\n\n").filter(|event| event.starts_with("event: "));
+            for event in whole_events {
+                let data = event.split_once("\ndata: ").expect("data").1.trim_end();
+                serde_json::from_str::<serde::de::IgnoredAny>(data).expect("JSON");
+            }
+        }
+    }
+}
