@@ -31,7 +31,10 @@ struct ReplicaStatus<'a> {
     healthy: Option<bool>,
     latency_ms: Option<u128>,
     checked_at: Option<String>,
+    /// Why the last check failed.
     error: Option<String>,
+    /// Why the last request failed; none: it has served since.
+    last_failure: Option<String>,
     in_flight: u32,
     /// How much longer it is put aside; none: it is not.
     cooling_seconds: Option<u64>,
@@ -66,6 +69,7 @@ fn of_replica<'a>(api: &Api, provider: &str, replica: &'a Replica) -> ReplicaSta
         latency_ms: health.as_ref().map(|health| health.latency.as_millis()),
         checked_at: health.as_ref().map(|health| health.checked_at.to_string()),
         error: health::error_of(&api.gateway, id),
+        last_failure: condition.last_failure.map(|(why, _)| why),
         in_flight: condition.in_flight,
         cooling_seconds: condition.cooling_until.map(|until| whole_seconds(until - now)),
     }

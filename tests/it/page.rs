@@ -90,10 +90,10 @@ fn a_replica_that_is_put_aside_says_for_how_long() {
     let (upstream, proxy) = start(json!({"max_retries": 0}));
     upstream.chat(Reply::whole(429, &[("Content-Type", "application/json"), ("Retry-After", "100")], "{}"));
     proxy.call(ask_streamed("p1/m"));
-    let seconds = eventually("a cooldown", || {
-        proxy.get("/v1/status").json()["providers"][0]["replicas"][0]["cooling_seconds"].as_u64()
-    });
+    let replica = || proxy.get("/v1/status").json()["providers"][0]["replicas"][0].clone();
+    let seconds = eventually("a cooldown", || replica()["cooling_seconds"].as_u64());
     assert!((50..=100).contains(&seconds), "{seconds}");
+    assert_eq!(replica()["last_failure"], "HTTP 429");
 }
 
 #[test]
