@@ -4,7 +4,7 @@ BIN   := target/release/ai-proxy
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 MUSL  := $(subst -gnu,-musl,$(HOST))
 
-.PHONY: all demo run test lint e2e ops fuzz soak instructions bench static clean
+.PHONY: all demo run test lint e2e e2e-heavy ops fuzz soak instructions bench static clean
 
 all:
 	$(CARGO) build --release --locked
@@ -24,6 +24,10 @@ lint:
 
 e2e: all
 	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/e2e/run
+
+# Half a gigabyte of another project's server; not part of `.ci/run`.
+e2e-heavy: all
+	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/e2e/heavy/run
 
 ops: all
 	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/ops/run
