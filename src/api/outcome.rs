@@ -151,7 +151,7 @@ impl Failed {
     pub fn weight_in_search(&self) -> u8 {
         match self {
             Self::Fault(_) => 1,
-            Self::Answer(answer) => match answer.status {
+            Self::Answer(answer) => match answer.telling_status() {
                 404 | 405 | 501 => 0,
                 401 | 403 | 408 | 429 | 500.. => 1,
                 _ => 2,
@@ -169,7 +169,7 @@ impl Failed {
                 Fault::TooLarge => "too_large",
                 Fault::ClientGone => "client_gone",
             },
-            Self::Answer(answer) => match answer.status {
+            Self::Answer(answer) => match answer.telling_status() {
                 ..400 => SUCCESS,
                 429 => "rate_limited",
                 400..500 => "client_error",
