@@ -3,8 +3,11 @@ CARGO ?= cargo
 BIN   := target/release/ai-proxy
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 MUSL  := $(subst -gnu,-musl,$(HOST))
+# For another machine: make static TARGET=aarch64-unknown-linux-musl, with its compiler and linker as README.md says.
+TARGET ?= $(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(MUSL)/lib),$(MUSL),$(HOST))
+CRATES := $(or $(CARGO_HOME),$(HOME)/.cargo)
 
-.PHONY: all demo run test lint e2e e2e-heavy ops fuzz soak instructions bench static clean
+.PHONY: all demo run test lint e2e e2e-heavy ops fuzz soak instructions bench static dist deb clean
 
 all:
 	$(CARGO) build --release --locked
@@ -47,15 +50,18 @@ bench:
 instructions:
 	$(CARGO) bench --locked --bench proxy -- instructions
 
-# musl where its standard library is installed, else glibc linked statically.
+# musl where its standard library is installed, else glibc linked statically. The same bytes wherever the sources lie.
 static:
-	@if [ -d "$$(rustc --print sysroot)/lib/rustlib/$(MUSL)/lib" ]; then \
-		set -x; $(CARGO) build --release --locked --target $(MUSL) && install -D target/$(MUSL)/release/ai-proxy target/static/ai-proxy; \
-	else \
-		set -x; RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(HOST) \
-		&& install -D target/$(HOST)/release/ai-proxy target/static/ai-proxy; \
-	fi
-	@ls -l target/static/ai-proxy
+	RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=/ai-proxy --remap-path-prefix=$(CRATES)=/cargo" \
+	CFLAGS="-ffile-prefix-map=$(CRATES)=/cargo" $(CARGO) build --release --locked --target $(TARGET)
+	install -D target/$(TARGET)/release/ai-proxy target/static/ai-proxy
+
+dist: static
+	dist/make $(TARGET) target/static/ai-proxy
+
+deb: static
+	rm -rf target/debian
+	$(CARGO) deb --no-build --no-strip --target $(TARGET) --output target/debian/
 
 clean:
 	$(CARGO) clean

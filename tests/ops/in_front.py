@@ -69,7 +69,37 @@ class Server:
             self.child.wait()
 
 
-class Connection(http.client.HTTPSConnection):
+class Calls:
+    """What a client calls, beside `http.client`; closes itself."""
+
+    token = CLIENT_TOKEN
+
+    def get(self, path):
+        self.request("GET", path)
+        return self.getresponse()
+
+    def chat(self, model, stream=False, text="hello there"):
+        body = {"model": model, "messages": ask(text), "stream": stream}
+        self.request("POST", "/v1/chat/completions", json.dumps(body),
+                     {"Authorization": "Bearer " + self.token, "Content-Type": "application/json"})
+        return self.getresponse()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Plain(Calls, http.client.HTTPConnection):
+    """A client's connection to ai-proxy itself."""
+
+    def __init__(self, address, token):
+        super().__init__(address, timeout=DEADLINE)
+        self.token = token
+
+
+class Connection(Calls, http.client.HTTPSConnection):
     """A client's connection over TLS to HOST, which is at `address`."""
 
     def __init__(self, certificates, address, port):
@@ -80,22 +110,6 @@ class Connection(http.client.HTTPSConnection):
         plain = socket.create_connection((self.address, self.port), self.timeout)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = self._context.wrap_socket(plain, server_hostname=HOST)
-
-    def get(self, path):
-        self.request("GET", path)
-        return self.getresponse()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def chat(self, model, stream=False, text="hello there"):
-        body = {"model": model, "messages": ask(text), "stream": stream}
-        self.request("POST", "/v1/chat/completions", json.dumps(body),
-                     {"Authorization": "Bearer " + CLIENT_TOKEN, "Content-Type": "application/json"})
-        return self.getresponse()
 
 
 def next_event(answer):

@@ -1,11 +1,15 @@
 """The systemd unit, as systemd itself reads it."""
 
+import json
+import os
 import re
+import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
-from harness import BINARY
+from harness import BINARY, Upstream, fetch, wait_for
+from in_front import own_address
 from tools import DEPLOY, run
 
 UNIT = DEPLOY / "ai-proxy.service"
@@ -19,7 +23,7 @@ class Unit(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             unit = Path(folder) / UNIT.name
             # `verify` wants the program to be there.
-            unit.write_text(UNIT.read_text().replace("/usr/local/bin/ai-proxy", BINARY))
+            unit.write_text(UNIT.read_text().replace("ExecStart=ai-proxy", "ExecStart=" + BINARY))
             socket = Path(folder) / SOCKET.name
             socket.write_text(SOCKET.read_text())
             self.assertEqual(run("systemd-analyze", "verify", "--man=no", unit, socket), "")
@@ -28,3 +32,26 @@ class Unit(unittest.TestCase):
         said = run("systemd-analyze", "security", "--offline=true", "--no-pager", UNIT)
         exposure = float(re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)[1])
         self.assertLessEqual(exposure, MOST_EXPOSURE)
+
+
+class Activation(unittest.TestCase):
+    """systemd's own tool for handing a socket over."""
+
+    def test_a_socket_of_systemds_is_served(self):
+        address = own_address() + ":8080"
+        with Upstream("alpha") as upstream, tempfile.TemporaryDirectory() as folder:
+            config = Path(folder) / "config.json"
+            # Its own address could not be bound: the socket counts.
+            config.write_text(json.dumps({"host": "192.0.2.1", "log_file": None, "providers": [upstream.entry]}))
+            command = ["systemd-socket-activate", "--listen=" + address, BINARY, "--config", str(config)]
+            with open(os.environ["E2E_LOG"], "ab") as log:
+                child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.addCleanup(child.wait)
+            self.addCleanup(child.terminate)
+
+            def answered():
+                try:
+                    return fetch("http://%s/healthz" % address)
+                except OSError:
+                    return None
+            self.assertEqual(json.loads(wait_for(answered, "the socket to be there")), {"status": "ok"})

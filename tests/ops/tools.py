@@ -8,10 +8,10 @@ DEPLOY = ROOT / "deploy"
 PATIENCE = 120.0  # seconds for a tool to end: far above what one takes
 
 
-def run(*command, **options):
+def run(*command, patience=PATIENCE, **options):
     """Runs a tool to its end and returns what it said, stdout and stderr together. It must succeed."""
     done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          stdin=subprocess.DEVNULL, text=True, timeout=PATIENCE, check=False, **options)
+                          stdin=subprocess.DEVNULL, text=True, timeout=patience, check=False, **options)
     if done.returncode != 0:
         raise AssertionError("%s: exit code %d\n%s" % (" ".join(map(str, command)), done.returncode, done.stdout))
     return done.stdout
