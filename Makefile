@@ -28,7 +28,7 @@ lint:
 e2e: all
 	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/e2e/run
 
-# Half a gigabyte of another project's server; not part of `.ci/run`.
+# A gigabyte of other projects' servers, one of them compiled; not part of `.ci/run`.
 e2e-heavy: all
 	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/e2e/heavy/run
 
