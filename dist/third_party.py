@@ -24,22 +24,18 @@ def metadata(target):
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
-def linked(known):
-    """The packages that end up in the binary: along normal dependencies from the root, procedural macros left out."""
+def linked(known, target):
+    """The packages that end up in the binary, by `cargo tree`: metadata also resolves what only other features would bring."""
+    command = ["cargo", "tree", "--locked", "--target", target, "--edges", "normal,no-proc-macro", "--prefix", "none",
+               "--format", "{p}"]
+    lines = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
+    names = {(words[0], words[1].removeprefix("v")) for words in map(str.split, lines)}
     packages = {package["id"]: package for package in known["packages"]}
+    root = packages[known["resolve"]["root"]]
+    found = [package for package in packages.values()
+             if (package["name"], package["version"]) in names and package is not root]
     nodes = {node["id"]: node for node in known["resolve"]["nodes"]}
-    found, waiting = {}, [known["resolve"]["root"]]
-    while waiting:
-        identity = waiting.pop()
-        package = packages[identity]
-        is_macro = any("proc-macro" in target["kind"] for target in package["targets"])
-        if identity in found or is_macro:
-            continue
-        found[identity] = package
-        waiting += [dependency["pkg"] for dependency in nodes[identity]["deps"]
-                    if any(kind["kind"] is None for kind in dependency["dep_kinds"])]
-    root = found.pop(known["resolve"]["root"])
-    return root, sorted(found.values(), key=lambda package: (package["name"], package["version"])), nodes
+    return root, sorted(found, key=lambda package: (package["name"], package["version"])), nodes
 
 
 def reference(package):
@@ -107,7 +103,7 @@ def licences(packages):
 
 def main():
     target, sbom, texts = sys.argv[1:]
-    root, packages, nodes = linked(metadata(target))
+    root, packages, nodes = linked(metadata(target), target)
     Path(sbom).write_text(bill(root, packages, nodes, int(os.environ["SOURCE_DATE_EPOCH"])), encoding="utf-8")
     Path(texts).write_text(licences(packages), encoding="utf-8")
 

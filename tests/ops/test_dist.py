@@ -42,7 +42,7 @@ class Tarball(unittest.TestCase):
         self.assertIn("ai-proxy.service", {path.name for path in (unpacked / "deploy").iterdir()})
         self.assertRegex(run(unpacked / "ai-proxy", "--version"), r"^ai-proxy \d+\.\d+\.\d+\n$")
         checked = run(unpacked / "ai-proxy", "check", "--config", unpacked / "config.json.example", env={
-            name: "value-of-twelve" for name in re.findall(r"\$\{(\w+)}", (unpacked / "config.json.example").read_text())})
+            name: "the-value-of-" + name for name in re.findall(r"\$\{(\w+)}", (unpacked / "config.json.example").read_text())})
         self.assertIn("openai", checked)
 
     def test_the_bill_of_materials_is_the_list_of_dependencies(self):
