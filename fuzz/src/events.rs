@@ -19,6 +19,8 @@ const BYTE_BY_BYTE: usize = 4096;
 pub fn check(data: &[u8]) {
     let (step, bytes) = cut(data);
     let bytes = with_runs(bytes);
+    // Fewer pieces of what is large: cuts at each place are for small inputs.
+    let step = if bytes.len() > MAX_HELD_EVENT { step * 257 } else { step };
     let whole = pass(&bytes, bytes.len().max(1));
     let learnt = pass(&bytes, step);
     if bytes.len() <= MAX_HELD_EVENT {

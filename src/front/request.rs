@@ -119,6 +119,7 @@ impl Head {
             Err(_) => return Err(Rejection::Malformed("header value")),
         };
         let meaning = Meaning::of(headers, minor)?;
+        let sent = target.start;
         let target = strip_authority(raw, target, method.clone())?;
         let fields = headers.iter().map(|header| Field {
             name: span_in(raw, header.name.as_bytes()),
@@ -126,7 +127,7 @@ impl Head {
         });
         let fields = fields.collect();
         let mut raw: Box<[u8]> = raw.into();
-        if raw[target.start] != b'*' {
+        if target.start != sent {
             raw[target.start] = b'/';
         }
         Ok(Self {
@@ -584,6 +585,7 @@ mod tests {
             ("http://h/a?b", "/a?b"),
             ("HTTPS://h:1/", "/"),
             ("http://h", "/"),
+            ("http://h*", "/"),
             ("http://h?a", "/?a"),
             ("http://[::1]:80/x", "/x"),
         ] {
