@@ -214,11 +214,11 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{Clock, DAY, Limit, Permit, Quotas, Spent, Standing};
-    use crate::config::{Secret, Token, TokenId};
+    use crate::config::{Credential, Secret, Token, TokenId};
     use crate::testing::Random;
 
     fn token(rpm: Option<u32>, max_parallel: Option<u32>, tokens_per_day: Option<u64>) -> Token {
-        let token = Secret::new("sk-t".into());
+        let token = Credential::read(Secret::new("sk-t".into())).expect("a token");
         Token { name: "t".into(), token, models: None, rpm, max_parallel, tokens_per_day }
     }
 

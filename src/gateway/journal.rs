@@ -158,13 +158,13 @@ fn write(path: &Path, document: &Document) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::{Row, Spent};
-    use crate::config::{Secret, Token};
+    use crate::config::{Credential, Secret, Token};
 
     #[test]
     fn a_day_is_written_as_a_date_and_read_again() {
         let token = Token {
             name: "t".into(),
-            token: Secret::new("sk-t".into()),
+            token: Credential::read(Secret::new("sk-t".into())).expect("a token"),
             models: None,
             rpm: None,
             max_parallel: None,

@@ -120,6 +120,8 @@ impl Gateway {
         self.metrics.add(Metric::ConfigReloads, &[RELOADED], 1);
         let config = self.live.snapshot();
         log::info!("{}", Text::Reloaded.say(config.language));
+        let warnings = self.path.iter().flat_map(|path| load::warnings(&config, path));
+        warnings.for_each(|warning| log::warn!("{warning}"));
         if !restart_required.is_empty() {
             log::warn!("{}", Text::RestartRequired(&restart_required.join(", ")).say(config.language));
         }

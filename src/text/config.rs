@@ -174,6 +174,8 @@ pub enum Expected {
     CaFile,
     /// Text fit for a header's value, at most so many bytes; the flag: it may be empty.
     HeaderValue(usize, bool),
+    /// The hash of a token.
+    TokenHash,
     /// A header's name.
     HeaderName,
     /// A model id of at most so many bytes.
@@ -400,6 +402,7 @@ impl Expected {
                 "{}最长 {most} 字节的可见 ASCII 字符，首尾不含空格",
                 if *empty { "可为空、" } else { "非空、" }
             ),
+            Self::TokenHash => "sha256: 之后为 64 个十六进制数字".into(),
             Self::HeaderName => "有效的请求头名称".into(),
             Self::ModelId(most) => format!("非空的模型 id，最长 {most} 字节，不含控制字符"),
             Self::Token => " \"说明|token\" 字符串或对象".into(),
@@ -444,6 +447,7 @@ impl Expected {
                 "{} to {most} visible ASCII characters without a blank at either end",
                 if *empty { 0 } else { 1 }
             ),
+            Self::TokenHash => "64 hexadecimal digits behind sha256:".into(),
             Self::HeaderName => "a valid header name".into(),
             Self::ModelId(most) => format!("a model id of 1 to {most} bytes without control characters"),
             Self::Token => "a string \"description|token\" or an object".into(),

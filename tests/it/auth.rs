@@ -4,8 +4,9 @@ use serde_json::json;
 
 use crate::support::calls::{TOKEN, ask, assert_error, bare, chat, completion, get, post};
 use crate::support::client::Response;
-use crate::support::proxy::{Proxy, config, with};
+use crate::support::proxy::{Proxy, command, config, run, with};
 use crate::support::reply::Reply;
+use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
 const BODY: &str = r#"{"model":"p1/m"}"#;
@@ -234,4 +235,67 @@ fn every_answer_has_an_id_of_its_own() {
     let both = [("X-Request-Id", "from-client"), ("X-Api-Key", TOKEN)];
     let response = proxy.call(post(CHAT, &both, BODY));
     assert_eq!(response.header("x-request-id"), Some("from-client"));
+}
+
+#[test]
+fn a_token_may_be_known_by_its_hash_alone() {
+    let hidden = "sk-hidden-token-0123456789";
+    let hash: String =
+        ai_proxy::config::sha256(hidden.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+    let tokens = json!([
+        format!("tester|{TOKEN}"),
+        {"name": "hidden", "token": format!("sha256:{hash}"), "rpm": 2},
+    ]);
+    let (upstream, proxy) = start(json!({"tokens": tokens}));
+    let with_token =
+        |token: &str| proxy.call(post(CHAT, &[("Authorization", &format!("Bearer {token}"))], BODY));
+    assert_eq!(with_token(TOKEN).status, 200);
+    assert_eq!(with_token(hidden).status, 200);
+    let key = proxy.call(post(CHAT, &[("X-Api-Key", hidden)], BODY));
+    assert_eq!(key.status, 200);
+    assert_eq!(with_token(hidden).status, 429, "its limits hold");
+    proxy.log_line(&["hidden", "耗时:"]);
+    // Whoever has read the file has no token.
+    for wrong in [hash.clone(), format!("sha256:{hash}"), hash.to_uppercase(), format!("{hidden}x")] {
+        assert_refused(&with_token(&wrong), "invalid_token", None);
+    }
+    assert_eq!(upstream.requests().len(), 3);
+    assert!(!proxy.log().contains(&hash[..8]) && !proxy.log().contains("sk-hidden"));
+}
+
+#[test]
+fn what_is_no_hash_is_a_problem_that_shows_nothing_of_it() {
+    let digits = "0123456789abcdef".repeat(4);
+    let directory = TempDir::new();
+    let path = directory.join("config.json");
+    let check = |tokens: serde_json::Value| {
+        let upstream = Upstream::new(&["m"]);
+        let text = with(config(&[("p1", &upstream)]), json!({"tokens": tokens})).to_string();
+        std::fs::write(&path, text).expect("write config");
+        run(command(directory.path()).args(["check", "--config"]).arg(&path))
+    };
+    for bad in ["", &digits[2..], &format!("{digits}00"), &format!("{}zz", &digits[2..])] {
+        let token = format!("sha256:{bad}");
+        for (tokens, place) in [
+            (json!([format!("x|{token}")]), "tokens[0].token: "),
+            (json!([{"name": "x", "token": token}]), "tokens[0].token: "),
+        ] {
+            let checked = check(tokens);
+            assert_eq!(checked.code, Some(2));
+            let said = checked.output();
+            assert!(said.contains(place) && said.contains("64 hexadecimal digits"), "{said}");
+            assert!(!said.contains("123456"), "{said}");
+        }
+    }
+    // A token and its hash are one token.
+    let hash: String =
+        ai_proxy::config::sha256(TOKEN.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+    let twice = check(json!([format!("a|{TOKEN}"), format!("b|SHA256:{hash}")]));
+    assert!(
+        twice.code == Some(2) && twice.output().contains("the same token as tokens[0]"),
+        "{}",
+        twice.output()
+    );
+    let good = check(json!([format!("b|sha256:{hash}")]));
+    assert!(good.code == Some(0) && !good.output().contains(&hash[..6]), "{}", good.output());
 }

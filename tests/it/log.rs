@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::support::calls::{DONE, KEY, TOKEN, ask, ask_streamed, bare, chat, completion, event, post};
 use crate::support::eventually;
-use crate::support::proxy::{Lines, Proxy, config, with};
+use crate::support::proxy::{Lines, Proxy, command, config, run, with};
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::Upstream;
 
@@ -116,6 +116,11 @@ fn failures_have_their_level() {
     assert!(!text.contains(" INFO "), "below the level: {text}");
 }
 
+/// As `sha256sum` prints it.
+fn sha256_hex(text: &str) -> String {
+    ai_proxy::config::sha256(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[test]
 fn nothing_secret_is_ever_shown() {
     let secret = "header-secret-value-xkcd";
@@ -123,7 +128,9 @@ fn nothing_secret_is_ever_shown() {
     let object = json!({"name": "p1", "url": upstream.url(), "key": KEY, "headers": {"X-Secret": secret}});
     let password = format!("http://user:{secret}@127.0.0.1:1");
     let gone = json!({"name": "gone", "url": upstream.url(), "key": KEY, "proxy": password});
+    let (hashed, hash) = ("sk-known-by-its-hash-alone-wzkp", sha256_hex("sk-known-by-its-hash-alone-wzkp"));
     let changes = json!({
+        "tokens": [format!("tester|{TOKEN}"), format!("hashed|sha256:{hash}")],
         "providers": [object, gone], "log_level": "DEBUG", "log_file": "proxy.log", "max_retries": 0,
         "non_stream_timeout": 1, "language": "zh",
     });
@@ -152,11 +159,14 @@ fn nothing_secret_is_ever_shown() {
     say(ask("gone/m"));
     say(ask("nowhere/m"));
     say(chat(format!("{{\"model\": \"{TOKEN}")));
-    for target in ["/", "/health", "/v1/models", "/v1/models/p1/m", "/nowhere"] {
+    for target in ["/", "/health", "/v1/models", "/v1/models/p1/m", "/v1/status", "/metrics", "/nowhere"] {
+        say(bare("GET", target, &[("Authorization", &format!("Bearer {hashed}"))]));
         say(bare("GET", target, &[("X-Api-Key", TOKEN)]));
         say(bare("GET", target, &[("Authorization", &format!("Bearer {wrong}"))]));
     }
     say(post("/v1/reload", &[], ""));
+    let checked = run(command(proxy.directory.path()).args(["check", "--config", "config.json"]));
+    assert_eq!(checked.code, Some(0));
     proxy.write_config(&with(config, json!({"tokens": [format!("x{TOKEN}")], "port": "none"})));
     say(post("/v1/reload", &[], ""));
     proxy.signal(Signal::HUP);
@@ -165,8 +175,16 @@ fn nothing_secret_is_ever_shown() {
 
     let log = read(&proxy.directory.join("proxy.log"));
     assert!(log.contains("DEBUG") || log.contains("INFO"), "there is a log");
-    for (place, text) in [("answers", &answers), ("log", &log), ("stderr", &proxy.log())] {
-        for secret in [TOKEN, KEY, secret, wrong] {
+    let stdout = proxy.stdout.all().join("\n");
+    let places = [
+        ("answers", answers),
+        ("log", log),
+        ("stderr", proxy.log()),
+        ("stdout", stdout),
+        ("check", checked.output()),
+    ];
+    for (place, text) in &places {
+        for secret in [TOKEN, KEY, secret, wrong, hashed, &hash] {
             // First 3 and last 2 characters at most: anything longer is a leak.
             for part in [&secret[..5], &secret[4..12], &secret[secret.len() - 5..]] {
                 let line = text.lines().find(|line| line.contains(part)).unwrap_or_default();

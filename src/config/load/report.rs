@@ -180,7 +180,7 @@ fn secrets(config: &Config) -> impl Iterator<Item = &Secret> {
             let headers = replica.headers.iter().map(|(_, value)| value);
             std::iter::once(&replica.key).chain(headers).chain(&replica.proxy)
         })
-        .chain(config.tokens.iter().map(|token| &token.token))
+        .chain(config.tokens.iter().filter_map(|token| token.token.plain()))
 }
 
 /// The keys that differ and that a reload cannot apply.

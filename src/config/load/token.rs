@@ -7,7 +7,7 @@ use regex::Regex;
 use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Reader, optional, required};
 use super::value::{header_value, integer, is_line, regexes, unfit_secret};
-use crate::config::{Secret, Token};
+use crate::config::{Credential, Token};
 use crate::limits::MAX_TOKENS;
 use crate::text::config::{ConfigText, Expected};
 
@@ -22,7 +22,7 @@ const MAX_TOKENS_PER_DAY: u64 = 1_000_000_000_000;
 #[derive(Default)]
 struct Entry {
     name: Option<String>,
-    token: Option<Secret>,
+    token: Option<Credential>,
     models: Option<Vec<Regex>>,
     rpm: Option<u32>,
     max_parallel: Option<u32>,
@@ -31,7 +31,7 @@ struct Entry {
 
 const KEYS: &[Key<Entry>] = &[
     required("name", |r, at, v, entry| entry.name = r.read(at, v, name)),
-    required("token", |r, at, v, entry| entry.token = r.read(at, v, |v| header_value(v, false))),
+    required("token", |r, at, v, entry| entry.token = r.read(at, v, credential)),
     optional("models", |r, at, v, entry| entry.models = Some(models(r, at, v))),
     optional("rpm", |r, at, v, entry| entry.rpm = r.read(at, v, |v| integer(v, 1..=MAX_RATE))),
     optional("max_parallel", |r, at, v, entry| {
@@ -44,17 +44,17 @@ const KEYS: &[Key<Entry>] = &[
 
 /// The tokens in the order of the file.
 pub(super) fn tokens(reader: &mut Reader, place: &str, json: &Json) -> Vec<Token> {
-    let mut places: HashMap<String, String> = HashMap::new();
+    let mut places: HashMap<[u8; 32], String> = HashMap::new();
     let mut tokens = Vec::new();
     for (at, item) in reader.items(place, json, MAX_TOKENS, Json::masked) {
         let Some(entry) = entry(reader, &at, item) else { continue };
         let Entry { name, token: Some(token), models, rpm, max_parallel, tokens_per_day } = entry else {
             continue;
         };
-        if let Some(other) = places.get(token.expose()) {
+        if let Some(other) = places.get(token.digest()) {
             reader.report(&at, ConfigText::SameToken(other.clone()));
         } else {
-            places.insert(token.expose().to_owned(), at);
+            places.insert(*token.digest(), at);
         }
         if let Some(name) = name {
             tokens.push(Token { name, token, models, rpm, max_parallel, tokens_per_day });
@@ -70,7 +70,7 @@ fn entry(reader: &mut Reader, at: &str, json: &Json) -> Option<Entry> {
         Json::String(_) => {
             let [first, second] = reader.read(at, json, parts)?;
             entry.name = reader.read(&format!("{at}.name"), &first, name);
-            entry.token = reader.read(&format!("{at}.token"), &second, |v| header_value(v, false));
+            entry.token = reader.read(&format!("{at}.token"), &second, credential);
         }
         other => {
             reader.report(at, ConfigText::Unfit { value: other.masked(), expected: Expected::Token });
@@ -78,6 +78,10 @@ fn entry(reader: &mut Reader, at: &str, json: &Json) -> Option<Entry> {
         }
     }
     Some(entry)
+}
+
+fn credential(json: &Json) -> Leaf<Credential> {
+    Credential::read(header_value(json, false)?).map_or_else(|| unfit_secret(json, Expected::TokenHash), Ok)
 }
 
 /// A token string's two parts; the token may hold further bars.
