@@ -169,6 +169,14 @@ impl Proxy {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads").count()
     }
 
+    /// How many threads of that name it has.
+    pub fn threads_named(&self, name: &str) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
+        // One may end while it is looked at.
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|found| found.trim_end() == name).count()
+    }
+
     /// Its resident memory, bytes.
     pub fn resident(&self) -> usize {
         self.memory("VmRSS:")
