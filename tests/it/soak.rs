@@ -32,8 +32,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 const UPHEAVAL: Duration = Duration::from_secs(3);
 
 /// Resident memory may differ by this much between two quiet moments: the allocator keeps what it once had for
-/// itself, and where threads met differs. A leak of 64 bytes a request shows within the minute that CI gives it.
-const MEMORY_NOISE: usize = 3 << 20;
+/// itself, and where threads met differs. A leak of 300 bytes a request shows in CI's minute (some 15,000 requests), one
+/// of 10 bytes in half an hour.
+const MEMORY_NOISE: usize = 4 << 20;
 
 /// A quiet moment: nothing is under way, idle connections are closed.
 #[derive(Debug, Clone, Copy)]
@@ -181,10 +182,11 @@ fn config(good: &Upstream, faulty: &Upstream, dying: &Upstream) -> Value {
         "max_connections": WORKERS,
         // So that a quiet moment comes soon.
         "keepalive_expiry": 1,
-        "idle_timeout": 2,
-        "client_timeout": 1,
-        "non_stream_timeout": 5,
-        "stream_timeout": 1,
+        "idle_timeout": 5,
+        // Room for a machine that is busy with other things: the good provider runs on it too.
+        "client_timeout": 5,
+        "non_stream_timeout": 15,
+        "stream_timeout": 5,
         "stream_heartbeat": 0.2,
         "max_response_size": 200_000,
         "health_interval": 1,
