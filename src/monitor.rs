@@ -119,10 +119,14 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
 /// `GET {url}/models`: its body when the status is 2xx, else why not.
 fn fetch_models(gateway: &Gateway, config: &Config, replica: &Replica) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + config.non_stream_timeout.min(CHECK_TIMEOUT);
-    let headers = HeaderMap::new();
     let path = format!("/models{}", known(&replica.url).list_query);
-    let call =
-        Call { method: Method::GET, format: Format::OpenAi, path: &path, headers: &headers, body: &[] };
+    let call = Call {
+        method: Method::GET,
+        format: Format::OpenAi,
+        path: &path,
+        headers: &HeaderMap::new,
+        body: &[],
+    };
     let exchange = gateway.upstream().attempt(replica, &call, Patience::until(deadline), None);
     let mut exchange = exchange.map_err(|failure| failure.detail)?;
     let status = exchange.status;

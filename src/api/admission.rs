@@ -1,13 +1,13 @@
 //! What must be known of a relayed call before a provider is asked: what its body says, where it goes, whether its token
 //! has room for it.
 
+use ureq::http::Method;
 use ureq::http::uri::PathAndQuery;
-use ureq::http::{HeaderMap, Method};
 
 use super::envelope::Envelope;
 use super::error::ApiError;
 use super::splice::Body;
-use super::{Action, Ticket, messages, multipart, relayed_headers, responses};
+use super::{Action, Ticket, messages, multipart, responses};
 use crate::anthropic::ChatRequest;
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
@@ -31,8 +31,6 @@ pub struct Admitted {
     pub is_search: bool,
     /// Path and query behind the provider's base URL.
     pub path: String,
-    /// Header fields that pass.
-    pub headers: HeaderMap,
 }
 
 impl Admitted {
@@ -107,8 +105,7 @@ pub fn prepare(
         "DELETE" => Method::DELETE,
         _ => Method::GET,
     };
-    let headers = relayed_headers::of_request(&request.head, &request.ticket.envelope);
-    Ok(Admitted { method, body, chat, routes, is_search, path, headers })
+    Ok(Admitted { method, body, chat, routes, is_search, path })
 }
 
 fn routes_by_model(

@@ -1,16 +1,15 @@
 //! A relayed call, from its body to its log line. This is the only place that decides about another attempt; nothing is
 //! tried again once a byte has left for the client.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderMap, HeaderValue};
+use ureq::http::{HeaderMap, HeaderValue, header};
 
 use super::admission::Admitted;
 use super::allowance::{self, Times};
-use super::envelope::{Envelope, sane_id};
+use super::envelope::{Envelope, REQUEST_ID, X_REQUEST_ID, sane_id};
 use super::error::ApiError;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
@@ -206,16 +205,20 @@ impl Relay<'_> {
     fn ask(&self, choice: &Choice<'_>, patience: Patience) -> Result<Exchange, Failure> {
         let replica = &choice.provider.replicas[choice.replica];
         let model = self.call.body.written(choice.model);
-        let (mut format, mut path, mut headers) =
-            (self.envelope.format, &*self.call.path, Cow::Borrowed(&self.call.headers));
-        let body = match self.call.chat_for(choice.provider) {
-            None => self.call.body.with_model(&self.request.body, &model),
-            Some(chat) => {
-                format = Format::OpenAi;
-                path = messages::CHAT;
-                headers = Cow::Owned(messages::headers(&headers));
-                chat.with_model(&model, known(&replica.url).token_limit)
+        let chat = self.call.chat_for(choice.provider);
+        let (format, path, body) = match chat {
+            None => {
+                let body = self.call.body.with_model(&self.request.body, &model);
+                (self.envelope.format, &*self.call.path, body)
             }
+            Some(chat) => {
+                let body = chat.with_model(&model, known(&replica.url).token_limit);
+                (Format::OpenAi, messages::CHAT, body)
+            }
+        };
+        let headers = || {
+            let headers = relayed_headers::of_request(&self.request.head, &self.request.ticket.envelope);
+            if chat.is_some() { messages::headers(&headers) } else { headers }
         };
         let method = self.call.method.clone();
         let call = Call { method, format, path, headers: &headers, body: &body };
@@ -240,7 +243,7 @@ impl Relay<'_> {
         if (200..300).contains(&exchange.status) && !choice.model.is_empty() {
             self.gateway.metrics.accept(&choice.provider.name, choice.model);
         }
-        let id = ["x-request-id", "request-id"].iter().find_map(|name| exchange.headers.get(*name));
+        let id = exchange.headers.get(X_REQUEST_ID).or_else(|| exchange.headers.get(REQUEST_ID));
         self.record.upstream_id = id.and_then(|id| sane_id(id.as_bytes())).map(str::to_owned);
         if !self.reply.borrow().is_committed() {
             self.envelope.adopt_id(self.record.upstream_id.as_deref());
@@ -491,7 +494,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// A good answer is streamed where it is a stream of events, where it is sound or pictures, or where a stream was asked for
 /// and what comes is no JSON document.
 fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
-    let kind = exchange.headers.get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
+    let kind = exchange.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let is_of =
         |start: &str| kind.get(..start.len()).is_some_and(|k| k.eq_ignore_ascii_case(start.as_bytes()));
     let media = ["audio/", "image/", "video/", "application/octet-stream"].into_iter().any(is_of);

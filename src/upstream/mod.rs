@@ -42,7 +42,6 @@ pub struct Upstream {
 }
 
 /// A request to a provider.
-#[derive(Debug)]
 pub struct Call<'a> {
     /// GET and DELETE, without a body, or POST.
     pub method: Method,
@@ -50,8 +49,9 @@ pub struct Call<'a> {
     pub format: Format,
     /// Path behind the provider's base URL, with its query: `/chat/completions?x=1`.
     pub path: &'a str,
-    /// Header fields; the provider's key and own headers are added over them.
-    pub headers: &'a HeaderMap,
+    /// Makes its header fields: to copy them for each request costs more. The provider's key and own headers are added
+    /// over them.
+    pub headers: &'a dyn Fn() -> HeaderMap,
     /// Body, in pieces that are sent one behind the other.
     pub body: &'a [&'a [u8]],
 }
@@ -160,8 +160,8 @@ impl Upstream {
     fn run(&self, replica: &Replica, base: &str, call: &Call<'_>) -> Result<Response<Body>, ureq::Error> {
         let mut request = Request::new(());
         *request.method_mut() = call.method.clone();
-        *request.uri_mut() = format!("{base}{}", call.path).parse().map_err(ureq::http::Error::from)?;
-        *request.headers_mut() = call.headers.clone();
+        *request.uri_mut() = [base, call.path].concat().try_into().map_err(ureq::http::Error::from)?;
+        *request.headers_mut() = (call.headers)();
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         add_credentials(headers, replica, call.format);
@@ -194,7 +194,7 @@ fn add_credentials(headers: &mut HeaderMap, replica: &Replica, format: Format) {
     let as_openai = format == Format::OpenAi;
     let as_anthropic = !as_openai || replica.anthropic_url.as_ref() == Some(&replica.url);
     if as_openai && !replica.key.is_empty() {
-        let value = sensitive(&format!("Bearer {}", replica.key.expose()));
+        let value = sensitive(&["Bearer ", replica.key.expose()].concat());
         headers.extend(value.map(|value| (header::AUTHORIZATION, value)));
     }
     if as_anthropic {

@@ -5,7 +5,7 @@
 //! what has been idle too long is closed in time. ureq's own pool stays empty: a connection that it would put there is
 //! taken out of it by [`Kept::is_open`], the question ureq asks before.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,24 +25,22 @@ pub struct PoolingConnector<C> {
     pool: Arc<Pool>,
 }
 
-/// The idle connections.
+/// The idle connections, the longest idle first.
 pub struct Pool {
-    idle: Mutex<Idle>,
+    idle: Mutex<VecDeque<Idle>>,
     max: usize,
     expiry: Duration,
 }
 
-/// Connections to one destination and since when each is idle; the longest idle first.
-type Line = VecDeque<(Instant, Box<dyn Transport>)>;
-
-#[derive(Default)]
+/// An idle connection.
 struct Idle {
-    connections: HashMap<Destination, Line>,
-    count: usize,
+    destination: Destination,
+    since: Instant,
+    transport: Box<dyn Transport>,
 }
 
 /// What makes two connections exchangeable.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 struct Destination {
     tls: bool,
     authority: Authority,
@@ -63,21 +61,15 @@ impl Pool {
 
     /// Closes what has been idle too long.
     pub fn close_idle(&self) {
-        let mut expired = Vec::new();
         let mut idle = self.lock();
-        for connections in idle.connections.values_mut() {
-            while connections.front().is_some_and(|(since, _)| since.elapsed() >= self.expiry) {
-                expired.extend(connections.pop_front());
-            }
-        }
-        idle.connections.retain(|_, connections| !connections.is_empty());
-        idle.count -= expired.len();
+        let fresh = idle.partition_point(|connection| connection.since.elapsed() >= self.expiry);
+        let expired: Vec<_> = idle.drain(..fresh).collect();
         drop(idle);
         // Closed without the lock.
         drop(expired);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Idle> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,43 +77,27 @@ impl Pool {
     fn take(&self, destination: &Destination) -> Option<Box<dyn Transport>> {
         loop {
             let mut idle = self.lock();
-            let (since, mut transport) = idle.connections.get_mut(destination)?.pop_back()?;
-            idle.count -= 1;
+            let at = idle.iter().rposition(|connection| connection.destination == *destination)?;
+            let mut found = idle.remove(at)?;
             drop(idle);
-            if since.elapsed() < self.expiry && transport.is_open() {
-                return Some(transport);
+            if found.since.elapsed() < self.expiry && found.transport.is_open() {
+                return Some(found.transport);
             }
         }
     }
 
-    fn put(&self, destination: &Destination, transport: Box<dyn Transport>) {
+    /// Keeps a connection; where there are as many as there may be, the one that has been idle longest makes room,
+    /// wherever it leads: a busy provider must not take all places for good.
+    fn put(&self, destination: Destination, transport: Box<dyn Transport>) {
         if self.max == 0 {
             return;
         }
         let mut idle = self.lock();
-        let evicted = if idle.count >= self.max { idle.evict_oldest() } else { None };
-        match idle.connections.get_mut(destination) {
-            Some(connections) => connections.push_back((Instant::now(), transport)),
-            None => {
-                idle.connections.insert(destination.clone(), VecDeque::from([(Instant::now(), transport)]));
-            }
-        }
-        idle.count += 1;
+        let evicted = if idle.len() >= self.max { idle.pop_front() } else { None };
+        idle.push_back(Idle { destination, since: Instant::now(), transport });
         drop(idle);
         // Closed without the lock.
         drop(evicted);
-    }
-}
-
-impl Idle {
-    /// The connection that has been idle longest, wherever it leads: a busy provider must not take all places.
-    fn evict_oldest(&mut self) -> Option<Box<dyn Transport>> {
-        let age = |line: &Line| line.front().map(|(since, _)| *since);
-        let oldest =
-            self.connections.values_mut().filter(|line| !line.is_empty()).min_by_key(|line| age(line))?;
-        let (_, transport) = oldest.pop_front()?;
-        self.count -= 1;
-        Some(transport)
     }
 }
 
@@ -191,7 +167,7 @@ impl Transport for Kept {
             Some((pool, destination)) => {
                 let transport =
                     std::mem::replace(&mut self.transport, Box::new(Gone(LazyBuffers::new(1, 1))));
-                pool.put(&destination, transport);
+                pool.put(destination, transport);
                 false
             }
         }
@@ -226,7 +202,7 @@ impl Transport for Gone {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Pool").field("idle", &self.lock().count).finish_non_exhaustive()
+        formatter.debug_struct("Pool").field("idle", &self.lock().len()).finish_non_exhaustive()
     }
 }
 
@@ -259,34 +235,34 @@ mod tests {
     }
 
     fn kept(pool: &Pool, host: &'static str) -> usize {
-        pool.lock().connections.get(&to(host)).map_or(0, std::collections::VecDeque::len)
+        pool.lock().iter().filter(|connection| connection.destination == to(host)).count()
     }
 
     #[test]
     fn a_full_pool_gives_up_the_longest_idle_connection_wherever_it_leads() {
         let pool = Pool::new(2, Duration::from_secs(60));
         for host in ["a", "b", "b"] {
-            pool.put(&to(host), connection());
+            pool.put(to(host), connection());
         }
-        assert_eq!((kept(&pool, "a"), kept(&pool, "b"), pool.lock().count), (0, 2, 2));
+        assert_eq!((kept(&pool, "a"), kept(&pool, "b"), pool.lock().len()), (0, 2, 2));
     }
 
     #[test]
     fn nothing_is_kept_where_nothing_may_be_and_nothing_longer_than_it_may() {
         let none = Pool::new(0, Duration::from_secs(60));
-        none.put(&to("a"), connection());
-        assert_eq!((kept(&none, "a"), none.lock().count), (0, 0));
+        none.put(to("a"), connection());
+        assert_eq!((kept(&none, "a"), none.lock().len()), (0, 0));
         let short = Pool::new(5, Duration::ZERO);
-        short.put(&to("a"), connection());
+        short.put(to("a"), connection());
         short.close_idle();
-        assert_eq!((kept(&short, "a"), short.lock().count), (0, 0));
+        assert_eq!((kept(&short, "a"), short.lock().len()), (0, 0));
     }
 
     #[test]
     fn a_closed_connection_is_not_given_out() {
         let pool = Pool::new(5, Duration::from_secs(60));
-        pool.put(&to("a"), connection());
+        pool.put(to("a"), connection());
         assert!(pool.take(&to("a")).is_none());
-        assert_eq!(pool.lock().count, 0);
+        assert_eq!(pool.lock().len(), 0);
     }
 }
