@@ -34,6 +34,7 @@ mod messages;
 mod metrics;
 mod models;
 mod page;
+mod pages;
 mod panics;
 mod patience;
 mod pool;

@@ -1,0 +1,272 @@
+//! What the pages say is what is built: keys and defaults, errors, endpoints, and where links lead.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+use serde_json::{Value, json};
+
+use ai_proxy::config::load;
+
+use crate::support::proxy::{Proxy, config};
+use crate::support::upstream::Upstream;
+
+/// Both READMEs, each with its headings for the parts that are read here.
+const READMES: [(&str, [&str; 3]); 2] = [
+    ("README.md", ["Config reference", "Endpoints", "Errors"]),
+    ("README.zh.md", ["配置项", "接口", "错误"]),
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(file: impl AsRef<Path>) -> String {
+    let path = root().join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("regex")
+}
+
+/// The part of a page under a heading of the second level, to the next of that level.
+fn part<'p>(page: &'p str, heading: &str) -> &'p str {
+    let found = page.split("\n## ").find(|part| part.lines().next() == Some(heading));
+    found.unwrap_or_else(|| panic!("no heading {heading}"))
+}
+
+/// The rows of the tables in a text, cell by cell.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let lines = text.lines().filter(|line| line.starts_with("| ") && line.ends_with('|'));
+    let cells = lines.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect::<Vec<_>>());
+    cells.filter(|cells| cells.len() > 1).collect()
+}
+
+/// What stands between backquotes.
+fn spans(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The keys of a table in the loader's source.
+fn keys(source: &str) -> BTreeSet<String> {
+    let row = regex(r#"(?:required|optional)\("([a-z_]+)""#);
+    let found: BTreeSet<String> = row.captures_iter(&read(source)).map(|found| found[1].to_owned()).collect();
+    assert!(found.len() > 2, "{source}: {found:?}");
+    found
+}
+
+/// A config with that key in it, as the loader understands it.
+fn loaded(changes: Value) -> String {
+    let mut document = json!({"providers": ["p|http://127.0.0.1:1/v1|"]});
+    let Value::Object(changes) = changes else { panic!("an object") };
+    document.as_object_mut().expect("object").extend(changes);
+    let config = load::from_text(&document.to_string(), &|_| None);
+    format!(
+        "{:?}",
+        config.unwrap_or_else(|problems| panic!(
+            "{document}: {}",
+            problems.say(problems.language()).join("\n")
+        ))
+    )
+}
+
+#[test]
+fn every_key_of_the_config_is_in_the_table_with_its_default() {
+    let known = keys("src/config/load.rs");
+    for (file, [heading, ..]) in READMES {
+        let page = read(file);
+        let mut written = BTreeSet::new();
+        for cells in rows(part(&page, heading)).iter().filter(|cells| cells.len() == 4) {
+            let [key] = spans(cells[0])[..] else { continue };
+            assert!(written.insert(key.to_owned()), "{file}: {key} twice");
+            let default: Value = serde_json::from_str(spans(cells[2])[0]).expect("a default in JSON");
+            // None is the default, and too few to serve.
+            if key != "providers" {
+                assert_eq!(loaded(json!({ key: default })), loaded(json!({})), "{file}: default of {key}");
+            }
+        }
+        assert_eq!(written, known, "{file}");
+        for source in ["src/config/load/provider.rs", "src/config/load/token.rs"] {
+            for key in keys(source) {
+                let is_written = [format!("`{key}`"), format!("\"{key}\":")];
+                assert!(is_written.iter().any(|form| page.contains(form)), "{file}: {key} of {source}");
+            }
+        }
+    }
+}
+
+/// Every reason with its status; `None`: the provider's own.
+fn reasons() -> BTreeMap<String, Option<String>> {
+    let row = regex(r#"\((\d{3}|\*status), "([a-z_]+)", (?:Hopeless|MayHelp)\)"#);
+    let source = read("src/api/error.rs");
+    let found = row.captures_iter(&source).map(|found| {
+        let status = found[1].parse::<u16>().is_ok().then(|| found[1].to_owned());
+        (found[2].to_owned(), status)
+    });
+    found.collect()
+}
+
+#[test]
+fn every_reason_of_an_error_is_explained() {
+    let known = reasons();
+    assert!(known.len() > 20, "{known:?}");
+    for (file, [.., heading]) in READMES {
+        let page = read(file);
+        let text = part(&page, heading);
+        let mut written = BTreeSet::new();
+        for cells in rows(text) {
+            for reason in spans(cells[1]) {
+                let status = known.get(reason).unwrap_or_else(|| panic!("{file}: {reason} is none of ours"));
+                let status = status.as_deref().expect("a status of ours");
+                assert!(cells[0].split(' ').any(|listed| listed == status), "{file}: {status} {reason}");
+                written.insert(reason.to_owned());
+            }
+        }
+        // The one without a status of its own stands in the text above the table.
+        assert!(spans(text).contains(&"upstream_error"), "{file}");
+        written.insert("upstream_error".to_owned());
+        assert_eq!(written, known.keys().cloned().collect(), "{file}");
+    }
+    let page = read("docs/operations.md");
+    let table = rows(part(&page, "What each reason means"));
+    let written: Vec<String> = table.iter().flat_map(|cells| spans(cells[0])).map(str::to_owned).collect();
+    assert_eq!(written.iter().cloned().collect::<BTreeSet<_>>(), known.keys().cloned().collect());
+    assert_eq!(written.len(), known.len(), "one of them twice");
+}
+
+/// `METHOD path` of each call that a cell names; a method holds for what follows it, `…` stands for the path up to its id.
+fn calls(cell: &str) -> Vec<String> {
+    let (mut calls, mut methods, mut base) = (Vec::new(), Vec::new(), String::new());
+    let mut is_open = false;
+    for span in spans(cell) {
+        let (method, path) = match span.split_once(' ') {
+            Some((method, path)) => (Some(method), Some(path)),
+            None if span.starts_with('/') => (None, Some(span)),
+            None => (Some(span), None),
+        };
+        if let Some(method) = method {
+            if !is_open {
+                methods.clear();
+            }
+            methods.push(method);
+        }
+        is_open = path.is_none();
+        if let Some(path) = path {
+            let path = path.replace('…', &base);
+            calls.extend(methods.iter().map(|method| format!("{method} {path}")));
+            base = path.split_inclusive("{id}").next().unwrap_or_default().to_owned();
+        }
+    }
+    calls
+}
+
+#[test]
+fn every_endpoint_is_in_the_table() {
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let index = proxy.get("/").json();
+    let served: BTreeSet<String> = index["endpoints"]
+        .as_array()
+        .expect("endpoints")
+        .iter()
+        .map(|endpoint| endpoint.as_str().expect("text").to_owned())
+        .collect();
+    for (file, [_, heading, _]) in READMES {
+        let page = read(file);
+        let written: BTreeSet<String> =
+            rows(part(&page, heading)).iter().flat_map(|cells| calls(cells[0])).collect();
+        assert_eq!(written, served, "{file}");
+    }
+}
+
+/// What must be the same in every language: levels of headings, code but for its comments, and the names in each row of a table, in
+/// whatever order a sentence needs them.
+fn skeleton(page: &str) -> Vec<String> {
+    let (mut parts, mut is_code) = (Vec::new(), false);
+    for line in page.lines() {
+        if line.starts_with("```") {
+            is_code = !is_code;
+            parts.push(line.to_owned());
+        } else if is_code {
+            let code = line.split("  #").next().unwrap_or_default().trim_end();
+            parts.push(code.to_owned());
+        } else if line.starts_with('#') {
+            parts.push(line.split(' ').next().unwrap_or_default().to_owned());
+        } else if line.starts_with("| ") {
+            let mut names = spans(line);
+            names.retain(|span| {
+                span.chars().all(|char| char.is_ascii_alphanumeric() || " _-./{},=".contains(char))
+            });
+            names.sort_unstable();
+            parts.push(names.join(" "));
+        }
+    }
+    parts
+}
+
+#[test]
+fn both_readmes_say_the_same() {
+    let [english, chinese] = READMES.map(|(file, _)| skeleton(&read(file)));
+    for (ours, theirs) in english.iter().zip(&chinese) {
+        // The example's language, and a message in it.
+        let differs = ours.contains("\"language\"") || ours.contains("\"message\":");
+        assert!(differs || ours == theirs, "README.md: {ours}\nREADME.zh.md: {theirs}");
+    }
+    assert_eq!(english.len(), chinese.len());
+}
+
+/// The pages a person is meant to read.
+fn pages() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in ["", "docs"] {
+        let entries = std::fs::read_dir(root().join(folder)).expect("a folder");
+        let files = entries.map(|entry| entry.expect("entry").path());
+        found.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    found
+}
+
+/// What a heading is called in a link, as GitHub makes it.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        text.chars()
+            .filter(|char| char.is_alphanumeric() || " -_".contains(*char))
+            .map(|char| if char == ' ' { '-' } else { char })
+            .collect::<String>()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let link = regex(r"\]\(([^)\s]+)\)");
+    for path in pages() {
+        let page = read(&path);
+        for found in link.captures_iter(&page).map(|found| found.extract::<1>().1[0]) {
+            if found.contains("://") {
+                continue;
+            }
+            let (file, anchor) = found.split_once('#').unwrap_or((found, ""));
+            let target =
+                if file.is_empty() { path.clone() } else { path.parent().expect("folder").join(file) };
+            assert!(target.exists(), "{}: {found}", path.display());
+            if !anchor.is_empty() {
+                assert!(anchors(&read(&target)).contains(anchor), "{}: {found}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_that_is_named_is_there() {
+    let named = regex(r"`((?:src|tests|docs|deploy|fuzz|dist|benches)/[A-Za-z0-9_./-]+)`");
+    for path in pages() {
+        let page = read(&path);
+        for file in named.captures_iter(&page).map(|found| found.extract::<1>().1[0]) {
+            assert!(root().join(file).exists(), "{}: {file}", path.display());
+        }
+    }
+}
