@@ -9,6 +9,7 @@ use crate::support::client::{End, HEARTBEAT, Response, timed};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
+use crate::support::tls::Tls;
 use crate::support::upstream::Upstream;
 
 /// What a client sees.
@@ -144,6 +145,8 @@ fn streams() {
             Row("429", answer(429), Own(429), Other),
             Row("400", answer(400), Own(400), Own(400)),
             Row("a first event that says 429", no(json!(429)), Own(429), Other),
+            Row("a first event that says 503", no(json!(503)), Own(503), Other),
+            Row("a first event that says 504", no(json!("504")), Own(504), Other),
             Row("a first event that says no", no(Value::Null), Own(502), Other),
             Row("a first event that says 400", no(json!(400)), Own(400), Own(400)),
             Row("Anthropic's", first(&format!("event: error\ndata: {anthropic}\n\n")), Own(529), Other),
@@ -161,19 +164,31 @@ fn streams() {
 #[test]
 fn unreachable_is_tried_again_and_elsewhere() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port");
-    let gone = format!("p1|http://{port}/v1|{KEY}");
-    let proxy = Proxy::start(&with(config(&[]), json!({"providers": [gone]})));
-    check("gone", &proxy.call(ask("p1/m")), &Seen::Error(502, "upstream_unreachable"), false);
-    proxy.log_line(&["attempt=3", "provider=p1", "replica=1", "Unreachable"]);
-
+    let secured = good();
+    // Nobody here trusts who signed its certificate.
+    let tls = Tls::new(&secured, "server.pem");
     let other = good();
-    let both = json!({"providers": [gone, format!("p1|{}|{KEY}", other.url())]});
-    let proxy = Proxy::start(&with(config(&[]), both));
-    for _ in 0..4 {
-        check("gone", &proxy.call(ask("p1/m")), &Seen::Other, false);
-        check("gone", &proxy.call(ask_streamed("p1/m")), &Seen::Other, true);
+    for (what, url) in [
+        ("gone", format!("http://{port}/v1")),
+        ("without an address", "http://no-such-host.invalid/v1".to_owned()),
+        ("not to be trusted", tls.url("localhost")),
+    ] {
+        let gone = format!("p1|{url}|{KEY}");
+        let proxy = Proxy::start(&with(config(&[]), json!({"providers": [gone]})));
+        check(what, &proxy.call(ask("p1/m")), &Seen::Error(502, "upstream_unreachable"), false);
+        let streamed = proxy.call(ask_streamed("p1/m"));
+        check(what, &streamed, &Seen::Error(502, "upstream_unreachable"), true);
+        proxy.log_line(&["attempt=3", "provider=p1", "replica=1", "Unreachable"]);
+
+        let both = json!({"providers": [gone, format!("p1|{}|{KEY}", other.url())]});
+        let proxy = Proxy::start(&with(config(&[]), both));
+        for _ in 0..4 {
+            check(what, &proxy.call(ask("p1/m")), &Seen::Other, false);
+            check(what, &proxy.call(ask_streamed("p1/m")), &Seen::Other, true);
+        }
+        proxy.log_line(&["attempt=1", "provider=p1", "replica=1", "cooldown=10s", "Unreachable"]);
     }
-    proxy.log_line(&["attempt=1", "provider=p1", "replica=1", "cooldown=10s", "Unreachable"]);
+    assert!(secured.requests().is_empty(), "a key must not leave for who is not trusted");
 }
 
 #[test]

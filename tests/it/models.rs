@@ -4,8 +4,9 @@ use serde_json::json;
 
 use crate::support::calls::{KEY, ask, assert_error, completion, event};
 use crate::support::eventually;
-use crate::support::proxy::{Proxy, config, with};
+use crate::support::proxy::{Proxy, command, config, run, with};
 use crate::support::reply::Reply;
+use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
 fn provider(models: &[&str]) -> Upstream {
@@ -156,9 +157,29 @@ fn an_alias_names_a_model() {
     let virtuals = json!({"models": {"fast": "p1/m"}});
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), virtuals));
     assert_eq!(listed(&proxy), ["fast", "p1/m"]);
-    assert_eq!(proxy.get("/v1/models/fast").json()["id"], "fast");
+    let entry = proxy.get("/v1/models/fast").json();
+    assert_eq!((&entry["id"], &entry["owned_by"]), (&json!("fast"), &json!("ai-proxy")));
     assert_eq!(proxy.call(ask("fast")).status, 200);
     assert!(upstream.last().text().contains(r#""model":"m""#));
+}
+
+#[test]
+fn an_alias_of_an_alias_is_refused_by_name() {
+    let upstream = provider(&["m"]);
+    let models = json!({"fast": "p1/m", "faster": "fast", "best": ["p1/m", "faster"]});
+    let directory = TempDir::new();
+    let document = with(config(&[("p1", &upstream)]), json!({"models": models})).to_string();
+    std::fs::write(directory.join("config.json"), document).expect("write config");
+    for arguments in [&["check"][..], &[]] {
+        let finished = run(command(directory.path()).args(arguments));
+        assert_eq!(finished.code, Some(2), "{}", finished.output());
+        for (place, target) in [("models.faster", "fast"), ("models.best[1]", "faster")] {
+            let line = finished.stderr.lines().find(|line| line.starts_with(&format!("{place}: ")));
+            let line = line.unwrap_or_else(|| panic!("{place}: {}", finished.output()));
+            assert!(line.contains(&format!("\"{target}\" is itself a virtual model")), "{line}");
+        }
+        assert_eq!(finished.stderr.lines().count(), 2, "{}", finished.stderr);
+    }
 }
 
 #[test]
