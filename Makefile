@@ -3,7 +3,7 @@ CARGO ?= cargo
 BIN   := target/release/ai-proxy
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 MUSL  := $(subst -gnu,-musl,$(HOST))
-# For another machine: make static TARGET=aarch64-unknown-linux-musl, with its compiler and linker as README.md says.
+# For another machine: make static TARGET=aarch64-unknown-linux-musl, with its compiler and linker as docs/deploy.md says.
 TARGET ?= $(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(MUSL)/lib),$(MUSL),$(HOST))
 CRATES := $(or $(CARGO_HOME),$(HOME)/.cargo)
 

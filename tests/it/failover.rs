@@ -1,4 +1,4 @@
-//! README's table "What the client sees": each way of failing, with one replica and with another that is fit.
+//! The table of `docs/failover.md`, "What a client sees": each way of failing, with one replica and with another that is fit.
 
 use serde_json::{Value, json};
 use std::net::TcpListener;
@@ -45,7 +45,7 @@ fn answer(status: u16) -> Reply {
     Reply::json(status, &own(status))
 }
 
-/// Short limits: the table does not say how long, the README's text does.
+/// Short limits: the table does not say how long, the text below it does.
 fn limits() -> Value {
     json!({"non_stream_timeout": 2, "stream_timeout": 2, "attempt_timeout": 0.5, "max_response_size": 5000})
 }
