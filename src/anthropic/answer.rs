@@ -81,9 +81,12 @@ pub(super) struct Chat<'a> {
 pub(super) struct Choice<'a> {
     #[serde(default)]
     pub(super) index: Option<u64>,
-    /// Whole, or what is new of it.
-    #[serde(default, borrow, alias = "delta")]
+    /// Whole.
+    #[serde(default, borrow)]
     pub(super) message: Option<Said<'a>>,
+    /// What is new of it.
+    #[serde(default, borrow)]
+    pub(super) delta: Option<Said<'a>>,
     #[serde(default)]
     pub(super) finish_reason: Option<String>,
 }

@@ -14,6 +14,8 @@ pub struct Translator {
     /// The message's: the provider's id, where it gives none the request's.
     id: String,
     started: bool,
+    /// It comes in deltas: what some providers say whole at its end (MiniMax) has been said.
+    in_deltas: bool,
     /// Blocks that are not complete, in order; the first is the client's.
     blocks: VecDeque<Block>,
     /// The number of the first of them.
@@ -78,6 +80,7 @@ impl Translator {
             model: model.to_owned(),
             id: id.to_owned(),
             started: false,
+            in_deltas: false,
             blocks: VecDeque::new(),
             first: 0,
             calls: 0,
@@ -123,7 +126,8 @@ impl Translator {
         }
         self.usage = chat.usage.or(self.usage);
         for choice in chat.choices.into_iter().flatten().filter(|choice| choice.index.unwrap_or(0) == 0) {
-            if let Some(said) = choice.message {
+            self.in_deltas |= choice.delta.is_some();
+            if let Some(said) = choice.delta.or(choice.message.filter(|_| !self.in_deltas)) {
                 if let Some(thought) = said.thought() {
                     self.say(thought, || Kind::Thinking, |kind| matches!(kind, Kind::Thinking));
                 }
