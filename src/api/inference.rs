@@ -404,15 +404,26 @@ impl Relay<'_> {
         self.record.usage = self.spent(usage::in_answer(&body));
         let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
         if self.reply.borrow().is_committed() {
-            return self.end_promised_stream(status, &body);
+            return self.end_promised_stream(status, &headers, &body);
         }
         let fields = self.answer_fields(&headers, &self.record.provider);
         self.end(status, |reply| reply.send(Answer { status, fields, body }))
     }
 
-    /// A heartbeat has promised a stream: what came instead can only be told of in an event.
-    fn end_promised_stream(&mut self, status: u16, body: &[u8]) -> Done {
-        let event = if is_json(body) {
+    /// A heartbeat has promised a stream: what came instead, unless translation has made events of it, can only be told of in
+    /// an event. Anthropic's has a name, and an answer is no error.
+    fn end_promised_stream(&mut self, status: u16, headers: &HeaderMap, body: &[u8]) -> Done {
+        if status < 300 && stream::is_event_stream(headers) {
+            return self.end(status, |reply| {
+                reply.begin(status, &Fields::default(), None);
+                match reply.write(body, false) {
+                    Ok(()) => reply.finish(),
+                    Err(_) => reply.break_off(None),
+                }
+            });
+        }
+        let may_say = self.envelope.format == Format::OpenAi || status >= 400;
+        let event = if is_json(body) && (may_say || Refusal::in_document(body).is_some()) {
             self.envelope.error_event(&single_line(body))
         } else {
             let error = ApiError::Broken(self.record.provider.clone());

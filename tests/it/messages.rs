@@ -213,20 +213,35 @@ fn a_silent_stream_is_kept_alive_with_pings() {
     assert_eq!(stream.end(), End::FinalChunk);
 }
 
-#[test]
-fn an_error_behind_a_ping_is_an_event() {
+/// What a client that asked for a stream gets behind a ping, when `reply` comes only then; and how that ends.
+fn behind_a_ping(model: &str, path: &str, reply: Reply) -> (String, End) {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = Gate::new();
-    let own = json!({"type": "error", "error": {"type": "rate_limit_error", "message": "slow"}});
-    upstream.answer(MESSAGES, after(&gate, Reply::json(429, &own)));
+    upstream.answer(path, after(&gate, reply));
     let mut client = proxy.client();
-    client.send(say("both/m", true));
+    client.send(say(model, true));
     let mut stream = client.streamed();
     assert_eq!(stream.next_event().as_deref(), Some(PING));
     gate.open();
-    let rest = stream.events();
-    assert_eq!(rest.last(), Some(&format!("event: error\ndata: {own}\n\n")));
-    assert_eq!(stream.end(), End::Cut);
+    let rest = stream.events().concat().replace(PING, "");
+    (rest, stream.end())
+}
+
+#[test]
+fn an_error_behind_a_ping_is_an_event() {
+    let own = json!({"type": "error", "error": {"type": "rate_limit_error", "message": "slow"}});
+    for status in [200, 429] {
+        let (rest, end) = behind_a_ping("both/m", MESSAGES, Reply::json(status, &own));
+        assert_eq!((rest, end), (format!("event: error\ndata: {own}\n\n"), End::Cut));
+    }
+}
+
+#[test]
+fn a_whole_answer_behind_a_ping_is_not_passed_off_as_an_error() {
+    let (rest, end) = behind_a_ping("both/m", MESSAGES, Reply::json(200, &message("hello")));
+    assert!(rest.starts_with("event: error\n") && rest.contains("\"reason\":\"upstream_broken\""), "{rest}");
+    assert!(!rest.contains("hello"), "{rest}");
+    assert_eq!(end, End::Cut);
 }
 
 // ── a provider that speaks OpenAI's format alone ──
@@ -367,6 +382,16 @@ fn a_provider_that_does_not_stream_is_streamed_for() {
     assert_eq!(response.header("content-type"), Some("text/event-stream"));
     let (names, last) = kinds(&response.text());
     assert_eq!((names.len(), last), (6, json!({"type": "message_stop"})));
+}
+
+#[test]
+fn it_is_streamed_for_behind_a_ping_too() {
+    let (rest, end) =
+        behind_a_ping("plain/m", "/v1/chat/completions", Reply::json(200, &completion("hello")));
+    let (names, last) = kinds(&rest);
+    assert_eq!((names.len(), last), (6, json!({"type": "message_stop"})));
+    assert!(rest.contains("\"text\":\"hello\""), "{rest}");
+    assert_eq!(end, End::FinalChunk);
 }
 
 #[test]
