@@ -169,14 +169,32 @@ impl Replica {
     }
 }
 
-/// Certificate authorities out of a file.
-#[derive(Clone, PartialEq, Eq)]
+/// Certificate authorities out of a file. They are known by a digest: each request looks whether two are the same.
+#[derive(Clone)]
 pub struct CaFile {
     /// The file, as the config names it.
     pub path: PathBuf,
     /// What it held when the configuration was loaded, in DER; at least one, each usable.
     pub certificates: Arc<[Vec<u8>]>,
+    digest: [u8; 32],
 }
+
+impl CaFile {
+    /// That file, with what it held.
+    pub fn new(path: PathBuf, certificates: Vec<Vec<u8>>) -> Self {
+        // DER tells where a certificate ends.
+        let digest = sha256(&certificates.concat());
+        Self { path, certificates: certificates.into(), digest }
+    }
+}
+
+impl PartialEq for CaFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.path == other.path
+    }
+}
+
+impl Eq for CaFile {}
 
 impl fmt::Debug for CaFile {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -198,7 +216,7 @@ impl ReplicaId {
             (name, value.expose()).hash(&mut hasher);
         }
         replica.proxy.as_ref().map(Secret::expose).hash(&mut hasher);
-        replica.ca_file.as_ref().map(|ca| &ca.certificates).hash(&mut hasher);
+        replica.ca_file.as_ref().map(|ca| ca.digest).hash(&mut hasher);
         Self(hasher.finish())
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn ca_file(json: &Json) -> Leaf<CaFile> {
         _ => return unfit(json, Expected::CaFile),
     };
     match read(&path).and_then(|pem| certificates(&pem)) {
-        Ok(certificates) => Ok(CaFile { path, certificates: certificates.into() }),
+        Ok(certificates) => Ok(CaFile::new(path, certificates)),
         Err(problem) => {
             Err(ConfigText::CaFile { path: quoted(&path.display().to_string(), MAX_QUOTED), problem })
         }
