@@ -137,6 +137,8 @@ pub struct Replica {
     pub headers: Vec<(String, Secret)>,
     /// Proxy URL (`http://…` or `socks5://…`), its own or the environment's, may hold a password.
     pub proxy: Option<Secret>,
+    /// The same on the way to `anthropic_url`: the environment may ask for another there, or for none.
+    pub anthropic_proxy: Option<Secret>,
     /// Whom to trust instead of Mozilla's certificate authorities.
     pub ca_file: Option<CaFile>,
     /// Share of the load against the other replicas, 1 or more. Default 1.
@@ -165,6 +167,14 @@ impl Replica {
         match format {
             Format::OpenAi => Some(&self.url),
             Format::Anthropic => self.anthropic_url.as_deref(),
+        }
+    }
+
+    /// The proxy on the way there.
+    pub fn proxy_for(&self, format: Format) -> Option<&Secret> {
+        match format {
+            Format::OpenAi => self.proxy.as_ref(),
+            Format::Anthropic => self.anthropic_proxy.as_ref(),
         }
     }
 }
@@ -215,7 +225,9 @@ impl ReplicaId {
         for (name, value) in &replica.headers {
             (name, value.expose()).hash(&mut hasher);
         }
-        replica.proxy.as_ref().map(Secret::expose).hash(&mut hasher);
+        for proxy in [&replica.proxy, &replica.anthropic_proxy] {
+            proxy.as_ref().map(Secret::expose).hash(&mut hasher);
+        }
         replica.ca_file.as_ref().map(|ca| ca.digest).hash(&mut hasher);
         Self(hasher.finish())
     }

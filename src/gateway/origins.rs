@@ -83,6 +83,7 @@ mod tests {
             models: None,
             headers: Vec::new(),
             proxy: None,
+            anthropic_proxy: None,
             weight: 1,
         };
         Origin { replica: ReplicaId::of("p", &replica), model: model.into() }

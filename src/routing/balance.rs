@@ -250,6 +250,7 @@ mod tests {
             models: None,
             headers: Vec::new(),
             proxy: None,
+            anthropic_proxy: None,
             ca_file: None,
             weight,
         });

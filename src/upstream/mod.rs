@@ -135,7 +135,7 @@ impl Upstream {
         patience: Patience,
         reply: Option<&Rc<RefCell<Reply>>>,
     ) -> Result<Exchange, Failure> {
-        let proxied = replica.proxy.is_some();
+        let proxied = replica.proxy_for(call.format).is_some();
         let base = base_url(replica, call.format);
         let clear = !proxied && base.starts_with("http://");
         let mut fresh = false;
@@ -165,13 +165,14 @@ impl Upstream {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         add_credentials(headers, replica, call.format);
+        let (proxy, ca_file) = (replica.proxy_for(call.format), replica.ca_file.as_ref());
         if matches!(call.method, Method::GET | Method::DELETE) {
-            return self.ways.run(replica, request.map(|()| SendBody::none()));
+            return self.ways.run(proxy, ca_file, request.map(|()| SendBody::none()));
         }
         let length: usize = call.body.iter().map(|piece| piece.len()).sum();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let mut pieces = Pieces { pieces: call.body, at: 0 };
-        self.ways.run(replica, request.map(|()| SendBody::from_reader(&mut pieces)))
+        self.ways.run(proxy, ca_file, request.map(|()| SendBody::from_reader(&mut pieces)))
     }
 }
 

@@ -48,48 +48,58 @@ impl Ways {
         Self { plain, detours: RwLock::default(), pool: Arc::clone(pool), resolver }
     }
 
-    /// Sends a request on the replica's way and gives the answer's head, its body unread.
+    /// Sends a request through that proxy to whom those authorities vouch for, and gives the answer's head, its body unread.
     ///
     /// # Errors
     /// ureq's, whatever went wrong up to there.
-    pub fn run(&self, replica: &Replica, request: Request<SendBody<'_>>) -> Result<Response<Body>, Error> {
-        if replica.proxy.is_none() && replica.ca_file.is_none() {
+    pub fn run(
+        &self,
+        proxy: Option<&Secret>,
+        ca_file: Option<&CaFile>,
+        request: Request<SendBody<'_>>,
+    ) -> Result<Response<Body>, Error> {
+        if proxy.is_none() && ca_file.is_none() {
             return self.plain.run(request);
         }
-        self.detour(replica)?.run(request)
+        self.detour(proxy, ca_file)?.run(request)
     }
 
-    fn detour(&self, replica: &Replica) -> Result<Agent, Error> {
+    fn detour(&self, proxy: Option<&Secret>, ca_file: Option<&CaFile>) -> Result<Agent, Error> {
         let find = |detours: &Detours| {
-            detours.known.iter().find(|it| it.leads_to(replica)).map(|it| it.agent.clone())
+            detours.known.iter().find(|it| it.is(proxy, ca_file)).map(|it| it.agent.clone())
         };
         if let Some(agent) = find(&self.detours.read().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(agent);
         }
-        let proxy = replica.proxy.as_ref().map(|proxy| Proxy::new(proxy.expose())).transpose()?;
+        let through = proxy.map(|proxy| Proxy::new(proxy.expose())).transpose()?;
         let mut detours = self.detours.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = find(&detours) {
             return Ok(agent);
         }
         detours.count += 1;
-        let agent = agent(&self.pool, &self.resolver, detours.count, proxy, replica.ca_file.as_ref());
-        let (proxy, ca_file) = (replica.proxy.clone(), replica.ca_file.clone());
+        let agent = agent(&self.pool, &self.resolver, detours.count, through, ca_file);
+        let (proxy, ca_file) = (proxy.cloned(), ca_file.cloned());
         detours.known.push(Detour { proxy, ca_file, agent: agent.clone() });
         Ok(agent)
     }
 
     /// Forgets the ways that no replica of `config` takes.
     pub fn retain(&self, config: &Config) {
+        let takes = |replica: &Replica, detour: &Detour| {
+            [&replica.proxy, &replica.anthropic_proxy]
+                .into_iter()
+                .any(|proxy| detour.is(proxy.as_ref(), replica.ca_file.as_ref()))
+        };
         let taken = |detour: &Detour| {
-            config.providers.iter().flat_map(|provider| &provider.replicas).any(|it| detour.leads_to(it))
+            config.providers.iter().flat_map(|provider| &provider.replicas).any(|it| takes(it, detour))
         };
         self.detours.write().unwrap_or_else(PoisonError::into_inner).known.retain(taken);
     }
 }
 
 impl Detour {
-    fn leads_to(&self, replica: &Replica) -> bool {
-        self.proxy == replica.proxy && self.ca_file == replica.ca_file
+    fn is(&self, proxy: Option<&Secret>, ca_file: Option<&CaFile>) -> bool {
+        self.proxy.as_ref() == proxy && self.ca_file.as_ref() == ca_file
     }
 }
 

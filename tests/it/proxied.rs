@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::WITHIN_A_SECOND;
 use crate::support::calls::{
-    DONE, KEY, ask, ask_streamed, assert_error, assert_error_event, completion, event,
+    DONE, KEY, ask, ask_streamed, assert_error, assert_error_event, authorized, completion, event,
 };
 use crate::support::client::{End, HEARTBEAT, timed};
 use crate::support::gate::Gate;
@@ -93,6 +93,27 @@ fn the_environment_names_it_where_the_provider_does_not() {
         assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"), "{variables:?}");
         let went = (around.opened() > before.0, own.opened() > before.1);
         assert_eq!(went, (through_around, through_own), "{variables:?}");
+    }
+}
+
+#[test]
+fn each_of_a_providers_two_urls_has_the_proxy_that_the_environment_asks_for_there() {
+    let (one, other) = (Upstream::new(&["m"]), Upstream::new(&[]));
+    one.chat(Reply::json(200, &completion("one")));
+    other.answer("/v1/messages", Reply::json(200, &json!({"type": "message"})));
+    let provider = json!({"name": "p1", "url": one.url(), "anthropic_url": other.url(), "key": KEY});
+    for (spared, proxied) in [(&one, &other), (&other, &one)] {
+        let tunnel = Tunnel::new();
+        let http_proxy = format!("http://{}", tunnel.address());
+        let variables = [("http_proxy", http_proxy), ("no_proxy", spared.address().to_string())];
+        let proxy = start_around(&provider, &variables);
+        for path in ["/v1/chat/completions", "/v1/messages"] {
+            let body = json!({"model": "p1/m", "max_tokens": 1, "messages": []});
+            assert_eq!(proxy.call(authorized(path, body.to_string())).status, 200);
+        }
+        let targets = tunnel.targets();
+        assert!(targets.contains(&proxied.address().to_string()), "{targets:?}");
+        assert!(!targets.contains(&spared.address().to_string()), "{targets:?}");
     }
 }
 

@@ -137,13 +137,15 @@ impl Entry {
     fn into_replica(self, reader: &mut Reader) -> (String, Replica) {
         let Self { name, url, anthropic_url, key, models, headers, proxy, ca_file, weight } = self;
         let anthropic_url = anthropic_url.or_else(|| known(&url).is_anthropic.then(|| url.clone()));
-        let proxy = match proxy {
+        let mut proxy_to = |url: &str| match &proxy {
             Some(Way::Direct) => None,
-            Some(Way::Through(proxy)) => Some(proxy),
-            None => proxy_around(reader, &url),
+            Some(Way::Through(proxy)) => Some(proxy.clone()),
+            None => proxy_around(reader, url),
         };
+        let proxies = (proxy_to(&url), proxy_to(anthropic_url.as_ref().unwrap_or(&url)));
+        let (proxy, anthropic_proxy) = proxies;
         let weight = weight.unwrap_or(1);
-        (name, Replica { url, anthropic_url, key, models, headers, proxy, ca_file, weight })
+        (name, Replica { url, anthropic_url, key, models, headers, proxy, anthropic_proxy, ca_file, weight })
     }
 }
 

@@ -98,9 +98,13 @@ fn replica_line(replica: &Replica, language: Language) -> String {
         let names: Vec<&str> = replica.headers.iter().map(|(name, _)| name.as_str()).collect();
         parts.push(format!("{} {}", say(Label::Headers), names.join(" ")));
     }
+    let through = |proxy: &Secret| bare_url(proxy.expose()).unwrap_or_else(|| proxy.masked());
     if let Some(proxy) = &replica.proxy {
-        let url = bare_url(proxy.expose()).unwrap_or_else(|| proxy.masked());
-        parts.push(format!("{} {url}", say(Label::Proxy)));
+        parts.push(format!("{} {}", say(Label::Proxy), through(proxy)));
+    }
+    if replica.anthropic_proxy != replica.proxy {
+        let proxy = replica.anthropic_proxy.as_ref().map_or("direct".to_owned(), through);
+        parts.push(format!("anthropic_url {} {proxy}", say(Label::Proxy)));
     }
     if let Some(ca) = &replica.ca_file {
         let path = shown(&ca.path.display().to_string());
@@ -178,7 +182,7 @@ fn secrets(config: &Config) -> impl Iterator<Item = &Secret> {
     replicas
         .flat_map(|replica| {
             let headers = replica.headers.iter().map(|(_, value)| value);
-            std::iter::once(&replica.key).chain(headers).chain(&replica.proxy)
+            std::iter::once(&replica.key).chain(headers).chain(&replica.proxy).chain(&replica.anthropic_proxy)
         })
         .chain(config.tokens.iter().filter_map(|token| token.token.plain()))
 }

@@ -338,6 +338,7 @@ fn a_provider_object_takes_every_key_of_the_contract() {
             models: Some(vec!["m".into(), "m/n".into()]),
             headers: vec![("x-team".into(), Secret::new("red".into()))],
             proxy: Some(Secret::new("socks5://u:p@127.0.0.1:1080".into())),
+            anthropic_proxy: Some(Secret::new("socks5://u:p@127.0.0.1:1080".into())),
             ca_file: None,
             weight: 1000,
         }
