@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use ai_proxy::config::load;
 
+use crate::support::calls::bare;
 use crate::support::proxy::{Proxy, config};
 use crate::support::upstream::Upstream;
 
@@ -177,6 +178,43 @@ fn every_endpoint_is_in_the_table() {
         let written: BTreeSet<String> =
             rows(part(&page, heading)).iter().flat_map(|cells| calls(cells[0])).collect();
         assert_eq!(written, served, "{file}");
+    }
+}
+
+/// What a call without a token, and one with a wrong one, get from elsewhere.
+fn refusals(proxy: &Proxy, call: &str) -> [Option<u16>; 2] {
+    let (method, path) = call.split_once(' ').expect("method and path");
+    let path = path.replace("{id}", "x");
+    let elsewhere = ("X-Forwarded-For", "192.0.2.1");
+    let tried = [&[elsewhere][..], &[elsewhere, ("X-Api-Key", "wrong")]];
+    tried.map(|fields| {
+        let status = proxy.call(bare(method, &path, fields)).status;
+        matches!(status, 401 | 403).then_some(status)
+    })
+}
+
+#[test]
+fn every_endpoint_asks_for_the_token_that_the_table_says() {
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    for (file, words) in [
+        ("README.md", ["no", "optional", "yes", "admin"]),
+        ("README.zh.md", ["不需要", "可选", "需要", "管理"]),
+    ] {
+        let heading = READMES.iter().find(|(name, _)| *name == file).expect("headings").1[1];
+        let page = read(file);
+        for cells in rows(part(&page, heading)) {
+            for call in calls(cells[0]) {
+                let word = words.iter().position(|word| *word == cells[1]);
+                let expected = match word.unwrap_or_else(|| panic!("{file}: {}", cells[1])) {
+                    0 => [None, None],
+                    1 => [None, Some(401)],
+                    2 => [Some(401); 2],
+                    _ => [Some(403); 2],
+                };
+                assert_eq!(refusals(&proxy, &call), expected, "{file}: {call}");
+            }
+        }
     }
 }
 
