@@ -92,7 +92,7 @@ fn closing_before_the_status_line_is_502() {
     for step in [Step::Fin, Step::Reset] {
         upstream.chat(Reply::default().then(step));
         let response = proxy.call(ask("p1/m"));
-        // Whether this is no answer or a cut-off one, the contract leaves open.
+        // Whether this is no answer or a cut-off one, nothing says.
         match response.json()["error"]["reason"].as_str() {
             Some("upstream_unreachable") => assert_error(&response, 502, "upstream_unreachable"),
             _ => assert_error(&response, 502, "upstream_broken"),

@@ -303,7 +303,7 @@ fn a_log_file_that_cannot_be_opened_is_named() {
     let mut command = crate::support::proxy::command(directory.path());
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().expect("start");
-    // Whether it then serves or gives up, the contract leaves open.
+    // Whether it then serves or gives up, nothing says.
     let stderr = Lines::collect(child.stderr.take().expect("stderr"));
     let named = std::panic::catch_unwind(|| stderr.wait_for(|line| line.contains(path)));
     drop(child.kill());

@@ -1,5 +1,5 @@
 //! The whole product from outside: the real binary between a raw client and a scripted upstream,
-//! held to the contract to the byte.
+//! held to what is promised, to the byte.
 
 #![forbid(unsafe_code)]
 

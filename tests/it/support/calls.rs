@@ -74,7 +74,7 @@ pub fn event(text: &str) -> String {
 /// The event that ends a stream.
 pub const DONE: &str = "data: [DONE]\n\n";
 
-/// Holds the answer to contract section 5: shape, status, reason, and the headers of every error the
+/// Holds an error to what is promised of all: shape, status, reason, and the headers of every error the
 /// proxy itself makes. Gives the message.
 pub fn assert_error(response: &Response, status: u16, reason: &str) -> String {
     let text = response.text();
@@ -86,7 +86,7 @@ pub fn assert_error(response: &Response, status: u16, reason: &str) -> String {
         "x-request-id goes with every answer: {:?}",
         response.head.headers
     );
-    // The contract leaves open whether a retry mends a broken answer.
+    // It is left open whether a retry mends a broken answer.
     if reason != "upstream_broken" {
         assert_eq!(
             response.header("x-should-retry"),

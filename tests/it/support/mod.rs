@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// never fail a test, and a hang must still end.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The grace a bound of the contract gets ("within 1 s" is accepted up to this).
+/// The grace a promised bound gets ("within 1 s" is accepted up to this).
 pub const WITHIN_A_SECOND: Duration = Duration::from_secs(3);
 
 /// Polls until `ready` gives a value; panics with `what` after [`DEADLINE`].
