@@ -121,10 +121,10 @@ impl Envelope {
         Some(fields)
     }
 
-    /// The upstream's id in place of one that we made up.
-    pub fn adopt_id(&mut self, upstreams: Option<&str>) {
-        if let Some(id) = upstreams.filter(|_| !self.id_is_clients) {
-            id.clone_into(&mut self.id);
+    /// The upstream's id in place of `ours`, which we made up, if there is one.
+    pub fn adopt_id(&mut self, ours: &str, upstreams: Option<&str>) {
+        if !self.id_is_clients {
+            upstreams.unwrap_or(ours).clone_into(&mut self.id);
         }
     }
 }

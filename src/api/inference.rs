@@ -234,7 +234,7 @@ impl Relay<'_> {
         let is_first = self.record.attempts == 1;
         let allowance = allowance::of(self.config, streamed, self.times(), is_first, others);
         self.is_short = allowance.is_short;
-        self.record.upstream_id = None;
+        self.adopt_id(&HeaderMap::new());
         let mut exchange = match self.ask(choice, allowance.patience) {
             Ok(exchange) => exchange,
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
@@ -243,11 +243,7 @@ impl Relay<'_> {
         if (200..300).contains(&exchange.status) && !choice.model.is_empty() {
             self.gateway.metrics.accept(&choice.provider.name, choice.model);
         }
-        let id = exchange.headers.get(X_REQUEST_ID).or_else(|| exchange.headers.get(REQUEST_ID));
-        self.record.upstream_id = id.and_then(|id| sane_id(id.as_bytes())).map(str::to_owned);
-        if !self.reply.borrow().is_committed() {
-            self.envelope.adopt_id(self.record.upstream_id.as_deref());
-        }
+        self.adopt_id(&exchange.headers);
         if !stream::is_event_stream(&exchange.headers) {
             self.reply.borrow_mut().keep_quiet();
         }
@@ -280,9 +276,17 @@ impl Relay<'_> {
         }
     }
 
+    /// Takes the provider's id of the answer at hand for the log, and for the client if it sent none and has none yet.
+    fn adopt_id(&mut self, headers: &HeaderMap) {
+        let id = headers.get(X_REQUEST_ID).or_else(|| headers.get(REQUEST_ID));
+        self.record.upstream_id = id.and_then(|id| sane_id(id.as_bytes())).map(str::to_owned);
+        if !self.reply.borrow().is_committed() {
+            self.envelope.adopt_id(&self.request.ticket.envelope.id, self.record.upstream_id.as_deref());
+        }
+    }
+
     fn stream(&mut self, mut exchange: Exchange, choice: &Choice<'_>, others: bool) -> Outcome {
         let status = exchange.status;
-        self.record.answered_by(choice);
         // What is passed on as it comes is a stream, asked for or not.
         if !self.call.body.stream {
             exchange.be_patient(Patience::silence(self.config.stream_timeout));
@@ -302,21 +306,25 @@ impl Relay<'_> {
         };
         let headers = std::mem::take(&mut exchange.headers);
         drop(exchange);
+        let is_begun = self.reply.borrow().is_begun();
+        let failure = match ended.broke {
+            Some(Broke::Refused(refusal, body)) => return self.refused(refusal, headers, body, choice),
+            // Not an event was at hand: as good as no answer, another attempt may follow.
+            Some(Broke::Failed(failure)) if !is_begun => {
+                let fault = if failure.fault == Fault::CutOff { Fault::Broken } else { failure.fault };
+                return Outcome::Failed(Failed::Fault(Failure { fault, ..failure }));
+            }
+            Some(Broke::Failed(failure)) => Some(failure),
+            None => None,
+        };
+        // Only now is this the answer: until here, that of an earlier attempt may be.
+        self.record.answered_by(choice);
         self.record.usage = self.spent(ended.usage);
         responses::learn(self.gateway, self.request, self.call, choice, || ended.response_id);
-        let failure = match ended.broke {
-            None => {
-                self.note(choice, Verdict::Served, SUCCESS);
-                return self.finish(status, Reply::finish);
-            }
-            Some(Broke::Refused(refusal, body)) => return self.refused(refusal, headers, body, choice),
-            Some(Broke::Failed(failure)) => failure,
+        let Some(failure) = failure else {
+            self.note(choice, Verdict::Served, SUCCESS);
+            return self.finish(status, Reply::finish);
         };
-        if !self.reply.borrow().is_begun() {
-            // Not an event was at hand: as good as no answer, another attempt may follow.
-            let fault = if failure.fault == Fault::CutOff { Fault::Broken } else { failure.fault };
-            return Outcome::Failed(Failed::Fault(Failure { fault, ..failure }));
-        }
         let failed = Failed::Fault(failure);
         self.note_failed(choice, &failed);
         let event = failed.fault().and_then(|fault| self.error_of(fault)).map(|error| {
@@ -401,6 +409,8 @@ impl Relay<'_> {
 
     fn deliver_answer(&mut self, answer: WholeAnswer) -> Done {
         let WholeAnswer { status, mut headers, body, .. } = answer;
+        // Another attempt may have followed it.
+        self.adopt_id(&headers);
         self.record.usage = self.spent(usage::in_answer(&body));
         let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
         if self.reply.borrow().is_committed() {

@@ -12,6 +12,8 @@ use crate::support::reply::{Reply, Step};
 use crate::support::tls::Tls;
 use crate::support::upstream::Upstream;
 
+const FIRST_KEY: &str = "pk-first-key-1234567-kxj";
+
 /// What a client sees.
 enum Seen {
     /// A status and a reason of ours.
@@ -333,4 +335,39 @@ fn health_tells_what_requests_have_met() {
     eventually("a clean bill", || {
         (lone.get("/health").json()["details"]["p1"]["error"] == Value::Null).then_some(())
     });
+}
+
+#[test]
+fn an_earlier_answer_is_given_under_its_own_name_and_without_its_own_key() {
+    let (first, second) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
+    let quoted = json!({"error": {"message": format!("no room for key {FIRST_KEY}")}}).to_string();
+    let fields = [("Content-Type", "application/json"), ("X-Request-Id", "up-1")];
+    first.chat(Reply::whole(503, &fields, quoted));
+    let second_fields = [("Content-Type", "text/event-stream"), ("X-Request-Id", "up-2")];
+    second.chat(Reply::chunked(200, &second_fields).then(Step::Reset));
+    let providers = json!([format!("p1|{}|{FIRST_KEY}", first.url()), format!("p2|{}|{KEY}", second.url())]);
+    let changes = json!({"providers": providers, "models": {"best": ["p1/m", "p2/m"]}});
+    let proxy = Proxy::start(&with(config(&[]), changes));
+    let response = proxy.call(ask_streamed("best"));
+    assert_eq!((response.status, second.requests().len()), (503, 1), "{}", response.text());
+    assert!(!response.text().contains(FIRST_KEY), "{}", response.text());
+    assert_eq!(response.header("x-ai-proxy-provider"), Some("p1"));
+    assert_eq!(response.header("x-request-id"), Some("up-1"));
+    proxy.log_line(&["provider=p1", "model=best", "status=503", "attempts=2", "upstream_id=up-1"]);
+}
+
+/// The client's id leads to the line of its request, whoever was asked before.
+#[test]
+fn an_answer_has_no_id_of_an_attempt_that_failed() {
+    let (first, second) = (Upstream::new(&["m"]), good());
+    let fields = [("Content-Type", "application/json"), ("X-Request-Id", "up-1")];
+    first.chat(Reply::whole(503, &fields, own(503).to_string()));
+    let providers = config(&[("p1", &first), ("p2", &second)]);
+    let proxy = Proxy::start(&with(providers, json!({"models": {"best": ["p1/m", "p2/m"]}})));
+    for call in [ask("best"), ask_streamed("best")] {
+        let response = proxy.call(call);
+        let id = response.header("x-request-id").expect("an id").to_owned();
+        assert_eq!((response.status, id == "up-1"), (200, false), "{id}");
+        proxy.log_line(&["attempts=2", &format!("request_id={id}"), "upstream_id=-", "耗时:"]);
+    }
 }

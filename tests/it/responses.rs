@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::calls::{TOKEN, assert_error, authorized, bare};
 use crate::support::client::{End, Response};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::reply::{Reply, Step};
 use crate::support::upstream::{Request, Upstream};
 
 const RESPONSES: &str = "/v1/responses";
@@ -232,4 +232,34 @@ fn only_ids_and_their_methods_are_relayed() {
     assert!(upstream.requests().is_empty());
     upstream.answer("/v1/responses/resp_a%3D%3D", Reply::json(200, &json!({})));
     assert_eq!(call(&proxy, "GET", "resp_a%3D%3D").status, 200, "an escape passes as it came");
+}
+
+#[test]
+fn where_a_search_only_began_nothing_is_learnt() {
+    let (first, second) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
+    for upstream in [&first, &second] {
+        upstream.answer("/v1/responses/resp_1", Reply::sse().then(Step::Reset));
+    }
+    let proxy = Proxy::start(&config(&[("p1", &first), ("p2", &second)]));
+    let response = call(&proxy, "GET", "resp_1?stream=true");
+    assert_eq!((response.status, response.header("x-ai-proxy-provider")), (502, Some("p1")));
+    let event = "data: {\"type\":\"response.completed\"}\n\n";
+    first.answer("/v1/responses/resp_1", Reply::sse().chunk(event).end());
+    second.answer("/v1/responses/resp_1", Reply::json(404, &json!({"error": {"message": "none"}})));
+    let response = call(&proxy, "GET", "resp_1?stream=true");
+    assert_eq!((response.status, response.text().as_str()), (200, event));
+}
+
+#[test]
+fn head_of_a_stored_stream_has_no_body() {
+    let upstream = store("resp_1");
+    let event = "data: {\"type\":\"response.completed\"}\n\n";
+    upstream.answer("/v1/responses/resp_1", Reply::sse().chunk(event).end());
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"stream_heartbeat": 0.05})));
+    let token = format!("Bearer {TOKEN}");
+    let mut client = proxy.client();
+    let response =
+        client.call(bare("HEAD", "/v1/responses/resp_1?stream=true", &[("Authorization", &token)]));
+    assert_eq!((response.status, response.text().as_str()), (200, ""));
+    assert_eq!(client.call(bare("GET", "/healthz", &[])).status, 200, "the connection is in step");
 }
