@@ -9,24 +9,21 @@ use ureq::http::{HeaderMap, HeaderValue, header};
 
 use super::admission::Admitted;
 use super::allowance::{self, Times};
-use super::envelope::{Envelope, REQUEST_ID, X_REQUEST_ID, sane_id};
-use super::error::ApiError;
+use super::delivery::{Delivery, add_stream_fields};
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
-use super::{Action, Ticket, admission, masking, messages, relayed_headers, responses};
+use super::splice::Body;
+use super::{Ticket, admission, masking, messages, relayed_headers, responses};
 use crate::anthropic::{self, Translator};
-use crate::auth::Permit;
-use crate::auth::quota::Clock;
 use crate::config::{Config, Format, known};
-use crate::front::{Answer, Done, Fields, Request, Responder};
+use crate::front::{Done, Request, Responder};
 use crate::gateway::Gateway;
-use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT, MAX_REFUSAL, MAX_SEARCHED};
+use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, MAX_SEARCHED};
 use crate::metrics::Metric;
 use crate::routing::{Choice, Plan, Verdict};
 use crate::upstream::refusal::Refusal;
 use crate::upstream::response_id;
 use crate::upstream::stream::{self, Broke};
-use crate::upstream::usage::{self, Usage};
 use crate::upstream::{self, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Patience, Reply};
 
 /// Pause before a lone replica is tried again after it could not be reached.
@@ -64,20 +61,10 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
     let left =
         request.received.elapsed() > QUEUED_LONG && reply.borrow().client().is_some_and(|c| c.is_gone());
     record.model.clone_from(&call.body.model);
-    let mut relay = Relay {
-        gateway,
-        config,
-        request,
-        call: &call,
-        permit: Some(permit),
-        begun,
-        is_short: false,
-        envelope,
-        reply,
-        record,
-    };
-    let done = if left { relay.deliver_fault(Fault::ClientGone) } else { relay.run() };
-    relay.record.end(&gateway.metrics, &token.name);
+    let delivery = Delivery { config, request, permit: Some(permit), envelope, reply, record };
+    let mut relay = Relay { gateway, config, request, call: &call, begun, is_short: false, delivery };
+    let done = if left { relay.delivery.fault(Fault::ClientGone) } else { relay.run() };
+    relay.delivery.record.end(&gateway.metrics, &token.name);
     done
 }
 
@@ -92,30 +79,17 @@ fn new_reply(request: &Request<Ticket>, call: &Admitted, responder: Responder) -
     Rc::new(RefCell::new(Reply::new(responder, heartbeat)))
 }
 
-/// A reverse proxy in front must not hold events back (contract section 4).
-fn add_stream_fields(fields: &mut Fields) {
-    for (name, value) in [("cache-control", "no-cache"), ("x-accel-buffering", "no")] {
-        if !fields.contains(name) {
-            fields.push(name, value);
-        }
-    }
-}
-
 /// One call under way.
 struct Relay<'a> {
     gateway: &'a Gateway,
     config: &'a Config,
     request: &'a Request<Ticket>,
     call: &'a Admitted,
-    /// Given back before the answer's last byte leaves: the client's next request may be quicker than we are.
-    permit: Option<Permit>,
     /// When the provider's time began: the client's upload and the queue are not its fault.
     begun: Instant,
     /// The attempt in hand has less time than a first one would have.
     is_short: bool,
-    envelope: Envelope,
-    reply: Rc<RefCell<Reply>>,
-    record: Record,
+    delivery: Delivery<'a>,
 }
 
 impl Relay<'_> {
@@ -134,7 +108,7 @@ impl Relay<'_> {
                 }
                 continue;
             };
-            self.record.attempts += 1;
+            self.delivery.begin_attempt(&choice.provider.name, self.call.body.stream);
             let others = self.has_retries() && plan.has_hope_left(&self.gateway.balance, Instant::now());
             let failed = match self.attempt(&choice, others) {
                 Outcome::Done(done) => return done,
@@ -152,7 +126,7 @@ impl Relay<'_> {
             }
         }
         let unreachable = || Failure { fault: Fault::Unreachable, detail: "no replica".to_owned() };
-        self.deliver(last.unwrap_or_else(|| Failed::Fault(unreachable())))
+        self.delivery.last(last.unwrap_or_else(|| Failed::Fault(unreachable())))
     }
 
     /// Whether another attempt can mend this one.
@@ -168,7 +142,7 @@ impl Relay<'_> {
 
     fn has_retries(&self) -> bool {
         let most = if self.call.is_search { MAX_SEARCHED - 1 } else { self.config.max_retries };
-        self.record.attempts <= most && !self.reply.borrow().is_committed()
+        self.delivery.record.attempts <= most && !self.delivery.is_committed()
     }
 
     fn has_time(&self) -> bool {
@@ -176,14 +150,14 @@ impl Relay<'_> {
     }
 
     fn times(&self) -> Times {
-        Times { begun: self.begun, now: Instant::now(), beat: self.reply.borrow().next_beat() }
+        Times { begun: self.begun, now: Instant::now(), beat: self.delivery.reply.borrow().next_beat() }
     }
 
     /// Waits before another attempt, if there is time for it; whether the attempt may then be made: the client is there,
     /// and has not had a heartbeat meanwhile.
     fn may_pause(&self, wait: Duration) -> bool {
         let in_time = wait < self.times().left(self.config, self.call.body.stream);
-        in_time && upstream::pause(&self.reply, wait) && !self.reply.borrow().is_committed()
+        in_time && upstream::pause(&self.delivery.reply, wait) && !self.delivery.is_committed()
     }
 
     /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
@@ -195,7 +169,7 @@ impl Relay<'_> {
             }
             Some(answer @ Failed::Answer(_)) if no_answer && !self.call.is_search => answer,
             _ => {
-                self.record.answered_by(choice);
+                self.delivery.record.answered_by(choice);
                 now
             }
         }
@@ -209,7 +183,7 @@ impl Relay<'_> {
         let (format, path, body) = match chat {
             None => {
                 let body = self.call.body.with_model(&self.request.body, &model);
-                (self.envelope.format, &*self.call.path, body)
+                (self.delivery.envelope.format, &*self.call.path, body)
             }
             Some(chat) => {
                 let body = chat.with_model(&model, known(&replica.url).token_limit);
@@ -222,20 +196,16 @@ impl Relay<'_> {
         };
         let method = self.call.method.clone();
         let call = Call { method, format, path, headers: &headers, body: &body };
-        self.gateway.upstream().attempt(replica, &call, patience, Some(&self.reply))
+        self.gateway.upstream().attempt(replica, &call, patience, Some(&self.delivery.reply))
     }
 
     /// One attempt; `others`: a replica is left that may serve, and may be asked behind it.
     fn attempt(&mut self, choice: &Choice<'_>, others: bool) -> Outcome {
         let streamed = self.call.body.stream;
-        if streamed {
-            self.reply.borrow_mut().promise(self.early_fields(&choice.provider.name));
-        }
-        let is_first = self.record.attempts == 1;
+        let is_first = self.delivery.record.attempts == 1;
         let allowance = allowance::of(self.config, streamed, self.times(), is_first, others);
         self.is_short = allowance.is_short;
-        self.adopt_id(&HeaderMap::new());
-        let mut exchange = match self.ask(choice, allowance.patience) {
+        let exchange = match self.ask(choice, allowance.patience) {
             Ok(exchange) => exchange,
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
         };
@@ -243,45 +213,37 @@ impl Relay<'_> {
         if (200..300).contains(&exchange.status) && !choice.model.is_empty() {
             self.gateway.metrics.accept(&choice.provider.name, choice.model);
         }
-        self.adopt_id(&exchange.headers);
+        self.delivery.adopt_id(&exchange.headers);
         if !stream::is_event_stream(&exchange.headers) {
-            self.reply.borrow_mut().keep_quiet();
+            self.delivery.reply.borrow_mut().keep_quiet();
         }
         // A heartbeat has promised events: what is none of them cannot follow it.
-        let promised = self.reply.borrow().is_committed() && !stream::is_event_stream(&exchange.headers);
+        let promised = self.delivery.is_committed() && !stream::is_event_stream(&exchange.headers);
         // What is translated is events or a document, never anything else.
         if is_streamed(&exchange, streamed && !is_translated) && !promised {
             return self.stream(exchange, choice, others);
         }
+        self.document(exchange, choice, is_translated)
+    }
+
+    /// An answer that is read whole before any of it leaves.
+    fn document(&mut self, mut exchange: Exchange, choice: &Choice<'_>, is_translated: bool) -> Outcome {
         // It has begun: it is no hanging replica.
         exchange.take_time();
         let status = exchange.status;
-        match exchange.read_whole(self.config.max_response_size) {
-            Err(failure) => Outcome::Failed(Failed::Fault(failure)),
-            Ok(body) => {
-                let refusal = refusal_in(status, &body);
-                let headers = std::mem::take(&mut exchange.headers);
-                let answer = WholeAnswer { status, headers, body, refusal };
-                let model = &self.call.body.model;
-                let answer = if is_translated {
-                    messages::answer(answer, model, streamed, &self.envelope.id)
-                } else {
-                    Ok(answer)
-                };
-                match answer {
-                    Ok(answer) => self.whole(answer, choice),
-                    Err(failure) => Outcome::Failed(Failed::Fault(failure)),
-                }
+        let read = exchange.read_whole(self.config.max_response_size).and_then(|body| {
+            let refusal = refusal_in(status, &body);
+            let answer =
+                WholeAnswer { status, headers: std::mem::take(&mut exchange.headers), body, refusal };
+            if !is_translated {
+                return Ok(answer);
             }
-        }
-    }
-
-    /// Takes the provider's id of the answer at hand for the log, and for the client if it sent none and has none yet.
-    fn adopt_id(&mut self, headers: &HeaderMap) {
-        let id = headers.get(X_REQUEST_ID).or_else(|| headers.get(REQUEST_ID));
-        self.record.upstream_id = id.and_then(|id| sane_id(id.as_bytes())).map(str::to_owned);
-        if !self.reply.borrow().is_committed() {
-            self.envelope.adopt_id(&self.request.ticket.envelope.id, self.record.upstream_id.as_deref());
+            let Body { model, stream, .. } = &self.call.body;
+            messages::answer(answer, model, *stream, &self.delivery.envelope.id)
+        });
+        match read {
+            Ok(answer) => self.whole(answer, choice),
+            Err(failure) => Outcome::Failed(Failed::Fault(failure)),
         }
     }
 
@@ -292,22 +254,23 @@ impl Relay<'_> {
             exchange.be_patient(Patience::silence(self.config.stream_timeout));
         }
         let events = stream::is_event_stream(&exchange.headers);
-        let mut fields = self.answer_fields(&exchange.headers, &choice.provider.name);
+        let mut fields = self.delivery.answer_fields(&exchange.headers, &choice.provider.name);
         if events || exchange.length().is_none() {
             add_stream_fields(&mut fields);
         }
         let max_size = self.config.max_response_size;
         let ended = if self.call.chat_for(choice.provider).is_some() {
-            let translator = Translator::new(&self.call.body.model, &self.envelope.id);
-            messages::relay(&mut exchange, &self.reply, &fields, max_size, translator, &self.envelope.id)
+            let id = &self.delivery.envelope.id;
+            let translator = Translator::new(&self.call.body.model, id);
+            messages::relay(&mut exchange, &self.delivery.reply, &fields, max_size, translator, id)
         } else {
             let patient = others && self.config.stream_heartbeat.is_some();
-            stream::relay(&mut exchange, &self.reply, &fields, max_size, patient)
+            stream::relay(&mut exchange, &self.delivery.reply, &fields, max_size, patient)
         };
         let headers = std::mem::take(&mut exchange.headers);
         drop(exchange);
-        let is_begun = self.reply.borrow().is_begun();
-        let failure = match ended.broke {
+        let is_begun = self.delivery.reply.borrow().is_begun();
+        let broken = match ended.broke {
             Some(Broke::Refused(refusal, body)) => return self.refused(refusal, headers, body, choice),
             // Not an event was at hand: as good as no answer, another attempt may follow.
             Some(Broke::Failed(failure)) if !is_begun => {
@@ -318,20 +281,20 @@ impl Relay<'_> {
             None => None,
         };
         // Only now is this the answer: until here, that of an earlier attempt may be.
-        self.record.answered_by(choice);
-        self.record.usage = self.spent(ended.usage);
+        self.delivery.record.answered_by(choice);
+        self.delivery.note_usage(ended.usage);
         responses::learn(self.gateway, self.request, self.call, choice, || ended.response_id);
-        let Some(failure) = failure else {
-            self.note(choice, Verdict::Served, SUCCESS);
-            return self.finish(status, Reply::finish);
-        };
-        let failed = Failed::Fault(failure);
-        self.note_failed(choice, &failed);
-        let event = failed.fault().and_then(|fault| self.error_of(fault)).map(|error| {
-            self.record.fail(&error);
-            error.event(&self.envelope)
-        });
-        self.finish(status, |reply| reply.break_off(event.as_deref().filter(|_| events)))
+        Outcome::Done(match broken {
+            None => {
+                self.note(choice, Verdict::Served, SUCCESS);
+                self.delivery.whole_stream(status)
+            }
+            Some(failure) => {
+                let fault = failure.fault;
+                self.note_failed(choice, &Failed::Fault(failure));
+                self.delivery.broken_stream(status, fault, events)
+            }
+        })
     }
 
     /// A stream whose first event says no is an answer with the status that the event stands for.
@@ -347,137 +310,21 @@ impl Relay<'_> {
         self.whole(WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) }, choice)
     }
 
-    /// For a stream that a heartbeat begins, before the provider has said anything.
-    fn early_fields(&self, provider: &str) -> Fields {
-        let mut fields = self.envelope.fields("text/event-stream");
-        fields.push("x-ai-proxy-provider", provider);
-        add_stream_fields(&mut fields);
-        fields
-    }
-
-    fn answer_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
-        let kept_back = |name: &str, value: &[u8]| {
-            self.envelope.replaces(name) || masking::holds_secret(self.config, provider, value)
-        };
-        let mut fields = relayed_headers::of_answer(headers, kept_back);
-        self.envelope.mark(&mut fields);
-        fields.push("x-ai-proxy-provider", provider);
-        fields
-    }
-
     fn whole(&mut self, answer: WholeAnswer, choice: &Choice<'_>) -> Outcome {
         let is_good = (200..300).contains(&answer.status);
-        if is_good {
-            let id = || response_id::in_answer(&answer.body);
-            responses::learn(self.gateway, self.request, self.call, choice, id);
-        }
         let failed = Failed::Answer(answer);
         if failed.is_retryable() || (self.call.is_search && !is_good) {
             return Outcome::Failed(failed);
         }
+        if let Failed::Answer(answer) = &failed
+            && is_good
+        {
+            let id = || response_id::in_answer(&answer.body);
+            responses::learn(self.gateway, self.request, self.call, choice, id);
+        }
         self.note(choice, failed.verdict(), failed.result());
-        self.record.answered_by(choice);
-        Outcome::Done(self.deliver(failed))
-    }
-
-    /// What a stored response once used is not used again by reading it.
-    fn spent(&self, told: Option<Usage>) -> Option<Usage> {
-        told.filter(|_| self.request.ticket.action != Action::StoredResponse)
-    }
-
-    /// Gives the client what the last attempt left.
-    fn deliver(&mut self, last: Failed) -> Done {
-        match last {
-            Failed::Fault(failure) => self.deliver_fault(failure.fault),
-            Failed::Answer(answer) => self.deliver_answer(answer),
-        }
-    }
-
-    fn deliver_fault(&mut self, fault: Fault) -> Done {
-        let Some(error) = self.error_of(fault) else {
-            return self.end(CLIENT_CLOSED_REQUEST, |reply| reply.break_off(None));
-        };
-        self.record.fail(&error);
-        if self.reply.borrow().is_committed() {
-            let event = error.event(&self.envelope);
-            return self.end(200, |reply| reply.break_off(Some(&event)));
-        }
-        let mut answer = error.answer(&self.envelope);
-        answer.fields.push("x-ai-proxy-provider", &self.record.provider);
-        self.end(error.status(), |reply| reply.send(answer))
-    }
-
-    fn deliver_answer(&mut self, answer: WholeAnswer) -> Done {
-        let WholeAnswer { status, mut headers, body, .. } = answer;
-        // Another attempt may have followed it.
-        self.adopt_id(&headers);
-        self.record.usage = self.spent(usage::in_answer(&body));
-        let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
-        if self.reply.borrow().is_committed() {
-            return self.end_promised_stream(status, &headers, &body);
-        }
-        let fields = self.answer_fields(&headers, &self.record.provider);
-        self.end(status, |reply| reply.send(Answer { status, fields, body }))
-    }
-
-    /// A heartbeat has promised a stream: what came instead, unless translation has made events of it, can only be told of in
-    /// an event. Anthropic's has a name, and an answer is no error.
-    fn end_promised_stream(&mut self, status: u16, headers: &HeaderMap, body: &[u8]) -> Done {
-        if status < 300 && stream::is_event_stream(headers) {
-            return self.end(status, |reply| {
-                reply.begin(status, &Fields::default(), None);
-                match reply.write(body, false) {
-                    Ok(()) => reply.finish(),
-                    Err(_) => reply.break_off(None),
-                }
-            });
-        }
-        let may_say = self.envelope.format == Format::OpenAi || status >= 400;
-        let event = if is_json(body) && (may_say || Refusal::in_document(body).is_some()) {
-            self.envelope.error_event(&single_line(body))
-        } else {
-            let error = ApiError::Broken(self.record.provider.clone());
-            self.record.fail(&error);
-            error.event(&self.envelope)
-        };
-        self.end(status, |reply| reply.break_off(Some(&event)))
-    }
-
-    /// An error that is not JSON is put into our shape; a key that the provider quotes is masked.
-    fn error_body(&self, status: u16, headers: &mut HeaderMap, mut body: Vec<u8>) -> Vec<u8> {
-        let too_long = body.len() > MAX_ERROR_BODY;
-        body.truncate(MAX_ERROR_BODY);
-        let body = masking::without_secrets(self.config, &self.record.provider, body);
-        if !too_long && is_json(&body) {
-            return body;
-        }
-        headers.remove("content-encoding");
-        headers.insert("content-type", HeaderValue::from_static("application/json"));
-        let text = String::from_utf8_lossy(&body);
-        let cut = text.floor_char_boundary(MAX_ERROR_TEXT);
-        let text = if text.trim().is_empty() { format!("HTTP {status}") } else { text[..cut].to_owned() };
-        ApiError::Upstream(status, text).body(&self.envelope)
-    }
-
-    fn error_of(&self, fault: Fault) -> Option<ApiError> {
-        ApiError::of_fault(fault, &self.record.provider, self.config.max_response_size)
-    }
-
-    fn finish(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Outcome {
-        Outcome::Done(self.end(status, end))
-    }
-
-    fn end(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Done {
-        if let (Some(permit), Some(usage)) = (self.permit.take(), self.record.usage) {
-            permit.spend(usage.prompt.saturating_add(usage.completion), Clock::now());
-        }
-        let mut reply = self.reply.borrow_mut();
-        let done = end(&mut reply);
-        self.record.status = status;
-        self.record.bytes = reply.bytes();
-        self.record.first_byte = reply.started();
-        // A reply ends once: each path above ends it and returns.
-        done.expect("a reply is ended once")
+        self.delivery.record.answered_by(choice);
+        Outcome::Done(self.delivery.last(failed))
     }
 
     /// A failed attempt: for record and metrics, and in one line for the operator.
@@ -492,7 +339,8 @@ impl Relay<'_> {
         }
         let what = masking::without_secrets(self.config, &choice.provider.name, failed.what().into_bytes());
         let what = String::from_utf8_lossy(&what).into_owned();
-        let (attempt, replica, record) = (self.record.attempts, choice.replica + 1, &self.record);
+        let record = &self.delivery.record;
+        let (attempt, replica) = (record.attempts, choice.replica + 1);
         log::warn!(
             attempt, provider = *choice.provider.name, replica, model = choice.model,
             request_id = *record.request_id, upstream_id = record.upstream_id,
@@ -508,9 +356,6 @@ impl Relay<'_> {
         choice.lease.explain(what, Instant::now());
     }
 }
-
-/// nginx's status for the log line of a request whose client went away before its answer.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// A good answer is streamed where it is a stream of events, where it is sound or pictures, or where a stream was asked for
 /// and what comes is no JSON document.
@@ -529,13 +374,4 @@ fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
 fn refusal_in(status: u16, body: &[u8]) -> Option<Refusal> {
     let limit = if status < 400 { MAX_REFUSAL } else { MAX_ERROR_BODY };
     (body.len() <= limit).then(|| Refusal::in_document(body)).flatten()
-}
-
-fn is_json(body: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
-}
-
-/// A JSON document without the line ends that would cut an event.
-fn single_line(document: &[u8]) -> Vec<u8> {
-    document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect()
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod admission;
 mod allowance;
+mod delivery;
 mod envelope;
 mod error;
 mod health;

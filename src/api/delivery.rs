@@ -1,0 +1,210 @@
+//! What the client gets of a relayed call, and how it ends: an answer, an error of ours, or the last event of a stream.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use ureq::http::{HeaderMap, HeaderValue};
+
+use super::envelope::{Envelope, REQUEST_ID, X_REQUEST_ID, sane_id};
+use super::error::ApiError;
+use super::outcome::{Failed, WholeAnswer};
+use super::record::Record;
+use super::{Action, Ticket, masking, relayed_headers};
+use crate::auth::Permit;
+use crate::auth::quota::Clock;
+use crate::config::{Config, Format};
+use crate::front::{Answer, Done, Fields, Request};
+use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
+use crate::upstream::refusal::Refusal;
+use crate::upstream::stream;
+use crate::upstream::usage::{self, Usage};
+use crate::upstream::{Fault, Reply};
+
+/// The client's side of a call, from its first attempt to its end.
+pub struct Delivery<'a> {
+    /// The configuration it began with.
+    pub config: &'a Config,
+    /// What the client asked.
+    pub request: &'a Request<Ticket>,
+    /// Given back before the answer's last byte leaves: the client's next request may be quicker than we are.
+    pub permit: Option<Permit>,
+    /// What goes with the answer.
+    pub envelope: Envelope,
+    /// Its way.
+    pub reply: Rc<RefCell<Reply>>,
+    /// What is to be said of it.
+    pub record: Record,
+}
+
+impl Delivery<'_> {
+    /// Whether a status has left: no attempt may follow then.
+    pub fn is_committed(&self) -> bool {
+        self.reply.borrow().is_committed()
+    }
+
+    /// An attempt at this provider begins. A client that asked for a stream may hear a heartbeat before it says anything.
+    pub fn begin_attempt(&mut self, provider: &str, streamed: bool) {
+        self.record.attempts += 1;
+        // That of an attempt that failed would lead to nothing.
+        self.adopt_id(&HeaderMap::new());
+        if streamed {
+            let mut fields = self.envelope.fields("text/event-stream");
+            fields.push("x-ai-proxy-provider", provider);
+            add_stream_fields(&mut fields);
+            self.reply.borrow_mut().promise(fields);
+        }
+    }
+
+    /// Takes the provider's id of the answer at hand for the log, and for the client if it sent none and has none yet.
+    pub fn adopt_id(&mut self, headers: &HeaderMap) {
+        let id = headers.get(X_REQUEST_ID).or_else(|| headers.get(REQUEST_ID));
+        self.record.upstream_id = id.and_then(|id| sane_id(id.as_bytes())).map(str::to_owned);
+        if !self.is_committed() {
+            self.envelope.adopt_id(&self.request.ticket.envelope.id, self.record.upstream_id.as_deref());
+        }
+    }
+
+    /// The fields of a provider's answer as the client gets them.
+    pub fn answer_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
+        let kept_back = |name: &str, value: &[u8]| {
+            self.envelope.replaces(name) || masking::holds_secret(self.config, provider, value)
+        };
+        let mut fields = relayed_headers::of_answer(headers, kept_back);
+        self.envelope.mark(&mut fields);
+        fields.push("x-ai-proxy-provider", provider);
+        fields
+    }
+
+    /// Notes the tokens that the answer tells of. What a stored response once used is not used again by reading it.
+    pub fn note_usage(&mut self, told: Option<Usage>) {
+        self.record.usage = told.filter(|_| self.request.ticket.action != Action::StoredResponse);
+    }
+
+    /// Gives the client what the last attempt left.
+    pub fn last(&mut self, last: Failed) -> Done {
+        match last {
+            Failed::Fault(failure) => self.fault(failure.fault),
+            Failed::Answer(answer) => self.answer(answer),
+        }
+    }
+
+    /// An error of ours.
+    pub fn fault(&mut self, fault: Fault) -> Done {
+        let Some(error) = self.error_of(fault) else {
+            return self.end(CLIENT_CLOSED_REQUEST, |reply| reply.break_off(None));
+        };
+        self.record.fail(&error);
+        if self.is_committed() {
+            let event = error.event(&self.envelope);
+            return self.end(200, |reply| reply.break_off(Some(&event)));
+        }
+        let mut answer = error.answer(&self.envelope);
+        answer.fields.push("x-ai-proxy-provider", &self.record.provider);
+        self.end(error.status(), |reply| reply.send(answer))
+    }
+
+    /// An answer of the provider's that was read whole.
+    pub fn answer(&mut self, answer: WholeAnswer) -> Done {
+        let WholeAnswer { status, mut headers, body, .. } = answer;
+        // Another attempt may have followed it.
+        self.adopt_id(&headers);
+        self.note_usage(usage::in_answer(&body));
+        let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
+        if self.is_committed() {
+            return self.in_promised_stream(status, &headers, &body);
+        }
+        let fields = self.answer_fields(&headers, &self.record.provider);
+        self.end(status, |reply| reply.send(Answer { status, fields, body }))
+    }
+
+    /// A heartbeat has promised a stream: what came instead, unless translation has made events of it, can only be told of in
+    /// an event. Anthropic's has a name, and an answer is no error.
+    fn in_promised_stream(&mut self, status: u16, headers: &HeaderMap, body: &[u8]) -> Done {
+        if status < 300 && stream::is_event_stream(headers) {
+            return self.end(status, |reply| {
+                reply.begin(status, &Fields::default(), None);
+                match reply.write(body, false) {
+                    Ok(()) => reply.finish(),
+                    Err(_) => reply.break_off(None),
+                }
+            });
+        }
+        let may_say = self.envelope.format == Format::OpenAi || status >= 400;
+        let event = if is_json(body) && (may_say || Refusal::in_document(body).is_some()) {
+            self.envelope.error_event(&single_line(body))
+        } else {
+            let error = ApiError::Broken(self.record.provider.clone());
+            self.record.fail(&error);
+            error.event(&self.envelope)
+        };
+        self.end(status, |reply| reply.break_off(Some(&event)))
+    }
+
+    /// A stream that is complete.
+    pub fn whole_stream(&mut self, status: u16) -> Done {
+        self.end(status, Reply::finish)
+    }
+
+    /// A stream that broke off; `events`: its client can be told in one more.
+    pub fn broken_stream(&mut self, status: u16, fault: Fault, events: bool) -> Done {
+        let event = self.error_of(fault).map(|error| {
+            self.record.fail(&error);
+            error.event(&self.envelope)
+        });
+        self.end(status, |reply| reply.break_off(event.as_deref().filter(|_| events)))
+    }
+
+    /// An error that is not JSON is put into our shape; a key that the provider quotes is masked.
+    fn error_body(&self, status: u16, headers: &mut HeaderMap, mut body: Vec<u8>) -> Vec<u8> {
+        let too_long = body.len() > MAX_ERROR_BODY;
+        body.truncate(MAX_ERROR_BODY);
+        let body = masking::without_secrets(self.config, &self.record.provider, body);
+        if !too_long && is_json(&body) {
+            return body;
+        }
+        headers.remove("content-encoding");
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        let text = String::from_utf8_lossy(&body);
+        let cut = text.floor_char_boundary(MAX_ERROR_TEXT);
+        let text = if text.trim().is_empty() { format!("HTTP {status}") } else { text[..cut].to_owned() };
+        ApiError::Upstream(status, text).body(&self.envelope)
+    }
+
+    fn error_of(&self, fault: Fault) -> Option<ApiError> {
+        ApiError::of_fault(fault, &self.record.provider, self.config.max_response_size)
+    }
+
+    fn end(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Done {
+        if let (Some(permit), Some(usage)) = (self.permit.take(), self.record.usage) {
+            permit.spend(usage.prompt.saturating_add(usage.completion), Clock::now());
+        }
+        let mut reply = self.reply.borrow_mut();
+        let done = end(&mut reply);
+        self.record.status = status;
+        self.record.bytes = reply.bytes();
+        self.record.first_byte = reply.started();
+        // A reply ends once: each path above ends it and returns.
+        done.expect("a reply is ended once")
+    }
+}
+
+/// nginx's status for the log line of a request whose client went away before its answer.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// A reverse proxy in front must not hold events back (contract section 4).
+pub fn add_stream_fields(fields: &mut Fields) {
+    for (name, value) in [("cache-control", "no-cache"), ("x-accel-buffering", "no")] {
+        if !fields.contains(name) {
+            fields.push(name, value);
+        }
+    }
+}
+
+fn is_json(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+}
+
+/// A JSON document without the line ends that would cut an event.
+fn single_line(document: &[u8]) -> Vec<u8> {
+    document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect()
+}
