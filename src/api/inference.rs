@@ -169,7 +169,7 @@ impl Relay<'_> {
             }
             Some(answer @ Failed::Answer(_)) if no_answer && !self.call.is_search => answer,
             _ => {
-                self.delivery.record.answered_by(choice);
+                self.delivery.record.answered_by(choice, false);
                 now
             }
         }
@@ -210,9 +210,6 @@ impl Relay<'_> {
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
         };
         let is_translated = self.call.chat_for(choice.provider).is_some();
-        if (200..300).contains(&exchange.status) && !choice.model.is_empty() {
-            self.gateway.metrics.accept(&choice.provider.name, choice.model);
-        }
         self.delivery.adopt_id(&exchange.headers);
         if !stream::is_event_stream(&exchange.headers) {
             self.delivery.reply.borrow_mut().keep_quiet();
@@ -281,7 +278,7 @@ impl Relay<'_> {
             None => None,
         };
         // Only now is this the answer: until here, that of an earlier attempt may be.
-        self.delivery.record.answered_by(choice);
+        self.delivery.record.answered_by(choice, true);
         self.delivery.note_usage(ended.usage);
         responses::learn(self.gateway, self.request, self.call, choice, || ended.response_id);
         Outcome::Done(match broken {
@@ -322,8 +319,10 @@ impl Relay<'_> {
             let id = || response_id::in_answer(&answer.body);
             responses::learn(self.gateway, self.request, self.call, choice, id);
         }
-        self.note(choice, failed.verdict(), failed.result());
-        self.delivery.record.answered_by(choice);
+        let result = failed.result();
+        self.note(choice, failed.verdict(), result);
+        // An error under a status of success may say that there is no such model.
+        self.delivery.record.answered_by(choice, is_good && result == SUCCESS);
         Outcome::Done(self.delivery.last(failed))
     }
 

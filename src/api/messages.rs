@@ -142,7 +142,7 @@ pub fn relay(
     // Clients leave as soon as they have read the last event: nothing was lost then.
     let left = |broke: &Broke| matches!(broke, Broke::Failed(Failure { fault: Fault::ClientGone, .. }));
     let broke = broke.filter(|broke| !(way.translator.is_over() && left(broke)));
-    let usage = way.translator.tokens().map(|(prompt, completion)| Usage { prompt, completion });
+    let usage = way.translator.tokens().map(|(prompt, completion)| Usage::told(prompt, completion));
     Ended { broke, usage, response_id: None }
 }
 

@@ -22,6 +22,8 @@ pub struct Record {
     pub provider: String,
     /// The provider's own id of the model it was asked for.
     pub provider_model: String,
+    /// It has taken that model: the id is none that the client made up.
+    pub model_taken: bool,
     /// The model the client names.
     pub model: String,
     /// The status the client gets.
@@ -51,6 +53,7 @@ impl Record {
             begun: request.received,
             provider: String::new(),
             provider_model: String::new(),
+            model_taken: false,
             model: String::new(),
             status: 0,
             streamed: false,
@@ -83,8 +86,9 @@ impl Record {
         self.upstream_id.as_deref().unwrap_or("-")
     }
 
-    /// Notes who answers, or has failed to.
-    pub fn answered_by(&mut self, choice: &Choice<'_>) {
+    /// Notes who answers, or has failed to; `taken`: it has taken the model.
+    pub fn answered_by(&mut self, choice: &Choice<'_>, taken: bool) {
+        self.model_taken = taken;
         choice.provider.name.clone_into(&mut self.provider);
         choice.model.clone_into(&mut self.provider_model);
     }
@@ -107,7 +111,7 @@ impl Record {
             }
             return;
         }
-        let model = metrics.model_label(provider, &self.provider_model);
+        let model = metrics.model_label(provider, &self.provider_model, self.model_taken);
         let mut digits = [0; 3];
         metrics.add(Metric::Requests, &[provider, model, status_label(self.status, &mut digits)], 1);
         let stream = if self.streamed { "true" } else { "false" };

@@ -277,16 +277,23 @@ impl Metrics {
         self.add(Metric::Rejected, &[reason], 1);
     }
 
-    /// A provider has taken a model: it may be a label from now on, if it is fit for one and not too many are already.
-    pub fn accept(&self, provider: &str, model: &str) {
-        if model.len() <= MAX_LABELLED_MODEL && !model.contains(char::is_control) {
-            self.accepted.at(&[provider, model]);
+    /// The label for a provider's model: its id, once the provider has `taken` it, if it is fit for a label and not too many
+    /// are already. What clients make up never becomes one.
+    pub fn model_label<'a>(&self, provider: &str, model: &'a str, taken: bool) -> &'a str {
+        let labels = [provider, model];
+        let is_known = || self.accepted.get(&labels).is_some();
+        let is_fit =
+            || !model.is_empty() && model.len() <= MAX_LABELLED_MODEL && !model.contains(char::is_control);
+        if is_known() {
+            return model;
         }
-    }
-
-    /// The label for a provider's model. What clients make up never becomes one.
-    pub fn model_label<'a>(&self, provider: &str, model: &'a str) -> &'a str {
-        if self.accepted.get(&[provider, model]).is_some() { model } else { OTHER }
+        if taken && is_fit() {
+            self.accepted.at(&labels);
+            if is_known() {
+                return model;
+            }
+        }
+        OTHER
     }
 
     /// Counts a relayed request as under way until the guard is dropped.
@@ -328,7 +335,7 @@ impl Drop for InFlight<'_> {
 mod tests {
     use std::time::Duration;
 
-    use super::{BUCKETS, FAMILIES, Kind, Metric, Metrics, OTHER, Reading};
+    use super::{BUCKETS, FAMILIES, Kind, Metric, Metrics, Reading};
     use crate::limits::MAX_LABELLED_MODELS;
 
     #[test]
@@ -375,20 +382,17 @@ mod tests {
     #[test]
     fn only_a_model_that_was_taken_is_a_label_and_not_more_than_there_is_room_for() {
         let metrics = Metrics::default();
-        assert_eq!(metrics.model_label("p", "m"), OTHER);
-        metrics.accept("p", "m");
-        metrics.accept("p", "a\nb");
-        metrics.accept("p", &"x".repeat(300));
-        assert_eq!(metrics.model_label("p", "m"), "m");
-        assert_eq!(metrics.model_label("q", "m"), OTHER, "another provider's model");
-        assert_eq!(metrics.model_label("p", "a\nb"), OTHER);
+        let label = |provider, model: &str| metrics.model_label(provider, model, false) == model;
+        let take = |model: &str| metrics.model_label("p", model, true) == model;
+        assert!(!label("p", "m"));
+        assert!(take("m") && !take("a\nb") && !take("") && !take(&"x".repeat(300)));
+        assert!(label("p", "m"));
+        assert!(!label("q", "m"), "another provider's model");
+        assert!(!label("p", "a\nb"));
         for number in 0..2 * MAX_LABELLED_MODELS {
-            metrics.accept("p", &number.to_string());
+            take(&number.to_string());
         }
         let labelled = (0..2 * MAX_LABELLED_MODELS).map(|number| number.to_string());
-        assert_eq!(
-            labelled.filter(|model| metrics.model_label("p", model) != OTHER).count(),
-            MAX_LABELLED_MODELS - 1
-        );
+        assert_eq!(labelled.filter(|model| label("p", model)).count(), MAX_LABELLED_MODELS - 1);
     }
 }

@@ -17,6 +17,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// What a provider tells, as far as it can be believed.
+    pub fn told(prompt: u64, completion: u64) -> Self {
+        Self { prompt: prompt.min(MAX_TOKENS_TOLD), completion: completion.min(MAX_TOKENS_TOLD) }
+    }
+
     /// What is known after a further report of the same call: counts only grow, and a stream of Anthropic's tells the
     /// prompt's in its first event, the completion's in its last.
     pub fn and(self, other: Self) -> Self {
@@ -46,9 +51,8 @@ impl Counts {
         let prompt = self.prompt_tokens.or(input);
         let completion = self.completion_tokens.or(self.output_tokens);
         let prompt = prompt.or(self.total_tokens.filter(|_| completion.is_none()));
-        let count = |tokens: Option<u64>| tokens.unwrap_or(0).min(MAX_TOKENS_TOLD);
         (prompt.is_some() || completion.is_some())
-            .then(|| Usage { prompt: count(prompt), completion: count(completion) })
+            .then(|| Usage::told(prompt.unwrap_or(0), completion.unwrap_or(0)))
     }
 }
 

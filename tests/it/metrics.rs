@@ -127,6 +127,25 @@ fn usage_of_every_endpoint_is_counted() {
     );
 }
 
+/// No provider's typing error wraps a counter or empties a token's day.
+#[test]
+fn a_count_beyond_belief_is_cut_in_a_translated_stream_too() {
+    let (upstream, proxy) = start(json!({}));
+    let usage = json!({"prompt_tokens": u64::MAX, "completion_tokens": 5});
+    let last = json!({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}], "usage": usage});
+    upstream.chat(Reply::sse().chunk(format!("data: {last}\n\n")).chunk(DONE).end());
+    let message = json!([{"role": "user", "content": "hi"}]);
+    let body = json!({"model": "p1/m", "max_tokens": 9, "stream": true, "messages": message});
+    assert_eq!(proxy.call(authorized("/v1/messages", body.to_string())).status, 200);
+    let most = (1u64 << 40) as f64;
+    wait_for(&proxy, r#"ai_proxy_tokens_total{provider="p1",model="m",token="tester",kind="prompt"}"#, most);
+    wait_for(
+        &proxy,
+        r#"ai_proxy_tokens_total{provider="p1",model="m",token="tester",kind="completion"}"#,
+        5.0,
+    );
+}
+
 #[test]
 fn only_models_that_a_provider_took_become_labels() {
     let (upstream, proxy) = start(json!({}));
@@ -134,21 +153,23 @@ fn only_models_that_a_provider_took_become_labels() {
         if request.text().contains(r#""model":"good"#) {
             return Reply::json(200, &completion("hello"));
         }
-        Reply::json(404, &json!({"error": {"message": "no such model"}}))
+        let status = if request.text().contains("under-200") { 200 } else { 404 };
+        Reply::json(status, &json!({"error": {"message": "no such model", "code": 404}}))
     });
+    assert_eq!(proxy.call(ask("p1/made-up-under-200")).status, 200);
     for number in 0..5 {
         assert_eq!(proxy.call(ask(&format!("p1/made-up-{number}"))).status, 404);
     }
     assert_eq!(proxy.call(ask("p1/good")).status, 200);
     assert_eq!(proxy.call(ask("p1/good \" \\ \u{6a21}")).status, 200);
     assert_eq!(proxy.call(ask("p1/good\n\u{85}evil")).status, 200);
-    wait_for(&proxy, r#"ai_proxy_requests_total{provider="p1",model="other",status="200"}"#, 1.0);
+    wait_for(&proxy, r#"ai_proxy_requests_total{provider="p1",model="other",status="200"}"#, 2.0);
     let samples = scrape(&proxy);
     for (sample, value) in [
         (r#"ai_proxy_requests_total{provider="p1",model="other",status="404"}"#, 5.0),
         (r#"ai_proxy_requests_total{provider="p1",model="good",status="200"}"#, 1.0),
         (r#"ai_proxy_requests_total{provider="p1",model="good \" \\ 模",status="200"}"#, 1.0),
-        (r#"ai_proxy_upstream_attempts_total{provider="p1",result="client_error"}"#, 5.0),
+        (r#"ai_proxy_upstream_attempts_total{provider="p1",result="client_error"}"#, 6.0),
     ] {
         assert_eq!(samples.get(sample), Some(&value), "{sample}");
     }
