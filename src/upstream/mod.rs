@@ -219,6 +219,7 @@ impl Exchange {
     /// # Errors
     /// Any [`Fault`] but `Unreachable` and `TooLarge`.
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
+        wait::listen();
         loop {
             match self.body.as_reader().read(into) {
                 Ok(0) if self.was_cut_in_chunks() => {

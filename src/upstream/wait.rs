@@ -170,6 +170,15 @@ pub fn take_time() {
     });
 }
 
+/// The provider is waited for again: the time that the client has needed to take what came is no silence of the provider's.
+pub fn listen() {
+    WATCH.with_borrow_mut(|watch| {
+        if let Some(watch) = watch {
+            watch.quiet_since = Instant::now();
+        }
+    });
+}
+
 /// The provider sent bytes: a silence is over.
 pub fn heard(bytes: usize) {
     WATCH.with_borrow_mut(|watch| {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use ai_proxy::limits;
 
-use crate::support::calls::{ask, ask_streamed, assert_error, bare, chat, completion, event, get};
-use crate::support::client::{Client, timed};
+use crate::support::calls::{DONE, ask, ask_streamed, assert_error, bare, chat, completion, event, get};
+use crate::support::client::{Client, End, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
@@ -222,6 +222,23 @@ fn a_client_that_stops_reading_is_let_go() {
     let seen = upstream.wait_requests(1);
     upstream.wait_closed(seen[0].connection);
     assert_eq!(proxy.get("/healthz").status, 200);
+}
+
+#[test]
+fn the_time_a_client_takes_is_no_silence_of_its_provider() {
+    let limits = json!({"client_timeout": 60, "stream_timeout": 1, "stream_heartbeat": 0, "max_response_size": 50_000_000});
+    let (upstream, proxy) = start(limits);
+    let line = event(&"x".repeat(60_000));
+    // More than any socket buffers on the way hold.
+    let said = (0..400).fold(Reply::sse(), |reply, _| reply.chunk(&line));
+    upstream.chat(said.chunk(DONE).end());
+    let mut client = proxy.client();
+    client.send(ask_streamed("p1/m"));
+    let mut stream = client.streamed();
+    assert!(stream.next_event().is_some());
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(stream.events().last().map(String::as_str), Some(DONE));
+    assert_eq!(stream.end(), End::FinalChunk);
 }
 
 #[test]
