@@ -19,7 +19,11 @@ pub fn without_secrets(config: &Config, provider: &str, mut text: Vec<u8>) -> Ve
 
 /// Whether a header's value holds a secret of the provider.
 pub fn holds_secret(config: &Config, provider: &str, value: &[u8]) -> bool {
-    secrets(config, provider).any(|secret| memchr::memmem::find(value, secret.expose().as_bytes()).is_some())
+    // Most values are shorter than a key: that is seen at once.
+    let is_in = |secret: &str| {
+        secret.len() <= value.len() && memchr::memmem::find(value, secret.as_bytes()).is_some()
+    };
+    secrets(config, provider).any(|secret| is_in(secret.expose()))
 }
 
 fn secrets<'a>(config: &'a Config, provider: &str) -> impl Iterator<Item = &'a Secret> {

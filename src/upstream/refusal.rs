@@ -1,5 +1,8 @@
 //! What a provider says no with: the error documents of the OpenAI API and of those who differ from it a little.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 /// What a provider's error document says.
@@ -12,6 +15,9 @@ pub struct Refusal {
     /// The account behind the key has nothing left to pay with: no matter of waiting a minute.
     pub out_of_funds: bool,
 }
+
+/// What each refusal holds; made once, for making one costs as much as searching a small answer.
+static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("error"));
 
 /// Longest word kept, bytes.
 const MAX_WORD: usize = 64;
@@ -67,7 +73,7 @@ impl Refusal {
     /// The refusal that a JSON document is, if it is one: an object with an `error` that is not null and nothing of an
     /// answer beside it, or Anthropic's and OpenAI's `"type":"error"`; Google puts it into an array.
     pub fn in_document(document: &[u8]) -> Option<Self> {
-        memchr::memmem::find(document, b"error")?;
+        ERROR.find(document)?;
         let value: Value = serde_json::from_slice(document).ok()?;
         let value = value.as_array().and_then(|all| all.first()).unwrap_or(&value);
         let nested = value.get("error").filter(|error| !error.is_null());

@@ -1,11 +1,17 @@
 //! Tokens used, as the provider reports them in a whole answer or in the events of a stream.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::{Finder, FinderRev};
 use serde::Deserialize;
 
 use crate::limits::{MAX_TOKENS_TOLD, MAX_USAGE_CANDIDATES, MAX_USAGE_SCAN};
 
 const KEY: &[u8] = b"\"usage\"";
+
+/// Made once: making one costs as much as searching a small answer.
+static FORWARD: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY));
+static BACKWARD: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(KEY));
 
 /// Tokens of one call, as far as they were reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -108,7 +114,7 @@ fn in_event(document: &[u8]) -> Option<Usage> {
 
 /// Whether a `usage` that is an object is at hand; many streams say `"usage":null` in each event.
 fn mentions(bytes: &[u8]) -> bool {
-    memmem::find_iter(bytes, KEY).any(|at| object_behind(&bytes[at + KEY.len()..]).is_some())
+    FORWARD.find_iter(bytes).any(|at| object_behind(&bytes[at + KEY.len()..]).is_some())
 }
 
 /// The object that a key has for its value; what precedes it is the key's end.
@@ -119,7 +125,7 @@ fn object_behind(bytes: &[u8]) -> Option<&[u8]> {
 
 /// The last usage that stands `depth` levels deep in the document whose end this is.
 fn in_end(end: &[u8], depth: i64) -> Option<Usage> {
-    memmem::rfind_iter(end, KEY).take(MAX_USAGE_CANDIDATES).find_map(|at| {
+    BACKWARD.rfind_iter(end).take(MAX_USAGE_CANDIDATES).find_map(|at| {
         let (counts, rest) = counts_behind(&end[at + KEY.len()..])?;
         counts.usage().filter(|_| -levels(rest) == depth)
     })
@@ -127,7 +133,7 @@ fn in_end(end: &[u8], depth: i64) -> Option<Usage> {
 
 /// The first usage at the top level of the document whose beginning this is.
 fn in_beginning(beginning: &[u8]) -> Option<Usage> {
-    memmem::find_iter(beginning, KEY).take(MAX_USAGE_CANDIDATES).find_map(|at| {
+    FORWARD.find_iter(beginning).take(MAX_USAGE_CANDIDATES).find_map(|at| {
         let (counts, _) = counts_behind(&beginning[at + KEY.len()..])?;
         counts.usage().filter(|_| levels(&beginning[..at]) == 1)
     })
