@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Lists, Model};
-use crate::config::{Config, ReplicaId};
+use crate::config::{Config, Provider, Replica, ReplicaId};
 use crate::limits::CONTROL_THREADS;
 
 /// What the last check of a replica found.
@@ -49,7 +49,7 @@ struct Inner {
     woken: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Entry {
     health: Option<Health>,
     models: Option<Vec<Model>>,
@@ -63,14 +63,18 @@ impl Board {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows a new configuration: replicas that are gone are forgotten, new ones are due at once.
+    /// Follows a new configuration: replicas that are gone are forgotten, new ones are due at once. One that differs from an
+    /// old one but by its key, say, is taken to be as well as that one, and to list the same, until it is checked.
     pub fn adopt(&self, config: &Arc<Config>) {
         let mut inner = self.lock();
-        let known: Vec<ReplicaId> = ids(config).collect();
-        inner.replicas.retain(|id, _| known.contains(id));
-        for id in known {
-            inner.replicas.entry(id).or_default();
+        let mut replicas = HashMap::new();
+        for provider in &config.providers {
+            for replica in &provider.replicas {
+                let id = ReplicaId::of(&provider.name, replica);
+                replicas.entry(id).or_insert_with(|| inner.known_of(id, provider, replica));
+            }
         }
+        inner.replicas = replicas;
         inner.config = Some(Arc::clone(config));
         inner.rebuild_lists();
         inner.woken = true;
@@ -160,6 +164,22 @@ impl Board {
 }
 
 impl Inner {
+    /// What is known of a replica of a new configuration: all of it where the old one has the same, else what was found at
+    /// the same URL.
+    fn known_of(&self, id: ReplicaId, provider: &Provider, replica: &Replica) -> Entry {
+        if let Some(same) = self.replicas.get(&id) {
+            return same.clone();
+        }
+        let old = self.config.as_ref().and_then(|config| config.provider(&provider.name));
+        let like = old.and_then(|old| old.replicas.iter().find(|other| other.url == replica.url));
+        let known = like.and_then(|other| self.replicas.get(&ReplicaId::of(&provider.name, other)));
+        known.map_or_else(Entry::default, |known| Entry {
+            health: known.health.clone(),
+            models: known.models.clone(),
+            ..Entry::default()
+        })
+    }
+
     /// A provider lists what any of its replicas lists; a replica's own `models` replace what was fetched from it.
     fn rebuild_lists(&mut self) {
         let Some(config) = &self.config else { return };
@@ -184,11 +204,4 @@ impl Inner {
         }
         self.lists = Arc::new(lists);
     }
-}
-
-fn ids(config: &Config) -> impl Iterator<Item = ReplicaId> {
-    let replicas = |provider: &'_ crate::config::Provider| {
-        provider.replicas.iter().map(|replica| ReplicaId::of(&provider.name, replica)).collect::<Vec<_>>()
-    };
-    config.providers.iter().flat_map(replicas)
 }

@@ -77,6 +77,7 @@ fn a_whole_and_a_streamed_call_are_counted_with_their_tokens() {
         }
         Reply::json(200, &completion("hello"))
     });
+    assert_eq!(proxy.get("/health").status, 200, "the first check has ended");
     proxy.call(ask("p1/m"));
     proxy.call(ask_streamed("p1/m"));
     wait_for(&proxy, r#"ai_proxy_requests_total{provider="p1",model="m",status="200"}"#, 2.0);

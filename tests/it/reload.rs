@@ -291,3 +291,20 @@ fn a_log_file_that_cannot_be_opened_stops_nothing() {
     assert_eq!(chat_with(&proxy, works), 200);
     proxy.log_line(&[path]);
 }
+
+/// Whoever rotates a key loses nothing meanwhile: no balancer takes the proxy out, no model is missed.
+#[test]
+fn what_was_known_of_a_provider_counts_until_it_is_checked_with_its_new_key() {
+    let (upstream, proxy, config) = start(json!({}));
+    assert_eq!((proxy.get("/health").status, proxy.call(ask("m")).status), (200, 200));
+    let gate = Gate::new();
+    let refused = Reply::json(401, &json!({"error": {"message": "a wrong key"}}));
+    upstream.answer("/v1/models", Reply([Reply::default().wait(&gate).0, refused.0].concat()));
+    let rotated = format!("p1|{}|pk-new-key-0123456789", upstream.url());
+    proxy.write_config(&with(config, json!({"providers": [rotated]})));
+    assert_eq!(reload(&proxy, &[]).status, 200);
+    assert_eq!((proxy.get("/health").status, proxy.call(ask("m")).status), (200, 200));
+    assert!(proxy.get("/v1/models").text().contains("p1/m"));
+    gate.open_for(5);
+    eventually("the new key is checked", || (proxy.get("/health").status == 503).then_some(()));
+}
