@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
+use serde::de::IgnoredAny;
 
 use super::response_id;
 use super::usage::{self, Usage};
@@ -24,6 +25,8 @@ pub struct Events {
     /// An event over that size is being passed on in pieces.
     mid_event: bool,
     said_goodbye: bool,
+    /// The event that is passed on in pieces is the last, once it has come whole.
+    goodbye_begun: bool,
     usage: Option<Usage>,
     /// An event with data has been looked at.
     opened: bool,
@@ -64,8 +67,10 @@ impl Events {
             if self.mid_event {
                 self.remember_end(events);
                 self.learn(usage::in_end_of_event(&self.end_of_event));
+                self.said_goodbye |= std::mem::take(&mut self.goodbye_begun);
             }
             self.look_at(events);
+            self.said_goodbye |= says_goodbye(events);
             self.mid_event = false;
             send(events, false)?;
         }
@@ -73,6 +78,7 @@ impl Events {
             if !self.mid_event {
                 // Its name is at its beginning; its end will not be looked at.
                 self.look_at(rest);
+                self.goodbye_begun = says_goodbye(rest);
                 self.end_of_event.clear();
             }
             self.mid_event = true;
@@ -89,6 +95,8 @@ impl Events {
     pub fn end(&mut self) -> Vec<u8> {
         let rest = std::mem::take(&mut self.held);
         self.look_at(&rest);
+        // Some providers leave out the last line end; a name alone does not tell that from an event that was cut.
+        self.said_goodbye |= says_goodbye(&rest) && is_whole(&rest);
         rest
     }
 
@@ -113,7 +121,6 @@ impl Events {
             self.response_id = response_id::in_events(events);
         }
         self.learn(usage::in_events(events));
-        self.said_goodbye |= says_goodbye(events);
     }
 
     fn learn(&mut self, told: Option<Usage>) {
@@ -151,6 +158,13 @@ fn says_goodbye(events: &[u8]) -> bool {
         ),
         _ => false,
     })
+}
+
+/// Whether the data of an event without an end are all there: `[DONE]`, or a JSON document.
+fn is_whole(event: &[u8]) -> bool {
+    let lines = event.split(|&byte| matches!(byte, b'\n' | b'\r'));
+    let data = lines.filter_map(|line| line.strip_prefix(b"data:")).next_back().map(<[u8]>::trim_ascii);
+    data.is_some_and(|data| data == b"[DONE]" || serde_json::from_slice::<IgnoredAny>(data).is_ok())
 }
 
 #[cfg(test)]
@@ -237,6 +251,29 @@ mod tests {
         assert_eq!(end_of_last_event(b"data: a\ndata: b\n"), None);
         assert_eq!(end_of_last_event(b"\n"), None);
         assert_eq!(end_of_last_event(b""), None);
+    }
+
+    #[test]
+    fn a_last_event_that_was_cut_says_no_goodbye() {
+        let large = "z".repeat(MAX_HELD_EVENT);
+        for (name, data) in [
+            ("message_stop", r#"{"type":"message_stop"}"#.to_owned()),
+            ("response.completed", format!(r#"{{"response":{{"output":["{large}"]}}}}"#)),
+        ] {
+            let event = format!("event: {name}\ndata: {data}\n\n");
+            // All that may be missing are the line ends, of an event that is held.
+            let enough = event.len() - if event.len() > MAX_HELD_EVENT { 0 } else { 2 };
+            let cuts = (0..80).chain(event.len().saturating_sub(80)..=event.len());
+            for cut in cuts.filter(|cut| *cut <= event.len()) {
+                let mut events = Events::default();
+                for piece in event.as_bytes()[..cut].chunks(MAX_HELD_EVENT - 100) {
+                    let passed: Result<(), ()> = events.pass(piece, |_, _| Ok(()));
+                    passed.expect("nothing fails");
+                }
+                events.end();
+                assert_eq!(events.said_goodbye(), cut >= enough, "{name} cut at {cut} of {}", event.len());
+            }
+        }
     }
 
     #[test]
