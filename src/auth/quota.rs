@@ -166,9 +166,10 @@ impl Quotas {
 }
 
 impl Spent {
-    /// A new day begins with nothing; a clock that is set back begins none.
+    /// A new day begins with nothing. A clock that is set back over midnight begins none; one that is set back further had been
+    /// wrong, and the token would have nothing until its date came.
     fn turn_to(&mut self, day: i64) {
-        if day > self.day {
+        if day > self.day || day < self.day - 1 {
             *self = Self { day, tokens: 0 };
         }
     }
@@ -291,11 +292,15 @@ mod tests {
         assert!(spend(60, now).is_ok());
         let refused = quotas.admit(&token, now).expect_err("used up");
         assert_eq!((refused.limit, refused.wait), (Limit::Day(100), Duration::from_secs(86_300)));
-        let back = Clock { unix: now.unix - 5 * DAY, ..now };
+        let back = Clock { unix: now.unix - DAY, ..now };
         assert!(quotas.admit(&token, back).is_err());
         assert!(spend(99, later(now, 86_300)).is_ok(), "a new day");
         assert_eq!(quotas.spent(TokenId::of(&token)), Spent { day: 20_001, tokens: 99 });
         assert_eq!(quotas.changes(), 3);
+        assert!(spend(1, later(now, 86_300)).is_ok(), "used up again");
+        let years_back = Clock { unix: now.unix - 5000 * DAY, ..now };
+        assert!(spend(100, years_back).is_ok(), "the clock had been years ahead");
+        assert!(spend(1, years_back).is_err());
     }
 
     #[test]
