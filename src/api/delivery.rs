@@ -46,7 +46,7 @@ impl Delivery<'_> {
     pub fn begin_attempt(&mut self, provider: &str, streamed: bool) {
         self.record.attempts += 1;
         // That of an attempt that failed would lead to nothing.
-        self.adopt_id(&HeaderMap::new());
+        self.adopt_id(None);
         if streamed {
             let mut fields = self.envelope.fields("text/event-stream");
             fields.push("x-ai-proxy-provider", provider);
@@ -56,8 +56,8 @@ impl Delivery<'_> {
     }
 
     /// Takes the provider's id of the answer at hand for the log, and for the client if it sent none and has none yet.
-    pub fn adopt_id(&mut self, headers: &HeaderMap) {
-        let id = headers.get(X_REQUEST_ID).or_else(|| headers.get(REQUEST_ID));
+    pub fn adopt_id(&mut self, headers: Option<&HeaderMap>) {
+        let id = headers.and_then(|headers| headers.get(X_REQUEST_ID).or_else(|| headers.get(REQUEST_ID)));
         self.record.upstream_id = id.and_then(|id| sane_id(id.as_bytes())).map(str::to_owned);
         if !self.is_committed() {
             self.envelope.adopt_id(&self.request.ticket.envelope.id, self.record.upstream_id.as_deref());
@@ -106,8 +106,6 @@ impl Delivery<'_> {
     /// An answer of the provider's that was read whole.
     pub fn answer(&mut self, answer: WholeAnswer) -> Done {
         let WholeAnswer { status, mut headers, body, .. } = answer;
-        // Another attempt may have followed it.
-        self.adopt_id(&headers);
         self.note_usage(usage::in_answer(&body));
         let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
         if self.is_committed() {

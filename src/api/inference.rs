@@ -163,12 +163,16 @@ impl Relay<'_> {
     /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
     fn the_telling_one(&mut self, before: Option<Failed>, now: Failed, choice: &Choice<'_>) -> Failed {
         let no_answer = matches!(now.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff));
-        match before {
-            Some(before) if self.call.is_search && before.weight_in_search() >= now.weight_in_search() => {
+        let tells_more = |before: &Failed| match self.call.is_search {
+            true => before.weight_in_search() >= now.weight_in_search(),
+            false => no_answer && before.fault().is_none(),
+        };
+        match before.filter(tells_more) {
+            Some(before) => {
+                self.delivery.adopt_id(before.headers());
                 before
             }
-            Some(answer @ Failed::Answer(_)) if no_answer && !self.call.is_search => answer,
-            _ => {
+            None => {
                 self.delivery.record.answered_by(choice, false);
                 now
             }
@@ -210,7 +214,7 @@ impl Relay<'_> {
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
         };
         let is_translated = self.call.chat_for(choice.provider).is_some();
-        self.delivery.adopt_id(&exchange.headers);
+        self.delivery.adopt_id(Some(&exchange.headers));
         if !stream::is_event_stream(&exchange.headers) {
             self.delivery.reply.borrow_mut().keep_quiet();
         }

@@ -128,6 +128,14 @@ impl Failed {
         }
     }
 
+    /// Header fields of the answer, where there was one.
+    pub fn headers(&self) -> Option<&HeaderMap> {
+        match self {
+            Self::Fault(_) => None,
+            Self::Answer(answer) => Some(&answer.headers),
+        }
+    }
+
     /// What an answer asks to be waited for, where it is short enough to wait for it (contract section 4).
     pub fn short_wait(&self) -> Option<Duration> {
         match self {
