@@ -115,6 +115,10 @@ impl Translator {
             return Ok(());
         }
         if data.trim_ascii() == b"[DONE]" {
+            // Some providers leave the reason empty in every event.
+            if self.finish.as_deref() == Some("") {
+                self.finish = Some("stop".to_owned());
+            }
             return self.finish(out);
         }
         let chat = answer::parse(data)?;
@@ -140,9 +144,9 @@ impl Translator {
                     self.call(&call)?;
                 }
             }
-            if choice.finish_reason.is_some() {
-                self.finish = choice.finish_reason;
-            }
+            // An empty one says nothing, and takes back nothing.
+            let told = choice.finish_reason.filter(|told| !told.is_empty() || self.finish.is_none());
+            self.finish = told.or(self.finish.take());
         }
         self.send(out)
     }
@@ -155,7 +159,9 @@ impl Translator {
         if self.over {
             return Ok(());
         }
-        let Some(finish) = self.finish.take() else { return Err(Unfit::Malformed("no finish_reason")) };
+        let Some(finish) = self.finish.take().filter(|told| !told.is_empty()) else {
+            return Err(Unfit::Malformed("no finish_reason"));
+        };
         let stop_reason = answer::stop_reason(Some(&finish), self.calls > 0, self.refused)?;
         // Where the limit was met, a call ends where it was cut: the client knows by the reason.
         let cut = stop_reason == "max_tokens";

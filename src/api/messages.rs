@@ -79,7 +79,8 @@ pub fn answer(
     if answer.status < 300 {
         let translated = if streamed {
             let (mut translator, mut out) = (Translator::new(model, id), Vec::new());
-            let whole = translator.take(&answer.body, &mut out).and_then(|()| translator.finish(&mut out));
+            let whole =
+                translator.take(&answer.body, &mut out).and_then(|()| translator.take(b"[DONE]", &mut out));
             answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
             whole.map(|()| out)
         } else {
