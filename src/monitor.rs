@@ -32,7 +32,7 @@ fn watch(gateway: &Weak<Gateway>) {
         let config = gateway.live.snapshot();
         for provider in &config.providers {
             for (index, replica) in provider.replicas.iter().enumerate() {
-                let id = ReplicaId::of(&provider.name, replica);
+                let id = replica.id;
                 if let Some(check) = gateway.board.claim(id, Instant::now()) {
                     spawn_check(&gateway, &config, provider, index, check);
                 }
@@ -55,13 +55,12 @@ fn spawn_check(
     let (shared, config_there, name) = (Arc::clone(gateway), Arc::clone(config), provider.name.clone());
     let spawned = thread::Builder::new().name("check".to_owned()).spawn(move || {
         if let Some(provider) = config_there.provider(&name) {
-            let _claim =
-                Claim { gateway: &shared, id: ReplicaId::of(&name, &provider.replicas[index]), check };
+            let _claim = Claim { gateway: &shared, id: provider.replicas[index].id, check };
             run_check(&shared, &config_there, provider, &provider.replicas[index], check);
         }
     });
     if let Err(error) = spawned {
-        let id = ReplicaId::of(&provider.name, &provider.replicas[index]);
+        let id = provider.replicas[index].id;
         let health = unhealthy(Instant::now(), &error.to_string());
         gateway.board.post(id, check, health, None);
     }
@@ -108,7 +107,7 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
         }
     };
     let error = health.error.clone();
-    if gateway.board.post(ReplicaId::of(&provider.name, replica), due, health, models) {
+    if gateway.board.post(replica.id, due, health, models) {
         match error {
             Some(reason) => log::warn!("{}", Text::ProviderUnhealthy(&provider.name, &reason).say(language)),
             None => log::info!("{}", Text::ProviderHealthy(&provider.name).say(language)),

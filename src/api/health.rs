@@ -74,7 +74,7 @@ pub fn health(gateway: &Gateway, ticket: &Ticket) -> Answer {
 /// What is known of a provider: of the best of its replicas.
 pub fn best_replica(gateway: &Gateway, provider: &Provider) -> Option<gateway::Health> {
     let replicas = provider.replicas.iter();
-    let known = replicas.filter_map(|replica| gateway.board.health(ReplicaId::of(&provider.name, replica)));
+    let known = replicas.filter_map(|replica| gateway.board.health(replica.id));
     known.min_by_key(|health| (!health.healthy, health.latency))
 }
 
@@ -91,7 +91,7 @@ impl Detail {
     fn of(gateway: &Gateway, provider: &Provider, best: Option<&gateway::Health>) -> Self {
         let replicas = provider.replicas.iter().enumerate();
         let replicas: Vec<_> =
-            replicas.map(|(place, replica)| ReplicaDetail::of(gateway, provider, place, replica)).collect();
+            replicas.map(|(place, replica)| ReplicaDetail::of(gateway, place, replica)).collect();
         let is_lone = replicas.len() == 1;
         let told = replicas.iter().filter_map(|replica| {
             let error = replica.error.as_ref()?;
@@ -112,8 +112,8 @@ impl Detail {
 }
 
 impl ReplicaDetail {
-    fn of(gateway: &Gateway, provider: &Provider, place: usize, replica: &Replica) -> Self {
-        let id = ReplicaId::of(&provider.name, replica);
+    fn of(gateway: &Gateway, place: usize, replica: &Replica) -> Self {
+        let id = replica.id;
         let health = gateway.board.health(id);
         let condition = gateway.balance.condition(id, Instant::now());
         Self {

@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::models::percent_decode;
 use super::{Action, Ticket};
 use crate::catalog::Lists;
-use crate::config::{Config, Format, Provider, ReplicaId, Token};
+use crate::config::{Config, Format, Provider, Replica, ReplicaId, Token};
 use crate::front::Request;
 use crate::gateway::{Gateway, Origin};
 use crate::limits::MAX_RESPONSE_ID;
@@ -99,13 +99,13 @@ pub fn learn(
         _ => return,
     };
     let Some(id) = id else { return };
-    let replica = ReplicaId::of(&choice.provider.name, &choice.provider.replicas[choice.replica]);
+    let replica = choice.provider.replicas[choice.replica].id;
     gateway.origins.remember(id, Origin { replica, model: model.to_owned() });
 }
 
 fn place_of(config: &Config, id: ReplicaId) -> Option<(&Provider, usize)> {
     config.providers.iter().find_map(|provider| {
-        let is_it = |replica| ReplicaId::of(&provider.name, replica) == id;
+        let is_it = |replica: &Replica| replica.id == id;
         Some((provider, provider.replicas.iter().position(is_it)?))
     })
 }

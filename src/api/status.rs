@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{Api, Ticket, health, json_answer};
-use crate::config::{Replica, ReplicaId, load};
+use crate::config::{Replica, load};
 use crate::front::Answer;
 
 #[derive(Serialize)]
@@ -44,7 +44,7 @@ struct ReplicaStatus<'a> {
 pub fn status(api: &Api, ticket: &Ticket) -> Answer {
     let config = &*ticket.config;
     let providers = config.providers.iter().map(|provider| {
-        let replicas = provider.replicas.iter().map(|replica| of_replica(api, &provider.name, replica));
+        let replicas = provider.replicas.iter().map(|replica| of_replica(api, replica));
         ProviderStatus { name: &provider.name, replicas: replicas.collect() }
     });
     let status = Status {
@@ -58,8 +58,8 @@ pub fn status(api: &Api, ticket: &Ticket) -> Answer {
     answer
 }
 
-fn of_replica<'a>(api: &Api, provider: &str, replica: &'a Replica) -> ReplicaStatus<'a> {
-    let id = ReplicaId::of(provider, replica);
+fn of_replica<'a>(api: &Api, replica: &'a Replica) -> ReplicaStatus<'a> {
+    let id = replica.id;
     let health = api.gateway.board.health(id);
     let now = Instant::now();
     let condition = api.gateway.balance.condition(id, now);

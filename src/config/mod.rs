@@ -123,6 +123,8 @@ pub struct Provider {
 /// One entry of `providers`: a URL and a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
+    /// What it is known by; [`Replica::identified`] sets it.
+    pub id: ReplicaId,
     /// Base URL, `http` or `https`, without a trailing slash, query, fragment or user info.
     pub url: String,
     /// Base URL at which it speaks Anthropic's format, checked like `url`; `None`: it does not. Default: `url` where its
@@ -162,6 +164,12 @@ impl Provider {
 }
 
 impl Replica {
+    /// The same with its id, as a replica of that provider.
+    #[must_use]
+    pub fn identified(self, provider: &str) -> Self {
+        Self { id: ReplicaId::of(provider, &self), ..self }
+    }
+
     /// The URL that the path of a call in that format stands behind.
     pub fn base_url(&self, format: Format) -> Option<&str> {
         match format {
@@ -214,12 +222,11 @@ impl fmt::Debug for CaFile {
 
 /// A replica, by provider name and every setting that makes it answer as it does: what is known of one is known of the
 /// other over a reload. A hash, so that no key lies about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ReplicaId(u64);
 
 impl ReplicaId {
-    /// The id of a provider's replica.
-    pub fn of(provider: &str, replica: &Replica) -> Self {
+    fn of(provider: &str, replica: &Replica) -> Self {
         let mut hasher = DefaultHasher::new();
         (provider, &replica.url, &replica.anthropic_url, replica.key.expose()).hash(&mut hasher);
         for (name, value) in &replica.headers {

@@ -70,8 +70,7 @@ impl Board {
         let mut replicas = HashMap::new();
         for provider in &config.providers {
             for replica in &provider.replicas {
-                let id = ReplicaId::of(&provider.name, replica);
-                replicas.entry(id).or_insert_with(|| inner.known_of(id, provider, replica));
+                replicas.entry(replica.id).or_insert_with(|| inner.known_of(provider, replica));
             }
         }
         inner.replicas = replicas;
@@ -166,13 +165,13 @@ impl Board {
 impl Inner {
     /// What is known of a replica of a new configuration: all of it where the old one has the same, else what was found at
     /// the same URL.
-    fn known_of(&self, id: ReplicaId, provider: &Provider, replica: &Replica) -> Entry {
-        if let Some(same) = self.replicas.get(&id) {
+    fn known_of(&self, provider: &Provider, replica: &Replica) -> Entry {
+        if let Some(same) = self.replicas.get(&replica.id) {
             return same.clone();
         }
         let old = self.config.as_ref().and_then(|config| config.provider(&provider.name));
         let like = old.and_then(|old| old.replicas.iter().find(|other| other.url == replica.url));
-        let known = like.and_then(|other| self.replicas.get(&ReplicaId::of(&provider.name, other)));
+        let known = like.and_then(|other| self.replicas.get(&other.id));
         known.map_or_else(Entry::default, |known| Entry {
             health: known.health.clone(),
             models: known.models.clone(),
@@ -194,7 +193,7 @@ impl Inner {
                         owned_by: provider.name.clone(),
                     })),
                     None => {
-                        let entry = self.replicas.get(&ReplicaId::of(&provider.name, replica));
+                        let entry = self.replicas.get(&replica.id);
                         list.extend(entry.and_then(|entry| entry.models.clone()).unwrap_or_default());
                     }
                 }

@@ -76,6 +76,7 @@ mod tests {
 
     fn origin(model: &str) -> Origin {
         let replica = Replica {
+            id: ReplicaId::default(),
             url: "http://127.0.0.1:1".into(),
             anthropic_url: None,
             ca_file: None,
@@ -86,7 +87,7 @@ mod tests {
             anthropic_proxy: None,
             weight: 1,
         };
-        Origin { replica: ReplicaId::of("p", &replica), model: model.into() }
+        Origin { replica: replica.identified("p").id, model: model.into() }
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Balance {
         let best = candidates
             .map(|index| {
                 let replica = &provider.replicas[index];
-                let key = ReplicaId::of(&provider.name, replica);
+                let key = replica.id;
                 let (unfit, load) = all.get(&key).map_or((None, load(0, replica)), |state| {
                     (state.unfit_until(now), load(state.in_flight, replica))
                 });
@@ -118,7 +118,7 @@ impl Balance {
     fn any(&self, provider: &Provider, tried: &[usize], is_good: impl Fn(&State) -> bool) -> bool {
         let all = self.lock();
         let mut others = provider.replicas.iter().enumerate().filter(|(index, _)| !tried.contains(index));
-        others.any(|(_, replica)| all.get(&ReplicaId::of(&provider.name, replica)).is_none_or(&is_good))
+        others.any(|(_, replica)| all.get(&replica.id).is_none_or(&is_good))
     }
 
     /// What requests have met at a replica lately.
@@ -135,9 +135,7 @@ impl Balance {
         let known: Vec<ReplicaId> = config
             .providers
             .iter()
-            .flat_map(|provider| {
-                provider.replicas.iter().map(|replica| ReplicaId::of(&provider.name, replica))
-            })
+            .flat_map(|provider| provider.replicas.iter().map(|replica| replica.id))
             .collect();
         self.lock().retain(|key, state| state.in_flight > 0 || known.contains(key));
     }
@@ -244,6 +242,7 @@ mod tests {
 
     fn provider(weights: &[u32]) -> Provider {
         let replicas = weights.iter().enumerate().map(|(index, &weight)| Replica {
+            id: ReplicaId::default(),
             url: format!("http://127.0.0.1:{index}"),
             anthropic_url: None,
             key: Secret::default(),
@@ -254,6 +253,7 @@ mod tests {
             ca_file: None,
             weight,
         });
+        let replicas = replicas.map(|replica| replica.identified("p"));
         Provider { name: "p".into(), replicas: replicas.collect() }
     }
 
@@ -329,7 +329,7 @@ mod tests {
                             .iter()
                             .map(|replica| {
                                 let all = balance.lock();
-                                let state = all.get(&ReplicaId::of("p", replica));
+                                let state = all.get(&replica.id);
                                 state.map_or((None, 0, false), |state| {
                                     (state.cooling_until, state.in_flight, state.probed)
                                 })
@@ -363,7 +363,7 @@ mod tests {
                 let all = balance.lock();
                 for (index, replica) in provider.replicas.iter().enumerate() {
                     let in_flight = held.iter().filter(|(other, _)| *other == index).count();
-                    let known = all.get(&ReplicaId::of("p", replica)).map_or(0, |state| state.in_flight);
+                    let known = all.get(&replica.id).map_or(0, |state| state.in_flight);
                     assert_eq!(known as usize, in_flight, "seed {seed}");
                 }
             }

@@ -11,7 +11,7 @@ use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
 use super::surroundings::Variable;
 use super::value::{header_value, integer, model_id, split_port, unfit_secret};
-use crate::config::{CaFile, HOP_BY_HOP, Provider, Replica, Secret, known};
+use crate::config::{CaFile, HOP_BY_HOP, Provider, Replica, ReplicaId, Secret, known};
 use crate::limits::{MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
@@ -145,7 +145,11 @@ impl Entry {
         let proxies = (proxy_to(&url), proxy_to(anthropic_url.as_ref().unwrap_or(&url)));
         let (proxy, anthropic_proxy) = proxies;
         let weight = weight.unwrap_or(1);
-        (name, Replica { url, anthropic_url, key, models, headers, proxy, anthropic_proxy, ca_file, weight })
+        let id = ReplicaId::default();
+        let replica =
+            Replica { id, url, anthropic_url, key, models, headers, proxy, anthropic_proxy, ca_file, weight };
+        let replica = replica.identified(&name);
+        (name, replica)
     }
 }
 

@@ -332,6 +332,7 @@ fn a_provider_object_takes_every_key_of_the_contract() {
     assert_eq!(
         replica,
         Replica {
+            id: replica.id,
             url: "https://a.example".into(),
             anthropic_url: Some("https://a.example/anthropic/v1".into()),
             key: Secret::new("k".into()),
