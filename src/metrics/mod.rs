@@ -86,7 +86,7 @@ pub static FAMILIES: [Family; 14] = [
         "ai_proxy_requests_total",
         Kind::Counter,
         &["provider", "model", "status"],
-        "Relayed requests by the provider asked last, its model and the status the client got (499: the client left).",
+        "Relayed requests by the provider that answered or was asked last, its model and the status the client got (499: the client left).",
     ),
     family(
         Metric::Duration,
