@@ -86,9 +86,13 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
     }
 }
 
-/// The same for answers. `wait`: what the provider asks for with `Retry-After`.
-fn consequence_of_status(status: u16, out_of_funds: bool, wait: Option<Duration>) -> Consequence {
-    let asked = |otherwise| wait.filter(|wait| !wait.is_zero()).map_or(otherwise, Verdict::CoolDown);
+/// The same for answers. `wait`: what the provider asks for with `Retry-After`; most answers are not asked for it.
+fn consequence_of_status(
+    status: u16,
+    out_of_funds: bool,
+    wait: impl FnOnce() -> Option<Duration>,
+) -> Consequence {
+    let asked = |otherwise| wait().filter(|wait| !wait.is_zero()).map_or(otherwise, Verdict::CoolDown);
     match status {
         // An account without funds stays so until someone pays: the key is left alone as long as any can be.
         402 => elsewhere(Verdict::CoolDown(MAX_COOLDOWN)),
@@ -115,7 +119,8 @@ impl Failed {
             Self::Fault(failure) => consequence_of_fault(failure.fault),
             Self::Answer(answer) => {
                 let out_of_funds = answer.refusal.as_ref().is_some_and(|refusal| refusal.out_of_funds);
-                consequence_of_status(answer.telling_status(), out_of_funds, retry_after(&answer.headers))
+                let wait = || retry_after(&answer.headers);
+                consequence_of_status(answer.telling_status(), out_of_funds, wait)
             }
         }
     }
@@ -283,14 +288,14 @@ mod tests {
             (503, true, Verdict::Failed),
             (529, true, Verdict::Failed),
         ] {
-            let consequence = consequence_of_status(status, false, None);
+            let consequence = consequence_of_status(status, false, || None);
             assert_eq!((consequence.elsewhere, consequence.verdict), (goes_elsewhere, verdict), "{status}");
-            let told = consequence_of_status(status, false, wait).verdict;
+            let told = consequence_of_status(status, false, || wait).verdict;
             if verdict == Verdict::Failed {
                 assert_eq!(told, Verdict::CoolDown(Duration::from_secs(40)), "{status}");
             }
         }
-        assert_eq!(consequence_of_status(429, true, wait).verdict, Verdict::CoolDown(MAX_COOLDOWN));
-        assert_eq!(consequence_of_status(429, false, Some(Duration::ZERO)).verdict, Verdict::Failed);
+        assert_eq!(consequence_of_status(429, true, || wait).verdict, Verdict::CoolDown(MAX_COOLDOWN));
+        assert_eq!(consequence_of_status(429, false, || Some(Duration::ZERO)).verdict, Verdict::Failed);
     }
 }
