@@ -105,9 +105,13 @@ impl Delivery<'_> {
 
     /// An answer of the provider's that was read whole.
     pub fn answer(&mut self, answer: WholeAnswer) -> Done {
-        let WholeAnswer { status, mut headers, body, .. } = answer;
+        let WholeAnswer { status, mut headers, body, refusal } = answer;
         self.note_usage(usage::in_answer(&body));
-        let body = if status >= 400 { self.error_body(status, &mut headers, body) } else { body };
+        let body = match refusal {
+            _ if status >= 400 => self.error_body(status, &mut headers, body),
+            Some(_) => masking::without_secrets(self.config, &self.record.provider, body),
+            None => body,
+        };
         if self.is_committed() {
             return self.in_promised_stream(status, &headers, &body);
         }

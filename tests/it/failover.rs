@@ -371,3 +371,15 @@ fn an_answer_has_no_id_of_an_attempt_that_failed() {
         proxy.log_line(&["attempts=2", &format!("request_id={id}"), "upstream_id=-", "耗时:"]);
     }
 }
+
+#[test]
+fn an_error_under_a_status_of_success_quotes_no_key_either() {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &json!({"error": {"message": format!("bad: {KEY}"), "code": 400}})));
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    for call in [ask("p1/m"), ask_streamed("p1/m")] {
+        let response = proxy.call(call);
+        assert_eq!(response.status, 200, "as it came");
+        assert!(response.text().contains("bad: ") && !response.text().contains(KEY), "{}", response.text());
+    }
+}
