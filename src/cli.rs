@@ -1,4 +1,4 @@
-//! The command line (contract section 1).
+//! The command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_the_contract() {
+    fn calls_that_help_lists() {
         assert_eq!(parsed(&[]), Ok(Command::Serve("default.json".into())));
         assert_eq!(parsed(&["--config", "a"]), Ok(Command::Serve("a".into())));
         assert_eq!(parsed(&["--config=a=b"]), Ok(Command::Serve("a=b".into())));

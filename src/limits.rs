@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// Longest request target, bytes (contract section 5: 414 above it).
+/// Longest request target, bytes (414 above it).
 pub const MAX_TARGET: usize = 8 * 1024;
 /// Longest request head, bytes, request line and final blank line included (431 above it).
 pub const MAX_HEAD: usize = 32 * 1024;
@@ -102,7 +102,7 @@ pub const MAX_MODELS: usize = 10_000;
 pub const MAX_MODEL_ID: usize = 256;
 /// Longest time a connection to a provider may take, TLS not included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest health check or model list fetch; `non_stream_timeout` may shorten it (contract section 3).
+/// Longest health check or model list fetch; `non_stream_timeout` may shorten it.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an address stays in the DNS cache before it is looked up again, off the request's path.
 pub const DNS_TTL: Duration = Duration::from_secs(60);
@@ -112,7 +112,7 @@ pub const MAX_ADDRESSES: usize = 8;
 pub const MAX_DNS_NAMES: usize = 1024;
 /// Largest error answer that is relayed as it is, bytes; of a larger one its beginning is quoted.
 pub const MAX_ERROR_BODY: usize = 256 * 1024;
-/// Text quoted from an upstream's error that is not JSON, bytes (contract section 4).
+/// Text quoted from an upstream's error that is not JSON, bytes.
 pub const MAX_ERROR_TEXT: usize = 2 * 1024;
 /// Bytes of an incomplete event that are held back; a larger event is passed on in pieces.
 pub const MAX_HELD_EVENT: usize = 64 * 1024;
@@ -130,7 +130,7 @@ pub const MAX_REFUSAL: usize = 16 * 1024;
 pub const MAX_USER_ID: usize = 64;
 /// Largest event of a chat stream that is translated to Anthropic's format, bytes: such an event is held whole.
 pub const MAX_CHAT_EVENT: usize = 1024 * 1024;
-/// Longest `Retry-After` that is waited for when every replica has been tried (contract section 4).
+/// Longest `Retry-After` that is waited for when every replica has been tried.
 pub const MAX_RETRY_WAIT: Duration = Duration::from_secs(2);
 /// Longest cooldown a provider can ask for with `Retry-After`.
 pub const MAX_COOLDOWN: Duration = Duration::from_secs(300);
@@ -169,7 +169,7 @@ pub const MAX_QUOTED: usize = 256;
 pub const MAX_SERIES: usize = 10_000;
 /// Chains that a metric's series are spread over.
 pub const SERIES_BUCKETS: usize = 256;
-/// Models that may be a label (contract section 7).
+/// Models that may be a label.
 pub const MAX_LABELLED_MODELS: usize = 200;
 /// Longest model id that may be a label, bytes.
 pub const MAX_LABELLED_MODEL: usize = 256;

@@ -1,6 +1,6 @@
 //! The log: one line an event, to a file that is reopened on demand, or to stderr.
 //!
-//! A backend of our own for the `log` facade: the format of contract section 6 has no brackets around the level, and
+//! A backend of our own for the `log` facade: the promised format has no brackets around the level, and
 //! local time must follow daylight saving while the process runs for years.
 
 mod json;

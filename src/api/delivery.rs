@@ -193,7 +193,7 @@ impl Delivery<'_> {
 /// nginx's status for the log line of a request whose client went away before its answer.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// A reverse proxy in front must not hold events back (contract section 4).
+/// A reverse proxy in front must not hold events back.
 pub fn add_stream_fields(fields: &mut Fields) {
     for (name, value) in [("cache-control", "no-cache"), ("x-accel-buffering", "no")] {
         if !fields.contains(name) {

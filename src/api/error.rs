@@ -1,4 +1,4 @@
-//! Every error a client can get: one exhaustive match from error to status, reason and words (contract section 5).
+//! Every error a client can get: one exhaustive match from error to status, reason and words (README, "Errors").
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ pub enum ApiError {
     Upstream(u16, String),
 }
 
-/// The shape of an error, in the order of contract section 5.
+/// The shape of an error, as README shows it under "Errors".
 #[derive(Serialize)]
 struct Wrapped<'a> {
     error: ErrorObject<'a>,

@@ -12,7 +12,7 @@ use crate::front::Answer;
 use crate::gateway::{self, Gateway};
 use crate::limits::CHECK_TIMEOUT;
 
-/// The answer (contract section 3).
+/// The answer.
 #[derive(Serialize)]
 struct Health<'a> {
     status: &'static str,

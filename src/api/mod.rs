@@ -100,7 +100,7 @@ const fn stored_response(method: &'static str, behind_id: &'static str) -> Endpo
     Endpoint { method, path, behind_id, guard: Guard::Token, action: Action::StoredResponse }
 }
 
-/// Every endpoint (contract section 3). Adding one is adding a row.
+/// Every endpoint (README, "Endpoints"). Adding one is adding a row.
 const ENDPOINTS: &[Endpoint] = &[
     get("/", Guard::Open, Action::Index),
     get("/health", Guard::Open, Action::Health),

@@ -70,7 +70,7 @@ const fn to_the_client(verdict: Verdict) -> Consequence {
     Consequence { elsewhere: false, verdict }
 }
 
-/// The table of what is tried again (contract section 4, "Retries"), for attempts of which nothing has left for the client.
+/// The table of what is tried again (`docs/failover.md`), for attempts of which nothing has left for the client.
 fn consequence_of_fault(fault: Fault) -> Consequence {
     match fault {
         // Nothing was asked yet.
@@ -141,7 +141,7 @@ impl Failed {
         }
     }
 
-    /// What an answer asks to be waited for, where it is short enough to wait for it (contract section 4).
+    /// What an answer asks to be waited for, where it is short enough to wait for it.
     pub fn short_wait(&self) -> Option<Duration> {
         match self {
             Self::Fault(_) => None,

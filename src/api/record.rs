@@ -1,4 +1,4 @@
-//! What the log and the metrics say of a relayed call (contract sections 6 and 7).
+//! What the log and the metrics say of a relayed call (README, "Log" and "Metrics").
 
 use std::time::Instant;
 
@@ -99,7 +99,7 @@ impl Record {
         self.log(token);
     }
 
-    /// Contract section 7. A call that no provider was asked for has but its reason.
+    /// A call that no provider was asked for has but its reason.
     fn count(&self, metrics: &Metrics, token: &str) {
         if let Some(reason) = self.reason {
             metrics.reject(reason);
@@ -126,7 +126,7 @@ impl Record {
         }
     }
 
-    /// The line of contract section 6: its last two words are the seconds and their unit, in either language.
+    /// The line that README has under "Log": its last two words are the seconds and their unit, in either language.
     fn log(&self, token: &str) {
         if !log::log_enabled!(log::Level::Info) {
             return;

@@ -1,4 +1,4 @@
-//! Which header fields pass, either way (contract section 4).
+//! Which header fields pass, either way.
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 

@@ -8,7 +8,7 @@ use crate::metrics::{Metric, Reading};
 /// Prometheus text exposition format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All metrics of contract section 7.
+/// All metrics of README's table.
 pub fn metrics(api: &Api, ticket: &Ticket) -> Answer {
     let (gateway, stats) = (&api.gateway, &api.stats);
     let busy = stats.busy_workers();

@@ -95,7 +95,7 @@ const KEYS: &[Key<Config>] = &[
     optional("cors_origins", |r, at, v, c| c.cors_origins = origins(r, at, v)),
 ];
 
-/// What a file without a key means by that: the defaults of the contract's section 2, in its order.
+/// What a file without a key means by that: the defaults of README's "Config reference", in its order.
 fn defaults() -> Config {
     Config {
         host: Host::Name("localhost".to_owned()),

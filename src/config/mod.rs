@@ -38,7 +38,7 @@ pub const HOP_BY_HOP: &[&str] = &[
     "upgrade",
 ];
 
-/// A configuration that passed every check. Field names are those of `config.json` (contract section 2).
+/// A configuration that passed every check. Field names are those of `config.json` (README, "Config reference").
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen. Needs a restart to change. Default `localhost`.

@@ -106,7 +106,7 @@ impl Head {
     /// Parses a whole head, blank line included, as [`Scan::find_end`] delimits it.
     ///
     /// # Errors
-    /// The status and reason of contract section 5.
+    /// The status and reason.
     pub fn parse(raw: &[u8]) -> Result<Self, Rejection> {
         let line_end = raw.iter().position(|&byte| byte == b'\r').unwrap_or(raw.len());
         let (method, target, minor) = parse_request_line(&raw[..line_end])?;

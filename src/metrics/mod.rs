@@ -1,4 +1,4 @@
-//! Metrics (contract section 7): one table of families, counters that every thread adds to without a lock, and their
+//! Metrics: one table of families, counters that every thread adds to without a lock, and their
 //! text. Gauges are not kept here: who asks for the text brings their readings along.
 
 mod exposition;

@@ -308,7 +308,7 @@ mod tests {
     use super::{Language, Text, quoted};
 
     #[test]
-    fn contract_sentences_are_to_the_letter() {
+    fn promised_sentences_are_to_the_letter() {
         assert_eq!(Text::MissingToken.say(Language::Zh), "未提供API token");
         assert_eq!(Text::InvalidToken.say(Language::Zh), "无效的API token");
         assert_eq!(Text::ModelNotFound("a/b").say(Language::Zh), "未找到模型: a/b");

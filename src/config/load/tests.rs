@@ -58,7 +58,7 @@ fn lone_replica(text: &str) -> Replica {
 }
 
 #[test]
-fn defaults_are_those_of_the_contract() {
+fn defaults_are_those_promised() {
     let config = valid(r#"{"providers": ["a|https://a.example/v1|key"]}"#);
     assert_eq!(config.host, Host::Name("localhost".into()));
     assert_eq!(config.port, 8080);
@@ -325,7 +325,7 @@ fn a_provider_string_has_three_parts_and_the_key_may_hold_bars_or_be_empty() {
 }
 
 #[test]
-fn a_provider_object_takes_every_key_of_the_contract() {
+fn a_provider_object_takes_every_key() {
     let replica = lone_replica(&with_object(
         r#""anthropic_url": "https://a.example/anthropic/v1/", "key": "k", "models": ["m", "m/n"], "headers": {"X-Team": "red"}, "proxy": "socks5://u:p@127.0.0.1:1080", "weight": 1000"#,
     ));
