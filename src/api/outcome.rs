@@ -70,7 +70,7 @@ const fn to_the_client(verdict: Verdict) -> Consequence {
     Consequence { elsewhere: false, verdict }
 }
 
-/// The table of what is tried again (`docs/failover.md`), for attempts of which nothing has left for the client.
+/// The table of what is tried again (README, "Replicas and retries"), for attempts of which nothing has left for the client.
 fn consequence_of_fault(fault: Fault) -> Consequence {
     match fault {
         // Nothing was asked yet.

@@ -1,4 +1,4 @@
-//! The table of `docs/failover.md`, "What a client sees": each way of failing, with one replica and with another that is fit.
+//! README's table under "Replicas and retries": each way of failing, with one replica and with another that is fit.
 
 use serde_json::{Value, json};
 use std::net::TcpListener;
