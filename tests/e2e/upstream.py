@@ -108,12 +108,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send_json(200, {})
         else:
             self.entry = self.record(body)
-            if self.path.startswith("/v1/responses/"):
-                self.stored()
-            elif self.headers.get_content_type() == "multipart/form-data":
-                self.answer(shapes.form(self.headers["Content-Type"], body))
-            else:
-                self.answer(json.loads(body))
+            try:
+                self.answer_call(body)
+            except ConnectionError:
+                # It went away while an event was on its way to it.
+                self.entry["gone"] = True
+                raise
+
+    def answer_call(self, body):
+        if self.path.startswith("/v1/responses/"):
+            self.stored()
+        elif self.headers.get_content_type() == "multipart/form-data":
+            self.answer(shapes.form(self.headers["Content-Type"], body))
+        else:
+            self.answer(json.loads(body))
 
     def record(self, body):
         with self.server.lock:
