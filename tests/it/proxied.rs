@@ -238,12 +238,7 @@ fn heartbeats_go_out() {
 fn a_client_that_leaves_closes_the_upstream() {
     for scheme in SCHEMES {
         let (upstream, _tunnel, proxy) = start(scheme, json!({}));
-        upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
-        let mut client = proxy.client();
-        client.send(ask_streamed("p1/m"));
-        assert_eq!(client.streamed().next_event(), Some(event("a")));
-        client.leave();
-        let (took, ()) = timed(|| upstream.wait_closed(upstream.last().connection));
+        let took = proxy.leave_a_stream(&upstream, b"");
         assert!(took < WITHIN_A_SECOND, "{scheme}: {took:?}");
     }
 }

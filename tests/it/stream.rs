@@ -154,12 +154,7 @@ fn done_counts_without_its_blank_line() {
 #[test]
 fn a_client_that_leaves_after_asking_for_more_is_gone_too() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0}));
-    upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
-    let mut client = proxy.client();
-    client.send([ask_streamed("p1/m"), get("/healthz"), get("/healthz")].concat());
-    assert_eq!(client.streamed().next_event(), Some(event("a")));
-    client.leave();
-    let (took, ()) = timed(|| upstream.wait_closed(upstream.last().connection));
+    let took = proxy.leave_a_stream(&upstream, &[get("/healthz"), get("/healthz")].concat());
     assert!(took < WITHIN_A_SECOND, "{took:?}");
 }
 

@@ -79,12 +79,7 @@ fn events_pass_one_by_one_and_a_leaving_client_closes_the_connection() {
     assert_eq!(stream.events(), [DONE]);
     assert_eq!(stream.end(), End::FinalChunk);
 
-    upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
-    let mut client = proxy.client();
-    client.send(ask_streamed("p1/m"));
-    assert_eq!(client.streamed().next_event(), Some(event("a")));
-    client.leave();
-    let (took, ()) = timed(|| upstream.wait_closed(upstream.last().connection));
+    let took = proxy.leave_a_stream(&upstream, b"");
     assert!(took < WITHIN_A_SECOND, "{took:?}");
 }
 

@@ -9,8 +9,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use super::calls::{KEY, TOKEN, bare};
-use super::client::{Client, Response};
+use super::calls::{KEY, TOKEN, ask_streamed, bare, event};
+use super::client::{Client, Response, timed};
+use super::reply::{Reply, Step};
 use super::temp::TempDir;
 use super::upstream::Upstream;
 use super::{DEADLINE, eventually};
@@ -130,6 +131,17 @@ impl Proxy {
 
     pub fn client(&self) -> Client {
         Client::connect(self.address())
+    }
+
+    /// Asks provider `p1` for a stream, sends `more` behind the request, and leaves when the stream falls silent; how long
+    /// until the provider is left too.
+    pub fn leave_a_stream(&self, upstream: &Upstream, more: &[u8]) -> Duration {
+        upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
+        let mut client = self.client();
+        client.send([&ask_streamed("p1/m")[..], more].concat());
+        assert_eq!(client.streamed().next_event(), Some(event("a")));
+        client.leave();
+        timed(|| upstream.wait_closed(upstream.last().connection)).0
     }
 
     /// One request on a connection of its own.
