@@ -15,7 +15,7 @@ use super::record::{Record, word};
 use super::splice::Body;
 use super::{Ticket, admission, masking, messages, relayed_headers, responses};
 use crate::anthropic::{self, Translator};
-use crate::config::{Config, Format, known};
+use crate::config::{Format, known};
 use crate::front::{Done, Request, Responder};
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, MAX_SEARCHED};
@@ -62,7 +62,7 @@ pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder)
         request.received.elapsed() > QUEUED_LONG && reply.borrow().client().is_some_and(|c| c.is_gone());
     record.model.clone_from(&call.body.model);
     let delivery = Delivery { config, request, permit: Some(permit), envelope, reply, record };
-    let mut relay = Relay { gateway, config, request, call: &call, begun, is_short: false, delivery };
+    let mut relay = Relay { gateway, call: &call, begun, is_short: false, delivery };
     let done = if left { relay.delivery.fault(Fault::ClientGone) } else { relay.run() };
     relay.delivery.record.end(&gateway.metrics, &token.name);
     done
@@ -82,8 +82,6 @@ fn new_reply(request: &Request<Ticket>, call: &Admitted, responder: Responder) -
 /// One call under way.
 struct Relay<'a> {
     gateway: &'a Gateway,
-    config: &'a Config,
-    request: &'a Request<Ticket>,
     call: &'a Admitted,
     /// When the provider's time began: the client's upload and the queue are not its fault.
     begun: Instant,
@@ -95,7 +93,7 @@ struct Relay<'a> {
 impl Relay<'_> {
     /// Tries replica after replica until one serves, or none is left that may.
     fn run(&mut self) -> Done {
-        let mut plan = Plan::new(self.config, &self.call.routes);
+        let mut plan = Plan::new(self.delivery.config, &self.call.routes);
         let mut last = None;
         loop {
             let Some(choice) = plan.next(&self.gateway.balance, Instant::now()) else {
@@ -141,12 +139,12 @@ impl Relay<'_> {
     }
 
     fn has_retries(&self) -> bool {
-        let most = if self.call.is_search { MAX_SEARCHED - 1 } else { self.config.max_retries };
+        let most = if self.call.is_search { MAX_SEARCHED - 1 } else { self.delivery.config.max_retries };
         self.delivery.record.attempts <= most && !self.delivery.is_committed()
     }
 
     fn has_time(&self) -> bool {
-        !self.times().left(self.config, self.call.body.stream).is_zero()
+        !self.times().left(self.delivery.config, self.call.body.stream).is_zero()
     }
 
     fn times(&self) -> Times {
@@ -156,7 +154,7 @@ impl Relay<'_> {
     /// Waits before another attempt, if there is time for it; whether the attempt may then be made: the client is there,
     /// and has not had a heartbeat meanwhile.
     fn may_pause(&self, wait: Duration) -> bool {
-        let in_time = wait < self.times().left(self.config, self.call.body.stream);
+        let in_time = wait < self.times().left(self.delivery.config, self.call.body.stream);
         in_time && upstream::pause(&self.delivery.reply, wait) && !self.delivery.is_committed()
     }
 
@@ -186,7 +184,7 @@ impl Relay<'_> {
         let chat = self.call.chat_for(choice.provider);
         let (format, path, body) = match chat {
             None => {
-                let body = self.call.body.with_model(&self.request.body, &model);
+                let body = self.call.body.with_model(&self.delivery.request.body, &model);
                 (self.delivery.envelope.format, &*self.call.path, body)
             }
             Some(chat) => {
@@ -195,7 +193,10 @@ impl Relay<'_> {
             }
         };
         let headers = || {
-            let headers = relayed_headers::of_request(&self.request.head, &self.request.ticket.envelope);
+            let headers = relayed_headers::of_request(
+                &self.delivery.request.head,
+                &self.delivery.request.ticket.envelope,
+            );
             if chat.is_some() { messages::headers(&headers) } else { headers }
         };
         let method = self.call.method.clone();
@@ -207,7 +208,7 @@ impl Relay<'_> {
     fn attempt(&mut self, choice: &Choice<'_>, others: bool) -> Outcome {
         let streamed = self.call.body.stream;
         let is_first = self.delivery.record.attempts == 1;
-        let allowance = allowance::of(self.config, streamed, self.times(), is_first, others);
+        let allowance = allowance::of(self.delivery.config, streamed, self.times(), is_first, others);
         self.is_short = allowance.is_short;
         let exchange = match self.ask(choice, allowance.patience) {
             Ok(exchange) => exchange,
@@ -215,11 +216,12 @@ impl Relay<'_> {
         };
         let is_translated = self.call.chat_for(choice.provider).is_some();
         self.delivery.adopt_id(Some(&exchange.headers));
-        if !stream::is_event_stream(&exchange.headers) {
+        let events = stream::is_event_stream(&exchange.headers);
+        if !events {
             self.delivery.reply.borrow_mut().keep_quiet();
         }
         // A heartbeat has promised events: what is none of them cannot follow it.
-        let promised = self.delivery.is_committed() && !stream::is_event_stream(&exchange.headers);
+        let promised = self.delivery.is_committed() && !events;
         // What is translated is events or a document, never anything else.
         if is_streamed(&exchange, streamed && !is_translated) && !promised {
             return self.stream(exchange, choice, others);
@@ -232,7 +234,7 @@ impl Relay<'_> {
         // It has begun: it is no hanging replica.
         exchange.take_time();
         let status = exchange.status;
-        let read = exchange.read_whole(self.config.max_response_size).and_then(|body| {
+        let read = exchange.read_whole(self.delivery.config.max_response_size).and_then(|body| {
             let refusal = refusal_in(status, &body);
             let answer =
                 WholeAnswer { status, headers: std::mem::take(&mut exchange.headers), body, refusal };
@@ -252,20 +254,20 @@ impl Relay<'_> {
         let status = exchange.status;
         // What is passed on as it comes is a stream, asked for or not.
         if !self.call.body.stream {
-            exchange.be_patient(Patience::silence(self.config.stream_timeout));
+            exchange.be_patient(Patience::silence(self.delivery.config.stream_timeout));
         }
         let events = stream::is_event_stream(&exchange.headers);
         let mut fields = self.delivery.answer_fields(&exchange.headers, &choice.provider.name);
         if events || exchange.length().is_none() {
             add_stream_fields(&mut fields);
         }
-        let max_size = self.config.max_response_size;
+        let max_size = self.delivery.config.max_response_size;
         let ended = if self.call.chat_for(choice.provider).is_some() {
             let id = &self.delivery.envelope.id;
             let translator = Translator::new(&self.call.body.model, id);
             messages::relay(&mut exchange, &self.delivery.reply, &fields, max_size, translator, id)
         } else {
-            let patient = others && self.config.stream_heartbeat.is_some();
+            let patient = others && self.delivery.config.stream_heartbeat.is_some();
             stream::relay(&mut exchange, &self.delivery.reply, &fields, max_size, patient)
         };
         let headers = std::mem::take(&mut exchange.headers);
@@ -284,7 +286,7 @@ impl Relay<'_> {
         // Only now is this the answer: until here, that of an earlier attempt may be.
         self.delivery.record.answered_by(choice, true);
         self.delivery.note_usage(ended.usage);
-        responses::learn(self.gateway, self.request, self.call, choice, || ended.response_id);
+        responses::learn(self.gateway, self.delivery.request, self.call, choice, || ended.response_id);
         Outcome::Done(match broken {
             None => {
                 self.note(choice, Verdict::Served, SUCCESS);
@@ -321,7 +323,7 @@ impl Relay<'_> {
             && is_good
         {
             let id = || response_id::in_answer(&answer.body);
-            responses::learn(self.gateway, self.request, self.call, choice, id);
+            responses::learn(self.gateway, self.delivery.request, self.call, choice, id);
         }
         let result = failed.result();
         self.note(choice, failed.verdict(), result);
@@ -340,7 +342,8 @@ impl Relay<'_> {
         if no_failure || failed.fault() == Some(Fault::ClientGone) {
             return;
         }
-        let what = masking::without_secrets(self.config, &choice.provider.name, failed.what().into_bytes());
+        let what =
+            masking::without_secrets(self.delivery.config, &choice.provider.name, failed.what().into_bytes());
         let what = String::from_utf8_lossy(&what).into_owned();
         let record = &self.delivery.record;
         let (attempt, replica) = (record.attempts, choice.replica + 1);
