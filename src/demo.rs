@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, load};
 use crate::front::{
-    Admission, Answer, Bound, Done, Fields, Head, Lane, Limits, Listen, Notice, Peer, Rejection, Request,
-    Responder, Running, Service, Settings,
+    Admission, Answer, Bound, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection,
+    Request, Responder, Running, Service, Settings,
 };
 use std::time::Duration;
 
@@ -79,19 +79,19 @@ impl Service for Provider {
         }
     }
 
-    fn handle(&self, request: Request<()>, responder: Responder) -> Done {
+    fn handle(&self, request: Request<()>, responder: Responder) -> Handled {
         let Ok(call) = serde_json::from_slice::<Value>(&request.body) else {
-            return responder.send(error(400, "the body is not JSON"));
+            return responder.send(error(400, "the body is not JSON")).into();
         };
         if call["model"] != "echo" {
-            return responder.send(error(404, "the demo has one model: echo"));
+            return responder.send(error(404, "the demo has one model: echo")).into();
         }
         let said = last_words(&call);
         if call["stream"] == true {
             let include_usage = call["stream_options"]["include_usage"] == true;
-            return stream(&said, include_usage, responder);
+            return stream(&said, include_usage, responder).into();
         }
-        responder.send(document(200, &completion(&said)))
+        responder.send(document(200, &completion(&said))).into()
     }
 
     fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {
@@ -179,15 +179,14 @@ fn stream(said: &str, include_usage: bool, responder: Responder) -> Done {
         events.push(last);
     }
     for event in events {
-        if stream.write(format!("data: {event}\n\n").as_bytes()).is_err() {
+        stream.push(format!("data: {event}\n\n").as_bytes());
+        if stream.flush().is_err() {
             return stream.abort();
         }
         std::thread::sleep(BREATH);
     }
-    match stream.write(b"data: [DONE]\n\n") {
-        Ok(()) => stream.finish(),
-        Err(_) => stream.abort(),
-    }
+    stream.push(b"data: [DONE]\n\n");
+    stream.finish()
 }
 
 /// Between two words.

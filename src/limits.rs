@@ -46,6 +46,10 @@ pub const MAX_REFUSED: usize = 64;
 pub const READS_A_TURN: usize = 16;
 /// Pipelined requests of one connection that are answered at once before other connections have their turn.
 pub const REQUESTS_A_TURN: usize = 8;
+/// Pause between two looks at the time limits of streams under way: how late a heartbeat or a limit may come.
+pub const ONGOING_SWEEP: Duration = Duration::from_millis(100);
+/// Pieces of a stream that are relayed before others have their turn.
+pub const PIECES_A_TURN: usize = 8;
 /// Readiness events taken from the kernel in one turn.
 pub const EVENT_BATCH: usize = 256;
 /// Pause of `accept` after it failed for lack of descriptors or memory.

@@ -38,6 +38,11 @@ impl Admitted {
     pub fn chat_for(&self, provider: &Provider) -> Option<&ChatRequest> {
         self.chat.as_ref().filter(|_| !provider.speaks(Format::Anthropic))
     }
+
+    /// No further attempt will be made: what only those need goes.
+    pub fn settle(&mut self) {
+        self.chat = None;
+    }
 }
 
 /// What the body says, in the format of its endpoint.

@@ -1,8 +1,5 @@
 //! What the client gets of a relayed call, and how it ends: an answer, an error of ours, or the last event of a stream.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use ureq::http::{HeaderMap, HeaderValue};
 
 use super::envelope::{Envelope, REQUEST_ID, X_REQUEST_ID, sane_id};
@@ -18,28 +15,31 @@ use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
 use crate::upstream::usage::{self, Usage};
-use crate::upstream::{Fault, Reply};
+use crate::upstream::{Fault, Reply, SharedReply};
 
 /// The client's side of a call, from its first attempt to its end.
-pub struct Delivery<'a> {
-    /// The configuration it began with.
-    pub config: &'a Config,
+pub struct Delivery {
     /// What the client asked.
-    pub request: &'a Request<Ticket>,
+    pub request: Request<Ticket>,
     /// Given back before the answer's last byte leaves: the client's next request may be quicker than we are.
     pub permit: Option<Permit>,
     /// What goes with the answer.
     pub envelope: Envelope,
     /// Its way.
-    pub reply: Rc<RefCell<Reply>>,
+    pub reply: SharedReply,
     /// What is to be said of it.
     pub record: Record,
 }
 
-impl Delivery<'_> {
+impl Delivery {
+    /// The configuration that it began with.
+    pub fn config(&self) -> &Config {
+        &self.request.ticket.config
+    }
+
     /// Whether a status has left: no attempt may follow then.
     pub fn is_committed(&self) -> bool {
-        self.reply.borrow().is_committed()
+        self.reply.lock().is_committed()
     }
 
     /// An attempt at this provider begins. A client that asked for a stream may hear a heartbeat before it says anything.
@@ -51,7 +51,7 @@ impl Delivery<'_> {
             let mut fields = self.envelope.fields("text/event-stream");
             fields.push("x-ai-proxy-provider", provider);
             add_stream_fields(&mut fields);
-            self.reply.borrow_mut().promise(fields);
+            self.reply.lock().promise(fields);
         }
     }
 
@@ -67,7 +67,7 @@ impl Delivery<'_> {
     /// The fields of a provider's answer as the client gets them.
     pub fn answer_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
         let kept_back = |name: &str, value: &[u8]| {
-            self.envelope.replaces(name) || masking::holds_secret(self.config, provider, value)
+            self.envelope.replaces(name) || masking::holds_secret(self.config(), provider, value)
         };
         let mut fields = relayed_headers::of_answer(headers, kept_back);
         self.envelope.mark(&mut fields);
@@ -109,7 +109,7 @@ impl Delivery<'_> {
         self.note_usage(usage::in_answer(&body));
         let body = match refusal {
             _ if status >= 400 => self.error_body(status, &mut headers, body),
-            Some(_) => masking::without_secrets(self.config, &self.record.provider, body),
+            Some(_) => masking::without_secrets(self.config(), &self.record.provider, body),
             None => body,
         };
         if self.is_committed() {
@@ -125,10 +125,8 @@ impl Delivery<'_> {
         if status < 300 && stream::is_event_stream(headers) {
             return self.end(status, |reply| {
                 reply.begin(status, &Fields::default(), None);
-                match reply.write(body, false) {
-                    Ok(()) => reply.finish(),
-                    Err(_) => reply.break_off(None),
-                }
+                reply.write(body, false);
+                reply.finish()
             });
         }
         let may_say = self.envelope.format == Format::OpenAi || status >= 400;
@@ -160,7 +158,7 @@ impl Delivery<'_> {
     fn error_body(&self, status: u16, headers: &mut HeaderMap, mut body: Vec<u8>) -> Vec<u8> {
         let too_long = body.len() > MAX_ERROR_BODY;
         body.truncate(MAX_ERROR_BODY);
-        let body = masking::without_secrets(self.config, &self.record.provider, body);
+        let body = masking::without_secrets(self.config(), &self.record.provider, body);
         if !too_long && is_json(&body) {
             return body;
         }
@@ -173,14 +171,14 @@ impl Delivery<'_> {
     }
 
     fn error_of(&self, fault: Fault) -> Option<ApiError> {
-        ApiError::of_fault(fault, &self.record.provider, self.config.max_response_size)
+        ApiError::of_fault(fault, &self.record.provider, self.config().max_response_size)
     }
 
     fn end(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Done {
         if let (Some(permit), Some(usage)) = (self.permit.take(), self.record.usage) {
             permit.spend(usage.prompt.saturating_add(usage.completion), Clock::now());
         }
-        let mut reply = self.reply.borrow_mut();
+        let mut reply = self.reply.lock();
         let done = end(&mut reply);
         self.record.status = status;
         self.record.bytes = reply.bytes();

@@ -1,30 +1,32 @@
 //! A relayed call, from its body to its log line. This is the only place that decides about another attempt; nothing is
 //! tried again once a byte has left for the client.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderMap, HeaderValue, header};
+use ureq::http::{HeaderValue, header};
 
 use super::admission::Admitted;
 use super::allowance::{self, Times};
-use super::delivery::{Delivery, add_stream_fields};
+use super::delivery::Delivery;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
+use super::streaming;
 use super::{Ticket, admission, masking, messages, relayed_headers, responses};
-use crate::anthropic::{self, Translator};
+use crate::anthropic;
 use crate::config::{Format, known};
-use crate::front::{Done, Request, Responder};
+use crate::front::{Done, Handled, Request, Responder};
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, MAX_SEARCHED};
-use crate::metrics::Metric;
+use crate::metrics::{InFlight, Metric};
 use crate::routing::{Choice, Plan, Verdict};
 use crate::upstream::refusal::Refusal;
 use crate::upstream::response_id;
-use crate::upstream::stream::{self, Broke};
-use crate::upstream::{self, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Patience, Reply};
+use crate::upstream::stream;
+use crate::upstream::{
+    self, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Patience, Reply, SharedReply,
+};
 
 /// Pause before a lone replica is tried again after it could not be reached.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -33,67 +35,69 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 const QUEUED_LONG: Duration = Duration::from_millis(50);
 
 /// Relays a call to the provider that its model names.
-pub fn relay(gateway: &Gateway, request: &Request<Ticket>, responder: Responder) -> Done {
-    let config = &*request.ticket.config;
-    let token = &config.tokens[request.ticket.token.unwrap_or_default()];
-    let mut record = Record::new(request);
-    let _in_flight = gateway.metrics.enter();
-    let body = admission::parse(request);
+pub fn relay(gateway: &Arc<Gateway>, request: Request<Ticket>, responder: Responder) -> Handled {
+    let mut record = Record::new(&request);
+    let in_flight = gateway.metrics.enter();
+    let body = admission::parse(&request);
     if let Ok(body) = &body {
         record.model.clone_from(&body.model);
         record.streamed = body.stream;
     }
     let mut envelope = request.ticket.envelope.clone();
-    let admitted = body.and_then(|body| admission::prepare(gateway, request, token, body)).and_then(|call| {
-        let permit = admission::admit(gateway, token, &mut envelope)?;
-        Ok((call, permit))
-    });
+    let token = request.ticket.token();
+    let admitted =
+        body.and_then(|body| admission::prepare(gateway, &request, token, body)).and_then(|call| {
+            let permit = admission::admit(gateway, token, &mut envelope)?;
+            Ok((call, permit))
+        });
     let (call, permit) = match admitted {
         Ok(admitted) => admitted,
         Err(error) => {
             record.fail(&error);
             record.end(&gateway.metrics, &token.name);
-            return responder.send(error.answer(&envelope));
+            return responder.send(error.answer(&envelope)).into();
         }
     };
-    let reply = new_reply(request, &call, responder);
-    let begun = Instant::now();
-    let left =
-        request.received.elapsed() > QUEUED_LONG && reply.borrow().client().is_some_and(|c| c.is_gone());
+    let reply = new_reply(&request, &call, responder);
     record.model.clone_from(&call.body.model);
-    let delivery = Delivery { config, request, permit: Some(permit), envelope, reply, record };
-    let mut relay = Relay { gateway, call: &call, begun, is_short: false, delivery };
-    let done = if left { relay.delivery.fault(Fault::ClientGone) } else { relay.run() };
-    relay.delivery.record.end(&gateway.metrics, &token.name);
-    done
+    let delivery = Delivery { request, permit: Some(permit), envelope, reply, record };
+    let gateway = Arc::clone(gateway);
+    Relay { gateway, call, begun: Instant::now(), is_short: false, delivery, _in_flight: in_flight }.run()
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
-fn new_reply(request: &Request<Ticket>, call: &Admitted, responder: Responder) -> Rc<RefCell<Reply>> {
+fn new_reply(request: &Request<Ticket>, call: &Admitted, responder: Responder) -> SharedReply {
     let event = match request.ticket.envelope.format {
         Format::OpenAi => COMMENT,
         Format::Anthropic => anthropic::PING,
     };
     let every = request.ticket.config.stream_heartbeat.filter(|_| call.body.stream);
     let heartbeat = every.map(|every| Heartbeat { every, event });
-    Rc::new(RefCell::new(Reply::new(responder, heartbeat)))
+    SharedReply::new(Reply::new(responder, heartbeat))
 }
 
 /// One call under way.
-struct Relay<'a> {
-    gateway: &'a Gateway,
-    call: &'a Admitted,
+pub struct Relay {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) call: Admitted,
     /// When the provider's time began: the client's upload and the queue are not its fault.
     begun: Instant,
     /// The attempt in hand has less time than a first one would have.
     is_short: bool,
-    delivery: Delivery<'a>,
+    pub(super) delivery: Delivery,
+    _in_flight: InFlight,
 }
 
-impl Relay<'_> {
-    /// Tries replica after replica until one serves, or none is left that may.
-    fn run(&mut self) -> Done {
-        let mut plan = Plan::new(self.delivery.config, &self.call.routes);
+impl Relay {
+    /// Answers the call; what has begun by then goes on.
+    fn run(mut self) -> Handled {
+        if self.client_has_left() {
+            let done = self.delivery.fault(Fault::ClientGone);
+            return self.end(done).into();
+        }
+        let config = Arc::clone(&self.delivery.request.ticket.config);
+        let routes = std::mem::take(&mut self.call.routes);
+        let mut plan = Plan::new(&config, &routes);
         let mut last = None;
         loop {
             let Some(choice) = plan.next(&self.gateway.balance, Instant::now()) else {
@@ -106,10 +110,11 @@ impl Relay<'_> {
                 }
                 continue;
             };
-            self.delivery.begin_attempt(&choice.provider.name, self.call.body.stream);
+            self.delivery.begin_attempt(&choice.provider().name, self.call.body.stream);
             let others = self.has_retries() && plan.has_hope_left(&self.gateway.balance, Instant::now());
             let failed = match self.attempt(&choice, others) {
-                Outcome::Done(done) => return done,
+                Outcome::Done(done) => return self.end(done).into(),
+                Outcome::Begun(streaming) => return streaming::go_on(self, *streaming, choice),
                 Outcome::Failed(failed) => failed,
             };
             self.note_failed(&choice, &failed);
@@ -124,7 +129,21 @@ impl Relay<'_> {
             }
         }
         let unreachable = || Failure { fault: Fault::Unreachable, detail: "no replica".to_owned() };
-        self.delivery.last(last.unwrap_or_else(|| Failed::Fault(unreachable())))
+        let done = self.delivery.last(last.unwrap_or_else(|| Failed::Fault(unreachable())));
+        self.end(done).into()
+    }
+
+    /// Whether nobody has waited for a call that was queued for long.
+    fn client_has_left(&self) -> bool {
+        let client = || self.delivery.reply.lock().client();
+        self.delivery.request.received.elapsed() > QUEUED_LONG && client().is_some_and(|it| it.is_gone())
+    }
+
+    /// The call has been answered: it is counted, and has its line in the log.
+    pub(super) fn end(&self, done: Done) -> Done {
+        let token = self.delivery.request.ticket.token();
+        self.delivery.record.end(&self.gateway.metrics, &token.name);
+        done
     }
 
     /// Whether another attempt can mend this one.
@@ -133,33 +152,33 @@ impl Relay<'_> {
     }
 
     /// What came of an attempt, for the replica's record and for the metrics; gives the time of a cooldown that begins.
-    fn note(&self, choice: &Choice<'_>, verdict: Verdict, result: &str) -> Option<Duration> {
-        self.gateway.metrics.add(Metric::Attempts, &[&choice.provider.name, result], 1);
+    pub(super) fn note(&self, choice: &Choice, verdict: Verdict, result: &str) -> Option<Duration> {
+        self.gateway.metrics.add(Metric::Attempts, &[&choice.provider().name, result], 1);
         choice.lease.report(verdict, Instant::now())
     }
 
     fn has_retries(&self) -> bool {
-        let most = if self.call.is_search { MAX_SEARCHED - 1 } else { self.delivery.config.max_retries };
+        let most = if self.call.is_search { MAX_SEARCHED - 1 } else { self.delivery.config().max_retries };
         self.delivery.record.attempts <= most && !self.delivery.is_committed()
     }
 
     fn has_time(&self) -> bool {
-        !self.times().left(self.delivery.config, self.call.body.stream).is_zero()
+        !self.times().left(self.delivery.config(), self.call.body.stream).is_zero()
     }
 
     fn times(&self) -> Times {
-        Times { begun: self.begun, now: Instant::now(), beat: self.delivery.reply.borrow().next_beat() }
+        Times { begun: self.begun, now: Instant::now(), beat: self.delivery.reply.lock().next_beat() }
     }
 
     /// Waits before another attempt, if there is time for it; whether the attempt may then be made: the client is there,
     /// and has not had a heartbeat meanwhile.
     fn may_pause(&self, wait: Duration) -> bool {
-        let in_time = wait < self.times().left(self.delivery.config, self.call.body.stream);
+        let in_time = wait < self.times().left(self.delivery.config(), self.call.body.stream);
         in_time && upstream::pause(&self.delivery.reply, wait) && !self.delivery.is_committed()
     }
 
     /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
-    fn the_telling_one(&mut self, before: Option<Failed>, now: Failed, choice: &Choice<'_>) -> Failed {
+    fn the_telling_one(&mut self, before: Option<Failed>, now: Failed, choice: &Choice) -> Failed {
         let no_answer = matches!(now.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff));
         let tells_more = |before: &Failed| match self.call.is_search {
             true => before.weight_in_search() >= now.weight_in_search(),
@@ -178,10 +197,10 @@ impl Relay<'_> {
     }
 
     /// Sends the call to a replica, in the format its provider speaks.
-    fn ask(&self, choice: &Choice<'_>, patience: Patience) -> Result<Exchange, Failure> {
-        let replica = &choice.provider.replicas[choice.replica];
-        let model = self.call.body.written(choice.model);
-        let chat = self.call.chat_for(choice.provider);
+    fn ask(&self, choice: &Choice, patience: Patience) -> Result<Exchange, Failure> {
+        let replica = &choice.provider().replicas[choice.replica];
+        let model = self.call.body.written(&choice.model);
+        let chat = self.call.chat_for(choice.provider());
         let (format, path, body) = match chat {
             None => {
                 let body = self.call.body.with_model(&self.delivery.request.body, &model);
@@ -205,20 +224,20 @@ impl Relay<'_> {
     }
 
     /// One attempt; `others`: a replica is left that may serve, and may be asked behind it.
-    fn attempt(&mut self, choice: &Choice<'_>, others: bool) -> Outcome {
+    fn attempt(&mut self, choice: &Choice, others: bool) -> Outcome {
         let streamed = self.call.body.stream;
         let is_first = self.delivery.record.attempts == 1;
-        let allowance = allowance::of(self.delivery.config, streamed, self.times(), is_first, others);
+        let allowance = allowance::of(self.delivery.config(), streamed, self.times(), is_first, others);
         self.is_short = allowance.is_short;
         let exchange = match self.ask(choice, allowance.patience) {
             Ok(exchange) => exchange,
             Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
         };
-        let is_translated = self.call.chat_for(choice.provider).is_some();
+        let is_translated = self.call.chat_for(choice.provider()).is_some();
         self.delivery.adopt_id(Some(&exchange.headers));
         let events = stream::is_event_stream(&exchange.headers);
         if !events {
-            self.delivery.reply.borrow_mut().keep_quiet();
+            self.delivery.reply.lock().keep_quiet();
         }
         // A heartbeat has promised events: what is none of them cannot follow it.
         let promised = self.delivery.is_committed() && !events;
@@ -230,11 +249,11 @@ impl Relay<'_> {
     }
 
     /// An answer that is read whole before any of it leaves.
-    fn document(&mut self, mut exchange: Exchange, choice: &Choice<'_>, is_translated: bool) -> Outcome {
+    fn document(&mut self, mut exchange: Exchange, choice: &Choice, is_translated: bool) -> Outcome {
         // It has begun: it is no hanging replica.
         exchange.take_time();
         let status = exchange.status;
-        let read = exchange.read_whole(self.delivery.config.max_response_size).and_then(|body| {
+        let read = exchange.read_whole(self.delivery.config().max_response_size).and_then(|body| {
             let refusal = refusal_in(status, &body);
             let answer =
                 WholeAnswer { status, headers: std::mem::take(&mut exchange.headers), body, refusal };
@@ -250,70 +269,7 @@ impl Relay<'_> {
         }
     }
 
-    fn stream(&mut self, mut exchange: Exchange, choice: &Choice<'_>, others: bool) -> Outcome {
-        let status = exchange.status;
-        // What is passed on as it comes is a stream, asked for or not.
-        if !self.call.body.stream {
-            exchange.be_patient(Patience::silence(self.delivery.config.stream_timeout));
-        }
-        let events = stream::is_event_stream(&exchange.headers);
-        let mut fields = self.delivery.answer_fields(&exchange.headers, &choice.provider.name);
-        if events || exchange.length().is_none() {
-            add_stream_fields(&mut fields);
-        }
-        let max_size = self.delivery.config.max_response_size;
-        let ended = if self.call.chat_for(choice.provider).is_some() {
-            let id = &self.delivery.envelope.id;
-            let translator = Translator::new(&self.call.body.model, id);
-            messages::relay(&mut exchange, &self.delivery.reply, &fields, max_size, translator, id)
-        } else {
-            let patient = others && self.delivery.config.stream_heartbeat.is_some();
-            stream::relay(&mut exchange, &self.delivery.reply, &fields, max_size, patient)
-        };
-        let headers = std::mem::take(&mut exchange.headers);
-        drop(exchange);
-        let is_begun = self.delivery.reply.borrow().is_begun();
-        let broken = match ended.broke {
-            Some(Broke::Refused(refusal, body)) => return self.refused(refusal, headers, body, choice),
-            // Not an event was at hand: as good as no answer, another attempt may follow.
-            Some(Broke::Failed(failure)) if !is_begun => {
-                let fault = if failure.fault == Fault::CutOff { Fault::Broken } else { failure.fault };
-                return Outcome::Failed(Failed::Fault(Failure { fault, ..failure }));
-            }
-            Some(Broke::Failed(failure)) => Some(failure),
-            None => None,
-        };
-        // Only now is this the answer: until here, that of an earlier attempt may be.
-        self.delivery.record.answered_by(choice, true);
-        self.delivery.note_usage(ended.usage);
-        responses::learn(self.gateway, self.delivery.request, self.call, choice, || ended.response_id);
-        Outcome::Done(match broken {
-            None => {
-                self.note(choice, Verdict::Served, SUCCESS);
-                self.delivery.whole_stream(status)
-            }
-            Some(failure) => {
-                let fault = failure.fault;
-                self.note_failed(choice, &Failed::Fault(failure));
-                self.delivery.broken_stream(status, fault, events)
-            }
-        })
-    }
-
-    /// A stream whose first event says no is an answer with the status that the event stands for.
-    fn refused(
-        &mut self,
-        refusal: Refusal,
-        mut headers: HeaderMap,
-        body: Vec<u8>,
-        choice: &Choice<'_>,
-    ) -> Outcome {
-        headers.insert("content-type", HeaderValue::from_static("application/json"));
-        headers.remove("cache-control");
-        self.whole(WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) }, choice)
-    }
-
-    fn whole(&mut self, answer: WholeAnswer, choice: &Choice<'_>) -> Outcome {
+    pub(super) fn whole(&mut self, answer: WholeAnswer, choice: &Choice) -> Outcome {
         let is_good = (200..300).contains(&answer.status);
         let failed = Failed::Answer(answer);
         if failed.is_retryable() || (self.call.is_search && !is_good) {
@@ -323,7 +279,7 @@ impl Relay<'_> {
             && is_good
         {
             let id = || response_id::in_answer(&answer.body);
-            responses::learn(self.gateway, self.delivery.request, self.call, choice, id);
+            responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, id);
         }
         let result = failed.result();
         self.note(choice, failed.verdict(), result);
@@ -333,7 +289,7 @@ impl Relay<'_> {
     }
 
     /// A failed attempt: for record and metrics, and in one line for the operator.
-    fn note_failed(&self, choice: &Choice<'_>, failed: &Failed) {
+    pub(super) fn note_failed(&self, choice: &Choice, failed: &Failed) {
         let too_soon = failed.fault() == Some(Fault::TimedOut) && self.is_short;
         let verdict = if too_soon { Verdict::Unknown } else { failed.verdict() };
         let cooldown = self.note(choice, verdict, failed.result());
@@ -342,18 +298,21 @@ impl Relay<'_> {
         if no_failure || failed.fault() == Some(Fault::ClientGone) {
             return;
         }
-        let what =
-            masking::without_secrets(self.delivery.config, &choice.provider.name, failed.what().into_bytes());
+        let what = masking::without_secrets(
+            self.delivery.config(),
+            &choice.provider().name,
+            failed.what().into_bytes(),
+        );
         let what = String::from_utf8_lossy(&what).into_owned();
         let record = &self.delivery.record;
         let (attempt, replica) = (record.attempts, choice.replica + 1);
         log::warn!(
-            attempt, provider = *choice.provider.name, replica, model = choice.model,
+            attempt, provider = *choice.provider().name, replica, model = *choice.model,
             request_id = *record.request_id, upstream_id = record.upstream_id,
             cooldown = cooldown.map(|time| time.as_secs_f64()), error = *what;
             "attempt={attempt} provider={} replica={replica} model={} request_id={} upstream_id={} cooldown={} {}",
-            choice.provider.name,
-            word(choice.model),
+            choice.provider().name,
+            word(&choice.model),
             record.request_id,
             record.upstream_id(),
             cooldown.map_or("-".to_owned(), |time| format!("{}s", time.as_secs_f64().ceil())),

@@ -1,8 +1,5 @@
 //! Calls in Anthropic's format for providers that speak OpenAI's alone: translated on the way there and back.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use serde_json::value::RawValue;
 use ureq::http::{HeaderMap, HeaderValue, header};
 
@@ -11,13 +8,13 @@ use super::error::ApiError;
 use super::outcome::WholeAnswer;
 use crate::anthropic::{self, ChatRequest, Events, Translator, Unfit};
 use crate::config::{Config, Format};
-use crate::front::{Fields, Request};
-use crate::limits::{MAX_ERROR_BODY, RELAY_PIECE};
+use crate::front::Request;
+use crate::limits::MAX_ERROR_BODY;
 use crate::routing::Route;
 use crate::upstream::refusal::Refusal;
-use crate::upstream::stream::{Broke, Ended};
+use crate::upstream::stream::{Broke, Passage, Way};
 use crate::upstream::usage::Usage;
-use crate::upstream::{Exchange, Failure, Fault, Reply};
+use crate::upstream::{Failure, Fault};
 
 /// Where a translated call goes, behind the provider's base URL. The client's query belongs to the other API.
 pub const CHAT: &str = "/chat/completions";
@@ -110,89 +107,86 @@ fn refusal(document: &[u8]) -> Refusal {
     Refusal::in_document(document).unwrap_or_default()
 }
 
-/// Relays a streamed chat completion as the events of the Messages API, as [`crate::upstream::stream::relay`] does one that
-/// passes as it is. `id` is the request's.
-pub fn relay(
-    exchange: &mut Exchange,
-    reply: &Rc<RefCell<Reply>>,
-    fields: &Fields,
-    max_size: usize,
+/// A streamed chat completion as the events of the Messages API.
+pub struct Translation {
     translator: Translator,
-    id: &str,
-) -> Ended {
-    let mut way = Way { reply, translator, id, out: Vec::new() };
-    let (mut events, mut size) = (Events::default(), 0);
-    let mut piece = vec![0; RELAY_PIECE];
-    let broke = loop {
-        let read = exchange.read(&mut piece);
-        let count = *read.as_ref().unwrap_or(&0);
-        size += count;
-        let taken = match read {
-            Err(failure) => Err(Broke::Failed(failure)),
-            Ok(_) if size > max_size => Err(Broke::Failed(too_large(max_size))),
-            Ok(0) => way.end(exchange, &mut events),
-            Ok(count) => events.take(&piece[..count], |data| way.take(data)),
-        };
-        // What came before the trouble is the client's.
-        match way.send(exchange.status, fields).and(taken) {
-            Err(broke) => break Some(broke),
-            Ok(()) if count == 0 => break None,
-            Ok(()) => {}
-        }
-    };
-    // Clients leave as soon as they have read the last event: nothing was lost then.
-    let left = |broke: &Broke| matches!(broke, Broke::Failed(Failure { fault: Fault::ClientGone, .. }));
-    let broke = broke.filter(|broke| !(way.translator.is_over() && left(broke)));
-    let usage = way.translator.tokens().map(|(prompt, completion)| Usage::told(prompt, completion));
-    Ended { broke, usage, response_id: None }
-}
-
-/// A translated stream's way to the client.
-struct Way<'a> {
-    reply: &'a Rc<RefCell<Reply>>,
-    translator: Translator,
-    id: &'a str,
+    events: Events,
+    /// The request's.
+    id: String,
     /// What is to be sent.
     out: Vec<u8>,
 }
 
-impl Way<'_> {
-    /// Takes the data of an event. An error of the provider's is a refusal while nothing was sent, and an event behind it.
-    fn take(&mut self, data: &[u8]) -> Result<(), Broke> {
-        match self.translator.take(data, &mut self.out) {
+impl Translation {
+    /// For the client that asked for `model`; `id` is the request's.
+    pub fn new(model: &str, id: &str) -> Self {
+        let translator = Translator::new(model, id);
+        Self { translator, events: Events::default(), id: id.to_owned(), out: Vec::new() }
+    }
+
+    /// What is done with the data of an event. An error of the provider's is a refusal while nothing was sent, and an event
+    /// behind it.
+    fn translate(
+        translator: &mut Translator,
+        (id, out): (&str, &mut Vec<u8>),
+        data: &[u8],
+        way: &Way,
+    ) -> Result<(), Broke> {
+        match translator.take(data, out) {
             Err(Unfit::Error) => {
                 let refusal = refusal(data);
-                let error = anthropic::error::translate(refusal.status, data, self.id);
-                if self.out.is_empty() && !self.reply.borrow().is_committed() {
+                let error = anthropic::error::translate(refusal.status, data, id);
+                if out.is_empty() && way.is_undecided() {
                     return Err(Broke::Refused(refusal, error));
                 }
-                self.out.extend(anthropic::error::event(&error));
-                self.translator.stop();
+                out.extend(anthropic::error::event(&error));
+                translator.stop();
                 Ok(())
             }
             other => Ok(other?),
         }
     }
 
-    /// The provider's end: clean where its framing or `[DONE]` says so, and the message says why it stopped.
-    fn end(&mut self, exchange: &Exchange, events: &mut Events) -> Result<(), Broke> {
-        events.end(|data| self.take(data))?;
-        if exchange.is_close_delimited() && !self.translator.is_over() {
+    fn send(&mut self, way: &mut Way) {
+        if !self.out.is_empty() {
+            way.send(&self.out, false);
+            self.out.clear();
+        }
+    }
+
+    /// Clean where the provider's framing or `[DONE]` says so, and the message says why it stopped.
+    fn finish(&mut self, by_closing: bool, way: &Way) -> Result<(), Broke> {
+        let Self { translator, events, id, out } = self;
+        events.end(|data| Self::translate(translator, (id, out), data, way))?;
+        if by_closing && !self.translator.is_over() {
             let detail = "closed before [DONE]".to_owned();
             return Err(Broke::Failed(Failure { fault: Fault::CutOff, detail }));
         }
         Ok(self.translator.finish(&mut self.out)?)
     }
+}
 
-    fn send(&mut self, status: u16, fields: &Fields) -> Result<(), Broke> {
-        if self.out.is_empty() {
-            return Ok(());
-        }
-        let mut reply = self.reply.borrow_mut();
-        reply.begin(status, fields, None);
-        let sent = reply.write(&self.out, false);
-        self.out.clear();
-        sent.map_err(|error| Broke::Failed(Failure { fault: Fault::ClientGone, detail: error.to_string() }))
+impl Passage for Translation {
+    fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
+        let Self { translator, events, id, out } = self;
+        let taken = events.take(piece, |data| Self::translate(translator, (id, out), data, way));
+        // What came before the trouble is the client's.
+        self.send(way);
+        taken
+    }
+
+    fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke> {
+        let ended = self.finish(by_closing, way);
+        self.send(way);
+        ended
+    }
+
+    fn is_over(&self) -> bool {
+        self.translator.is_over()
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.translator.tokens().map(|(prompt, completion)| Usage::told(prompt, completion))
     }
 }
 
@@ -203,8 +197,4 @@ impl From<Unfit> for Broke {
             Unfit::Error => "an error",
         }))
     }
-}
-
-fn too_large(max_size: usize) -> Failure {
-    Failure { fault: Fault::TooLarge, detail: format!("more than {max_size} bytes") }
 }

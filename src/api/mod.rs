@@ -20,6 +20,7 @@ mod responses;
 mod scrape;
 pub mod splice;
 mod status;
+mod streaming;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -28,9 +29,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::auth::{self, Denial};
-use crate::config::Config;
+use crate::config::{Config, Token};
 use crate::front::{
-    Admission, Answer, Done, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Service, Stats,
+    Admission, Answer, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Service,
+    Stats,
 };
 use crate::gateway::Gateway;
 use crate::text::Text;
@@ -163,6 +165,13 @@ pub struct Ticket {
     envelope: Envelope,
 }
 
+impl Ticket {
+    /// The caller's token.
+    fn token(&self) -> &Token {
+        &self.config.tokens[self.token.unwrap_or_default()]
+    }
+}
+
 /// The service behind the front.
 pub struct Api {
     gateway: Arc<Gateway>,
@@ -271,20 +280,21 @@ impl Service for Api {
         self.admit_or_refuse(head, peer)
     }
 
-    fn handle(&self, request: Request<Ticket>, responder: Responder) -> Done {
-        match request.ticket.action {
+    fn handle(&self, request: Request<Ticket>, responder: Responder) -> Handled {
+        let answer = match request.ticket.action {
             Action::Relay | Action::RelayForm | Action::CreateResponse | Action::StoredResponse => {
-                inference::relay(&self.gateway, &request, responder)
+                return inference::relay(&self.gateway, request, responder);
             }
-            Action::Health => responder.send(health::health(&self.gateway, &request.ticket)),
-            Action::ListModels => responder.send(models::list(&self.gateway, &request.ticket)),
-            Action::RetrieveModel => responder.send(models::retrieve(&self.gateway, &request)),
-            Action::Reload => responder.send(admin::reload(&self.gateway, &request.ticket)),
-            Action::Metrics => responder.send(scrape::metrics(self, &request.ticket)),
-            Action::Status => responder.send(status::status(self, &request.ticket)),
-            Action::Index => responder.send(index::index(&request.head, &request.ticket.envelope)),
-            Action::Liveness => responder.send(alive(&request.ticket.envelope)),
-        }
+            Action::Health => health::health(&self.gateway, &request.ticket),
+            Action::ListModels => models::list(&self.gateway, &request.ticket),
+            Action::RetrieveModel => models::retrieve(&self.gateway, &request),
+            Action::Reload => admin::reload(&self.gateway, &request.ticket),
+            Action::Metrics => scrape::metrics(self, &request.ticket),
+            Action::Status => status::status(self, &request.ticket),
+            Action::Index => index::index(&request.head, &request.ticket.envelope),
+            Action::Liveness => alive(&request.ticket.envelope),
+        };
+        responder.send(answer).into()
     }
 
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Answer {

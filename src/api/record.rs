@@ -87,9 +87,9 @@ impl Record {
     }
 
     /// Notes who answers, or has failed to; `taken`: it has taken the model.
-    pub fn answered_by(&mut self, choice: &Choice<'_>, taken: bool) {
+    pub fn answered_by(&mut self, choice: &Choice, taken: bool) {
         self.model_taken = taken;
-        choice.provider.name.clone_into(&mut self.provider);
+        choice.provider().name.clone_into(&mut self.provider);
         choice.model.clone_into(&mut self.provider_model);
     }
 

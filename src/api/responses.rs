@@ -86,7 +86,7 @@ pub fn learn(
     gateway: &Gateway,
     request: &Request<Ticket>,
     call: &Admitted,
-    choice: &Choice<'_>,
+    choice: &Choice,
     made: impl FnOnce() -> Option<String>,
 ) {
     let (id, model) = match request.ticket.action {
@@ -99,7 +99,7 @@ pub fn learn(
         _ => return,
     };
     let Some(id) = id else { return };
-    let replica = choice.provider.replicas[choice.replica].id;
+    let replica = choice.provider().replicas[choice.replica].id;
     gateway.origins.remember(id, Origin { replica, model: model.to_owned() });
 }
 

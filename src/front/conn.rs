@@ -7,7 +7,7 @@ use super::body::{Decoder, Piece};
 use super::held::Transit;
 use super::incoming::{Incoming, Request};
 use super::request::Scan;
-use super::response::Shape;
+use super::response::{Done, Shape};
 use super::sys::{self, Interest};
 use super::wire::Wire;
 use super::{Admission, Head, Lane, Limits, Rejection, Service, after};
@@ -65,6 +65,11 @@ impl<T> Conn<T> {
     /// would take the answer from the client (RFC 9112 section 9.6).
     pub(super) fn closing(wire: Box<Wire>, client_timeout: Duration) -> Self {
         Self { wire, phase: Phase::LINGER, deadline: after(Instant::now(), client_timeout) }
+    }
+
+    /// A connection behind an answer.
+    pub(super) fn behind(done: Done, limits: Limits) -> Self {
+        if done.keep { Self::new(done.wire, limits) } else { Self::closing(done.wire, limits.client_timeout) }
     }
 
     /// A connection that is told why it is not served; it may not stay for long.

@@ -47,10 +47,15 @@ impl Share {
         let total = self.held.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         total <= self.held.most || self.bytes <= BODY_STEP
     }
+
+    /// Gives all of it back.
+    pub(super) fn give_back(&mut self) {
+        self.held.bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.give_back();
     }
 }

@@ -98,18 +98,18 @@ impl<S: Service> Poller<S> {
     /// Serves until the drain is over.
     pub(super) fn run(mut self) {
         let mut events = sys::event_buffer(EVENT_BATCH);
-        let mut tokens = Vec::with_capacity(EVENT_BATCH);
+        let mut happened = Vec::with_capacity(EVENT_BATCH);
         let mut next_sweep = Instant::now();
         loop {
             let patience = (self.table.used() > 0 || self.accept.failed.is_some()).then_some(SWEEP_INTERVAL);
             let patience = if self.again.is_empty() { patience } else { Some(Duration::ZERO) };
-            if self.shared.epoll.wait(&mut events, &mut tokens, patience).is_err() {
+            if self.shared.epoll.wait(&mut events, &mut happened, patience).is_err() {
                 // Nothing that a wait can recover from; pausing keeps it from spinning.
                 thread::sleep(ACCEPT_BACKOFF);
             }
             self.take_returns();
-            for &token in &tokens {
-                match token {
+            for event in &happened {
+                match event.token {
                     WAKER => self.shared.waker.clear(),
                     listener if listener >= LISTENERS => self.accept((listener - LISTENERS) as usize),
                     token => self.readable(token),

@@ -37,6 +37,12 @@ impl<T> Request<T> {
         let share = Share::of(&transit.bodies);
         Self { head, body: Vec::new(), ticket, received: Instant::now(), share }
     }
+
+    /// Its body is not needed any more.
+    pub fn drop_body(&mut self) {
+        self.body = Vec::new();
+        self.share.give_back();
+    }
 }
 
 impl<T> Incoming<T> {

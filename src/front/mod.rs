@@ -3,7 +3,8 @@
 //! One poller thread ([`idle`]) holds every connection that waits: for a request, for room to write, for its end.
 //! A request that is whole goes over a bounded channel to a fixed pool of threads ([`worker`]); the thread answers
 //! it through the [`Service`], keeps the connection a moment for the client's next request, and gives it back.
-//! So slow and idle clients hold no thread, and overload has one place.
+//! So slow and idle clients hold no thread, and overload has one place. An answer that comes in pieces from elsewhere may
+//! outlive its handler: one thread ([`ongoing`]) drives all of those.
 
 pub mod body;
 mod conn;
@@ -11,6 +12,8 @@ mod held;
 mod idle;
 mod incoming;
 mod listener;
+mod ongoing;
+mod places;
 pub mod request;
 mod response;
 mod running;
@@ -26,6 +29,7 @@ use std::time::{Duration, Instant};
 pub use idle::places_to_refuse;
 pub use incoming::Request;
 pub use listener::Listen;
+pub use ongoing::{Ongoing, Ready, Turn};
 pub use request::Head;
 pub use response::{Answer, Client, Done, Fields, Responder, Stream};
 pub use running::{Bound, Pulse, Running, Stats};
@@ -34,7 +38,7 @@ pub use sys::{Want, Woken, wait_for_peer};
 /// What is fixed for the life of a front.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Threads that handle requests, 1 or more.
+    /// Requests that are handled at once, ongoing answers among them, and threads that handle them: 1 or more.
     pub workers: usize,
     /// Open connections; above it new ones get 503.
     pub max_clients: usize,
@@ -134,6 +138,20 @@ pub enum Notice {
     Panicked(String),
 }
 
+/// What a handler leaves behind.
+pub enum Handled {
+    /// An answer, or a request that was given up.
+    Done(Done),
+    /// An answer that goes on without a thread of its own.
+    Ongoing(Box<dyn Ongoing>),
+}
+
+impl From<Done> for Handled {
+    fn from(done: Done) -> Self {
+        Self::Done(done)
+    }
+}
+
 /// What the front serves.
 pub trait Service: Send + Sync + 'static {
     /// What admission found out about a request, for its handler.
@@ -145,8 +163,8 @@ pub trait Service: Send + Sync + 'static {
     /// Decides about a request by its head alone. Runs on the poller: it must neither wait nor take long.
     fn admit(&self, head: &Head, peer: Peer) -> Admission<Self::Ticket>;
 
-    /// Answers a request. May wait; a panic costs this request a 500 and nothing else.
-    fn handle(&self, request: Request<Self::Ticket>, responder: Responder) -> Done;
+    /// Answers a request, or begins to. May wait; a panic costs this request a 500 and nothing else.
+    fn handle(&self, request: Request<Self::Ticket>, responder: Responder) -> Handled;
 
     /// The answer to a request the front refuses; the head is there when it was understood.
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Answer;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::wire::Wire;
-use super::{Head, after, sys};
+use super::{Head, sys};
 use crate::limits::COALESCE;
 
 /// The socket of a client, shared with whoever must notice that the client went away.
@@ -225,11 +225,13 @@ impl Responder {
             None => String::new(),
         };
         let pending = shape.head(status, fields, &framing);
-        Stream { wire: self.wire, shape, chunked, left, client_timeout: self.client_timeout, pending }
+        let client_timeout = self.client_timeout;
+        Stream { wire: self.wire, shape, chunked, left, client_timeout, pending, sent: 0, behind_since: None }
     }
 }
 
-/// An answer in pieces. Only [`Stream::finish`] ends it cleanly.
+/// An answer in pieces. It never waits: what the client does not take at once is kept. Only [`Stream::finish`] ends it
+/// cleanly.
 pub struct Stream {
     wire: Box<Wire>,
     shape: Shape,
@@ -237,8 +239,11 @@ pub struct Stream {
     /// Bytes of body still to come, where their count was announced.
     left: Option<u64>,
     client_timeout: Duration,
-    /// Bytes framed and not sent: the head until the first piece, then empty between calls.
+    /// Bytes framed, the head among them, of which `sent` have left.
     pending: Vec<u8>,
+    sent: usize,
+    /// Since when the client has not taken what there was for it.
+    behind_since: Option<Instant>,
 }
 
 impl Stream {
@@ -247,52 +252,77 @@ impl Stream {
         &self.wire.client
     }
 
-    /// Sends a piece at once; waits for the client to take it, up to `client_timeout`. An empty piece sends the head.
-    ///
-    /// # Errors
-    /// `TimedOut` when the client does not take it, else what its socket says. The stream is over then.
-    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+    /// Adds a piece, which leaves with the next [`Stream::flush`].
+    pub fn push(&mut self, piece: &[u8]) {
         self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
-        if !self.shape.head_only && !piece.is_empty() {
-            if self.chunked {
-                let _ = write!(self.pending, "{:x}\r\n", piece.len());
-            }
-            self.pending.extend_from_slice(piece);
-            if self.chunked {
-                self.pending.extend_from_slice(b"\r\n");
-            }
+        if self.shape.head_only || piece.is_empty() {
+            return;
         }
-        self.flush()
+        if self.chunked {
+            let _ = write!(self.pending, "{:x}\r\n", piece.len());
+        }
+        self.pending.extend_from_slice(piece);
+        if self.chunked {
+            self.pending.extend_from_slice(b"\r\n");
+        }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Sends what is here as far as the client takes it now; the head goes with the first.
+    ///
+    /// # Errors
+    /// `TimedOut` when the client has taken nothing whole for `client_timeout`, else what its socket says. The stream is
+    /// over then.
+    pub fn flush(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
         self.wire.client.started.store(true, Ordering::Relaxed);
-        let deadline = after(Instant::now(), self.client_timeout);
-        let sent = sys::send_all(&*self.wire.client, &self.pending, deadline);
+        let sent = sys::send_now(&*self.wire.client, &[IoSlice::new(&self.pending[self.sent..])]);
+        self.sent += *sent.as_ref().unwrap_or(&0);
+        let ended = match sent {
+            Ok(_) if self.sent < self.pending.len() => {
+                let since = *self.behind_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < self.client_timeout {
+                    return Ok(());
+                }
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            other => other.map(drop),
+        };
+        self.wire.broken |= ended.is_err();
+        (self.sent, self.behind_since) = (0, None);
         self.pending.clear();
-        if sent.is_err() {
-            self.wire.broken = true;
-        }
-        sent
+        // A large piece must not cost its memory to the end of the stream.
+        self.pending.shrink_to(COALESCE);
+        ended
     }
 
-    /// Ends the answer as complete; the connection ends with it where less came than was announced.
+    /// Whether the client has still to take what was flushed.
+    pub fn is_behind(&self) -> bool {
+        self.behind_since.is_some()
+    }
+
+    /// Ends the answer as complete; the connection ends with it where less came than was announced. What the client does
+    /// not take at once is sent from the poller.
     pub fn finish(mut self) -> Done {
         if self.chunked && !self.shape.head_only {
             self.pending.extend_from_slice(b"0\r\n\r\n");
         }
         let whole = self.flush().is_ok() && self.left.is_none_or(|left| left == 0);
-        Done { keep: whole && self.shape.keep_alive, wire: self.wire }
+        self.leave(whole)
     }
 
     /// Ends the connection in the middle of the answer: without the closing chunk, or short of the announced length, no
     /// client takes it for complete.
     pub fn abort(mut self) -> Done {
-        self.wire.broken |= self.flush().is_err();
-        Done { keep: false, wire: self.wire }
+        // A failed flush is noted on the wire, which ends either way.
+        let _ = self.flush();
+        self.leave(false)
+    }
+
+    fn leave(mut self, whole: bool) -> Done {
+        self.wire.keep(self.pending, self.sent);
+        Done { keep: whole && self.shape.keep_alive, wire: self.wire }
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
-use super::conn::{Conn, Context};
+use super::conn::{Conn, Context, Step};
 use super::held::Transit;
 use super::idle::{LISTENERS, Poller, WAKER};
 use super::incoming::Request;
 use super::listener::Listener;
+use super::ongoing::{self, Answers};
 use super::sys::{Epoll, Interest, Waker};
 use super::wire::Wire;
 use super::worker::{Pool, panic_message};
@@ -49,6 +50,8 @@ pub struct Stats {
     pub(super) load: AtomicUsize,
     /// Of these, the ones in a worker's hands.
     pub(super) busy: AtomicUsize,
+    /// Answers that go on without a worker.
+    pub(super) ongoing: AtomicUsize,
 }
 
 /// Tells whether a front is alive.
@@ -79,14 +82,15 @@ impl Stats {
         self.clients.load(Ordering::Relaxed)
     }
 
-    /// Workers that have a request, or a connection for whose next request they wait a moment.
+    /// Requests in hand: ongoing answers, and workers that have a request or a connection for whose next request they wait
+    /// a moment.
     pub fn busy_workers(&self) -> usize {
-        self.busy.load(Ordering::Relaxed)
+        self.busy.load(Ordering::Relaxed) + self.ongoing.load(Ordering::Relaxed)
     }
 
     /// Requests that wait for a worker.
     pub fn queue_length(&self) -> usize {
-        self.load.load(Ordering::Relaxed).saturating_sub(self.busy_workers())
+        self.load.load(Ordering::Relaxed).saturating_sub(self.busy.load(Ordering::Relaxed))
     }
 }
 
@@ -97,6 +101,8 @@ pub struct Shared<S: Service> {
     pub(super) waker: Waker,
     workers: Pool<S::Ticket>,
     control: Pool<S::Ticket>,
+    pub(super) answers: Answers,
+    pub(super) stats: Arc<Stats>,
     returns: Sender<Return<S::Ticket>>,
     /// Answers close their connections.
     pub(super) draining: Arc<AtomicBool>,
@@ -154,6 +160,8 @@ impl Bound {
             waker: Waker::new()?,
             workers: Pool::new(Lane::Worker, settings.workers, MAX_QUEUE, Arc::clone(&stats)),
             control: Pool::new(Lane::Control, CONTROL_THREADS, MAX_CONTROL_QUEUE, Arc::default()),
+            answers: Answers::new()?,
+            stats: Arc::clone(&stats),
             returns,
             draining: Arc::default(),
             refusing: AtomicBool::default(),
@@ -165,6 +173,7 @@ impl Bound {
         }
         shared.workers.start(&shared)?;
         shared.control.start(&shared)?;
+        ongoing::start(&shared)?;
         let (end, ended) = mpsc::sync_channel(1);
         let poller = Poller::new(Arc::clone(&shared), settings, self.0, returned, Arc::clone(&stats));
         thread::Builder::new().name("poller".to_owned()).spawn(move || {
@@ -230,8 +239,18 @@ impl<S: Service> Shared<S> {
         }
     }
 
+    /// A connection whose answer has been sent, with its next step.
+    pub(super) fn go_on(&self, conn: Conn<S::Ticket>, step: Step<S::Ticket>) {
+        match step {
+            Step::Close => {}
+            Step::Again => self.give_back(Return::Again(conn)),
+            Step::Ready(lane, request) => self.give_back(Return::Ready(lane, request, conn.wire)),
+            Step::Wait(interest) => self.wait_again(conn, interest),
+        }
+    }
+
     /// A connection that has to be seen to by the poller now.
-    pub(super) fn give_back(&self, conn: Return<S::Ticket>) {
+    fn give_back(&self, conn: Return<S::Ticket>) {
         self.send_back(conn);
         self.waker.wake();
     }
@@ -246,7 +265,7 @@ impl<S: Service> Shared<S> {
     }
 
     /// A connection that has to be seen to when it is ready.
-    pub(super) fn wait_again(&self, conn: Conn<S::Ticket>, interest: Interest) {
+    fn wait_again(&self, conn: Conn<S::Ticket>, interest: Interest) {
         let (client, token) = (Arc::clone(&conn.wire.client), conn.wire.slot.token);
         // It is in the poller's channel before it can become ready.
         self.send_back(Return::Waiting(conn));

@@ -178,23 +178,58 @@ impl Epoll {
         Ok(epoll::delete(&self.0, source)?)
     }
 
-    /// Waits for events, no longer than `patience` (`None`: for ever), and puts their tokens into `tokens`.
+    /// Has `source` tell of each change from now on, and of how it is now: that it can be read or written as `interest`
+    /// says (`None`: neither), and that it has ended. A source keeps its place here until it is closed; the token is the
+    /// latest that was given.
+    pub fn follow(&self, source: impl AsFd, token: u64, interest: Option<Interest>) -> io::Result<()> {
+        let wanted = match interest {
+            Some(Interest::Read) => epoll::EventFlags::IN,
+            Some(Interest::Write) => epoll::EventFlags::OUT,
+            None => epoll::EventFlags::empty(),
+        };
+        let flags = wanted | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let data = epoll::EventData::new_u64(token);
+        match epoll::modify(&self.0, &source, data, flags) {
+            Err(rustix::io::Errno::NOENT) => Ok(epoll::add(&self.0, &source, data, flags)?),
+            other => Ok(other?),
+        }
+    }
+
+    /// Waits for events, no longer than `patience` (`None`: for ever), and puts them into `happened`.
     pub fn wait(
         &self,
         events: &mut [epoll::Event],
-        tokens: &mut Vec<u64>,
+        happened: &mut Vec<Event>,
         patience: Option<Duration>,
     ) -> io::Result<()> {
-        tokens.clear();
+        happened.clear();
         let patience = patience.map(timespec);
         match epoll::wait(&self.0, &mut *events, patience.as_ref()) {
             Ok(count) => {
-                tokens.extend(events[..count].iter().map(|event| event.data.u64()));
+                happened.extend(events[..count].iter().map(Event::of));
                 Ok(())
             }
             Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Something that happened at a socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Event {
+    /// Whose it is.
+    pub token: u64,
+    /// The peer closed, half-closed or reset the connection.
+    pub ended: bool,
+}
+
+impl Event {
+    fn of(event: &epoll::Event) -> Self {
+        let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        // The structure is packed: its fields are copied, not borrowed.
+        let (flags, data) = (event.flags, event.data);
+        Self { token: data.u64(), ended: flags.intersects(ended) }
     }
 }
 

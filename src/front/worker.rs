@@ -11,11 +11,13 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::conn::{Conn, Context, Step};
 use super::incoming::Request;
-use super::response::{Client, Done, Responder, Shape};
-use super::running::{Return, Shared, Stats};
+use super::ongoing;
+use super::places::{Place, Places};
+use super::response::{Client, Responder, Shape};
+use super::running::{Shared, Stats};
 use super::sys::{self, Interest};
 use super::wire::Wire;
-use super::{Lane, Notice, Rejection, Service};
+use super::{Handled, Lane, Notice, Rejection, Service};
 use crate::limits::{CONTROL_PATIENCE, KEEPALIVE_GRACE, READ_CHUNK};
 
 /// A whole request and the connection it came on.
@@ -45,6 +47,8 @@ pub struct Pool<T> {
     stats: Arc<Stats>,
     started: AtomicUsize,
     max: usize,
+    /// Where its requests have their places, of which there are `max`.
+    places: Arc<Places>,
     /// The system refused a thread, which was told of.
     refused: AtomicBool,
 }
@@ -53,7 +57,8 @@ impl<T: Send + 'static> Pool<T> {
     pub(super) fn new(lane: Lane, max: usize, queue: usize, stats: Arc<Stats>) -> Self {
         let (jobs, receiver) = bounded(queue);
         let (started, refused) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { lane, jobs, queue: receiver, stats, started, max, refused }
+        let places = Places::new(max);
+        Self { lane, jobs, queue: receiver, stats, started, max, places, refused }
     }
 
     /// Hands a request to the pool; gives it back when the queue is full. Called by the poller alone.
@@ -73,7 +78,8 @@ impl<T: Send + 'static> Pool<T> {
             return job.take().map_or(Ok(job), Err);
         }
         let started = self.started.load(Ordering::Relaxed);
-        if load > started && started < self.max {
+        // For an ongoing answer's place there is no need of a thread.
+        if load > started && started + self.stats.ongoing.load(Ordering::Relaxed) < self.max {
             self.start_thread(shared);
         }
         Ok(job)
@@ -116,18 +122,22 @@ impl<T: Send + 'static> Pool<T> {
 
     fn work<S: Service<Ticket = T>>(&self, shared: &Shared<S>) {
         let mut scratch = vec![0; READ_CHUNK];
+        let mut place = Some(self.places.take());
         while let Ok(job) = self.queue.recv() {
             if let Some((request, wire)) = job.take() {
                 drop(job);
                 self.stats.busy.fetch_add(1, Ordering::Relaxed);
-                let served =
-                    catch_unwind(AssertUnwindSafe(|| self.serve(shared, request, wire, &mut scratch)));
+                let served = catch_unwind(AssertUnwindSafe(|| {
+                    self.serve(shared, request, wire, &mut place, &mut scratch);
+                }));
                 if let Err(panic) = served {
                     shared.service.notice(Notice::Panicked(panic_message(&*panic)));
                 }
                 self.stats.busy.fetch_sub(1, Ordering::Relaxed);
                 self.stats.load.fetch_sub(1, Ordering::Relaxed);
             }
+            // It went on with an answer.
+            place = place.or_else(|| Some(self.places.take()));
         }
     }
 
@@ -137,19 +147,19 @@ impl<T: Send + 'static> Pool<T> {
         shared: &Shared<S>,
         request: Box<Request<T>>,
         wire: Box<Wire>,
+        place: &mut Option<Place>,
         scratch: &mut [u8],
     ) {
         let (mut request, mut wire) = (request, wire);
-        while let Some(mut conn) = answer(shared, *request, wire) {
+        while let Some(mut conn) = answer(shared, *request, wire, place) {
             if conn.wire.has_output() {
                 self.settle(&shared.context(), &mut conn.wire);
             }
-            match self.next_request(shared, &mut conn, scratch) {
-                Next::Mine(next) => (request, wire) = (next, conn.wire),
-                Next::Again => return shared.give_back(Return::Again(conn)),
-                Next::Others(lane, next) => return shared.give_back(Return::Ready(lane, next, conn.wire)),
-                Next::Wait(interest) => return shared.wait_again(conn, interest),
-                Next::Close => return,
+            match self.next_step(shared, &mut conn, scratch) {
+                Step::Ready(lane, next) if lane == self.lane && self.queue.is_empty() => {
+                    (request, wire) = (next, conn.wire);
+                }
+                step => return shared.go_on(conn, step),
             }
         }
     }
@@ -164,32 +174,26 @@ impl<T: Send + 'static> Pool<T> {
     }
 
     /// What follows on a connection: at once where a client pipelines, after a short grace where it is quick.
-    fn next_request<S: Service<Ticket = T>>(
+    fn next_step<S: Service<Ticket = T>>(
         &self,
         shared: &Shared<S>,
         conn: &mut Conn<T>,
         scratch: &mut [u8],
-    ) -> Next<T> {
+    ) -> Step<T> {
         let context = shared.context();
         let mut graced = false;
         loop {
             match conn.advance(&context) {
-                Step::Close => return Next::Close,
-                Step::Again => return Next::Again,
-                Step::Ready(lane, request) if lane == self.lane && self.queue.is_empty() => {
-                    return Next::Mine(request);
-                }
-                Step::Ready(lane, request) => return Next::Others(lane, request),
                 Step::Wait(Interest::Read) if !graced && conn.is_idle() && self.may_linger(&context) => {
                     graced = true;
                     match sys::readable_within(conn.wire.client.as_fd(), KEEPALIVE_GRACE) {
-                        Ok(true) if conn.wire.fill(scratch).is_err() => return Next::Close,
+                        Ok(true) if conn.wire.fill(scratch).is_err() => return Step::Close,
                         Ok(true) => {}
-                        Ok(false) => return Next::Wait(Interest::Read),
-                        Err(_) => return Next::Close,
+                        Ok(false) => return Step::Wait(Interest::Read),
+                        Err(_) => return Step::Close,
                     }
                 }
-                Step::Wait(interest) => return Next::Wait(interest),
+                step => return step,
             }
         }
     }
@@ -199,25 +203,13 @@ impl<T: Send + 'static> Pool<T> {
     }
 }
 
-/// What a thread does with a connection after an answer.
-enum Next<T> {
-    /// Answers its next request.
-    Mine(Box<Request<T>>),
-    /// Has the poller go on with what the client has pipelined.
-    Again,
-    /// Has the poller queue its next request.
-    Others(Lane, Box<Request<T>>),
-    /// Gives it back to the poller.
-    Wait(Interest),
-    /// Lets it go.
-    Close,
-}
-
-/// Runs the handler behind the panic barrier. `None`: the connection has ended.
+/// Runs the handler behind the panic barrier. `None`: the connection has ended, or the answer goes on elsewhere, with the
+/// thread's place.
 fn answer<S: Service>(
     shared: &Shared<S>,
     request: Request<S::Ticket>,
     wire: Box<Wire>,
+    place: &mut Option<Place>,
 ) -> Option<Conn<S::Ticket>> {
     let limits = shared.service.limits();
     let shape = Shape::of(&request.head);
@@ -225,8 +217,11 @@ fn answer<S: Service>(
     let responder = Responder::new(wire, shape, limits.client_timeout, &shared.draining);
     let service = &shared.service;
     match catch_unwind(AssertUnwindSafe(|| service.handle(request, responder))) {
-        Ok(Done { wire, keep: true }) => Some(Conn::new(wire, limits)),
-        Ok(Done { wire, keep: false }) => Some(Conn::closing(wire, limits.client_timeout)),
+        Ok(Handled::Done(done)) => Some(Conn::behind(done, limits)),
+        Ok(Handled::Ongoing(answer)) => {
+            ongoing::hand_over(shared, answer, place.take()?);
+            None
+        }
         Err(panic) => {
             service.notice(Notice::Panicked(panic_message(&*panic)));
             apologize(shared, shape, &client);

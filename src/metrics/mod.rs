@@ -4,6 +4,7 @@
 mod exposition;
 mod series;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -203,7 +204,7 @@ pub struct Metrics {
     stores: [Store; FAMILIES.len()],
     /// Provider and model, where the provider has taken the model at least once.
     accepted: Series<()>,
-    in_flight: AtomicU64,
+    in_flight: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -234,7 +235,7 @@ pub struct Reading<'a> {
 
 /// A relayed request under way.
 #[derive(Debug)]
-pub struct InFlight<'a>(&'a AtomicU64);
+pub struct InFlight(Arc<AtomicU64>);
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -246,7 +247,7 @@ impl Default for Metrics {
         Self {
             stores: FAMILIES.each_ref().map(store),
             accepted: Series::new(MAX_LABELLED_MODELS),
-            in_flight: AtomicU64::new(0),
+            in_flight: Arc::default(),
         }
     }
 }
@@ -297,9 +298,9 @@ impl Metrics {
     }
 
     /// Counts a relayed request as under way until the guard is dropped.
-    pub fn enter(&self) -> InFlight<'_> {
+    pub fn enter(&self) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(&self.in_flight)
+        InFlight(Arc::clone(&self.in_flight))
     }
 
     /// Relayed requests under way.
@@ -325,7 +326,7 @@ impl Metrics {
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -59,7 +59,7 @@ impl Route {
 /// Which replicas of which routes were tried for one request, and which is next.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    config: &'a Config,
+    config: &'a Arc<Config>,
     routes: &'a [Route],
     /// Places of routes, and of their providers' replicas.
     tried: Vec<(usize, usize)>,
@@ -75,20 +75,28 @@ struct Left<'a> {
 }
 
 /// A replica to try.
-pub struct Choice<'a> {
-    /// The provider it belongs to.
-    pub provider: &'a Provider,
+pub struct Choice {
+    config: Arc<Config>,
+    /// Its provider's place in the configuration.
+    provider: usize,
     /// Its place among the provider's replicas.
     pub replica: usize,
     /// The model to ask it for.
-    pub model: &'a str,
+    pub model: String,
     /// Its place in the balance, held while it is in use.
     pub lease: Lease,
 }
 
+impl Choice {
+    /// The provider it belongs to.
+    pub fn provider(&self) -> &Provider {
+        &self.config.providers[self.provider]
+    }
+}
+
 impl<'a> Plan<'a> {
     /// A plan over `routes`, of which nothing is tried yet.
-    pub fn new(config: &'a Config, routes: &'a [Route]) -> Self {
+    pub fn new(config: &'a Arc<Config>, routes: &'a [Route]) -> Self {
         Self { config, routes, tried: Vec::new() }
     }
 
@@ -102,14 +110,15 @@ impl<'a> Plan<'a> {
     }
 
     /// The next replica, in the order of the routes: the fit ones first, of all routes, then those that are put aside.
-    pub fn next(&mut self, balance: &Arc<Balance>, now: Instant) -> Option<Choice<'a>> {
+    pub fn next(&mut self, balance: &Arc<Balance>, now: Instant) -> Option<Choice> {
         let left = || self.left().filter(|left| left.passed_over.len() < left.provider.replicas.len());
         // One alone is asked either way.
         let fit = |left: &Left<'a>| self.is_lone() || balance.has_fit(left.provider, &left.passed_over, now);
         let Left { place, route, provider, passed_over } = left().find(fit).or_else(|| left().next())?;
         let (replica, lease) = balance.choose(provider, &passed_over, now)?;
+        let provider = self.config.providers.iter().position(|it| std::ptr::eq(it, provider))?;
         self.tried.push((place, replica));
-        Some(Choice { provider, replica, model: &route.model, lease })
+        Some(Choice { config: Arc::clone(self.config), provider, replica, model: route.model.clone(), lease })
     }
 
     /// Whether a replica is left that may serve.
@@ -170,6 +179,7 @@ mod tests {
                 .flat_map(|p| (0..counts[p]).map(move |r| format!("\"p{p}|http://127.0.0.1:1{p}{r}|\"")))
                 .collect();
             let config = load::from_text(&format!("{{\"providers\": [{}]}}", entries.join(",")), &|_| None)
+                .map(Arc::new)
                 .expect("a good config");
             let routes: Vec<Route> = (0..counts.len()).map(|p| Route::new(&format!("p{p}"), "m")).collect();
             let (balance, mut now) = (Arc::new(Balance::default()), Instant::now());
@@ -185,7 +195,7 @@ mod tests {
                         .filter(|(name, replica)| is_fit(&balance, &config, name, *replica, now))
                         .collect();
                     let Some(choice) = plan.next(&balance, now) else { break };
-                    let chosen = (choice.provider.name.clone(), choice.replica);
+                    let chosen = (choice.provider().name.clone(), choice.replica);
                     assert!(
                         fit_left.is_empty() || fit_left.contains(&chosen),
                         "seed {seed}: cooling beside a fit one"
@@ -193,7 +203,7 @@ mod tests {
                     let others = plan.has_hope_left(&balance, now);
                     let verdict = [Verdict::Served, Verdict::Failed, Verdict::Refused, Verdict::Unknown];
                     choice.lease.report(verdict[random.below(4) as usize], now);
-                    offered.push((choice.provider.name.clone(), choice.replica, others));
+                    offered.push((choice.provider().name.clone(), choice.replica, others));
                 }
                 let total = counts.iter().sum::<u32>() as usize;
                 assert_eq!(offered.len(), total, "seed {seed}");

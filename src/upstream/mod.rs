@@ -13,24 +13,23 @@ pub mod usage;
 mod wait;
 mod ways;
 
-use std::cell::RefCell;
 use std::io::{self, Read};
-use std::rc::Rc;
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
 };
 use ureq::{Body, SendBody};
 
-pub use reply::{COMMENT, Heartbeat, Reply};
+pub use reply::{COMMENT, Heartbeat, Reply, SharedReply};
 pub use wait::{Patience, pause};
 
 use crate::config::{Config, Format, Replica};
 use crate::limits::UPSTREAM_READ_BUFFER;
 use pool::Pool;
-use wait::{Facts, Guard, Stop};
+use wait::{Facts, Manner, Stop, Watched};
 use ways::Ways;
 
 /// The HTTP client all threads share, with its pool of idle connections.
@@ -82,14 +81,14 @@ pub struct Failure {
     pub detail: String,
 }
 
-/// An answer whose body has still to be read. It ends the thread's watch when dropped.
+/// An answer whose body has still to be read.
 pub struct Exchange {
     /// Status code.
     pub status: u16,
     /// Header fields as they came.
     pub headers: HeaderMap,
     body: Body,
-    guard: Guard,
+    watched: Watched,
 }
 
 impl Upstream {
@@ -133,23 +132,29 @@ impl Upstream {
         replica: &Replica,
         call: &Call<'_>,
         patience: Patience,
-        reply: Option<&Rc<RefCell<Reply>>>,
+        reply: Option<&SharedReply>,
     ) -> Result<Exchange, Failure> {
         let proxied = replica.proxy_for(call.format).is_some();
         let base = base_url(replica, call.format);
         let clear = !proxied && base.starts_with("http://");
         let mut fresh = false;
         loop {
-            let guard = Guard::set(patience, reply, Facts { fresh, proxied, clear, ..Facts::default() });
-            let answered = self.run(replica, base, call);
-            let facts = guard.facts();
+            let facts = Facts { fresh, proxied, clear, ..Facts::default() };
+            let mut watched = Watched::new(patience, reply, facts);
+            let answered = watched.during(|| self.run(replica, base, call));
+            let facts = watched.facts();
             match answered {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
                     if let Some(detail) = objection(&head) {
                         return Err(Failure { fault: Fault::Broken, detail });
                     }
-                    return Ok(Exchange { status: head.status.as_u16(), headers: head.headers, body, guard });
+                    return Ok(Exchange {
+                        status: head.status.as_u16(),
+                        headers: head.headers,
+                        body,
+                        watched,
+                    });
                 }
                 Err(_) if facts.was_stale() && !fresh && !is_committed(reply) => fresh = true,
                 Err(error) => return Err(Failure { fault: fault(facts, &error), detail: error.to_string() }),
@@ -219,40 +224,73 @@ impl Exchange {
     /// # Errors
     /// Any [`Fault`] but `Unreachable` and `TooLarge`.
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
-        wait::listen();
-        loop {
-            match self.body.as_reader().read(into) {
-                Ok(0) if self.was_cut_in_chunks() => {
-                    return Err(Failure {
-                        fault: Fault::CutOff,
-                        detail: "the last chunk is not whole".to_owned(),
-                    });
-                }
-                Ok(count) => {
-                    wait::note(|facts| facts.undelivered = 0);
-                    return Ok(count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let fault = match self.guard.facts().stop {
-                        Some(stop) => stop.into(),
-                        None if is_timeout(&error) => Fault::TimedOut,
-                        None => Fault::CutOff,
-                    };
-                    return Err(Failure { fault, detail: error.to_string() });
+        self.watched.listen();
+        self.watched.wait(Manner::Patient);
+        self.read_on(into).map_err(|error| self.failure(&error))
+    }
+
+    /// Reads what is at hand of the body without waiting; `None`: there is nothing more for now. `ended`: the provider has
+    /// ended the connection behind what there is.
+    ///
+    /// # Errors
+    /// As [`Exchange::read`], and not for the time it takes: [`Exchange::is_overdue`] tells.
+    pub fn read_at_once(&mut self, into: &mut [u8], ended: bool) -> Result<Option<usize>, Failure> {
+        self.watched.wait(if ended { Manner::ToTheEnd } else { Manner::AtOnce });
+        match self.read_on(into) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => other.map(Some).map_err(|error| self.failure(&error)),
+        }
+    }
+
+    fn read_on(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let body = &mut self.body;
+        let read = self.watched.during(|| {
+            loop {
+                match body.as_reader().read(into) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    other => return other,
                 }
             }
+        })?;
+        if read == 0 && self.was_cut_in_chunks() {
+            return Err(io::Error::other("the last chunk is not whole"));
         }
+        self.watched.delivered();
+        Ok(read)
+    }
+
+    fn failure(&self, error: &io::Error) -> Failure {
+        let fault = match self.watched.facts().stop {
+            Some(stop) => stop.into(),
+            None if is_timeout(error) => Fault::TimedOut,
+            None => Fault::CutOff,
+        };
+        Failure { fault, detail: error.to_string() }
+    }
+
+    /// Whether the time it may take is over.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.watched.is_overdue(now)
+    }
+
+    /// The client has taken what came: the provider is waited for again.
+    pub fn listen(&mut self) {
+        self.watched.listen();
+    }
+
+    /// The socket that it comes on.
+    pub fn socket(&self) -> Option<Arc<TcpStream>> {
+        self.watched.socket()
     }
 
     /// ureq takes the connection's end for the blank line behind the last chunk.
     fn was_cut_in_chunks(&self) -> bool {
-        self.guard.facts().ended && self.headers.contains_key(header::TRANSFER_ENCODING)
+        self.watched.facts().ended && self.headers.contains_key(header::TRANSFER_ENCODING)
     }
 
     /// It may take the whole time that its call has: what another replica would do no longer counts.
-    pub fn take_time(&self) {
-        wait::take_time();
+    pub fn take_time(&mut self) {
+        self.watched.take_time();
     }
 
     /// Reads the body whole.
@@ -288,7 +326,7 @@ impl Exchange {
 
     /// From now on the provider has that much patience.
     pub fn be_patient(&mut self, patience: Patience) {
-        self.guard.be_patient(patience);
+        self.watched.be_patient(patience);
     }
 
     /// Whether the end of the body is told by nothing but the end of the connection (RFC 9112 section 6.3).
@@ -331,8 +369,8 @@ fn objection(head: &ureq::http::response::Parts) -> Option<String> {
     (!plain).then(|| "Transfer-Encoding other than chunked alone".to_owned())
 }
 
-fn is_committed(reply: Option<&Rc<RefCell<Reply>>>) -> bool {
-    reply.is_some_and(|reply| reply.borrow().is_committed())
+fn is_committed(reply: Option<&SharedReply>) -> bool {
+    reply.is_some_and(|reply| reply.lock().is_committed())
 }
 
 /// ureq hands its own time limits on as the source of an `Other`.

@@ -1,7 +1,7 @@
 //! The client's side of a relayed call: nothing sent yet, or a stream that has begun. Heartbeats happen here.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::front::{Answer, Client, Done, Fields, Responder, Stream};
@@ -16,6 +16,22 @@ pub struct Heartbeat {
     pub every: Duration,
     /// A complete comment or event.
     pub event: &'static [u8],
+}
+
+/// A reply, as the call and its waits share it.
+#[derive(Clone)]
+pub struct SharedReply(Arc<Mutex<Reply>>);
+
+impl SharedReply {
+    /// A reply of which nothing is sent yet.
+    pub fn new(reply: Reply) -> Self {
+        Self(Arc::new(Mutex::new(reply)))
+    }
+
+    /// The reply; nobody holds it for longer than a write that does not wait.
+    pub fn lock(&self) -> MutexGuard<'_, Reply> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The answer to a relayed call, from the first attempt to its end.
@@ -117,9 +133,28 @@ impl Reply {
             self.open(200, &fields, None);
         }
         match (&mut self.state, self.heartbeat) {
-            (State::Open(stream), Some(heartbeat)) => stream.write(heartbeat.event),
-            (State::Open(_) | State::Pending(_) | State::Ended, _) => Ok(()),
+            // Who does not take what there is needs no sign of life.
+            (State::Open(stream), _) if stream.is_behind() => {}
+            (State::Open(stream), Some(heartbeat)) => stream.push(heartbeat.event),
+            (State::Open(_) | State::Pending(_) | State::Ended, _) => {}
         }
+        self.flush()
+    }
+
+    /// Sends what was written, as far as the client takes it now.
+    ///
+    /// # Errors
+    /// The client does not take it any more.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.state {
+            State::Open(stream) => stream.flush(),
+            State::Pending(_) | State::Ended => Ok(()),
+        }
+    }
+
+    /// Whether the client has still to take what was flushed: there is no use in more.
+    pub fn is_behind(&self) -> bool {
+        matches!(&self.state, State::Open(stream) if stream.is_behind())
     }
 
     /// Begins a stream, of `length` bytes where that is known; where a heartbeat has begun it already, status and fields
@@ -136,17 +171,13 @@ impl Reply {
         };
     }
 
-    /// Sends a piece of the stream; `mid_event`: an event is not complete behind it.
-    ///
-    /// # Errors
-    /// The client does not take it.
-    pub fn write(&mut self, piece: &[u8], mid_event: bool) -> io::Result<()> {
+    /// Adds a piece of the stream, to leave with the next [`Reply::flush`]; `mid_event`: an event is not complete behind it.
+    pub fn write(&mut self, piece: &[u8], mid_event: bool) {
         self.last_sent = Instant::now();
         self.mid_event = mid_event;
         self.bytes += piece.len() as u64;
-        match &mut self.state {
-            State::Open(stream) => stream.write(piece),
-            State::Pending(_) | State::Ended => Ok(()),
+        if let State::Open(stream) = &mut self.state {
+            stream.push(piece);
         }
     }
 
@@ -180,8 +211,7 @@ impl Reply {
                 if let Some(event) = event {
                     // An event cut in two must not swallow the one that tells of it.
                     let lead: &[u8] = if self.mid_event { b"\n\n" } else { b"" };
-                    // The connection ends either way.
-                    let _ = stream.write(&[lead, event].concat());
+                    stream.push(&[lead, event].concat());
                 }
                 Some(stream.abort())
             }

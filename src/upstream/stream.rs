@@ -1,17 +1,19 @@
 //! A streamed answer on its way: complete events are sent on the moment they are complete, so that a heartbeat or an
 //! error never falls inside one.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Instant;
 
 use ureq::http::{HeaderMap, header};
 
 use super::events::Events;
 use super::refusal::{Opening, Refusal};
 use super::usage::Usage;
-use super::{Exchange, Failure, Fault, Reply};
-use crate::front::Fields;
-use crate::limits::{MAX_HELD_EVENT, RELAY_PIECE};
+use super::{Exchange, Failure, Fault, SharedReply};
+use crate::front::{Fields, Ready};
+use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN, RELAY_PIECE};
 
 /// How a stream went.
 #[derive(Debug)]
@@ -33,6 +35,16 @@ pub enum Broke {
     Refused(Refusal, Vec<u8>),
 }
 
+impl From<Broke> for Failure {
+    /// A refusal behind the first event is no answer any more.
+    fn from(broke: Broke) -> Self {
+        match broke {
+            Broke::Failed(failure) => failure,
+            Broke::Refused(..) => Self { fault: Fault::Broken, detail: "refused".to_owned() },
+        }
+    }
+}
+
 /// Whether the answer is a stream of events in the clear.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii());
@@ -43,112 +55,306 @@ pub fn is_event_stream(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Relays a stream to its end. The client's answer begins with the first event, so that until then a failure can
-/// still become another attempt: [`Reply::is_begun`] tells. It is not ended here.
-///
-/// `patient`: comments ahead of the first event are held back, until a heartbeat is due, because a failure behind them
-/// could still be mended.
-pub fn relay(
-    exchange: &mut Exchange,
-    reply: &Rc<RefCell<Reply>>,
-    fields: &Fields,
+/// A stream on its way. The client's answer begins with the first event, so that until then a failure can still become
+/// another attempt: [`super::Reply::is_begun`] tells. It is not ended here.
+pub struct Relay {
+    exchange: Exchange,
+    passage: Box<dyn Passage>,
+    way: Way,
+    /// Bytes that came, of at most so many.
+    size: usize,
     max_size: usize,
-    patient: bool,
-) -> Ended {
-    let mut events = is_event_stream(&exchange.headers).then(Events::default);
-    let length = exchange.length().filter(|_| events.is_none());
-    if length.is_some_and(|length| length > max_size as u64) {
-        let detail = format!("more than {max_size} bytes");
-        let failure = Failure { fault: Fault::TooLarge, detail };
-        return Ended { broke: Some(Broke::Failed(failure)), usage: None, response_id: None };
-    }
-    let mut delivery = Delivery { reply, status: exchange.status, fields, length, patient, held: Vec::new() };
-    let mut piece = vec![0; RELAY_PIECE];
-    let mut size = 0;
-    let broke = loop {
-        let count = match exchange.read(&mut piece) {
-            Err(failure) => break Some(Broke::Failed(failure)),
-            Ok(0) => break end(exchange, &mut delivery, events.as_mut()).err(),
-            Ok(count) => count,
-        };
-        // What is under the limit still goes, so that where a stream ends does not depend on how it was cut.
-        let passed = count.min(max_size - size);
-        size += passed;
-        let sent = match &mut events {
-            Some(events) => events.pass(&piece[..passed], |part, mid_event| delivery.send(part, mid_event)),
-            // No comment fits into what is no stream of events.
-            None => delivery.send_on(&piece[..passed], true),
-        };
-        if let Err(broke) = sent {
-            break Some(broke);
-        }
-        if passed < count {
-            let detail = format!("more than {max_size} bytes");
-            break Some(Broke::Failed(Failure { fault: Fault::TooLarge, detail }));
-        }
-    };
-    // Clients leave as soon as they have read the last event: nothing was lost then.
-    let said_goodbye = events.as_ref().is_some_and(Events::said_goodbye);
-    let left = |broke: &Broke| matches!(broke, Broke::Failed(Failure { fault: Fault::ClientGone, .. }));
-    let broke = broke.filter(|broke| !(said_goodbye && left(broke)));
-    let response_id = events.as_mut().and_then(Events::response_id);
-    Ended { broke, usage: events.and_then(|events| events.usage()), response_id }
+    /// What the front has told of the provider's socket and was not used up.
+    ready: Ready,
 }
 
-/// The provider's end: clean where its framing or its last event says so.
-fn end(exchange: &Exchange, delivery: &mut Delivery<'_>, events: Option<&mut Events>) -> Result<(), Broke> {
-    let Some(events) = events else { return delivery.send_on(&[], false) };
-    let rest = events.end();
-    if exchange.is_close_delimited() && !events.said_goodbye() {
-        let detail = "closed before [DONE]".to_owned();
-        return Err(Broke::Failed(Failure { fault: Fault::CutOff, detail }));
+/// What is done with a stream between provider and client.
+pub trait Passage: Send {
+    /// Takes what came, sends on what is to be sent.
+    ///
+    /// # Errors
+    /// Why the stream ends here.
+    fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke>;
+
+    /// The provider has ended the stream; `by_closing`: nothing but the connection's end tells that it is whole.
+    ///
+    /// # Errors
+    /// It is not whole; else as [`Passage::take`].
+    fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke>;
+
+    /// Whether an event has passed behind which a provider sends nothing more.
+    fn is_over(&self) -> bool;
+
+    /// Tokens that the stream reported.
+    fn usage(&self) -> Option<Usage>;
+
+    /// The id of the response that it began with.
+    fn response_id(&mut self) -> Option<String> {
+        None
     }
-    delivery.patient = false;
-    delivery.send(&rest, false)
+}
+
+/// How far a stream has come.
+#[derive(Debug)]
+pub enum Progress {
+    /// There is nothing more of it for now.
+    Source,
+    /// The client has to take what it was sent.
+    Client,
+    /// It has more, and had its share of this turn.
+    Again,
+    /// It has ended.
+    Ended(Ended),
+}
+
+impl Relay {
+    /// A stream of which nothing is read yet.
+    pub fn new(exchange: Exchange, passage: Box<dyn Passage>, way: Way, max_size: usize) -> Self {
+        Self { exchange, passage, way, size: 0, max_size, ready: Ready { source: true, ended: false } }
+    }
+
+    /// Goes on, and waits, until the client's answer has begun; what came of it where it ended earlier.
+    pub fn begin(&mut self) -> Option<Ended> {
+        let mut piece = vec![0; RELAY_PIECE];
+        if self.way.length.is_some_and(|length| length > self.max_size as u64) {
+            return Some(self.ended(Some(too_large(self.max_size))));
+        }
+        while !self.way.reply.lock().is_begun() {
+            let read = self.exchange.read(&mut piece);
+            if let Some(ended) = self.step(read, &piece) {
+                return Some(ended);
+            }
+        }
+        match self.go_on(Ready::default(), &mut piece) {
+            Progress::Ended(ended) => Some(ended),
+            Progress::Source | Progress::Client | Progress::Again => None,
+        }
+    }
+
+    /// Goes on as far as that is possible at once.
+    pub fn go_on(&mut self, ready: Ready, piece: &mut [u8]) -> Progress {
+        self.ready.source |= ready.source;
+        self.ready.ended |= ready.ended;
+        let now = Instant::now();
+        match self.see_to_client(now) {
+            Err(error) => return Progress::Ended(self.client_gone(&error)),
+            Ok(true) => return Progress::Client,
+            Ok(false) => {}
+        }
+        if self.exchange.is_overdue(now) {
+            let detail = "timed out".to_owned();
+            return Progress::Ended(self.ended(Some(failed(Fault::TimedOut, detail))));
+        }
+        for _ in 0..PIECES_A_TURN {
+            if !self.ready.source {
+                break;
+            }
+            let read = match self.exchange.read_at_once(piece, self.ready.ended) {
+                Ok(None) => {
+                    self.ready.source = false;
+                    break;
+                }
+                Ok(Some(count)) => Ok(count),
+                Err(failure) => Err(failure),
+            };
+            if let Some(ended) = self.step(read, piece) {
+                return Progress::Ended(ended);
+            }
+        }
+        match self.see_to_client(now) {
+            Err(error) => Progress::Ended(self.client_gone(&error)),
+            Ok(true) => Progress::Client,
+            Ok(false) if self.ready.source => Progress::Again,
+            Ok(false) => Progress::Source,
+        }
+    }
+
+    /// Its client has gone.
+    pub fn give_up(&mut self) -> Ended {
+        self.client_gone(&io::ErrorKind::ConnectionAborted.into())
+    }
+
+    /// The provider's header fields.
+    pub fn into_headers(self) -> HeaderMap {
+        self.exchange.headers
+    }
+
+    /// The socket that it comes on.
+    pub fn socket(&self) -> Option<Arc<TcpStream>> {
+        self.exchange.socket()
+    }
+
+    /// Sends what there is for the client, a heartbeat if one is due; whether the client has to take it first.
+    fn see_to_client(&mut self, now: Instant) -> io::Result<bool> {
+        let mut reply = self.way.reply.lock();
+        let was_behind = reply.is_behind();
+        reply.flush()?;
+        reply.beat(now)?;
+        let is_behind = reply.is_behind();
+        drop(reply);
+        if was_behind && !is_behind {
+            self.exchange.listen();
+        }
+        Ok(is_behind)
+    }
+
+    /// Takes what was read; what came of the stream where it ends with it.
+    fn step(&mut self, read: Result<usize, Failure>, piece: &[u8]) -> Option<Ended> {
+        let broke = match read {
+            Err(failure) => Some(Broke::Failed(failure)),
+            Ok(0) => {
+                let broke = self.passage.end(self.exchange.is_close_delimited(), &mut self.way).err();
+                return Some(self.ended(broke));
+            }
+            Ok(count) => {
+                // What is under the limit still goes, so that where a stream ends does not depend on how it was cut.
+                let passed = count.min(self.max_size - self.size);
+                self.size += passed;
+                let taken = self.passage.take(&piece[..passed], &mut self.way).err();
+                taken.or_else(|| (passed < count).then(|| too_large(self.max_size)))
+            }
+        };
+        broke.map(|broke| self.ended(Some(broke)))
+    }
+
+    fn client_gone(&mut self, error: &io::Error) -> Ended {
+        self.ended(Some(failed(Fault::ClientGone, error.to_string())))
+    }
+
+    fn ended(&mut self, broke: Option<Broke>) -> Ended {
+        // Clients leave as soon as they have read the last event: nothing was lost then.
+        let left = |broke: &Broke| matches!(broke, Broke::Failed(Failure { fault: Fault::ClientGone, .. }));
+        let broke = broke.filter(|broke| !(self.passage.is_over() && left(broke)));
+        Ended { broke, usage: self.passage.usage(), response_id: self.passage.response_id() }
+    }
+}
+
+fn failed(fault: Fault, detail: String) -> Broke {
+    Broke::Failed(Failure { fault, detail })
+}
+
+fn too_large(max_size: usize) -> Broke {
+    failed(Fault::TooLarge, format!("more than {max_size} bytes"))
 }
 
 /// A stream's way to the client.
-struct Delivery<'a> {
-    reply: &'a Rc<RefCell<Reply>>,
-    status: u16,
-    fields: &'a Fields,
-    length: Option<u64>,
-    patient: bool,
-    /// Comments ahead of the first event, in complete lines, at most [`MAX_HELD_EVENT`] bytes.
+pub struct Way {
+    /// The client's side.
+    pub reply: SharedReply,
+    /// How its answer begins, where a heartbeat has not begun it.
+    pub status: u16,
+    /// The same.
+    pub fields: Fields,
+    /// Bytes of body, where that is known.
+    pub length: Option<u64>,
+}
+
+impl Way {
+    /// Sends a piece on; `mid_event`: an event is not complete behind it. It leaves at the end of the turn.
+    pub fn send(&mut self, part: &[u8], mid_event: bool) {
+        let mut reply = self.reply.lock();
+        reply.begin(self.status, &self.fields, self.length);
+        if !part.is_empty() {
+            reply.write(part, mid_event);
+        }
+    }
+
+    /// Whether nothing has left for the client: what comes may still be an answer of another kind.
+    pub fn is_undecided(&self) -> bool {
+        let reply = self.reply.lock();
+        !reply.is_begun() && !reply.is_committed()
+    }
+}
+
+/// Events, passed on as they came.
+pub struct AsTheyCame {
+    events: Events,
+    /// Comments ahead of the first event are held back, until a heartbeat is due, because a failure behind them could
+    /// still be mended.
+    is_patient: bool,
+    /// These comments, in complete lines, at most [`MAX_HELD_EVENT`] bytes.
     held: Vec<u8>,
 }
 
-impl Delivery<'_> {
+impl AsTheyCame {
+    /// Events of which none has come; `is_patient`: another attempt may follow.
+    pub fn new(is_patient: bool) -> Self {
+        Self { events: Events::default(), is_patient, held: Vec::new() }
+    }
+
     /// Sends complete events on, or a piece of a large one; looks at the first.
-    fn send(&mut self, part: &[u8], mid_event: bool) -> Result<(), Broke> {
-        let undecided = {
-            let reply = self.reply.borrow();
-            !reply.is_begun() && !reply.is_committed()
-        };
-        if undecided {
+    fn send(
+        held: &mut Vec<u8>,
+        is_patient: bool,
+        part: &[u8],
+        mid_event: bool,
+        way: &mut Way,
+    ) -> Result<(), Broke> {
+        if way.is_undecided() {
             match Opening::of(part) {
-                Opening::Nothing if self.patient && self.held.len() + part.len() <= MAX_HELD_EVENT => {
-                    self.held.extend_from_slice(part);
+                Opening::Nothing if is_patient && held.len() + part.len() <= MAX_HELD_EVENT => {
+                    held.extend_from_slice(part);
                     return Ok(());
                 }
                 Opening::Refusal(refusal, data) => return Err(Broke::Refused(refusal, data)),
                 Opening::Nothing | Opening::Event => {}
             }
         }
-        self.send_on(part, mid_event)
+        if !held.is_empty() {
+            way.send(&std::mem::take(held), false);
+        }
+        way.send(part, mid_event);
+        Ok(())
+    }
+}
+
+impl Passage for AsTheyCame {
+    fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
+        let Self { events, is_patient, held } = self;
+        events.pass(piece, |part, mid_event| Self::send(held, *is_patient, part, mid_event, way))
     }
 
-    fn send_on(&mut self, part: &[u8], mid_event: bool) -> Result<(), Broke> {
-        let mut reply = self.reply.borrow_mut();
-        reply.begin(self.status, self.fields, self.length);
-        let held = std::mem::take(&mut self.held);
-        for (piece, mid_event) in [(&held[..], false), (part, mid_event)] {
-            if !piece.is_empty() {
-                reply.write(piece, mid_event).map_err(|error| {
-                    Broke::Failed(Failure { fault: Fault::ClientGone, detail: error.to_string() })
-                })?;
-            }
+    fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke> {
+        let rest = self.events.end();
+        if by_closing && !self.events.said_goodbye() {
+            return Err(failed(Fault::CutOff, "closed before [DONE]".to_owned()));
         }
+        Self::send(&mut self.held, false, &rest, false, way)
+    }
+
+    fn is_over(&self) -> bool {
+        self.events.said_goodbye()
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.events.usage()
+    }
+
+    fn response_id(&mut self) -> Option<String> {
+        self.events.response_id()
+    }
+}
+
+/// Bytes that are no events: sound, pictures.
+pub struct Bytes;
+
+impl Passage for Bytes {
+    fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
+        // No comment fits into what is no stream of events.
+        way.send(piece, true);
         Ok(())
+    }
+
+    fn end(&mut self, _: bool, way: &mut Way) -> Result<(), Broke> {
+        way.send(&[], false);
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        None
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -108,7 +109,7 @@ fn connect(address: SocketAddr, limit: Instant) -> io::Result<TcpStream> {
 
 /// One TCP connection, non-blocking.
 pub struct TcpTransport {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     buffers: LazyBuffers,
     /// A request's bytes that have not left: head and body go together, at the latest when the answer is awaited.
     unsent: Vec<u8>,
@@ -119,12 +120,12 @@ pub struct TcpTransport {
 impl TcpTransport {
     fn new(stream: TcpStream) -> Self {
         let buffers = LazyBuffers::new(UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER);
-        Self { stream, buffers, unsent: Vec::new(), deaf: false }
+        Self { stream: Arc::new(stream), buffers, unsent: Vec::new(), deaf: false }
     }
 
     fn flush(&mut self, tail: usize) -> io::Result<()> {
         let tail = &self.buffers.output()[..tail];
-        let stream = &self.stream;
+        let stream = &*self.stream;
         let mut sent = 0;
         let all = self.unsent.len() + tail.len();
         while sent < all && !self.deaf {
@@ -215,12 +216,16 @@ impl Transport for TcpTransport {
         if room.is_empty() {
             return Err(Error::LargeResponseHeader(UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER));
         }
-        let stream = &self.stream;
+        wait::runs_on(&self.stream);
+        let stream = &*self.stream;
         loop {
             wait::for_peer(stream.as_fd(), Want::Read, None)?;
             match rustix::net::recv(stream, &mut *room, RecvFlags::empty()) {
                 Ok((count, _)) => {
                     wait::heard(count);
+                    if count < room.len() {
+                        wait::drained(count == 0);
+                    }
                     self.buffers.input_appended(count);
                     wait::note(|facts| facts.ended |= count == 0);
                     if wait::facts().undelivered > MAX_UNDELIVERED {
@@ -228,7 +233,8 @@ impl Transport for TcpTransport {
                     }
                     return Ok(count > 0);
                 }
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => wait::drained(true),
+                Err(rustix::io::Errno::INTR) => {}
                 // Not as the kind it is: ureq takes a reset for the end of a body.
                 Err(error) => return Err(Error::Io(io::Error::other(io::Error::from(error).to_string()))),
             }

@@ -1,16 +1,16 @@
 //! What a thread waits for while it talks to a provider: the provider, the client's leaving, the heartbeat, the clock.
 //!
 //! ureq calls the [`super::transport`] with nothing but its own time limits, so what belongs to the call in hand
-//! lies in a thread-local: a call runs on one thread from its first byte to its last.
+//! lies in a thread-local while ureq runs for it ([`Watched::during`]).
 
 use std::cell::RefCell;
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::reply::Reply;
+use super::reply::SharedReply;
 use crate::front::{Client, Want, Woken, wait_for_peer};
 use crate::limits::CHECK_TIMEOUT;
 
@@ -52,8 +52,24 @@ struct Watch {
     patience: Patience,
     quiet_since: Instant,
     client: Option<Arc<Client>>,
-    reply: Option<Rc<RefCell<Reply>>>,
+    reply: Option<SharedReply>,
     facts: Facts,
+    manner: Manner,
+    /// The socket that it runs on.
+    socket: Option<Arc<TcpStream>>,
+}
+
+/// How the provider's bytes are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// For as long as [`Patience`] allows.
+    Patient,
+    /// Not at all: what is there is read, until a read finds less than it has room for.
+    AtOnce,
+    /// Not at all, to the end: the peer has ended the connection, which a short read does not show.
+    ToTheEnd,
+    /// There is nothing more for now.
+    Drained,
 }
 
 /// What happened to the call so far.
@@ -86,7 +102,7 @@ pub struct Facts {
 impl Watch {
     fn deadline(&self) -> Instant {
         let Patience { until, silence, haste } = self.patience;
-        let is_committed = || self.reply.as_ref().is_some_and(|reply| reply.borrow().is_committed());
+        let is_committed = || self.reply.as_ref().is_some_and(|reply| reply.lock().is_committed());
         let silence = silence.into_iter().chain(haste.filter(|_| !is_committed())).min();
         let silent = silence.and_then(|time| self.quiet_since.checked_add(time));
         let deadline = until.into_iter().chain(silent).min();
@@ -105,45 +121,87 @@ impl Facts {
 }
 
 thread_local! {
-    static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
+    static WATCH: RefCell<Option<Box<Watch>>> = const { RefCell::new(None) };
 }
 
-/// The thread's watch is set until this is dropped.
-pub struct Guard(());
+/// A call and what is known of it; it lies with the thread while ureq runs for it.
+pub struct Watched(Option<Box<Watch>>);
 
-impl Guard {
-    /// Sets the watch for a call. `reply`: the client's side, where there is one.
-    /// `facts`: what is known beforehand.
-    pub fn set(patience: Patience, reply: Option<&Rc<RefCell<Reply>>>, facts: Facts) -> Self {
-        let watch = Watch {
+/// Takes the watch back from the thread, also on the way of a panic.
+struct TakeBack<'a>(&'a mut Watched);
+
+impl Watched {
+    /// A call that begins now. `reply`: the client's side, where there is one. `facts`: what is known beforehand.
+    pub fn new(patience: Patience, reply: Option<&SharedReply>, facts: Facts) -> Self {
+        Self(Some(Box::new(Watch {
             patience,
             quiet_since: Instant::now(),
-            client: reply.and_then(|reply| reply.borrow().client()),
-            reply: reply.map(Rc::clone),
+            client: reply.and_then(|reply| reply.lock().client()),
+            reply: reply.cloned(),
             facts,
-        };
-        WATCH.set(Some(watch));
-        Self(())
+            manner: Manner::Patient,
+            socket: None,
+        })))
+    }
+
+    /// Lets ureq run for this call.
+    pub fn during<T>(&mut self, run: impl FnOnce() -> T) -> T {
+        WATCH.with_borrow_mut(|watch| std::mem::swap(watch, &mut self.0));
+        let _back = TakeBack(self);
+        run()
     }
 
     /// Changes how long the rest of the call may take.
     pub fn be_patient(&mut self, patience: Patience) {
-        WATCH.with_borrow_mut(|watch| {
-            if let Some(watch) = watch {
-                watch.patience = patience;
-            }
-        });
+        self.with(|watch| watch.patience = patience);
+    }
+
+    /// It may take the whole time it has: no other attempt is to follow.
+    pub fn take_time(&mut self) {
+        self.with(|watch| watch.patience.haste = None);
+    }
+
+    /// The provider is waited for again: the time that the client has needed to take what came is no silence of the
+    /// provider's.
+    pub fn listen(&mut self) {
+        self.with(|watch| watch.quiet_since = Instant::now());
+    }
+
+    /// How its bytes are waited for from now on.
+    pub fn wait(&mut self, manner: Manner) {
+        self.with(|watch| watch.manner = manner);
     }
 
     /// What happened so far.
     pub fn facts(&self) -> Facts {
-        facts()
+        self.0.as_ref().map(|watch| watch.facts).unwrap_or_default()
+    }
+
+    /// The caller has got what the provider has sent.
+    pub fn delivered(&mut self) {
+        self.with(|watch| watch.facts.undelivered = 0);
+    }
+
+    /// Whether its time is over.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.0.as_ref().is_some_and(|watch| now >= watch.deadline())
+    }
+
+    /// The socket that it runs on, once an answer was awaited.
+    pub fn socket(&self) -> Option<Arc<TcpStream>> {
+        self.0.as_ref()?.socket.clone()
+    }
+
+    fn with(&mut self, change: impl FnOnce(&mut Watch)) {
+        if let Some(watch) = &mut self.0 {
+            change(watch);
+        }
     }
 }
 
-impl Drop for Guard {
+impl Drop for TakeBack<'_> {
     fn drop(&mut self) {
-        WATCH.set(None);
+        WATCH.with_borrow_mut(|watch| std::mem::swap(watch, &mut self.0.0));
     }
 }
 
@@ -161,20 +219,24 @@ pub fn note(change: impl FnOnce(&mut Facts)) {
     });
 }
 
-/// The call in hand may take the whole time it has: no other attempt is to follow.
-pub fn take_time() {
+/// The call in hand awaits an answer on this socket.
+pub fn runs_on(socket: &Arc<TcpStream>) {
     WATCH.with_borrow_mut(|watch| {
-        if let Some(watch) = watch {
-            watch.patience.haste = None;
+        if let Some(watch) = watch.as_mut().filter(|watch| watch.socket.is_none()) {
+            watch.socket = Some(Arc::clone(socket));
         }
     });
 }
 
-/// The provider is waited for again: the time that the client has needed to take what came is no silence of the provider's.
-pub fn listen() {
+/// A read found nothing, or less than it had room for: with nothing to wait for, that was all.
+pub fn drained(certainly: bool) {
     WATCH.with_borrow_mut(|watch| {
         if let Some(watch) = watch {
-            watch.quiet_since = Instant::now();
+            watch.manner = match watch.manner {
+                Manner::AtOnce => Manner::Drained,
+                Manner::ToTheEnd if certainly => Manner::Drained,
+                other => other,
+            };
         }
     });
 }
@@ -194,8 +256,14 @@ pub fn heard(bytes: usize) {
 /// the call's own patience (`Ok(false)` then).
 ///
 /// # Errors
-/// `TimedOut` and `ConnectionAborted` when the call is given up; [`Facts::stop`] says which. What `poll` says.
+/// An error when the call is given up; [`Facts::stop`] says why. `WouldBlock` where its [`Manner`] is not to wait. What
+/// `poll` says.
 pub fn for_peer(peer: BorrowedFd<'_>, want: Want, limit: Option<Instant>) -> io::Result<bool> {
+    match manner() {
+        Manner::Patient => {}
+        Manner::AtOnce | Manner::ToTheEnd if want == Want::Read => return Ok(true),
+        _ => return Err(io::ErrorKind::WouldBlock.into()),
+    }
     loop {
         let turn = Turn::take();
         // Also where the peer is always ready: a flood must not outlast the deadline.
@@ -214,6 +282,10 @@ pub fn for_peer(peer: BorrowedFd<'_>, want: Want, limit: Option<Instant>) -> io:
         }
         beat()?;
     }
+}
+
+fn manner() -> Manner {
+    WATCH.with_borrow(|watch| watch.as_ref().map_or(Manner::Patient, |watch| watch.manner))
 }
 
 /// Whether the call is given up: for waits for something that has no descriptor, in short turns.
@@ -242,7 +314,7 @@ impl Turn {
         WATCH.with_borrow(|watch| match watch {
             Some(watch) => Self {
                 deadline: watch.deadline(),
-                beat: watch.reply.as_ref().and_then(|reply| reply.borrow().next_beat()),
+                beat: watch.reply.as_ref().and_then(|reply| reply.lock().next_beat()),
                 client: watch.client.clone(),
             },
             // No call is set: nothing may wait for ever all the same.
@@ -252,17 +324,18 @@ impl Turn {
 }
 
 /// Waits for that long, sending heartbeats; whether the call may go on then.
-pub fn pause(reply: &Rc<RefCell<Reply>>, time: Duration) -> bool {
+pub fn pause(reply: &SharedReply, time: Duration) -> bool {
     let end = Instant::now() + time;
     let patience = Patience::silence(time + Duration::from_secs(1));
-    let _guard = Guard::set(patience, Some(reply), Facts::default());
-    while Instant::now() < end {
-        std::thread::sleep(PAUSE_TURN.min(end.saturating_duration_since(Instant::now())));
-        if is_over() {
-            return false;
+    Watched::new(patience, Some(reply), Facts::default()).during(|| {
+        while Instant::now() < end {
+            std::thread::sleep(PAUSE_TURN.min(end.saturating_duration_since(Instant::now())));
+            if is_over() {
+                return false;
+            }
         }
-    }
-    true
+        true
+    })
 }
 
 /// How often a pause sees to its client.
@@ -271,7 +344,7 @@ const PAUSE_TURN: Duration = Duration::from_millis(50);
 fn beat() -> io::Result<()> {
     let reply = WATCH.with_borrow(|watch| watch.as_ref().and_then(|watch| watch.reply.clone()));
     match reply {
-        Some(reply) if reply.borrow_mut().beat(Instant::now()).is_err() => Err(stop(Stop::ClientGone)),
+        Some(reply) if reply.lock().beat(Instant::now()).is_err() => Err(stop(Stop::ClientGone)),
         _ => Ok(()),
     }
 }

@@ -147,7 +147,7 @@ fn bodies_at_the_limit_are_bounded_together() {
     assert_eq!(proxy.get("/healthz").status, 200);
     let mut refused = 0;
     for mut client in clients {
-        if !client.is_silent_for(Duration::from_millis(10)) {
+        if !client.is_silent_for(Duration::from_millis(50)) {
             let response = client.response();
             assert_error(&response, 503, "overloaded");
             assert_eq!(response.header("retry-after"), Some("1"));

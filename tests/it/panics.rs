@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ai_proxy::front::{
-    Admission, Answer, Bound, Done, Fields, Head, Lane, Limits, Listen, Notice, Peer, Rejection, Request,
+    Admission, Answer, Bound, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection, Request,
     Responder, Running, Service, Settings, Stats,
 };
 
@@ -50,21 +50,22 @@ impl Service for Panicking {
         Admission::Run(if control { Lane::Control } else { Lane::Worker }, ())
     }
 
-    fn handle(&self, request: Request<()>, responder: Responder) -> Done {
+    fn handle(&self, request: Request<()>, responder: Responder) -> Handled {
         self.held.fetch_add(1, Ordering::SeqCst);
         let _held = Held(&self.held);
         match request.head.path() {
             "/index" | "/control/index" => panic!("byte {} of the body", request.body[request.body.len()]),
             "/begun" => {
                 let mut stream = responder.stream(200, &Fields::default(), None);
-                stream.write(b"half").expect("the client is there");
+                stream.push(b"half");
+                stream.flush().expect("the client is there");
                 panic!("in the middle");
             }
             "/gate" => {
                 assert!(self.gate.pass(Duration::from_secs(20)), "never opened");
-                responder.send(answer(200, "held"))
+                responder.send(answer(200, "held")).into()
             }
-            _ => responder.send(answer(200, "good")),
+            _ => responder.send(answer(200, "good")).into(),
         }
     }
 

@@ -1,0 +1,166 @@
+//! A streamed answer: on the thread of its call until it has begun, so that another attempt may still follow; behind that
+//! wherever a piece of it finds the thread that drives them all.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use ureq::http::{HeaderMap, HeaderValue};
+
+use super::delivery::add_stream_fields;
+use super::inference::Relay;
+use super::messages::Translation;
+use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
+use super::responses;
+use crate::front::{Client, Done, Handled, Ongoing, Ready, Turn};
+use crate::routing::{Choice, Verdict};
+use crate::upstream::refusal::Refusal;
+use crate::upstream::stream::{self, AsTheyCame, Broke, Bytes, Ended, Passage, Progress, Way};
+use crate::upstream::{Exchange, Failure, Fault, Patience};
+
+/// An answer on its way, and what its end needs to know of its beginning.
+pub struct Streaming {
+    stream: stream::Relay,
+    status: u16,
+    /// The client gets events: it can be told of an error in one more.
+    is_events: bool,
+}
+
+impl Relay {
+    /// An answer that is passed on as it comes; `others`: another attempt may follow.
+    pub(super) fn stream(&mut self, mut exchange: Exchange, choice: &Choice, others: bool) -> Outcome {
+        let config = &self.delivery.request.ticket.config;
+        // What is passed on as it comes is a stream, asked for or not.
+        if !self.call.body.stream {
+            exchange.be_patient(Patience::silence(config.stream_timeout));
+        }
+        let is_events = stream::is_event_stream(&exchange.headers);
+        let mut fields = self.delivery.answer_fields(&exchange.headers, &choice.provider().name);
+        if is_events || exchange.length().is_none() {
+            add_stream_fields(&mut fields);
+        }
+        let is_translated = self.call.chat_for(choice.provider()).is_some();
+        let length = exchange.length().filter(|_| !is_events && !is_translated);
+        let passage: Box<dyn Passage> = if is_translated {
+            Box::new(Translation::new(&self.call.body.model, &self.delivery.envelope.id))
+        } else if is_events {
+            Box::new(AsTheyCame::new(others && config.stream_heartbeat.is_some()))
+        } else {
+            Box::new(Bytes)
+        };
+        let status = exchange.status;
+        let way = Way { reply: self.delivery.reply.clone(), status, fields, length };
+        let stream = stream::Relay::new(exchange, passage, way, config.max_response_size);
+        let mut streaming = Streaming { stream, status, is_events };
+        match streaming.stream.begin() {
+            Some(ended) => self.ended_early(streaming, ended, choice),
+            None => Outcome::Begun(Box::new(streaming)),
+        }
+    }
+
+    /// It has ended on the thread of its call, perhaps before it has begun.
+    fn ended_early(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Outcome {
+        let is_begun = self.delivery.reply.lock().is_begun();
+        match ended.broke {
+            Some(Broke::Refused(refusal, body)) => {
+                self.refused(refusal, streaming.stream.into_headers(), body, choice)
+            }
+            // Not an event was at hand: as good as no answer, another attempt may follow.
+            Some(Broke::Failed(failure)) if !is_begun => {
+                let fault = if failure.fault == Fault::CutOff { Fault::Broken } else { failure.fault };
+                Outcome::Failed(Failed::Fault(Failure { fault, ..failure }))
+            }
+            _ => Outcome::Done(self.ended(streaming, ended, choice)),
+        }
+    }
+
+    /// A stream whose first event says no is an answer with the status that the event stands for.
+    fn refused(
+        &mut self,
+        refusal: Refusal,
+        mut headers: HeaderMap,
+        body: Vec<u8>,
+        choice: &Choice,
+    ) -> Outcome {
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        headers.remove("cache-control");
+        self.whole(WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) }, choice)
+    }
+
+    /// It has ended behind its beginning: nothing else may follow.
+    fn ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Done {
+        let Streaming { stream, status, is_events } = streaming;
+        // A provider that is not to go on is left before its client is told.
+        drop(stream);
+        // Only now is this the answer: until here, that of an earlier attempt may be.
+        self.delivery.record.answered_by(choice, true);
+        self.delivery.note_usage(ended.usage);
+        responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, || ended.response_id);
+        match ended.broke {
+            None => {
+                self.note(choice, Verdict::Served, SUCCESS);
+                self.delivery.whole_stream(status)
+            }
+            Some(broke) => {
+                let failure = Failure::from(broke);
+                let fault = failure.fault;
+                self.note_failed(choice, &Failed::Fault(failure));
+                self.delivery.broken_stream(status, fault, is_events)
+            }
+        }
+    }
+}
+
+/// Lets an answer that has begun go on without the thread of its call.
+pub fn go_on(mut relay: Relay, mut streaming: Streaming, choice: Choice) -> Handled {
+    let sides = (relay.delivery.reply.lock().client(), streaming.stream.socket());
+    let (Some(client), Some(source)) = sides else {
+        let ended = streaming.stream.give_up();
+        let done = relay.ended(streaming, ended, &choice);
+        return relay.end(done).into();
+    };
+    // What was asked is not needed any more, and may be large.
+    relay.call.settle();
+    relay.delivery.request.drop_body();
+    Handled::Ongoing(Box::new(Begun { relay, streaming, choice, client, source }))
+}
+
+/// A call whose answer has begun.
+struct Begun {
+    relay: Relay,
+    streaming: Streaming,
+    choice: Choice,
+    client: Arc<Client>,
+    source: Arc<TcpStream>,
+}
+
+impl Begun {
+    fn ended(self, ended: Ended) -> Done {
+        let Self { mut relay, streaming, choice, .. } = self;
+        let done = relay.ended(streaming, ended, &choice);
+        relay.end(done)
+    }
+}
+
+impl Ongoing for Begun {
+    fn source(&self) -> &Arc<TcpStream> {
+        &self.source
+    }
+
+    fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    fn go_on(mut self: Box<Self>, ready: Ready, scratch: &mut [u8]) -> Turn {
+        match self.streaming.stream.go_on(ready, scratch) {
+            Progress::Source => Turn::Source(self),
+            Progress::Client => Turn::Client(self),
+            Progress::Again => Turn::Again(self),
+            Progress::Ended(ended) => Turn::Done(self.ended(ended)),
+        }
+    }
+
+    fn give_up(mut self: Box<Self>) -> Done {
+        let ended = self.streaming.stream.give_up();
+        self.ended(ended)
+    }
+}
