@@ -48,8 +48,6 @@ pub const READS_A_TURN: usize = 16;
 pub const REQUESTS_A_TURN: usize = 8;
 /// Pause between two looks at the time limits of streams under way: how late a heartbeat or a limit may come.
 pub const ONGOING_SWEEP: Duration = Duration::from_millis(100);
-/// Pieces of a stream that are relayed before others have their turn.
-pub const PIECES_A_TURN: usize = 8;
 /// Readiness events taken from the kernel in one turn.
 pub const EVENT_BATCH: usize = 256;
 /// Pause of `accept` after it failed for lack of descriptors or memory.
@@ -92,6 +90,8 @@ pub const MAX_UPSTREAM_HEAD: usize = 16 * 1024;
 pub const MAX_UNDELIVERED: u64 = 128 * 1024;
 /// Bytes of a stream that are relayed at once.
 pub const RELAY_PIECE: usize = 8 * 1024;
+/// Such pieces of one stream that are relayed before others have their turn.
+pub const PIECES_A_TURN: usize = 8;
 /// Read buffer of an upstream connection, bytes.
 pub const UPSTREAM_READ_BUFFER: usize = MAX_UPSTREAM_HEAD;
 /// Write buffer of an upstream connection, bytes.

@@ -11,7 +11,7 @@ use super::inference::Relay;
 use super::messages::Translation;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::responses;
-use crate::front::{Client, Done, Handled, Ongoing, Ready, Turn};
+use crate::front::{Client, Done, Handled, Ongoing, Ready, Turn, Watching};
 use crate::routing::{Choice, Verdict};
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream::{self, AsTheyCame, Broke, Bytes, Ended, Passage, Progress, Way};
@@ -135,7 +135,8 @@ struct Begun {
 
 impl Begun {
     fn ended(self, ended: Ended) -> Done {
-        let Self { mut relay, streaming, choice, .. } = self;
+        let Self { mut relay, streaming, choice, source, .. } = self;
+        drop(source);
         let done = relay.ended(streaming, ended, &choice);
         relay.end(done)
     }
@@ -148,6 +149,10 @@ impl Ongoing for Begun {
 
     fn client(&self) -> &Arc<Client> {
         &self.client
+    }
+
+    fn watched(&mut self, watching: Watching) {
+        self.streaming.stream.attach(watching);
     }
 
     fn go_on(mut self: Box<Self>, ready: Ready, scratch: &mut [u8]) -> Turn {

@@ -61,7 +61,8 @@ pub struct Config {
     pub supported_models: Vec<Regex>,
     /// Virtual models, sorted by name.
     pub models: Vec<VirtualModel>,
-    /// Worker threads: requests relayed at once. Needs a restart to change. Default 100.
+    /// Requests relayed at once, running streams among them: as many worker threads at most. Needs a restart to change.
+    /// Default 100.
     pub max_connections: usize,
     /// Idle upstream connections kept. Default 20.
     pub max_keepalive_connections: usize,

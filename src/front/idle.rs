@@ -90,11 +90,6 @@ impl<S: Service> Poller<S> {
         }
     }
 
-    /// Whom it serves.
-    pub(super) fn service(&self) -> Arc<S> {
-        Arc::clone(&self.shared.service)
-    }
-
     /// Serves until the drain is over.
     pub(super) fn run(mut self) {
         let mut events = sys::event_buffer(EVENT_BATCH);

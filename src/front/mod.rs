@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 pub use idle::places_to_refuse;
 pub use incoming::Request;
 pub use listener::Listen;
-pub use ongoing::{Ongoing, Ready, Turn};
+pub use ongoing::{Ongoing, Ready, Turn, Watching};
 pub use request::Head;
 pub use response::{Answer, Client, Done, Fields, Responder, Stream};
 pub use running::{Bound, Pulse, Running, Stats};

@@ -31,12 +31,28 @@ pub trait Ongoing: Send {
     /// Whom it goes to.
     fn client(&self) -> &Arc<Client>;
 
+    /// Its source is watched from now on; `watching` has to be dropped before the source is another's.
+    fn watched(&mut self, watching: Watching);
+
     /// Goes on as far as that is possible at once. Also asked every [`ONGOING_SWEEP`], to see to its time limits.
     /// `scratch`: what it may read into.
     fn go_on(self: Box<Self>, ready: Ready, scratch: &mut [u8]) -> Turn;
 
     /// Ends it: its client has gone.
     fn give_up(self: Box<Self>) -> Done;
+}
+
+/// A source is watched for an answer until this is dropped.
+pub struct Watching {
+    epoll: Arc<Epoll>,
+    source: Arc<TcpStream>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        // Fails only where it was not watched.
+        let _ = self.epoll.remove(&*self.source);
+    }
 }
 
 /// What happened since the last turn.
@@ -62,7 +78,7 @@ pub enum Turn {
 
 /// The ongoing answers, and what wakes their thread.
 pub struct Answers {
-    epoll: Epoll,
+    epoll: Arc<Epoll>,
     waker: Waker,
     table: Mutex<Table>,
 }
@@ -92,9 +108,14 @@ impl Answers {
     /// # Errors
     /// The system refuses a descriptor.
     pub fn new() -> io::Result<Self> {
-        let answers = Self { epoll: Epoll::new()?, waker: Waker::new()?, table: Mutex::default() };
+        let answers = Self { epoll: Arc::new(Epoll::new()?), waker: Waker::new()?, table: Mutex::default() };
         answers.epoll.add(&answers.waker, WAKER)?;
         Ok(answers)
+    }
+
+    /// Wakes their thread.
+    pub fn wake(&self) {
+        self.waker.wake();
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -102,27 +123,29 @@ impl Answers {
     }
 
     /// Takes an answer over, or gives it back where the system refuses to watch it.
-    fn enter(&self, entry: Entry) -> Result<(), Entry> {
-        let (source, client) = (Arc::clone(entry.answer.source()), Arc::clone(entry.answer.client()));
+    fn enter(&self, mut entry: Entry) -> Result<(), Entry> {
         let mut table = self.lock();
         let is_first = table.is_empty();
-        let token = table.put(entry);
-        // Under the lock: once the answer can be taken up it may end, and its sockets be another's.
-        let watched = self
-            .epoll
-            .follow(&*client, token | CLIENT, None)
-            .and_then(|()| self.epoll.follow(&*source, token, Some(Interest::Read)));
-        if watched.is_err() {
-            return table.take(token).map_or(Ok(()), |entry| {
-                table.release(token);
-                Err(entry)
-            });
+        let token = table.reserve();
+        // Under the lock: the answer is in its place before the first event finds it.
+        if self.watch(token, &mut *entry.answer).is_err() {
+            table.release(token);
+            return Err(entry);
         }
+        table.put(token, entry);
         drop(table);
         if is_first {
             // The thread waits without a time limit while there is none to watch over.
-            self.waker.wake();
+            self.wake();
         }
+        Ok(())
+    }
+
+    fn watch(&self, token: u64, answer: &mut dyn Ongoing) -> io::Result<()> {
+        self.epoll.follow(&**answer.client(), token | CLIENT, None)?;
+        let source = Arc::clone(answer.source());
+        self.epoll.follow(&*source, token, Some(Interest::Read))?;
+        answer.watched(Watching { epoll: Arc::clone(&self.epoll), source });
         Ok(())
     }
 }
@@ -132,15 +155,13 @@ impl Table {
         self.spots.len() == self.free.len()
     }
 
-    fn put(&mut self, entry: Entry) -> u64 {
+    fn reserve(&mut self) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.spots.push(Spot::default());
             // There is no more of them than of places.
             (self.spots.len() - 1) as u32
         });
-        let spot = &mut self.spots[index as usize];
-        spot.entry = Some(entry);
-        u64::from(spot.generation) << 32 | u64::from(index)
+        u64::from(self.spots[index as usize].generation) << 32 | u64::from(index)
     }
 
     fn spot(&mut self, token: u64) -> Option<&mut Spot> {
@@ -152,7 +173,7 @@ impl Table {
         self.spot(token)?.entry.take()
     }
 
-    fn put_back(&mut self, token: u64, entry: Entry) {
+    fn put(&mut self, token: u64, entry: Entry) {
         if let Some(spot) = self.spot(token) {
             spot.entry = Some(entry);
         }
@@ -179,17 +200,8 @@ pub fn hand_over<S: Service>(shared: &Shared<S>, answer: Box<dyn Ongoing>, place
     }
 }
 
-/// Starts the thread.
-///
-/// # Errors
-/// The system refuses it.
-pub fn start<S: Service>(shared: &Arc<Shared<S>>) -> io::Result<()> {
-    let shared = Arc::clone(shared);
-    thread::Builder::new().name("streams".to_owned()).spawn(move || drive(&shared))?;
-    Ok(())
-}
-
-fn drive<S: Service>(shared: &Shared<S>) {
+/// The thread that drives them, as long as the process lives.
+pub fn drive<S: Service>(shared: &Shared<S>) {
     let answers = &shared.answers;
     let mut events = sys::event_buffer(EVENT_BATCH);
     let mut happened = Vec::with_capacity(EVENT_BATCH);
@@ -229,6 +241,7 @@ fn drive<S: Service>(shared: &Shared<S>) {
             let all = answers.lock().tokens();
             all.into_iter().for_each(|token| turn(token, What::Ready(Ready::default())));
         }
+        shared.stats.ongoing_turns.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -272,7 +285,7 @@ fn step<S: Service>(shared: &Shared<S>, token: u64, what: What, scratch: &mut [u
             return false;
         }
     };
-    answers.lock().put_back(token, Entry { answer, place });
+    answers.lock().put(token, Entry { answer, place });
     again
 }
 

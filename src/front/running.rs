@@ -26,7 +26,7 @@ use crate::limits::{CONTROL_THREADS, MAX_CONTROL_QUEUE, MAX_QUEUE, MAX_RETURNS};
 #[derive(Debug)]
 pub struct Bound(Vec<Listener>);
 
-/// How long a front whose poller has died may take to say so.
+/// How long a front of which a vital thread has died may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Pause between two looks at the poller's pulse.
@@ -46,6 +46,8 @@ pub struct Stats {
     pub(super) clients: AtomicUsize,
     /// Turns of the poller.
     pub(super) turns: AtomicU64,
+    /// Turns of the thread that drives ongoing answers.
+    pub(super) ongoing_turns: AtomicU64,
     /// Requests queued for a worker or in its hands.
     pub(super) load: AtomicUsize,
     /// Of these, the ones in a worker's hands.
@@ -61,12 +63,13 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Whether the poller, woken now, comes round within `patience`.
+    /// Whether the two threads that all others depend on, woken now, come round within `patience`.
     pub fn beats(&self, patience: Duration) -> bool {
-        let before = self.stats.turns.load(Ordering::Relaxed);
+        let turns = [&self.stats.turns, &self.stats.ongoing_turns];
+        let before = turns.map(|turns| turns.load(Ordering::Relaxed));
         (self.wake)();
         let until = Instant::now() + patience;
-        while self.stats.turns.load(Ordering::Relaxed) == before {
+        while turns.iter().zip(before).any(|(turns, before)| turns.load(Ordering::Relaxed) == before) {
             if Instant::now() >= until {
                 return false;
             }
@@ -173,32 +176,47 @@ impl Bound {
         }
         shared.workers.start(&shared)?;
         shared.control.start(&shared)?;
-        ongoing::start(&shared)?;
         let (end, ended) = mpsc::sync_channel(1);
         let poller = Poller::new(Arc::clone(&shared), settings, self.0, returned, Arc::clone(&stats));
-        thread::Builder::new().name("poller".to_owned()).spawn(move || {
-            // Without its poller the process is deaf: better that its supervisor starts it anew.
-            let service = poller.service();
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| poller.run())) {
-                // Also where the log does not take the notice.
-                let _ = thread::Builder::new().spawn(|| {
-                    thread::sleep(LAST_WORDS);
-                    std::process::abort();
-                });
-                service.notice(Notice::Panicked(panic_message(&*panic)));
-                std::process::abort();
-            }
+        start_vital("poller", Arc::clone(&shared.service), move || {
+            poller.run();
             // Nobody waits for it where the process ends at once.
             let _ = end.send(());
         })?;
+        let streams = Arc::clone(&shared);
+        start_vital("streams", Arc::clone(&shared.service), move || ongoing::drive(&streams))?;
         let woken = Arc::clone(&shared);
-        let wake = Arc::new(move || woken.waker.wake());
+        let wake = Arc::new(move || {
+            woken.waker.wake();
+            woken.answers.wake();
+        });
         let drain = move || {
             shared.draining.store(true, Ordering::SeqCst);
             shared.waker.wake();
         };
         Ok(Running { stats, drain: Box::new(drain), wake, ended })
     }
+}
+
+/// Starts a thread without which the process is deaf or mute: where it dies, better that the process ends and its
+/// supervisor starts it anew.
+fn start_vital<S: Service>(
+    name: &str,
+    service: Arc<S>,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+            // Also where the log does not take the notice.
+            let _ = thread::Builder::new().spawn(|| {
+                thread::sleep(LAST_WORDS);
+                std::process::abort();
+            });
+            service.notice(Notice::Panicked(panic_message(&*panic)));
+            std::process::abort();
+        }
+    })?;
+    Ok(())
 }
 
 impl Running {

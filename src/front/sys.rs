@@ -179,8 +179,7 @@ impl Epoll {
     }
 
     /// Has `source` tell of each change from now on, and of how it is now: that it can be read or written as `interest`
-    /// says (`None`: neither), and that it has ended. A source keeps its place here until it is closed; the token is the
-    /// latest that was given.
+    /// says (`None`: neither), and that it has ended. The token is the latest that was given.
     pub fn follow(&self, source: impl AsFd, token: u64, interest: Option<Interest>) -> io::Result<()> {
         let wanted = match interest {
             Some(Interest::Read) => epoll::EventFlags::IN,

@@ -122,7 +122,7 @@ pub static FAMILIES: [Family; 14] = [
         "ai_proxy_requests_in_flight",
         Kind::Gauge,
         &[],
-        "Relayed requests that a worker has in hand.",
+        "Relayed requests under way, running streams among them.",
     ),
     family(Metric::Clients, "ai_proxy_clients", Kind::Gauge, &[], "Open client connections."),
     family(
@@ -130,7 +130,7 @@ pub static FAMILIES: [Family; 14] = [
         "ai_proxy_workers",
         Kind::Gauge,
         &["state"],
-        "Worker threads that have a request in hand, and places for more (max_connections in all).",
+        "Places for requests that are handled at once, taken and free (max_connections in all).",
     ),
     family(
         Metric::QueueLength,

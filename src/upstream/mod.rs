@@ -278,6 +278,11 @@ impl Exchange {
         self.watched.listen();
     }
 
+    /// Keeps that for as long as the socket is this answer's.
+    pub fn attach(&mut self, to_socket: impl Send + 'static) {
+        self.watched.attach(to_socket);
+    }
+
     /// The socket that it comes on.
     pub fn socket(&self) -> Option<Arc<TcpStream>> {
         self.watched.socket()

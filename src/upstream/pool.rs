@@ -167,6 +167,7 @@ impl Transport for Kept {
             Some((pool, destination)) => {
                 let transport =
                     std::mem::replace(&mut self.transport, Box::new(Gone(LazyBuffers::new(1, 1))));
+                wait::done_with_socket();
                 pool.put(destination, transport);
                 false
             }

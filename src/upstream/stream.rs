@@ -179,6 +179,11 @@ impl Relay {
         self.exchange.headers
     }
 
+    /// Keeps that for as long as the socket is this stream's.
+    pub fn attach(&mut self, to_socket: impl Send + 'static) {
+        self.exchange.attach(to_socket);
+    }
+
     /// The socket that it comes on.
     pub fn socket(&self) -> Option<Arc<TcpStream>> {
         self.exchange.socket()

@@ -57,6 +57,8 @@ struct Watch {
     manner: Manner,
     /// The socket that it runs on.
     socket: Option<Arc<TcpStream>>,
+    /// Goes when the socket does.
+    attached: Option<Box<dyn Send>>,
 }
 
 /// How the provider's bytes are waited for.
@@ -141,6 +143,7 @@ impl Watched {
             facts,
             manner: Manner::Patient,
             socket: None,
+            attached: None,
         })))
     }
 
@@ -192,6 +195,11 @@ impl Watched {
         self.0.as_ref()?.socket.clone()
     }
 
+    /// Keeps that for as long as the socket is this call's.
+    pub fn attach(&mut self, to_socket: impl Send + 'static) {
+        self.with(|watch| watch.attached = Some(Box::new(to_socket)));
+    }
+
     fn with(&mut self, change: impl FnOnce(&mut Watch)) {
         if let Some(watch) = &mut self.0 {
             change(watch);
@@ -226,6 +234,12 @@ pub fn runs_on(socket: &Arc<TcpStream>) {
             watch.socket = Some(Arc::clone(socket));
         }
     });
+}
+
+/// The call in hand has done with its socket, which may be another's from now on.
+pub fn done_with_socket() {
+    let attached = WATCH.with_borrow_mut(|watch| watch.as_mut().and_then(|watch| watch.attached.take()));
+    drop(attached);
 }
 
 /// A read found nothing, or less than it had room for: with nothing to wait for, that was all.

@@ -1,13 +1,16 @@
 //! A handler that panics: its request gets a 500, and nothing else notices. The front is the real one; the handler is the
 //! test's own.
 
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ai_proxy::front::{
-    Admission, Answer, Bound, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection, Request,
-    Responder, Running, Service, Settings, Stats,
+    Admission, Answer, Bound, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice,
+    Ongoing, Peer, Ready, Rejection, Request, Responder, Running, Service, Settings, Stats, Stream, Turn,
+    Watching,
 };
 
 use crate::support::calls::{get, post};
@@ -22,6 +25,52 @@ struct Panicking {
     told: Mutex<Vec<String>>,
     held: AtomicUsize,
     gate: Gate,
+    /// What feeds each ongoing answer.
+    sources: Mutex<Vec<TcpStream>>,
+}
+
+fn tcp_pair() -> (Arc<TcpStream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let one = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+    one.set_nonblocking(true).expect("non-blocking");
+    (Arc::new(one), listener.accept().expect("accept").0)
+}
+
+/// An answer that does what its source says: `p` panics, `e` ends it, else it goes on.
+struct Scripted {
+    stream: Stream,
+    client: Arc<Socket>,
+    source: Arc<TcpStream>,
+    watching: Option<Watching>,
+}
+
+impl Ongoing for Scripted {
+    fn source(&self) -> &Arc<TcpStream> {
+        &self.source
+    }
+
+    fn client(&self) -> &Arc<Socket> {
+        &self.client
+    }
+
+    fn watched(&mut self, watching: Watching) {
+        self.watching = Some(watching);
+    }
+
+    fn go_on(mut self: Box<Self>, _: Ready, scratch: &mut [u8]) -> Turn {
+        match std::io::Read::read(&mut &*self.source, scratch) {
+            Ok(1..) if scratch[0] == b'p' => panic!("as told"),
+            Ok(1..) if scratch[0] == b'e' => {
+                self.stream.push(b" and half");
+                Turn::Done(self.stream.finish())
+            }
+            _ => Turn::Source(self),
+        }
+    }
+
+    fn give_up(self: Box<Self>) -> Done {
+        self.stream.abort()
+    }
 }
 
 /// Counts the requests that are being handled, as permits do.
@@ -60,6 +109,15 @@ impl Service for Panicking {
                 stream.push(b"half");
                 stream.flush().expect("the client is there");
                 panic!("in the middle");
+            }
+            "/ongoing" => {
+                let mut stream = responder.stream(200, &Fields::default(), None);
+                stream.push(b"half");
+                stream.flush().expect("the client is there");
+                let (source, other_end) = tcp_pair();
+                self.sources.lock().expect("sources").push(other_end);
+                let client = Arc::clone(stream.client());
+                Handled::Ongoing(Box::new(Scripted { stream, client, source, watching: None }))
             }
             "/gate" => {
                 assert!(self.gate.pass(Duration::from_secs(20)), "never opened");
@@ -153,4 +211,31 @@ fn a_panic_in_the_middle_of_an_answer_never_looks_like_its_end() {
     }
     assert_eq!(front.client().call(get("/")).text(), "good");
     assert_eq!(front.service.told.lock().expect("told").len(), WORKERS + 1);
+}
+
+#[test]
+fn a_panic_in_an_ongoing_answer_costs_that_answer_alone() {
+    let front = Front::start();
+    let mut bystander = front.client();
+    bystander.send(get("/ongoing"));
+    let fed = || front.service.sources.lock().expect("sources").pop();
+    let mut source = eventually("the bystander's answer goes on", fed);
+    let rounds = WORKERS + 1;
+    for _ in 0..rounds {
+        let mut client = front.client();
+        client.send(get("/ongoing"));
+        eventually("an answer goes on", fed).write_all(b"p").expect("told");
+        let response = client.response();
+        assert_eq!((response.status, response.end, response.text().as_str()), (200, End::Cut, "half"));
+    }
+    // Its client leaves; its place is free again, as are those of the answers that panicked.
+    let mut leaving = front.client();
+    leaving.send(get("/ongoing"));
+    eventually("an answer goes on", fed);
+    leaving.leave();
+    eventually("one answer is left", || (front.stats.busy_workers() == 1).then_some(()));
+    source.write_all(b"e").expect("told");
+    assert_eq!(bystander.response().text(), "half and half");
+    assert_eq!(bystander.call(get("/")).text(), "good");
+    assert_eq!(front.service.told.lock().expect("told").len(), rounds);
 }

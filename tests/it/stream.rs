@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::WITHIN_A_SECOND;
 use crate::support::calls::{
-    DONE, TOKEN, ask_streamed, assert_error, authorized, completion, event, get, media_type,
+    DONE, TOKEN, ask, ask_streamed, assert_error, authorized, completion, event, get, media_type,
 };
 use crate::support::client::{End, timed};
 use crate::support::gate::Gate;
@@ -262,6 +262,50 @@ fn many_streams_run_side_by_side() {
     for stream in &mut streams {
         assert_eq!(stream.events(), [DONE]);
         assert_eq!(stream.end(), End::FinalChunk);
+    }
+}
+
+#[test]
+fn a_stream_that_has_begun_holds_a_place_but_no_thread() {
+    const STREAMS: usize = 20;
+    let (upstream, proxy) = start(json!({"max_connections": STREAMS, "queue_timeout": 0.5}));
+    let gate = Gate::new();
+    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    let mut clients: Vec<_> = (0..STREAMS).map(|_| proxy.client()).collect();
+    let mut streams = Vec::new();
+    for client in &mut clients {
+        client.send(ask_streamed("p1/m"));
+        let mut stream = client.streamed();
+        assert_eq!(stream.next_event(), Some(event("a")));
+        streams.push(stream);
+    }
+    let workers = proxy.threads_named("worker");
+    assert!(workers < STREAMS / 2, "{workers} workers for {STREAMS} streams one after the other");
+    assert_error(&proxy.call(ask("p1/m")), 503, "overloaded");
+    gate.open_for(STREAMS);
+    for stream in &mut streams {
+        assert_eq!(stream.events(), [DONE]);
+        assert_eq!(stream.end(), End::FinalChunk);
+    }
+    for client in &mut clients {
+        assert_eq!(client.call(get("/healthz")).status, 200, "the connection lives on");
+    }
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_up_nobody_else() {
+    let (upstream, proxy) = start(json!({"client_timeout": 20, "max_response_size": 2_000_000_000}));
+    let large = event(&"x".repeat(50_000));
+    let flood = format!("{:x}\r\n{large}\r\n", large.len()).into_bytes();
+    upstream.chat(Reply::sse().then(Step::Flood(flood)));
+    let mut stalled: Vec<_> = (0..3).map(|_| proxy.client()).collect();
+    stalled.iter_mut().for_each(|client| client.send(ask_streamed("p1/m")));
+    upstream.wait_requests(3);
+    upstream.chat(Reply::sse().chunk(event("a")).chunk(event("b")).chunk(DONE).end());
+    for _ in 0..50 {
+        let (took, response) = timed(|| proxy.call(ask_streamed("p1/m")));
+        assert_eq!(response.text(), event("a") + &event("b") + DONE);
+        assert!(took < WITHIN_A_SECOND, "{took:?}");
     }
 }
 
