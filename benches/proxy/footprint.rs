@@ -22,8 +22,11 @@ const IDLE_CLIENTS_FILES_MIN: u64 = 10_500;
 /// Over which the first requests of the idle clients are spread: memory is measured, not how a burst is taken.
 const IDLE_CLIENTS_SPREAD_MS: u64 = 3_000;
 
-/// Rounds at most: memory varies little.
-const ROUNDS_MAX: usize = 3;
+/// Between two events of a silent stream, in microseconds: longer than it is watched.
+const SILENCE_US: u64 = 60_000_000;
+
+/// Memory varies little.
+const ROUNDS: usize = 3;
 
 /// Starts timed in each round; the median counts.
 const STARTS: usize = 7;
@@ -42,8 +45,10 @@ pub fn measure(bench: &Bench, files_max: u64, report: &mut Report) -> io::Result
     let mut idle = row("RSS after start", "MiB", 5.0, 3.0);
     let mut idle_pss = Row::new("footprint", TITLE, "PSS after start", "MiB", None);
     let mut stream = row("RSS per stream, 200 of them", "KiB", 64.0, 40.0);
+    let mut silent = Row::new("footprint", TITLE, "RSS per silent stream, 200", "KiB", None);
     let mut clients = row("RSS for 10,000 idle clients", "MiB", 4.0, 2.0);
-    for round in 1..=bench.rounds.min(ROUNDS_MAX) {
+    let rounds = if bench.quick { 1 } else { ROUNDS };
+    for round in 1..=rounds {
         eprintln!("bench: {TITLE}, round {round}");
         for contender in [Contender::Nginx, Contender::AiProxy] {
             let launch = |setup| match contender {
@@ -60,6 +65,9 @@ pub fn measure(bench: &Bench, files_max: u64, report: &mut Report) -> io::Result
                 Spec { clients: STREAMS, chunks: 1_000, gap_us: 40_000, window_ms: 400, ..load.clone() };
             let grown_kib = growth_kib(bench, report, &launch(Setup::Streams)?, &streams)?;
             stream.push(contender, grown_kib / STREAMS as f64);
+            let streams = Spec { gap_us: SILENCE_US, ..streams };
+            let grown_kib = growth_kib(bench, report, &launch(Setup::Streams)?, &streams)?;
+            silent.push(contender, grown_kib / STREAMS as f64);
             if files_max >= IDLE_CLIENTS_FILES_MIN {
                 let server = launch(Setup::IdleClients)?;
                 let load = Spec { clients: IDLE_CLIENTS, warmup_ms: IDLE_CLIENTS_SPREAD_MS, ..load };
@@ -68,7 +76,7 @@ pub fn measure(bench: &Bench, files_max: u64, report: &mut Report) -> io::Result
             }
         }
     }
-    report.rows.extend([start, idle, idle_pss, stream]);
+    report.rows.extend([start, idle, idle_pss, stream, silent]);
     if files_max >= IDLE_CLIENTS_FILES_MIN {
         report.rows.push(clients);
     } else {

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "the report goes there, and what the processes tell each other")]
 
+mod chart;
 mod client;
 mod footprint;
 mod instructions;
@@ -22,6 +23,7 @@ mod poller;
 mod procfs;
 mod report;
 mod servers;
+mod sweep;
 mod upstream;
 mod wire;
 
@@ -82,6 +84,8 @@ struct Bench {
     rounds: usize,
     warmup_ms: u64,
     window_ms: u64,
+    /// Everything once or twice, and less of it.
+    quick: bool,
 }
 
 fn run(wanted: &[&str]) -> io::Result<()> {
@@ -89,7 +93,7 @@ fn run(wanted: &[&str]) -> io::Result<()> {
     let files_max = raise_files_limit()?;
     let quick = env::var_os("AI_PROXY_BENCH_QUICK").is_some_and(|value| value == "1");
     let (rounds, warmup_ms, window_ms) = if quick { (2, 300, 500) } else { (5, 500, 1_200) };
-    let bench = Bench { nginx, upstream: servers::start_upstream()?, rounds, warmup_ms, window_ms };
+    let bench = Bench { nginx, upstream: servers::start_upstream()?, rounds, warmup_ms, window_ms, quick };
 
     let mut report = Report { machine: machine(&bench), ..Report::default() };
     if quick {
@@ -103,6 +107,10 @@ fn run(wanted: &[&str]) -> io::Result<()> {
             let result = bench.measure(scenario, &nginx, &ai_proxy, &mut report);
             report.keep_error(scenario.title, result);
         }
+    }
+    if is_wanted(sweep::KEY) {
+        let result = sweep::measure(&bench, files_max, &mut report);
+        report.keep_error(sweep::TITLE, result);
     }
     if is_wanted("footprint") {
         let result = footprint::measure(&bench, files_max, &mut report);
@@ -194,15 +202,24 @@ fn raise_files_limit() -> io::Result<u64> {
 
 fn machine(bench: &Bench) -> Vec<(&'static str, String)> {
     let cores = thread::available_parallelism().map_or(0, usize::from);
+    let nginx_version = servers::first_line_of(Command::new(&bench.nginx).arg("-v"));
     vec![
         ("machine", format!("{cores} cores, {}, Linux {}", procfs::cpu_model(), procfs::kernel())),
-        ("nginx", servers::first_line_of(Command::new(&bench.nginx).arg("-v"))),
+        ("nginx", nginx_version.trim_start_matches("nginx version: ").to_owned()),
         ("ai-proxy", servers::first_line_of(Command::new(env!("CARGO_BIN_EXE_ai-proxy")).arg("--version"))),
         ("rounds", format!("{} of {} ms", bench.rounds, bench.window_ms)),
     ]
 }
 
-/// Prints the report and keeps it as JSON; answers that failed make the run fail.
+/// Where the results of every run go, made if need be.
+fn results_folder() -> io::Result<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(Path::new("target"));
+    let folder = target.join("bench");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// Prints the report and keeps it as JSON and as a chart; answers that failed make the run fail.
 fn finish(mut report: Report) -> io::Result<()> {
     let foreign = median(&report.foreign_percent);
     if foreign.is_finite() {
@@ -213,11 +230,16 @@ fn finish(mut report: Report) -> io::Result<()> {
         ));
     }
     println!("{}", report.text());
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(Path::new("target"));
-    let file = target.join("bench/results.json");
-    fs::create_dir_all(target.join("bench"))?;
+    let folder = results_folder()?;
+    let file = folder.join("results.json");
     fs::write(&file, serde_json::to_string_pretty(&report.json())?)?;
     println!("as JSON: {}", file.display());
+    let chart = report.chart();
+    if !chart.is_empty() {
+        let file = folder.join("results.svg");
+        fs::write(&file, chart.svg())?;
+        println!("as a chart: {}", file.display());
+    }
     if report.errors == 0 {
         Ok(())
     } else {

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::plan::{Bound, Bounds};
+use super::chart::{Bar, Chart, Curves, Spread};
+use super::plan::{Bound, Bounds};
 
 /// Who serves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +24,8 @@ pub struct Row {
     name: &'static str,
     unit: &'static str,
     bounds: Bounds,
+    /// Clients that it was measured with, where it is one point of a curve.
+    clients: Option<f64>,
     direct: Vec<f64>,
     nginx: Vec<f64>,
     ai_proxy: Vec<f64>,
@@ -50,7 +53,12 @@ impl Row {
         unit: &'static str,
         bounds: Bounds,
     ) -> Row {
-        Row { key, title, name, unit, bounds, direct: vec![], nginx: vec![], ai_proxy: vec![] }
+        Row { key, title, name, unit, bounds, clients: None, direct: vec![], nginx: vec![], ai_proxy: vec![] }
+    }
+
+    /// As a point of a curve over the number of clients.
+    pub fn at(self, clients: u64) -> Row {
+        Row { clients: Some(clients as f64), ..self }
     }
 
     pub fn push(&mut self, contender: Contender, value: f64) {
@@ -116,9 +124,31 @@ impl Row {
         self.name.starts_with("added ")
     }
 
+    /// The aim as a ratio to nginx, also where it is a bound of the figure itself.
+    fn aimed_ratio(&self) -> Option<f64> {
+        match self.bounds?.0 {
+            Bound::RatioAtMost(ratio) | Bound::RatioAtLeast(ratio) => Some(ratio),
+            Bound::AtMost(most) => Some(most / median(&self.nginx)),
+        }
+    }
+
+    /// As a bar of the chart, if there is an aim and a ratio to it.
+    fn bar(&self) -> Option<Bar> {
+        let (aim, _) = self.bounds.filter(|_| !self.is_difference())?;
+        let ratios = self.ratios();
+        Some(Bar {
+            group: self.title.to_owned(),
+            name: self.name.to_owned(),
+            spread: Spread::of(&ratios, median(&ratios))?,
+            aim: self.aimed_ratio(),
+            more_is_better: matches!(aim, Bound::RatioAtLeast(_)),
+        })
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "measurement": self.key, "title": self.title, "figure": self.name, "unit": self.unit,
+            "clients": self.clients,
             "direct": self.direct, "nginx": self.nginx, "ai_proxy": self.ai_proxy,
             "ratios": self.ratios(), "ratio_median": finite(median(&self.ratios())),
             "aim": self.bounds.map(|(aim, _)| bound_text(aim)),
@@ -160,6 +190,47 @@ impl Report {
             let _ = writeln!(out, "note: {note}");
         }
         out
+    }
+
+    pub fn chart(&self) -> Chart {
+        let which = |what| {
+            let found = self.machine.iter().find(|(each, _)| *each == what);
+            found.map_or("", |(_, which)| which.as_str())
+        };
+        Chart {
+            title: format!("{} beside {}", which("ai-proxy"), which("nginx").replace('/', " ")),
+            lines: vec![
+                format!("{}; rounds: {}, nginx and ai-proxy in turn", which("machine"), which("rounds")),
+                String::from(
+                    "ratio of ai-proxy to nginx, which is 1, in the same round: the further left the better, if not said otherwise",
+                ),
+            ],
+            bars: self.rows.iter().filter_map(Row::bar).collect(),
+            curves: self.curves(),
+        }
+    }
+
+    /// Of the rows that are points of a curve; a run has one such measurement at most.
+    fn curves(&self) -> Curves {
+        let rows: Vec<(&Row, f64)> = self.rows.iter().filter_map(|row| Some((row, row.clients?))).collect();
+        let Some((first, _)) = rows.first() else {
+            return Curves::default();
+        };
+        let line = |values: fn(&Row) -> &Vec<f64>| {
+            let points = rows.iter().filter_map(|(row, clients)| {
+                let mut sorted = values(row).clone();
+                sorted.sort_unstable_by(f64::total_cmp);
+                Some((*clients, Spread::of(&sorted, median(&sorted))?))
+            });
+            points.collect()
+        };
+        Curves {
+            title: format!("CPU per request, {}: {}", first.unit.replace("us", "µs"), first.title),
+            lines: vec![
+                (String::from("nginx"), line(|row| &row.nginx)),
+                (String::from("ai-proxy"), line(|row| &row.ai_proxy)),
+            ],
+        }
     }
 
     pub fn json(&self) -> Value {

@@ -115,6 +115,8 @@ pub enum Setup {
     Default,
     /// Room for 600 streams.
     Streams,
+    /// Room for 1,000 requests at once.
+    Crowd,
     /// Room for 10,000 idle clients and no more workers than by default.
     IdleClients,
 }
@@ -135,9 +137,11 @@ pub fn start_nginx(nginx: &Path, setup: Setup, upstream: &str) -> io::Result<Ser
     let connections = match setup {
         Setup::Default => 1_024,
         Setup::Streams => 2_048,
+        Setup::Crowd => 4_096,
         Setup::IdleClients => 16_000,
     };
-    fs::write(directory.join("nginx.conf"), nginx_conf(port, connections, upstream))?;
+    let kept = if setup == Setup::Crowd { 1_024 } else { 512 };
+    fs::write(directory.join("nginx.conf"), nginx_conf(port, connections, kept, upstream))?;
     let mut command = server_command(nginx, setup)?;
     command.arg("-p").arg(&directory).args(["-c", "nginx.conf", "-e", "error.log"]);
     let spawned_at = Instant::now();
@@ -147,7 +151,7 @@ pub fn start_nginx(nginx: &Path, setup: Setup, upstream: &str) -> io::Result<Ser
     Ok(Server { guard, spawned_at, address, model: "bench/test-model" })
 }
 
-fn nginx_conf(port: u16, connections: u32, upstream: &str) -> String {
+fn nginx_conf(port: u16, connections: u32, kept: u32, upstream: &str) -> String {
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path temp_{name};\n"))
         .concat();
@@ -164,7 +168,7 @@ http {{
     keepalive_requests 1000000000;
     upstream provider {{
         server {upstream};
-        keepalive 512;
+        keepalive {kept};
         keepalive_requests 1000000000;
     }}
     server {{
@@ -209,6 +213,10 @@ fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<S
         Setup::Streams => {
             config["max_connections"] = json!(600);
             config["max_keepalive_connections"] = json!(600);
+        }
+        Setup::Crowd => {
+            config["max_connections"] = json!(1_024);
+            config["max_keepalive_connections"] = json!(1_024);
         }
         Setup::IdleClients => config["max_clients"] = json!(10_100),
     }

@@ -6,6 +6,7 @@
 mod support;
 
 mod auth;
+mod bench;
 mod broken;
 mod cluster;
 mod config;
