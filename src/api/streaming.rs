@@ -48,7 +48,8 @@ impl Relay {
             Box::new(Bytes)
         };
         let status = exchange.status;
-        let way = Way { reply: self.delivery.reply.clone(), status, fields, length };
+        let reply = self.delivery.reply.clone();
+        let way = Way { reply, status, fields, length, is_begun: false };
         let stream = stream::Relay::new(exchange, passage, way, config.max_response_size);
         let mut streaming = Streaming { stream, status, is_events };
         match streaming.stream.begin() {

@@ -9,9 +9,11 @@ use super::incoming::{Incoming, Request};
 use super::request::Scan;
 use super::response::{Done, Shape};
 use super::sys::{self, Interest};
-use super::wire::Wire;
+use super::wire::{Pace, Wire};
 use super::{Admission, Head, Lane, Limits, Rejection, Service, after};
-use crate::limits::{BODY_STEP, LINGER, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN};
+use crate::limits::{
+    BODY_STEP, KEEPALIVE_GRACE, LINGER, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN,
+};
 
 /// What surrounds a connection while it advances.
 pub struct Context<'a, S> {
@@ -157,6 +159,14 @@ impl<T> Conn<T> {
             *since = None;
             self.allow(context.limits.idle_timeout);
             return Some(Step::Wait(Interest::Read));
+        }
+        if since.is_none() {
+            let waited_since = self.deadline.checked_sub(context.limits.idle_timeout);
+            let is_quick = waited_since.is_some_and(|since| since.elapsed() <= KEEPALIVE_GRACE);
+            self.wire.pace = match self.wire.pace {
+                Pace::Slow | Pace::Quick if is_quick => Pace::Quick,
+                _ => Pace::Slow,
+            };
         }
         let parsed = scan.find_end(self.wire.input.rest()).and_then(|end| match end {
             None if self.wire.ended => Err(Rejection::Malformed("the request was cut off")),

@@ -259,7 +259,7 @@ impl Stream {
             return;
         }
         if self.chunked {
-            let _ = write!(self.pending, "{:x}\r\n", piece.len());
+            push_chunk_size(&mut self.pending, piece.len());
         }
         self.pending.extend_from_slice(piece);
         if self.chunked {
@@ -326,6 +326,15 @@ impl Stream {
     }
 }
 
+/// The line ahead of a chunk (RFC 9112 section 7.1). It stands before every event: formatting would cost as much as
+/// finding where the event ends.
+fn push_chunk_size(out: &mut Vec<u8>, size: usize) {
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    let nibbles = (0..digits).rev().map(|at| size >> (4 * at) & 0xf);
+    out.extend(nibbles.map(|nibble| b"0123456789abcdef"[nibble]));
+    out.extend_from_slice(b"\r\n");
+}
+
 /// `Date` (RFC 9110 section 6.6.1), formatted once a second and thread.
 fn push_date(out: &mut Vec<u8>) {
     thread_local! {
@@ -381,5 +390,19 @@ fn reason_phrase(status: u16) -> &'static str {
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => "Unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::push_chunk_size;
+
+    #[test]
+    fn a_chunk_size_is_in_hexadecimal() {
+        for size in (0..70_000).chain([usize::MAX / 16, usize::MAX]) {
+            let mut line = Vec::new();
+            push_chunk_size(&mut line, size);
+            assert_eq!(line, format!("{size:x}\r\n").into_bytes());
+        }
     }
 }

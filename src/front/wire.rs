@@ -43,6 +43,17 @@ impl Input {
     }
 }
 
+/// How soon a client asks again behind an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// It has asked nothing yet.
+    Unknown,
+    /// It was not so quick the last time.
+    Slow,
+    /// The last time within [`crate::limits::KEEPALIVE_GRACE`].
+    Quick,
+}
+
 /// A connection's socket and buffers, wherever the connection is at the moment.
 pub struct Wire {
     pub(super) client: Arc<Client>,
@@ -57,6 +68,7 @@ pub struct Wire {
     pub(super) broken: bool,
     /// The client will send no more.
     pub(super) ended: bool,
+    pub(super) pace: Pace,
     pub(super) slot: Slot,
 }
 
@@ -71,6 +83,7 @@ impl Wire {
             unread: None,
             broken: false,
             ended: false,
+            pace: Pace::Unknown,
             slot,
         }
     }

@@ -16,7 +16,7 @@ use super::places::{Place, Places};
 use super::response::{Client, Responder, Shape};
 use super::running::{Shared, Stats};
 use super::sys::{self, Interest};
-use super::wire::Wire;
+use super::wire::{Pace, Wire};
 use super::{Handled, Lane, Notice, Rejection, Service};
 use crate::limits::{CONTROL_PATIENCE, KEEPALIVE_GRACE, READ_CHUNK};
 
@@ -173,7 +173,8 @@ impl<T: Send + 'static> Pool<T> {
         wire.settle(&context.transit.answers, patience);
     }
 
-    /// What follows on a connection: at once where a client pipelines, after a short grace where it is quick.
+    /// What follows on a connection: at once where a client pipelines, after a short grace where it was as quick before. To
+    /// wait for others would only hold the thread, and have another started.
     fn next_step<S: Service<Ticket = T>>(
         &self,
         shared: &Shared<S>,
@@ -184,7 +185,9 @@ impl<T: Send + 'static> Pool<T> {
         let mut graced = false;
         loop {
             match conn.advance(&context) {
-                Step::Wait(Interest::Read) if !graced && conn.is_idle() && self.may_linger(&context) => {
+                Step::Wait(Interest::Read)
+                    if !graced && conn.is_idle() && self.may_linger(&context, conn) =>
+                {
                     graced = true;
                     match sys::readable_within(conn.wire.client.as_fd(), KEEPALIVE_GRACE) {
                         Ok(true) if conn.wire.fill(scratch).is_err() => return Step::Close,
@@ -198,8 +201,9 @@ impl<T: Send + 'static> Pool<T> {
         }
     }
 
-    fn may_linger<S>(&self, context: &Context<'_, S>) -> bool {
-        self.lane == Lane::Worker && !context.draining && self.queue.is_empty()
+    fn may_linger<S>(&self, context: &Context<'_, S>, conn: &Conn<T>) -> bool {
+        let is_quick = conn.wire.pace == Pace::Quick;
+        is_quick && self.lane == Lane::Worker && !context.draining && self.queue.is_empty()
     }
 }
 

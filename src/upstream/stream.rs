@@ -66,6 +66,8 @@ pub struct Relay {
     max_size: usize,
     /// What the front has told of the provider's socket and was not used up.
     ready: Ready,
+    /// The client had still to take something when it was last looked at.
+    is_behind: bool,
 }
 
 /// What is done with a stream between provider and client.
@@ -110,7 +112,8 @@ pub enum Progress {
 impl Relay {
     /// A stream of which nothing is read yet.
     pub fn new(exchange: Exchange, passage: Box<dyn Passage>, way: Way, max_size: usize) -> Self {
-        Self { exchange, passage, way, size: 0, max_size, ready: Ready { source: true, ended: false } }
+        let ready = Ready { source: true, ended: false };
+        Self { exchange, passage, way, size: 0, max_size, ready, is_behind: false }
     }
 
     /// Goes on, and waits, until the client's answer has begun; what came of it where it ended earlier.
@@ -119,7 +122,7 @@ impl Relay {
         if self.way.length.is_some_and(|length| length > self.max_size as u64) {
             return Some(self.ended(Some(too_large(self.max_size))));
         }
-        while !self.way.reply.lock().is_begun() {
+        while !self.way.is_begun {
             let read = self.exchange.read(&mut piece);
             if let Some(ended) = self.step(read, &piece) {
                 return Some(ended);
@@ -135,15 +138,11 @@ impl Relay {
     pub fn go_on(&mut self, ready: Ready, piece: &mut [u8]) -> Progress {
         self.ready.source |= ready.source;
         self.ready.ended |= ready.ended;
-        let now = Instant::now();
-        match self.see_to_client(now) {
-            Err(error) => return Progress::Ended(self.client_gone(&error)),
-            Ok(true) => return Progress::Client,
-            Ok(false) => {}
-        }
-        if self.exchange.is_overdue(now) {
-            let detail = "timed out".to_owned();
-            return Progress::Ended(self.ended(Some(failed(Fault::TimedOut, detail))));
+        // Where nothing came, time has passed, or the client can take more.
+        if (!ready.source || self.is_behind)
+            && let Some(progress) = self.see_to_clock()
+        {
+            return progress;
         }
         for _ in 0..PIECES_A_TURN {
             if !self.ready.source {
@@ -161,11 +160,11 @@ impl Relay {
                 return Progress::Ended(ended);
             }
         }
-        match self.see_to_client(now) {
+        match self.see_to_client() {
             Err(error) => Progress::Ended(self.client_gone(&error)),
-            Ok(true) => Progress::Client,
-            Ok(false) if self.ready.source => Progress::Again,
-            Ok(false) => Progress::Source,
+            Ok(()) if self.is_behind => Progress::Client,
+            Ok(()) if self.ready.source => Progress::Again,
+            Ok(()) => Progress::Source,
         }
     }
 
@@ -189,18 +188,30 @@ impl Relay {
         self.exchange.socket()
     }
 
-    /// Sends what there is for the client, a heartbeat if one is due; whether the client has to take it first.
-    fn see_to_client(&mut self, now: Instant) -> io::Result<bool> {
+    /// Sends what there is for the client.
+    fn see_to_client(&mut self) -> io::Result<()> {
         let mut reply = self.way.reply.lock();
-        let was_behind = reply.is_behind();
         reply.flush()?;
-        reply.beat(now)?;
         let is_behind = reply.is_behind();
         drop(reply);
-        if was_behind && !is_behind {
+        if std::mem::replace(&mut self.is_behind, is_behind) && !is_behind {
             self.exchange.listen();
         }
-        Ok(is_behind)
+        Ok(())
+    }
+
+    /// Sees to the client, its heartbeat and the provider's time limit; what follows where nothing may be read now.
+    fn see_to_clock(&mut self) -> Option<Progress> {
+        let now = Instant::now();
+        let beat = self.way.reply.lock().beat(now);
+        if let Err(error) = beat.and_then(|()| self.see_to_client()) {
+            return Some(Progress::Ended(self.client_gone(&error)));
+        }
+        if self.is_behind {
+            return Some(Progress::Client);
+        }
+        let overdue = || failed(Fault::TimedOut, "timed out".to_owned());
+        self.exchange.is_overdue(now).then(|| Progress::Ended(self.ended(Some(overdue()))))
     }
 
     /// Takes what was read; what came of the stream where it ends with it.
@@ -252,13 +263,17 @@ pub struct Way {
     pub fields: Fields,
     /// Bytes of body, where that is known.
     pub length: Option<u64>,
+    /// Something has been sent.
+    pub is_begun: bool,
 }
 
 impl Way {
     /// Sends a piece on; `mid_event`: an event is not complete behind it. It leaves at the end of the turn.
     pub fn send(&mut self, part: &[u8], mid_event: bool) {
         let mut reply = self.reply.lock();
-        reply.begin(self.status, &self.fields, self.length);
+        if !std::mem::replace(&mut self.is_begun, true) {
+            reply.begin(self.status, &self.fields, self.length);
+        }
         if !part.is_empty() {
             reply.write(part, mid_event);
         }
@@ -266,8 +281,7 @@ impl Way {
 
     /// Whether nothing has left for the client: what comes may still be an answer of another kind.
     pub fn is_undecided(&self) -> bool {
-        let reply = self.reply.lock();
-        !reply.is_begun() && !reply.is_committed()
+        !self.is_begun && !self.reply.lock().is_committed()
     }
 }
 
