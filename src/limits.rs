@@ -60,6 +60,8 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 pub const DRAIN_GRACE: Duration = Duration::from_millis(200);
 /// How long a worker keeps a connection after its answer, for the client's next request.
 pub const KEEPALIVE_GRACE: Duration = Duration::from_millis(2);
+/// A client that asked again so soon is expected to be as quick the next time.
+pub const KEEPALIVE_QUICK: Duration = Duration::from_millis(20);
 /// How long a connection that is being closed is read on without a byte, so that the peer can fetch its answer.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// How long such a connection is read on in all.

@@ -12,7 +12,7 @@ use super::sys::{self, Interest};
 use super::wire::{Pace, Wire};
 use super::{Admission, Head, Lane, Limits, Rejection, Service, after};
 use crate::limits::{
-    BODY_STEP, KEEPALIVE_GRACE, LINGER, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN,
+    BODY_STEP, KEEPALIVE_QUICK, LINGER, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN,
 };
 
 /// What surrounds a connection while it advances.
@@ -162,7 +162,7 @@ impl<T> Conn<T> {
         }
         if since.is_none() {
             let waited_since = self.deadline.checked_sub(context.limits.idle_timeout);
-            let is_quick = waited_since.is_some_and(|since| since.elapsed() <= KEEPALIVE_GRACE);
+            let is_quick = waited_since.is_some_and(|since| since.elapsed() <= KEEPALIVE_QUICK);
             self.wire.pace = match self.wire.pace {
                 Pace::Slow | Pace::Quick if is_quick => Pace::Quick,
                 _ => Pace::Slow,

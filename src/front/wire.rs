@@ -50,7 +50,7 @@ pub enum Pace {
     Unknown,
     /// It was not so quick the last time.
     Slow,
-    /// The last time within [`crate::limits::KEEPALIVE_GRACE`].
+    /// The last time within [`crate::limits::KEEPALIVE_QUICK`].
     Quick,
 }
 
