@@ -152,6 +152,10 @@ impl Ongoing for Begun {
         &self.client
     }
 
+    fn has_more(&self) -> bool {
+        self.streaming.stream.has_more()
+    }
+
     fn watched(&mut self, watching: Watching) {
         self.streaming.stream.attach(watching);
     }

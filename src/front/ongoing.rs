@@ -31,6 +31,9 @@ pub trait Ongoing: Send {
     /// Whom it goes to.
     fn client(&self) -> &Arc<Client>;
 
+    /// Whether it waits for something else than its source: it can go on by what it has, or its client is behind.
+    fn has_more(&self) -> bool;
+
     /// Its source is watched from now on; `watching` has to be dropped before the source is another's.
     fn watched(&mut self, watching: Watching);
 
@@ -142,7 +145,9 @@ impl Answers {
     }
 
     fn watch(&self, token: u64, answer: &mut dyn Ongoing) -> io::Result<()> {
-        self.epoll.follow(&**answer.client(), token | CLIENT, None)?;
+        // Its source may have nothing more to tell: room at its client gives it its first turn.
+        let first = answer.has_more().then_some(Interest::Write);
+        self.epoll.follow(&**answer.client(), token | CLIENT, first)?;
         let source = Arc::clone(answer.source());
         self.epoll.follow(&*source, token, Some(Interest::Read))?;
         answer.watched(Watching { epoll: Arc::clone(&self.epoll), source });

@@ -168,6 +168,11 @@ impl Relay {
         }
     }
 
+    /// Whether there is more of it than has left: at hand, or for its client to take.
+    pub fn has_more(&self) -> bool {
+        self.ready.source || self.way.reply.lock().is_behind()
+    }
+
     /// Its client has gone.
     pub fn give_up(&mut self) -> Ended {
         self.client_gone(&io::ErrorKind::ConnectionAborted.into())

@@ -53,6 +53,10 @@ impl Ongoing for Scripted {
         &self.client
     }
 
+    fn has_more(&self) -> bool {
+        false
+    }
+
     fn watched(&mut self, watching: Watching) {
         self.watching = Some(watching);
     }

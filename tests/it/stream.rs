@@ -245,6 +245,29 @@ fn a_large_event_passes() {
 }
 
 #[test]
+fn what_came_with_the_beginning_waits_for_nothing_else() {
+    let (upstream, proxy) = start(json!({}));
+    let gate = Gate::new();
+    // Another stream, so that the thread of both has its sweeps at times of its own.
+    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate));
+    let mut neighbour = proxy.client();
+    neighbour.send(ask_streamed("p1/m"));
+    assert_eq!(neighbour.streamed().next_event(), Some(event("a")));
+    // More than is relayed in the turn that begins the stream, less than is read ahead.
+    let burst: String = (0..76).map(|_| event(&"x".repeat(1000 - event("").len()))).collect();
+    upstream.chat(Reply::sse().chunk(&burst).wait(&gate));
+    let took = || {
+        let mut client = proxy.client();
+        client.send(ask_streamed("p1/m"));
+        let mut stream = client.streamed();
+        timed(|| (0..76).for_each(|_| assert!(stream.next_event().is_some()))).0
+    };
+    let mut took: Vec<Duration> = (0..15).map(|_| took()).collect();
+    took.sort();
+    assert!(took[7] < Duration::from_millis(25), "{took:?}");
+}
+
+#[test]
 fn many_streams_run_side_by_side() {
     let (upstream, proxy) = start(json!({"max_connections": 60}));
     let gate = Gate::new();
