@@ -223,6 +223,9 @@ pub fn drive<S: Service>(shared: &Shared<S>) {
             // Nothing that a wait can recover from; pausing keeps it from spinning.
             thread::sleep(ACCEPT_BACKOFF);
         }
+        // Once each, however often one had a turn: a flood must not have the more of them the longer it lasts.
+        again.sort_unstable();
+        again.dedup();
         let due = std::mem::take(&mut again);
         let mut turn = |token, what| {
             if step(shared, token, what, &mut scratch) {

@@ -34,6 +34,7 @@ mod memory;
 mod messages;
 mod metrics;
 mod models;
+mod ongoing;
 mod page;
 mod pages;
 mod panics;

@@ -1,0 +1,134 @@
+//! The thread that drives answers which have begun: each has its turns, and none more than another. The front is the real
+//! one; the answers are the test's own.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ai_proxy::front::{
+    Admission, Answer, Bound, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice,
+    Ongoing, Peer, Ready, Rejection, Request, Responder, Service, Settings, Stats, Stream, Turn, Watching,
+};
+
+use crate::support::calls::get;
+use crate::support::client::Client;
+use crate::support::eventually;
+
+/// What the test sees of an answer: what feeds it, and how many turns it has had.
+struct Seen {
+    feed: TcpStream,
+    turns: Arc<AtomicUsize>,
+}
+
+impl Seen {
+    fn turns(&self) -> usize {
+        self.turns.load(Ordering::SeqCst)
+    }
+
+    fn wait_turns(&self, count: usize) {
+        let wanted = self.turns() + count;
+        eventually("the answer has its turns", || (self.turns() >= wanted).then_some(()));
+    }
+}
+
+/// An answer that always has more, and counts its turns.
+struct Endless {
+    stream: Stream,
+    client: Arc<Socket>,
+    source: Arc<TcpStream>,
+    turns: Arc<AtomicUsize>,
+    watching: Option<Watching>,
+}
+
+impl Ongoing for Endless {
+    fn source(&self) -> &Arc<TcpStream> {
+        &self.source
+    }
+
+    fn client(&self) -> &Arc<Socket> {
+        &self.client
+    }
+
+    fn has_more(&self) -> bool {
+        true
+    }
+
+    fn watched(&mut self, watching: Watching) {
+        self.watching = Some(watching);
+    }
+
+    fn go_on(self: Box<Self>, _: Ready, _: &mut [u8]) -> Turn {
+        self.turns.fetch_add(1, Ordering::SeqCst);
+        Turn::Again(self)
+    }
+
+    fn give_up(self: Box<Self>) -> Done {
+        self.stream.abort()
+    }
+}
+
+/// Begins an endless answer to whatever is asked.
+#[derive(Default)]
+struct Beginning(Mutex<Vec<Seen>>);
+
+impl Service for Beginning {
+    type Ticket = ();
+
+    fn limits(&self) -> Limits {
+        let time = Duration::from_secs(20);
+        Limits { max_body: 1 << 20, client_timeout: time, idle_timeout: time, queue_timeout: time }
+    }
+
+    fn admit(&self, _: &Head, _: Peer) -> Admission<()> {
+        Admission::Run(Lane::Worker, ())
+    }
+
+    fn handle(&self, _: Request<()>, responder: Responder) -> Handled {
+        let stream = responder.stream(200, &Fields::default(), None);
+        let client = Arc::clone(stream.client());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let feed = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+        feed.set_nodelay(true).expect("nodelay");
+        let source = Arc::new(listener.accept().expect("accept").0);
+        let turns = Arc::new(AtomicUsize::new(0));
+        self.0.lock().expect("answers").push(Seen { feed, turns: Arc::clone(&turns) });
+        Handled::Ongoing(Box::new(Endless { stream, client, source, turns, watching: None }))
+    }
+
+    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {
+        panic!("unexpected {rejection:?}")
+    }
+
+    fn notice(&self, notice: Notice) {
+        panic!("unexpected {notice:?}")
+    }
+}
+
+#[test]
+fn an_answer_that_always_has_more_has_no_more_turns_the_longer_it_lasts() {
+    let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0)).expect("bind");
+    let name = bound.names().remove(0);
+    let service = Arc::new(Beginning::default());
+    let settings = Settings { workers: 2, max_clients: 10 };
+    let running = bound.serve(Arc::clone(&service), settings, Arc::<Stats>::default()).expect("serve");
+    let address = name.strip_prefix("http://").expect("a URL").parse().expect("an address");
+    let begin = || {
+        let mut client = Client::connect(address);
+        client.send(get("/"));
+        (eventually("an answer has begun", || service.0.lock().expect("answers").pop()), client)
+    };
+    let (quiet, _quiet_client) = begin();
+    let (mut busy, _busy_client) = begin();
+    for _ in 0..100 {
+        busy.feed.write_all(b"x").expect("fed");
+        // Its thread has been told of this byte, and of the next one apart from it.
+        busy.wait_turns(2);
+    }
+    let before = (quiet.turns(), busy.turns());
+    quiet.wait_turns(100);
+    let had = (quiet.turns() - before.0, busy.turns() - before.1);
+    assert!(had.1 < 2 * had.0, "{} turns of the one while the other had {}", had.1, had.0);
+    drop(running);
+}
