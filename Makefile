@@ -7,7 +7,7 @@ MUSL  := $(subst -gnu,-musl,$(HOST))
 TARGET ?= $(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(MUSL)/lib),$(MUSL),$(HOST))
 CRATES := $(or $(CARGO_HOME),$(HOME)/.cargo)
 
-.PHONY: all demo run test lint e2e e2e-heavy ops fuzz soak instructions bench static dist deb clean
+.PHONY: all demo run test lint e2e e2e-heavy ops fuzz soak instructions bench bench-peers static dist deb clean
 
 all:
 	$(CARGO) build --release --locked
@@ -46,6 +46,11 @@ soak: all
 
 bench:
 	$(CARGO) bench --locked --bench proxy
+
+# Gateways of others, 700 MB of packages; not part of `.ci/run`.
+bench-peers:
+	benches/peers/install
+	$(CARGO) bench --locked --bench proxy -- peers
 
 instructions:
 	$(CARGO) bench --locked --bench proxy -- instructions

@@ -49,9 +49,13 @@ impl Answer {
         self.asked
     }
 
-    /// Takes in `bytes`; `on_event` learns of each event when it was sent (nanoseconds) and whether it
-    /// is the first of its stream.
-    pub fn feed(&mut self, bytes: &[u8], mut on_event: impl FnMut(u64, bool)) -> io::Result<Progress> {
+    /// Takes in `bytes`; `on_event` learns of each event when it was sent (nanoseconds), unless that got lost on
+    /// the way, and whether it is the first of its stream.
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        mut on_event: impl FnMut(Option<u64>, bool),
+    ) -> io::Result<Progress> {
         self.input.extend_from_slice(bytes);
         loop {
             match self.state {
@@ -85,12 +89,13 @@ impl Answer {
         }
     }
 
-    fn take_events(&mut self, on_event: &mut impl FnMut(u64, bool)) {
+    fn take_events(&mut self, on_event: &mut impl FnMut(Option<u64>, bool)) {
         let mut start = 0;
         while let Some(len) = wire::find(&self.events[start..], b"\n\n") {
-            // `[DONE]` bears no time and is not counted.
-            if let Some(sent_ns) = wire::number_after(&self.events[start..start + len], SENT_KEY) {
-                on_event(sent_ns, !self.had_event);
+            let event = &self.events[start..start + len];
+            // Not comments, nor `[DONE]`.
+            if event.starts_with(b"data: {") {
+                on_event(wire::number_after(event, SENT_KEY), !self.had_event);
                 self.had_event = true;
             }
             start += len + 2;

@@ -9,7 +9,7 @@ use crate::Bench;
 use crate::client::{Answer, Progress};
 use crate::load::Spec;
 use crate::plan::Bound;
-use crate::procfs::Memory;
+use crate::procfs::{Memory, Processes};
 use crate::report::{Contender, Report, Row};
 use crate::servers::{self, Server, Setup};
 
@@ -89,7 +89,7 @@ pub fn measure(bench: &Bench, files_max: u64, report: &mut Report) -> io::Result
 
 fn settled(server: &Server) -> io::Result<Memory> {
     thread::sleep(SETTLE);
-    Memory::now(server.guard.pid())
+    Memory::now(Processes::One(server.guard.pid()))
 }
 
 /// What the load adds to the resident memory of a server that has just started.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Progress};
 use crate::poller::Poller;
-use crate::procfs::{self, CpuTime, Memory};
+use crate::procfs::{self, CpuTime, Memory, Processes};
 
 const READ_BYTES: usize = 64 * 1024;
 
@@ -29,9 +29,13 @@ pub struct Spec {
     pub address: String,
     /// The process under test.
     pub pid: u32,
+    /// Its children count as well.
+    pub tree: bool,
     /// The upstream, to tell its use of CPU from that of strangers.
     pub upstream_pid: u32,
     pub model: String,
+    /// More lines of the head, each with its end.
+    pub headers: String,
     pub clients: u64,
     /// Wait of the upstream before its answer.
     pub latency_us: u64,
@@ -48,8 +52,9 @@ pub struct Spec {
 impl Spec {
     pub fn to_json(&self) -> Value {
         json!({
-            "address": self.address, "pid": self.pid, "upstream_pid": self.upstream_pid,
-            "model": self.model, "clients": self.clients, "latency_us": self.latency_us, "chunks": self.chunks, "gap_us": self.gap_us,
+            "address": self.address, "pid": self.pid, "tree": self.tree, "upstream_pid": self.upstream_pid,
+            "model": self.model, "headers": self.headers,
+            "clients": self.clients, "latency_us": self.latency_us, "chunks": self.chunks, "gap_us": self.gap_us,
             "warmup_ms": self.warmup_ms, "window_ms": self.window_ms,
         })
     }
@@ -59,8 +64,10 @@ impl Spec {
         Some(Spec {
             address: value["address"].as_str()?.to_string(),
             pid: number("pid")?.try_into().ok()?,
+            tree: value["tree"].as_bool()?,
             upstream_pid: number("upstream_pid")?.try_into().ok()?,
             model: value["model"].as_str()?.to_string(),
+            headers: value["headers"].as_str()?.to_string(),
             clients: number("clients")?,
             latency_us: number("latency_us")?,
             chunks: number("chunks")?,
@@ -70,26 +77,33 @@ impl Spec {
         })
     }
 
+    fn processes(&self) -> Processes {
+        if self.tree { Processes::Tree(self.pid) } else { Processes::One(self.pid) }
+    }
+
     /// The request that every client sends, head and body; the body has some 300 bytes.
     pub fn request(&self) -> Vec<u8> {
+        // What the upstream shall do: in the text, for some gateways drop a field such as `user`.
+        let wish = format!("latency_us={} chunks={} gap_us={}", self.latency_us, self.chunks, self.gap_us);
         let body = json!({
             "model": self.model,
             "messages": [
                 {"role": "system", "content": "You are a helpful assistant that answers in one short sentence."},
-                {"role": "user", "content": "What does a reverse proxy do, and why would one want it?"},
+                {"role": "user", "content": format!("What does a reverse proxy do, and why would one want it? {wish}")},
             ],
             "temperature": 0.7,
             "max_tokens": 256,
             "stream": self.chunks > 0,
-            "user": format!("latency_us={} chunks={} gap_us={}", self.latency_us, self.chunks, self.gap_us),
+            "user": "bench",
         })
         .to_string();
         format!(
             "POST /v1/chat/completions HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n\
              Content-Type: application/json\r\nUser-Agent: ai-proxy-bench\r\n\
-             Authorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+             Authorization: Bearer {}\r\n{}Content-Length: {}\r\n\r\n{body}",
             self.address,
             crate::servers::CLIENT_TOKEN,
+            self.headers,
             body.len()
         )
         .into_bytes()
@@ -109,9 +123,9 @@ impl Usage {
     fn now(spec: &Spec) -> io::Result<Usage> {
         let apart = spec.upstream_pid != spec.pid;
         Ok(Usage {
-            under_test: CpuTime::now(spec.pid)?,
-            upstream: if apart { Some(CpuTime::now(spec.upstream_pid)?) } else { None },
-            load: CpuTime::now(std::process::id())?,
+            under_test: CpuTime::now(spec.processes())?,
+            upstream: if apart { Some(CpuTime::now(Processes::One(spec.upstream_pid))?) } else { None },
+            load: CpuTime::now(Processes::One(std::process::id()))?,
             machine_ns: procfs::machine_busy_ns()?,
         })
     }
@@ -196,7 +210,7 @@ impl Run {
         self.drive(start, Duration::ZERO, start + Duration::from_millis(self.spec.window_ms))?;
         let window = start.elapsed();
         let (cpu_ns, foreign_ns) = Usage::now(&self.spec)?.since(&before);
-        let memory = Memory::now(self.spec.pid)?;
+        let memory = Memory::now(self.spec.processes())?;
 
         let tally = &mut self.tally;
         tally.latencies_ns.sort_unstable();
@@ -230,7 +244,7 @@ impl Run {
             self.drive(start, spread, Instant::now() + Duration::from_millis(20))?;
         }
         std::thread::sleep(SETTLE);
-        let memory = Memory::now(self.spec.pid)?;
+        let memory = Memory::now(self.spec.processes())?;
         let tally = &self.tally;
         Ok(json!({
             "answers": tally.answers, "errors": tally.errors, "first_error": tally.first_error,
@@ -281,7 +295,7 @@ impl Run {
         let tally = &mut self.tally;
         let progress = client.answer.feed(&self.buffer[..count], |sent_ns, is_first| {
             tally.events += 1;
-            tally.delays_ns.push(arrived_ns.saturating_sub(sent_ns));
+            tally.delays_ns.extend(sent_ns.map(|sent_ns| arrived_ns.saturating_sub(sent_ns)));
             if is_first {
                 tally.latencies_ns.push(waited_ns);
             }

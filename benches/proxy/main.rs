@@ -5,6 +5,8 @@
 //! so that a machine that changes its pace does so under all of them. Figures of different runs or
 //! machines must not be compared, ratios may.
 //!
+//! `make bench-peers` puts other gateways beside the two; `benches/peers/install` brings them.
+//!
 //! `make instructions` counts instructions instead, and fails where they have grown.
 //!
 //! Arguments name the measurements wanted (`whole_20ms_64`, `footprint`, a part of a name), none: all.
@@ -16,8 +18,10 @@
 mod chart;
 mod client;
 mod footprint;
+mod gateways;
 mod instructions;
 mod load;
+mod peers;
 mod plan;
 mod poller;
 mod procfs;
@@ -40,11 +44,8 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_de
 
 use crate::load::Spec;
 use crate::plan::{SCENARIOS, Scenario};
-use crate::report::{Contender, Report, Row, median};
+use crate::report::{Contender, Report, Row};
 use crate::servers::{Server, Setup};
-
-/// Share of the machine in other hands from which on a run is called noisy, in percent.
-const NOISY_PERCENT: f64 = 5.0;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     let result = match words[..] {
         ["upstream"] => die_with_parent().and_then(|()| upstream::run()),
         ["instructions"] => servers::start_upstream().and_then(|upstream| instructions::run(&upstream)),
+        ["peers"] => peers(),
         ["load", spec] => die_with_parent().and_then(|()| load::run(spec)),
         ["become", program, ..] => {
             die_with_parent().and_then(|()| Err(Command::new(program).args(&words[2..]).exec()))
@@ -88,12 +90,23 @@ struct Bench {
     quick: bool,
 }
 
+/// Everything once or twice, and less of it.
+fn is_quick() -> bool {
+    env::var_os("AI_PROXY_BENCH_QUICK").is_some_and(|value| value == "1")
+}
+
+/// Other gateways beside us. The slowest answers some hundred requests a second: its windows must be long.
+fn peers() -> io::Result<()> {
+    raise_files_limit()?;
+    let (rounds, warmup_ms, window_ms) = if is_quick() { (1, 500, 1_000) } else { (3, 2_000, 3_000) };
+    peers::run(&Bench::new(rounds, warmup_ms, window_ms)?)
+}
+
 fn run(wanted: &[&str]) -> io::Result<()> {
-    let nginx = servers::find_nginx().map_err(io::Error::other)?;
     let files_max = raise_files_limit()?;
-    let quick = env::var_os("AI_PROXY_BENCH_QUICK").is_some_and(|value| value == "1");
+    let quick = is_quick();
     let (rounds, warmup_ms, window_ms) = if quick { (2, 300, 500) } else { (5, 500, 1_200) };
-    let bench = Bench { nginx, upstream: servers::start_upstream()?, rounds, warmup_ms, window_ms, quick };
+    let bench = Bench::new(rounds, warmup_ms, window_ms)?;
 
     let mut report = Report { machine: machine(&bench), ..Report::default() };
     if quick {
@@ -120,6 +133,12 @@ fn run(wanted: &[&str]) -> io::Result<()> {
 }
 
 impl Bench {
+    fn new(rounds: usize, warmup_ms: u64, window_ms: u64) -> io::Result<Bench> {
+        let nginx = servers::find_nginx().map_err(io::Error::other)?;
+        let upstream = servers::start_upstream()?;
+        Ok(Bench { nginx, upstream, rounds, warmup_ms, window_ms, quick: is_quick() })
+    }
+
     /// Rounds of one scenario: direct, nginx, ai-proxy, and again.
     fn measure(
         &self,
@@ -161,6 +180,8 @@ impl Bench {
         Spec {
             address: server.address.clone(),
             pid: server.guard.pid(),
+            tree: false,
+            headers: server.headers.clone(),
             upstream_pid: self.upstream.guard.pid(),
             model: server.model.to_string(),
             clients: scenario.clients,
@@ -221,14 +242,7 @@ fn results_folder() -> io::Result<PathBuf> {
 
 /// Prints the report and keeps it as JSON and as a chart; answers that failed make the run fail.
 fn finish(mut report: Report) -> io::Result<()> {
-    let foreign = median(&report.foreign_percent);
-    if foreign.is_finite() {
-        let worst = report.foreign_percent.iter().copied().fold(0.0, f64::max);
-        let word = if worst > NOISY_PERCENT { "NOISY, repeat when the machine is quiet: " } else { "" };
-        report.notes.push(format!(
-            "{word}other processes and the kernel's own took {foreign:.0}% of the machine (worst run {worst:.0}%)"
-        ));
-    }
+    report.note_foreign();
     println!("{}", report.text());
     let folder = results_folder()?;
     let file = folder.join("results.json");
@@ -240,9 +254,5 @@ fn finish(mut report: Report) -> io::Result<()> {
         fs::write(&file, chart.svg())?;
         println!("as a chart: {}", file.display());
     }
-    if report.errors == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("{} failures, see the notes", report.errors)))
-    }
+    report.verdict()
 }

@@ -117,7 +117,7 @@ pub const CPU_PER_REQUEST: Figure = Figure {
 
 const CPU_PER_STREAM: Figure = Figure { name: "CPU per stream", ..CPU_PER_REQUEST };
 
-const CPU_PER_CHUNK_UNBOUND: Figure = Figure {
+pub const CPU_PER_CHUNK_UNBOUND: Figure = Figure {
     name: "CPU per chunk",
     unit: "us",
     read: |run| Some(run["cpu_ns"].as_f64()? / 1e3 / run["events"].as_f64()?),
@@ -136,9 +136,9 @@ const STREAMS_PER_SECOND: Figure = Figure {
     bounds: Some((Bound::RatioAtLeast(0.8), Bound::RatioAtLeast(1.0))),
 };
 
-const ANSWERS_PER_SECOND: Figure = Figure { name: "requests", bounds: None, ..STREAMS_PER_SECOND };
+pub const ANSWERS_PER_SECOND: Figure = Figure { name: "requests", bounds: None, ..STREAMS_PER_SECOND };
 
-const CHUNKS_PER_SECOND: Figure = Figure {
+pub const CHUNKS_PER_SECOND: Figure = Figure {
     name: "chunks",
     unit: "/s",
     read: |run| Some(run["events"].as_f64()? / run["window_s"].as_f64()?),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
-/// CPU time that the threads of a process have used.
+/// CPU time that the threads of a process, or of several, have used.
 pub struct CpuTime {
     /// Per thread, in nanoseconds.
     threads: BTreeMap<u32, u64>,
@@ -15,8 +15,76 @@ pub struct CpuTime {
 /// USER_HZ, which is 100 on every Linux that Rust supports.
 const NS_PER_TICK: u64 = 10_000_000;
 
+/// Whose use is meant.
+#[derive(Clone, Copy)]
+pub enum Processes {
+    One(u32),
+    /// With all that descend from it and live.
+    Tree(u32),
+}
+
+impl Processes {
+    fn pids(self) -> io::Result<Vec<u32>> {
+        match self {
+            Processes::One(pid) => Ok(vec![pid]),
+            Processes::Tree(root) => Ok(descendants(root, &parents()?)),
+        }
+    }
+}
+
+/// (process, its parent) of all there are.
+fn parents() -> io::Result<Vec<(u32, u32)>> {
+    let mut pairs = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process may end between the listing and the reading.
+        if let Ok(parent) = stat_words(pid, 1, 1) {
+            pairs.push((pid, parent as u32));
+        }
+    }
+    Ok(pairs)
+}
+
+/// `root` and all below it.
+pub fn descendants(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&above) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found
+}
+
+/// The sum of `count` numbers in a process's `stat`, the first of them `skip` words behind the name.
+fn stat_words(pid: u32, skip: usize, count: usize) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may hold blanks and parentheses.
+    let words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    Ok(words.skip(skip).take(count).filter_map(|word| word.parse::<u64>().ok()).sum())
+}
+
 impl CpuTime {
-    pub fn now(pid: u32) -> io::Result<CpuTime> {
+    pub fn now(processes: Processes) -> io::Result<CpuTime> {
+        let mut sum = CpuTime { threads: BTreeMap::new(), total_ns: 0 };
+        for pid in processes.pids()? {
+            match CpuTime::of(pid) {
+                Ok(one) => {
+                    sum.threads.extend(one.threads);
+                    sum.total_ns += one.total_ns;
+                }
+                // Ended since it was listed: its parent has its time.
+                Err(_) if matches!(processes, Processes::Tree(root) if root != pid) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sum)
+    }
+
+    fn of(pid: u32) -> io::Result<CpuTime> {
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
             let path = entry?.path();
@@ -30,11 +98,8 @@ impl CpuTime {
                 threads.insert(tid, run_ns);
             }
         }
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name, in parentheses, may hold blanks: utime and stime are the 12th and 13th word behind it.
-        let words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks = words.skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum::<u64>();
-        Ok(CpuTime { threads, total_ns: ticks * NS_PER_TICK })
+        // utime, stime, and both of children that have ended.
+        Ok(CpuTime { threads, total_ns: stat_words(pid, 11, 4)? * NS_PER_TICK })
     }
 
     /// Nanoseconds used since `earlier`.
@@ -48,7 +113,7 @@ impl CpuTime {
     }
 }
 
-/// Memory of a process, in KiB.
+/// Memory of a process, or the sum of several, in KiB.
 #[derive(Clone, Copy)]
 pub struct Memory {
     /// Resident pages, shared ones in full.
@@ -58,11 +123,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub fn now(pid: u32) -> io::Result<Memory> {
-        Ok(Memory {
-            rss_kib: field(&format!("/proc/{pid}/status"), "VmRSS:")?,
-            pss_kib: field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")?,
-        })
+    pub fn now(processes: Processes) -> io::Result<Memory> {
+        let mut sum = Memory { rss_kib: 0, pss_kib: 0 };
+        for pid in processes.pids()? {
+            sum.rss_kib += field(&format!("/proc/{pid}/status"), "VmRSS:")?;
+            sum.pss_kib += field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")?;
+        }
+        Ok(sum)
     }
 }
 

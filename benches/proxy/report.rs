@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use super::chart::{Bar, Chart, Curves, Spread};
 use super::plan::{Bound, Bounds};
 
+/// Share of the machine in other hands from which on a run is called noisy, in percent.
+const NOISY_PERCENT: f64 = 5.0;
+
 /// Who serves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Contender {
@@ -167,11 +170,34 @@ impl Report {
         }
     }
 
-    pub fn text(&self) -> String {
-        let mut out = String::new();
-        for (what, which) in &self.machine {
-            let _ = writeln!(out, "{what:<12} {which}");
+    /// What was measured, and on what.
+    pub fn head(&self) -> String {
+        let lines = self.machine.iter().map(|(what, which)| format!("{what:<12} {which}\n"));
+        lines.collect()
+    }
+
+    /// Says how much of the machine was in other hands.
+    pub fn note_foreign(&mut self) {
+        let foreign = median(&self.foreign_percent);
+        if foreign.is_finite() {
+            let worst = self.foreign_percent.iter().copied().fold(0.0, f64::max);
+            let word = if worst > NOISY_PERCENT { "NOISY, repeat when the machine is quiet: " } else { "" };
+            self.notes.push(format!(
+                "{word}other processes and the kernel's own took {foreign:.0}% of the machine (worst run {worst:.0}%)"
+            ));
         }
+    }
+
+    /// Answers that failed make the run fail.
+    pub fn verdict(&self) -> std::io::Result<()> {
+        match self.errors {
+            0 => Ok(()),
+            errors => Err(std::io::Error::other(format!("{errors} failures, see the notes"))),
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let mut out = self.head();
         let _ = writeln!(
             out,
             "\n  {:<30} {:>4} {:>10} {:>10} {:>10}   {:<20} {:>8} {:>8}  met",
@@ -233,11 +259,13 @@ impl Report {
         }
     }
 
+    pub fn machine_json(&self) -> Value {
+        self.machine.iter().map(|(what, which)| (what.to_string(), json!(which))).collect()
+    }
+
     pub fn json(&self) -> Value {
-        let machine: serde_json::Map<String, Value> =
-            self.machine.iter().map(|(what, which)| (what.to_string(), json!(which))).collect();
         json!({
-            "machine": machine,
+            "machine": self.machine_json(),
             "rows": self.rows.iter().map(Row::to_json).collect::<Vec<_>>(),
             "notes": self.notes,
             "errors": self.errors,
@@ -261,7 +289,7 @@ fn finite(value: f64) -> Option<f64> {
     Some(value).filter(|value| value.is_finite())
 }
 
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         _ if value.is_nan() => String::new(),
         size if size >= 100.0 => format!("{value:.0}"),

@@ -5,6 +5,7 @@ use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -28,11 +29,20 @@ const LOAD_MAX: Duration = Duration::from_secs(60);
 /// A child process that does not outlive this value.
 pub struct Guard {
     child: Child,
+    /// It leads a process group, which goes with it.
+    leads: bool,
 }
 
 impl Guard {
     fn spawn(command: &mut Command) -> io::Result<Guard> {
-        Ok(Guard { child: command.stdin(Stdio::null()).spawn()? })
+        Ok(Guard { child: command.stdin(Stdio::null()).spawn()?, leads: false })
+    }
+
+    /// With a process group of its own, which holds what it starts and does not outlive this value either.
+    pub fn spawn_group(command: &mut Command) -> io::Result<Guard> {
+        let mut guard = Guard::spawn(command.process_group(0))?;
+        guard.leads = true;
+        Ok(guard)
     }
 
     pub fn pid(&self) -> u32 {
@@ -49,7 +59,10 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Both fail only where the child is gone already, which is what they are for.
+        if self.leads {
+            let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
+        // All fail only where the child is gone already, which is what they are for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -67,6 +80,11 @@ fn server_command(program: &Path, setup: Setup) -> io::Result<Command> {
     if setup == Setup::Default {
         return Ok(Command::new(program));
     }
+    becoming(program)
+}
+
+/// As above, whatever the setup.
+pub fn becoming(program: &Path) -> io::Result<Command> {
     let mut command = this_binary("become")?;
     command.arg(program);
     Ok(command)
@@ -80,6 +98,8 @@ pub struct Server {
     pub address: String,
     /// The name that it knows the upstream's model by.
     pub model: &'static str,
+    /// More lines that the heads of requests to it need, each with its end.
+    pub headers: String,
 }
 
 /// The upstream of everything.
@@ -89,7 +109,13 @@ pub fn start_upstream() -> io::Result<Server> {
     let stdout = guard.child.stdout.take().ok_or_else(|| io::Error::other("no stdout"))?;
     let mut port = String::new();
     BufReader::new(stdout).read_line(&mut port)?;
-    Ok(Server { guard, spawned_at, address: format!("127.0.0.1:{}", port.trim()), model: "test-model" })
+    Ok(Server {
+        guard,
+        spawned_at,
+        address: format!("127.0.0.1:{}", port.trim()),
+        model: "test-model",
+        headers: String::new(),
+    })
 }
 
 /// Runs a load process to its end and gives its outcome.
@@ -147,8 +173,8 @@ pub fn start_nginx(nginx: &Path, setup: Setup, upstream: &str) -> io::Result<Ser
     let spawned_at = Instant::now();
     let guard = Guard::spawn(&mut command)?;
     let address = format!("127.0.0.1:{port}");
-    wait_for(&address)?;
-    Ok(Server { guard, spawned_at, address, model: "bench/test-model" })
+    wait_for(&address, START_MAX)?;
+    Ok(Server { guard, spawned_at, address, model: "bench/test-model", headers: String::new() })
 }
 
 fn nginx_conf(port: u16, connections: u32, kept: u32, upstream: &str) -> String {
@@ -227,12 +253,12 @@ fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<S
     let spawned_at = Instant::now();
     let guard = Guard::spawn(command.arg("--config").arg(file).stdout(Stdio::null()))?;
     let address = format!("127.0.0.1:{port}");
-    wait_for(&address)?;
-    Ok(Server { guard, spawned_at, address, model: "bench/test-model" })
+    wait_for(&address, START_MAX)?;
+    Ok(Server { guard, spawned_at, address, model: "bench/test-model", headers: String::new() })
 }
 
 /// An empty directory under cargo's own for temporary files.
-fn fresh_directory(name: &str) -> io::Result<PathBuf> {
+pub fn fresh_directory(name: &str) -> io::Result<PathBuf> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{name}"));
     if directory.exists() {
         fs::remove_dir_all(&directory)?;
@@ -241,13 +267,13 @@ fn fresh_directory(name: &str) -> io::Result<PathBuf> {
     Ok(directory)
 }
 
-fn free_port() -> io::Result<u16> {
+pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// Tries to connect until it works. A server shows in no other way that all of them share.
-fn wait_for(address: &str) -> io::Result<()> {
-    let deadline = Instant::now() + START_MAX;
+pub fn wait_for(address: &str, longest: Duration) -> io::Result<()> {
+    let deadline = Instant::now() + longest;
     while let Err(error) = TcpStream::connect(address) {
         if Instant::now() > deadline {
             return Err(io::Error::other(format!("no server at {address}: {error}")));

@@ -24,7 +24,7 @@ const COMPLETION: &str = r#"{"id":"chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT","obje
 const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// What a request asks for, in the words of its `user` field.
+/// What a request asks for, in the words of its text (see `load`).
 #[derive(Clone, Copy)]
 struct Wish {
     /// Wait before the answer begins.

@@ -1,9 +1,14 @@
 //! The benchmark's parts that need neither nginx nor time: the report and its chart.
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
 use regex::Regex;
 
 use chart::{Bar, Chart, Curves, PLOT, Spread, TITLE_LETTER, WIDTH, round_step};
 use plan::Bound;
+use procfs::{Memory, Processes};
 use report::{Contender, Report, Row};
 
 #[path = "../../benches/proxy/chart.rs"]
@@ -11,6 +16,9 @@ mod chart;
 #[allow(dead_code, reason = "the benchmark alone runs the scenarios")]
 #[path = "../../benches/proxy/plan.rs"]
 mod plan;
+#[allow(dead_code, reason = "the benchmark alone reads them all")]
+#[path = "../../benches/proxy/procfs.rs"]
+mod procfs;
 #[allow(dead_code, reason = "the benchmark alone prints the report")]
 #[path = "../../benches/proxy/report.rs"]
 mod report;
@@ -238,4 +246,30 @@ fn points_over_clients_become_a_line_each() {
     );
     let svg = chart.svg();
     assert_eq!((svg.matches("<polyline").count(), svg.matches("<circle").count()), (2, 4));
+}
+
+#[test]
+fn a_tree_of_processes_is_all_that_descend_from_it() {
+    let parents = [(1, 0), (2, 1), (10, 1), (5, 10), (11, 10), (12, 11), (13, 2)];
+    assert_eq!(procfs::descendants(10, &parents), [10, 5, 11, 12]);
+    assert_eq!(procfs::descendants(13, &parents), [13]);
+}
+
+#[test]
+fn what_a_child_holds_counts_for_its_parent() {
+    // The shell must not become its child: hence the second command.
+    let mut shell = Command::new("sh").args(["-c", "sleep 60; true"]).process_group(0).spawn().expect("sh");
+    let pid = shell.id();
+    let rss = |processes| Memory::now(processes).map_or(0, |memory| memory.rss_kib);
+    let seen = (0..1_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        rss(Processes::Tree(pid)) > rss(Processes::One(pid)) + 100
+    });
+    rustix::process::kill_process_group(
+        rustix::process::Pid::from_child(&shell),
+        rustix::process::Signal::KILL,
+    )
+    .expect("a group");
+    shell.wait().expect("its end");
+    assert!(seen, "the tree holds no more than the shell alone");
 }
