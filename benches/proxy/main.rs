@@ -248,6 +248,9 @@ fn finish(mut report: Report) -> io::Result<()> {
     let file = folder.join("results.json");
     fs::write(&file, serde_json::to_string_pretty(&report.json())?)?;
     println!("as JSON: {}", file.display());
+    let file = folder.join("results.md");
+    fs::write(&file, report.markdown())?;
+    println!("as Markdown: {}", file.display());
     let chart = report.chart();
     if !chart.is_empty() {
         let file = folder.join("results.svg");

@@ -97,15 +97,20 @@ impl Row {
         }
     }
 
-    fn line(&self) -> String {
+    /// Least, median and most ratio of the rounds.
+    fn spread(&self) -> String {
         let ratios = self.ratios();
-        let ratio = match ratios.first().zip(ratios.last()) {
+        match ratios.first().zip(ratios.last()) {
             // What is added to direct may be next to nothing, and a ratio of two nothings is noise.
             Some((least, most)) if least.is_finite() && most.is_finite() && !self.is_difference() => {
                 format!("{least:.2} / {:.2} / {most:.2}", median(&ratios))
             }
             _ => String::from("-"),
-        };
+        }
+    }
+
+    fn line(&self) -> String {
+        let ratio = self.spread();
         let (aim, dream) = match self.bounds {
             Some((aim, dream)) => (bound_text(aim), bound_text(dream)),
             None => Default::default(),
@@ -121,6 +126,23 @@ impl Row {
         )
         .trim_end()
         .to_string()
+    }
+
+    /// As a row of the table in Markdown.
+    fn markdown(&self) -> String {
+        let bound = |bound: Option<Bound>| bound.map(bound_text).unwrap_or_default();
+        format!(
+            "| {}, {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            self.name,
+            self.unit.replace("us", "µs"),
+            number(median(&self.direct)),
+            number(median(&self.nginx)),
+            number(median(&self.ai_proxy)),
+            self.spread(),
+            bound(self.bounds.map(|(aim, _)| aim)),
+            bound(self.bounds.map(|(_, dream)| dream)),
+            self.verdict()
+        )
     }
 
     fn is_difference(&self) -> bool {
@@ -214,6 +236,23 @@ impl Report {
         let _ = writeln!(out, "\n\"added\" is on top of direct, whose own figure stands in its column");
         for note in &self.notes {
             let _ = writeln!(out, "note: {note}");
+        }
+        out
+    }
+
+    /// The table for a page.
+    pub fn markdown(&self) -> String {
+        let mut out = String::from(
+            "| medians | direct | nginx | ai-proxy | ratio, min / median / max | aim | dream | met |\n\
+             |---|---|---|---|---|---|---|---|\n",
+        );
+        let mut title = "";
+        for row in &self.rows {
+            if row.title != title {
+                title = row.title;
+                let _ = writeln!(out, "| **{title}** | | | | | | | |");
+            }
+            out.push_str(&row.markdown());
         }
         out
     }

@@ -219,6 +219,26 @@ fn the_chart_has_what_has_an_aim_and_a_ratio() {
 }
 
 #[test]
+fn the_table_for_a_page_has_every_row_under_its_measurement() {
+    let rows = vec![
+        row("cpu", Some((Bound::RatioAtMost(1.3), Bound::RatioAtMost(1.0))), [30.0, 44.0], [20.0, 22.0]),
+        row("added delay", None, [0.1, 0.1], [0.2, 0.2]),
+    ];
+    let table = Report { rows, ..Report::default() }.markdown();
+    let lines: Vec<&str> = table.lines().skip(2).collect();
+    assert_eq!(
+        lines,
+        [
+            "| **a title** | | | | | | | |",
+            "| cpu, µs |  | 21.0 | 37.0 | 1.50 / 1.75 / 2.00 | 1.3 x | 1 x | NO |",
+            "| added delay, µs |  | 0.200 | 0.100 | - |  |  |  |",
+        ]
+    );
+    let cells = |line: &str| line.matches('|').count();
+    assert!(table.lines().all(|line| cells(line) == 9), "{table}");
+}
+
+#[test]
 fn points_over_clients_become_a_line_each() {
     let rows = vec![
         row("at 1", None, [50.0, 40.0], [30.0, 30.0]).at(1),
