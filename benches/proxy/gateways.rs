@@ -25,7 +25,7 @@ const PROXY_VARIABLES: [&str; 8] = [
     "NO_PROXY",
 ];
 
-/// LiteLLM's proxy with one worker, its default, set up as its pages advise for production. It checks a token, as
+/// LiteLLM's proxy with one worker, its default, in production mode, logging errors alone. It checks a token, as
 /// ai-proxy does. `packages` is its virtual environment.
 pub fn start_litellm(packages: &Path, upstream: &str) -> io::Result<Server> {
     let model = "bench/test-model";
