@@ -134,6 +134,11 @@ impl<T> Conn<T> {
 
     /// What to do when the deadline has passed.
     pub(super) fn expire<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
+        // The system tells of room only where a third of its buffer is free: a slow client may have taken some of it.
+        if self.wire.has_output() && matches!(self.wire.flush(), Ok(true)) {
+            self.allow(context.limits.client_timeout);
+            return self.advance(context);
+        }
         let late = !self.wire.has_output()
             && matches!(self.phase, Phase::Head { since: Some(_), .. } | Phase::Body(_));
         if !late {

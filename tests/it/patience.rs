@@ -1,6 +1,8 @@
 //! Slow clients, idle clients, too many clients, no free worker: every wait of the front has an end.
 
 use serde_json::json;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ai_proxy::limits;
@@ -222,6 +224,28 @@ fn a_client_that_stops_reading_is_let_go() {
     let seen = upstream.wait_requests(1);
     upstream.wait_closed(seen[0].connection);
     assert_eq!(proxy.get("/healthz").status, 200);
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_all_of_its_answer() {
+    let (upstream, proxy) = start(json!({"client_timeout": 2}));
+    // More than any socket buffers on the way hold.
+    let answer = "x".repeat(9_000_000) + "end";
+    upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], &answer));
+    let mut client = TcpStream::connect(proxy.address()).expect("connect");
+    client.write_all(ask("p1/m").as_ref()).expect("asked");
+    let (mut taken, mut piece) = (Vec::new(), vec![0; 25_000]);
+    let slow_until = Instant::now() + Duration::from_secs(5);
+    while !taken.ends_with(b"end") {
+        match client.read(&mut piece).expect("more of the answer") {
+            0 => break,
+            count => taken.extend_from_slice(&piece[..count]),
+        }
+        if Instant::now() < slow_until {
+            std::thread::sleep(Duration::from_millis(250));
+        }
+    }
+    assert!(taken.len() > answer.len() && taken.ends_with(b"end"), "{} bytes", taken.len());
 }
 
 #[test]
