@@ -12,6 +12,7 @@ use crate::auth::quota::Clock;
 use crate::config::{Config, Format};
 use crate::front::{Answer, Done, Fields, Request};
 use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
+use crate::metrics::InFlight;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
 use crate::upstream::usage::{self, Usage};
@@ -23,6 +24,8 @@ pub struct Delivery {
     pub request: Request<Ticket>,
     /// Given back before the answer's last byte leaves: the client's next request may be quicker than we are.
     pub permit: Option<Permit>,
+    /// The same holds for its place among the requests under way.
+    pub in_flight: Option<InFlight>,
     /// What goes with the answer.
     pub envelope: Envelope,
     /// Its way.
@@ -178,6 +181,7 @@ impl Delivery {
         if let (Some(permit), Some(usage)) = (self.permit.take(), self.record.usage) {
             permit.spend(usage.prompt.saturating_add(usage.completion), Clock::now());
         }
+        self.in_flight = None;
         let mut reply = self.reply.lock();
         let done = end(&mut reply);
         self.record.status = status;

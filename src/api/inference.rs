@@ -19,7 +19,7 @@ use crate::config::{Format, known};
 use crate::front::{Done, Handled, Request, Responder};
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, MAX_SEARCHED};
-use crate::metrics::{InFlight, Metric};
+use crate::metrics::Metric;
 use crate::routing::{Choice, Plan, Verdict};
 use crate::upstream::refusal::Refusal;
 use crate::upstream::response_id;
@@ -60,9 +60,10 @@ pub fn relay(gateway: &Arc<Gateway>, request: Request<Ticket>, responder: Respon
     };
     let reply = new_reply(&request, &call, responder);
     record.model.clone_from(&call.body.model);
-    let delivery = Delivery { request, permit: Some(permit), envelope, reply, record };
+    let delivery =
+        Delivery { request, permit: Some(permit), in_flight: Some(in_flight), envelope, reply, record };
     let gateway = Arc::clone(gateway);
-    Relay { gateway, call, begun: Instant::now(), is_short: false, delivery, _in_flight: in_flight }.run()
+    Relay { gateway, call, begun: Instant::now(), is_short: false, delivery }.run()
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
@@ -85,7 +86,6 @@ pub struct Relay {
     /// The attempt in hand has less time than a first one would have.
     is_short: bool,
     pub(super) delivery: Delivery,
-    _in_flight: InFlight,
 }
 
 impl Relay {
