@@ -242,7 +242,7 @@ pub struct Stream {
     /// Bytes framed, the head among them, of which `sent` have left.
     pending: Vec<u8>,
     sent: usize,
-    /// Since when the client has not taken what there was for it.
+    /// Since when the client has taken nothing of what there was for it.
     behind_since: Option<Instant>,
 }
 
@@ -270,7 +270,7 @@ impl Stream {
     /// Sends what is here as far as the client takes it now; the head goes with the first.
     ///
     /// # Errors
-    /// `TimedOut` when the client has taken nothing whole for `client_timeout`, else what its socket says. The stream is
+    /// `TimedOut` when the client has taken nothing for `client_timeout`, else what its socket says. The stream is
     /// over then.
     pub fn flush(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
@@ -278,10 +278,13 @@ impl Stream {
         }
         self.wire.client.started.store(true, Ordering::Relaxed);
         let sent = sys::send_now(&*self.wire.client, &[IoSlice::new(&self.pending[self.sent..])]);
-        self.sent += *sent.as_ref().unwrap_or(&0);
+        let taken = *sent.as_ref().unwrap_or(&0);
+        self.sent += taken;
         let ended = match sent {
             Ok(_) if self.sent < self.pending.len() => {
-                let since = *self.behind_since.get_or_insert_with(Instant::now);
+                // Whoever takes some of it, however little, is reading.
+                let since = self.behind_since.filter(|_| taken == 0).unwrap_or_else(Instant::now);
+                self.behind_since = Some(since);
                 if since.elapsed() < self.client_timeout {
                     return Ok(());
                 }
