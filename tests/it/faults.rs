@@ -245,7 +245,7 @@ fn settled(proxy: &Proxy, before: Option<(usize, usize)>) -> (usize, usize) {
     // Longer than idle connections of either side are kept.
     std::thread::sleep(Duration::from_secs(4));
     eventually("threads and descriptors as before", || {
-        let now = (proxy.threads(), proxy.open_descriptors());
+        let now = (proxy.threads_outside_pools(), proxy.open_descriptors());
         before.is_none_or(|before| now.0 <= before.0 && now.1 <= before.1).then_some(now)
     })
 }
@@ -300,7 +300,7 @@ fn a_provider_that_cannot_be_reached_is_502_or_504_in_time_and_says_why() {
             proxy.log_line(&["WARNING", &format!("provider={name}"), said]);
         }
         std::thread::sleep(Duration::from_secs(1));
-        let now = (proxy.threads(), proxy.open_descriptors());
+        let now = (proxy.threads_outside_pools(), proxy.open_descriptors());
         let (threads, descriptors) = *before.get_or_insert(now);
         assert!(now.0 <= threads && now.1 <= descriptors, "{now:?} behind {before:?}");
     }

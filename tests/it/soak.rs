@@ -158,6 +158,7 @@ fn nothing_grows_and_no_good_request_fails() {
     assert_eq!(proxy.get("/health").status, 200);
     assert!(after.threads <= before.threads, "{report}");
     assert!(proxy.threads_named("control") <= CONTROL_THREADS, "{report}");
+    assert!(proxy.threads_named("worker") <= WORKERS, "{report}");
     assert!(after.descriptors <= before.descriptors, "{report}");
     assert!(after.resident <= before.resident + MEMORY_NOISE, "{report}");
     check_log(&proxy.directory.join("soak.log"));
@@ -374,7 +375,7 @@ fn quiet(proxy: &Proxy, storm: &Storm) -> Quiet {
     let looks = (0..60).map(|_| {
         std::thread::sleep(Duration::from_millis(100));
         Quiet {
-            threads: proxy.threads() - proxy.threads_named("control"),
+            threads: proxy.threads_outside_pools(),
             descriptors: proxy.open_descriptors(),
             resident: proxy.resident(),
         }

@@ -181,6 +181,11 @@ impl Proxy {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads").count()
     }
 
+    /// How many threads it has beside those of the pools, which start as the load first asks for them and then stay.
+    pub fn threads_outside_pools(&self) -> usize {
+        self.threads() - self.threads_named("worker") - self.threads_named("control")
+    }
+
     /// How many threads of that name it has.
     pub fn threads_named(&self, name: &str) -> usize {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
