@@ -14,6 +14,7 @@ use super::places::Place;
 use super::response::{Client, Done};
 use super::running::Shared;
 use super::sys::{self, Epoll, Event, Interest, Waker};
+use super::table::{split, token};
 use super::worker::panic_message;
 use super::{Notice, Service};
 use crate::limits::{ACCEPT_BACKOFF, EVENT_BATCH, ONGOING_SWEEP, RELAY_PIECE};
@@ -166,12 +167,12 @@ impl Table {
             // There is no more of them than of places.
             (self.spots.len() - 1) as u32
         });
-        u64::from(self.spots[index as usize].generation) << 32 | u64::from(index)
+        token(index, self.spots[index as usize].generation)
     }
 
     fn spot(&mut self, token: u64) -> Option<&mut Spot> {
-        let spot = self.spots.get_mut((token & (CLIENT - 1)) as usize)?;
-        (u64::from(spot.generation) == token >> 32).then_some(spot)
+        let (index, generation) = split(token);
+        self.spots.get_mut(index as usize).filter(|spot| spot.generation == generation)
     }
 
     fn take(&mut self, token: u64) -> Option<Entry> {
@@ -187,13 +188,13 @@ impl Table {
     fn release(&mut self, token: u64) {
         if let Some(spot) = self.spot(token) {
             spot.generation = spot.generation.wrapping_add(1);
-            self.free.push((token & (CLIENT - 1)) as u32);
+            self.free.push(split(token).0);
         }
     }
 
     fn tokens(&self) -> Vec<u64> {
-        let taken = self.spots.iter().zip(0u64..).filter(|(spot, _)| spot.entry.is_some());
-        taken.map(|(spot, index)| u64::from(spot.generation) << 32 | index).collect()
+        let taken = self.spots.iter().zip(0..).filter(|(spot, _)| spot.entry.is_some());
+        taken.map(|(spot, index)| token(index, spot.generation)).collect()
     }
 }
 

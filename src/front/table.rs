@@ -86,10 +86,12 @@ impl<T> Table<T> {
     }
 }
 
-fn token(index: u32, generation: u32) -> u64 {
+/// The token of a place that was used so often.
+pub(super) fn token(index: u32, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(index)
 }
 
-fn split(token: u64) -> (u32, u32) {
+/// A token's place, and how often it was used.
+pub(super) fn split(token: u64) -> (u32, u32) {
     (token as u32, (token >> 32) as u32)
 }

@@ -170,7 +170,7 @@ impl Relay {
 
     /// Whether there is more of it than has left: at hand, or for its client to take.
     pub fn has_more(&self) -> bool {
-        self.ready.source || self.way.reply.lock().is_behind()
+        self.ready.source || self.is_behind
     }
 
     /// Its client has gone.

@@ -2,7 +2,7 @@
 //! one; the answers are the test's own.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use ai_proxy::front::{
 
 use crate::support::calls::get;
 use crate::support::client::Client;
-use crate::support::eventually;
+use crate::support::{eventually, tcp_pair};
 
 /// What the test sees of an answer: what feeds it, and how many turns it has had.
 struct Seen {
@@ -88,10 +88,8 @@ impl Service for Beginning {
     fn handle(&self, _: Request<()>, responder: Responder) -> Handled {
         let stream = responder.stream(200, &Fields::default(), None);
         let client = Arc::clone(stream.client());
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-        let feed = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+        let (source, feed) = tcp_pair();
         feed.set_nodelay(true).expect("nodelay");
-        let source = Arc::new(listener.accept().expect("accept").0);
         let turns = Arc::new(AtomicUsize::new(0));
         self.0.lock().expect("answers").push(Seen { feed, turns: Arc::clone(&turns) });
         Handled::Ongoing(Box::new(Endless { stream, client, source, turns, watching: None }))

@@ -2,7 +2,7 @@
 //! test's own.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,8 +15,8 @@ use ai_proxy::front::{
 
 use crate::support::calls::{get, post};
 use crate::support::client::{Client, End};
-use crate::support::eventually;
 use crate::support::gate::Gate;
+use crate::support::{eventually, tcp_pair};
 
 const WORKERS: usize = 2;
 
@@ -27,13 +27,6 @@ struct Panicking {
     gate: Gate,
     /// What feeds each ongoing answer.
     sources: Mutex<Vec<TcpStream>>,
-}
-
-fn tcp_pair() -> (Arc<TcpStream>, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let one = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
-    one.set_nonblocking(true).expect("non-blocking");
-    (Arc::new(one), listener.accept().expect("accept").0)
 }
 
 /// An answer that does what its source says: `p` panics, `e` ends it, else it goes on.

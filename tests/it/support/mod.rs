@@ -11,6 +11,8 @@ pub mod tunnel;
 pub mod upstream;
 pub mod wire;
 
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that should take milliseconds. Generous: a noisy machine must
@@ -30,4 +32,12 @@ pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Two ends of a connection: one that does not wait, as what an answer is relayed from, and the one that feeds it.
+pub fn tcp_pair() -> (Arc<TcpStream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let one = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+    one.set_nonblocking(true).expect("non-blocking");
+    (Arc::new(one), listener.accept().expect("accept").0)
 }
