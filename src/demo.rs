@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, load};
 use crate::front::{
     Admission, Answer, Bound, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection,
-    Request, Responder, Running, Service, Settings,
+    Request, Responder, Running, Service, Settings, Thread,
 };
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ impl Service for Provider {
         }
     }
 
-    fn handle(&self, request: Request<()>, responder: Responder) -> Handled {
+    fn handle(&self, request: Request<()>, responder: Responder, _: Thread) -> Handled {
         let Ok(call) = serde_json::from_slice::<Value>(&request.body) else {
             return responder.send(error(400, "the body is not JSON")).into();
         };

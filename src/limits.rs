@@ -88,6 +88,8 @@ pub const MAX_SEARCHED: u32 = 16;
 
 /// Largest head of an upstream answer, bytes: it must fit the read buffer of its connection.
 pub const MAX_UPSTREAM_HEAD: usize = 16 * 1024;
+/// Most header fields of an upstream answer.
+pub const MAX_UPSTREAM_HEADERS: usize = 128;
 /// Bytes a provider may send that give the client nothing: handshake, interim answers, head, framing, trailers.
 pub const MAX_UNDELIVERED: u64 = 128 * 1024;
 /// Bytes of a stream that are relayed at once.

@@ -5,10 +5,11 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Instant;
 
-use ureq::http::{HeaderMap, Method};
+use ureq::http::Method;
 
 use crate::catalog;
 use crate::config::{Config, Format, Provider, Replica, ReplicaId, known};
+use crate::front::Fields;
 use crate::gateway::{Check, Gateway, Health};
 use crate::limits::{CHECK_TIMEOUT, MAX_MODEL_LIST};
 use crate::text::{Text, quoted};
@@ -123,10 +124,10 @@ fn fetch_models(gateway: &Gateway, config: &Config, replica: &Replica) -> Result
         method: Method::GET,
         format: Format::OpenAi,
         path: &path,
-        headers: &HeaderMap::new,
+        fields: &|_| Fields::default(),
         body: &[],
     };
-    let exchange = gateway.upstream().attempt(replica, &call, Patience::until(deadline), None);
+    let exchange = gateway.upstream().attempt(replica, &call, Patience::until(deadline));
     let mut exchange = exchange.map_err(|failure| failure.detail)?;
     let status = exchange.status;
     let body = exchange.read_whole(MAX_MODEL_LIST).map_err(|failure| failure.detail)?;

@@ -12,11 +12,11 @@ use super::delivery::Delivery;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
-use super::streaming;
+use super::underway::{self, Led, Stage};
 use super::{Ticket, admission, masking, messages, relayed_headers, responses};
 use crate::anthropic;
 use crate::config::{Format, known};
-use crate::front::{Done, Handled, Request, Responder};
+use crate::front::{Done, Handled, Request, Responder, Thread};
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, MAX_SEARCHED};
 use crate::metrics::Metric;
@@ -25,7 +25,7 @@ use crate::upstream::refusal::Refusal;
 use crate::upstream::response_id;
 use crate::upstream::stream;
 use crate::upstream::{
-    self, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Patience, Reply, SharedReply,
+    self, Awaited, By, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Reply, SharedReply, Whole,
 };
 
 /// Pause before a lone replica is tried again after it could not be reached.
@@ -35,7 +35,12 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 const QUEUED_LONG: Duration = Duration::from_millis(50);
 
 /// Relays a call to the provider that its model names.
-pub fn relay(gateway: &Arc<Gateway>, request: Request<Ticket>, responder: Responder) -> Handled {
+pub fn relay(
+    gateway: &Arc<Gateway>,
+    request: Request<Ticket>,
+    responder: Responder,
+    thread: Thread,
+) -> Handled {
     let mut record = Record::new(&request);
     let in_flight = gateway.metrics.enter();
     let body = admission::parse(&request);
@@ -50,7 +55,7 @@ pub fn relay(gateway: &Arc<Gateway>, request: Request<Ticket>, responder: Respon
             let permit = admission::admit(gateway, token, &mut envelope)?;
             Ok((call, permit))
         });
-    let (call, permit) = match admitted {
+    let (mut call, permit) = match admitted {
         Ok(admitted) => admitted,
         Err(error) => {
             record.fail(&error);
@@ -62,8 +67,10 @@ pub fn relay(gateway: &Arc<Gateway>, request: Request<Ticket>, responder: Respon
     record.model.clone_from(&call.body.model);
     let delivery =
         Delivery { request, permit: Some(permit), in_flight: Some(in_flight), envelope, reply, record };
+    let plan = Plan::new(&delivery.request.ticket.config, std::mem::take(&mut call.routes));
     let gateway = Arc::clone(gateway);
-    Relay { gateway, call, begun: Instant::now(), is_short: false, delivery }.run()
+    let (begun, is_short) = (Instant::now(), false);
+    Box::new(Relay { gateway, call, plan, last: None, begun, is_short, delivery }).begin(thread)
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
@@ -81,6 +88,9 @@ fn new_reply(request: &Request<Ticket>, call: &Admitted, responder: Responder) -
 pub struct Relay {
     pub(super) gateway: Arc<Gateway>,
     pub(super) call: Admitted,
+    plan: Plan,
+    /// What the client gets of the attempts that failed, if none serves.
+    last: Option<Box<Failed>>,
     /// When the provider's time began: the client's upload and the queue are not its fault.
     begun: Instant,
     /// The attempt in hand has less time than a first one would have.
@@ -88,49 +98,111 @@ pub struct Relay {
     pub(super) delivery: Delivery,
 }
 
+/// An attempt that is made.
+pub struct Attempt {
+    /// At whom.
+    pub choice: Choice,
+    /// A replica is left that may serve, and may be asked behind it.
+    pub others: bool,
+}
+
 impl Relay {
-    /// Answers the call; what has begun by then goes on.
-    fn run(mut self) -> Handled {
+    /// Answers the call, or has its answer awaited. On the poller's thread only what goes at once is done there.
+    fn begin(mut self: Box<Self>, thread: Thread) -> Handled {
         if self.client_has_left() {
             let done = self.delivery.fault(Fault::ClientGone);
             return self.end(done).into();
         }
-        let config = Arc::clone(&self.delivery.request.ticket.config);
-        let routes = std::mem::take(&mut self.call.routes);
-        let mut plan = Plan::new(&config, &routes);
-        let mut last = None;
-        loop {
-            let Some(choice) = plan.next(&self.gateway.balance, Instant::now()) else {
-                // All were tried: one that asked for a short wait may be asked again behind it.
-                let once = plan.is_lone() || self.call.is_search;
-                let wait = last.as_ref().and_then(Failed::short_wait).filter(|_| !once);
-                match wait {
-                    Some(wait) if self.may_pause(wait) => plan.again(),
-                    _ => break,
-                }
-                continue;
-            };
-            self.delivery.begin_attempt(&choice.provider().name, self.call.body.stream);
-            let others = self.has_retries() && plan.has_hope_left(&self.gateway.balance, Instant::now());
-            let failed = match self.attempt(&choice, others) {
-                Outcome::Done(done) => return self.end(done).into(),
-                Outcome::Begun(streaming) => return streaming::go_on(self, *streaming, choice),
-                Outcome::Failed(failed) => failed,
-            };
-            self.note_failed(&choice, &failed);
-            let may_retry = self.may_retry(&failed) && self.has_retries() && self.has_time();
-            let again = failed.is_unreachable() && plan.is_lone();
-            last = Some(self.the_telling_one(last, failed, &choice));
-            if !may_retry || (again && !self.may_pause(RECONNECT_PAUSE)) {
-                break;
-            }
-            if again {
-                plan.again();
-            }
+        match (self.next_attempt(), thread) {
+            (None, _) => self.give_last().into(),
+            (Some(attempt), Thread::Worker) => self.go_on(attempt, By::Any),
+            (Some(attempt), Thread::Poller) => self.begin_at_once(attempt),
         }
-        let unreachable = || Failure { fault: Fault::Unreachable, detail: "no replica".to_owned() };
-        let done = self.delivery.last(last.unwrap_or_else(|| Failed::Fault(unreachable())));
-        self.end(done).into()
+    }
+
+    fn begin_at_once(mut self: Box<Self>, attempt: Attempt) -> Handled {
+        match self.ask(&attempt, By::Idle) {
+            Ok(Some(awaited)) if awaited.is_sent() => underway::answer(self, attempt, awaited),
+            Ok(Some(mut awaited)) => Handled::Waits(Box::new(move || match awaited.send_rest() {
+                Ok(()) => underway::answer(self, attempt, awaited),
+                Err(failure) => self.follow_up(Failed::Fault(failure), attempt),
+            })),
+            Ok(None) => Handled::Waits(Box::new(move || self.go_on(attempt, By::Any))),
+            Err(failure) => self.follow_up(Failed::Fault(failure), attempt),
+        }
+    }
+
+    /// Makes an attempt, waiting until its request has been sent.
+    pub(super) fn go_on(mut self: Box<Self>, attempt: Attempt, by: By) -> Handled {
+        match self.ask(&attempt, by) {
+            Ok(Some(awaited)) => underway::answer(self, attempt, awaited),
+            Ok(None) => self.follow_up(Failed::Fault(unreachable("no connection")), attempt),
+            Err(failure) => self.follow_up(Failed::Fault(failure), attempt),
+        }
+    }
+
+    /// What follows from a failed attempt: another, on a thread that may wait, or the end.
+    pub(super) fn follow_up(mut self: Box<Self>, failed: Failed, attempt: Attempt) -> Handled {
+        let Attempt { choice, .. } = attempt;
+        self.note_failed(&choice, &failed);
+        let may_retry = self.may_retry(&failed) && self.has_retries() && self.has_time();
+        let same_again = failed.is_unreachable() && self.plan.is_lone();
+        let before = self.last.take();
+        self.last = Some(self.the_telling_one(before, failed, &choice));
+        drop(choice);
+        if !may_retry {
+            return self.give_last().into();
+        }
+        Handled::Waits(Box::new(move || self.try_again(same_again)))
+    }
+
+    fn try_again(mut self: Box<Self>, same_again: bool) -> Handled {
+        if same_again {
+            if !self.may_pause(RECONNECT_PAUSE) {
+                return self.give_last().into();
+            }
+            self.plan.again();
+        }
+        match self.next_attempt() {
+            Some(attempt) => self.go_on(attempt, By::Any),
+            None => self.give_last().into(),
+        }
+    }
+
+    /// The next attempt, where there is one. Waits only where one has failed.
+    fn next_attempt(&mut self) -> Option<Attempt> {
+        loop {
+            let balance = &self.gateway.balance;
+            if let Some(choice) = self.plan.next(balance, Instant::now()) {
+                self.delivery.begin_attempt(&choice.provider().name, self.call.body.stream);
+                let others = self.has_retries() && self.plan.has_hope_left(balance, Instant::now());
+                return Some(Attempt { choice, others });
+            }
+            // All were tried: one that asked for a short wait may be asked again behind it.
+            let once = self.plan.is_lone() || self.call.is_search;
+            let wait = self.last.as_ref().and_then(|last| last.short_wait()).filter(|_| !once)?;
+            if !self.may_pause(wait) {
+                return None;
+            }
+            self.plan.again();
+        }
+    }
+
+    /// Gives the client what the attempts that failed have left.
+    fn give_last(mut self: Box<Self>) -> Done {
+        let last = self.last.take().map_or_else(|| Failed::Fault(unreachable("no replica")), |last| *last);
+        let done = self.delivery.last(last);
+        self.end(done)
+    }
+
+    /// The client has gone while an attempt was made.
+    pub(super) fn client_gone(mut self: Box<Self>, attempt: &Attempt) -> Done {
+        let failed =
+            Failed::Fault(Failure { fault: Fault::ClientGone, detail: "the client went away".to_owned() });
+        self.note_failed(&attempt.choice, &failed);
+        let before = self.last.take();
+        self.last = Some(self.the_telling_one(before, failed, &attempt.choice));
+        self.give_last()
     }
 
     /// Whether nobody has waited for a call that was queued for long.
@@ -178,26 +250,31 @@ impl Relay {
     }
 
     /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
-    fn the_telling_one(&mut self, before: Option<Failed>, now: Failed, choice: &Choice) -> Failed {
+    fn the_telling_one(&mut self, before: Option<Box<Failed>>, now: Failed, choice: &Choice) -> Box<Failed> {
         let no_answer = matches!(now.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff));
         let tells_more = |before: &Failed| match self.call.is_search {
             true => before.weight_in_search() >= now.weight_in_search(),
             false => no_answer && before.fault().is_none(),
         };
-        match before.filter(tells_more) {
+        match before.filter(|before| tells_more(before)) {
             Some(before) => {
                 self.delivery.adopt_id(before.headers());
                 before
             }
             None => {
                 self.delivery.record.answered_by(choice, false);
-                now
+                Box::new(now)
             }
         }
     }
 
     /// Sends the call to a replica, in the format its provider speaks.
-    fn ask(&self, choice: &Choice, patience: Patience) -> Result<Exchange, Failure> {
+    fn ask(&mut self, attempt: &Attempt, by: By) -> Result<Option<Awaited>, Failure> {
+        let Attempt { choice, others } = attempt;
+        let is_first = self.delivery.record.attempts == 1;
+        let streamed = self.call.body.stream;
+        let allowance = allowance::of(self.delivery.config(), streamed, self.times(), is_first, *others);
+        self.is_short = allowance.is_short;
         let replica = &choice.provider().replicas[choice.replica];
         let model = self.call.body.written(&choice.model);
         let chat = self.call.chat_for(choice.provider());
@@ -211,29 +288,21 @@ impl Relay {
                 (Format::OpenAi, messages::CHAT, body)
             }
         };
-        let headers = || {
-            let headers = relayed_headers::of_request(
-                &self.delivery.request.head,
-                &self.delivery.request.ticket.envelope,
-            );
-            if chat.is_some() { messages::headers(&headers) } else { headers }
+        let fields = |kept_back: &dyn Fn(&str) -> bool| {
+            let Delivery { request, .. } = &self.delivery;
+            relayed_headers::of_request(&request.head, &request.ticket.envelope, &|name| {
+                kept_back(name) || (chat.is_some() && messages::is_field_of_its_own(name))
+            })
         };
         let method = self.call.method.clone();
-        let call = Call { method, format, path, headers: &headers, body: &body };
-        self.gateway.upstream().attempt(replica, &call, patience, Some(&self.delivery.reply))
+        let call = Call { method, format, path, fields: &fields, body: &body };
+        self.gateway.upstream().send(replica, &call, allowance.patience, Some(&self.delivery.reply), by)
     }
 
-    /// One attempt; `others`: a replica is left that may serve, and may be asked behind it.
-    fn attempt(&mut self, choice: &Choice, others: bool) -> Outcome {
+    /// An answer has begun: how it goes on.
+    pub(super) fn answered(&mut self, mut exchange: Exchange, attempt: &Attempt) -> Led {
         let streamed = self.call.body.stream;
-        let is_first = self.delivery.record.attempts == 1;
-        let allowance = allowance::of(self.delivery.config(), streamed, self.times(), is_first, others);
-        self.is_short = allowance.is_short;
-        let exchange = match self.ask(choice, allowance.patience) {
-            Ok(exchange) => exchange,
-            Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
-        };
-        let is_translated = self.call.chat_for(choice.provider()).is_some();
+        let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
         self.delivery.adopt_id(Some(&exchange.headers));
         let events = stream::is_event_stream(&exchange.headers);
         if !events {
@@ -243,27 +312,24 @@ impl Relay {
         let promised = self.delivery.is_committed() && !events;
         // What is translated is events or a document, never anything else.
         if is_streamed(&exchange, streamed && !is_translated) && !promised {
-            return self.stream(exchange, choice, others);
+            return self.stream(exchange, attempt);
         }
-        self.document(exchange, choice, is_translated)
-    }
-
-    /// An answer that is read whole before any of it leaves.
-    fn document(&mut self, mut exchange: Exchange, choice: &Choice, is_translated: bool) -> Outcome {
         // It has begun: it is no hanging replica.
         exchange.take_time();
+        let whole = Whole::new(self.delivery.config().max_response_size);
+        Led::On(Stage::Whole(exchange, whole))
+    }
+
+    /// An answer that was read whole before any of it leaves.
+    pub(super) fn document(&mut self, exchange: Exchange, body: Vec<u8>, choice: &Choice) -> Outcome {
         let status = exchange.status;
-        let read = exchange.read_whole(self.delivery.config().max_response_size).and_then(|body| {
-            let refusal = refusal_in(status, &body);
-            let answer =
-                WholeAnswer { status, headers: std::mem::take(&mut exchange.headers), body, refusal };
-            if !is_translated {
-                return Ok(answer);
-            }
-            let Body { model, stream, .. } = &self.call.body;
-            messages::answer(answer, model, *stream, &self.delivery.envelope.id)
-        });
-        match read {
+        let refusal = refusal_in(status, &body);
+        let answer = WholeAnswer { status, headers: exchange.headers, body, refusal };
+        if self.call.chat_for(choice.provider()).is_none() {
+            return self.whole(answer, choice);
+        }
+        let Body { model, stream, .. } = &self.call.body;
+        match messages::answer(answer, model, *stream, &self.delivery.envelope.id) {
             Ok(answer) => self.whole(answer, choice),
             Err(failure) => Outcome::Failed(Failed::Fault(failure)),
         }
@@ -320,6 +386,10 @@ impl Relay {
         );
         choice.lease.explain(what, Instant::now());
     }
+}
+
+fn unreachable(detail: &str) -> Failure {
+    Failure { fault: Fault::Unreachable, detail: detail.to_owned() }
 }
 
 /// A good answer is streamed where it is a stream of events, where it is sound or pictures, or where a stream was asked for

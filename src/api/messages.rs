@@ -1,7 +1,7 @@
 //! Calls in Anthropic's format for providers that speak OpenAI's alone: translated on the way there and back.
 
 use serde_json::value::RawValue;
-use ureq::http::{HeaderMap, HeaderValue, header};
+use ureq::http::{HeaderValue, header};
 
 use super::Ticket;
 use super::error::ApiError;
@@ -57,10 +57,10 @@ fn chat_request(request: &Request<Ticket>) -> Result<ChatRequest, ApiError> {
     ChatRequest::of(body).map_err(ApiError::Refused)
 }
 
-/// The header fields of a translated call: those of Anthropic's API mean nothing to another.
-pub fn headers(of_call: &HeaderMap) -> HeaderMap {
-    let kept = of_call.iter().filter(|(name, _)| !name.as_str().starts_with("anthropic-"));
-    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+/// Whether a header field means nothing to a provider that gets a translated call: those of Anthropic's API.
+pub fn is_field_of_its_own(name: &str) -> bool {
+    let start = "anthropic-";
+    name.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start))
 }
 
 /// A whole answer for the client that asked for `model`, as events where it asked for a stream; `id` is the request's.

@@ -21,6 +21,7 @@ mod scrape;
 pub mod splice;
 mod status;
 mod streaming;
+mod underway;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -32,7 +33,7 @@ use crate::auth::{self, Denial};
 use crate::config::{Config, Token};
 use crate::front::{
     Admission, Answer, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Service,
-    Stats,
+    Stats, Thread,
 };
 use crate::gateway::Gateway;
 use crate::text::Text;
@@ -280,10 +281,10 @@ impl Service for Api {
         self.admit_or_refuse(head, peer)
     }
 
-    fn handle(&self, request: Request<Ticket>, responder: Responder) -> Handled {
+    fn handle(&self, request: Request<Ticket>, responder: Responder, thread: Thread) -> Handled {
         let answer = match request.ticket.action {
             Action::Relay | Action::RelayForm | Action::CreateResponse | Action::StoredResponse => {
-                return inference::relay(&self.gateway, request, responder);
+                return inference::relay(&self.gateway, request, responder, thread);
             }
             Action::Health => health::health(&self.gateway, &request.ticket),
             Action::ListModels => models::list(&self.gateway, &request.ticket),

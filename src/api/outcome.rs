@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use ureq::http::HeaderMap;
 
-use super::streaming::Streaming;
 use crate::front::Done;
 use crate::limits::{MAX_COOLDOWN, MAX_RETRY_WAIT};
 use crate::routing::Verdict;
@@ -20,8 +19,6 @@ pub const SUCCESS: &str = "success";
 pub enum Outcome {
     /// The client has its answer, or has gone.
     Done(Done),
-    /// The client's answer has begun, and goes on.
-    Begun(Box<Streaming>),
     /// Nothing has left for the client: another attempt may follow.
     Failed(Failed),
 }

@@ -1,6 +1,6 @@
 //! Which header fields pass, either way.
 
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
+use ureq::http::{HeaderMap, HeaderValue, header};
 
 use super::envelope::{Envelope, X_REQUEST_ID};
 use crate::config::HOP_BY_HOP;
@@ -20,40 +20,35 @@ const NOT_FORWARDED: &[&str] = &[
     "x-real-ip",
 ];
 
-/// Places for what most clients send and what is added, so that the map need not grow.
-const ROOM: usize = 24;
-
-/// The fields of a client's request that a provider gets; it can find the request in its own log by the id that is in ours.
-pub fn of_request(head: &Head, envelope: &Envelope) -> HeaderMap {
+/// The fields of a client's request that a provider gets, but for those that are `kept_back` by name; it can find the request
+/// in its own log by the id that is in ours.
+pub fn of_request(head: &Head, envelope: &Envelope, kept_back: &dyn Fn(&str) -> bool) -> Fields {
     let named =
         named_in(head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("connection")).map(|(_, v)| v));
-    let mut headers = HeaderMap::with_capacity(ROOM);
+    let mut fields = Fields::default();
     for (name, value) in head.fields() {
-        // Names and values were checked by the same grammar when the head was parsed.
-        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { continue };
-        let text = name.as_str();
         // A CGI or WSGI provider reads `_` as `-`: `Content_Length` would be a second `Content-Length` to it.
-        let passes = match text.contains('_') {
-            true => is_forwarded(&text.replace('_', "-")),
-            false => is_forwarded(text),
+        let passes = match name.contains('_') {
+            true => is_forwarded(&name.replace('_', "-")),
+            false => is_forwarded(name),
         };
-        if passes
-            && !named.iter().any(|other| other == text)
-            && let Ok(value) = HeaderValue::from_bytes(value)
-        {
-            headers.append(name, value);
+        let is_replaced = name.eq_ignore_ascii_case(X_REQUEST_ID.as_str()) || kept_back(name);
+        if passes && !is_replaced && !named.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            fields.push(name, value);
         }
     }
-    if !envelope.id_is_clients
-        && let Ok(id) = HeaderValue::from_str(&envelope.id)
-    {
-        headers.insert(X_REQUEST_ID, id);
+    if !kept_back(X_REQUEST_ID.as_str()) {
+        fields.push(X_REQUEST_ID.as_str(), &envelope.id);
     }
-    headers
+    fields
 }
 
 fn is_forwarded(name: &str) -> bool {
-    !HOP_BY_HOP.contains(&name) && !NOT_FORWARDED.contains(&name) && !name.starts_with("x-forwarded-")
+    let is = |other: &&str| other.eq_ignore_ascii_case(name);
+    let forwarded_for = "x-forwarded-";
+    !HOP_BY_HOP.iter().any(is)
+        && !NOT_FORWARDED.iter().any(is)
+        && !name.get(..forwarded_for.len()).is_some_and(|start| start.eq_ignore_ascii_case(forwarded_for))
 }
 
 /// The fields of a provider's answer that a client gets, but for those that are `kept_back` by name or value.

@@ -1,33 +1,32 @@
-//! A streamed answer: on the thread of its call until it has begun, so that another attempt may still follow; behind that
-//! wherever a piece of it finds the thread that drives them all.
-
-use std::net::TcpStream;
-use std::sync::Arc;
+//! A streamed answer: how it is passed on, and what its end means.
 
 use ureq::http::{HeaderMap, HeaderValue};
 
 use super::delivery::add_stream_fields;
-use super::inference::Relay;
+use super::inference::{Attempt, Relay};
 use super::messages::Translation;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::responses;
-use crate::front::{Client, Done, Handled, Ongoing, Ready, Turn, Watching};
+use super::underway::{Led, Stage};
+use crate::front::Done;
 use crate::routing::{Choice, Verdict};
 use crate::upstream::refusal::Refusal;
-use crate::upstream::stream::{self, AsTheyCame, Broke, Bytes, Ended, Passage, Progress, Way};
+use crate::upstream::stream::{self, AsTheyCame, Broke, Bytes, Ended, Passage, Way};
 use crate::upstream::{Exchange, Failure, Fault, Patience};
 
 /// An answer on its way, and what its end needs to know of its beginning.
 pub struct Streaming {
-    stream: stream::Relay,
+    /// The stream.
+    pub stream: stream::Relay,
     status: u16,
     /// The client gets events: it can be told of an error in one more.
     is_events: bool,
 }
 
 impl Relay {
-    /// An answer that is passed on as it comes; `others`: another attempt may follow.
-    pub(super) fn stream(&mut self, mut exchange: Exchange, choice: &Choice, others: bool) -> Outcome {
+    /// An answer that is passed on as it comes.
+    pub(super) fn stream(&mut self, mut exchange: Exchange, attempt: &Attempt) -> Led {
+        let Attempt { choice, others } = attempt;
         let config = &self.delivery.request.ticket.config;
         // What is passed on as it comes is a stream, asked for or not.
         if !self.call.body.stream {
@@ -43,23 +42,21 @@ impl Relay {
         let passage: Box<dyn Passage> = if is_translated {
             Box::new(Translation::new(&self.call.body.model, &self.delivery.envelope.id))
         } else if is_events {
-            Box::new(AsTheyCame::new(others && config.stream_heartbeat.is_some()))
+            Box::new(AsTheyCame::new(*others && config.stream_heartbeat.is_some()))
         } else {
             Box::new(Bytes)
         };
         let status = exchange.status;
         let reply = self.delivery.reply.clone();
         let way = Way { reply, status, fields, length, is_begun: false };
-        let stream = stream::Relay::new(exchange, passage, way, config.max_response_size);
-        let mut streaming = Streaming { stream, status, is_events };
-        match streaming.stream.begin() {
-            Some(ended) => self.ended_early(streaming, ended, choice),
-            None => Outcome::Begun(Box::new(streaming)),
+        match stream::Relay::new(exchange, passage, way, config.max_response_size) {
+            Ok(stream) => Led::On(Stage::Stream(Streaming { stream, status, is_events })),
+            Err(failure) => Led::Outcome(Outcome::Failed(Failed::Fault(failure))),
         }
     }
 
-    /// It has ended on the thread of its call, perhaps before it has begun.
-    fn ended_early(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Outcome {
+    /// It has ended, perhaps before it has begun: then another attempt may follow.
+    pub(super) fn stream_ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Outcome {
         let is_begun = self.delivery.reply.lock().is_begun();
         match ended.broke {
             Some(Broke::Refused(refusal, body)) => {
@@ -108,69 +105,5 @@ impl Relay {
                 self.delivery.broken_stream(status, fault, is_events)
             }
         }
-    }
-}
-
-/// Lets an answer that has begun go on without the thread of its call.
-pub fn go_on(mut relay: Relay, mut streaming: Streaming, choice: Choice) -> Handled {
-    let sides = (relay.delivery.reply.lock().client(), streaming.stream.socket());
-    let (Some(client), Some(source)) = sides else {
-        let ended = streaming.stream.give_up();
-        let done = relay.ended(streaming, ended, &choice);
-        return relay.end(done).into();
-    };
-    // What was asked is not needed any more, and may be large.
-    relay.call.settle();
-    relay.delivery.request.drop_body();
-    Handled::Ongoing(Box::new(Begun { relay, streaming, choice, client, source }))
-}
-
-/// A call whose answer has begun.
-struct Begun {
-    relay: Relay,
-    streaming: Streaming,
-    choice: Choice,
-    client: Arc<Client>,
-    source: Arc<TcpStream>,
-}
-
-impl Begun {
-    fn ended(self, ended: Ended) -> Done {
-        let Self { mut relay, streaming, choice, source, .. } = self;
-        drop(source);
-        let done = relay.ended(streaming, ended, &choice);
-        relay.end(done)
-    }
-}
-
-impl Ongoing for Begun {
-    fn source(&self) -> &Arc<TcpStream> {
-        &self.source
-    }
-
-    fn client(&self) -> &Arc<Client> {
-        &self.client
-    }
-
-    fn has_more(&self) -> bool {
-        self.streaming.stream.has_more()
-    }
-
-    fn watched(&mut self, watching: Watching) {
-        self.streaming.stream.attach(watching);
-    }
-
-    fn go_on(mut self: Box<Self>, ready: Ready, scratch: &mut [u8]) -> Turn {
-        match self.streaming.stream.go_on(ready, scratch) {
-            Progress::Source => Turn::Source(self),
-            Progress::Client => Turn::Client(self),
-            Progress::Again => Turn::Again(self),
-            Progress::Ended(ended) => Turn::Done(self.ended(ended)),
-        }
-    }
-
-    fn give_up(mut self: Box<Self>) -> Done {
-        let ended = self.streaming.stream.give_up();
-        self.ended(ended)
     }
 }

@@ -6,7 +6,12 @@ use crate::limits::{MAX_CHUNK_LINE, MAX_TRAILERS};
 
 /// Takes raw bytes, hands on payload bytes, knows when the body is over.
 #[derive(Debug)]
-pub struct Decoder(State);
+pub struct Decoder {
+    state: State,
+    /// Blanks may stand behind a chunk's size. In a request they are the stuff of smuggling; of answers there is one reader,
+    /// and servers that write sizes of a fixed width.
+    padded: bool,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -56,24 +61,33 @@ impl Decoder {
     pub fn new(framing: Framing) -> Option<Self> {
         match framing {
             Framing::None => None,
-            Framing::Length(length) => Some(Self(State::Length(length))),
-            Framing::Chunked => Some(Self(State::Size { size: 0, digits: 0 })),
+            Framing::Length(length) => Some(Self::at(State::Length(length))),
+            Framing::Chunked => Some(Self::at(State::Size { size: 0, digits: 0 })),
         }
+    }
+
+    /// A decoder for the body of an answer that is delimited like this.
+    pub fn of_answer(framing: Framing) -> Self {
+        Self { padded: true, ..Self::new(framing).unwrap_or_else(Self::done) }
     }
 
     /// A decoder for no body: it is over before it begins.
     pub fn done() -> Self {
-        Self(State::Done)
+        Self::at(State::Done)
+    }
+
+    fn at(state: State) -> Self {
+        Self { state, padded: false }
     }
 
     /// Whether the body is over.
     pub fn is_done(&self) -> bool {
-        matches!(self.0, State::Done | State::Length(0))
+        matches!(self.state, State::Done | State::Length(0))
     }
 
     /// Payload bytes still to come, where the length says so.
     pub fn announced(&self) -> Option<u64> {
-        match self.0 {
+        match self.state {
             State::Length(left) => Some(left),
             _ => None,
         }
@@ -82,7 +96,7 @@ impl Decoder {
     /// Payload bytes that have to come before the body can be over, as far as it is known: of a chunked one, those of the
     /// chunk in hand.
     pub fn due(&self) -> u64 {
-        match self.0 {
+        match self.state {
             State::Length(left) | State::Data(left) => left,
             _ => 0,
         }
@@ -94,10 +108,10 @@ impl Decoder {
     /// # Errors
     /// What RFC 9112 section 7.1 does not allow, and lines over their limits.
     pub fn next(&mut self, input: &[u8]) -> Result<Piece, Rejection> {
-        if let State::Length(left) | State::Data(left) = self.0 {
+        if let State::Length(left) | State::Data(left) = self.state {
             let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
             let rest = left - count as u64;
-            self.0 = match self.0 {
+            self.state = match self.state {
                 State::Data(_) if rest == 0 => State::DataCr,
                 State::Data(_) => State::Data(rest),
                 _ => State::Length(rest),
@@ -105,10 +119,10 @@ impl Decoder {
             return Ok(Piece::Payload(count));
         }
         for (index, &byte) in input.iter().enumerate() {
-            if matches!(self.0, State::Data(_) | State::Done) {
+            if matches!(self.state, State::Data(_) | State::Done) {
                 return Ok(Piece::Framing(index));
             }
-            self.0 = step(self.0, byte)?;
+            self.state = step(self.state, self.padded, byte)?;
         }
         Ok(Piece::Framing(input.len()))
     }
@@ -116,9 +130,9 @@ impl Decoder {
 
 const MALFORMED: Rejection = Rejection::Malformed("chunk");
 
-fn step(state: State, byte: u8) -> Result<State, Rejection> {
+fn step(state: State, padded: bool, byte: u8) -> Result<State, Rejection> {
     match (state, byte) {
-        (State::Size { size, digits }, _) => step_size(size, digits, byte),
+        (State::Size { size, digits }, _) => step_size(size, digits, padded, byte),
         (State::Extension { size, bytes, semicolon }, _) => step_extension(size, bytes + 1, semicolon, byte),
         (State::SizeLf { size: 0 }, b'\n') => Ok(State::TrailerStart(0)),
         (State::SizeLf { size }, b'\n') => Ok(State::Data(size)),
@@ -136,13 +150,13 @@ fn step(state: State, byte: u8) -> Result<State, Rejection> {
 }
 
 /// At most 16 hex digits, one at least, nothing but `;`, white space before a `;`, or CR behind them.
-fn step_size(size: u64, digits: usize, byte: u8) -> Result<State, Rejection> {
+fn step_size(size: u64, digits: usize, padded: bool, byte: u8) -> Result<State, Rejection> {
     match (char::from(byte).to_digit(16), byte) {
         (Some(_), _) if digits >= 16 => Err(Rejection::Malformed("chunk size")),
         (Some(digit), _) => Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }),
         (None, b'\r') if digits > 0 => Ok(State::SizeLf { size }),
         (None, b';' | b' ' | b'\t') if digits > 0 => {
-            Ok(State::Extension { size, bytes: 1, semicolon: byte == b';' })
+            Ok(State::Extension { size, bytes: 1, semicolon: padded || byte == b';' })
         }
         (None, _) => Err(Rejection::Malformed("chunk size")),
     }

@@ -17,6 +17,7 @@ mod places;
 pub mod request;
 mod response;
 mod running;
+mod source;
 mod sys;
 mod table;
 mod wire;
@@ -29,10 +30,11 @@ use std::time::{Duration, Instant};
 pub use idle::places_to_refuse;
 pub use incoming::Request;
 pub use listener::Listen;
-pub use ongoing::{Ongoing, Ready, Turn, Watching};
+pub use ongoing::{Ongoing, Ready, Turn};
 pub use request::Head;
 pub use response::{Answer, Client, Done, Fields, Responder, Stream};
 pub use running::{Bound, Pulse, Running, Stats};
+pub use source::Source;
 pub use sys::{Want, Woken, wait_for_peer};
 
 /// What is fixed for the life of a front.
@@ -144,6 +146,20 @@ pub enum Handled {
     Done(Done),
     /// An answer that goes on without a thread of its own.
     Ongoing(Box<dyn Ongoing>),
+    /// It has to wait: a worker goes on with it.
+    Waits(Rest),
+}
+
+/// What a handler has still to do where it may wait.
+pub type Rest = Box<dyn FnOnce() -> Handled + Send>;
+
+/// On which thread a handler runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thread {
+    /// The one that all connections wait for: it must not wait, nor take long.
+    Poller,
+    /// A worker.
+    Worker,
 }
 
 impl From<Done> for Handled {
@@ -164,7 +180,7 @@ pub trait Service: Send + Sync + 'static {
     fn admit(&self, head: &Head, peer: Peer) -> Admission<Self::Ticket>;
 
     /// Answers a request, or begins to. May wait; a panic costs this request a 500 and nothing else.
-    fn handle(&self, request: Request<Self::Ticket>, responder: Responder) -> Handled;
+    fn handle(&self, request: Request<Self::Ticket>, responder: Responder, thread: Thread) -> Handled;
 
     /// The answer to a request the front refuses; the head is there when it was understood.
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Answer;

@@ -2,7 +2,6 @@
 //! neither a thread nor its stack.
 
 use std::io;
-use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +12,11 @@ use super::conn::Conn;
 use super::places::Place;
 use super::response::{Client, Done};
 use super::running::Shared;
+use super::source::Source;
 use super::sys::{self, Epoll, Event, Interest, Waker};
 use super::table::{split, token};
 use super::worker::panic_message;
-use super::{Notice, Service};
+use super::{Handled, Notice, Rest, Service};
 use crate::limits::{ACCEPT_BACKOFF, EVENT_BATCH, ONGOING_SWEEP, RELAY_PIECE};
 
 /// The token of the wake-up.
@@ -27,7 +27,7 @@ const CLIENT: u64 = 1 << 31;
 /// An answer whose bytes come from another socket, its source. Many are driven from one thread: none may make it wait.
 pub trait Ongoing: Send {
     /// Where its bytes come from.
-    fn source(&self) -> &Arc<TcpStream>;
+    fn source(&self) -> &Arc<Source>;
 
     /// Whom it goes to.
     fn client(&self) -> &Arc<Client>;
@@ -35,28 +35,12 @@ pub trait Ongoing: Send {
     /// Whether it waits for something else than its source: it can go on by what it has, or its client is behind.
     fn has_more(&self) -> bool;
 
-    /// Its source is watched from now on; `watching` has to be dropped before the source is another's.
-    fn watched(&mut self, watching: Watching);
-
     /// Goes on as far as that is possible at once. Also asked every [`ONGOING_SWEEP`], to see to its time limits.
     /// `scratch`: what it may read into.
     fn go_on(self: Box<Self>, ready: Ready, scratch: &mut [u8]) -> Turn;
 
     /// Ends it: its client has gone.
     fn give_up(self: Box<Self>) -> Done;
-}
-
-/// A source is watched for an answer until this is dropped.
-pub struct Watching {
-    epoll: Arc<Epoll>,
-    source: Arc<TcpStream>,
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        // Fails only where it was not watched.
-        let _ = self.epoll.remove(&*self.source);
-    }
 }
 
 /// What happened since the last turn.
@@ -76,6 +60,8 @@ pub enum Turn {
     Client(Box<dyn Ongoing>),
     /// Its next turn: it has had its share of this one.
     Again(Box<dyn Ongoing>),
+    /// A worker.
+    Waits(Rest),
     /// Nothing: it has ended.
     Done(Done),
 }
@@ -127,12 +113,12 @@ impl Answers {
     }
 
     /// Takes an answer over, or gives it back where the system refuses to watch it.
-    fn enter(&self, mut entry: Entry) -> Result<(), Entry> {
+    fn enter(&self, entry: Entry) -> Result<(), Entry> {
         let mut table = self.lock();
         let is_first = table.is_empty();
         let token = table.reserve();
         // Under the lock: the answer is in its place before the first event finds it.
-        if self.watch(token, &mut *entry.answer).is_err() {
+        if self.watch(token, &*entry.answer).is_err() {
             table.release(token);
             return Err(entry);
         }
@@ -145,13 +131,13 @@ impl Answers {
         Ok(())
     }
 
-    fn watch(&self, token: u64, answer: &mut dyn Ongoing) -> io::Result<()> {
+    fn watch(&self, token: u64, answer: &dyn Ongoing) -> io::Result<()> {
         // Its source may have nothing more to tell: room at its client gives it its first turn.
         let first = answer.has_more().then_some(Interest::Write);
         self.epoll.follow(&**answer.client(), token | CLIENT, first)?;
-        let source = Arc::clone(answer.source());
-        self.epoll.follow(&*source, token, Some(Interest::Read))?;
-        answer.watched(Watching { epoll: Arc::clone(&self.epoll), source });
+        let source = answer.source();
+        self.epoll.follow(source, token, Some(Interest::Read))?;
+        source.watch(&self.epoll);
         Ok(())
     }
 }
@@ -198,6 +184,15 @@ impl Table {
     }
 }
 
+/// Runs the rest of a handler, and what is left behind that.
+pub fn handled_by(rest: Rest) -> Handled {
+    let mut handled = rest();
+    while let Handled::Waits(rest) = handled {
+        handled = rest();
+    }
+    handled
+}
+
 /// Hands an answer to the thread that drives them, with the place of the request it answers.
 pub fn hand_over<S: Service>(shared: &Shared<S>, answer: Box<dyn Ongoing>, place: Place) {
     shared.stats.ongoing.fetch_add(1, Ordering::Relaxed);
@@ -207,7 +202,7 @@ pub fn hand_over<S: Service>(shared: &Shared<S>, answer: Box<dyn Ongoing>, place
 }
 
 /// The thread that drives them, as long as the process lives.
-pub fn drive<S: Service>(shared: &Shared<S>) {
+pub fn drive<S: Service>(shared: &Arc<Shared<S>>) {
     let answers = &shared.answers;
     let mut events = sys::event_buffer(EVENT_BATCH);
     let mut happened = Vec::with_capacity(EVENT_BATCH);
@@ -263,7 +258,7 @@ enum What {
 }
 
 /// One turn of one answer, behind the panic barrier; whether it is to have another at once.
-fn step<S: Service>(shared: &Shared<S>, token: u64, what: What, scratch: &mut [u8]) -> bool {
+fn step<S: Service>(shared: &Arc<Shared<S>>, token: u64, what: What, scratch: &mut [u8]) -> bool {
     let answers = &shared.answers;
     // In a statement of its own: the table must not be locked during the turn.
     let taken = answers.lock().take(token);
@@ -281,6 +276,11 @@ fn step<S: Service>(shared: &Shared<S>, token: u64, what: What, scratch: &mut [u
             let _ = answers.epoll.follow(&*client, token | CLIENT, Some(Interest::Write));
             (answer, false)
         }
+        Ok(Turn::Waits(rest)) => {
+            answers.lock().release(token);
+            wait_elsewhere(shared, rest, place, client);
+            return false;
+        }
         Ok(Turn::Done(done)) => {
             answers.lock().release(token);
             end(shared, place, done);
@@ -296,6 +296,30 @@ fn step<S: Service>(shared: &Shared<S>, token: u64, what: What, scratch: &mut [u
     };
     answers.lock().put(token, Entry { answer, place });
     again
+}
+
+/// A handler has to wait: on a thread of its own, of which there are no more than places.
+fn wait_elsewhere<S: Service>(shared: &Arc<Shared<S>>, rest: Rest, place: Place, client: Arc<Client>) {
+    let others = Arc::clone(shared);
+    let started = thread::Builder::new().name("worker".to_owned()).spawn(move || {
+        match catch_unwind(AssertUnwindSafe(|| handled_by(rest))) {
+            Ok(Handled::Ongoing(answer)) => {
+                others.stats.ongoing.fetch_sub(1, Ordering::Relaxed);
+                hand_over(&others, answer, place);
+            }
+            Ok(Handled::Done(done)) => end(&others, place, done),
+            Ok(Handled::Waits(_)) => {}
+            Err(panic) => {
+                others.service.notice(Notice::Panicked(panic_message(&*panic)));
+                sys::shut_write(&*client);
+                others.stats.ongoing.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    });
+    if let Err(error) = started {
+        shared.service.notice(Notice::ThreadRefused(error));
+        shared.stats.ongoing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// An answer has ended: its place is free, its connection waits for what the client asks next.

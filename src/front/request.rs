@@ -74,7 +74,7 @@ impl Scan {
 pub enum Framing {
     /// No body.
     None,
-    /// `Content-Length`, more than 0.
+    /// `Content-Length`; of a request, more than 0.
     Length(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked,

@@ -1,12 +1,13 @@
 //! Answers: whole ones, and streams that are flushed piece by piece.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::request::Framing;
 use super::wire::Wire;
 use super::{Head, sys};
 use crate::limits::COALESCE;
@@ -33,8 +34,8 @@ impl Client {
 impl Client {
     /// Sends a whole answer as far as the client takes it now; the connection ends behind it.
     pub(super) fn send_last(&self, shape: Shape, answer: &Answer) {
-        let framing = format!("content-length: {}\r\n", answer.body.len());
-        let mut bytes = shape.head(answer.status, &answer.fields, &framing);
+        let framing = Framing::Length(answer.body.len() as u64);
+        let mut bytes = shape.head(answer.status, &answer.fields, framing);
         if !shape.head_only {
             bytes.extend_from_slice(&answer.body);
         }
@@ -49,6 +50,9 @@ impl AsFd for Client {
     }
 }
 
+/// What the fields of most messages fit into, bytes.
+const USUAL_FIELDS: usize = 512;
+
 /// Header fields as they go on the wire.
 #[derive(Debug, Default, Clone)]
 pub struct Fields(Vec<u8>);
@@ -56,19 +60,25 @@ pub struct Fields(Vec<u8>);
 impl Fields {
     /// Adds a field. A name or value that could end its line is left out whole: nothing can forge a field.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
-        let value = value.as_ref();
-        let breaks = |bytes: &[u8]| memchr::memchr3(b'\r', b'\n', 0, bytes).is_some();
-        if breaks(name.as_bytes()) || breaks(value) {
-            return;
+        let begun = self.0.len();
+        if begun == 0 {
+            self.0.reserve(USUAL_FIELDS);
         }
-        self.0.reserve(name.len() + value.len() + 4);
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b": ");
-        self.0.extend_from_slice(value);
+        for part in [name.as_bytes(), b": ", value.as_ref()] {
+            self.0.extend_from_slice(part);
+        }
+        if memchr::memchr2(b'\r', b'\n', &self.0[begun..]).is_some() {
+            return self.0.truncate(begun);
+        }
         self.0.extend_from_slice(b"\r\n");
     }
 
-    /// Whether a field of that name (lower case) was added.
+    /// The fields as lines, each with its end.
+    pub fn as_lines(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether a field of that name was added.
     pub fn contains(&self, name: &str) -> bool {
         self.0.split(|&byte| byte == b'\n').any(|line| {
             line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
@@ -109,15 +119,26 @@ impl Shape {
     }
 
     /// The head of an answer, up to and with its blank line.
-    fn head(self, status: u16, fields: &Fields, framing: &str) -> Vec<u8> {
+    fn head(self, status: u16, fields: &Fields, framing: Framing) -> Vec<u8> {
         let mut out = Vec::with_capacity(192 + fields.0.len());
-        // Writing into a vector cannot fail.
-        let _ = write!(out, "HTTP/1.1 {status} {}\r\n", reason_phrase(status));
+        out.extend_from_slice(b"HTTP/1.1 ");
+        push_decimal(&mut out, u64::from(status));
+        out.push(b' ');
+        out.extend_from_slice(reason_phrase(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
         out.extend_from_slice(&fields.0);
         if !fields.contains("date") {
             push_date(&mut out);
         }
-        out.extend_from_slice(framing.as_bytes());
+        match framing {
+            Framing::None => {}
+            Framing::Length(length) => {
+                out.extend_from_slice(b"content-length: ");
+                push_decimal(&mut out, length);
+                out.extend_from_slice(b"\r\n");
+            }
+            Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        }
         match (self.keep_alive, self.minor) {
             (false, _) => out.extend_from_slice(b"connection: close\r\n"),
             (true, 0) => out.extend_from_slice(b"connection: keep-alive\r\n"),
@@ -133,9 +154,8 @@ impl Wire {
     pub(super) fn answer(&mut self, shape: Shape, answer: Answer) {
         self.client.started.store(true, Ordering::Relaxed);
         let bodiless = matches!(answer.status, 100..=199 | 204 | 304);
-        let framing =
-            if bodiless { String::new() } else { format!("content-length: {}\r\n", answer.body.len()) };
-        let mut head = shape.head(answer.status, &answer.fields, &framing);
+        let framing = if bodiless { Framing::None } else { Framing::Length(answer.body.len() as u64) };
+        let mut head = shape.head(answer.status, &answer.fields, framing);
         if shape.head_only || bodiless {
             self.send_or_keep(head, Vec::new());
         } else if answer.body.len() <= COALESCE {
@@ -220,11 +240,11 @@ impl Responder {
         let mut shape = if chunked || bodiless || left.is_some() { shape } else { shape.closing() };
         shape.head_only |= bodiless;
         let framing = match left {
-            Some(length) => format!("content-length: {length}\r\n"),
-            None if chunked => "transfer-encoding: chunked\r\n".to_owned(),
-            None => String::new(),
+            Some(length) => Framing::Length(length),
+            None if chunked => Framing::Chunked,
+            None => Framing::None,
         };
-        let pending = shape.head(status, fields, &framing);
+        let pending = shape.head(status, fields, framing);
         let client_timeout = self.client_timeout;
         Stream { wire: self.wire, shape, chunked, left, client_timeout, pending, sent: 0, behind_since: None }
     }
@@ -329,6 +349,22 @@ impl Stream {
     }
 }
 
+/// Formatting would cost more than all else in a head.
+fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        // One digit.
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
 /// The line ahead of a chunk (RFC 9112 section 7.1). It stands before every event: formatting would cost as much as
 /// finding where the event ends.
 fn push_chunk_size(out: &mut Vec<u8>, size: usize) {
@@ -351,7 +387,9 @@ fn push_date(out: &mut Vec<u8>) {
             *text = printer.timestamp_to_rfc9110_string(&now).unwrap_or_default();
         }
         if !text.is_empty() {
-            let _ = write!(out, "date: {text}\r\n");
+            for part in ["date: ", text, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
         }
     });
 }

@@ -150,6 +150,7 @@ impl Interest {
 
 /// The readiness queue. Connections are armed for one event each, so that whoever gets it owns the connection;
 /// listeners and the wake-up stay armed.
+#[derive(Debug)]
 pub struct Epoll(OwnedFd);
 
 impl Epoll {

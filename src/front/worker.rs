@@ -17,7 +17,7 @@ use super::response::{Client, Responder, Shape};
 use super::running::{Shared, Stats};
 use super::sys::{self, Interest};
 use super::wire::{Pace, Wire};
-use super::{Handled, Lane, Notice, Rejection, Service};
+use super::{Handled, Lane, Notice, Rejection, Service, Thread};
 use crate::limits::{CONTROL_PATIENCE, KEEPALIVE_GRACE, READ_CHUNK};
 
 /// A whole request and the connection it came on.
@@ -220,12 +220,16 @@ fn answer<S: Service>(
     let client = Arc::clone(&wire.client);
     let responder = Responder::new(wire, shape, limits.client_timeout, &shared.draining);
     let service = &shared.service;
-    match catch_unwind(AssertUnwindSafe(|| service.handle(request, responder))) {
+    match catch_unwind(AssertUnwindSafe(|| match service.handle(request, responder, Thread::Worker) {
+        Handled::Waits(rest) => ongoing::handled_by(rest),
+        handled => handled,
+    })) {
         Ok(Handled::Done(done)) => Some(Conn::behind(done, limits)),
         Ok(Handled::Ongoing(answer)) => {
             ongoing::hand_over(shared, answer, place.take()?);
             None
         }
+        Ok(Handled::Waits(_)) => None,
         Err(panic) => {
             service.notice(Notice::Panicked(panic_message(&*panic)));
             apologize(shared, shape, &client);

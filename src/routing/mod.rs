@@ -58,9 +58,9 @@ impl Route {
 
 /// Which replicas of which routes were tried for one request, and which is next.
 #[derive(Debug)]
-pub struct Plan<'a> {
-    config: &'a Arc<Config>,
-    routes: &'a [Route],
+pub struct Plan {
+    config: Arc<Config>,
+    routes: Vec<Route>,
     /// Places of routes, and of their providers' replicas.
     tried: Vec<(usize, usize)>,
 }
@@ -94,10 +94,10 @@ impl Choice {
     }
 }
 
-impl<'a> Plan<'a> {
+impl Plan {
     /// A plan over `routes`, of which nothing is tried yet.
-    pub fn new(config: &'a Arc<Config>, routes: &'a [Route]) -> Self {
-        Self { config, routes, tried: Vec::new() }
+    pub fn new(config: &Arc<Config>, routes: Vec<Route>) -> Self {
+        Self { config: Arc::clone(config), routes, tried: Vec::new() }
     }
 
     /// Whether there is but one replica for the request: it alone may be tried again.
@@ -113,12 +113,13 @@ impl<'a> Plan<'a> {
     pub fn next(&mut self, balance: &Arc<Balance>, now: Instant) -> Option<Choice> {
         let left = || self.left().filter(|left| left.passed_over.len() < left.provider.replicas.len());
         // One alone is asked either way.
-        let fit = |left: &Left<'a>| self.is_lone() || balance.has_fit(left.provider, &left.passed_over, now);
+        let fit = |left: &Left<'_>| self.is_lone() || balance.has_fit(left.provider, &left.passed_over, now);
         let Left { place, route, provider, passed_over } = left().find(fit).or_else(|| left().next())?;
         let (replica, lease) = balance.choose(provider, &passed_over, now)?;
         let provider = self.config.providers.iter().position(|it| std::ptr::eq(it, provider))?;
+        let (config, model) = (Arc::clone(&self.config), route.model.clone());
         self.tried.push((place, replica));
-        Some(Choice { config: Arc::clone(self.config), provider, replica, model: route.model.clone(), lease })
+        Some(Choice { config, provider, replica, model, lease })
     }
 
     /// Whether a replica is left that may serve.
@@ -131,7 +132,7 @@ impl<'a> Plan<'a> {
         self.tried.clear();
     }
 
-    fn left(&self) -> impl Iterator<Item = Left<'a>> {
+    fn left(&self) -> impl Iterator<Item = Left<'_>> {
         self.routes.iter().enumerate().filter_map(|(place, route)| {
             let provider = self.config.provider(&route.provider)?;
             let tried = self.tried.iter().filter(|(other, _)| *other == place).map(|(_, replica)| *replica);
@@ -187,7 +188,7 @@ mod tests {
                 now += Duration::from_secs(u64::from(random.below(15)));
                 let fit: Vec<bool> =
                     config.providers.iter().map(|provider| balance.has_fit(provider, &[], now)).collect();
-                let mut plan = Plan::new(&config, &routes);
+                let mut plan = Plan::new(&config, routes.clone());
                 let mut offered: Vec<(String, usize, bool)> = Vec::new();
                 loop {
                     let fit_left: Vec<(String, usize)> = all_of(&config)

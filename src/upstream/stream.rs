@@ -2,8 +2,6 @@
 //! error never falls inside one.
 
 use std::io;
-use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::Instant;
 
 use ureq::http::{HeaderMap, header};
@@ -13,7 +11,7 @@ use super::refusal::{Opening, Refusal};
 use super::usage::Usage;
 use super::{Exchange, Failure, Fault, SharedReply};
 use crate::front::{Fields, Ready};
-use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN, RELAY_PIECE};
+use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN};
 
 /// How a stream went.
 #[derive(Debug)]
@@ -111,31 +109,27 @@ pub enum Progress {
 
 impl Relay {
     /// A stream of which nothing is read yet.
-    pub fn new(exchange: Exchange, passage: Box<dyn Passage>, way: Way, max_size: usize) -> Self {
+    ///
+    /// # Errors
+    /// More is announced than may come.
+    pub fn new(
+        exchange: Exchange,
+        passage: Box<dyn Passage>,
+        way: Way,
+        max_size: usize,
+    ) -> Result<Self, Failure> {
+        if way.length.is_some_and(|length| length > max_size as u64) {
+            return Err(too_large(max_size).into());
+        }
         let ready = Ready { source: true, ended: false };
-        Self { exchange, passage, way, size: 0, max_size, ready, is_behind: false }
-    }
-
-    /// Goes on, and waits, until the client's answer has begun; what came of it where it ended earlier.
-    pub fn begin(&mut self) -> Option<Ended> {
-        let mut piece = vec![0; RELAY_PIECE];
-        if self.way.length.is_some_and(|length| length > self.max_size as u64) {
-            return Some(self.ended(Some(too_large(self.max_size))));
-        }
-        while !self.way.is_begun {
-            let read = self.exchange.read(&mut piece);
-            if let Some(ended) = self.step(read, &piece) {
-                return Some(ended);
-            }
-        }
-        match self.go_on(Ready::default(), &mut piece) {
-            Progress::Ended(ended) => Some(ended),
-            Progress::Source | Progress::Client | Progress::Again => None,
-        }
+        Ok(Self { exchange, passage, way, size: 0, max_size, ready, is_behind: false })
     }
 
     /// Goes on as far as that is possible at once.
     pub fn go_on(&mut self, ready: Ready, piece: &mut [u8]) -> Progress {
+        if ready.source {
+            self.exchange.woken();
+        }
         self.ready.source |= ready.source;
         self.ready.ended |= ready.ended;
         // Where nothing came, time has passed, or the client can take more.
@@ -181,16 +175,6 @@ impl Relay {
     /// The provider's header fields.
     pub fn into_headers(self) -> HeaderMap {
         self.exchange.headers
-    }
-
-    /// Keeps that for as long as the socket is this stream's.
-    pub fn attach(&mut self, to_socket: impl Send + 'static) {
-        self.exchange.attach(to_socket);
-    }
-
-    /// The socket that it comes on.
-    pub fn socket(&self) -> Option<Arc<TcpStream>> {
-        self.exchange.socket()
     }
 
     /// Sends what there is for the client.

@@ -15,8 +15,8 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Proxy, ProxyProtocol};
 
 use super::socks;
-use super::wait;
-use crate::front::Want;
+use super::wait::{self, Manner};
+use crate::front::{Source, Want};
 use crate::limits::{
     CONNECT_TIMEOUT, MAX_GATHERED, MAX_UNDELIVERED, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER,
 };
@@ -109,7 +109,7 @@ fn connect(address: SocketAddr, limit: Instant) -> io::Result<TcpStream> {
 
 /// One TCP connection, non-blocking.
 pub struct TcpTransport {
-    stream: Arc<TcpStream>,
+    stream: Arc<Source>,
     buffers: LazyBuffers,
     /// A request's bytes that have not left: head and body go together, at the latest when the answer is awaited.
     unsent: Vec<u8>,
@@ -120,9 +120,10 @@ pub struct TcpTransport {
 impl TcpTransport {
     fn new(stream: TcpStream) -> Self {
         let buffers = LazyBuffers::new(UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER);
-        Self { stream: Arc::new(stream), buffers, unsent: Vec::new(), deaf: false }
+        Self { stream: Source::new(stream), buffers, unsent: Vec::new(), deaf: false }
     }
 
+    /// Sends what is here, and `tail` bytes of the output buffer behind it.
     fn flush(&mut self, tail: usize) -> io::Result<()> {
         let tail = &self.buffers.output()[..tail];
         let stream = &*self.stream;
@@ -132,6 +133,12 @@ impl TcpTransport {
             let head = self.unsent.get(sent..).unwrap_or_default();
             let rest = &tail[sent.saturating_sub(self.unsent.len())..];
             match send(stream, head, rest) {
+                Ok(0) if wait::manner() != Manner::Patient && wait::manner() != Manner::Send => {
+                    self.unsent.extend_from_slice(tail);
+                    self.unsent.drain(..sent);
+                    wait::note(|facts| facts.unsent = true);
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
                 Ok(0) => {
                     // An answer before the request is sent whole refuses it: the rest is not wanted. Behind TLS or a
                     // proxy, what can be read may be anything.
@@ -151,6 +158,7 @@ impl TcpTransport {
             }
         }
         self.unsent.clear();
+        wait::note(|facts| facts.unsent = false);
         Ok(())
     }
 }
@@ -201,7 +209,8 @@ impl Transport for TcpTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
-        if self.unsent.len() + amount <= MAX_GATHERED {
+        // Where nothing may be waited for, what leaves at once is seen when all is here.
+        if self.unsent.len() + amount <= MAX_GATHERED || wait::manner() == Manner::SendAtOnce {
             self.unsent.extend_from_slice(&self.buffers.output()[..amount]);
             return Ok(());
         }
@@ -212,11 +221,14 @@ impl Transport for TcpTransport {
         if !self.unsent.is_empty() {
             self.flush(0)?;
         }
+        wait::runs_on(&self.stream);
+        if matches!(wait::manner(), Manner::Send | Manner::SendAtOnce) {
+            return Err(Error::Io(io::ErrorKind::WouldBlock.into()));
+        }
         let room = self.buffers.input_append_buf();
         if room.is_empty() {
             return Err(Error::LargeResponseHeader(UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER));
         }
-        wait::runs_on(&self.stream);
         let stream = &*self.stream;
         loop {
             wait::for_peer(stream.as_fd(), Want::Read, None)?;
@@ -227,7 +239,6 @@ impl Transport for TcpTransport {
                         wait::drained(count == 0);
                     }
                     self.buffers.input_appended(count);
-                    wait::note(|facts| facts.ended |= count == 0);
                     if wait::facts().undelivered > MAX_UNDELIVERED {
                         return Err(Error::LargeResponseHeader(UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER));
                     }
@@ -235,8 +246,7 @@ impl Transport for TcpTransport {
                 }
                 Err(rustix::io::Errno::AGAIN) => wait::drained(true),
                 Err(rustix::io::Errno::INTR) => {}
-                // Not as the kind it is: ureq takes a reset for the end of a body.
-                Err(error) => return Err(Error::Io(io::Error::other(io::Error::from(error).to_string()))),
+                Err(error) => return Err(Error::Io(error.into())),
             }
         }
     }

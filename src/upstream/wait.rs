@@ -5,13 +5,12 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::reply::SharedReply;
-use crate::front::{Client, Want, Woken, wait_for_peer};
+use crate::front::{Client, Source, Want, Woken, wait_for_peer};
 use crate::limits::CHECK_TIMEOUT;
 
 /// How long a call may take; whichever ends first.
@@ -56,14 +55,16 @@ struct Watch {
     facts: Facts,
     manner: Manner,
     /// The socket that it runs on.
-    socket: Option<Arc<TcpStream>>,
-    /// Goes when the socket does.
-    attached: Option<Box<dyn Send>>,
+    socket: Option<Arc<Source>>,
 }
 
-/// How the provider's bytes are waited for.
+/// How the provider is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
+    /// Nothing is read: a request is sent, for which there is as much time as [`Patience`] allows.
+    Send,
+    /// Nothing is read, and of a request is sent what goes at once.
+    SendAtOnce,
     /// For as long as [`Patience`] allows.
     Patient,
     /// Not at all: what is there is read, until a read finds less than it has room for.
@@ -79,22 +80,14 @@ pub enum Manner {
 pub struct Facts {
     /// Why it was given up.
     pub stop: Option<Stop>,
-    /// A new connection stands, TLS included.
-    pub connected: bool,
-    /// A pooled connection is used.
-    pub reused: bool,
     /// Bytes the provider sent on the connection, TLS ones included.
     pub received: u64,
-    /// Pooled connections must not be used.
-    pub fresh: bool,
-    /// The way leads through a proxy.
-    pub proxied: bool,
     /// Nothing but HTTP runs on the connection: no TLS, no proxy.
     pub clear: bool,
     /// Bytes the provider sent since the caller last got some of them.
     pub undelivered: u64,
-    /// The provider will send no more.
-    pub ended: bool,
+    /// A part of the request has still to leave.
+    pub unsent: bool,
     /// Bytes of an answer came, TLS taken off.
     pub answered: bool,
     /// The connection ended, by TLS's own rules where there is TLS.
@@ -114,11 +107,11 @@ impl Watch {
 }
 
 impl Facts {
-    /// Whether a failed call met a pooled connection that the provider had closed.
-    pub fn was_stale(self) -> bool {
+    /// Whether the provider has said nothing of an answer.
+    pub fn is_unanswered(self) -> bool {
         // TLS says goodbye in bytes of its own.
         let silent = self.received == 0 || self.ended_cleanly;
-        self.stop.is_none() && self.reused && !self.answered && silent
+        self.stop.is_none() && !self.answered && silent
     }
 }
 
@@ -143,7 +136,6 @@ impl Watched {
             facts,
             manner: Manner::Patient,
             socket: None,
-            attached: None,
         })))
     }
 
@@ -170,9 +162,43 @@ impl Watched {
         self.with(|watch| watch.quiet_since = Instant::now());
     }
 
-    /// How its bytes are waited for from now on.
+    /// How the provider is waited for from now on.
     pub fn wait(&mut self, manner: Manner) {
         self.with(|watch| watch.manner = manner);
+    }
+
+    /// Its bytes are not waited for from now on. `ended`: the peer has ended the connection.
+    pub fn wait_not(&mut self, ended: bool) {
+        self.with(|watch| match (watch.manner, ended) {
+            (Manner::Drained, _) => {}
+            (_, true) => watch.manner = Manner::ToTheEnd,
+            (_, false) => watch.manner = Manner::AtOnce,
+        });
+    }
+
+    /// Its socket has something to read again.
+    pub fn woken(&mut self) {
+        self.wait(Manner::AtOnce);
+    }
+
+    /// Notes what happened.
+    pub fn note(&mut self, change: impl FnOnce(&mut Facts)) {
+        self.with(|watch| change(&mut watch.facts));
+    }
+
+    /// Whether the client's answer has begun.
+    pub fn is_committed(&self) -> bool {
+        let reply = self.0.as_ref().and_then(|watch| watch.reply.as_ref());
+        reply.is_some_and(|reply| reply.lock().is_committed())
+    }
+
+    /// The call has done with its socket, which may be another's from now on.
+    pub fn done_with_socket(&mut self) {
+        self.with(|watch| {
+            if let Some(socket) = watch.socket.take() {
+                socket.release();
+            }
+        });
     }
 
     /// What happened so far.
@@ -191,13 +217,8 @@ impl Watched {
     }
 
     /// The socket that it runs on, once an answer was awaited.
-    pub fn socket(&self) -> Option<Arc<TcpStream>> {
+    pub fn socket(&self) -> Option<Arc<Source>> {
         self.0.as_ref()?.socket.clone()
-    }
-
-    /// Keeps that for as long as the socket is this call's.
-    pub fn attach(&mut self, to_socket: impl Send + 'static) {
-        self.with(|watch| watch.attached = Some(Box::new(to_socket)));
     }
 
     fn with(&mut self, change: impl FnOnce(&mut Watch)) {
@@ -228,18 +249,12 @@ pub fn note(change: impl FnOnce(&mut Facts)) {
 }
 
 /// The call in hand awaits an answer on this socket.
-pub fn runs_on(socket: &Arc<TcpStream>) {
+pub fn runs_on(socket: &Arc<Source>) {
     WATCH.with_borrow_mut(|watch| {
         if let Some(watch) = watch.as_mut().filter(|watch| watch.socket.is_none()) {
             watch.socket = Some(Arc::clone(socket));
         }
     });
-}
-
-/// The call in hand has done with its socket, which may be another's from now on.
-pub fn done_with_socket() {
-    let attached = WATCH.with_borrow_mut(|watch| watch.as_mut().and_then(|watch| watch.attached.take()));
-    drop(attached);
 }
 
 /// A read found nothing, or less than it had room for: with nothing to wait for, that was all.
@@ -275,6 +290,7 @@ pub fn heard(bytes: usize) {
 pub fn for_peer(peer: BorrowedFd<'_>, want: Want, limit: Option<Instant>) -> io::Result<bool> {
     match manner() {
         Manner::Patient => {}
+        Manner::Send if want != Want::Read => {}
         Manner::AtOnce | Manner::ToTheEnd if want == Want::Read => return Ok(true),
         _ => return Err(io::ErrorKind::WouldBlock.into()),
     }
@@ -298,7 +314,8 @@ pub fn for_peer(peer: BorrowedFd<'_>, want: Want, limit: Option<Instant>) -> io:
     }
 }
 
-fn manner() -> Manner {
+/// How the provider is waited for now.
+pub fn manner() -> Manner {
     WATCH.with_borrow(|watch| watch.as_ref().map_or(Manner::Patient, |watch| watch.manner))
 }
 

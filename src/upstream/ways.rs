@@ -1,34 +1,48 @@
-//! The ways to providers: an agent for each pair of proxy and trusted certificate authorities, all over one pool.
+//! The ways to providers: how a connection is made, for each pair of proxy and trusted certificate authorities.
 //!
-//! An agent of its own keeps what a TLS handshake costs to prepare and what it can resume; settings of a single request
-//! would have ureq prepare it anew for each connection.
+//! A way of its own keeps what a TLS handshake costs to prepare and what it can resume.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use ureq::http::{Request, Response};
+use ureq::config::Config as Settings;
+use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
-use ureq::{Agent, Body, Error, Proxy, SendBody};
+use ureq::unversioned::resolver::Resolver;
+use ureq::unversioned::transport::time::Instant;
+use ureq::unversioned::transport::{
+    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
+};
+use ureq::{Agent, Error, Proxy};
 
-use super::pool::Pool;
 use super::resolver::CachingResolver;
 use super::transport::TcpConnector;
 use crate::config::{CaFile, Config, Replica, Secret};
-use crate::limits::{MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
+use crate::limits::{UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
 /// Every way that has been gone, the plain one always at hand.
 #[derive(Debug)]
 pub struct Ways {
-    plain: Agent,
+    plain: Arc<Way>,
     detours: RwLock<Detours>,
-    pool: Arc<Pool>,
     resolver: CachingResolver,
 }
+
+/// How a connection is made.
+pub struct Way {
+    /// Tells it from the others; the plain way is number 0.
+    pub number: usize,
+    settings: Settings,
+    resolver: CachingResolver,
+    /// ureq's connectors, one behind the other.
+    connect: Arc<Connect>,
+}
+
+type Connect = dyn Fn(&ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> + Send + Sync;
 
 #[derive(Debug, Default)]
 struct Detours {
     known: Vec<Detour>,
-    /// How many there have ever been; the plain way is number 0.
+    /// How many there have ever been.
     count: usize,
 }
 
@@ -37,50 +51,41 @@ struct Detours {
 struct Detour {
     proxy: Option<Secret>,
     ca_file: Option<CaFile>,
-    agent: Agent,
+    way: Arc<Way>,
 }
 
 impl Ways {
-    /// Ways whose idle connections lie in `pool`.
-    pub fn new(pool: &Arc<Pool>) -> Self {
+    /// None gone yet.
+    pub fn new() -> Self {
         let resolver = CachingResolver::default();
-        let plain = agent(pool, &resolver, 0, None, None);
-        Self { plain, detours: RwLock::default(), pool: Arc::clone(pool), resolver }
+        let plain = Arc::new(Way::new(0, &resolver, None, None));
+        Self { plain, detours: RwLock::default(), resolver }
     }
 
-    /// Sends a request through that proxy to whom those authorities vouch for, and gives the answer's head, its body unread.
+    /// The way through that proxy to whom those authorities vouch for.
     ///
     /// # Errors
-    /// ureq's, whatever went wrong up to there.
-    pub fn run(
-        &self,
-        proxy: Option<&Secret>,
-        ca_file: Option<&CaFile>,
-        request: Request<SendBody<'_>>,
-    ) -> Result<Response<Body>, Error> {
+    /// The proxy's URL is none; the configuration's loader has checked it.
+    pub fn of(&self, proxy: Option<&Secret>, ca_file: Option<&CaFile>) -> Result<Arc<Way>, Error> {
         if proxy.is_none() && ca_file.is_none() {
-            return self.plain.run(request);
+            return Ok(Arc::clone(&self.plain));
         }
-        self.detour(proxy, ca_file)?.run(request)
-    }
-
-    fn detour(&self, proxy: Option<&Secret>, ca_file: Option<&CaFile>) -> Result<Agent, Error> {
         let find = |detours: &Detours| {
-            detours.known.iter().find(|it| it.is(proxy, ca_file)).map(|it| it.agent.clone())
+            detours.known.iter().find(|it| it.is(proxy, ca_file)).map(|it| Arc::clone(&it.way))
         };
-        if let Some(agent) = find(&self.detours.read().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(agent);
+        if let Some(way) = find(&self.detours.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(way);
         }
         let through = proxy.map(|proxy| Proxy::new(proxy.expose())).transpose()?;
         let mut detours = self.detours.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = find(&detours) {
-            return Ok(agent);
+        if let Some(way) = find(&detours) {
+            return Ok(way);
         }
         detours.count += 1;
-        let agent = agent(&self.pool, &self.resolver, detours.count, through, ca_file);
+        let way = Arc::new(Way::new(detours.count, &self.resolver, through, ca_file));
         let (proxy, ca_file) = (proxy.cloned(), ca_file.cloned());
-        detours.known.push(Detour { proxy, ca_file, agent: agent.clone() });
-        Ok(agent)
+        detours.known.push(Detour { proxy, ca_file, way: Arc::clone(&way) });
+        Ok(way)
     }
 
     /// Forgets the ways that no replica of `config` takes.
@@ -103,33 +108,65 @@ impl Detour {
     }
 }
 
-fn agent(
-    pool: &Arc<Pool>,
-    resolver: &CachingResolver,
-    way: usize,
-    proxy: Option<Proxy>,
-    ca_file: Option<&CaFile>,
-) -> Agent {
-    let roots = ca_file.map_or(RootCerts::WebPki, |ca| {
-        ca.certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>().into()
-    });
-    let connectors =
-        ().chain(ConnectProxyConnector::default()).chain(TcpConnector).chain(RustlsConnector::default());
-    // Whatever the product depends on is said here, not left to the library's defaults.
-    let settings = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .proxy(proxy)
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
-        .user_agent("")
-        .accept("")
-        .accept_encoding("")
-        .max_response_header_size(MAX_UPSTREAM_HEAD)
-        .input_buffer_size(UPSTREAM_READ_BUFFER)
-        .output_buffer_size(UPSTREAM_WRITE_BUFFER)
-        // Idle connections are kept in our own pool.
-        .max_idle_connections(0)
-        .build();
-    Agent::with_parts(settings, pool.around(connectors, way), resolver.clone())
+impl Way {
+    fn new(
+        number: usize,
+        resolver: &CachingResolver,
+        proxy: Option<Proxy>,
+        ca_file: Option<&CaFile>,
+    ) -> Self {
+        let roots = ca_file.map_or(RootCerts::WebPki, |ca| {
+            ca.certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>().into()
+        });
+        // Whatever the product depends on is said here, not left to the library's defaults.
+        let settings = Agent::config_builder()
+            .proxy(proxy)
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .user_agent("")
+            .input_buffer_size(UPSTREAM_READ_BUFFER)
+            .output_buffer_size(UPSTREAM_WRITE_BUFFER)
+            .build();
+        let connectors =
+            ().chain(ConnectProxyConnector::default()).chain(TcpConnector).chain(RustlsConnector::default());
+        let connect = move |details: &ConnectionDetails<'_>| match connectors.connect(details, None)? {
+            Some(transport) => Ok(Box::new(transport) as Box<dyn Transport>),
+            None => Err(Error::ConnectionFailed),
+        };
+        Self { number, settings, resolver: resolver.clone(), connect: Arc::new(connect) }
+    }
+
+    /// A new connection to the host of `uri`, TLS included where it asks for that.
+    ///
+    /// # Errors
+    /// Whatever kept it from standing.
+    pub fn connect(&self, uri: &Uri) -> Result<Box<dyn Transport>, Error> {
+        let timeout = NextTimeout::default();
+        // A proxy resolves the name itself, unless its scheme leaves that to the client.
+        let addrs = match self.settings.proxy().is_none_or(Proxy::resolve_target) {
+            true => self.resolver.resolve(uri, &self.settings, timeout)?,
+            false => self.resolver.empty(),
+        };
+        let transport = (self.connect)(&ConnectionDetails {
+            uri,
+            addrs,
+            config: &self.settings,
+            request_level: false,
+            resolver: &self.resolver,
+            now: Instant::now(),
+            timeout,
+            current_time: Arc::new(Instant::now),
+            run_connector: Arc::clone(&self.connect),
+            register_shutdown: Arc::new(|_| Ok(())),
+        })?;
+        if uri.scheme_str() == Some("https") && !transport.is_tls() {
+            return Err(Error::TlsRequired);
+        }
+        Ok(transport)
+    }
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Way").field("number", &self.number).finish_non_exhaustive()
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ai_proxy::front::{
     Admission, Answer, Bound, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice,
-    Ongoing, Peer, Ready, Rejection, Request, Responder, Service, Settings, Stats, Stream, Turn, Watching,
+    Ongoing, Peer, Ready, Rejection, Request, Responder, Service, Settings, Source, Stats, Stream, Turn,
 };
 
 use crate::support::calls::get;
@@ -37,13 +37,12 @@ impl Seen {
 struct Endless {
     stream: Stream,
     client: Arc<Socket>,
-    source: Arc<TcpStream>,
+    source: Arc<Source>,
     turns: Arc<AtomicUsize>,
-    watching: Option<Watching>,
 }
 
 impl Ongoing for Endless {
-    fn source(&self) -> &Arc<TcpStream> {
+    fn source(&self) -> &Arc<Source> {
         &self.source
     }
 
@@ -53,10 +52,6 @@ impl Ongoing for Endless {
 
     fn has_more(&self) -> bool {
         true
-    }
-
-    fn watched(&mut self, watching: Watching) {
-        self.watching = Some(watching);
     }
 
     fn go_on(self: Box<Self>, _: Ready, _: &mut [u8]) -> Turn {
@@ -85,14 +80,14 @@ impl Service for Beginning {
         Admission::Run(Lane::Worker, ())
     }
 
-    fn handle(&self, _: Request<()>, responder: Responder) -> Handled {
+    fn handle(&self, _: Request<()>, responder: Responder, _: ai_proxy::front::Thread) -> Handled {
         let stream = responder.stream(200, &Fields::default(), None);
         let client = Arc::clone(stream.client());
         let (source, feed) = tcp_pair();
         feed.set_nodelay(true).expect("nodelay");
         let turns = Arc::new(AtomicUsize::new(0));
         self.0.lock().expect("answers").push(Seen { feed, turns: Arc::clone(&turns) });
-        Handled::Ongoing(Box::new(Endless { stream, client, source, turns, watching: None }))
+        Handled::Ongoing(Box::new(Endless { stream, client, source, turns }))
     }
 
     fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {

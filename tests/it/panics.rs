@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ai_proxy::front::{
     Admission, Answer, Bound, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice,
-    Ongoing, Peer, Ready, Rejection, Request, Responder, Running, Service, Settings, Stats, Stream, Turn,
-    Watching,
+    Ongoing, Peer, Ready, Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream,
+    Turn,
 };
 
 use crate::support::calls::{get, post};
@@ -33,12 +33,11 @@ struct Panicking {
 struct Scripted {
     stream: Stream,
     client: Arc<Socket>,
-    source: Arc<TcpStream>,
-    watching: Option<Watching>,
+    source: Arc<Source>,
 }
 
 impl Ongoing for Scripted {
-    fn source(&self) -> &Arc<TcpStream> {
+    fn source(&self) -> &Arc<Source> {
         &self.source
     }
 
@@ -50,12 +49,8 @@ impl Ongoing for Scripted {
         false
     }
 
-    fn watched(&mut self, watching: Watching) {
-        self.watching = Some(watching);
-    }
-
     fn go_on(mut self: Box<Self>, _: Ready, scratch: &mut [u8]) -> Turn {
-        match std::io::Read::read(&mut &*self.source, scratch) {
+        match std::io::Read::read(&mut &**self.source, scratch) {
             Ok(1..) if scratch[0] == b'p' => panic!("as told"),
             Ok(1..) if scratch[0] == b'e' => {
                 self.stream.push(b" and half");
@@ -96,7 +91,7 @@ impl Service for Panicking {
         Admission::Run(if control { Lane::Control } else { Lane::Worker }, ())
     }
 
-    fn handle(&self, request: Request<()>, responder: Responder) -> Handled {
+    fn handle(&self, request: Request<()>, responder: Responder, _: ai_proxy::front::Thread) -> Handled {
         self.held.fetch_add(1, Ordering::SeqCst);
         let _held = Held(&self.held);
         match request.head.path() {
@@ -114,7 +109,7 @@ impl Service for Panicking {
                 let (source, other_end) = tcp_pair();
                 self.sources.lock().expect("sources").push(other_end);
                 let client = Arc::clone(stream.client());
-                Handled::Ongoing(Box::new(Scripted { stream, client, source, watching: None }))
+                Handled::Ongoing(Box::new(Scripted { stream, client, source }))
             }
             "/gate" => {
                 assert!(self.gate.pass(Duration::from_secs(20)), "never opened");

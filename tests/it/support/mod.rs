@@ -15,6 +15,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ai_proxy::front::Source;
+
 /// How long a test waits for something that should take milliseconds. Generous: a noisy machine must
 /// never fail a test, and a hang must still end.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -35,9 +37,9 @@ pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Two ends of a connection: one that does not wait, as what an answer is relayed from, and the one that feeds it.
-pub fn tcp_pair() -> (Arc<TcpStream>, TcpStream) {
+pub fn tcp_pair() -> (Arc<Source>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let one = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
     one.set_nonblocking(true).expect("non-blocking");
-    (Arc::new(one), listener.accept().expect("accept").0)
+    (Source::new(one), listener.accept().expect("accept").0)
 }

@@ -1,0 +1,220 @@
+//! A call whose request has been sent, from there to its end: no thread waits for it. Whoever has its turn takes it as far as
+//! it goes: to the answer's head, to the end of a whole answer, or along a stream.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::inference::{Attempt, Relay};
+use super::outcome::{Failed, Outcome};
+use super::streaming::Streaming;
+use crate::front::{Client, Done, Handled, Ongoing, Ready, Source, Turn};
+use crate::upstream::stream::Progress;
+use crate::upstream::{Awaited, By, Collected, Exchange, Failure, Fault, Unanswered, Whole};
+
+/// How far an answer has come.
+pub enum Stage {
+    /// Its head is awaited.
+    Head(Awaited),
+    /// It is read whole before any of it leaves.
+    Whole(Exchange, Whole),
+    /// It is passed on as it comes.
+    Stream(Streaming),
+}
+
+/// A call under way.
+struct UnderWay {
+    relay: Box<Relay>,
+    attempt: Attempt,
+    client: Arc<Client>,
+    source: Arc<Source>,
+    /// Taken out for a turn.
+    stage: Option<Stage>,
+    /// What was told of the source and is not used up.
+    ready: Ready,
+    /// What was asked is not needed any more, and was let go.
+    is_settled: bool,
+}
+
+/// What a turn has led to.
+pub enum Led {
+    /// The next stage, which may have more at hand.
+    On(Stage),
+    /// To nothing, for now.
+    Wait(Stage, For),
+    /// To the end of the attempt.
+    Outcome(Outcome),
+    /// The provider had closed the connection that was used.
+    Stale,
+}
+
+/// What is waited for.
+pub enum For {
+    /// Its source.
+    Source,
+    /// Its client, who has to take what there is.
+    Client,
+    /// Its next turn: it has had its share of this one.
+    NextTurn,
+}
+
+/// Lets the answer to a request that has been sent be awaited.
+pub fn answer(relay: Box<Relay>, attempt: Attempt, awaited: Awaited) -> Handled {
+    let client = relay.delivery.reply.lock().client();
+    let (Some(client), Some(source)) = (client, awaited.socket()) else {
+        let detail = "the connection is gone".to_owned();
+        return relay.follow_up(Failed::Fault(Failure { fault: Fault::Broken, detail }), attempt);
+    };
+    let (stage, ready) = (Some(Stage::Head(awaited)), Ready::default());
+    Handled::Ongoing(Box::new(UnderWay { relay, attempt, client, source, stage, ready, is_settled: false }))
+}
+
+impl Ongoing for UnderWay {
+    fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    fn has_more(&self) -> bool {
+        matches!(&self.stage, Some(Stage::Stream(streaming)) if streaming.stream.has_more())
+    }
+
+    fn go_on(mut self: Box<Self>, ready: Ready, scratch: &mut [u8]) -> Turn {
+        self.ready.source |= ready.source;
+        self.ready.ended |= ready.ended;
+        let Some(mut stage) = self.stage.take() else { return Turn::Done(self.give_up()) };
+        let mut news = ready;
+        loop {
+            let led = match stage {
+                Stage::Head(awaited) => self.await_head(awaited, news),
+                Stage::Whole(exchange, whole) => self.collect(exchange, whole, news),
+                Stage::Stream(streaming) => self.pass_on(streaming, news, scratch),
+            };
+            match led {
+                Led::On(next) => stage = next,
+                Led::Wait(stage, what) => {
+                    self.stage = Some(stage);
+                    return match what {
+                        For::Source => Turn::Source(self),
+                        For::Client => Turn::Client(self),
+                        For::NextTurn => Turn::Again(self),
+                    };
+                }
+                Led::Outcome(outcome) => return self.end(outcome),
+                Led::Stale => {
+                    let Self { relay, attempt, source, .. } = *self;
+                    drop(source);
+                    return Turn::Waits(Box::new(move || relay.go_on(attempt, By::New)));
+                }
+            }
+            // The next stage has what this one has left.
+            news = Ready { source: false, ended: self.ready.ended };
+        }
+    }
+
+    fn give_up(self: Box<Self>) -> Done {
+        let Self { mut relay, attempt, source, stage, .. } = *self;
+        drop(source);
+        match stage {
+            Some(Stage::Stream(mut streaming)) => {
+                let ended = streaming.stream.give_up();
+                match relay.stream_ended(streaming, ended, &attempt.choice) {
+                    Outcome::Done(done) => relay.end(done),
+                    Outcome::Failed(_) => relay.client_gone(&attempt),
+                }
+            }
+            other => {
+                // A provider that is not to go on is left before its call is over.
+                drop(other);
+                relay.client_gone(&attempt)
+            }
+        }
+    }
+}
+
+impl UnderWay {
+    fn await_head(&mut self, mut awaited: Awaited, news: Ready) -> Led {
+        if news.source {
+            awaited.woken();
+        }
+        match awaited.poll(self.ready.ended) {
+            Ok(Some(head)) => self.relay.answered(awaited.into_exchange(head), &self.attempt),
+            Ok(None) => match self.see_to_clock(|now| awaited.is_overdue(now)) {
+                Ok(what) => Led::Wait(Stage::Head(awaited), what),
+                Err(failure) => failed(failure),
+            },
+            Err(Unanswered::Stale) => Led::Stale,
+            Err(Unanswered::Failed(failure)) => failed(failure),
+        }
+    }
+
+    fn collect(&mut self, mut exchange: Exchange, mut whole: Whole, news: Ready) -> Led {
+        if news.source {
+            exchange.woken();
+        }
+        match whole.collect(&mut exchange, self.ready.ended) {
+            Ok(Collected::Whole) => {
+                Led::Outcome(self.relay.document(exchange, whole.bytes, &self.attempt.choice))
+            }
+            Ok(Collected::Again) => Led::Wait(Stage::Whole(exchange, whole), For::NextTurn),
+            Ok(Collected::Source) => match self.see_to_clock(|now| exchange.is_overdue(now)) {
+                Ok(what) => Led::Wait(Stage::Whole(exchange, whole), what),
+                Err(failure) => failed(failure),
+            },
+            Err(failure) => failed(failure),
+        }
+    }
+
+    fn pass_on(&mut self, mut streaming: Streaming, news: Ready, scratch: &mut [u8]) -> Led {
+        let what = match streaming.stream.go_on(news, scratch) {
+            Progress::Source => For::Source,
+            Progress::Client => For::Client,
+            Progress::Again => For::NextTurn,
+            Progress::Ended(ended) => {
+                return Led::Outcome(self.relay.stream_ended(streaming, ended, &self.attempt.choice));
+            }
+        };
+        if !self.is_settled && self.relay.delivery.reply.lock().is_begun() {
+            // No other attempt follows, and what was asked may be large.
+            self.relay.call.settle();
+            self.relay.delivery.request.drop_body();
+            self.is_settled = true;
+        }
+        Led::Wait(Stage::Stream(streaming), what)
+    }
+
+    /// Sees to the client, who may be due a heartbeat, and to the provider's time limit.
+    fn see_to_clock(&self, is_overdue: impl FnOnce(Instant) -> bool) -> Result<For, Failure> {
+        let now = Instant::now();
+        let mut reply = self.relay.delivery.reply.lock();
+        let told = reply.beat(now).and_then(|()| reply.flush());
+        let is_behind = reply.is_behind();
+        drop(reply);
+        told.map_err(|error| Failure { fault: Fault::ClientGone, detail: error.to_string() })?;
+        if is_overdue(now) {
+            let detail = io::Error::from(io::ErrorKind::TimedOut).to_string();
+            return Err(Failure { fault: Fault::TimedOut, detail });
+        }
+        Ok(if is_behind { For::Client } else { For::Source })
+    }
+
+    fn end(self, outcome: Outcome) -> Turn {
+        let Self { relay, attempt, source, .. } = self;
+        drop(source);
+        match outcome {
+            Outcome::Done(done) => Turn::Done(relay.end(done)),
+            Outcome::Failed(failed) => match relay.follow_up(failed, attempt) {
+                Handled::Done(done) => Turn::Done(done),
+                Handled::Waits(rest) => Turn::Waits(rest),
+                Handled::Ongoing(answer) => Turn::Again(answer),
+            },
+        }
+    }
+}
+
+fn failed(failure: Failure) -> Led {
+    Led::Outcome(Outcome::Failed(Failed::Fault(failure)))
+}

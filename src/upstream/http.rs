@@ -1,0 +1,254 @@
+//! HTTP/1.1 as a client speaks it (RFC 9112): the head of a request, and the head of an answer with how its body ends.
+//!
+//! ureq's own loop cannot leave a call that waits for its answer's head and come back, so the two heads are ours; the
+//! grammar is httparse's, and the bodies are decoded as those of requests are ([`crate::front::body`]).
+
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use crate::front::Fields;
+use crate::front::body::Decoder;
+use crate::front::request::Framing;
+use crate::limits::MAX_UPSTREAM_HEADERS;
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Head {
+    /// Status code, 200 to 599.
+    pub status: u16,
+    /// Header fields as they came.
+    pub headers: HeaderMap,
+    /// What follows.
+    pub body: Ending,
+    /// Whether the connection may serve another request behind the body.
+    pub keep_alive: bool,
+}
+
+/// How the end of a body is told (RFC 9112 section 6.3).
+#[derive(Debug)]
+pub enum Ending {
+    /// By its framing; a body that is not there has its end at its beginning.
+    Framed(Decoder),
+    /// By the end of the connection.
+    Closing,
+}
+
+/// What an answer's bytes begin with.
+#[derive(Debug)]
+pub enum Start {
+    /// A part of a head.
+    Partial,
+    /// An interim answer (1xx) of so many bytes, which says nothing of the final one.
+    Interim(usize),
+    /// The head of the final answer, and how many bytes it takes.
+    Final(Head, usize),
+}
+
+/// The head of a request with these fields, `Host` ahead of them unless it is one of them (RFC 9110 section 7.2).
+pub fn request(method: &Method, path: [&str; 2], host: Option<&str>, fields: &Fields) -> Vec<u8> {
+    let [host_name, host, host_end] = host.map_or([""; 3], |host| ["host: ", host, "\r\n"]);
+    let line = [method.as_str(), " ", path[0], path[1], " HTTP/1.1\r\n", host_name, host, host_end];
+    let length = line.iter().map(|part| part.len()).sum::<usize>() + fields.as_lines().len() + 2;
+    let mut head = Vec::with_capacity(length);
+    line.iter().for_each(|part| head.extend_from_slice(part.as_bytes()));
+    head.extend_from_slice(fields.as_lines());
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// Reads what an answer to a request that is no `HEAD` begins with.
+///
+/// # Errors
+/// What is wrong: it is not HTTP/1.x, its status is none, or its framing could be read in two ways.
+pub fn start_of(bytes: &[u8]) -> Result<Start, String> {
+    let mut slots = [httparse::EMPTY_HEADER; MAX_UPSTREAM_HEADERS];
+    let mut answer = httparse::Response::new(&mut slots);
+    let used = match answer.parse(bytes) {
+        Ok(httparse::Status::Partial) => return Ok(Start::Partial),
+        Ok(httparse::Status::Complete(used)) => used,
+        Err(error) => return Err(format!("no HTTP answer: {error}")),
+    };
+    let (status, minor) = (answer.code.unwrap_or(0), answer.version.unwrap_or(0));
+    match status {
+        100 | 102..200 => return Ok(Start::Interim(used)),
+        200..600 => {}
+        _ => return Err(format!("status {status}")),
+    }
+    let mut headers = HeaderMap::with_capacity(answer.headers.len());
+    for field in answer.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let value = HeaderValue::from_bytes(field.value.trim_ascii_end());
+        let (Ok(name), Ok(value)) = (name, value) else { return Err("header field".to_owned()) };
+        headers.append(name, value);
+    }
+    let body = ending(status, minor, &headers)?;
+    let keep_alive = stays(minor, &headers) && matches!(body, Ending::Framed(_));
+    Ok(Start::Final(Head { status, headers, body, keep_alive }, used))
+}
+
+fn ending(status: u16, minor: u8, headers: &HeaderMap) -> Result<Ending, String> {
+    let length = announced(headers)?;
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    if let Some(coding) = coding {
+        // A message with both can be read in two ways, and HTTP/1.0 knows no chunks (RFC 9112 section 6.1).
+        let is_plain = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        if !is_plain || minor == 0 || length.is_some() {
+            return Err("Transfer-Encoding other than chunked alone".to_owned());
+        }
+    }
+    let no_content =
+        [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].iter().any(|it| it.as_u16() == status);
+    Ok(match length {
+        _ if no_content => Ending::Framed(Decoder::done()),
+        Some(length) => Ending::Framed(Decoder::of_answer(Framing::Length(length))),
+        None if coding.is_some() => Ending::Framed(Decoder::of_answer(Framing::Chunked)),
+        None => Ending::Closing,
+    })
+}
+
+/// `Content-Length`; repeated it must say the same (RFC 9112 section 6.3).
+fn announced(headers: &HeaderMap) -> Result<Option<u64>, String> {
+    let mut length = None;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let this = digits.and_then(|digits| digits.parse::<u64>().ok());
+        match (this, length) {
+            (Some(this), None) => length = Some(this),
+            (Some(this), Some(before)) if this == before => {}
+            _ => return Err("Content-Length".to_owned()),
+        }
+    }
+    Ok(length)
+}
+
+/// Whether the provider keeps the connection (RFC 9112 section 9.3).
+fn stays(minor: u8, headers: &HeaderMap) -> bool {
+    let mut options = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii);
+    if minor == 0 {
+        let (mut keeps, mut closes) = (false, false);
+        for option in options {
+            keeps |= option.eq_ignore_ascii_case(b"keep-alive");
+            closes |= option.eq_ignore_ascii_case(b"close");
+        }
+        return keeps && !closes;
+    }
+    !options.any(|option| option.eq_ignore_ascii_case(b"close"))
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::http::Method;
+
+    use super::{Ending, Head, Start, request, start_of};
+    use crate::front::Fields;
+
+    fn head(text: &str) -> Result<Head, String> {
+        match start_of(text.as_bytes())? {
+            Start::Final(head, used) => {
+                assert_eq!(used, text.len());
+                Ok(head)
+            }
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    fn due(head: &Head) -> Option<u64> {
+        match &head.body {
+            Ending::Framed(decoder) => decoder.announced(),
+            Ending::Closing => None,
+        }
+    }
+
+    #[test]
+    fn a_request_is_its_line_and_its_fields() {
+        let mut fields = Fields::default();
+        fields.push("content-length", "2");
+        let head = request(&Method::POST, ["/v1", "/chat?x=1"], Some("a.example:81"), &fields);
+        let expected = "POST /v1/chat?x=1 HTTP/1.1\r\nhost: a.example:81\r\ncontent-length: 2\r\n\r\n";
+        assert_eq!(String::from_utf8_lossy(&head), expected);
+        let head = request(&Method::GET, ["", "/models"], None, &Fields::default());
+        assert_eq!(String::from_utf8_lossy(&head), "GET /models HTTP/1.1\r\n\r\n");
+    }
+
+    #[test]
+    fn every_truncation_of_a_head_is_partial() {
+        let whole = "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 3\r\n\r\n";
+        for end in 0..whole.len() {
+            assert!(matches!(start_of(&whole.as_bytes()[..end]), Ok(Start::Partial)), "{end}");
+        }
+        assert_eq!(head(whole).expect("good").headers["content-type"], "a/b");
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_told_in_one_way_or_the_answer_is_none() {
+        for (fields, length) in [
+            ("Content-Length: 3\r\n", Some(3)),
+            ("content-length: 3\r\nContent-Length: 3\r\n", Some(3)),
+            ("Content-Length: 0\r\n", Some(0)),
+        ] {
+            let head = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).expect(fields);
+            assert_eq!((due(&head), head.keep_alive), (length, true), "{fields}");
+        }
+        let chunked = head("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n").expect("good");
+        assert!(matches!(&chunked.body, Ending::Framed(decoder) if !decoder.is_done()), "{chunked:?}");
+        let closing = head("HTTP/1.1 200 OK\r\n\r\n").expect("good");
+        assert!(matches!(closing.body, Ending::Closing) && !closing.keep_alive);
+        for status in [204, 304] {
+            let none = head(&format!("HTTP/1.1 {status} x\r\nContent-Length: 3\r\n\r\n")).expect("good");
+            assert!(matches!(&none.body, Ending::Framed(decoder) if decoder.is_done()), "{status}");
+        }
+        for fields in [
+            "Content-Length: 3\r\nContent-Length: 4\r\n",
+            "Content-Length: 3, 3\r\n",
+            "Content-Length: +3\r\n",
+            "Content-Length: \r\n",
+            "Content-Length: 99999999999999999999999\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: identity\r\n",
+        ] {
+            head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).expect_err(fields);
+        }
+        head("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").expect_err("HTTP/1.0");
+    }
+
+    #[test]
+    fn a_connection_stays_as_its_version_and_options_say() {
+        for (version, option, stays) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: keep-alive\r\n", true),
+            ("1.1", "Connection: x, Close\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+        ] {
+            let text = format!("HTTP/{version} 200 OK\r\n{option}Content-Length: 1\r\n\r\n");
+            assert_eq!(head(&text).expect("good").keep_alive, stays, "{text}");
+        }
+    }
+
+    #[test]
+    fn interim_answers_are_told_from_final_ones() {
+        for (text, used) in
+            [("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200", 25), ("HTTP/1.1 103 x\r\na: b\r\n\r\n", 24)]
+        {
+            assert!(matches!(start_of(text.as_bytes()), Ok(Start::Interim(n)) if n == used), "{text}");
+        }
+        for text in [
+            "HTTP/1.1 101 Switching\r\n\r\n",
+            "HTTP/1.1 600 x\r\n\r\n",
+            "HTTP/1.1 099 x\r\n\r\n",
+            "HTTP/2 200 OK\r\n\r\n",
+            "SSH-2.0\r\n\r\n",
+        ] {
+            start_of(text.as_bytes()).expect_err(text);
+        }
+        let many = "a: b\r\n".repeat(129);
+        start_of(format!("HTTP/1.1 200 OK\r\n{many}\r\n").as_bytes()).expect_err("too many fields");
+    }
+}
