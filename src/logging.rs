@@ -5,14 +5,15 @@
 
 mod json;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use log::{LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -34,10 +35,10 @@ pub enum LogFormat {
     Json,
 }
 
-#[derive(Default)]
 struct Logger {
     sink: Mutex<Sink>,
     json: AtomicBool,
+    zone: RwLock<TimeZone>,
 }
 
 #[derive(Default)]
@@ -51,12 +52,17 @@ struct Sink {
 }
 
 /// Sends the log of this process to `path` (`None`: stderr) from now on, at `level` and above. Called again to change
-/// any of them, and to reopen a file that was renamed.
+/// any of them, to reopen a file that was renamed, and to take the system's time zone where that was changed.
 ///
 /// # Errors
 /// The file cannot be opened; the log goes to stderr then.
 pub fn start(path: Option<&Path>, level: LevelFilter, format: LogFormat) -> io::Result<()> {
-    let logger = LOGGER.get_or_init(Logger::default);
+    let logger = LOGGER.get_or_init(|| Logger {
+        sink: Mutex::default(),
+        json: AtomicBool::default(),
+        zone: RwLock::new(TimeZone::UTC),
+    });
+    *logger.zone.write().unwrap_or_else(PoisonError::into_inner) = local_zone();
     // Refused when it is set already, by an earlier call.
     let _ = log::set_logger(logger);
     log::set_max_level(level);
@@ -78,6 +84,16 @@ pub fn start(path: Option<&Path>, level: LevelFilter, format: LogFormat) -> io::
     }
 }
 
+/// The system's time zone. Its file is read as it is: to know its name too, jiff would list all zones there are, which
+/// takes longer than everything else at the start, and memory.
+fn local_zone() -> TimeZone {
+    if std::env::var_os("TZ").is_some() {
+        return TimeZone::system();
+    }
+    let read = fs::read("/etc/localtime").ok();
+    read.and_then(|data| TimeZone::tzif("", &data).ok()).unwrap_or(TimeZone::UTC)
+}
+
 impl Logger {
     fn lock(&self) -> std::sync::MutexGuard<'_, Sink> {
         self.sink.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,7 +110,8 @@ impl Log for Logger {
             return;
         }
         let level = if record.level() == log::Level::Warn { "WARNING" } else { record.level().as_str() };
-        let now = jiff::Zoned::now();
+        let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = jiff::Timestamp::now().to_zoned(zone);
         let line = if self.json.load(Ordering::Relaxed) {
             json::line(&now, level, record)
         } else {
