@@ -79,6 +79,10 @@ impl Service for Provider {
         }
     }
 
+    fn is_quick(&self, _: &Request<()>) -> bool {
+        false
+    }
+
     fn handle(&self, request: Request<()>, responder: Responder, _: Thread) -> Handled {
         let Ok(call) = serde_json::from_slice::<Value>(&request.body) else {
             return responder.send(error(400, "the body is not JSON")).into();

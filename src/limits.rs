@@ -27,7 +27,7 @@ pub const MAX_BODIES_IN_TRANSIT: usize = 512 * 1024 * 1024;
 /// Bytes of whole answers that all clients together may have still to take. Above it a worker that has another waits for its
 /// client, up to `client_timeout`, so that 10,000 clients cannot have the process collect 10,000 × `max_response_size`.
 pub const MAX_ANSWERS_IN_TRANSIT: usize = 256 * 1024 * 1024;
-/// Requests waiting for a free worker; above it the next one gets its 503 at once.
+/// Requests waiting for a place; above it the next one gets its 503 at once.
 pub const MAX_QUEUE: usize = 1024;
 /// Connections on their way back to the poller at once; a thread with another waits for the poller.
 pub const MAX_RETURNS: usize = 256;
@@ -48,6 +48,9 @@ pub const READS_A_TURN: usize = 16;
 pub const REQUESTS_A_TURN: usize = 8;
 /// Pause between two looks at the time limits of streams under way: how late a heartbeat or a limit may come.
 pub const ONGOING_SWEEP: Duration = Duration::from_millis(100);
+/// Largest body, of a request or of a whole answer, that is looked at on the poller's own thread, bytes: it takes a fraction of a
+/// millisecond.
+pub const QUICK_BODY: usize = 64 * 1024;
 /// Readiness events taken from the kernel in one turn.
 pub const EVENT_BATCH: usize = 256;
 /// Pause of `accept` after it failed for lack of descriptors or memory.
@@ -58,10 +61,6 @@ pub const ACCEPT_CALM: Duration = Duration::from_secs(2);
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a drain keeps idle connections open and serves what comes on them, for requests that are on their way.
 pub const DRAIN_GRACE: Duration = Duration::from_millis(200);
-/// How long a worker keeps a connection after its answer, for the client's next request.
-pub const KEEPALIVE_GRACE: Duration = Duration::from_millis(2);
-/// A client that asked again so soon is expected to be as quick the next time.
-pub const KEEPALIVE_QUICK: Duration = Duration::from_millis(20);
 /// How long a connection that is being closed is read on without a byte, so that the peer can fetch its answer.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// How long such a connection is read on in all.

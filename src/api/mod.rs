@@ -36,6 +36,7 @@ use crate::front::{
     Stats, Thread,
 };
 use crate::gateway::Gateway;
+use crate::limits::QUICK_BODY;
 use crate::text::Text;
 use envelope::Envelope;
 pub use error::ApiError;
@@ -279,6 +280,10 @@ impl Service for Api {
 
     fn admit(&self, head: &Head, peer: Peer) -> Admission<Ticket> {
         self.admit_or_refuse(head, peer)
+    }
+
+    fn is_quick(&self, request: &Request<Ticket>) -> bool {
+        request.body.len() <= QUICK_BODY
     }
 
     fn handle(&self, request: Request<Ticket>, responder: Responder, thread: Thread) -> Handled {

@@ -9,6 +9,7 @@ use super::inference::{Attempt, Relay};
 use super::outcome::{Failed, Outcome};
 use super::streaming::Streaming;
 use crate::front::{Client, Done, Handled, Ongoing, Ready, Source, Turn};
+use crate::limits::QUICK_BODY;
 use crate::upstream::stream::Progress;
 use crate::upstream::{Awaited, By, Collected, Exchange, Failure, Fault, Unanswered, Whole};
 
@@ -44,16 +45,16 @@ pub enum Led {
     Wait(Stage, For),
     /// To the end of the attempt.
     Outcome(Outcome),
+    /// To an answer that is whole, and takes long to look at.
+    Large(Exchange, Vec<u8>),
     /// The provider had closed the connection that was used.
     Stale,
 }
 
 /// What is waited for.
 pub enum For {
-    /// Its source.
-    Source,
-    /// Its client, who has to take what there is.
-    Client,
+    /// That its source or its client has news.
+    News,
     /// Its next turn: it has had its share of this one.
     NextTurn,
 }
@@ -78,10 +79,6 @@ impl Ongoing for UnderWay {
         &self.client
     }
 
-    fn has_more(&self) -> bool {
-        matches!(&self.stage, Some(Stage::Stream(streaming)) if streaming.stream.has_more())
-    }
-
     fn go_on(mut self: Box<Self>, ready: Ready, scratch: &mut [u8]) -> Turn {
         self.ready.source |= ready.source;
         self.ready.ended |= ready.ended;
@@ -98,12 +95,27 @@ impl Ongoing for UnderWay {
                 Led::Wait(stage, what) => {
                     self.stage = Some(stage);
                     return match what {
-                        For::Source => Turn::Source(self),
-                        For::Client => Turn::Client(self),
+                        For::News => Turn::Wait(self),
                         For::NextTurn => Turn::Again(self),
                     };
                 }
-                Led::Outcome(outcome) => return self.end(outcome),
+                Led::Outcome(outcome) => {
+                    let Self { relay, attempt, source, .. } = *self;
+                    drop(source);
+                    return match concluded(relay, attempt, outcome) {
+                        Handled::Done(done) => Turn::Done(done),
+                        Handled::Waits(rest) => Turn::Waits(rest),
+                        Handled::Ongoing(answer) => Turn::Again(answer),
+                    };
+                }
+                Led::Large(exchange, body) => {
+                    let Self { mut relay, attempt, source, .. } = *self;
+                    drop(source);
+                    return Turn::Waits(Box::new(move || {
+                        let outcome = relay.document(exchange, body, &attempt.choice);
+                        concluded(relay, attempt, outcome)
+                    }));
+                }
                 Led::Stale => {
                     let Self { relay, attempt, source, .. } = *self;
                     drop(source);
@@ -156,6 +168,7 @@ impl UnderWay {
             exchange.woken();
         }
         match whole.collect(&mut exchange, self.ready.ended) {
+            Ok(Collected::Whole) if whole.bytes.len() > QUICK_BODY => Led::Large(exchange, whole.bytes),
             Ok(Collected::Whole) => {
                 Led::Outcome(self.relay.document(exchange, whole.bytes, &self.attempt.choice))
             }
@@ -170,8 +183,7 @@ impl UnderWay {
 
     fn pass_on(&mut self, mut streaming: Streaming, news: Ready, scratch: &mut [u8]) -> Led {
         let what = match streaming.stream.go_on(news, scratch) {
-            Progress::Source => For::Source,
-            Progress::Client => For::Client,
+            Progress::Waits => For::News,
             Progress::Again => For::NextTurn,
             Progress::Ended(ended) => {
                 return Led::Outcome(self.relay.stream_ended(streaming, ended, &self.attempt.choice));
@@ -191,27 +203,21 @@ impl UnderWay {
         let now = Instant::now();
         let mut reply = self.relay.delivery.reply.lock();
         let told = reply.beat(now).and_then(|()| reply.flush());
-        let is_behind = reply.is_behind();
         drop(reply);
         told.map_err(|error| Failure { fault: Fault::ClientGone, detail: error.to_string() })?;
         if is_overdue(now) {
             let detail = io::Error::from(io::ErrorKind::TimedOut).to_string();
             return Err(Failure { fault: Fault::TimedOut, detail });
         }
-        Ok(if is_behind { For::Client } else { For::Source })
+        Ok(For::News)
     }
+}
 
-    fn end(self, outcome: Outcome) -> Turn {
-        let Self { relay, attempt, source, .. } = self;
-        drop(source);
-        match outcome {
-            Outcome::Done(done) => Turn::Done(relay.end(done)),
-            Outcome::Failed(failed) => match relay.follow_up(failed, attempt) {
-                Handled::Done(done) => Turn::Done(done),
-                Handled::Waits(rest) => Turn::Waits(rest),
-                Handled::Ongoing(answer) => Turn::Again(answer),
-            },
-        }
+/// What follows from the end of an attempt.
+fn concluded(relay: Box<Relay>, attempt: Attempt, outcome: Outcome) -> Handled {
+    match outcome {
+        Outcome::Done(done) => relay.end(done).into(),
+        Outcome::Failed(failed) => relay.follow_up(failed, attempt),
     }
 }
 

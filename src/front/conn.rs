@@ -9,11 +9,9 @@ use super::incoming::{Incoming, Request};
 use super::request::Scan;
 use super::response::{Done, Shape};
 use super::sys::{self, Interest};
-use super::wire::{Pace, Wire};
+use super::wire::Wire;
 use super::{Admission, Head, Lane, Limits, Rejection, Service, after};
-use crate::limits::{
-    BODY_STEP, KEEPALIVE_QUICK, LINGER, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN,
-};
+use crate::limits::{BODY_STEP, LINGER, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN};
 
 /// What surrounds a connection while it advances.
 pub struct Context<'a, S> {
@@ -40,7 +38,7 @@ enum Phase<T> {
     /// For the rest of a body nobody wants: so many bytes may still come.
     Drain { decoder: Decoder, left: usize },
     /// For the answer to leave and the client to have read it: so many more bytes are read and dropped.
-    Linger { left: usize, until: Option<Instant> },
+    Linger { left: usize, until: Option<Instant>, is_shut: bool },
 }
 
 /// What a connection needs next.
@@ -77,7 +75,11 @@ impl<T> Conn<T> {
     /// A connection that is told why it is not served; it may not stay for long.
     pub(super) fn refused(wire: Box<Wire>) -> Self {
         let until = Instant::now() + LINGER;
-        Self { wire, phase: Phase::Linger { left: MAX_LINGER, until: Some(until) }, deadline: until }
+        Self {
+            wire,
+            phase: Phase::Linger { left: MAX_LINGER, until: Some(until), is_shut: false },
+            deadline: until,
+        }
     }
 
     /// Gives up what is left of a refused body; whether there was one.
@@ -164,14 +166,6 @@ impl<T> Conn<T> {
             *since = None;
             self.allow(context.limits.idle_timeout);
             return Some(Step::Wait(Interest::Read));
-        }
-        if since.is_none() {
-            let waited_since = self.deadline.checked_sub(context.limits.idle_timeout);
-            let is_quick = waited_since.is_some_and(|since| since.elapsed() <= KEEPALIVE_QUICK);
-            self.wire.pace = match self.wire.pace {
-                Pace::Slow | Pace::Quick if is_quick => Pace::Quick,
-                _ => Pace::Slow,
-            };
         }
         let parsed = scan.find_end(self.wire.input.rest()).and_then(|end| match end {
             None if self.wire.ended => Err(Rejection::Malformed("the request was cut off")),
@@ -339,8 +333,11 @@ impl<T> Conn<T> {
     }
 
     fn advance_linger(&mut self) -> Step<T> {
-        let Phase::Linger { left, until } = &mut self.phase else { return Step::Close };
-        sys::shut_write(&*self.wire.client);
+        let Phase::Linger { left, until, is_shut } = &mut self.phase else { return Step::Close };
+        // Once: each time is a change that the socket tells of.
+        if !std::mem::replace(is_shut, true) {
+            sys::shut_write(&*self.wire.client);
+        }
         let now = Instant::now();
         self.deadline = (*until.get_or_insert(now + MAX_LINGER_TIME)).min(now + LINGER);
         let read = self.wire.input.discard();
@@ -355,7 +352,7 @@ impl<T> Conn<T> {
 }
 
 impl<T> Phase<T> {
-    const LINGER: Self = Self::Linger { left: MAX_LINGER, until: None };
+    const LINGER: Self = Self::Linger { left: MAX_LINGER, until: None, is_shut: false };
 
     fn idle() -> Self {
         Self::Head { scan: Scan::default(), since: None }

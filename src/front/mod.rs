@@ -1,19 +1,18 @@
 //! The HTTP/1.1 front: sockets, framing, limits, deadlines and the worker pool. It knows nothing of AI.
 //!
-//! One poller thread ([`idle`]) holds every connection that waits: for a request, for room to write, for its end.
-//! A request that is whole goes over a bounded channel to a fixed pool of threads ([`worker`]); the thread answers
-//! it through the [`Service`], keeps the connection a moment for the client's next request, and gives it back.
-//! So slow and idle clients hold no thread, and overload has one place. An answer that comes in pieces from elsewhere may
-//! outlive its handler: one thread ([`ongoing`]) drives all of those.
+//! One poller thread ([`poller`]) holds every connection that waits: for a request, for its answer's source, for room to write,
+//! for its end. A request that is whole is given a place ([`desk`]) and handled through the [`Service`]: on the poller's own
+//! thread as far as that need not wait, else on a thread of a fixed pool ([`worker`]), to which it goes over a bounded
+//! channel. So slow and idle clients and slow providers hold no thread, and overload has one place.
 
 pub mod body;
 mod conn;
+mod desk;
 mod held;
-mod idle;
 mod incoming;
 mod listener;
 mod ongoing;
-mod places;
+mod poller;
 pub mod request;
 mod response;
 mod running;
@@ -27,10 +26,10 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-pub use idle::places_to_refuse;
 pub use incoming::Request;
 pub use listener::Listen;
 pub use ongoing::{Ongoing, Ready, Turn};
+pub use poller::places_to_refuse;
 pub use request::Head;
 pub use response::{Answer, Client, Done, Fields, Responder, Stream};
 pub use running::{Bound, Pulse, Running, Stats};
@@ -179,7 +178,10 @@ pub trait Service: Send + Sync + 'static {
     /// Decides about a request by its head alone. Runs on the poller: it must neither wait nor take long.
     fn admit(&self, head: &Head, peer: Peer) -> Admission<Self::Ticket>;
 
-    /// Answers a request, or begins to. May wait; a panic costs this request a 500 and nothing else.
+    /// Whether a whole request for [`Lane::Worker`] is handled on the poller's thread first: it takes little time.
+    fn is_quick(&self, request: &Request<Self::Ticket>) -> bool;
+
+    /// Answers a request, or begins to. A panic costs this request a 500 and nothing else.
     fn handle(&self, request: Request<Self::Ticket>, responder: Responder, thread: Thread) -> Handled;
 
     /// The answer to a request the front refuses; the head is there when it was understood.

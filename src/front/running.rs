@@ -10,17 +10,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
-use super::conn::{Conn, Context, Step};
+use super::conn::Context;
 use super::held::Transit;
-use super::idle::{LISTENERS, Poller, WAKER};
-use super::incoming::Request;
 use super::listener::Listener;
-use super::ongoing::{self, Answers};
-use super::sys::{Epoll, Interest, Waker};
-use super::wire::Wire;
-use super::worker::{Pool, panic_message};
+use super::poller::{LISTENERS, Poller, WAKER};
+use super::sys::{Epoll, Waker};
+use super::worker::{Outcome, Pool, panic_message};
 use super::{Lane, Listen, Notice, Service, Settings};
-use crate::limits::{CONTROL_THREADS, MAX_CONTROL_QUEUE, MAX_QUEUE, MAX_RETURNS};
+use crate::limits::{CONTROL_THREADS, MAX_RETURNS};
 
 /// Bound sockets that do not serve yet.
 #[derive(Debug)]
@@ -46,14 +43,10 @@ pub struct Stats {
     pub(super) clients: AtomicUsize,
     /// Turns of the poller.
     pub(super) turns: AtomicU64,
-    /// Turns of the thread that drives ongoing answers.
-    pub(super) ongoing_turns: AtomicU64,
-    /// Requests queued for a worker or in its hands.
-    pub(super) load: AtomicUsize,
-    /// Of these, the ones in a worker's hands.
+    /// Requests that wait for their place.
+    pub(super) queued: AtomicUsize,
+    /// Requests in hand.
     pub(super) busy: AtomicUsize,
-    /// Answers that go on without a worker.
-    pub(super) ongoing: AtomicUsize,
 }
 
 /// Tells whether a front is alive.
@@ -63,13 +56,12 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Whether the two threads that all others depend on, woken now, come round within `patience`.
+    /// Whether the thread that all else depends on, woken now, comes round within `patience`.
     pub fn beats(&self, patience: Duration) -> bool {
-        let turns = [&self.stats.turns, &self.stats.ongoing_turns];
-        let before = turns.map(|turns| turns.load(Ordering::Relaxed));
+        let before = self.stats.turns.load(Ordering::Relaxed);
         (self.wake)();
         let until = Instant::now() + patience;
-        while turns.iter().zip(before).any(|(turns, before)| turns.load(Ordering::Relaxed) == before) {
+        while self.stats.turns.load(Ordering::Relaxed) == before {
             if Instant::now() >= until {
                 return false;
             }
@@ -85,15 +77,14 @@ impl Stats {
         self.clients.load(Ordering::Relaxed)
     }
 
-    /// Requests in hand: ongoing answers, and workers that have a request or a connection for whose next request they wait
-    /// a moment.
+    /// Requests in hand, from the time they have their place to the end of their answers.
     pub fn busy_workers(&self) -> usize {
-        self.busy.load(Ordering::Relaxed) + self.ongoing.load(Ordering::Relaxed)
+        self.busy.load(Ordering::Relaxed)
     }
 
-    /// Requests that wait for a worker.
+    /// Requests that wait for their place.
     pub fn queue_length(&self) -> usize {
-        self.load.load(Ordering::Relaxed).saturating_sub(self.busy.load(Ordering::Relaxed))
+        self.queued.load(Ordering::Relaxed)
     }
 }
 
@@ -104,8 +95,6 @@ pub struct Shared<S: Service> {
     pub(super) waker: Waker,
     workers: Pool<S::Ticket>,
     control: Pool<S::Ticket>,
-    pub(super) answers: Answers,
-    pub(super) stats: Arc<Stats>,
     returns: Sender<Return<S::Ticket>>,
     /// Answers close their connections.
     pub(super) draining: Arc<AtomicBool>,
@@ -114,15 +103,8 @@ pub struct Shared<S: Service> {
     transit: Transit,
 }
 
-/// A connection on its way back to the poller.
-pub enum Return<T> {
-    /// To wait; it is armed already, or about to be.
-    Waiting(Conn<T>),
-    /// To go on with what it has read.
-    Again(Conn<T>),
-    /// To have its next request queued.
-    Ready(Lane, Box<Request<T>>, Box<Wire>),
-}
+/// What came of a job, on its way back to the poller.
+pub struct Return<T>(pub(super) Lane, pub(super) Outcome<T>);
 
 impl Bound {
     /// Binds everything `listen` names.
@@ -161,10 +143,8 @@ impl Bound {
             service,
             epoll: Epoll::new()?,
             waker: Waker::new()?,
-            workers: Pool::new(Lane::Worker, settings.workers, MAX_QUEUE, Arc::clone(&stats)),
-            control: Pool::new(Lane::Control, CONTROL_THREADS, MAX_CONTROL_QUEUE, Arc::default()),
-            answers: Answers::new()?,
-            stats: Arc::clone(&stats),
+            workers: Pool::new(Lane::Worker, settings.workers),
+            control: Pool::new(Lane::Control, CONTROL_THREADS),
             returns,
             draining: Arc::default(),
             refusing: AtomicBool::default(),
@@ -183,13 +163,8 @@ impl Bound {
             // Nobody waits for it where the process ends at once.
             let _ = end.send(());
         })?;
-        let streams = Arc::clone(&shared);
-        start_vital("streams", Arc::clone(&shared.service), move || ongoing::drive(&streams))?;
         let woken = Arc::clone(&shared);
-        let wake = Arc::new(move || {
-            woken.waker.wake();
-            woken.answers.wake();
-        });
+        let wake = Arc::new(move || woken.waker.wake());
         let drain = move || {
             shared.draining.store(true, Ordering::SeqCst);
             shared.waker.wake();
@@ -257,38 +232,14 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    /// A connection whose answer has been sent, with its next step.
-    pub(super) fn go_on(&self, conn: Conn<S::Ticket>, step: Step<S::Ticket>) {
-        match step {
-            Step::Close => {}
-            Step::Again => self.give_back(Return::Again(conn)),
-            Step::Ready(lane, request) => self.give_back(Return::Ready(lane, request, conn.wire)),
-            Step::Wait(interest) => self.wait_again(conn, interest),
-        }
-    }
-
-    /// A connection that has to be seen to by the poller now.
-    fn give_back(&self, conn: Return<S::Ticket>) {
-        self.send_back(conn);
-        self.waker.wake();
-    }
-
-    /// Where the channel is full, waits until the poller has been woken to empty it; the poller itself waits for nobody.
-    fn send_back(&self, conn: Return<S::Ticket>) {
-        if let Err(TrySendError::Full(conn)) = self.returns.try_send(conn) {
+    /// Gives back what came of a job. Where the channel is full, waits until the poller has been woken to empty it; the poller
+    /// itself waits for nobody.
+    pub(super) fn give_back(&self, what: Return<S::Ticket>) {
+        if let Err(TrySendError::Full(what)) = self.returns.try_send(what) {
             self.waker.wake();
             // Fails only when the poller is gone, and then the connection must end.
-            let _ = self.returns.send(conn);
+            drop(self.returns.send(what));
         }
-    }
-
-    /// A connection that has to be seen to when it is ready.
-    fn wait_again(&self, conn: Conn<S::Ticket>, interest: Interest) {
-        let (client, token) = (Arc::clone(&conn.wire.client), conn.wire.slot.token);
-        // It is in the poller's channel before it can become ready.
-        self.send_back(Return::Waiting(conn));
-        if self.epoll.arm(&*client, token, interest).is_err() || self.is_draining() {
-            self.waker.wake();
-        }
+        self.waker.wake();
     }
 }

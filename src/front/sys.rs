@@ -55,11 +55,6 @@ pub fn send_all(socket: impl AsFd, mut data: &[u8], deadline: Instant) -> io::Re
     }
 }
 
-/// Whether there is something to read (or an end to notice) within `patience`.
-pub fn readable_within(socket: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
-    poll_until(&mut [PollFd::new(&socket, PollFlags::IN)], Some(Instant::now() + patience))
-}
-
 /// Whether the peer closed, half-closed or reset the connection.
 pub fn is_gone(socket: BorrowedFd<'_>) -> bool {
     let mut wait = [PollFd::new(&socket, GONE)];
@@ -138,18 +133,8 @@ pub enum Interest {
     Write,
 }
 
-impl Interest {
-    fn flags(self) -> epoll::EventFlags {
-        // Without RDHUP: a client that has half-closed would wake a wait for room to write again and again.
-        match self {
-            Self::Read => epoll::EventFlags::IN | epoll::EventFlags::ONESHOT,
-            Self::Write => epoll::EventFlags::OUT | epoll::EventFlags::ONESHOT,
-        }
-    }
-}
-
-/// The readiness queue. Connections are armed for one event each, so that whoever gets it owns the connection;
-/// listeners and the wake-up stay armed.
+/// The readiness queue of one thread, which alone acts on what it tells. Connections are in it from their beginning to their
+/// end and tell of each change once; listeners and the wake-up tell for as long as there is something.
 #[derive(Debug)]
 pub struct Epoll(OwnedFd);
 
@@ -159,40 +144,28 @@ impl Epoll {
         Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
-    /// Adds a connection, armed for one event.
-    pub fn add_once(&self, source: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
-        Ok(epoll::add(&self.0, source, epoll::EventData::new_u64(token), interest.flags())?)
+    /// Has `socket` tell that it can be read, that it has room again after it had none, and that it has ended.
+    pub fn watch(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
+        self.insert(socket, token, CHANGES | epoll::EventFlags::OUT)
     }
 
-    /// Arms a connection again for one event.
-    pub fn arm(&self, source: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
-        Ok(epoll::modify(&self.0, source, epoll::EventData::new_u64(token), interest.flags())?)
+    /// Has `socket` tell that it can be read, and that it has ended.
+    pub fn watch_input(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
+        self.insert(socket, token, CHANGES)
     }
 
-    /// Adds a source that stays armed for reading.
+    /// Adds a source that tells for as long as it can be read.
     pub fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
-        Ok(epoll::add(&self.0, source, epoll::EventData::new_u64(token), epoll::EventFlags::IN)?)
+        self.insert(source, token, epoll::EventFlags::IN)
+    }
+
+    fn insert(&self, source: impl AsFd, token: u64, flags: epoll::EventFlags) -> io::Result<()> {
+        Ok(epoll::add(&self.0, source, epoll::EventData::new_u64(token), flags)?)
     }
 
     /// Takes a source out.
     pub fn remove(&self, source: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.0, source)?)
-    }
-
-    /// Has `source` tell of each change from now on, and of how it is now: that it can be read or written as `interest`
-    /// says (`None`: neither), and that it has ended. The token is the latest that was given.
-    pub fn follow(&self, source: impl AsFd, token: u64, interest: Option<Interest>) -> io::Result<()> {
-        let wanted = match interest {
-            Some(Interest::Read) => epoll::EventFlags::IN,
-            Some(Interest::Write) => epoll::EventFlags::OUT,
-            None => epoll::EventFlags::empty(),
-        };
-        let flags = wanted | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
-        let data = epoll::EventData::new_u64(token);
-        match epoll::modify(&self.0, &source, data, flags) {
-            Err(rustix::io::Errno::NOENT) => Ok(epoll::add(&self.0, &source, data, flags)?),
-            other => Ok(other?),
-        }
     }
 
     /// Waits for events, no longer than `patience` (`None`: for ever), and puts them into `happened`.
@@ -215,11 +188,17 @@ impl Epoll {
     }
 }
 
+/// Each change at a socket, once.
+const CHANGES: epoll::EventFlags =
+    epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);
+
 /// Something that happened at a socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Event {
     /// Whose it is.
     pub token: u64,
+    /// There is something to read, if only the end.
+    pub readable: bool,
     /// The peer closed, half-closed or reset the connection.
     pub ended: bool,
 }
@@ -229,7 +208,8 @@ impl Event {
         let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
         // The structure is packed: its fields are copied, not borrowed.
         let (flags, data) = (event.flags, event.data);
-        Self { token: data.u64(), ended: flags.intersects(ended) }
+        let ended = flags.intersects(ended);
+        Self { token: data.u64(), readable: ended || flags.contains(epoll::EventFlags::IN), ended }
     }
 }
 

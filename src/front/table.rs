@@ -1,8 +1,10 @@
-//! The poller's connections and their places.
+//! The poller's connections, the answers under way to their clients, and their places.
 
 use crossbeam_channel::Sender;
 
 use super::conn::Conn;
+use super::ongoing::Ongoing;
+use super::source::MAX_GENERATION;
 
 /// A connection's place in the poller's table; it is free again when this is dropped.
 pub struct Slot {
@@ -28,10 +30,25 @@ pub struct Table<T> {
     gone: Sender<u64>,
 }
 
+/// A connection's place. Its socket tells of each change once, so what was told while nobody could act on it is kept.
 pub struct Place<T> {
     generation: u32,
     refused: bool,
-    pub(super) conn: Option<Conn<T>>,
+    /// There may be something to read.
+    pub(super) unread: bool,
+    /// The client has ended its side: what there is to read has an end behind it.
+    pub(super) ended: bool,
+    pub(super) here: Here<T>,
+}
+
+/// What is at a place.
+pub enum Here<T> {
+    /// Nothing: a thread has it, or the place is free.
+    Nothing,
+    /// A connection that waits.
+    Conn(Conn<T>),
+    /// An answer that waits.
+    Answer(Box<dyn Ongoing>),
 }
 
 impl<T> Table<T> {
@@ -50,13 +67,15 @@ impl<T> Table<T> {
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.places.len() < self.max => {
-                self.places.push(Place { generation: 0, refused: false, conn: None });
+                let place =
+                    Place { generation: 0, refused: false, unread: false, ended: false, here: Here::Nothing };
+                self.places.push(place);
                 u32::try_from(self.places.len() - 1).ok()?
             }
             None => return None,
         };
         let place = &mut self.places[index as usize];
-        place.refused = refused;
+        (place.refused, place.unread, place.ended) = (refused, false, false);
         self.refused += usize::from(refused);
         let generation = place.generation;
         Some(Slot { token: token(index, generation), gone: self.gone.clone() })
@@ -66,8 +85,7 @@ impl<T> Table<T> {
     pub(super) fn release(&mut self, gone: u64) {
         let (index, _) = split(gone);
         let place = &mut self.places[index as usize];
-        // Half the range: the top bit marks tokens that are no connection.
-        place.generation = (place.generation + 1) & 0x7fff_ffff;
+        place.generation = (place.generation + 1) & MAX_GENERATION;
         self.refused -= usize::from(std::mem::take(&mut place.refused));
         self.free.push(index);
     }
@@ -75,14 +93,61 @@ impl<T> Table<T> {
     /// A connection is here to wait.
     pub(super) fn put(&mut self, conn: Conn<T>) {
         let (index, _) = split(conn.wire.slot.token);
-        self.places[index as usize].conn = Some(conn);
+        self.places[index as usize].here = Here::Conn(conn);
+    }
+
+    /// An answer is here to wait.
+    pub(super) fn put_answer(&mut self, token: u64, answer: Box<dyn Ongoing>) {
+        if let Some(place) = self.place(token) {
+            place.here = Here::Answer(answer);
+        }
+    }
+
+    /// The place that this token means, if its connection has not ended.
+    pub(super) fn place(&mut self, token: u64) -> Option<&mut Place<T>> {
+        let (index, generation) = split(token);
+        self.places.get_mut(index as usize).filter(|place| place.generation == generation)
     }
 
     /// Takes the connection that this token means, if it is here.
     pub(super) fn take(&mut self, token: u64) -> Option<Conn<T>> {
-        let (index, generation) = split(token);
-        let place = self.places.get_mut(index as usize)?;
-        if place.generation == generation { place.conn.take() } else { None }
+        self.place(token)?.take_conn()
+    }
+
+    /// Takes the answer to this token's client, if it is here.
+    pub(super) fn take_answer(&mut self, token: u64) -> Option<Box<dyn Ongoing>> {
+        let place = self.place(token)?;
+        match std::mem::replace(&mut place.here, Here::Nothing) {
+            Here::Answer(answer) => Some(answer),
+            other => {
+                place.here = other;
+                None
+            }
+        }
+    }
+
+    /// The tokens of all answers that wait here.
+    pub(super) fn answers(&self) -> Vec<u64> {
+        let waiting = self.places.iter().zip(0..).filter(|(place, _)| matches!(place.here, Here::Answer(_)));
+        waiting.map(|(place, index)| token(index, place.generation)).collect()
+    }
+}
+
+impl<T> Place<T> {
+    fn take_conn(&mut self) -> Option<Conn<T>> {
+        self.take_conn_if(|_| true)
+    }
+
+    /// Takes the connection, if one waits here of which that holds.
+    pub(super) fn take_conn_if(&mut self, holds: impl FnOnce(&mut Conn<T>) -> bool) -> Option<Conn<T>> {
+        let Here::Conn(conn) = &mut self.here else { return None };
+        if !holds(conn) {
+            return None;
+        }
+        match std::mem::replace(&mut self.here, Here::Nothing) {
+            Here::Conn(conn) => Some(conn),
+            Here::Nothing | Here::Answer(_) => None,
+        }
     }
 }
 

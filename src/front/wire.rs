@@ -43,17 +43,6 @@ impl Input {
     }
 }
 
-/// How soon a client asks again behind an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// It has asked nothing yet.
-    Unknown,
-    /// It was not so quick the last time.
-    Slow,
-    /// The last time within [`crate::limits::KEEPALIVE_QUICK`].
-    Quick,
-}
-
 /// A connection's socket and buffers, wherever the connection is at the moment.
 pub struct Wire {
     pub(super) client: Arc<Client>,
@@ -68,7 +57,6 @@ pub struct Wire {
     pub(super) broken: bool,
     /// The client will send no more.
     pub(super) ended: bool,
-    pub(super) pace: Pace,
     pub(super) slot: Slot,
 }
 
@@ -83,7 +71,6 @@ impl Wire {
             unread: None,
             broken: false,
             ended: false,
-            pace: Pace::Unknown,
             slot,
         }
     }
@@ -112,14 +99,16 @@ impl Wire {
         Ok(sent > 0)
     }
 
-    /// Leaves what is kept to the poller, if all clients together leave room for it; else waits here until the client has
-    /// taken it, no longer than `patience`, and breaks off.
-    pub(super) fn settle(&mut self, answers: &Arc<Held>, patience: Duration) {
+    /// Leaves what is kept to the poller, if all clients together leave room for it.
+    pub(super) fn leave(&mut self, answers: &Arc<Held>) -> bool {
         let mut share = Share::of(answers);
-        if share.grow(self.output.len()) {
-            self.unread = Some(share);
-            return;
-        }
+        let fits = share.grow(self.output.len());
+        self.unread = fits.then_some(share);
+        fits
+    }
+
+    /// Waits until the client has taken what is kept, no longer than `patience`, and breaks off.
+    pub(super) fn settle(&mut self, patience: Duration) {
         let deadline = after(Instant::now(), patience);
         self.broken = sys::send_all(&*self.client, &self.output[self.sent..], deadline).is_err();
         self.drop_output();

@@ -14,7 +14,7 @@ use super::wait::{Manner, Patience, Watched};
 use super::{By, Failure, Fault};
 use crate::front::Source;
 use crate::front::body::Piece;
-use crate::limits::{PIECES_A_TURN, UPSTREAM_READ_BUFFER};
+use crate::limits::{MAX_UPSTREAM_HEAD, PIECES_A_TURN, UPSTREAM_READ_BUFFER};
 
 /// A request that is on its way: its answer is awaited.
 pub struct Awaited {
@@ -178,7 +178,11 @@ impl Awaited {
         loop {
             while std::mem::take(&mut self.is_unseen) {
                 match http::start_of(self.line.input()) {
-                    Ok(Start::Partial) => {}
+                    Ok(Start::Partial) if self.line.input().len() < MAX_UPSTREAM_HEAD => {}
+                    Ok(Start::Partial) => {
+                        let detail = format!("a head of more than {MAX_UPSTREAM_HEAD} bytes");
+                        return Err(self.failed(Fault::Broken, detail));
+                    }
                     Ok(Start::Interim(count)) => {
                         self.line.consume(count);
                         self.is_unseen = !self.line.input().is_empty();

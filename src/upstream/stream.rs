@@ -97,10 +97,8 @@ pub trait Passage: Send {
 /// How far a stream has come.
 #[derive(Debug)]
 pub enum Progress {
-    /// There is nothing more of it for now.
-    Source,
-    /// The client has to take what it was sent.
-    Client,
+    /// There is nothing more of it for now, or its client has to take what it was sent first.
+    Waits,
     /// It has more, and had its share of this turn.
     Again,
     /// It has ended.
@@ -156,15 +154,9 @@ impl Relay {
         }
         match self.see_to_client() {
             Err(error) => Progress::Ended(self.client_gone(&error)),
-            Ok(()) if self.is_behind => Progress::Client,
-            Ok(()) if self.ready.source => Progress::Again,
-            Ok(()) => Progress::Source,
+            Ok(()) if self.ready.source && !self.is_behind => Progress::Again,
+            Ok(()) => Progress::Waits,
         }
-    }
-
-    /// Whether there is more of it than has left: at hand, or for its client to take.
-    pub fn has_more(&self) -> bool {
-        self.ready.source || self.is_behind
     }
 
     /// Its client has gone.
@@ -197,7 +189,7 @@ impl Relay {
             return Some(Progress::Ended(self.client_gone(&error)));
         }
         if self.is_behind {
-            return Some(Progress::Client);
+            return Some(Progress::Waits);
         }
         let overdue = || failed(Fault::TimedOut, "timed out".to_owned());
         self.exchange.is_overdue(now).then(|| Progress::Ended(self.ended(Some(overdue()))))

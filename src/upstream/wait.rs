@@ -1,7 +1,7 @@
 //! What a thread waits for while it talks to a provider: the provider, the client's leaving, the heartbeat, the clock.
 //!
-//! ureq calls the [`super::transport`] with nothing but its own time limits, so what belongs to the call in hand
-//! lies in a thread-local while ureq runs for it ([`Watched::during`]).
+//! ureq's connectors call the [`super::transport`] with nothing but time limits, so what belongs to the call in hand
+//! lies in a thread-local while it runs ([`Watched::during`]).
 
 use std::cell::RefCell;
 use std::io;
@@ -119,7 +119,7 @@ thread_local! {
     static WATCH: RefCell<Option<Box<Watch>>> = const { RefCell::new(None) };
 }
 
-/// A call and what is known of it; it lies with the thread while ureq runs for it.
+/// A call and what is known of it; it lies with the thread while the transport runs for it.
 pub struct Watched(Option<Box<Watch>>);
 
 /// Takes the watch back from the thread, also on the way of a panic.
@@ -139,7 +139,7 @@ impl Watched {
         })))
     }
 
-    /// Lets ureq run for this call.
+    /// Lets the transport run for this call.
     pub fn during<T>(&mut self, run: impl FnOnce() -> T) -> T {
         WATCH.with_borrow_mut(|watch| std::mem::swap(watch, &mut self.0));
         let _back = TakeBack(self);
@@ -383,7 +383,6 @@ fn beat() -> io::Result<()> {
 fn stop(why: Stop) -> io::Error {
     note(|facts| facts.stop = Some(why));
     match why {
-        // Not one of the kinds that ureq takes for the end of a body.
         Stop::ClientGone => io::Error::other("the client went away"),
         Stop::TimedOut => io::ErrorKind::TimedOut.into(),
     }

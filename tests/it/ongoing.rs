@@ -50,10 +50,6 @@ impl Ongoing for Endless {
         &self.client
     }
 
-    fn has_more(&self) -> bool {
-        true
-    }
-
     fn go_on(self: Box<Self>, _: Ready, _: &mut [u8]) -> Turn {
         self.turns.fetch_add(1, Ordering::SeqCst);
         Turn::Again(self)
@@ -78,6 +74,10 @@ impl Service for Beginning {
 
     fn admit(&self, _: &Head, _: Peer) -> Admission<()> {
         Admission::Run(Lane::Worker, ())
+    }
+
+    fn is_quick(&self, _: &Request<()>) -> bool {
+        false
     }
 
     fn handle(&self, _: Request<()>, responder: Responder, _: ai_proxy::front::Thread) -> Handled {

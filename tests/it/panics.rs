@@ -45,10 +45,6 @@ impl Ongoing for Scripted {
         &self.client
     }
 
-    fn has_more(&self) -> bool {
-        false
-    }
-
     fn go_on(mut self: Box<Self>, _: Ready, scratch: &mut [u8]) -> Turn {
         match std::io::Read::read(&mut &**self.source, scratch) {
             Ok(1..) if scratch[0] == b'p' => panic!("as told"),
@@ -56,7 +52,7 @@ impl Ongoing for Scripted {
                 self.stream.push(b" and half");
                 Turn::Done(self.stream.finish())
             }
-            _ => Turn::Source(self),
+            _ => Turn::Wait(self),
         }
     }
 
@@ -89,6 +85,10 @@ impl Service for Panicking {
     fn admit(&self, head: &Head, _: Peer) -> Admission<()> {
         let control = head.path().starts_with("/control");
         Admission::Run(if control { Lane::Control } else { Lane::Worker }, ())
+    }
+
+    fn is_quick(&self, _: &Request<()>) -> bool {
+        false
     }
 
     fn handle(&self, request: Request<()>, responder: Responder, _: ai_proxy::front::Thread) -> Handled {

@@ -1,0 +1,520 @@
+//! The poller: one thread that holds every connection that waits, drives every answer under way, handles what need not wait,
+//! and keeps the clock over them.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::conn::{Conn, Step};
+use super::desk::{Desk, Waiting};
+use super::listener::{Listener, discard_input};
+use super::ongoing::{Ongoing, Ready, Turn};
+use super::response::{Client, Done, Shape};
+use super::running::{Return, Shared, Stats};
+use super::source::{SOURCE, Sources};
+use super::sys::{self, Event, Interest};
+use super::table::{Here, Table};
+use super::wire::Wire;
+use super::worker::{self, HandledFor, Job, Outcome, panic_message};
+use super::{Handled, Lane, Notice, Peer, Rejection, Rest, Service, Settings, Thread};
+use crate::limits::{
+    ACCEPT_BACKOFF, ACCEPT_BATCH, ACCEPT_CALM, CONTROL_THREADS, DRAIN_GRACE, EVENT_BATCH, MAX_CONTROL_QUEUE,
+    MAX_QUEUE, MAX_REFUSED, ONGOING_SWEEP, READ_CHUNK, READS_A_TURN, SWEEP_INTERVAL,
+};
+
+/// The token of the wake-up.
+pub const WAKER: u64 = u64::MAX;
+/// The token of the first listener; a connection's has not its top bit.
+pub const LISTENERS: u64 = 1 << 63;
+/// Connections over `max_clients` that may be open at once to be told so.
+pub fn places_to_refuse(max_clients: usize) -> usize {
+    (max_clients / 10).clamp(1, MAX_REFUSED)
+}
+
+/// Whether `accept` works.
+#[derive(Default)]
+struct Accept {
+    paused_until: Option<Instant>,
+    /// When it failed last, until it has not for [`ACCEPT_CALM`].
+    failed: Option<Instant>,
+    full: bool,
+}
+
+/// The thread's state.
+pub struct Poller<S: Service> {
+    shared: Arc<Shared<S>>,
+    settings: Settings,
+    listeners: Vec<Listener>,
+    table: Table<S::Ticket>,
+    sources: Sources,
+    returned: Receiver<Return<S::Ticket>>,
+    left: Receiver<u64>,
+    desks: [Desk<S::Ticket>; 2],
+    /// A request waits for a thread that the system refuses to start.
+    is_short: bool,
+    /// Answers under way.
+    ongoing: usize,
+    scratch: Vec<u8>,
+    accept: Accept,
+    drain_grace_until: Option<Instant>,
+    /// What is to have its next turn at once.
+    again: Vec<u64>,
+    stats: Arc<Stats>,
+}
+
+impl<S: Service> Poller<S> {
+    /// A poller over these listeners; `returned`: what the pools give back.
+    pub(super) fn new(
+        shared: Arc<Shared<S>>,
+        settings: Settings,
+        listeners: Vec<Listener>,
+        returned: Receiver<Return<S::Ticket>>,
+        stats: Arc<Stats>,
+    ) -> Self {
+        let places = settings.max_clients + places_to_refuse(settings.max_clients);
+        let (gone, left) = bounded(places);
+        let desks = [Desk::new(settings.workers, MAX_QUEUE), Desk::new(CONTROL_THREADS, MAX_CONTROL_QUEUE)];
+        Self {
+            shared,
+            settings,
+            listeners,
+            table: Table::new(places, gone),
+            sources: Sources::default(),
+            returned,
+            left,
+            desks,
+            is_short: false,
+            ongoing: 0,
+            scratch: vec![0; READ_CHUNK],
+            accept: Accept::default(),
+            drain_grace_until: None,
+            again: Vec::new(),
+            stats,
+        }
+    }
+
+    /// Serves until the drain is over.
+    pub(super) fn run(mut self) {
+        let mut events = sys::event_buffer(EVENT_BATCH);
+        let mut happened = Vec::with_capacity(EVENT_BATCH);
+        let (mut next_sweep, mut next_ongoing_sweep) = (Instant::now(), Instant::now());
+        loop {
+            if self.shared.epoll.wait(&mut events, &mut happened, self.patience()).is_err() {
+                // Nothing that a wait can recover from; pausing keeps it from spinning.
+                thread::sleep(ACCEPT_BACKOFF);
+            }
+            self.take_returns();
+            self.go_on();
+            happened.drain(..).for_each(|event| self.told(event));
+            let now = Instant::now();
+            self.serve(now);
+            if now >= next_ongoing_sweep {
+                next_ongoing_sweep = now + ONGOING_SWEEP;
+                self.sweep_answers();
+            }
+            if now >= next_sweep {
+                next_sweep = now + SWEEP_INTERVAL;
+                self.sweep(now);
+            }
+            self.take_returns();
+            self.stats.clients.store(self.table.used(), Ordering::Relaxed);
+            self.stats.turns.fetch_add(1, Ordering::Relaxed);
+            if self.shared.is_draining() && self.drain(now) {
+                return;
+            }
+        }
+    }
+
+    /// How long it may sleep.
+    fn patience(&self) -> Option<Duration> {
+        if !self.again.is_empty() || (!self.is_short && self.desks.iter().any(Desk::can_serve)) {
+            return Some(Duration::ZERO);
+        }
+        if self.ongoing > 0 {
+            return Some(ONGOING_SWEEP);
+        }
+        (self.table.used() > 0 || self.accept.failed.is_some()).then_some(SWEEP_INTERVAL)
+    }
+
+    fn take_returns(&mut self) {
+        while let Ok(Return(lane, outcome)) = self.returned.try_recv() {
+            match outcome {
+                Outcome::Done(conn) => {
+                    self.leave(lane);
+                    self.proceed(conn);
+                }
+                // What was told of its source before it was watched is not told again.
+                Outcome::Ongoing(token, answer) => self.enter(token, answer, true),
+                Outcome::Lost => self.leave(lane),
+            }
+        }
+        while let Ok(gone) = self.left.try_recv() {
+            self.table.release(gone);
+        }
+    }
+
+    /// Acts on what the kernel tells.
+    fn told(&mut self, event: Event) {
+        match event.token {
+            WAKER => self.shared.waker.clear(),
+            listener if listener >= LISTENERS => self.accept((listener - LISTENERS) as usize),
+            source if source & SOURCE != 0 => {
+                if let Some(client) = self.sources.told(source, event.ended) {
+                    self.turn(client, Ready { source: true, ended: event.ended });
+                }
+            }
+            token => {
+                let Some(place) = self.table.place(token) else { return };
+                place.unread |= event.readable;
+                place.ended |= event.ended;
+                match place.here {
+                    Here::Nothing => {}
+                    Here::Conn(_) => self.readable(token),
+                    Here::Answer(_) if event.ended => self.give_up(token),
+                    Here::Answer(_) => self.turn(token, Ready::default()),
+                }
+            }
+        }
+    }
+
+    /// Gives each that has more to do its turn, once each, however often one had a turn: a flood must not have the more of
+    /// them the longer it lasts.
+    fn go_on(&mut self) {
+        let mut due = std::mem::take(&mut self.again);
+        due.sort_unstable();
+        due.dedup();
+        for token in due {
+            match self.table.place(token).map(|place| &place.here) {
+                Some(Here::Conn(_)) => self.readable(token),
+                Some(Here::Answer(_)) => self.turn(token, Ready::default()),
+                Some(Here::Nothing) | None => {}
+            }
+        }
+    }
+
+    /// Reads what there is from a connection, and goes on with it.
+    fn readable(&mut self, token: u64) {
+        let Some(conn) = self.table.take(token) else { return };
+        self.proceed(conn);
+    }
+
+    /// Goes on with a connection as far as its bytes allow, those included that have still to be read.
+    fn proceed(&mut self, mut conn: Conn<S::Ticket>) {
+        let token = conn.wire.slot.token;
+        for _ in 0..READS_A_TURN {
+            let step = conn.advance(&self.shared.context());
+            let Some(place) = self.table.place(token) else { return };
+            if !matches!(step, Step::Wait(Interest::Read)) || !place.unread {
+                return self.follow(conn, step);
+            }
+            let Ok(count) = conn.wire.fill(&mut self.scratch) else { return };
+            // A short read was all there is, unless the end is behind it, which is told but once.
+            place.unread = count == READ_CHUNK || (place.ended && count > 0);
+        }
+        self.follow(conn, Step::Again);
+    }
+
+    /// Does what a connection needs.
+    fn follow(&mut self, conn: Conn<S::Ticket>, step: Step<S::Ticket>) {
+        match step {
+            Step::Close => {}
+            Step::Ready(lane, request) => self.queue(lane, Waiting { request, wire: conn.wire }),
+            Step::Again => {
+                self.again.push(conn.wire.slot.token);
+                self.table.put(conn);
+            }
+            Step::Wait(interest) => {
+                let token = conn.wire.slot.token;
+                let is_unread = self.table.place(token).is_some_and(|place| place.unread);
+                if is_unread && interest == Interest::Read {
+                    self.again.push(token);
+                }
+                self.table.put(conn);
+            }
+        }
+    }
+
+    fn queue(&mut self, lane: Lane, waiting: Waiting<S::Ticket>) {
+        let patience = self.shared.service.limits().queue_timeout;
+        match self.desks[lane as usize].queue(waiting, patience) {
+            Ok(()) => self.count(lane),
+            Err(Waiting { request, wire }) => self.refuse_whole(&request.head, wire),
+        }
+    }
+
+    /// Answers a whole request that there was no place for in time. What the client has pipelined behind it waits for the
+    /// next turn.
+    fn refuse_whole(&mut self, head: &super::Head, mut wire: Box<Wire>) {
+        wire.answer(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
+        let limits = self.shared.service.limits();
+        let conn = if head.keep_alive {
+            Conn::new(wire, limits)
+        } else {
+            Conn::closing(wire, limits.client_timeout)
+        };
+        self.follow(conn, Step::Again);
+    }
+
+    /// Gives those that wait for a place the ones that are free, and refuses those that have waited too long.
+    fn serve(&mut self, now: Instant) {
+        self.is_short = false;
+        for lane in [Lane::Worker, Lane::Control] {
+            // Those that come meanwhile have their turn behind the others' reads.
+            for _ in 0..self.desks[lane as usize].waiting() {
+                let Some(first) = self.desks[lane as usize].first() else { break };
+                let is_quick = lane == Lane::Worker && self.shared.service.is_quick(&first.request);
+                if !is_quick && !self.shared.pool(lane).has_thread(&self.shared) {
+                    self.is_short = true;
+                    break;
+                }
+                let Some(Waiting { request, wire }) = self.desks[lane as usize].seat() else { break };
+                self.count(lane);
+                if is_quick {
+                    let token = wire.slot.token;
+                    let handled = worker::handle(&self.shared, *request, wire, Thread::Poller);
+                    self.handled(token, handled);
+                } else {
+                    self.shared.pool(lane).send(&self.shared, Job::Request(request, wire));
+                }
+            }
+            while let Some(Waiting { request, wire }) = self.desks[lane as usize].overdue(now) {
+                self.count(lane);
+                self.refuse_whole(&request.head, wire);
+            }
+        }
+    }
+
+    /// What follows from a handler that ran here.
+    fn handled(&mut self, token: u64, handled: HandledFor) {
+        match handled {
+            Some((Handled::Done(done), _)) => self.done(done),
+            Some((Handled::Ongoing(answer), _)) => self.enter(token, answer, false),
+            Some((Handled::Waits(rest), client)) => self.wait_elsewhere(rest, client, token),
+            None => self.leave(Lane::Worker),
+        }
+    }
+
+    fn wait_elsewhere(&mut self, rest: Rest, client: Arc<Client>, token: u64) {
+        self.shared.pool(Lane::Worker).send(&self.shared, Job::Rest(rest, client, token));
+    }
+
+    /// A request has been answered: its place is free, its connection waits for what the client asks next.
+    fn done(&mut self, done: Done) {
+        let context = self.shared.context();
+        let mut conn = Conn::behind(done, context.limits);
+        if conn.wire.has_output() && !conn.wire.leave(&context.transit.answers) {
+            // It keeps its place until the client has taken it.
+            return self.shared.pool(Lane::Worker).send(&self.shared, Job::Settle(conn));
+        }
+        self.leave(Lane::Worker);
+        self.proceed(conn);
+    }
+
+    fn leave(&mut self, lane: Lane) {
+        self.desks[lane as usize].leave();
+        self.count(lane);
+    }
+
+    fn count(&self, lane: Lane) {
+        if lane == Lane::Worker {
+            let desk = &self.desks[lane as usize];
+            self.stats.busy.store(desk.in_hand(), Ordering::Relaxed);
+            self.stats.queued.store(desk.waiting(), Ordering::Relaxed);
+        }
+    }
+
+    /// An answer goes on; `is_late`: its source may have told of something already.
+    fn enter(&mut self, token: u64, answer: Box<dyn Ongoing>, is_late: bool) {
+        self.ongoing += 1;
+        let watched = self.sources.watch(&self.shared.epoll, answer.source(), token);
+        let has_left = self.table.place(token).is_none_or(|place| place.ended);
+        self.table.put_answer(token, answer);
+        match watched {
+            _ if has_left => self.give_up(token),
+            Ok(false) if !is_late => {}
+            Ok(ended) => self.turn(token, Ready { source: true, ended }),
+            // What cannot be watched is seen to by the sweep.
+            Err(_) => self.turn(token, Ready { source: true, ended: true }),
+        }
+    }
+
+    /// One turn of an answer, behind the panic barrier.
+    fn turn(&mut self, token: u64, ready: Ready) {
+        let Some(answer) = self.table.take_answer(token) else { return };
+        let client = Arc::clone(answer.client());
+        let scratch = &mut self.scratch[..];
+        match catch_unwind(AssertUnwindSafe(|| answer.go_on(ready, scratch))) {
+            Ok(Turn::Wait(answer)) => self.table.put_answer(token, answer),
+            Ok(Turn::Again(answer)) => {
+                self.table.put_answer(token, answer);
+                self.again.push(token);
+            }
+            Ok(Turn::Waits(rest)) => {
+                self.ongoing -= 1;
+                self.wait_elsewhere(rest, client, token);
+            }
+            Ok(Turn::Done(done)) => {
+                self.ongoing -= 1;
+                self.done(done);
+            }
+            Err(panic) => self.lost(&client, &*panic),
+        }
+    }
+
+    /// The client of an answer has gone.
+    fn give_up(&mut self, token: u64) {
+        let Some(answer) = self.table.take_answer(token) else { return };
+        let client = Arc::clone(answer.client());
+        match catch_unwind(AssertUnwindSafe(|| answer.give_up())) {
+            Ok(done) => {
+                self.ongoing -= 1;
+                self.done(done);
+            }
+            Err(panic) => self.lost(&client, &*panic),
+        }
+    }
+
+    /// An answer has panicked: its connection has ended.
+    fn lost(&mut self, client: &Client, panic: &(dyn std::any::Any + Send)) {
+        self.shared.service.notice(Notice::Panicked(panic_message(panic)));
+        sys::shut_write(client);
+        self.ongoing -= 1;
+        self.leave(Lane::Worker);
+    }
+
+    fn sweep_answers(&mut self) {
+        if self.ongoing > 0 {
+            for token in self.table.answers() {
+                self.turn(token, Ready::default());
+            }
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if self.accept.paused_until.is_some_and(|until| now >= until) {
+            self.accept.paused_until = None;
+            if self.add_listeners().is_err() {
+                self.accept.paused_until = Some(now + ACCEPT_BACKOFF);
+                self.accept.failed = Some(now);
+            }
+        }
+        if self.accept.failed.take_if(|failed| now >= *failed + ACCEPT_CALM).is_some() {
+            self.shared.service.notice(Notice::AcceptResumed);
+        }
+        for index in 0..self.table.places.len() {
+            if let Some(mut conn) = self.table.places[index].take_conn_if(|conn| conn.deadline <= now) {
+                let step = conn.expire(&self.shared.context());
+                self.follow(conn, step);
+            }
+        }
+    }
+
+    fn add_listeners(&self) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            match self.shared.epoll.add(listener, LISTENERS + index as u64) {
+                // It could not be taken out.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with the drain; whether it is over. Who has connected already, or has a request on its way, is served, once:
+    /// idle connections are closed, and further requests refused, only after a grace.
+    fn drain(&mut self, now: Instant) -> bool {
+        if self.drain_grace_until.is_none() {
+            for index in 0..self.listeners.len() {
+                self.accept(index);
+            }
+            self.listeners.clear();
+        }
+        if now >= *self.drain_grace_until.get_or_insert(now + DRAIN_GRACE) {
+            self.shared.refusing.store(true, Ordering::Relaxed);
+            self.close_idle();
+        }
+        self.table.used() == 0
+    }
+
+    fn close_idle(&mut self) {
+        for index in 0..self.table.places.len() {
+            let place = &mut self.table.places[index];
+            drop(place.take_conn_if(|conn| conn.is_idle()));
+            if let Some(conn) = place.take_conn_if(Conn::give_up_draining) {
+                self.proceed(conn);
+            }
+        }
+        self.take_returns();
+    }
+
+    fn accept(&mut self, index: usize) {
+        for _ in 0..ACCEPT_BATCH {
+            let Some(listener) = self.listeners.get(index) else { return };
+            match listener.accept() {
+                Ok((socket, peer)) => self.welcome(Client::new(socket), peer),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    _ => return self.pause_accept(error),
+                },
+            }
+        }
+    }
+
+    /// Out of descriptors or memory: waiting lets connections end. The listeners leave the poller meanwhile, for they
+    /// would wake it again at once.
+    fn pause_accept(&mut self, error: io::Error) {
+        let now = Instant::now();
+        self.accept.paused_until = Some(now + ACCEPT_BACKOFF);
+        for listener in &self.listeners {
+            let _ = self.shared.epoll.remove(listener);
+        }
+        if self.accept.failed.replace(now).is_none() {
+            self.shared.service.notice(Notice::AcceptFailed(error));
+        }
+    }
+
+    fn welcome(&mut self, client: Client, peer: Peer) {
+        self.take_returns();
+        let served = self.table.used() - self.table.refused;
+        let full = served >= self.settings.max_clients;
+        if full && !std::mem::replace(&mut self.accept.full, true) {
+            self.shared.service.notice(Notice::TooManyClients(self.settings.max_clients));
+        }
+        // Said once, until a tenth of the places are free again.
+        if served < self.settings.max_clients - self.settings.max_clients.div_ceil(10) {
+            self.accept.full = false;
+        }
+        let crowded = full && self.table.refused >= places_to_refuse(self.settings.max_clients);
+        let slot = if crowded { None } else { self.table.reserve(full) };
+        let Some(slot) = slot else { return self.turn_away(&client) };
+        let limits = self.shared.service.limits();
+        let mut wire = Box::new(Wire::new(client, peer, slot));
+        if full {
+            discard_input(wire.client.as_fd());
+            wire.answer(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
+            return self.welcome_conn(Conn::refused(wire));
+        }
+        self.welcome_conn(Conn::new(wire, limits));
+    }
+
+    /// Over the limit by far: no place to wait until the client has read why.
+    fn turn_away(&self, client: &Client) {
+        discard_input(client.as_fd());
+        client.send_last(Shape::UNKNOWN, &self.shared.service.reject(Rejection::TooManyClients, None));
+        sys::shut_write(client);
+    }
+
+    fn welcome_conn(&mut self, conn: Conn<S::Ticket>) {
+        // Without a place in the poller the connection cannot be served; it closes.
+        if self.shared.epoll.watch(&*conn.wire.client, conn.wire.slot.token).is_ok() {
+            self.proceed(conn);
+        }
+    }
+}
