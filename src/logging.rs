@@ -84,14 +84,20 @@ pub fn start(path: Option<&Path>, level: LevelFilter, format: LogFormat) -> io::
     }
 }
 
-/// The system's time zone. Its file is read as it is: to know its name too, jiff would list all zones there are, which
-/// takes longer than everything else at the start, and memory.
+/// The time zone that the environment names (POSIX.1 section 8.3, and a zone's name as every system takes it), else the
+/// system's. jiff would find both, but lists all zones there are for it, which takes longer than everything else at the start.
 fn local_zone() -> TimeZone {
-    if std::env::var_os("TZ").is_some() {
-        return TimeZone::system();
-    }
-    let read = fs::read("/etc/localtime").ok();
-    read.and_then(|data| TimeZone::tzif("", &data).ok()).unwrap_or(TimeZone::UTC)
+    let zone_in = |path: &Path| TimeZone::tzif("", &fs::read(path).ok()?).ok();
+    let named = std::env::var("TZ").ok();
+    let zone = match named.as_deref().map(|name| name.trim_start_matches(':')) {
+        None => zone_in(Path::new("/etc/localtime")),
+        Some("") => None,
+        // A path stands for itself, a name for the file of that name.
+        Some(name) => {
+            zone_in(&Path::new("/usr/share/zoneinfo").join(name)).or_else(|| TimeZone::posix(name).ok())
+        }
+    };
+    zone.unwrap_or(TimeZone::UTC)
 }
 
 impl Logger {

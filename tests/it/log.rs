@@ -10,6 +10,7 @@ use crate::support::calls::{DONE, KEY, TOKEN, ask, ask_streamed, bare, chat, com
 use crate::support::eventually;
 use crate::support::proxy::{Lines, Proxy, command, config, run, with};
 use crate::support::reply::{Reply, Step};
+use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
 /// Serves one provider with its log in `proxy.log` of the proxy's directory.
@@ -426,4 +427,23 @@ fn a_request_can_be_followed_from_the_client_to_each_attempt() {
     let odd = text.replacen("Host:", "X-Request-Id: not sane; really\r\nHost:", 1);
     proxy.call(odd);
     assert!(upstreams.iter().all(|upstream| !sent(upstream).contains("sane")), "ours goes in its place");
+}
+
+#[test]
+fn a_line_has_the_time_of_the_zone_that_the_environment_names() {
+    // Minutes of the day of the line that tells of the config file's permissions.
+    let minutes_in = |zone: &str| {
+        let upstream = Upstream::new(&["m"]);
+        let proxy = Proxy::start_in(TempDir::new(), &config(&[("p1", &upstream)]), |command| {
+            command.env("TZ", zone);
+        });
+        let line = proxy.log_line(&["WARNING", "config.json"]);
+        let number = |from: usize| line[from..from + 2].parse::<i64>().expect("digits");
+        number(11) * 60 + number(14)
+    };
+    let greenwich = minutes_in("");
+    for (zone, hours) in [("XXX-5", 5), (":YYY7", -7), ("ZZZ-14", 14), ("no such zone", 0)] {
+        let ahead = (minutes_in(zone) - greenwich - hours * 60).rem_euclid(24 * 60);
+        assert!(ahead < 5, "{zone}: {ahead} minutes off");
+    }
 }
