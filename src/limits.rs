@@ -29,8 +29,8 @@ pub const MAX_BODIES_IN_TRANSIT: usize = 512 * 1024 * 1024;
 pub const MAX_ANSWERS_IN_TRANSIT: usize = 256 * 1024 * 1024;
 /// Requests waiting for a place; above it the next one gets its 503 at once.
 pub const MAX_QUEUE: usize = 1024;
-/// Connections on their way back to the poller at once; a thread with another waits for the poller.
-pub const MAX_RETURNS: usize = 256;
+/// What came of jobs on its way back to the poller at once; a thread with another waits for the poller.
+pub const MAX_RETURNS: usize = 64;
 /// Threads that answer what needs no upstream but may wait (health before the first round, reload).
 pub const CONTROL_THREADS: usize = 16;
 /// How long a control thread waits for its client above [`MAX_ANSWERS_IN_TRANSIT`]: anyone may ask for the model list, and
@@ -175,7 +175,7 @@ pub const MAX_QUOTED: usize = 256;
 /// Series of one metric; what comes beyond them is counted together under the label `other`.
 pub const MAX_SERIES: usize = 10_000;
 /// Chains that a metric's series are spread over.
-pub const SERIES_BUCKETS: usize = 256;
+pub const SERIES_BUCKETS: usize = 128;
 /// Models that may be a label.
 pub const MAX_LABELLED_MODELS: usize = 200;
 /// Longest model id that may be a label, bytes.

@@ -173,9 +173,10 @@ impl Relay {
     fn next_attempt(&mut self) -> Option<Attempt> {
         loop {
             let balance = &self.gateway.balance;
-            if let Some(choice) = self.plan.next(balance, Instant::now()) {
+            let now = Instant::now();
+            if let Some(choice) = self.plan.next(balance, now) {
                 self.delivery.begin_attempt(&choice.provider().name, self.call.body.stream);
-                let others = self.has_retries() && self.plan.has_hope_left(balance, Instant::now());
+                let others = self.has_retries() && self.plan.has_hope_left(balance, now);
                 return Some(Attempt { choice, others });
             }
             // All were tried: one that asked for a short wait may be asked again behind it.
@@ -208,7 +209,8 @@ impl Relay {
     /// Whether nobody has waited for a call that was queued for long.
     fn client_has_left(&self) -> bool {
         let client = || self.delivery.reply.lock().client();
-        self.delivery.request.received.elapsed() > QUEUED_LONG && client().is_some_and(|it| it.is_gone())
+        let queued = self.begun.saturating_duration_since(self.delivery.request.received);
+        queued > QUEUED_LONG && client().is_some_and(|it| it.is_gone())
     }
 
     /// The call has been answered: it is counted, and has its line in the log.

@@ -50,7 +50,7 @@ impl Relay {
         let reply = self.delivery.reply.clone();
         let way = Way { reply, status, fields, length, is_begun: false };
         match stream::Relay::new(exchange, passage, way, config.max_response_size) {
-            Ok(stream) => Led::On(Stage::Stream(Streaming { stream, status, is_events })),
+            Ok(stream) => Led::On(Stage::Stream(Box::new(Streaming { stream, status, is_events }))),
             Err(failure) => Led::Outcome(Outcome::Failed(Failed::Fault(failure))),
         }
     }

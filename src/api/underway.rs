@@ -20,7 +20,7 @@ pub enum Stage {
     /// It is read whole before any of it leaves.
     Whole(Exchange, Whole),
     /// It is passed on as it comes.
-    Stream(Streaming),
+    Stream(Box<Streaming>),
 }
 
 /// A call under way.
@@ -133,7 +133,7 @@ impl Ongoing for UnderWay {
         match stage {
             Some(Stage::Stream(mut streaming)) => {
                 let ended = streaming.stream.give_up();
-                match relay.stream_ended(streaming, ended, &attempt.choice) {
+                match relay.stream_ended(*streaming, ended, &attempt.choice) {
                     Outcome::Done(done) => relay.end(done),
                     Outcome::Failed(_) => relay.client_gone(&attempt),
                 }
@@ -181,12 +181,12 @@ impl UnderWay {
         }
     }
 
-    fn pass_on(&mut self, mut streaming: Streaming, news: Ready, scratch: &mut [u8]) -> Led {
+    fn pass_on(&mut self, mut streaming: Box<Streaming>, news: Ready, scratch: &mut [u8]) -> Led {
         let what = match streaming.stream.go_on(news, scratch) {
             Progress::Waits => For::News,
             Progress::Again => For::NextTurn,
             Progress::Ended(ended) => {
-                return Led::Outcome(self.relay.stream_ended(streaming, ended, &self.attempt.choice));
+                return Led::Outcome(self.relay.stream_ended(*streaming, ended, &self.attempt.choice));
             }
         };
         if !self.is_settled && self.relay.delivery.reply.lock().is_begun() {

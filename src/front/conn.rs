@@ -7,7 +7,7 @@ use super::body::{Decoder, Piece};
 use super::held::Transit;
 use super::incoming::{Incoming, Request};
 use super::request::Scan;
-use super::response::{Done, Shape};
+use super::response::Shape;
 use super::sys::{self, Interest};
 use super::wire::Wire;
 use super::{Admission, Head, Lane, Limits, Rejection, Service, after};
@@ -17,6 +17,8 @@ use crate::limits::{BODY_STEP, LINGER, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, R
 pub struct Context<'a, S> {
     pub(super) service: &'a S,
     pub(super) limits: Limits,
+    /// The time by which deadlines are set.
+    pub(super) now: Instant,
     pub(super) draining: bool,
     pub(super) refusing: bool,
     pub(super) transit: &'a Transit,
@@ -55,21 +57,19 @@ pub enum Step<T> {
 
 impl<T> Conn<T> {
     /// A connection that waits for a request.
-    pub(super) fn new(wire: Box<Wire>, limits: Limits) -> Self {
+    pub(super) fn new(wire: Box<Wire>, limits: Limits, now: Instant) -> Self {
         // An answer that the client has still to take is a write, not idleness.
         let patience = if wire.has_output() { limits.client_timeout } else { limits.idle_timeout };
-        Self { wire, phase: Phase::idle(), deadline: after(Instant::now(), patience) }
+        Self { wire, phase: Phase::idle(), deadline: after(now, patience) }
     }
 
-    /// A connection that ends behind what it was sent last: it is read on for a while, for a close with unread bytes
+    /// A connection behind an answer. Where that is its last, it is read on for a while, for a close with unread bytes
     /// would take the answer from the client (RFC 9112 section 9.6).
-    pub(super) fn closing(wire: Box<Wire>, client_timeout: Duration) -> Self {
-        Self { wire, phase: Phase::LINGER, deadline: after(Instant::now(), client_timeout) }
-    }
-
-    /// A connection behind an answer.
-    pub(super) fn behind(done: Done, limits: Limits) -> Self {
-        if done.keep { Self::new(done.wire, limits) } else { Self::closing(done.wire, limits.client_timeout) }
+    pub(super) fn behind(wire: Box<Wire>, keep: bool, limits: Limits, now: Instant) -> Self {
+        if keep {
+            return Self::new(wire, limits, now);
+        }
+        Self { wire, phase: Phase::LINGER, deadline: after(now, limits.client_timeout) }
     }
 
     /// A connection that is told why it is not served; it may not stay for long.
@@ -108,7 +108,7 @@ impl<T> Conn<T> {
             if self.wire.has_output() {
                 match self.wire.flush() {
                     Err(_) => return Step::Close,
-                    Ok(true) => self.allow(context.limits.client_timeout),
+                    Ok(true) => self.allow(context, context.limits.client_timeout),
                     Ok(false) => {}
                 }
                 if self.wire.has_output() {
@@ -117,7 +117,7 @@ impl<T> Conn<T> {
             }
             let step = match &mut self.phase {
                 Phase::Head { .. } if answered == REQUESTS_A_TURN => {
-                    self.allow(context.limits.client_timeout);
+                    self.allow(context, context.limits.client_timeout);
                     Some(Step::Again)
                 }
                 Phase::Head { .. } => {
@@ -126,7 +126,7 @@ impl<T> Conn<T> {
                 }
                 Phase::Body(_) => self.advance_body(context),
                 Phase::Drain { .. } => self.advance_drain(),
-                Phase::Linger { .. } => Some(self.advance_linger()),
+                Phase::Linger { .. } => Some(self.advance_linger(context.now)),
             };
             if let Some(step) = step {
                 return step;
@@ -138,7 +138,7 @@ impl<T> Conn<T> {
     pub(super) fn expire<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
         // The system tells of room only where a third of its buffer is free: a slow client may have taken some of it.
         if self.wire.has_output() && matches!(self.wire.flush(), Ok(true)) {
-            self.allow(context.limits.client_timeout);
+            self.allow(context, context.limits.client_timeout);
             return self.advance(context);
         }
         let late = !self.wire.has_output()
@@ -150,8 +150,8 @@ impl<T> Conn<T> {
         self.advance(context)
     }
 
-    fn allow(&mut self, patience: Duration) {
-        self.deadline = after(Instant::now(), patience);
+    fn allow<S>(&mut self, context: &Context<'_, S>, patience: Duration) {
+        self.deadline = after(context.now, patience);
     }
 
     fn advance_head<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
@@ -164,7 +164,7 @@ impl<T> Conn<T> {
                 return Some(Step::Close);
             }
             *since = None;
-            self.allow(context.limits.idle_timeout);
+            self.allow(context, context.limits.idle_timeout);
             return Some(Step::Wait(Interest::Read));
         }
         let parsed = scan.find_end(self.wire.input.rest()).and_then(|end| match end {
@@ -175,7 +175,7 @@ impl<T> Conn<T> {
         match parsed {
             Err(rejection) => self.refuse(context, rejection),
             Ok(None) => {
-                let begun = *since.get_or_insert_with(Instant::now);
+                let begun = *since.get_or_insert(context.now);
                 self.deadline = after(begun, context.limits.client_timeout);
                 return Some(Step::Wait(Interest::Read));
             }
@@ -190,17 +190,12 @@ impl<T> Conn<T> {
     fn admit<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>, head: Head) {
         if context.refusing {
             let answer = context.service.reject(Rejection::ShuttingDown, Some(&head));
-            return self.answer_early(
-                &head,
-                Shape::of(&head).closing(),
-                answer,
-                context.limits.client_timeout,
-            );
+            return self.answer_early(context, &head, Shape::of(&head).closing(), answer);
         }
         let shape = if context.draining { Shape::of(&head).closing() } else { Shape::of(&head) };
         match context.service.admit(&head, self.wire.peer) {
             Admission::Answer(answer) => {
-                self.answer_early(&head, shape, answer, context.limits.client_timeout);
+                self.answer_early(context, &head, shape, answer);
             }
             Admission::Run(lane, ticket) => self.begin_body(context, head, lane, ticket),
         }
@@ -218,20 +213,26 @@ impl<T> Conn<T> {
         if announced > context.limits.max_body as u64 {
             let answer = context.service.reject(Rejection::BodyTooLarge, Some(&head));
             let shape = Shape::of(&head);
-            return self.answer_early(&head, shape, answer, context.limits.client_timeout);
+            return self.answer_early(context, &head, shape, answer);
         }
         if head.expects_continue && self.wire.input.rest().is_empty() {
             self.wire.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
         }
-        let request = Request::new(head, ticket, context.transit);
+        let request = Request::new(head, ticket, context.transit, context.now);
         let decoder = decoder.unwrap_or_else(Decoder::done);
         self.phase = Phase::Body(Box::new(Incoming { request, lane, decoder, step: BODY_STEP }));
-        self.allow(context.limits.client_timeout);
+        self.allow(context, context.limits.client_timeout);
     }
 
     /// Answers before the body has been read; what is left of it is drained where that is little, else the
     /// connection ends once the client has had time to read the answer.
-    fn answer_early(&mut self, head: &Head, shape: Shape, answer: super::Answer, client_timeout: Duration) {
+    fn answer_early<S>(
+        &mut self,
+        context: &Context<'_, S>,
+        head: &Head,
+        shape: Shape,
+        answer: super::Answer,
+    ) {
         let decoder = Decoder::new(head.framing);
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);
         // After a refused expectation the client may or may not send its body: only closing is unambiguous.
@@ -242,7 +243,7 @@ impl<T> Conn<T> {
             None if keep => Phase::idle(),
             _ => Phase::LINGER,
         };
-        self.allow(client_timeout);
+        self.allow(context, context.limits.client_timeout);
     }
 
     /// Refuses what is being read and ends the connection: after it, nothing that comes can be trusted to begin a request.
@@ -255,7 +256,7 @@ impl<T> Conn<T> {
         let shape = head.map_or(Shape::UNKNOWN, |head| Shape::of(head).closing());
         self.wire.answer(shape, answer);
         self.phase = Phase::LINGER;
-        self.allow(context.limits.client_timeout);
+        self.allow(context, context.limits.client_timeout);
     }
 
     /// Refuses a body that turned out too large; its framing is sound, so the connection lives on if little is left.
@@ -268,7 +269,7 @@ impl<T> Conn<T> {
         self.wire.answer(if keep { shape } else { shape.closing() }, answer);
         self.phase =
             if keep { Phase::Drain { decoder: incoming.decoder, left: MAX_DRAIN } } else { Phase::LINGER };
-        self.allow(context.limits.client_timeout);
+        self.allow(context, context.limits.client_timeout);
     }
 
     fn advance_body<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
@@ -296,7 +297,7 @@ impl<T> Conn<T> {
         }
         if incoming.request.body.len() >= incoming.step {
             incoming.step = incoming.request.body.len() + BODY_STEP;
-            self.allow(context.limits.client_timeout);
+            self.allow(context, context.limits.client_timeout);
         }
         self.wire.release();
         Some(Step::Wait(Interest::Read))
@@ -332,13 +333,12 @@ impl<T> Conn<T> {
         }
     }
 
-    fn advance_linger(&mut self) -> Step<T> {
+    fn advance_linger(&mut self, now: Instant) -> Step<T> {
         let Phase::Linger { left, until, is_shut } = &mut self.phase else { return Step::Close };
         // Once: each time is a change that the socket tells of.
         if !std::mem::replace(is_shut, true) {
             sys::shut_write(&*self.wire.client);
         }
-        let now = Instant::now();
         self.deadline = (*until.get_or_insert(now + MAX_LINGER_TIME)).min(now + LINGER);
         let read = self.wire.input.discard();
         match left.checked_sub(read) {

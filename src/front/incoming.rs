@@ -33,9 +33,9 @@ pub struct Incoming<T> {
 
 impl<T> Request<T> {
     /// A request without its body.
-    pub(super) fn new(head: Head, ticket: T, transit: &Transit) -> Self {
+    pub(super) fn new(head: Head, ticket: T, transit: &Transit, received: Instant) -> Self {
         let share = Share::of(&transit.bodies);
-        Self { head, body: Vec::new(), ticket, received: Instant::now(), share }
+        Self { head, body: Vec::new(), ticket, received, share }
     }
 
     /// Its body is not needed any more.

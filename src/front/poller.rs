@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::Receiver;
 
 use super::conn::{Conn, Step};
 use super::desk::{Desk, Waiting};
@@ -22,7 +22,7 @@ use super::sys::{self, Event, Interest};
 use super::table::{Here, Table};
 use super::wire::Wire;
 use super::worker::{self, HandledFor, Job, Outcome, panic_message};
-use super::{Handled, Lane, Notice, Peer, Rejection, Rest, Service, Settings, Thread};
+use super::{Handled, Lane, Limits, Notice, Peer, Rejection, Rest, Service, Settings, Thread, after};
 use crate::limits::{
     ACCEPT_BACKOFF, ACCEPT_BATCH, ACCEPT_CALM, CONTROL_THREADS, DRAIN_GRACE, EVENT_BATCH, MAX_CONTROL_QUEUE,
     MAX_QUEUE, MAX_REFUSED, ONGOING_SWEEP, READ_CHUNK, READS_A_TURN, SWEEP_INTERVAL,
@@ -53,8 +53,10 @@ pub struct Poller<S: Service> {
     listeners: Vec<Listener>,
     table: Table<S::Ticket>,
     sources: Sources,
+    /// As they are for this turn.
+    limits: Limits,
+    now: Instant,
     returned: Receiver<Return<S::Ticket>>,
-    left: Receiver<u64>,
     desks: [Desk<S::Ticket>; 2],
     /// A request waits for a thread that the system refuses to start.
     is_short: bool,
@@ -78,16 +80,16 @@ impl<S: Service> Poller<S> {
         stats: Arc<Stats>,
     ) -> Self {
         let places = settings.max_clients + places_to_refuse(settings.max_clients);
-        let (gone, left) = bounded(places);
         let desks = [Desk::new(settings.workers, MAX_QUEUE), Desk::new(CONTROL_THREADS, MAX_CONTROL_QUEUE)];
         Self {
+            limits: shared.service.limits(),
+            now: Instant::now(),
             shared,
             settings,
             listeners,
-            table: Table::new(places, gone),
+            table: Table::new(places),
             sources: Sources::default(),
             returned,
-            left,
             desks,
             is_short: false,
             ongoing: 0,
@@ -103,16 +105,17 @@ impl<S: Service> Poller<S> {
     pub(super) fn run(mut self) {
         let mut events = sys::event_buffer(EVENT_BATCH);
         let mut happened = Vec::with_capacity(EVENT_BATCH);
-        let (mut next_sweep, mut next_ongoing_sweep) = (Instant::now(), Instant::now());
+        let (mut next_sweep, mut next_ongoing_sweep) = (self.now, self.now);
         loop {
             if self.shared.epoll.wait(&mut events, &mut happened, self.patience()).is_err() {
                 // Nothing that a wait can recover from; pausing keeps it from spinning.
                 thread::sleep(ACCEPT_BACKOFF);
             }
+            (self.now, self.limits) = (Instant::now(), self.shared.service.limits());
+            let now = self.now;
             self.take_returns();
             self.go_on();
             happened.drain(..).for_each(|event| self.told(event));
-            let now = Instant::now();
             self.serve(now);
             if now >= next_ongoing_sweep {
                 next_ongoing_sweep = now + ONGOING_SWEEP;
@@ -122,7 +125,7 @@ impl<S: Service> Poller<S> {
                 next_sweep = now + SWEEP_INTERVAL;
                 self.sweep(now);
             }
-            self.take_returns();
+            self.table.release_gone();
             self.stats.clients.store(self.table.used(), Ordering::Relaxed);
             self.stats.turns.fetch_add(1, Ordering::Relaxed);
             if self.shared.is_draining() && self.drain(now) {
@@ -154,9 +157,7 @@ impl<S: Service> Poller<S> {
                 Outcome::Lost => self.leave(lane),
             }
         }
-        while let Ok(gone) = self.left.try_recv() {
-            self.table.release(gone);
-        }
+        self.table.release_gone();
     }
 
     /// Acts on what the kernel tells.
@@ -208,7 +209,7 @@ impl<S: Service> Poller<S> {
     fn proceed(&mut self, mut conn: Conn<S::Ticket>) {
         let token = conn.wire.slot.token;
         for _ in 0..READS_A_TURN {
-            let step = conn.advance(&self.shared.context());
+            let step = conn.advance(&self.shared.context(self.limits, self.now));
             let Some(place) = self.table.place(token) else { return };
             if !matches!(step, Step::Wait(Interest::Read)) || !place.unread {
                 return self.follow(conn, step);
@@ -241,8 +242,8 @@ impl<S: Service> Poller<S> {
     }
 
     fn queue(&mut self, lane: Lane, waiting: Waiting<S::Ticket>) {
-        let patience = self.shared.service.limits().queue_timeout;
-        match self.desks[lane as usize].queue(waiting, patience) {
+        let until = after(self.now, self.limits.queue_timeout);
+        match self.desks[lane as usize].queue(waiting, until) {
             Ok(()) => self.count(lane),
             Err(Waiting { request, wire }) => self.refuse_whole(&request.head, wire),
         }
@@ -252,12 +253,7 @@ impl<S: Service> Poller<S> {
     /// next turn.
     fn refuse_whole(&mut self, head: &super::Head, mut wire: Box<Wire>) {
         wire.answer(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
-        let limits = self.shared.service.limits();
-        let conn = if head.keep_alive {
-            Conn::new(wire, limits)
-        } else {
-            Conn::closing(wire, limits.client_timeout)
-        };
+        let conn = Conn::behind(wire, head.keep_alive, self.limits, self.now);
         self.follow(conn, Step::Again);
     }
 
@@ -277,7 +273,13 @@ impl<S: Service> Poller<S> {
                 self.count(lane);
                 if is_quick {
                     let token = wire.slot.token;
-                    let handled = worker::handle(&self.shared, *request, wire, Thread::Poller);
+                    let handled = worker::handle(
+                        &self.shared,
+                        *request,
+                        wire,
+                        Thread::Poller,
+                        self.limits.client_timeout,
+                    );
                     self.handled(token, handled);
                 } else {
                     self.shared.pool(lane).send(&self.shared, Job::Request(request, wire));
@@ -306,9 +308,8 @@ impl<S: Service> Poller<S> {
 
     /// A request has been answered: its place is free, its connection waits for what the client asks next.
     fn done(&mut self, done: Done) {
-        let context = self.shared.context();
-        let mut conn = Conn::behind(done, context.limits);
-        if conn.wire.has_output() && !conn.wire.leave(&context.transit.answers) {
+        let mut conn = Conn::behind(done.wire, done.keep, self.limits, self.now);
+        if conn.wire.has_output() && !conn.wire.leave(&self.shared.transit.answers) {
             // It keeps its place until the client has taken it.
             return self.shared.pool(Lane::Worker).send(&self.shared, Job::Settle(conn));
         }
@@ -409,7 +410,7 @@ impl<S: Service> Poller<S> {
         }
         for index in 0..self.table.places.len() {
             if let Some(mut conn) = self.table.places[index].take_conn_if(|conn| conn.deadline <= now) {
-                let step = conn.expire(&self.shared.context());
+                let step = conn.expire(&self.shared.context(self.limits, self.now));
                 self.follow(conn, step);
             }
         }
@@ -450,7 +451,7 @@ impl<S: Service> Poller<S> {
                 self.proceed(conn);
             }
         }
-        self.take_returns();
+        self.table.release_gone();
     }
 
     fn accept(&mut self, index: usize) {
@@ -470,7 +471,7 @@ impl<S: Service> Poller<S> {
     /// Out of descriptors or memory: waiting lets connections end. The listeners leave the poller meanwhile, for they
     /// would wake it again at once.
     fn pause_accept(&mut self, error: io::Error) {
-        let now = Instant::now();
+        let now = self.now;
         self.accept.paused_until = Some(now + ACCEPT_BACKOFF);
         for listener in &self.listeners {
             let _ = self.shared.epoll.remove(listener);
@@ -481,7 +482,7 @@ impl<S: Service> Poller<S> {
     }
 
     fn welcome(&mut self, client: Client, peer: Peer) {
-        self.take_returns();
+        self.table.release_gone();
         let served = self.table.used() - self.table.refused;
         let full = served >= self.settings.max_clients;
         if full && !std::mem::replace(&mut self.accept.full, true) {
@@ -494,14 +495,13 @@ impl<S: Service> Poller<S> {
         let crowded = full && self.table.refused >= places_to_refuse(self.settings.max_clients);
         let slot = if crowded { None } else { self.table.reserve(full) };
         let Some(slot) = slot else { return self.turn_away(&client) };
-        let limits = self.shared.service.limits();
         let mut wire = Box::new(Wire::new(client, peer, slot));
         if full {
             discard_input(wire.client.as_fd());
             wire.answer(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
             return self.welcome_conn(Conn::refused(wire));
         }
-        self.welcome_conn(Conn::new(wire, limits));
+        self.welcome_conn(Conn::new(wire, self.limits, self.now));
     }
 
     /// Over the limit by far: no place to wait until the client has read why.

@@ -16,7 +16,7 @@ use super::listener::Listener;
 use super::poller::{LISTENERS, Poller, WAKER};
 use super::sys::{Epoll, Waker};
 use super::worker::{Outcome, Pool, panic_message};
-use super::{Lane, Listen, Notice, Service, Settings};
+use super::{Lane, Limits, Listen, Notice, Service, Settings};
 use crate::limits::{CONTROL_THREADS, MAX_RETURNS};
 
 /// Bound sockets that do not serve yet.
@@ -100,7 +100,7 @@ pub struct Shared<S: Service> {
     pub(super) draining: Arc<AtomicBool>,
     /// The drain's grace is over: new requests are refused.
     pub(super) refusing: AtomicBool,
-    transit: Transit,
+    pub(super) transit: Transit,
 }
 
 /// What came of a job, on its way back to the poller.
@@ -211,10 +211,12 @@ impl Running {
 }
 
 impl<S: Service> Shared<S> {
-    pub(super) fn context(&self) -> Context<'_, S> {
+    /// What surrounds a connection at that time.
+    pub(super) fn context(&self, limits: Limits, now: Instant) -> Context<'_, S> {
         Context {
             service: &*self.service,
-            limits: self.service.limits(),
+            limits,
+            now,
             draining: self.is_draining(),
             refusing: self.refusing.load(Ordering::Relaxed),
             transit: &self.transit,

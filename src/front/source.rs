@@ -5,16 +5,18 @@ use std::io;
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::sys::Epoll;
-use super::table::{split, token};
+use super::table::{Gone, split, token};
 
 /// Marks the token of a source.
 pub const SOURCE: u64 = 1 << 62;
 /// No answer waits for it.
 const NOBODY: u64 = u64::MAX;
+/// The same, and it has told of something since.
+const STIRRED: u64 = u64::MAX - 1;
 
 /// A provider's socket.
 #[derive(Debug)]
@@ -23,13 +25,21 @@ pub struct Source {
     registered: OnceLock<Registered>,
 }
 
+/// What is known of a source.
+#[derive(Debug)]
+struct Watch {
+    /// The token of the client whose answer waits for it, or [`NOBODY`], or [`STIRRED`].
+    waits: AtomicU64,
+    /// It has told of its end, which it does but once.
+    ended: AtomicBool,
+}
+
 /// A source in the poller's table; its place is free again when this is dropped.
 #[derive(Debug)]
 struct Registered {
-    /// The token of the client whose answer waits for it.
-    waits: Arc<AtomicU64>,
+    watch: Arc<Watch>,
     token: u64,
-    freed: Arc<Mutex<Vec<u64>>>,
+    gone: Gone,
 }
 
 impl Source {
@@ -41,8 +51,14 @@ impl Source {
     /// No answer waits for it any more: what happens on it is nobody's. Has to be called before another may use it.
     pub fn release(&self) {
         if let Some(registered) = self.registered.get() {
-            registered.waits.store(NOBODY, Ordering::Release);
+            registered.watch.waits.store(NOBODY, Ordering::Release);
         }
+    }
+
+    /// Whether something has come on it, or its end, while no answer waited for it; `None`: nobody has watched.
+    pub fn is_stirred(&self) -> Option<bool> {
+        let Registered { watch, .. } = self.registered.get()?;
+        Some(watch.waits.load(Ordering::Acquire) == STIRRED || watch.ended.load(Ordering::Acquire))
     }
 }
 
@@ -62,7 +78,7 @@ impl AsFd for Source {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.freed.lock().unwrap_or_else(PoisonError::into_inner).push(self.token);
+        self.gone.add(self.token);
     }
 }
 
@@ -72,14 +88,12 @@ impl Drop for Registered {
 pub struct Sources {
     places: Vec<Place>,
     free: Vec<u32>,
-    freed: Arc<Mutex<Vec<u64>>>,
+    gone: Gone,
 }
 
 struct Place {
     generation: u32,
-    waits: Arc<AtomicU64>,
-    /// It has told of its end, which it does but once.
-    ended: bool,
+    watch: Arc<Watch>,
 }
 
 impl Sources {
@@ -90,34 +104,39 @@ impl Sources {
     /// The system refuses to watch it.
     pub(super) fn watch(&mut self, epoll: &Epoll, source: &Source, client: u64) -> io::Result<bool> {
         if let Some(registered) = source.registered.get() {
-            registered.waits.store(client, Ordering::Release);
-            let (index, _) = split(registered.token & !SOURCE);
-            return Ok(self.places[index as usize].ended);
+            registered.watch.waits.store(client, Ordering::Release);
+            return Ok(registered.watch.ended.load(Ordering::Acquire));
         }
-        self.take_freed();
-        let (index, generation, waits) = self.reserve(client);
+        self.release_gone();
+        let (index, generation, watch) = self.reserve(client);
         let token = token(index, generation) | SOURCE;
         if let Err(error) = epoll.watch_input(source, token) {
             self.free.push(index);
             return Err(error);
         }
-        let registered = Registered { waits, token, freed: Arc::clone(&self.freed) };
+        let registered = Registered { watch, token, gone: self.gone.clone() };
         // The poller alone registers, so it was not set meanwhile.
         drop(source.registered.set(registered));
         Ok(false)
     }
 
     /// The source of that token has something to tell, perhaps its end: the client whose answer waits for it.
-    pub(super) fn told(&mut self, token: u64, ended: bool) -> Option<u64> {
+    pub(super) fn told(&self, token: u64, ended: bool) -> Option<u64> {
         let (index, generation) = split(token & !SOURCE);
-        let place = self.places.get_mut(index as usize).filter(|place| place.generation == generation)?;
-        place.ended |= ended;
-        Some(place.waits.load(Ordering::Acquire)).filter(|client| *client != NOBODY)
+        let place = self.places.get(index as usize).filter(|place| place.generation == generation)?;
+        let Watch { waits, ended: has_ended } = &*place.watch;
+        if ended {
+            has_ended.store(true, Ordering::Release);
+        }
+        // Only what nobody waits for stirs it: an answer may begin to wait meanwhile.
+        match waits.compare_exchange(NOBODY, STIRRED, Ordering::AcqRel, Ordering::Acquire) {
+            Err(client) if client != STIRRED => Some(client),
+            Ok(_) | Err(_) => None,
+        }
     }
 
-    fn take_freed(&mut self) {
-        let freed = std::mem::take(&mut *self.freed.lock().unwrap_or_else(PoisonError::into_inner));
-        for gone in freed {
+    fn release_gone(&mut self) {
+        for gone in self.gone.take() {
             let (index, _) = split(gone & !SOURCE);
             let place = &mut self.places[index as usize];
             place.generation = (place.generation + 1) & MAX_GENERATION;
@@ -125,18 +144,89 @@ impl Sources {
         }
     }
 
-    fn reserve(&mut self, client: u64) -> (u32, u32, Arc<AtomicU64>) {
-        let waits = Arc::new(AtomicU64::new(client));
+    fn reserve(&mut self, client: u64) -> (u32, u32, Arc<Watch>) {
+        let watch = Arc::new(Watch { waits: AtomicU64::new(client), ended: AtomicBool::new(false) });
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place { generation: 0, waits: Arc::clone(&waits), ended: false });
+            self.places.push(Place { generation: 0, watch: Arc::clone(&watch) });
             // There are no more of them than requests in hand and idle connections.
             (self.places.len() - 1) as u32
         });
         let place = &mut self.places[index as usize];
-        (place.waits, place.ended) = (Arc::clone(&waits), false);
-        (index, place.generation, waits)
+        place.watch = Arc::clone(&watch);
+        (index, place.generation, watch)
     }
 }
 
 /// Tokens have two bits above the generation for what they mean.
 pub const MAX_GENERATION: u32 = 0x3fff_ffff;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::{SOURCE, Source, Sources};
+    use crate::front::sys::{Epoll, Event, event_buffer};
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let one = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+        (one, listener.accept().expect("accept").0)
+    }
+
+    fn next(epoll: &Epoll) -> Option<Event> {
+        let mut happened = Vec::new();
+        epoll.wait(&mut event_buffer(4), &mut happened, Some(Duration::from_secs(5))).expect("wait");
+        happened.pop()
+    }
+
+    #[test]
+    fn what_happens_is_told_to_whoever_waits_and_stirs_what_nobody_waits_for() {
+        let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::default());
+        let (near, mut far) = pair();
+        let source = Source::new(near);
+        assert_eq!(source.is_stirred(), None, "nobody has watched it");
+        // What came before it was watched is told of too.
+        far.write_all(b"x").expect("write");
+        assert!(!sources.watch(&epoll, &source, 7).expect("watch"));
+        let event = next(&epoll).expect("told");
+        assert_ne!(event.token & SOURCE, 0);
+        assert_eq!(sources.told(event.token, event.ended), Some(7));
+        assert_eq!(source.is_stirred(), Some(false));
+
+        source.release();
+        far.write_all(b"y").expect("write");
+        let event = next(&epoll).expect("told");
+        assert_eq!(sources.told(event.token, event.ended), None);
+        assert_eq!(source.is_stirred(), Some(true));
+
+        // Another answer has it; its end is told once, and known from then on.
+        assert!(!sources.watch(&epoll, &source, 8).expect("watch"));
+        assert_eq!(source.is_stirred(), Some(false));
+        drop(far);
+        let event = next(&epoll).expect("told");
+        assert!(event.ended && event.readable);
+        assert_eq!(sources.told(event.token, event.ended), Some(8));
+        source.release();
+        assert_eq!(source.is_stirred(), Some(true));
+        assert!(sources.watch(&epoll, &source, 9).expect("watch"), "its end was told of");
+    }
+
+    #[test]
+    fn a_late_event_meets_no_other_source_in_its_place() {
+        let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::default());
+        let (near, mut far) = pair();
+        let source = Source::new(near);
+        far.write_all(b"x").expect("write");
+        sources.watch(&epoll, &source, 7).expect("watch");
+        let late = next(&epoll).expect("told").token;
+        drop(source);
+        let (near, _far) = pair();
+        let other = Source::new(near);
+        sources.watch(&epoll, &other, 8).expect("watch");
+        assert_eq!(sources.places.len(), 1, "the place is used again");
+        assert_eq!(sources.told(late, true), None);
+        assert_eq!(other.is_stirred(), Some(false));
+    }
+}

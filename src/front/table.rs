@@ -1,6 +1,6 @@
 //! The poller's connections, the answers under way to their clients, and their places.
 
-use crossbeam_channel::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::conn::Conn;
 use super::ongoing::Ongoing;
@@ -9,13 +9,28 @@ use super::source::MAX_GENERATION;
 /// A connection's place in the poller's table; it is free again when this is dropped.
 pub struct Slot {
     pub(super) token: u64,
-    gone: Sender<u64>,
+    gone: Gone,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // There is room for every slot's one message; the poller being gone is the only failure.
-        let _ = self.gone.try_send(self.token);
+        self.gone.add(self.token);
+    }
+}
+
+/// Tokens whose places are free again, told from whatever thread. There are no more of them than places.
+#[derive(Debug, Clone, Default)]
+pub struct Gone(Arc<Mutex<Vec<u64>>>);
+
+impl Gone {
+    /// That token's place is free.
+    pub(super) fn add(&self, token: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+    }
+
+    /// Those that were added since.
+    pub(super) fn take(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -27,7 +42,7 @@ pub struct Table<T> {
     max: usize,
     /// Places of connections that are only told why they are not served.
     pub(super) refused: usize,
-    gone: Sender<u64>,
+    gone: Gone,
 }
 
 /// A connection's place. Its socket tells of each change once, so what was told while nobody could act on it is kept.
@@ -52,9 +67,9 @@ pub enum Here<T> {
 }
 
 impl<T> Table<T> {
-    /// Room for `max` connections; `gone` is told of each that ends.
-    pub(super) fn new(max: usize, gone: Sender<u64>) -> Self {
-        Self { places: Vec::new(), free: Vec::new(), max, refused: 0, gone }
+    /// Room for `max` connections.
+    pub(super) fn new(max: usize) -> Self {
+        Self { places: Vec::new(), free: Vec::new(), max, refused: 0, gone: Gone::default() }
     }
 
     /// Places that are taken, wherever their connections are.
@@ -81,13 +96,15 @@ impl<T> Table<T> {
         Some(Slot { token: token(index, generation), gone: self.gone.clone() })
     }
 
-    /// A connection has ended: its place is free.
-    pub(super) fn release(&mut self, gone: u64) {
-        let (index, _) = split(gone);
-        let place = &mut self.places[index as usize];
-        place.generation = (place.generation + 1) & MAX_GENERATION;
-        self.refused -= usize::from(std::mem::take(&mut place.refused));
-        self.free.push(index);
+    /// Frees the places of the connections that have ended.
+    pub(super) fn release_gone(&mut self) {
+        for gone in self.gone.take() {
+            let (index, _) = split(gone);
+            let place = &mut self.places[index as usize];
+            place.generation = (place.generation + 1) & MAX_GENERATION;
+            self.refused -= usize::from(std::mem::take(&mut place.refused));
+            self.free.push(index);
+        }
     }
 
     /// A connection is here to wait.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -116,7 +116,8 @@ impl<T: Send + 'static> Pool<T> {
         let (token, handled) = match job {
             Job::Request(request, wire) => {
                 let token = wire.slot.token;
-                (token, handle(shared, *request, wire, Thread::Worker))
+                let patience = shared.service.limits().client_timeout;
+                (token, handle(shared, *request, wire, Thread::Worker, patience))
             }
             Job::Rest(rest, client, token) => (token, behind_barrier(shared, &client, None, rest)),
             Job::Settle(mut conn) => {
@@ -137,9 +138,8 @@ impl<T: Send + 'static> Pool<T> {
 
     /// Sees to what the client has not taken at once.
     fn settled<S: Service<Ticket = T>>(&self, shared: &Shared<S>, done: Done) -> Conn<T> {
-        let context = shared.context();
-        let mut conn = Conn::behind(done, context.limits);
-        if conn.wire.has_output() && !conn.wire.leave(&context.transit.answers) {
+        let mut conn = Conn::behind(done.wire, done.keep, shared.service.limits(), Instant::now());
+        if conn.wire.has_output() && !conn.wire.leave(&shared.transit.answers) {
             conn.wire.settle(self.patience(shared));
         }
         conn
@@ -162,10 +162,11 @@ pub fn handle<S: Service>(
     request: Request<S::Ticket>,
     wire: Box<Wire>,
     thread: Thread,
+    client_timeout: Duration,
 ) -> HandledFor {
     let shape = Shape::of(&request.head);
     let client = Arc::clone(&wire.client);
-    let responder = Responder::new(wire, shape, shared.service.limits().client_timeout, &shared.draining);
+    let responder = Responder::new(wire, shape, client_timeout, &shared.draining);
     behind_barrier(shared, &client, Some(shape), || shared.service.handle(request, responder, thread))
 }
 

@@ -189,6 +189,12 @@ impl Awaited {
                     }
                     Ok(Start::Final(head, count)) => {
                         self.line.consume(count);
+                        // How some servers say that an idle connection is over (RFC 9110 section 15.5.9): it has
+                        // crossed the request, or the request came too late.
+                        let is_over = head.status == 408 && !head.keep_alive;
+                        if self.is_reused && is_over && !self.line.watched.is_committed() {
+                            return Err(Unanswered::Stale);
+                        }
                         return Ok(Some(head));
                     }
                     Err(what) => return Err(self.failed(Fault::Broken, what)),
@@ -337,6 +343,13 @@ impl Exchange {
     /// Its socket has something to read.
     pub fn woken(&mut self) {
         self.line.watched.woken();
+    }
+
+    /// Whether it is certain that there is nothing more to read for now: behind TLS there may be, and an end is something.
+    pub fn is_drained(&mut self) -> bool {
+        let watched = &self.line.watched;
+        let all_came = watched.is_drained() && watched.facts().clear;
+        all_came && self.line.input().is_empty() && !self.is_over()
     }
 
     /// The client has taken what came: the provider is waited for again.
@@ -608,6 +621,11 @@ mod tests {
         assert!(matches!(fresh.wait(), Err(Unanswered::Failed(_))));
         let (mut half, _) = awaited(&[b"HTTP/1.1 2"], true, true);
         assert!(matches!(half.wait(), Err(Unanswered::Failed(_))));
+        let over = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n";
+        let (mut crossed, _) = awaited(&[over], false, true);
+        assert!(matches!(crossed.wait(), Err(Unanswered::Stale)));
+        let (mut fresh, _) = awaited(&[over], false, false);
+        assert!(matches!(fresh.wait(), Ok(head) if head.status == 408));
     }
 
     #[test]

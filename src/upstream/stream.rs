@@ -151,6 +151,9 @@ impl Relay {
             if let Some(ended) = self.step(read, piece) {
                 return Progress::Ended(ended);
             }
+            if self.exchange.is_drained() {
+                self.ready.source = false;
+            }
         }
         match self.see_to_client() {
             Err(error) => Progress::Ended(self.client_gone(&error)),

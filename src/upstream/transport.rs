@@ -127,7 +127,7 @@ impl TcpTransport {
     fn flush(&mut self, tail: usize) -> io::Result<()> {
         let tail = &self.buffers.output()[..tail];
         let stream = &*self.stream;
-        let mut sent = 0;
+        let (mut sent, mut has_waited) = (0, false);
         let all = self.unsent.len() + tail.len();
         while sent < all && !self.deaf {
             let head = self.unsent.get(sent..).unwrap_or_default();
@@ -145,14 +145,20 @@ impl TcpTransport {
                     let heard = if wait::facts().clear { peeked(stream) } else { Peeked::Interim };
                     match heard {
                         Peeked::Answer | Peeked::End => self.deaf = true,
-                        Peeked::Nothing => drop(wait::for_peer(stream.as_fd(), Want::Either, None)?),
-                        Peeked::Interim => drop(wait::for_peer(stream.as_fd(), Want::Write, None)?),
+                        Peeked::Nothing => {
+                            has_waited = wait::for_peer(stream.as_fd(), Want::Either, None)?;
+                        }
+                        Peeked::Interim => {
+                            has_waited = wait::for_peer(stream.as_fd(), Want::Write, None)?;
+                        }
                     }
                 }
                 Ok(count) => {
                     sent += count;
-                    // Bytes that the provider takes are a sign of life.
-                    wait::heard(0);
+                    // Bytes that the provider takes are a sign of life; those that leave at once are none.
+                    if sent < all || has_waited {
+                        wait::heard(0);
+                    }
                 }
                 Err(_) => self.deaf = true,
             }
@@ -253,7 +259,8 @@ impl Transport for TcpTransport {
 
     /// Asked before a pooled connection is used: an idle one must be silent.
     fn is_open(&mut self) -> bool {
-        !self.deaf && peeked(&self.stream) == Peeked::Nothing
+        let is_silent = || peeked(&self.stream) == Peeked::Nothing;
+        !self.deaf && self.stream.is_stirred().map_or_else(is_silent, |stirred| !stirred)
     }
 }
 

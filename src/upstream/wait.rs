@@ -176,6 +176,11 @@ impl Watched {
         });
     }
 
+    /// Whether all that came has been read.
+    pub fn is_drained(&self) -> bool {
+        self.0.as_ref().is_some_and(|watch| watch.manner == Manner::Drained)
+    }
+
     /// Its socket has something to read again.
     pub fn woken(&mut self) {
         self.wait(Manner::AtOnce);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ai_proxy::front::{
     Admission, Answer, Bound, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice,
     Ongoing, Peer, Ready, Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream,
-    Turn,
+    Thread, Turn,
 };
 
 use crate::support::calls::{get, post};
@@ -87,22 +87,37 @@ impl Service for Panicking {
         Admission::Run(if control { Lane::Control } else { Lane::Worker }, ())
     }
 
-    fn is_quick(&self, _: &Request<()>) -> bool {
-        false
+    fn is_quick(&self, request: &Request<()>) -> bool {
+        request.head.path().starts_with("/quick")
     }
 
-    fn handle(&self, request: Request<()>, responder: Responder, _: ai_proxy::front::Thread) -> Handled {
+    fn handle(&self, request: Request<()>, responder: Responder, thread: Thread) -> Handled {
+        let is_quick = request.head.path().starts_with("/quick");
+        assert_eq!(thread == Thread::Poller, is_quick);
         self.held.fetch_add(1, Ordering::SeqCst);
         let _held = Held(&self.held);
         match request.head.path() {
-            "/index" | "/control/index" => panic!("byte {} of the body", request.body[request.body.len()]),
-            "/begun" => {
+            "/index" | "/control/index" | "/quick/index" => {
+                panic!("byte {} of the body", request.body[request.body.len()])
+            }
+            "/quick/rest" => Handled::Waits(Box::new(move || {
+                drop(responder);
+                panic!("index out of bounds, in what was left to do");
+            })),
+            "/quick/waits" => {
+                let gate = self.gate.clone();
+                Handled::Waits(Box::new(move || {
+                    assert!(gate.pass(Duration::from_secs(20)), "never opened");
+                    responder.send(answer(200, "held")).into()
+                }))
+            }
+            "/begun" | "/quick/begun" => {
                 let mut stream = responder.stream(200, &Fields::default(), None);
                 stream.push(b"half");
                 stream.flush().expect("the client is there");
                 panic!("in the middle");
             }
-            "/ongoing" => {
+            "/ongoing" | "/quick/ongoing" => {
                 let mut stream = responder.stream(200, &Fields::default(), None);
                 stream.push(b"half");
                 stream.flush().expect("the client is there");
@@ -160,7 +175,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
     bystander.send(get("/gate"));
     eventually("the bystander is handled", || (front.service.held.load(Ordering::SeqCst) == 1).then_some(()));
     let mut rounds = 0;
-    for path in ["/index", "/control/index"] {
+    for path in ["/index", "/control/index", "/quick/index"] {
         // More than there are threads: none of them is lost.
         for _ in 0..20 {
             let mut client = front.client();
@@ -196,13 +211,56 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
 #[test]
 fn a_panic_in_the_middle_of_an_answer_never_looks_like_its_end() {
     let front = Front::start();
-    for _ in 0..WORKERS + 1 {
-        let response = front.client().call(get("/begun"));
-        assert_eq!((response.status, response.end), (200, End::Cut));
-        assert_eq!(response.text(), "half");
+    for path in ["/begun", "/quick/begun"] {
+        for _ in 0..WORKERS + 1 {
+            let response = front.client().call(get(path));
+            assert_eq!((response.status, response.end), (200, End::Cut));
+            assert_eq!(response.text(), "half");
+        }
     }
     assert_eq!(front.client().call(get("/")).text(), "good");
+    assert_eq!(front.service.told.lock().expect("told").len(), 2 * (WORKERS + 1));
+}
+
+/// The poller handles it, as far as that need not wait; with no worker free, what waits keeps its place and others get theirs.
+#[test]
+fn what_has_to_wait_holds_a_worker_and_never_the_poller() {
+    let front = Front::start();
+    let mut waiting: Vec<Client> = (0..WORKERS).map(|_| front.client()).collect();
+    waiting.iter_mut().for_each(|client| client.send(get("/quick/waits")));
+    eventually("both wait", || (front.stats.busy_workers() == WORKERS).then_some(()));
+    // Every place is taken: one that would be quick waits for one, and control requests do not.
+    let mut queued = front.client();
+    queued.send(get("/quick/good"));
+    eventually("it is queued", || (front.stats.queue_length() == 1).then_some(()));
+    assert_eq!(front.client().call(get("/control")).text(), "good");
+    front.service.gate.open_for(1);
+    assert_eq!(queued.response().text(), "good");
+    front.service.gate.open_for(WORKERS - 1);
+    waiting.iter_mut().for_each(|client| assert_eq!(client.response().text(), "held"));
+    // A panic in what was left to do ends its connection alone, and frees its place.
+    for _ in 0..WORKERS + 1 {
+        let mut client = front.client();
+        client.send(get("/quick/rest"));
+        assert!(client.is_closed());
+    }
+    assert_eq!(front.client().call(get("/quick/good")).text(), "good");
     assert_eq!(front.service.told.lock().expect("told").len(), WORKERS + 1);
+    eventually("no place is taken", || (front.stats.busy_workers() == 0).then_some(()));
+}
+
+/// Many requests in one write: each gets its answer, in order, and others get theirs meanwhile.
+#[test]
+fn pipelined_requests_are_answered_in_order_on_the_poller_too() {
+    const MANY: usize = 500;
+    let front = Front::start();
+    let mut client = front.client();
+    client.send(get("/quick/good").repeat(MANY));
+    assert_eq!(front.client().call(get("/quick/good")).text(), "good");
+    for _ in 0..MANY {
+        assert_eq!(client.response().text(), "good");
+    }
+    assert_eq!(client.call(get("/quick/good")).text(), "good", "nothing is left over");
 }
 
 #[test]
@@ -212,10 +270,10 @@ fn a_panic_in_an_ongoing_answer_costs_that_answer_alone() {
     bystander.send(get("/ongoing"));
     let fed = || front.service.sources.lock().expect("sources").pop();
     let mut source = eventually("the bystander's answer goes on", fed);
-    let rounds = WORKERS + 1;
-    for _ in 0..rounds {
+    let rounds = 2 * (WORKERS + 1);
+    for round in 0..rounds {
         let mut client = front.client();
-        client.send(get("/ongoing"));
+        client.send(get(["/ongoing", "/quick/ongoing"][round % 2]));
         eventually("an answer goes on", fed).write_all(b"p").expect("told");
         let response = client.response();
         assert_eq!((response.status, response.end, response.text().as_str()), (200, End::Cut, "half"));
