@@ -98,9 +98,20 @@ impl Line {
         }
     }
 
+    /// Whether nothing is here that the socket does not show: TLS may hold what came together with the answer, which would be
+    /// taken for the next one.
+    fn is_silent(&mut self) -> bool {
+        if self.watched.facts().clear {
+            return true;
+        }
+        self.watched.wait(Manner::Drained);
+        self.more().is_err_and(|error| would_block(&error))
+    }
+
     /// The call has done with the connection; `is_clean`: another may use it.
     fn leave(&mut self, is_clean: bool) {
-        let is_clean = is_clean && self.input().is_empty() && !self.watched.facts().unsent;
+        let is_clean =
+            is_clean && self.input().is_empty() && !self.watched.facts().unsent && self.is_silent();
         self.watched.done_with_socket();
         if let Some(connection) = self.connection.take().filter(|_| is_clean) {
             self.pool.put(connection);
@@ -595,6 +606,9 @@ mod tests {
     fn a_connection_with_something_behind_the_answer_serves_no_other_request() {
         let more = [OF_LENGTH, b"HTTP/1.1 200 OK\r\n"].concat();
         assert_eq!(read(&[&more], false), (Ok((404, "hello world".to_owned())), false));
+        // As TLS does it: there was no room for it yet.
+        let apart = [OF_LENGTH, b"HTTP/1.1 200 OK\r\n"];
+        assert_eq!(read(&apart, false), (Ok((404, "hello world".to_owned())), false));
         let closes = String::from_utf8_lossy(OF_LENGTH).replace("x\r\n", "x\r\nConnection: close\r\n");
         assert_eq!(read(&[closes.as_bytes()], false), (Ok((404, "hello world".to_owned())), false));
     }
