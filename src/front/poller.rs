@@ -334,7 +334,10 @@ impl<S: Service> Poller<S> {
     fn enter(&mut self, token: u64, answer: Box<dyn Ongoing>, is_late: bool) {
         self.ongoing += 1;
         let watched = self.sources.watch(&self.shared.epoll, answer.source(), token);
-        let has_left = self.table.place(token).is_none_or(|place| place.ended);
+        let has_left = self.table.place(token).is_none_or(|place| {
+            place.unwatched = watched.is_err();
+            place.ended
+        });
         self.table.put_answer(token, answer);
         match watched {
             _ if has_left => self.give_up(token),
@@ -391,8 +394,8 @@ impl<S: Service> Poller<S> {
 
     fn sweep_answers(&mut self) {
         if self.ongoing > 0 {
-            for token in self.table.answers() {
-                self.turn(token, Ready::default());
+            for (token, unwatched) in self.table.answers() {
+                self.turn(token, Ready { source: unwatched, ended: unwatched });
             }
         }
     }

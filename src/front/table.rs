@@ -53,6 +53,8 @@ pub struct Place<T> {
     pub(super) unread: bool,
     /// The client has ended its side: what there is to read has an end behind it.
     pub(super) ended: bool,
+    /// The source of the answer here could not be watched: nobody tells of it.
+    pub(super) unwatched: bool,
     pub(super) here: Here<T>,
 }
 
@@ -82,9 +84,14 @@ impl<T> Table<T> {
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.places.len() < self.max => {
-                let place =
-                    Place { generation: 0, refused: false, unread: false, ended: false, here: Here::Nothing };
-                self.places.push(place);
+                self.places.push(Place {
+                    generation: 0,
+                    refused: false,
+                    unread: false,
+                    ended: false,
+                    unwatched: false,
+                    here: Here::Nothing,
+                });
                 u32::try_from(self.places.len() - 1).ok()?
             }
             None => return None,
@@ -143,10 +150,10 @@ impl<T> Table<T> {
         }
     }
 
-    /// The tokens of all answers that wait here.
-    pub(super) fn answers(&self) -> Vec<u64> {
+    /// The tokens of all answers that wait here, and whether nobody tells of their sources.
+    pub(super) fn answers(&self) -> Vec<(u64, bool)> {
         let waiting = self.places.iter().zip(0..).filter(|(place, _)| matches!(place.here, Here::Answer(_)));
-        waiting.map(|(place, index)| token(index, place.generation)).collect()
+        waiting.map(|(place, index)| (token(index, place.generation), place.unwatched)).collect()
     }
 }
 

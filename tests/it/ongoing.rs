@@ -2,14 +2,15 @@
 //! one; the answers are the test's own.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ai_proxy::front::{
     Admission, Answer, Bound, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice,
-    Ongoing, Peer, Ready, Rejection, Request, Responder, Service, Settings, Source, Stats, Stream, Turn,
+    Ongoing, Peer, Ready, Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream,
+    Turn,
 };
 
 use crate::support::calls::get;
@@ -39,6 +40,8 @@ struct Endless {
     client: Arc<Socket>,
     source: Arc<Source>,
     turns: Arc<AtomicUsize>,
+    /// It has more only where it is told so, and counts no other turn.
+    waits: bool,
 }
 
 impl Ongoing for Endless {
@@ -50,7 +53,11 @@ impl Ongoing for Endless {
         &self.client
     }
 
-    fn go_on(self: Box<Self>, _: Ready, _: &mut [u8]) -> Turn {
+    fn go_on(self: Box<Self>, ready: Ready, _: &mut [u8]) -> Turn {
+        if self.waits {
+            self.turns.fetch_add(usize::from(ready.source), Ordering::SeqCst);
+            return Turn::Wait(self);
+        }
         self.turns.fetch_add(1, Ordering::SeqCst);
         Turn::Again(self)
     }
@@ -62,7 +69,11 @@ impl Ongoing for Endless {
 
 /// Begins an endless answer to whatever is asked.
 #[derive(Default)]
-struct Beginning(Mutex<Vec<Seen>>);
+struct Beginning {
+    answers: Mutex<Vec<Seen>>,
+    /// From a source that cannot be watched.
+    unwatched: bool,
+}
 
 impl Service for Beginning {
     type Ticket = ();
@@ -85,9 +96,11 @@ impl Service for Beginning {
         let client = Arc::clone(stream.client());
         let (source, feed) = tcp_pair();
         feed.set_nodelay(true).expect("nodelay");
+        let source = if self.unwatched { unwatchable() } else { source };
         let turns = Arc::new(AtomicUsize::new(0));
-        self.0.lock().expect("answers").push(Seen { feed, turns: Arc::clone(&turns) });
-        Handled::Ongoing(Box::new(Endless { stream, client, source, turns }))
+        self.answers.lock().expect("answers").push(Seen { feed, turns: Arc::clone(&turns) });
+        let waits = self.unwatched;
+        Handled::Ongoing(Box::new(Endless { stream, client, source, turns, waits }))
     }
 
     fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {
@@ -99,18 +112,39 @@ impl Service for Beginning {
     }
 }
 
-#[test]
-fn an_answer_that_always_has_more_has_no_more_turns_the_longer_it_lasts() {
+/// What epoll refuses, as it refuses sockets where the system has no room for more of them.
+fn unwatchable() -> Arc<Source> {
+    let file = std::fs::File::open("/dev/null").expect("open");
+    Source::new(std::os::fd::OwnedFd::from(file).into())
+}
+
+fn serve(service: &Arc<Beginning>) -> (Running, SocketAddr) {
     let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0)).expect("bind");
     let name = bound.names().remove(0);
-    let service = Arc::new(Beginning::default());
     let settings = Settings { workers: 2, max_clients: 10 };
-    let running = bound.serve(Arc::clone(&service), settings, Arc::<Stats>::default()).expect("serve");
-    let address = name.strip_prefix("http://").expect("a URL").parse().expect("an address");
+    let running = bound.serve(Arc::clone(service), settings, Arc::<Stats>::default()).expect("serve");
+    (running, name.strip_prefix("http://").expect("a URL").parse().expect("an address"))
+}
+
+#[test]
+fn an_answer_whose_source_cannot_be_watched_has_it_looked_at_again_and_again() {
+    let service = Arc::new(Beginning { unwatched: true, ..Beginning::default() });
+    let (running, address) = serve(&service);
+    let mut client = Client::connect(address);
+    client.send(get("/"));
+    let answer = eventually("an answer has begun", || service.answers.lock().expect("answers").pop());
+    answer.wait_turns(3);
+    drop(running);
+}
+
+#[test]
+fn an_answer_that_always_has_more_has_no_more_turns_the_longer_it_lasts() {
+    let service = Arc::new(Beginning::default());
+    let (running, address) = serve(&service);
     let begin = || {
         let mut client = Client::connect(address);
         client.send(get("/"));
-        (eventually("an answer has begun", || service.0.lock().expect("answers").pop()), client)
+        (eventually("an answer has begun", || service.answers.lock().expect("answers").pop()), client)
     };
     let (quiet, _quiet_client) = begin();
     let (mut busy, _busy_client) = begin();
