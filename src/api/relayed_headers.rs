@@ -1,5 +1,7 @@
 //! Which header fields pass, either way.
 
+use std::borrow::Cow;
+
 use ureq::http::{HeaderMap, HeaderValue, header};
 
 use super::envelope::{Envelope, X_REQUEST_ID};
@@ -28,12 +30,10 @@ pub fn of_request(head: &Head, envelope: &Envelope, kept_back: &dyn Fn(&str) -> 
     let mut fields = Fields::default();
     for (name, value) in head.fields() {
         // A CGI or WSGI provider reads `_` as `-`: `Content_Length` would be a second `Content-Length` to it.
-        let passes = match name.contains('_') {
-            true => is_forwarded(&name.replace('_', "-")),
-            false => is_forwarded(name),
-        };
-        let is_replaced = name.eq_ignore_ascii_case(X_REQUEST_ID.as_str()) || kept_back(name);
-        if passes && !is_replaced && !named.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+        let read = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
+        let is_replaced = read.eq_ignore_ascii_case(X_REQUEST_ID.as_str()) || kept_back(&read);
+        let is_named = named.iter().any(|other| other.eq_ignore_ascii_case(name));
+        if is_forwarded(&read) && !is_replaced && !is_named {
             fields.push(name, value);
         }
     }

@@ -91,6 +91,7 @@ fn an_underscore_does_not_bring_in_what_a_hyphen_may_not() {
         ("X_Forwarded_For", "192.0.2.1"),
         ("X-Forwarded_Host", "public.test"),
         ("X_Api_Key", TOKEN),
+        ("X_Request_Id", "another"),
         ("X_Mine", "kept"),
     ]);
     let mut names = seen.head.headers.iter().map(|(name, _)| name.to_ascii_lowercase());
