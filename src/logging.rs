@@ -20,8 +20,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// Only our own lines: libraries log request heads, which hold keys.
 const OWN_TARGET: &str = "ai_proxy";
 
-/// How long a line may wait for whoever reads the log.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a line may wait for whoever reads the log: all connections may wait with it.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
