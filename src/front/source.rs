@@ -15,8 +15,6 @@ use super::table::{Gone, split, token};
 pub const SOURCE: u64 = 1 << 62;
 /// No answer waits for it.
 const NOBODY: u64 = u64::MAX;
-/// The same, and it has told of something since.
-const STIRRED: u64 = u64::MAX - 1;
 
 /// A provider's socket.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ pub struct Source {
 /// What is known of a source.
 #[derive(Debug)]
 struct Watch {
-    /// The token of the client whose answer waits for it, or [`NOBODY`], or [`STIRRED`].
+    /// The token of the client whose answer waits for it, or [`NOBODY`].
     waits: AtomicU64,
     /// It has told of its end, which it does but once.
     ended: AtomicBool,
@@ -53,12 +51,6 @@ impl Source {
         if let Some(registered) = self.registered.get() {
             registered.watch.waits.store(NOBODY, Ordering::Release);
         }
-    }
-
-    /// Whether something has come on it, or its end, while no answer waited for it; `None`: nobody has watched.
-    pub fn is_stirred(&self) -> Option<bool> {
-        let Registered { watch, .. } = self.registered.get()?;
-        Some(watch.waits.load(Ordering::Acquire) == STIRRED || watch.ended.load(Ordering::Acquire))
     }
 }
 
@@ -128,11 +120,7 @@ impl Sources {
         if ended {
             has_ended.store(true, Ordering::Release);
         }
-        // Only what nobody waits for stirs it: an answer may begin to wait meanwhile.
-        match waits.compare_exchange(NOBODY, STIRRED, Ordering::AcqRel, Ordering::Acquire) {
-            Err(client) if client != STIRRED => Some(client),
-            Ok(_) | Err(_) => None,
-        }
+        Some(waits.load(Ordering::Acquire)).filter(|client| *client != NOBODY)
     }
 
     fn release_gone(&mut self) {
@@ -182,34 +170,29 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_is_told_to_whoever_waits_and_stirs_what_nobody_waits_for() {
+    fn what_happens_is_told_to_whoever_waits_and_to_nobody_else() {
         let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::default());
         let (near, mut far) = pair();
         let source = Source::new(near);
-        assert_eq!(source.is_stirred(), None, "nobody has watched it");
         // What came before it was watched is told of too.
         far.write_all(b"x").expect("write");
         assert!(!sources.watch(&epoll, &source, 7).expect("watch"));
         let event = next(&epoll).expect("told");
         assert_ne!(event.token & SOURCE, 0);
         assert_eq!(sources.told(event.token, event.ended), Some(7));
-        assert_eq!(source.is_stirred(), Some(false));
 
         source.release();
         far.write_all(b"y").expect("write");
         let event = next(&epoll).expect("told");
         assert_eq!(sources.told(event.token, event.ended), None);
-        assert_eq!(source.is_stirred(), Some(true));
 
         // Another answer has it; its end is told once, and known from then on.
         assert!(!sources.watch(&epoll, &source, 8).expect("watch"));
-        assert_eq!(source.is_stirred(), Some(false));
         drop(far);
         let event = next(&epoll).expect("told");
         assert!(event.ended && event.readable);
         assert_eq!(sources.told(event.token, event.ended), Some(8));
         source.release();
-        assert_eq!(source.is_stirred(), Some(true));
         assert!(sources.watch(&epoll, &source, 9).expect("watch"), "its end was told of");
     }
 
@@ -227,6 +210,6 @@ mod tests {
         sources.watch(&epoll, &other, 8).expect("watch");
         assert_eq!(sources.places.len(), 1, "the place is used again");
         assert_eq!(sources.told(late, true), None);
-        assert_eq!(other.is_stirred(), Some(false));
+        assert!(!sources.watch(&epoll, &other, 8).expect("watch"), "the end was another's");
     }
 }

@@ -4,6 +4,8 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Mutex;
 
+use ai_proxy::limits::UPSTREAM_READ_BUFFER;
+
 use crate::support::calls::{DONE, ask, ask_streamed, completion, event};
 use crate::support::client::End;
 use crate::support::eventually;
@@ -138,5 +140,26 @@ fn a_request_that_may_have_run_does_not_run_twice() {
         upstream.chat(Reply::default().then(step));
         assert_eq!(proxy.call(ask("p1/m")).status, 502);
         assert_eq!(upstream.requests().len(), round + 1, "a new connection is no stale one");
+    }
+}
+
+/// Edge by edge, the kernel tells of bytes as they come: of those that were there when the last read ended, nobody hears again.
+#[test]
+fn what_a_provider_sends_behind_an_answer_is_no_other_requests_answer() {
+    let (upstream, proxy) = start(json!({"max_retries": 0}));
+    let stray = Reply::json(200, &completion("stray"));
+    let Some(Step::Send(stray)) = stray.0.first() else { unreachable!("it is sent at once") };
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ";
+    // The answer ends where a read buffer does, or a byte beside.
+    for whole in [UPSTREAM_READ_BUFFER - 1, UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER + 1] {
+        let length = whole - head.len() - "16000\r\n\r\n".len();
+        let body = completion("own").to_string();
+        let body = format!("{body}{}", " ".repeat(length - body.len()));
+        let answer = format!("{head}{length}\r\n\r\n{body}");
+        assert_eq!(answer.len(), whole);
+        upstream.chat(Reply::raw([answer.as_bytes(), stray].concat()));
+        assert_eq!(proxy.call(ask("p1/m")).json(), completion("own"), "{whole}");
+        upstream.chat(Reply::json(200, &completion("next")));
+        assert_eq!(proxy.call(ask("p1/m")).json(), completion("next"), "{whole}");
     }
 }
