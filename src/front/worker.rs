@@ -113,7 +113,7 @@ impl<T: Send + 'static> Pool<T> {
     }
 
     fn perform<S: Service<Ticket = T>>(&self, shared: &Shared<S>, job: Job<T>) -> Outcome<T> {
-        let (token, handled) = match job {
+        let (token, mut handled) = match job {
             Job::Request(request, wire) => {
                 let token = wire.slot.token;
                 let patience = shared.service.limits().client_timeout;
@@ -125,7 +125,6 @@ impl<T: Send + 'static> Pool<T> {
                 return Outcome::Done(conn);
             }
         };
-        let mut handled = handled;
         loop {
             match handled {
                 Some((Handled::Waits(rest), client)) => handled = behind_barrier(shared, &client, None, rest),
