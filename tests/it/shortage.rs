@@ -117,7 +117,8 @@ fn without_more_threads_those_there_serve() {
     for client in [&mut first].into_iter().chain(&mut clients) {
         assert_eq!(client.response().status, 200);
     }
-    assert_eq!(told(&proxy, "cannot start a thread"), 1, "{}", proxy.log());
+    // Once a lane: of the control requests one may have met the other's thread.
+    assert!((1..=2).contains(&told(&proxy, "cannot start a thread")), "{}", proxy.log());
 
     proxy.limit(Resource::As, before);
     for client in &mut clients {
