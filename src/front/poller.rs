@@ -1,8 +1,8 @@
 //! The poller: one thread that holds every connection that waits, drives every answer under way, handles what need not wait,
 //! and keeps the clock over them.
 
-use std::io;
-use std::os::fd::AsFd;
+mod accept;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crossbeam_channel::Receiver;
 
 use super::conn::{Conn, Step};
 use super::desk::{Desk, Waiting};
-use super::listener::{Listener, discard_input};
+use super::listener::Listener;
 use super::ongoing::{Ongoing, Ready, Turn};
 use super::response::{Client, Done, Shape};
 use super::running::{Return, Shared, Stats};
@@ -22,11 +22,12 @@ use super::sys::{self, Event, Interest};
 use super::table::{Here, Table};
 use super::wire::Wire;
 use super::worker::{self, HandledFor, Job, Outcome, panic_message};
-use super::{Handled, Lane, Limits, Notice, Peer, Rejection, Rest, Service, Settings, Thread, after};
+use super::{Handled, Lane, Limits, Notice, Rejection, Rest, Service, Settings, Thread, after};
 use crate::limits::{
-    ACCEPT_BACKOFF, ACCEPT_BATCH, ACCEPT_CALM, CONTROL_THREADS, DRAIN_GRACE, EVENT_BATCH, MAX_CONTROL_QUEUE,
-    MAX_QUEUE, MAX_REFUSED, ONGOING_SWEEP, READ_CHUNK, READS_A_TURN, SWEEP_INTERVAL,
+    ACCEPT_BACKOFF, CONTROL_THREADS, DRAIN_GRACE, EVENT_BATCH, MAX_CONTROL_QUEUE, MAX_QUEUE, MAX_REFUSED,
+    ONGOING_SWEEP, READ_CHUNK, READS_A_TURN, SWEEP_INTERVAL,
 };
+use accept::Accept;
 
 /// The token of the wake-up.
 pub const WAKER: u64 = u64::MAX;
@@ -35,15 +36,6 @@ pub const LISTENERS: u64 = 1 << 63;
 /// Connections over `max_clients` that may be open at once to be told so.
 pub fn places_to_refuse(max_clients: usize) -> usize {
     (max_clients / 10).clamp(1, MAX_REFUSED)
-}
-
-/// Whether `accept` works.
-#[derive(Default)]
-struct Accept {
-    paused_until: Option<Instant>,
-    /// When it failed last, until it has not for [`ACCEPT_CALM`].
-    failed: Option<Instant>,
-    full: bool,
 }
 
 /// The thread's state.
@@ -401,33 +393,13 @@ impl<S: Service> Poller<S> {
     }
 
     fn sweep(&mut self, now: Instant) {
-        if self.accept.paused_until.is_some_and(|until| now >= until) {
-            self.accept.paused_until = None;
-            if self.add_listeners().is_err() {
-                self.accept.paused_until = Some(now + ACCEPT_BACKOFF);
-                self.accept.failed = Some(now);
-            }
-        }
-        if self.accept.failed.take_if(|failed| now >= *failed + ACCEPT_CALM).is_some() {
-            self.shared.service.notice(Notice::AcceptResumed);
-        }
+        self.see_to_accept(now);
         for index in 0..self.table.places.len() {
             if let Some(mut conn) = self.table.places[index].take_conn_if(|conn| conn.deadline <= now) {
                 let step = conn.expire(&self.shared.context(self.limits, self.now));
                 self.follow(conn, step);
             }
         }
-    }
-
-    fn add_listeners(&self) -> io::Result<()> {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            match self.shared.epoll.add(listener, LISTENERS + index as u64) {
-                // It could not be taken out.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other?,
-            }
-        }
-        Ok(())
     }
 
     /// Goes on with the drain; whether it is over. Who has connected already, or has a request on its way, is served, once:
@@ -455,69 +427,5 @@ impl<S: Service> Poller<S> {
             }
         }
         self.table.release_gone();
-    }
-
-    fn accept(&mut self, index: usize) {
-        for _ in 0..ACCEPT_BATCH {
-            let Some(listener) = self.listeners.get(index) else { return };
-            match listener.accept() {
-                Ok((socket, peer)) => self.welcome(Client::new(socket), peer),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    _ => return self.pause_accept(error),
-                },
-            }
-        }
-    }
-
-    /// Out of descriptors or memory: waiting lets connections end. The listeners leave the poller meanwhile, for they
-    /// would wake it again at once.
-    fn pause_accept(&mut self, error: io::Error) {
-        let now = self.now;
-        self.accept.paused_until = Some(now + ACCEPT_BACKOFF);
-        for listener in &self.listeners {
-            let _ = self.shared.epoll.remove(listener);
-        }
-        if self.accept.failed.replace(now).is_none() {
-            self.shared.service.notice(Notice::AcceptFailed(error));
-        }
-    }
-
-    fn welcome(&mut self, client: Client, peer: Peer) {
-        self.table.release_gone();
-        let served = self.table.used() - self.table.refused;
-        let full = served >= self.settings.max_clients;
-        if full && !std::mem::replace(&mut self.accept.full, true) {
-            self.shared.service.notice(Notice::TooManyClients(self.settings.max_clients));
-        }
-        // Said once, until a tenth of the places are free again.
-        if served < self.settings.max_clients - self.settings.max_clients.div_ceil(10) {
-            self.accept.full = false;
-        }
-        let crowded = full && self.table.refused >= places_to_refuse(self.settings.max_clients);
-        let slot = if crowded { None } else { self.table.reserve(full) };
-        let Some(slot) = slot else { return self.turn_away(&client) };
-        let mut wire = Box::new(Wire::new(client, peer, slot));
-        if full {
-            discard_input(wire.client.as_fd());
-            wire.answer(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
-            return self.welcome_conn(Conn::refused(wire));
-        }
-        self.welcome_conn(Conn::new(wire, self.limits, self.now));
-    }
-
-    /// Over the limit by far: no place to wait until the client has read why.
-    fn turn_away(&self, client: &Client) {
-        discard_input(client.as_fd());
-        client.send_last(Shape::UNKNOWN, &self.shared.service.reject(Rejection::TooManyClients, None));
-        sys::shut_write(client);
-    }
-
-    fn welcome_conn(&mut self, conn: Conn<S::Ticket>) {
-        // Without a place in the poller the connection cannot be served; it closes.
-        if self.shared.epoll.watch(&*conn.wire.client, conn.wire.slot.token).is_ok() {
-            self.proceed(conn);
-        }
     }
 }
