@@ -143,13 +143,10 @@ impl Relay {
 
     /// What follows from a failed attempt: another, on a thread that may wait, or the end.
     pub(super) fn follow_up(mut self: Box<Self>, failed: Failed, attempt: Attempt) -> Handled {
-        let Attempt { choice, .. } = attempt;
-        self.note_failed(&choice, &failed);
         let may_retry = self.may_retry(&failed) && self.has_retries() && self.has_time();
         let same_again = failed.is_unreachable() && self.plan.is_lone();
-        let before = self.last.take();
-        self.last = Some(self.the_telling_one(before, failed, &choice));
-        drop(choice);
+        self.put_aside(failed, &attempt.choice);
+        drop(attempt);
         if !may_retry {
             return self.give_last().into();
         }
@@ -200,10 +197,15 @@ impl Relay {
     pub(super) fn client_gone(mut self: Box<Self>, attempt: &Attempt) -> Done {
         let failed =
             Failed::Fault(Failure { fault: Fault::ClientGone, detail: "the client went away".to_owned() });
-        self.note_failed(&attempt.choice, &failed);
-        let before = self.last.take();
-        self.last = Some(self.the_telling_one(before, failed, &attempt.choice));
+        self.put_aside(failed, &attempt.choice);
         self.give_last()
+    }
+
+    /// Notes a failed attempt, and keeps what it left for the client where no other serves.
+    fn put_aside(&mut self, failed: Failed, choice: &Choice) {
+        self.note_failed(choice, &failed);
+        let before = self.last.take();
+        self.last = Some(self.the_telling_one(before, failed, choice));
     }
 
     /// Whether nobody has waited for a call that was queued for long.

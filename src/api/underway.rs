@@ -31,8 +31,8 @@ struct UnderWay {
     source: Arc<Source>,
     /// Taken out for a turn.
     stage: Option<Stage>,
-    /// What was told of the source and is not used up.
-    ready: Ready,
+    /// The source has told of its end.
+    has_ended: bool,
     /// What was asked is not needed any more, and was let go.
     is_settled: bool,
 }
@@ -41,22 +41,16 @@ struct UnderWay {
 pub enum Led {
     /// The next stage, which may have more at hand.
     On(Stage),
-    /// To nothing, for now.
-    Wait(Stage, For),
+    /// To nothing, until its source or its client has news.
+    Wait(Stage),
+    /// To its share of this turn: it has more.
+    Again(Stage),
     /// To the end of the attempt.
     Outcome(Outcome),
     /// To an answer that is whole, and takes long to look at.
     Large(Exchange, Vec<u8>),
     /// The provider had closed the connection that was used.
     Stale,
-}
-
-/// What is waited for.
-pub enum For {
-    /// That its source or its client has news.
-    News,
-    /// Its next turn: it has had its share of this one.
-    NextTurn,
 }
 
 /// Lets the answer to a request that has been sent be awaited.
@@ -66,8 +60,8 @@ pub fn answer(relay: Box<Relay>, attempt: Attempt, awaited: Awaited) -> Handled 
         let detail = "the connection is gone".to_owned();
         return relay.follow_up(Failed::Fault(Failure { fault: Fault::Broken, detail }), attempt);
     };
-    let (stage, ready) = (Some(Stage::Head(awaited)), Ready::default());
-    Handled::Ongoing(Box::new(UnderWay { relay, attempt, client, source, stage, ready, is_settled: false }))
+    let (stage, has_ended, is_settled) = (Some(Stage::Head(awaited)), false, false);
+    Handled::Ongoing(Box::new(UnderWay { relay, attempt, client, source, stage, has_ended, is_settled }))
 }
 
 impl Ongoing for UnderWay {
@@ -80,8 +74,7 @@ impl Ongoing for UnderWay {
     }
 
     fn go_on(mut self: Box<Self>, ready: Ready, scratch: &mut [u8]) -> Turn {
-        self.ready.source |= ready.source;
-        self.ready.ended |= ready.ended;
+        self.has_ended |= ready.ended;
         let Some(mut stage) = self.stage.take() else { return Turn::Done(self.give_up()) };
         let mut news = ready;
         loop {
@@ -92,12 +85,13 @@ impl Ongoing for UnderWay {
             };
             match led {
                 Led::On(next) => stage = next,
-                Led::Wait(stage, what) => {
+                Led::Wait(stage) => {
                     self.stage = Some(stage);
-                    return match what {
-                        For::News => Turn::Wait(self),
-                        For::NextTurn => Turn::Again(self),
-                    };
+                    return Turn::Wait(self);
+                }
+                Led::Again(stage) => {
+                    self.stage = Some(stage);
+                    return Turn::Again(self);
                 }
                 Led::Outcome(outcome) => {
                     let Self { relay, attempt, source, .. } = *self;
@@ -123,7 +117,7 @@ impl Ongoing for UnderWay {
                 }
             }
             // The next stage has what this one has left.
-            news = Ready { source: false, ended: self.ready.ended };
+            news = Ready { source: false, ended: self.has_ended };
         }
     }
 
@@ -152,10 +146,10 @@ impl UnderWay {
         if news.source {
             awaited.woken();
         }
-        match awaited.poll(self.ready.ended) {
+        match awaited.poll(self.has_ended) {
             Ok(Some(head)) => self.relay.answered(awaited.into_exchange(head), &self.attempt),
             Ok(None) => match self.see_to_clock(|now| awaited.is_overdue(now)) {
-                Ok(what) => Led::Wait(Stage::Head(awaited), what),
+                Ok(()) => Led::Wait(Stage::Head(awaited)),
                 Err(failure) => failed(failure),
             },
             Err(Unanswered::Stale) => Led::Stale,
@@ -167,14 +161,14 @@ impl UnderWay {
         if news.source {
             exchange.woken();
         }
-        match whole.collect(&mut exchange, self.ready.ended) {
+        match whole.collect(&mut exchange, self.has_ended) {
             Ok(Collected::Whole) if whole.bytes.len() > QUICK_BODY => Led::Large(exchange, whole.bytes),
             Ok(Collected::Whole) => {
                 Led::Outcome(self.relay.document(exchange, whole.bytes, &self.attempt.choice))
             }
-            Ok(Collected::Again) => Led::Wait(Stage::Whole(exchange, whole), For::NextTurn),
+            Ok(Collected::Again) => Led::Again(Stage::Whole(exchange, whole)),
             Ok(Collected::Source) => match self.see_to_clock(|now| exchange.is_overdue(now)) {
-                Ok(what) => Led::Wait(Stage::Whole(exchange, whole), what),
+                Ok(()) => Led::Wait(Stage::Whole(exchange, whole)),
                 Err(failure) => failed(failure),
             },
             Err(failure) => failed(failure),
@@ -182,9 +176,9 @@ impl UnderWay {
     }
 
     fn pass_on(&mut self, mut streaming: Box<Streaming>, news: Ready, scratch: &mut [u8]) -> Led {
-        let what = match streaming.stream.go_on(news, scratch) {
-            Progress::Waits => For::News,
-            Progress::Again => For::NextTurn,
+        let led = match streaming.stream.go_on(news, scratch) {
+            Progress::Waits => Led::Wait,
+            Progress::Again => Led::Again,
             Progress::Ended(ended) => {
                 return Led::Outcome(self.relay.stream_ended(*streaming, ended, &self.attempt.choice));
             }
@@ -195,11 +189,11 @@ impl UnderWay {
             self.relay.delivery.request.drop_body();
             self.is_settled = true;
         }
-        Led::Wait(Stage::Stream(streaming), what)
+        led(Stage::Stream(streaming))
     }
 
     /// Sees to the client, who may be due a heartbeat, and to the provider's time limit.
-    fn see_to_clock(&self, is_overdue: impl FnOnce(Instant) -> bool) -> Result<For, Failure> {
+    fn see_to_clock(&self, is_overdue: impl FnOnce(Instant) -> bool) -> Result<(), Failure> {
         let now = Instant::now();
         let mut reply = self.relay.delivery.reply.lock();
         let told = reply.beat(now).and_then(|()| reply.flush());
@@ -209,7 +203,7 @@ impl UnderWay {
             let detail = io::Error::from(io::ErrorKind::TimedOut).to_string();
             return Err(Failure { fault: Fault::TimedOut, detail });
         }
-        Ok(For::News)
+        Ok(())
     }
 }
 

@@ -149,7 +149,6 @@ impl<S: Service> Poller<S> {
                 Outcome::Lost => self.leave(lane),
             }
         }
-        self.table.release_gone();
     }
 
     /// Acts on what the kernel tells.
@@ -340,12 +339,22 @@ impl<S: Service> Poller<S> {
         }
     }
 
-    /// One turn of an answer, behind the panic barrier.
+    /// One turn of an answer.
     fn turn(&mut self, token: u64, ready: Ready) {
+        self.drive(token, |answer, scratch| answer.go_on(ready, scratch));
+    }
+
+    /// The client of an answer has gone.
+    fn give_up(&mut self, token: u64) {
+        self.drive(token, |answer, _| Turn::Done(answer.give_up()));
+    }
+
+    /// Takes a step of an answer, behind the panic barrier.
+    fn drive(&mut self, token: u64, step: impl FnOnce(Box<dyn Ongoing>, &mut [u8]) -> Turn) {
         let Some(answer) = self.table.take_answer(token) else { return };
         let client = Arc::clone(answer.client());
         let scratch = &mut self.scratch[..];
-        match catch_unwind(AssertUnwindSafe(|| answer.go_on(ready, scratch))) {
+        match catch_unwind(AssertUnwindSafe(|| step(answer, scratch))) {
             Ok(Turn::Wait(answer)) => self.table.put_answer(token, answer),
             Ok(Turn::Again(answer)) => {
                 self.table.put_answer(token, answer);
@@ -356,19 +365,6 @@ impl<S: Service> Poller<S> {
                 self.wait_elsewhere(rest, client, token);
             }
             Ok(Turn::Done(done)) => {
-                self.ongoing -= 1;
-                self.done(done);
-            }
-            Err(panic) => self.lost(&client, &*panic),
-        }
-    }
-
-    /// The client of an answer has gone.
-    fn give_up(&mut self, token: u64) {
-        let Some(answer) = self.table.take_answer(token) else { return };
-        let client = Arc::clone(answer.client());
-        match catch_unwind(AssertUnwindSafe(|| answer.give_up())) {
-            Ok(done) => {
                 self.ongoing -= 1;
                 self.done(done);
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::sys::Epoll;
-use super::table::{Gone, split, token};
+use super::table::{Gone, MAX_GENERATION, split, token};
 
 /// Marks the token of a source.
 pub const SOURCE: u64 = 1 << 62;
@@ -144,9 +144,6 @@ impl Sources {
         (index, place.generation, watch)
     }
 }
-
-/// Tokens have two bits above the generation for what they mean.
-pub const MAX_GENERATION: u32 = 0x3fff_ffff;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::conn::Conn;
 use super::ongoing::Ongoing;
-use super::source::MAX_GENERATION;
 
 /// A connection's place in the poller's table; it is free again when this is dropped.
 pub struct Slot {
@@ -174,6 +173,9 @@ impl<T> Place<T> {
         }
     }
 }
+
+/// Tokens have two bits above the generation for what they mean.
+pub(super) const MAX_GENERATION: u32 = 0x3fff_ffff;
 
 /// The token of a place that was used so often.
 pub(super) fn token(index: u32, generation: u32) -> u64 {

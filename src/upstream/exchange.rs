@@ -172,7 +172,7 @@ impl Awaited {
         self.line.watched.wait(Manner::Patient);
         match self.read()? {
             Some(head) => Ok(head),
-            None => Err(self.failed(Fault::Broken, "no answer".to_owned())),
+            None => Err(broken("no answer".to_owned())),
         }
     }
 
@@ -192,7 +192,7 @@ impl Awaited {
                     Ok(Start::Partial) if self.line.input().len() < MAX_UPSTREAM_HEAD => {}
                     Ok(Start::Partial) => {
                         let detail = format!("a head of more than {MAX_UPSTREAM_HEAD} bytes");
-                        return Err(self.failed(Fault::Broken, detail));
+                        return Err(broken(detail));
                     }
                     Ok(Start::Interim(count)) => {
                         self.line.consume(count);
@@ -208,7 +208,7 @@ impl Awaited {
                         }
                         return Ok(Some(head));
                     }
-                    Err(what) => return Err(self.failed(Fault::Broken, what)),
+                    Err(what) => return Err(broken(what)),
                 }
             }
             match self.line.more() {
@@ -232,10 +232,6 @@ impl Awaited {
             return Unanswered::Stale;
         }
         Unanswered::Failed(Failure::of(watched, error, Fault::Broken))
-    }
-
-    fn failed(&self, fault: Fault, detail: String) -> Unanswered {
-        Unanswered::Failed(Failure { fault, detail })
     }
 
     /// Whether the time it may take is over.
@@ -314,7 +310,7 @@ impl Exchange {
 
     /// Whether the whole body has been read, where its framing tells.
     pub fn is_over(&self) -> bool {
-        matches!(&self.body, Ending::Framed(decoder) if decoder.is_done())
+        self.body.is_reached()
     }
 
     /// Takes payload from what is here; how much.
@@ -323,10 +319,7 @@ impl Exchange {
         let buffers = connection.transport.buffers();
         let (mut at, mut filled) = (0, 0);
         let input = buffers.input();
-        while at < input.len() && filled < into.len() {
-            if matches!(&self.body, Ending::Framed(decoder) if decoder.is_done()) {
-                break;
-            }
+        while at < input.len() && filled < into.len() && !self.body.is_reached() {
             let room = (into.len() - filled).min(input.len() - at);
             match self.body.next(&input[at..at + room])? {
                 Piece::Framing(count) => at += count,
@@ -471,6 +464,11 @@ impl Whole {
 }
 
 impl Ending {
+    /// Whether the whole body has passed, where its framing tells.
+    fn is_reached(&self) -> bool {
+        matches!(self, Self::Framed(decoder) if decoder.is_done())
+    }
+
     fn next(&mut self, input: &[u8]) -> io::Result<Piece> {
         match self {
             Self::Framed(decoder) => {
@@ -487,6 +485,10 @@ impl Failure {
         let fault = watched.facts().stop.map_or(otherwise, Fault::from);
         Self { fault, detail: error.to_string() }
     }
+}
+
+fn broken(detail: String) -> Unanswered {
+    Unanswered::Failed(Failure { fault: Fault::Broken, detail })
 }
 
 fn would_block(error: &ureq::Error) -> bool {
