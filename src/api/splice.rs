@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
+use memchr::memchr2;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -135,25 +136,34 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 /// serde_json skips what nobody asks for without recursion and so without its own limit; the provider's parser may
 /// not be as careful.
 fn check_depth(bytes: &[u8]) -> Result<(), ApiError> {
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for (at, &byte) in bytes.iter().enumerate() {
+    let (mut depth, mut at) = (0usize, 0);
+    while let Some(&byte) = bytes.get(at) {
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                if depth > MAX_DEPTH {
-                    return Err(ApiError::InvalidJson(format!(
-                        "nested deeper than {MAX_DEPTH} at byte {at}"
-                    )));
-                }
+            b'"' => at = string_end(bytes, at + 1),
+            b'{' | b'[' if depth == MAX_DEPTH => {
+                let reason = format!("nested deeper than {MAX_DEPTH} at byte {at}");
+                return Err(ApiError::InvalidJson(reason));
             }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
+        at += 1;
     }
     Ok(())
+}
+
+/// Where the closing quote of a string stands of which the text begins at `at`; the end of `bytes` if it has none.
+fn string_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if bytes[at] == b'"' {
+            return at;
+        }
+        // The escaped byte may be a quote or another backslash.
+        at += 2;
+    }
+    bytes.len()
 }
 
 #[cfg(test)]
@@ -231,7 +241,15 @@ mod tests {
         assert!(Body::parse(nested(MAX_DEPTH - 1).as_bytes()).is_ok());
         assert!(matches!(Body::parse(nested(MAX_DEPTH).as_bytes()), Err(ApiError::InvalidJson(_))));
         assert!(matches!(Body::parse(nested(1_000_000).as_bytes()), Err(ApiError::InvalidJson(_))));
-        let text = format!("{{\"model\":\"a\",\"x\":\"{}\\\"[\"}}", "[".repeat(1000));
-        assert!(Body::parse(text.as_bytes()).is_ok());
+        let brackets = "[".repeat(1000);
+        for text in [format!(r#"{brackets}\"["#), format!(r#"\\\"{brackets}"#), format!(r#"{brackets}\\"#)] {
+            let body = format!(r#"{{"model":"a","x":"{text}","y":[]}}"#);
+            assert!(Body::parse(body.as_bytes()).is_ok(), "{text}");
+        }
+        // What follows a string whose last character is a backslash is no text.
+        let body = format!(r#"{{"model":"a","x":"\\","y":{brackets}}}"#);
+        assert!(
+            matches!(Body::parse(body.as_bytes()), Err(ApiError::InvalidJson(reason)) if reason.contains("nested"))
+        );
     }
 }
