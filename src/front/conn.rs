@@ -82,13 +82,14 @@ impl<T> Conn<T> {
         }
     }
 
-    /// Gives up what is left of a refused body; whether there was one.
-    pub(super) fn give_up_draining(&mut self) -> bool {
-        let draining = matches!(self.phase, Phase::Drain { .. });
-        if draining {
-            self.phase = Phase::LINGER;
-        }
-        draining
+    /// Whether what is left of a refused body is awaited.
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.phase, Phase::Drain { .. })
+    }
+
+    /// Gives up what is left of a refused body.
+    pub(super) fn give_up_draining(&mut self) {
+        self.phase = Phase::LINGER;
     }
 
     /// Whether nothing of a request has come and nothing of an answer is left.

@@ -12,6 +12,7 @@ mod held;
 mod incoming;
 mod listener;
 mod ongoing;
+mod places;
 mod poller;
 pub mod request;
 mod response;

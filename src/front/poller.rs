@@ -80,7 +80,7 @@ impl<S: Service> Poller<S> {
             settings,
             listeners,
             table: Table::new(places),
-            sources: Sources::default(),
+            sources: Sources::new(),
             returned,
             desks,
             is_short: false,
@@ -117,7 +117,7 @@ impl<S: Service> Poller<S> {
                 next_sweep = now + SWEEP_INTERVAL;
                 self.sweep(now);
             }
-            self.table.release_gone();
+            self.table.free_left();
             self.stats.clients.store(self.table.used(), Ordering::Relaxed);
             self.stats.turns.fetch_add(1, Ordering::Relaxed);
             if self.shared.is_draining() && self.drain(now) {
@@ -390,8 +390,8 @@ impl<S: Service> Poller<S> {
 
     fn sweep(&mut self, now: Instant) {
         self.see_to_accept(now);
-        for index in 0..self.table.places.len() {
-            if let Some(mut conn) = self.table.places[index].take_conn_if(|conn| conn.deadline <= now) {
+        for token in self.table.conns(|conn| conn.deadline <= now) {
+            if let Some(mut conn) = self.table.take(token) {
                 let step = conn.expire(&self.shared.context(self.limits, self.now));
                 self.follow(conn, step);
             }
@@ -415,13 +415,15 @@ impl<S: Service> Poller<S> {
     }
 
     fn close_idle(&mut self) {
-        for index in 0..self.table.places.len() {
-            let place = &mut self.table.places[index];
-            drop(place.take_conn_if(|conn| conn.is_idle()));
-            if let Some(conn) = place.take_conn_if(Conn::give_up_draining) {
+        for token in self.table.conns(Conn::is_idle) {
+            drop(self.table.take(token));
+        }
+        for token in self.table.conns(Conn::is_draining) {
+            if let Some(mut conn) = self.table.take(token) {
+                conn.give_up_draining();
                 self.proceed(conn);
             }
         }
-        self.table.release_gone();
+        self.table.free_left();
     }
 }

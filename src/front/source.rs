@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::places::{Places, Slot};
 use super::sys::Epoll;
-use super::table::{Gone, MAX_GENERATION, split, token};
 
 /// Marks the token of a source.
 pub const SOURCE: u64 = 1 << 62;
@@ -32,12 +32,11 @@ struct Watch {
     ended: AtomicBool,
 }
 
-/// A source in the poller's table; its place is free again when this is dropped.
+/// A source in the poller's table.
 #[derive(Debug)]
 struct Registered {
     watch: Arc<Watch>,
-    token: u64,
-    gone: Gone,
+    _slot: Slot,
 }
 
 impl Source {
@@ -68,27 +67,16 @@ impl AsFd for Source {
     }
 }
 
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.gone.add(self.token);
-    }
-}
-
-/// The sources that are registered. A token is a place and how often it was used, so that a late event for a socket that is
-/// closed does not meet the next one.
-#[derive(Default)]
-pub struct Sources {
-    places: Vec<Place>,
-    free: Vec<u32>,
-    gone: Gone,
-}
-
-struct Place {
-    generation: u32,
-    watch: Arc<Watch>,
-}
+/// The sources that are registered.
+pub struct Sources(Places<Arc<Watch>>);
 
 impl Sources {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        // There are no more of them than requests in hand and idle connections, which have their bounds.
+        Self(Places::new(usize::MAX))
+    }
+
     /// Has the answer to `client` told of what happens at `source` from now on, and of how it is now if it was never watched
     /// before; whether its end was told of already.
     ///
@@ -99,49 +87,22 @@ impl Sources {
             registered.watch.waits.store(client, Ordering::Release);
             return Ok(registered.watch.ended.load(Ordering::Acquire));
         }
-        self.release_gone();
-        let (index, generation, watch) = self.reserve(client);
-        let token = token(index, generation) | SOURCE;
-        if let Err(error) = epoll.watch_input(source, token) {
-            self.free.push(index);
-            return Err(error);
-        }
-        let registered = Registered { watch, token, gone: self.gone.clone() };
+        self.0.free_left(|_| {});
+        let watch = Arc::new(Watch { waits: AtomicU64::new(client), ended: AtomicBool::new(false) });
+        let slot = self.0.take(Arc::clone(&watch)).ok_or(io::ErrorKind::OutOfMemory)?;
+        epoll.watch_input(source, slot.token | SOURCE)?;
         // The poller alone registers, so it was not set meanwhile.
-        drop(source.registered.set(registered));
+        drop(source.registered.set(Registered { watch, _slot: slot }));
         Ok(false)
     }
 
     /// The source of that token has something to tell, perhaps its end: the client whose answer waits for it.
-    pub(super) fn told(&self, token: u64, ended: bool) -> Option<u64> {
-        let (index, generation) = split(token & !SOURCE);
-        let place = self.places.get(index as usize).filter(|place| place.generation == generation)?;
-        let Watch { waits, ended: has_ended } = &*place.watch;
+    pub(super) fn told(&mut self, token: u64, ended: bool) -> Option<u64> {
+        let Watch { waits, ended: has_ended } = &**self.0.get(token & !SOURCE)?;
         if ended {
             has_ended.store(true, Ordering::Release);
         }
         Some(waits.load(Ordering::Acquire)).filter(|client| *client != NOBODY)
-    }
-
-    fn release_gone(&mut self) {
-        for gone in self.gone.take() {
-            let (index, _) = split(gone & !SOURCE);
-            let place = &mut self.places[index as usize];
-            place.generation = (place.generation + 1) & MAX_GENERATION;
-            self.free.push(index);
-        }
-    }
-
-    fn reserve(&mut self, client: u64) -> (u32, u32, Arc<Watch>) {
-        let watch = Arc::new(Watch { waits: AtomicU64::new(client), ended: AtomicBool::new(false) });
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place { generation: 0, watch: Arc::clone(&watch) });
-            // There are no more of them than requests in hand and idle connections.
-            (self.places.len() - 1) as u32
-        });
-        let place = &mut self.places[index as usize];
-        place.watch = Arc::clone(&watch);
-        (index, place.generation, watch)
     }
 }
 
@@ -168,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_happens_is_told_to_whoever_waits_and_to_nobody_else() {
-        let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::default());
+        let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::new());
         let (near, mut far) = pair();
         let source = Source::new(near);
         // What came before it was watched is told of too.
@@ -195,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_late_event_meets_no_other_source_in_its_place() {
-        let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::default());
+        let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::new());
         let (near, mut far) = pair();
         let source = Source::new(near);
         far.write_all(b"x").expect("write");
@@ -205,7 +166,7 @@ mod tests {
         let (near, _far) = pair();
         let other = Source::new(near);
         sources.watch(&epoll, &other, 8).expect("watch");
-        assert_eq!(sources.places.len(), 1, "the place is used again");
+        assert_eq!(sources.0.iter().count(), 1, "the place is used again");
         assert_eq!(sources.told(late, true), None);
         assert!(!sources.watch(&epoll, &other, 8).expect("watch"), "the end was another's");
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::held::{Held, Share};
+use super::places::Slot;
 use super::response::Client;
 use super::sys;
-use super::table::Slot;
 use super::{Peer, after};
 
 /// Bytes that came and were not used yet; what is used is left where it is until there is more of it than of the rest.

@@ -76,7 +76,7 @@ impl<S: Service> Poller<S> {
     }
 
     fn welcome(&mut self, client: Client, peer: Peer) {
-        self.table.release_gone();
+        self.table.free_left();
         let served = self.table.used() - self.table.refused;
         let full = served >= self.settings.max_clients;
         if full && !std::mem::replace(&mut self.accept.full, true) {

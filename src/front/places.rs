@@ -1,0 +1,138 @@
+//! Places that are used again, and the tokens that tell one use of a place from the next.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Tokens have two bits above the number of uses, for what they mean.
+const MAX_USES: u32 = 0x3fff_ffff;
+
+/// Up to a number of places. A token is a place and how often it was used, so that what comes late for who is gone does not
+/// meet the next in its place.
+pub struct Places<P> {
+    all: Vec<Place<P>>,
+    free: Vec<u32>,
+    max: usize,
+    left: Left,
+}
+
+struct Place<P> {
+    uses: u32,
+    content: P,
+}
+
+/// A place that is taken; it is free again when this is dropped, on whatever thread.
+#[derive(Debug)]
+pub struct Slot {
+    /// Means the place, and this use of it.
+    pub(super) token: u64,
+    left: Left,
+}
+
+/// The tokens of slots that were dropped since; there are no more of them than places.
+#[derive(Debug, Clone, Default)]
+struct Left(Arc<Mutex<Vec<u64>>>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.left.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.token);
+    }
+}
+
+impl<P> Places<P> {
+    /// `max` places.
+    pub(super) fn new(max: usize) -> Self {
+        Self { all: Vec::new(), free: Vec::new(), max, left: Left::default() }
+    }
+
+    /// Places that are taken.
+    pub(super) fn used(&self) -> usize {
+        self.all.len() - self.free.len()
+    }
+
+    /// Takes a place for that, if there is one.
+    pub(super) fn take(&mut self, content: P) -> Option<Slot> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None if self.all.len() < self.max => u32::try_from(self.all.len()).ok()?,
+            None => return None,
+        };
+        let uses = match self.all.get_mut(index as usize) {
+            Some(place) => {
+                place.content = content;
+                place.uses
+            }
+            None => {
+                self.all.push(Place { uses: 0, content });
+                0
+            }
+        };
+        Some(Slot { token: token(index, uses), left: self.left.clone() })
+    }
+
+    /// What is at the place that this token means, if it has not been left.
+    pub(super) fn get(&mut self, token: u64) -> Option<&mut P> {
+        let (index, uses) = split(token);
+        self.all.get_mut(index as usize).filter(|place| place.uses == uses).map(|place| &mut place.content)
+    }
+
+    /// Frees the places that have been left, each after a look at what is there.
+    pub(super) fn free_left(&mut self, mut look: impl FnMut(&P)) {
+        let left = std::mem::take(&mut *self.left.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for (index, _) in left.into_iter().map(split) {
+            let place = &mut self.all[index as usize];
+            place.uses = (place.uses + 1) & MAX_USES;
+            look(&place.content);
+            self.free.push(index);
+        }
+    }
+
+    /// All tokens, each with what is at its place; of places that are free too.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &P)> {
+        self.all.iter().zip(0..).map(|(place, index)| (token(index, place.uses), &place.content))
+    }
+}
+
+fn token(index: u32, uses: u32) -> u64 {
+    u64::from(uses) << 32 | u64::from(index)
+}
+
+/// A token's place, and how often it was used.
+fn split(token: u64) -> (u32, u32) {
+    (token as u32, (token >> 32) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_USES, Places, split, token};
+
+    #[test]
+    fn a_place_is_used_again_and_the_token_of_its_last_use_means_nothing() {
+        let mut places = Places::new(2);
+        let (one, other) = (places.take("one").expect("a place"), places.take("other").expect("a place"));
+        assert!(places.take("third").is_none(), "there are two");
+        let late = one.token;
+        drop(one);
+        assert!(places.take("third").is_none(), "not before it has been freed");
+        let mut seen = Vec::new();
+        places.free_left(|content| seen.push(*content));
+        assert_eq!((seen, places.used()), (vec!["one"], 1));
+
+        let third = places.take("third").expect("a place");
+        assert_eq!(split(third.token).0, split(late).0, "the same place");
+        assert_eq!(places.get(late), None);
+        assert_eq!(places.get(third.token).copied(), Some("third"));
+        assert_eq!(places.get(other.token).copied(), Some("other"));
+        assert_eq!(places.get(token(2, 0)), None, "no such place");
+    }
+
+    #[test]
+    fn the_uses_of_a_place_leave_two_bits_of_a_token() {
+        let mut places = Places::new(1);
+        places.all.push(super::Place { uses: MAX_USES, content: () });
+        places.free.push(0);
+        let last = places.take(()).expect("a place");
+        assert_eq!(last.token >> 62, 0);
+        drop(last);
+        places.free_left(|()| {});
+        assert_eq!(places.take(()).expect("a place").token, token(0, 0));
+    }
+}
