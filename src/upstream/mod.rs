@@ -44,7 +44,7 @@ pub type MakeFields<'a> = dyn Fn(&dyn Fn(&str) -> bool) -> Fields + 'a;
 
 /// A request to a provider.
 pub struct Call<'a> {
-    /// GET and DELETE, without a body, or POST.
+    /// GET, DELETE or POST.
     pub method: Method,
     /// What the call is written in: it decides the base URL and where the key goes.
     pub format: Format,
@@ -222,8 +222,9 @@ fn request_head(replica: &Replica, target: &Target<'_>, call: &Call<'_>) -> Vec<
     };
     add("accept-encoding", "identity");
     add_credentials(&mut add, replica, call.format);
-    if !matches!(call.method, Method::GET | Method::DELETE) {
-        let length: usize = call.body.iter().map(|piece| piece.len()).sum();
+    let length: usize = call.body.iter().map(|piece| piece.len()).sum();
+    // A body that is not announced would be read as the next request, whatever the method (RFC 9112 section 6.3).
+    if length > 0 || !matches!(call.method, Method::GET | Method::DELETE) {
         add("content-length", &length.to_string());
     }
     if speaks_as_anthropic(replica, call.format)

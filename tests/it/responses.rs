@@ -73,6 +73,26 @@ fn every_later_call_goes_to_the_provider_that_made_it() {
     }
 }
 
+/// What stands behind the head of a request that usually has no body is its body all the same, never the next request.
+#[test]
+fn a_body_is_announced_to_the_provider_whatever_the_method() {
+    let upstream = store("resp_1");
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let hidden = "DELETE /v1/responses/resp_2 HTTP/1.1\r\nHost: provider.test\r\n\r\n";
+    let (token, length) = (format!("Bearer {TOKEN}"), hidden.len().to_string());
+    for method in ["GET", "DELETE", "HEAD"] {
+        let fields = [("Authorization", token.as_str()), ("Content-Length", length.as_str())];
+        let head = bare(method, "/v1/responses/resp_1", &fields);
+        let response = proxy.call([&head[..], hidden.as_bytes()].concat());
+        assert_eq!(response.status, 200, "{method}");
+        assert_eq!(upstream.last().text(), hidden, "{method}");
+    }
+    // The hidden request would be answered on the connection that the next call is sent on.
+    assert_eq!(call(&proxy, "GET", "resp_1").json()["from"], "resp_1");
+    let expected = ["GET", "DELETE", "GET", "GET"].map(|method| format!("{method} /v1/responses/resp_1"));
+    assert_eq!(calls(&upstream), expected);
+}
+
 #[test]
 fn what_continues_a_response_goes_to_the_key_that_made_it() {
     let upstream = Upstream::new(&["m"]);
