@@ -155,7 +155,9 @@ impl<S: Service> Poller<S> {
     fn told(&mut self, event: Event) {
         match event.token {
             WAKER => self.shared.waker.clear(),
-            listener if listener >= LISTENERS => self.accept((listener - LISTENERS) as usize),
+            listener if listener >= LISTENERS => {
+                self.accept((listener - LISTENERS) as usize);
+            }
             source if source & SOURCE != 0 => {
                 if let Some(client) = self.sources.told(source, event.ended) {
                     self.turn(client, Ready { source: true, ended: event.ended });
@@ -402,12 +404,10 @@ impl<S: Service> Poller<S> {
     /// idle connections are closed, and further requests refused, only after a grace.
     fn drain(&mut self, now: Instant) -> bool {
         if self.drain_grace_until.is_none() {
-            for index in 0..self.listeners.len() {
-                self.accept(index);
-            }
-            self.listeners.clear();
+            self.accept_last();
         }
-        if now >= *self.drain_grace_until.get_or_insert(now + DRAIN_GRACE) {
+        // It begins when all have been let in, which takes a while.
+        if now >= *self.drain_grace_until.get_or_insert_with(|| Instant::now() + DRAIN_GRACE) {
             self.shared.refusing.store(true, Ordering::Relaxed);
             self.close_idle();
         }

@@ -15,6 +15,7 @@ mod cors;
 mod crowd;
 mod demo;
 mod dependencies;
+mod drain;
 mod failover;
 mod failures;
 mod faults;

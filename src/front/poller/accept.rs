@@ -10,7 +10,7 @@ use crate::front::listener::discard_input;
 use crate::front::response::{Client, Shape};
 use crate::front::wire::Wire;
 use crate::front::{Notice, Peer, Rejection, Service, sys};
-use crate::limits::{ACCEPT_BACKOFF, ACCEPT_BATCH, ACCEPT_CALM};
+use crate::limits::{ACCEPT_BACKOFF, ACCEPT_BATCH, ACCEPT_CALM, BACKLOG};
 
 /// Whether `accept` works.
 #[derive(Default)]
@@ -47,19 +47,33 @@ impl<S: Service> Poller<S> {
         Ok(())
     }
 
-    /// Takes those that wait at a listener.
-    pub(super) fn accept(&mut self, index: usize) {
+    /// Takes those that wait at a listener, as many as one turn may; whether there may be more.
+    pub(super) fn accept(&mut self, index: usize) -> bool {
         for _ in 0..ACCEPT_BATCH {
-            let Some(listener) = self.listeners.get(index) else { return };
+            let Some(listener) = self.listeners.get(index) else { return false };
             match listener.accept() {
                 Ok((socket, peer)) => self.welcome(Client::new(socket), peer),
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
+                    io::ErrorKind::WouldBlock => return false,
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    _ => return self.pause_accept(error),
+                    _ => {
+                        self.pause_accept(error);
+                        return false;
+                    }
                 },
             }
         }
+        true
+    }
+
+    /// Takes all that wait, and closes the listeners: the system resets what is left at them.
+    pub(super) fn accept_last(&mut self) {
+        for index in 0..self.listeners.len() {
+            // As many as the system lets wait: a flood must not keep the drain from beginning.
+            let mut batches = 0..=BACKLOG.unsigned_abs() as usize / ACCEPT_BATCH;
+            while batches.next().is_some() && self.accept(index) {}
+        }
+        self.listeners.clear();
     }
 
     /// Out of descriptors or memory: waiting lets connections end. The listeners leave the poller meanwhile, for they

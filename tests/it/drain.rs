@@ -1,0 +1,76 @@
+//! The end of a front: who is let in still. The front is the real one; the service is the test's own.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use ai_proxy::front::{
+    Admission, Answer, Bound, Fields, Handled, Head, Limits, Listen, Notice, Peer, Rejection, Request,
+    Responder, Service, Settings, Stats, Thread,
+};
+
+use crate::support::DEADLINE;
+use crate::support::calls::get;
+use crate::support::client::Client;
+
+/// Connections that wait when the drain begins: more than are let in at a time, and no more than are told of at once.
+const WAITING: usize = 200;
+
+/// Answers all at once, but its front has no turn while the test holds the lock.
+#[derive(Default)]
+struct Held(Mutex<()>);
+
+impl Service for Held {
+    type Ticket = ();
+
+    fn limits(&self) -> Limits {
+        drop(self.0.lock().expect("the lock"));
+        Limits { max_body: 0, client_timeout: DEADLINE, idle_timeout: DEADLINE, queue_timeout: DEADLINE }
+    }
+
+    fn admit(&self, _: &Head, _: Peer) -> Admission<()> {
+        Admission::Answer(Answer { status: 200, fields: Fields::default(), body: Vec::new() })
+    }
+
+    fn is_quick(&self, _: &Request<()>) -> bool {
+        unreachable!("all is answered by its head")
+    }
+
+    fn handle(&self, _: Request<()>, _: Responder, _: Thread) -> Handled {
+        unreachable!("all is answered by its head")
+    }
+
+    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {
+        panic!("unexpected {rejection:?}")
+    }
+
+    fn notice(&self, notice: Notice) {
+        panic!("unexpected {notice:?}")
+    }
+}
+
+#[test]
+fn a_drain_serves_all_who_have_connected_before_it() {
+    let service = Arc::new(Held::default());
+    let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0)).expect("bind");
+    let address: SocketAddr =
+        bound.names()[0].strip_prefix("http://").expect("a URL").parse().expect("an address");
+    let settings = Settings { workers: 1, max_clients: 2 * WAITING };
+    let running = bound.serve(Arc::clone(&service), settings, Arc::<Stats>::default()).expect("serve");
+
+    let turn = service.0.lock().expect("the lock");
+    let mut clients: Vec<Client> = (0..WAITING).map(|_| Client::connect(address)).collect();
+    clients.iter_mut().for_each(|client| client.send(get("/")));
+    let drain = thread::spawn(move || running.drain(DEADLINE));
+    // Where the drain begins later than that, nothing is tested, and nothing fails.
+    thread::sleep(Duration::from_millis(100));
+    drop(turn);
+    for client in &mut clients {
+        let response = client.response();
+        assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+    }
+    // Nobody is kept waiting for the last of them to read on.
+    drop(clients);
+    assert_eq!(drain.join().expect("the drain"), 0);
+}
