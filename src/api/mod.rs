@@ -283,7 +283,8 @@ impl Service for Api {
     }
 
     fn is_quick(&self, request: &Request<Ticket>) -> bool {
-        request.body.len() <= QUICK_BODY
+        // Whether a token may ask for a stored response may depend on every model of every list.
+        request.body.len() <= QUICK_BODY && request.ticket.action != Action::StoredResponse
     }
 
     fn handle(&self, request: Request<Ticket>, responder: Responder, thread: Thread) -> Handled {

@@ -1,8 +1,9 @@
 //! Stored responses: what a client does with one later goes to the provider, and the key, that made it.
 
 use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::support::calls::{TOKEN, assert_error, authorized, bare};
+use crate::support::calls::{TOKEN, assert_error, authorized, bare, get};
 use crate::support::client::{End, Response};
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
@@ -202,6 +203,26 @@ fn a_token_reaches_the_responses_of_its_own_providers_alone() {
     assert_error(&some("resp_2"), 404, "not_found");
     assert_eq!(call(&proxy, "GET", "resp_2").status, 200);
     assert_error(&proxy.call(bare("GET", "/v1/responses/resp_2", &[])), 401, "missing_token");
+}
+
+/// Which providers may have a response is a question to every model of their lists; the thread of all connections does not ask.
+#[test]
+fn who_looks_for_a_response_among_many_models_keeps_nobody_waiting() {
+    let models: Vec<String> = (0..10_000).map(|number| format!("some-model-of-many-{number}")).collect();
+    let upstream = Upstream::new(&models.iter().map(String::as_str).collect::<Vec<_>>());
+    let patterns: Vec<String> = (0..20).map(|number| format!("other.*{number}$")).collect();
+    let token = json!({"name": "some", "token": TOKEN, "models": patterns});
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"tokens": [token]})));
+    assert_eq!(proxy.get("/health").status, 200);
+    let (mut looking, mut other) = (proxy.client(), proxy.client());
+    assert_eq!(other.call(get("/healthz")).status, 200);
+    let bearer = format!("Bearer {TOKEN}");
+    looking.send(bare("GET", "/v1/responses/resp_1", &[("Authorization", &bearer)]));
+    // So that it is looked for by then; where it is not, nothing is tested, and nothing fails.
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(other.call(get("/healthz")).status, 200);
+    assert!(looking.is_silent_for(Duration::from_millis(1)), "it was looked for first");
+    assert_error(&looking.response(), 404, "not_found");
 }
 
 #[test]
