@@ -106,7 +106,7 @@ impl Decoder {
     /// the body is over; bytes behind the body are never taken.
     ///
     /// # Errors
-    /// What RFC 9112 section 7.1 does not allow, and lines over their limits.
+    /// What RFC 9112 section 7.1 does not allow, and lines over their limits; again each time it is asked.
     pub fn next(&mut self, input: &[u8]) -> Result<Piece, Rejection> {
         if let State::Length(left) | State::Data(left) = self.state {
             let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
@@ -122,7 +122,12 @@ impl Decoder {
             if matches!(self.state, State::Data(_) | State::Done) {
                 return Ok(Piece::Framing(index));
             }
-            self.state = step(self.state, self.padded, byte)?;
+            self.state = match step(self.state, self.padded, byte) {
+                Ok(state) => state,
+                // It stands at what is wrong then, and says so when it is asked again.
+                Err(_) if index > 0 => return Ok(Piece::Framing(index)),
+                Err(rejection) => return Err(rejection),
+            };
         }
         Ok(Piece::Framing(input.len()))
     }
@@ -276,6 +281,21 @@ mod tests {
             for step in [1, bad.len()] {
                 assert!(matches!(decode(bad, step), Err(Rejection::Malformed(_))), "{bad:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_stays_so_and_what_stands_before_it_does_not() {
+        let body = b"2\r\nok\r\n1z\r\n";
+        let mut decoder = Decoder::new(Framing::Chunked).expect("chunked has a body");
+        let mut at = 0;
+        for piece in [Piece::Framing(3), Piece::Payload(2), Piece::Framing(3)] {
+            assert_eq!(decoder.next(&body[at..]).as_ref(), Ok(&piece), "{at}");
+            let (Piece::Framing(count) | Piece::Payload(count)) = piece;
+            at += count;
+        }
+        for _ in 0..2 {
+            assert_eq!(decoder.next(&body[at..]), Err(Rejection::Malformed("chunk size")));
         }
     }
 

@@ -321,9 +321,12 @@ impl Exchange {
         let input = buffers.input();
         while at < input.len() && filled < into.len() && !self.body.is_reached() {
             let room = (into.len() - filled).min(input.len() - at);
-            match self.body.next(&input[at..at + room])? {
-                Piece::Framing(count) => at += count,
-                Piece::Payload(count) => {
+            match self.body.next(&input[at..at + room]) {
+                // What stands before it is still given on: where an answer breaks off does not depend on how it came.
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
+                Ok(Piece::Framing(count)) => at += count,
+                Ok(Piece::Payload(count)) => {
                     into[filled..filled + count].copy_from_slice(&input[at..at + count]);
                     (at, filled) = (at + count, filled + count);
                 }
@@ -627,6 +630,23 @@ mod tests {
         }
         let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(101));
         assert_eq!(read(&[long.as_bytes()], true), (Err(Fault::TooLarge), false));
+    }
+
+    #[test]
+    fn what_stands_before_broken_framing_is_given_on_however_it_came() {
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1z\r\n";
+        for step in 1..=answer.len() {
+            let (mut awaited, _) = awaited(&answer.chunks(step).collect::<Vec<_>>(), false, false);
+            let Ok(head) = awaited.wait() else { unreachable!("its head is good") };
+            let (mut exchange, mut body, mut piece) = (awaited.into_exchange(head), Vec::new(), [0; 100]);
+            let failure = loop {
+                match exchange.read(&mut piece) {
+                    Ok(count) => body.extend_from_slice(&piece[..count]),
+                    Err(failure) => break failure,
+                }
+            };
+            assert_eq!((failure.fault, &*body), (Fault::CutOff, &b"ok"[..]), "in pieces of {step}");
+        }
     }
 
     #[test]
