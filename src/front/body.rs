@@ -137,7 +137,8 @@ const MALFORMED: Rejection = Rejection::Malformed("chunk");
 
 fn step(state: State, padded: bool, byte: u8) -> Result<State, Rejection> {
     match (state, byte) {
-        (State::Size { size, digits }, _) => step_size(size, digits, padded, byte),
+        (State::Size { size, digits }, _) => step_size(size, digits, byte),
+        (State::Extension { size, .. }, b'\r') if padded => Ok(State::SizeLf { size }),
         (State::Extension { size, bytes, semicolon }, _) => step_extension(size, bytes + 1, semicolon, byte),
         (State::SizeLf { size: 0 }, b'\n') => Ok(State::TrailerStart(0)),
         (State::SizeLf { size }, b'\n') => Ok(State::Data(size)),
@@ -155,13 +156,13 @@ fn step(state: State, padded: bool, byte: u8) -> Result<State, Rejection> {
 }
 
 /// At most 16 hex digits, one at least, nothing but `;`, white space before a `;`, or CR behind them.
-fn step_size(size: u64, digits: usize, padded: bool, byte: u8) -> Result<State, Rejection> {
+fn step_size(size: u64, digits: usize, byte: u8) -> Result<State, Rejection> {
     match (char::from(byte).to_digit(16), byte) {
         (Some(_), _) if digits >= 16 => Err(Rejection::Malformed("chunk size")),
         (Some(digit), _) => Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }),
         (None, b'\r') if digits > 0 => Ok(State::SizeLf { size }),
         (None, b';' | b' ' | b'\t') if digits > 0 => {
-            Ok(State::Extension { size, bytes: 1, semicolon: padded || byte == b';' })
+            Ok(State::Extension { size, bytes: 1, semicolon: byte == b';' })
         }
         (None, _) => Err(Rejection::Malformed("chunk size")),
     }
@@ -281,6 +282,17 @@ mod tests {
             for step in [1, bad.len()] {
                 assert!(matches!(decode(bad, step), Err(Rejection::Malformed(_))), "{bad:?}");
             }
+        }
+    }
+
+    #[test]
+    fn blanks_behind_a_size_are_an_answer_s_and_nothing_else_is_without_a_semicolon() {
+        for (line, is_good) in
+            [("2 \t\r\n", true), ("2 ;a\r\n", true), ("2 a\r\n", false), ("2a \r\n", true), (" 2\r\n", false)]
+        {
+            let mut decoder = Decoder::of_answer(Framing::Chunked);
+            let framing = decoder.next(line.as_bytes());
+            assert_eq!(framing == Ok(Piece::Framing(line.len())), is_good, "{line:?}: {framing:?}");
         }
     }
 
