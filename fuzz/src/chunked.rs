@@ -17,7 +17,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(whole, decode(bytes, step), "in pieces of {step}");
     assert_eq!(whole, decode(bytes, 1), "byte by byte");
     if let Ok((payload, Some(end))) = whole {
-        assert_eq!(Some(payload), plainly(&bytes[..end]), "by the grammar");
+        assert_eq!((payload, Some(&b""[..])), plainly(&bytes[..end]), "by the grammar");
     }
 }
 
@@ -47,22 +47,27 @@ fn decode(bytes: &[u8], step: usize) -> Result<Decoded, Rejection> {
     Ok((payload, None))
 }
 
-/// RFC 9112 section 7.1 over a whole body, line by line.
-fn plainly(mut rest: &[u8]) -> Option<Vec<u8>> {
+/// RFC 9112 section 7.1, line by line: the payload that has come, and what stands behind the body where it is whole.
+pub fn plainly(mut rest: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
     let mut payload = Vec::new();
+    let whole = read(&mut rest, &mut payload).is_some();
+    (payload, whole.then_some(rest))
+}
+
+fn read(rest: &mut &[u8], payload: &mut Vec<u8>) -> Option<()> {
     loop {
-        let line = line(&mut rest)?;
+        let line = line(rest)?;
         let size = line.split(|&byte| byte == b';').next()?.trim_ascii_end();
         let size = usize::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
         if size == 0 {
             break;
         }
-        let (chunk, behind) = rest.split_at_checked(size)?;
+        let (chunk, behind) = rest.split_at(size.min(rest.len()));
         payload.extend_from_slice(chunk);
-        rest = behind.strip_prefix(b"\r\n")?;
+        *rest = behind.strip_prefix(b"\r\n")?;
     }
-    while !line(&mut rest)?.is_empty() {}
-    rest.is_empty().then_some(payload)
+    while !line(rest)?.is_empty() {}
+    Some(())
 }
 
 fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {

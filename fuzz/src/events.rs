@@ -5,10 +5,8 @@ use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::events::Events;
 use ai_proxy::upstream::usage::Usage;
 
-use super::cut;
+use super::{cut, with_runs};
 
-/// Bytes that stand for a long run, so that a small input reaches the bound of one event.
-const RUN: u8 = 0xff;
 /// Most runs of one input: the targets are to stay fast.
 const MAX_RUNS: usize = 3;
 
@@ -18,7 +16,7 @@ const BYTE_BY_BYTE: usize = 4096;
 /// Passes it whole, in pieces, and byte by byte.
 pub fn check(data: &[u8]) {
     let (step, bytes) = cut(data);
-    let bytes = with_runs(bytes);
+    let bytes = with_runs(bytes, MAX_RUNS, MAX_HELD_EVENT / 2 + 1);
     // Fewer pieces of what is large: cuts at each place are for small inputs.
     let step = if bytes.len() > MAX_HELD_EVENT { step * 257 } else { step };
     let whole = pass(&bytes, bytes.len().max(1));
@@ -29,15 +27,6 @@ pub fn check(data: &[u8]) {
     if bytes.len() <= BYTE_BY_BYTE {
         assert_eq!(pass(&bytes, 1), whole, "byte by byte");
     }
-}
-
-fn with_runs(bytes: &[u8]) -> Vec<u8> {
-    let mut runs = 0;
-    let expand = |&byte: &u8| {
-        runs += usize::from(byte == RUN);
-        vec![byte; if byte == RUN && runs <= MAX_RUNS { MAX_HELD_EVENT / 2 + 1 } else { 1 }]
-    };
-    bytes.iter().flat_map(expand).collect()
 }
 
 fn pass(bytes: &[u8], step: usize) -> (bool, Option<Usage>) {

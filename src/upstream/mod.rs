@@ -15,6 +15,7 @@ pub mod usage;
 mod wait;
 mod ways;
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::config::{Config, Format, Replica};
 use crate::front::Fields;
 use exchange::Line;
 use pool::{Connection, Pool};
+use transport::TcpTransport;
 use wait::{Facts, Stop, Watched};
 use ways::Ways;
 
@@ -99,6 +101,13 @@ impl Upstream {
     pub fn new(config: &Config) -> Self {
         let idle = Self::idle_limits(config);
         Self { ways: Ways::new(), pool: Pool::new(idle.0, idle.1), idle }
+    }
+
+    /// Takes in a connection to a replica that somebody else has made, non-blocking, as if a call had left it idle; the replica
+    /// has neither proxy nor `ca_file`.
+    pub fn adopt(&self, replica: &Replica, stream: TcpStream) {
+        let origin = Target::of(&replica.url).origin;
+        self.pool.put(Connection::new(Box::new(TcpTransport::new(stream)), origin, Ways::PLAIN));
     }
 
     /// Closes connections that have been idle for longer than `keepalive_expiry`.

@@ -118,7 +118,8 @@ pub struct TcpTransport {
 }
 
 impl TcpTransport {
-    fn new(stream: TcpStream) -> Self {
+    /// On a connection that is there, non-blocking.
+    pub fn new(stream: TcpStream) -> Self {
         let buffers = LazyBuffers::new(UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER);
         Self { stream: Source::new(stream), buffers, unsent: Vec::new(), deaf: false }
     }

@@ -29,7 +29,7 @@ pub struct Ways {
 
 /// How a connection is made.
 pub struct Way {
-    /// Tells it from the others; the plain way is number 0.
+    /// Tells it from the others.
     pub number: usize,
     settings: Settings,
     resolver: CachingResolver,
@@ -55,10 +55,13 @@ struct Detour {
 }
 
 impl Ways {
+    /// The number of the way without proxy or authorities of its own.
+    pub const PLAIN: usize = 0;
+
     /// None gone yet.
     pub fn new() -> Self {
         let resolver = CachingResolver::default();
-        let plain = Arc::new(Way::new(0, &resolver, None, None));
+        let plain = Arc::new(Way::new(Self::PLAIN, &resolver, None, None));
         Self { plain, detours: RwLock::default(), resolver }
     }
 

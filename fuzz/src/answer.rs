@@ -1,0 +1,499 @@
+//! An answer as a provider may send it, on a connection: what is made of it does not depend on how it came, and is what a
+//! plain reading of the grammar finds; no end of the connection passes for an answer's; the connection serves another call
+//! only where nothing of this one is left on it.
+
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::LazyLock;
+
+use ai_proxy::config::{Format, Replica, load};
+use ai_proxy::front::Fields;
+use ai_proxy::limits::{
+    MAX_UNDELIVERED, MAX_UPSTREAM_HEAD, MAX_UPSTREAM_HEADERS, RELAY_PIECE, UPSTREAM_READ_BUFFER,
+};
+use ai_proxy::upstream::{
+    Awaited, By, Call, Collected, Exchange, Failure, Fault, Patience, Unanswered, Upstream, Whole,
+};
+
+use super::{chunked, cut, with_runs};
+
+/// Most runs of one input: so many fill more interim heads than a provider may send.
+const MAX_RUNS: usize = 18;
+/// Two of them are no head any more.
+const RUN_LENGTH: usize = MAX_UPSTREAM_HEAD / 2;
+/// What a socket takes at once.
+const MOST_AT_ONCE: usize = 4 * UPSTREAM_READ_BUFFER;
+
+/// Reads it whole and in pieces, as a stream is read and as a document is, without waiting and waiting.
+pub fn check(data: &[u8]) {
+    let (step, bytes) = cut(data);
+    let bytes = with_runs(bytes, MAX_RUNS, RUN_LENGTH);
+    // Fewer pieces of what is large: cuts at each place are for small inputs.
+    let step = if bytes.len() > MAX_UPSTREAM_HEAD { step * 257 } else { step }.min(MOST_AT_ONCE);
+    let whole = Run::of(&bytes, MOST_AT_ONCE, Reading::Passing);
+    check_plainly(&bytes, &whole);
+    let pieces = Run::of(&bytes, step, Reading::Passing);
+    // Where more interim answers come than may come, what came with the last of them is not looked at.
+    if bytes.len() as u64 > MAX_UNDELIVERED {
+        return check_plainly(&bytes, &pieces);
+    }
+    assert_eq!(whole, pieces, "in pieces of {step}");
+    let collected = Run::of(&bytes, step, Reading::Collecting);
+    assert_eq!(whole, collected, "collected, in pieces of {step}");
+    if bytes.len() <= MOST_AT_ONCE {
+        check_waiting(&bytes, &whole.told);
+    }
+}
+
+/// What a call made of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    /// The connection was over before the request came.
+    Stale,
+    /// It is none.
+    Refused,
+    /// An answer, and whether it was whole.
+    Answer(Head, Vec<u8>, bool),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    /// Sorted by name; those of one name in their order.
+    fields: Vec<(String, Vec<u8>)>,
+    length: Option<u64>,
+    is_close_delimited: bool,
+}
+
+/// How a body is read.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// As it is passed on.
+    Passing,
+    /// As a document is collected.
+    Collecting,
+}
+
+/// A call that does not wait, from its request to the end of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Run {
+    told: Told,
+    /// All had come, and more was waited for.
+    waited: bool,
+    /// Its connection served another call.
+    was_reused: bool,
+}
+
+enum Stage {
+    Head(Awaited),
+    Body(Exchange, Head, Whole),
+    Over(Told),
+}
+
+impl Run {
+    fn of(bytes: &[u8], step: usize, reading: Reading) -> Self {
+        let (mut provider, awaited) = call();
+        let mut stage = Stage::Head(awaited);
+        for piece in bytes.chunks(step) {
+            let sent = provider.write_all(piece);
+            assert!(sent.is_ok() || matches!(stage, Stage::Over(_)), "{sent:?}");
+            stage = stage.go_on(false, reading);
+        }
+        let had = stage.payload();
+        let waited = !matches!(stage, Stage::Over(_));
+        let was_reused = !waited && serves_another(&mut provider);
+        if waited {
+            provider.shutdown(Shutdown::Write).expect("it can be ended");
+            stage = stage.go_on(true, reading);
+            assert_eq!(stage.payload(), had, "held back");
+        }
+        let Stage::Over(told) = stage else { panic!("waits for what cannot come") };
+        assert!(another().is_none(), "a connection that has ended is kept");
+        Self { told, waited, was_reused }
+    }
+}
+
+impl Stage {
+    /// Goes on as far as that is possible at once, something having come. `ended`: the provider has ended the connection.
+    fn go_on(mut self, ended: bool, reading: Reading) -> Self {
+        match &mut self {
+            Self::Head(awaited) => awaited.woken(),
+            Self::Body(exchange, ..) => exchange.woken(),
+            Self::Over(_) => {}
+        }
+        if let Self::Head(mut awaited) = self {
+            let head = match awaited.poll(ended) {
+                Ok(None) => return Self::Head(awaited),
+                Ok(Some(head)) => head,
+                Err(unanswered) => return Self::Over(refused(unanswered)),
+            };
+            let exchange = awaited.into_exchange(head);
+            let head = Head::of(&exchange);
+            self = Self::Body(exchange, head, Whole::new(usize::MAX));
+        }
+        let Self::Body(mut exchange, head, mut whole) = self else { return self };
+        let is_whole = match reading {
+            Reading::Passing => pass(&mut exchange, &mut whole.bytes, ended),
+            Reading::Collecting => collect(&mut exchange, &mut whole, ended),
+        };
+        match is_whole {
+            Ok(None) => Self::Body(exchange, head, whole),
+            Ok(Some(())) => Self::Over(Told::Answer(head, whole.bytes, true)),
+            Err(failure) => {
+                assert_eq!(failure.fault, Fault::CutOff, "{}", failure.detail);
+                Self::Over(Told::Answer(head, whole.bytes, false))
+            }
+        }
+    }
+
+    fn payload(&self) -> usize {
+        match self {
+            Self::Body(_, _, Whole { bytes, .. }) | Self::Over(Told::Answer(_, bytes, _)) => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Head {
+    fn of(exchange: &Exchange) -> Self {
+        let fields = exchange.headers.iter();
+        let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+        Self {
+            status: exchange.status,
+            fields: sorted(fields.collect()),
+            length: exchange.length(),
+            is_close_delimited: exchange.is_close_delimited(),
+        }
+    }
+}
+
+fn sorted(mut fields: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    fields.sort_by(|one, other| one.0.cmp(&other.0));
+    fields
+}
+
+/// As the relay of a stream does it.
+fn pass(exchange: &mut Exchange, body: &mut Vec<u8>, ended: bool) -> Result<Option<()>, Failure> {
+    let mut piece = [0; RELAY_PIECE];
+    loop {
+        match exchange.read_at_once(&mut piece, ended)? {
+            None => return Ok(None),
+            Some(0) => return Ok(Some(())),
+            Some(count) => body.extend_from_slice(&piece[..count]),
+        }
+        if exchange.is_drained() {
+            return Ok(None);
+        }
+    }
+}
+
+fn collect(exchange: &mut Exchange, whole: &mut Whole, ended: bool) -> Result<Option<()>, Failure> {
+    loop {
+        match whole.collect(exchange, ended)? {
+            Collected::Source => return Ok(None),
+            Collected::Whole => return Ok(Some(())),
+            Collected::Again => {}
+        }
+    }
+}
+
+fn refused(unanswered: Unanswered) -> Told {
+    match unanswered {
+        Unanswered::Stale => Told::Stale,
+        Unanswered::Failed(failure) => {
+            assert_eq!(failure.fault, Fault::Broken, "{}", failure.detail);
+            Told::Refused
+        }
+    }
+}
+
+/// A thread that waits learns the same, and a document is never larger than it may be.
+fn check_waiting(bytes: &[u8], told: &Told) {
+    let (learnt, fault) = wait(bytes, usize::MAX);
+    match told {
+        // Of a document that breaks off there is nothing.
+        Told::Answer(head, _, false) => {
+            let nothing = Told::Answer(head.clone(), Vec::new(), false);
+            assert_eq!((learnt, fault), (nothing, Some(Fault::CutOff)));
+        }
+        _ => assert_eq!((&learnt, fault), (told, None)),
+    }
+    if let Told::Answer(_, body, true) = told {
+        assert_eq!(wait(bytes, body.len()), (told.clone(), None));
+        if let Some(less) = body.len().checked_sub(1) {
+            assert_eq!(wait(bytes, less).1, Some(Fault::TooLarge));
+        }
+    }
+}
+
+/// What a thread that waits makes of it, where a document may have so many bytes, and why of a document there is none.
+fn wait(bytes: &[u8], max: usize) -> (Told, Option<Fault>) {
+    let (mut provider, mut awaited) = call();
+    provider.write_all(bytes).expect("there is room");
+    provider.shutdown(Shutdown::Write).expect("it can be ended");
+    let mut exchange = match awaited.wait() {
+        Ok(head) => awaited.into_exchange(head),
+        Err(unanswered) => return (refused(unanswered), None),
+    };
+    let head = Head::of(&exchange);
+    let body = exchange.read_whole(max);
+    assert!(another().is_none(), "a connection that has ended is kept");
+    match body {
+        Ok(body) => (Told::Answer(head, body, true), None),
+        Err(failure) => (Told::Answer(head, Vec::new(), false), Some(failure.fault)),
+    }
+}
+
+/// Against a second reading of RFC 9112.
+fn check_plainly(bytes: &[u8], run: &Run) {
+    let plain = Plain::of(bytes);
+    let (head, body, is_whole) = match &run.told {
+        Told::Answer(head, body, is_whole) => (head, body, *is_whole),
+        other => {
+            let is_stale = *other == Told::Stale;
+            let Some(plain) = plain else { return assert!(!is_stale || bytes.is_empty()) };
+            let is_over = plain.status == 408 && !plain.keeps;
+            assert!(!is_stale || (is_over && plain.ending.is_ok()), "{plain:?}");
+            let may_be = is_stale || bytes.len() as u64 > MAX_UNDELIVERED;
+            return assert!(may_be || plain.is_lax || plain.ending.is_err(), "refused: {plain:?}");
+        }
+    };
+    let plain = plain.expect("an answer of what is none");
+    assert!(plain.longest_head <= MAX_UPSTREAM_HEAD, "{} bytes of head", plain.longest_head);
+    assert!((bytes.len() - plain.behind.len()) as u64 <= MAX_UNDELIVERED, "interim answers without end");
+    assert!(plain.fields.len() <= MAX_UPSTREAM_HEADERS);
+    assert_eq!((head.status, &head.fields), (plain.status, &plain.fields));
+    assert!((200..600).contains(&head.status));
+    for (name, value) in &head.fields {
+        assert!(!name.is_empty() && name.bytes().all(is_token), "{name:?}");
+        assert!(value.iter().all(|&byte| is_content(byte)), "{name}: {value:?}");
+    }
+    let ending = plain.ending.as_ref().expect("an answer that could be read in two ways");
+    assert_eq!(head.is_close_delimited, *ending == Ending::Close);
+    let rest = plain.behind;
+    let behind = match *ending {
+        Ending::None => {
+            assert!(body.is_empty() && is_whole);
+            Some(rest)
+        }
+        Ending::Length(length) => {
+            assert_eq!(head.length, Some(length));
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            assert_eq!(body, &rest[..length.min(rest.len())]);
+            rest.get(length..)
+        }
+        Ending::Chunked => {
+            let (payload, behind) = chunked::plainly(rest);
+            assert!(payload.starts_with(body), "{payload:?}, not {body:?}");
+            assert!(!(is_whole || run.waited) || payload == *body, "{payload:?}, not {body:?}");
+            // It is stricter than this reading.
+            behind.filter(|_| is_whole)
+        }
+        Ending::Close => {
+            assert!(is_whole && run.waited);
+            assert_eq!(body, rest);
+            return assert!(!run.was_reused);
+        }
+    };
+    assert_eq!(is_whole, behind.is_some(), "{plain:?}");
+    assert!(!(run.waited && is_whole), "whole, and more was waited for");
+    assert_eq!(run.was_reused, plain.keeps && behind == Some(b""), "{plain:?}");
+}
+
+/// A final answer, and how its body ends.
+#[derive(Debug)]
+struct Plain<'a> {
+    status: u16,
+    fields: Vec<(String, Vec<u8>)>,
+    /// Not as it is to be written, though it may be understood; the same of interim ones.
+    is_lax: bool,
+    /// What stands behind its head.
+    behind: &'a [u8],
+    /// Of it and of interim ones.
+    longest_head: usize,
+    /// An error where it is no answer, whatever else it may be.
+    ending: Result<Ending, ()>,
+    keeps: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    None,
+    Length(u64),
+    Chunked,
+    Close,
+}
+
+impl<'a> Plain<'a> {
+    /// `None` where there is no end of a head.
+    fn of(mut bytes: &'a [u8]) -> Option<Self> {
+        let (mut is_lax, mut longest_head) = (false, 0);
+        let (minor, status, fields) = loop {
+            let mut lines = Lines { rest: bytes, is_lax };
+            let (minor, status) = lines.status()?;
+            let fields = lines.fields()?;
+            longest_head = longest_head.max(bytes.len() - lines.rest.len());
+            is_lax = lines.is_lax || longest_head > MAX_UPSTREAM_HEAD || fields.len() > MAX_UPSTREAM_HEADERS;
+            bytes = lines.rest;
+            if !matches!(status, 100 | 102..200) {
+                break (minor, status, sorted(fields));
+            }
+        };
+        let ending = ending(status, minor, &fields);
+        let options: Vec<Vec<u8>> = all(&fields, "connection")
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .map(|option| trimmed(option).to_ascii_lowercase())
+            .collect();
+        let has = |wanted: &[u8]| options.iter().any(|option| option == wanted);
+        let keeps = !has(b"close") && (minor == 1 || has(b"keep-alive")) && ending != Ok(Ending::Close);
+        Some(Self { status, fields, is_lax, behind: bytes, longest_head, ending, keeps })
+    }
+}
+
+/// A head, line by line.
+struct Lines<'a> {
+    rest: &'a [u8],
+    /// What came so far is not as it is to be written.
+    is_lax: bool,
+}
+
+impl<'a> Lines<'a> {
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = self.rest.iter().position(|&byte| byte == b'\n')?;
+        let line = &self.rest[..end];
+        self.rest = &self.rest[end + 1..];
+        let text = line.strip_suffix(b"\r");
+        self.is_lax |= text.is_none();
+        Some(text.unwrap_or(line))
+    }
+
+    /// Minor version and status of `HTTP/1.1 200 OK`; 0 where that is none.
+    fn status(&mut self) -> Option<(u8, u16)> {
+        let mut line = self.next()?;
+        while line.is_empty() {
+            self.is_lax = true;
+            line = self.next()?;
+        }
+        let read = status_of(line);
+        self.is_lax |= read.is_none() || !line.iter().all(|&byte| is_content(byte));
+        Some(read.unwrap_or_default())
+    }
+
+    fn fields(&mut self) -> Option<Vec<(String, Vec<u8>)>> {
+        let mut fields = Vec::new();
+        loop {
+            let line = self.next()?;
+            if line.is_empty() {
+                return Some(fields);
+            }
+            let colon = line.iter().position(|&byte| byte == b':').unwrap_or(line.len());
+            let (name, value) = line.split_at(colon);
+            let value = trimmed(value.get(1..).unwrap_or_default());
+            self.is_lax |= name.is_empty() || colon == line.len() || !name.iter().copied().all(is_token);
+            self.is_lax |= !value.iter().all(|&byte| is_content(byte));
+            fields.push((String::from_utf8_lossy(name).to_ascii_lowercase(), value.to_vec()));
+        }
+    }
+}
+
+/// RFC 9112 section 6.3, over all fields of a name.
+fn ending(status: u16, minor: u8, fields: &[(String, Vec<u8>)]) -> Result<Ending, ()> {
+    let mut lengths = all(fields, "content-length").map(|value| {
+        let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        digits.and_then(|digits| digits.parse::<u64>().ok())
+    });
+    let length = lengths.next();
+    let is_one = length != Some(None) && lengths.all(|other| Some(other) == length);
+    let codings: Vec<&[u8]> = all(fields, "transfer-encoding").collect();
+    let is_chunked = match &*codings {
+        [] => false,
+        [coding] if minor == 1 && length.is_none() && coding.eq_ignore_ascii_case(b"chunked") => true,
+        _ => return Err(()),
+    };
+    match length.flatten() {
+        _ if !is_one || !(200..600).contains(&status) => Err(()),
+        _ if matches!(status, 204 | 304) => Ok(Ending::None),
+        Some(length) => Ok(Ending::Length(length)),
+        None if is_chunked => Ok(Ending::Chunked),
+        None => Ok(Ending::Close),
+    }
+}
+
+fn all<'a>(fields: &'a [(String, Vec<u8>)], wanted: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    fields.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value.as_slice())
+}
+
+/// Minor version and status of `HTTP/1.1 200 OK`.
+fn status_of(line: &[u8]) -> Option<(u8, u16)> {
+    let (version, rest) = line.split_at_checked(b"HTTP/1.x ".len())?;
+    let minor = match version {
+        b"HTTP/1.0 " => 0,
+        b"HTTP/1.1 " => 1,
+        _ => return None,
+    };
+    let (status, rest) = rest.split_at_checked(3)?;
+    let reads = status.iter().all(u8::is_ascii_digit) && matches!(rest.first(), None | Some(b' '));
+    reads.then(|| (minor, status.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'))))
+}
+
+/// Without the blanks at its ends.
+fn trimmed(value: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    let start = value.iter().position(is_text).unwrap_or(value.len());
+    let end = value.iter().rposition(is_text).map_or(start, |last| last + 1);
+    &value[start..end]
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Visible, blank, or beyond ASCII.
+fn is_content(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+static PROVIDER: LazyLock<(Upstream, Replica)> = LazyLock::new(|| {
+    let config = r#"{"providers": ["a|http://127.0.0.1:9|key"]}"#;
+    let config = load::from_text(config, &|_| None).expect("a good config");
+    (Upstream::new(&config), config.providers[0].replicas[0].clone())
+});
+
+/// A request to a provider that has not answered yet, and its end of the connection.
+fn call() -> (TcpStream, Awaited) {
+    let (provider, ours) = UnixStream::pair().expect("a pair of sockets");
+    let [provider, ours] = [provider, ours].map(|socket| {
+        socket.set_nonblocking(true).expect("non-blocking");
+        TcpStream::from(OwnedFd::from(socket))
+    });
+    PROVIDER.0.adopt(&PROVIDER.1, ours);
+    (provider, another().expect("an idle connection"))
+}
+
+/// A request on a connection that is idle.
+fn another() -> Option<Awaited> {
+    let call = Call {
+        method: "POST".parse().expect("a method"),
+        format: Format::OpenAi,
+        path: "/x",
+        fields: &|_| Fields::default(),
+        body: &[b"{}"],
+    };
+    let sent = PROVIDER.0.send(&PROVIDER.1, &call, Patience::default(), None, By::Idle);
+    sent.expect("it leaves, or there is none")
+}
+
+/// Whether the connection is given to the next call, which gets its own answer then.
+fn serves_another(provider: &mut TcpStream) -> bool {
+    let Some(mut awaited) = another() else { return false };
+    let answer = b"HTTP/1.1 201 x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    provider.write_all(answer).expect("somebody listens");
+    awaited.woken();
+    let head = awaited.poll(false).expect("an answer").expect("all of it");
+    let mut exchange = awaited.into_exchange(head);
+    assert_eq!((exchange.status, exchange.read_whole(2).ok()), (201, Some(b"ok".to_vec())));
+    true
+}
