@@ -105,7 +105,6 @@ impl<S: Service> Poller<S> {
             }
             (self.now, self.limits) = (Instant::now(), self.shared.service.limits());
             let now = self.now;
-            self.take_returns();
             self.go_on();
             happened.drain(..).for_each(|event| self.told(event));
             self.serve(now);
@@ -137,7 +136,9 @@ impl<S: Service> Poller<S> {
         (self.table.used() > 0 || self.accept.failed.is_some()).then_some(SWEEP_INTERVAL)
     }
 
+    /// Takes what came of jobs. What comes from here on wakes the thread again: the wake-up is taken back first.
     fn take_returns(&mut self) {
+        self.shared.waker.clear();
         while let Ok(Return(lane, outcome)) = self.returned.try_recv() {
             match outcome {
                 Outcome::Done(conn) => {
@@ -154,7 +155,7 @@ impl<S: Service> Poller<S> {
     /// Acts on what the kernel tells.
     fn told(&mut self, event: Event) {
         match event.token {
-            WAKER => self.shared.waker.clear(),
+            WAKER => self.take_returns(),
             listener if listener >= LISTENERS => {
                 self.accept((listener - LISTENERS) as usize);
             }

@@ -56,3 +56,4 @@ mod supervised;
 mod tls;
 mod translation;
 mod unix;
+mod wakeups;

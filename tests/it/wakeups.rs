@@ -1,0 +1,134 @@
+//! What the thread of all connections is told while it has a turn: nothing of it is lost. The front is the real one; the
+//! service is the test's own.
+
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ai_proxy::front::{
+    Admission, Answer, Bound, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection, Request,
+    Responder, Service, Settings, Stats, Thread,
+};
+
+use crate::support::calls::get;
+use crate::support::client::Client;
+use crate::support::gate::Gate;
+use crate::support::{DEADLINE, eventually};
+
+/// Time for what is about to happen on another thread. Where it takes longer, nothing is tested, and nothing fails.
+const MOMENT: Duration = Duration::from_millis(30);
+
+/// Says what begins, and lets it end when the test says so: `/held` on the thread of all connections, the others on workers.
+struct Told {
+    /// No turn begins while the test has it.
+    turn: Mutex<()>,
+    begun: Mutex<Sender<String>>,
+    gates: [(&'static str, Gate); 4],
+}
+
+impl Told {
+    fn new() -> (Arc<Self>, Receiver<String>) {
+        let (begun, told) = channel();
+        let gates = ["/held", "/first", "/second", "/next"].map(|path| (path, Gate::new()));
+        (Arc::new(Self { turn: Mutex::default(), begun: Mutex::new(begun), gates }), told)
+    }
+
+    fn gate(&self, path: &str) -> &Gate {
+        &self.gates.iter().find(|(of, _)| *of == path).expect("a gate").1
+    }
+
+    fn answer(&self, path: &str) -> Answer {
+        self.begun.lock().expect("the lock").send(path.to_owned()).expect("told");
+        assert!(self.gate(path).pass(DEADLINE), "{path} is let through");
+        Answer { status: 200, fields: Fields::default(), body: Vec::new() }
+    }
+}
+
+impl Service for Told {
+    type Ticket = ();
+
+    fn limits(&self) -> Limits {
+        if thread::current().name() == Some("poller") {
+            drop(self.turn.lock().expect("the lock"));
+        }
+        Limits { max_body: 0, client_timeout: DEADLINE, idle_timeout: DEADLINE, queue_timeout: DEADLINE }
+    }
+
+    fn admit(&self, head: &Head, _: Peer) -> Admission<()> {
+        if head.path() == "/held" {
+            return Admission::Answer(self.answer("/held"));
+        }
+        Admission::Run(Lane::Worker, ())
+    }
+
+    fn is_quick(&self, _: &Request<()>) -> bool {
+        false
+    }
+
+    fn handle(&self, request: Request<()>, responder: Responder, _: Thread) -> Handled {
+        responder.send(self.answer(request.head.path())).into()
+    }
+
+    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {
+        panic!("unexpected {rejection:?}")
+    }
+
+    fn notice(&self, notice: Notice) {
+        panic!("unexpected {notice:?}")
+    }
+}
+
+/// How long the second of two that wait for a place has to wait, whose place is given back in the middle of a turn, between
+/// the taking of an earlier one and the end of the wake-up for that.
+fn wait_for_a_place() -> Duration {
+    let (service, begun) = Told::new();
+    let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0)).expect("bind");
+    let address: SocketAddr =
+        bound.names()[0].strip_prefix("http://").expect("a URL").parse().expect("an address");
+    let stats = Arc::<Stats>::default();
+    let settings = Settings { workers: 2, max_clients: 10 };
+    let running = bound.serve(Arc::clone(&service), settings, Arc::clone(&stats)).expect("serve");
+    let send = |path: &str| {
+        let mut client = Client::connect(address);
+        client.send(get(path));
+        client
+    };
+    let wait_for = |path: &str| while begun.recv_timeout(DEADLINE).expect("it begins") != path {};
+
+    let mut held = Client::connect(address);
+    let _first = send("/first");
+    wait_for("/first");
+    let _second = send("/second");
+    wait_for("/second");
+    let _waiting = [send("/next"), send("/next")];
+    eventually("two wait", || (stats.queue_length() == 2).then_some(()));
+
+    let turn = service.turn.lock().expect("the lock");
+    let _begins_a_turn = Client::connect(address);
+    thread::sleep(MOMENT);
+    held.send(get("/held"));
+    thread::sleep(MOMENT);
+    service.gate("/first").open();
+    thread::sleep(MOMENT);
+    drop(turn);
+    wait_for("/held");
+    service.gate("/second").open();
+    thread::sleep(MOMENT);
+    let start = Instant::now();
+    service.gate("/held").open();
+    eventually("nobody waits", || (stats.queue_length() == 0).then_some(()));
+    let waited = start.elapsed();
+
+    service.gate("/next").open_for(2);
+    drop(running);
+    waited
+}
+
+#[test]
+fn a_place_that_is_given_back_in_the_middle_of_a_turn_is_known_of_at_once() {
+    let shortest = (0..5).map(|_| wait_for_a_place()).min().expect("some rounds");
+    // The next look at the clock, a fifth of a second later, would find it too.
+    assert!(shortest < Duration::from_millis(100), "{shortest:?}");
+}
