@@ -200,12 +200,13 @@ impl Relay {
 
     /// Takes what was read; what came of the stream where it ends with it.
     fn step(&mut self, read: Result<usize, Failure>, piece: &[u8]) -> Option<Ended> {
+        // What ends by closing and has said its last is whole, also where the provider closes without the words that TLS
+        // has for it, or resets the connection.
+        let is_whole = self.exchange.is_close_delimited() && self.passage.is_over();
         let broke = match read {
+            Err(Failure { fault: Fault::CutOff, .. }) if is_whole => return Some(self.close()),
             Err(failure) => Some(Broke::Failed(failure)),
-            Ok(0) => {
-                let broke = self.passage.end(self.exchange.is_close_delimited(), &mut self.way).err();
-                return Some(self.ended(broke));
-            }
+            Ok(0) => return Some(self.close()),
             Ok(count) => {
                 // What is under the limit still goes, so that where a stream ends does not depend on how it was cut.
                 let passed = count.min(self.max_size - self.size);
@@ -215,6 +216,12 @@ impl Relay {
             }
         };
         broke.map(|broke| self.ended(Some(broke)))
+    }
+
+    /// The provider's answer has ended.
+    fn close(&mut self) -> Ended {
+        let broke = self.passage.end(self.exchange.is_close_delimited(), &mut self.way).err();
+        self.ended(broke)
     }
 
     fn client_gone(&mut self, error: &io::Error) -> Ended {

@@ -93,6 +93,21 @@ fn a_close_delimited_stream_without_done_is_broken() {
 }
 
 #[test]
+fn a_close_delimited_stream_with_done_is_whole_however_it_is_closed() {
+    let (upstream, proxy) = start(json!({}));
+    let gate = Gate::new();
+    let script = Reply::sse_until_close().send(event("a")).send(DONE);
+    upstream.chat(script.wait(&gate).then(Step::Reset));
+    let mut client = proxy.client();
+    client.send(ask_streamed("p1/m"));
+    let mut stream = client.streamed();
+    assert_eq!([stream.next_event(), stream.next_event()], [Some(event("a")), Some(DONE.to_owned())]);
+    gate.open();
+    assert_eq!(stream.events(), [""; 0]);
+    assert_eq!(stream.end(), End::FinalChunk);
+}
+
+#[test]
 fn malformed_chunks_break_a_stream() {
     let (upstream, proxy) = start(json!({}));
     for garbage in ["zz\r\n", "-5\r\ndata\r\n", "fffffffffffffffff\r\n"] {

@@ -65,6 +65,19 @@ fn nobody_else_is_trusted() {
 }
 
 #[test]
+fn a_stream_that_has_said_done_is_whole_without_close_notify_and_no_other_is() {
+    let upstream = upstream();
+    let tls = Tls::that_just_closes(&upstream, "server.pem");
+    let proxy = Proxy::start(&trusting(&tls.url("localhost"), &certificate("ca.pem")));
+    for (text, end) in [(event("a") + DONE, End::FinalChunk), (event("a"), End::Cut)] {
+        upstream.chat(Reply::sse_until_close().send(&text).then(Step::Fin));
+        let response = proxy.call(ask_streamed("p1/m"));
+        assert_eq!(response.end, end, "{}", response.text());
+        assert_eq!(response.text() == text, end == End::FinalChunk, "{}", response.text());
+    }
+}
+
+#[test]
 fn events_pass_one_by_one_and_a_leaving_client_closes_the_connection() {
     let upstream = upstream();
     let tls = Tls::new(&upstream, "server.pem");

@@ -36,6 +36,15 @@ struct Seen {
 impl Tls {
     /// Shows the certificate of that name and passes what it hears to `upstream`.
     pub fn new(upstream: &Upstream, name: &str) -> Tls {
+        Self::start(upstream, name, true)
+    }
+
+    /// The same, but it closes its connections without saying so in TLS (`close_notify`).
+    pub fn that_just_closes(upstream: &Upstream, name: &str) -> Tls {
+        Self::start(upstream, name, false)
+    }
+
+    fn start(upstream: &Upstream, name: &str, says_so: bool) -> Tls {
         let chain: Result<Vec<_>, _> =
             CertificateDer::pem_file_iter(certificate(name)).expect("certificate").collect();
         let key = PrivateKeyDer::from_pem_file(certificate("server.key")).expect("key");
@@ -55,7 +64,7 @@ impl Tls {
                 let (config, seen) = (Arc::clone(&config), Arc::clone(&seen));
                 std::thread::spawn(move || {
                     // Whatever goes wrong closes both connections, which is all a test needs to see.
-                    let _ = pass(stream, config, to, &seen);
+                    let _ = pass(stream, config, to, &seen, says_so);
                 });
             }
         });
@@ -77,7 +86,13 @@ impl Tls {
     }
 }
 
-fn pass(client: TcpStream, config: Arc<ServerConfig>, to: SocketAddr, seen: &Seen) -> std::io::Result<()> {
+fn pass(
+    client: TcpStream,
+    config: Arc<ServerConfig>,
+    to: SocketAddr,
+    seen: &Seen,
+    says_so: bool,
+) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
     let mut client = StreamOwned::new(connection, client);
@@ -92,7 +107,9 @@ fn pass(client: TcpStream, config: Arc<ServerConfig>, to: SocketAddr, seen: &See
     client.sock.set_read_timeout(Some(TICK))?;
     upstream.set_read_timeout(Some(TICK))?;
     while copy_some(&mut client, &mut upstream)? && copy_some(&mut upstream, &mut client)? {}
-    client.conn.send_close_notify();
+    if says_so {
+        client.conn.send_close_notify();
+    }
     client.flush()
 }
 
