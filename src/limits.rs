@@ -43,7 +43,7 @@ pub const ACCEPT_BATCH: usize = 64;
 /// Connections over `max_clients` that may be open at once to be told so; fewer where `max_clients` is small.
 pub const MAX_REFUSED: usize = 64;
 /// Reads of one connection in one turn, so that a fast sender does not starve the others.
-pub const READS_A_TURN: usize = 16;
+pub const READS_A_TURN: usize = 2;
 /// Pipelined requests of one connection that are answered at once before other connections have their turn.
 pub const REQUESTS_A_TURN: usize = 8;
 /// Pause between two looks at the time limits of streams under way: how late a heartbeat or a limit may come.
