@@ -33,8 +33,8 @@ pub struct Conn<T> {
 }
 
 enum Phase<T> {
-    /// For a request's head; since when a part of it is here.
-    Head { scan: Scan, since: Option<Instant> },
+    /// For a request's head; since when a part of it is here, and whether its time to be idle runs already.
+    Head { scan: Scan, since: Option<Instant>, is_idle: bool },
     /// For the rest of its body.
     Body(Box<Incoming<T>>),
     /// For the rest of a body nobody wants: so many bytes may still come.
@@ -157,7 +157,7 @@ impl<T> Conn<T> {
 
     fn advance_head<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
         self.wire.skip_empty_lines();
-        let Phase::Head { scan, since } = &mut self.phase else { return None };
+        let Phase::Head { scan, since, is_idle } = &mut self.phase else { return None };
         // Half of an empty line is not yet the beginning of a request.
         if matches!(self.wire.input.rest(), [] | [b'\r']) {
             self.wire.release();
@@ -165,7 +165,10 @@ impl<T> Conn<T> {
                 return Some(Step::Close);
             }
             *since = None;
-            self.allow(context, context.limits.idle_timeout);
+            // Who sends nothing but empty lines is idle.
+            if !std::mem::replace(is_idle, true) {
+                self.allow(context, context.limits.idle_timeout);
+            }
             return Some(Step::Wait(Interest::Read));
         }
         let parsed = scan.find_end(self.wire.input.rest()).and_then(|end| match end {
@@ -356,6 +359,6 @@ impl<T> Phase<T> {
     const LINGER: Self = Self::Linger { left: MAX_LINGER, until: None, is_shut: false };
 
     fn idle() -> Self {
-        Self::Head { scan: Scan::default(), since: None }
+        Self::Head { scan: Scan::default(), since: None, is_idle: false }
     }
 }

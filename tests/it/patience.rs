@@ -130,6 +130,23 @@ fn idle_connections_are_closed() {
 }
 
 #[test]
+fn empty_lines_do_not_keep_a_connection_open() {
+    let (_upstream, proxy) = start(json!({"idle_timeout": 0.5, "client_timeout": 0.5}));
+    let mut client = proxy.client();
+    let mut pieces = ["\r\n", "\r", "\n", "\r\n\r\n"].into_iter().cycle();
+    eventually("it is closed", || {
+        let sent = client.try_send(pieces.next().unwrap_or_default());
+        (sent.is_err() || !client.is_silent_for(Duration::from_millis(50))).then_some(())
+    });
+    // One behind an answer, as old clients send it, does no harm.
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        assert_eq!(client.call(get("/healthz")).status, 200);
+        client.send("\r\n");
+    }
+}
+
+#[test]
 fn an_idle_timeout_spares_a_request_at_work() {
     let (upstream, proxy) = start(json!({"idle_timeout": 0.3, "client_timeout": 0.3}));
     upstream.chat(
