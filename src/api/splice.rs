@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use memchr::memchr2;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use crate::upstream::json::behind_string;
 
 /// Deepest nesting of a body that is relayed: what the usual JSON parsers on the other side take.
 const MAX_DEPTH: usize = 128;
@@ -136,11 +136,11 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 /// serde_json skips what nobody asks for without recursion and so without its own limit; the provider's parser may
 /// not be as careful.
 fn check_depth(bytes: &[u8]) -> Result<(), ApiError> {
-    let (mut depth, mut at) = (0usize, 0);
-    while let Some(&byte) = bytes.get(at) {
+    let (mut depth, mut rest) = (0usize, bytes);
+    while let Some((&byte, behind)) = rest.split_first() {
         match byte {
-            b'"' => at = string_end(bytes, at + 1),
             b'{' | b'[' if depth == MAX_DEPTH => {
+                let at = bytes.len() - rest.len();
                 let reason = format!("nested deeper than {MAX_DEPTH} at byte {at}");
                 return Err(ApiError::InvalidJson(reason));
             }
@@ -148,22 +148,9 @@ fn check_depth(bytes: &[u8]) -> Result<(), ApiError> {
             b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        at += 1;
+        rest = if byte == b'"' { behind_string(behind) } else { behind };
     }
     Ok(())
-}
-
-/// Where the closing quote of a string stands of which the text begins at `at`; the end of `bytes` if it has none.
-fn string_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
-        at += found;
-        if bytes[at] == b'"' {
-            return at;
-        }
-        // The escaped byte may be a quote or another backslash.
-        at += 2;
-    }
-    bytes.len()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod events;
 mod exchange;
 mod http;
+pub mod json;
 mod pool;
 pub mod refusal;
 mod reply;

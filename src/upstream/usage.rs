@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use memchr::memmem::{Finder, FinderRev};
 use serde::Deserialize;
 
+use super::json::behind_string;
 use crate::limits::{MAX_TOKENS_TOLD, MAX_USAGE_CANDIDATES, MAX_USAGE_SCAN};
 
 const KEY: &[u8] = b"\"usage\"";
@@ -159,19 +160,6 @@ fn levels(mut bytes: &[u8]) -> i64 {
         }
     }
     levels
-}
-
-/// What follows a string whose opening quote has been passed.
-fn behind_string(mut bytes: &[u8]) -> &[u8] {
-    while let Some(at) = memchr::memchr2(b'"', b'\\', bytes) {
-        let skipped = if bytes[at] == b'"' { 1 } else { 2 };
-        let rest = bytes.get(at + skipped..).unwrap_or_default();
-        if skipped == 1 {
-            return rest;
-        }
-        bytes = rest;
-    }
-    &[]
 }
 
 #[cfg(test)]
