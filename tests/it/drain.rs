@@ -1,18 +1,18 @@
 //! The end of a front: who is let in still. The front is the real one; the service is the test's own.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use ai_proxy::front::{
-    Admission, Answer, Bound, Fields, Handled, Head, Limits, Listen, Notice, Peer, Rejection, Request,
-    Responder, Service, Settings, Stats, Thread,
+    Admission, Answer, Fields, Handled, Head, Limits, Notice, Peer, Rejection, Request, Responder, Service,
+    Settings, Thread,
 };
 
 use crate::support::DEADLINE;
 use crate::support::calls::get;
 use crate::support::client::Client;
+use crate::support::front::serve;
 
 /// Connections that wait when the drain begins: more than are let in at a time, and no more than are told of at once.
 const WAITING: usize = 200;
@@ -53,11 +53,8 @@ impl Service for Held {
 #[test]
 fn a_drain_serves_all_who_have_connected_before_it() {
     let service = Arc::new(Held::default());
-    let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0)).expect("bind");
-    let address: SocketAddr =
-        bound.names()[0].strip_prefix("http://").expect("a URL").parse().expect("an address");
     let settings = Settings { workers: 1, max_clients: 2 * WAITING };
-    let running = bound.serve(Arc::clone(&service), settings, Arc::<Stats>::default()).expect("serve");
+    let (running, address) = serve(&service, settings, &Arc::default());
 
     let turn = service.0.lock().expect("the lock");
     let mut clients: Vec<Client> = (0..WAITING).map(|_| Client::connect(address)).collect();

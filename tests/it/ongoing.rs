@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ai_proxy::front::{
-    Admission, Answer, Bound, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice,
-    Ongoing, Peer, Ready, Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream,
-    Turn,
+    Admission, Answer, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Notice, Ongoing, Peer,
+    Ready, Rejection, Request, Responder, Running, Service, Settings, Source, Stream, Turn,
 };
 
 use crate::support::calls::get;
 use crate::support::client::Client;
+use crate::support::front::serve;
 use crate::support::{eventually, tcp_pair};
 
 /// What the test sees of an answer: what feeds it, and how many turns it has had.
@@ -118,18 +118,14 @@ fn unwatchable() -> Arc<Source> {
     Source::new(std::os::fd::OwnedFd::from(file).into())
 }
 
-fn serve(service: &Arc<Beginning>) -> (Running, SocketAddr) {
-    let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0)).expect("bind");
-    let name = bound.names().remove(0);
-    let settings = Settings { workers: 2, max_clients: 10 };
-    let running = bound.serve(Arc::clone(service), settings, Arc::<Stats>::default()).expect("serve");
-    (running, name.strip_prefix("http://").expect("a URL").parse().expect("an address"))
+fn start(service: &Arc<Beginning>) -> (Running, SocketAddr) {
+    serve(service, Settings { workers: 2, max_clients: 10 }, &Arc::default())
 }
 
 #[test]
 fn an_answer_whose_source_cannot_be_watched_has_it_looked_at_again_and_again() {
     let service = Arc::new(Beginning { unwatched: true, ..Beginning::default() });
-    let (running, address) = serve(&service);
+    let (running, address) = start(&service);
     let mut client = Client::connect(address);
     client.send(get("/"));
     let answer = eventually("an answer has begun", || service.answers.lock().expect("answers").pop());
@@ -140,7 +136,7 @@ fn an_answer_whose_source_cannot_be_watched_has_it_looked_at_again_and_again() {
 #[test]
 fn an_answer_that_always_has_more_has_no_more_turns_the_longer_it_lasts() {
     let service = Arc::new(Beginning::default());
-    let (running, address) = serve(&service);
+    let (running, address) = start(&service);
     let begin = || {
         let mut client = Client::connect(address);
         client.send(get("/"));

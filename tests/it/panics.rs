@@ -2,19 +2,19 @@
 //! test's own.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ai_proxy::front::{
-    Admission, Answer, Bound, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice,
-    Ongoing, Peer, Ready, Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream,
-    Thread, Turn,
+    Admission, Answer, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Notice, Ongoing, Peer,
+    Ready, Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream, Thread, Turn,
 };
 
 use crate::support::calls::{get, post};
 use crate::support::client::{Client, End};
+use crate::support::front::serve;
 use crate::support::gate::Gate;
 use crate::support::{eventually, tcp_pair};
 
@@ -149,21 +149,18 @@ struct Front {
     service: Arc<Panicking>,
     stats: Arc<Stats>,
     running: Running,
-    name: String,
+    address: SocketAddr,
 }
 
 impl Front {
     fn start() -> Front {
-        let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0)).expect("bind");
-        let name = bound.names().remove(0);
         let (service, stats) = (Arc::new(Panicking::default()), Arc::new(Stats::default()));
-        let settings = Settings { workers: WORKERS, max_clients: 100 };
-        let running = bound.serve(Arc::clone(&service), settings, Arc::clone(&stats)).expect("serve");
-        Front { service, stats, running, name }
+        let (running, address) = serve(&service, Settings { workers: WORKERS, max_clients: 100 }, &stats);
+        Front { service, stats, running, address }
     }
 
     fn client(&self) -> Client {
-        Client::connect(self.name.trim_start_matches("http://").parse().expect("an address"))
+        Client::connect(self.address)
     }
 }
 

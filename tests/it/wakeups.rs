@@ -1,19 +1,19 @@
 //! What the thread of all connections is told while it has a turn: nothing of it is lost. The front is the real one; the
 //! service is the test's own.
 
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ai_proxy::front::{
-    Admission, Answer, Bound, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection, Request,
-    Responder, Service, Settings, Stats, Thread,
+    Admission, Answer, Fields, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder,
+    Service, Settings, Stats, Thread,
 };
 
 use crate::support::calls::get;
 use crate::support::client::Client;
+use crate::support::front::serve;
 use crate::support::gate::Gate;
 use crate::support::{DEADLINE, eventually};
 
@@ -84,12 +84,8 @@ impl Service for Told {
 /// the taking of an earlier one and the end of the wake-up for that.
 fn wait_for_a_place() -> Duration {
     let (service, begun) = Told::new();
-    let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0)).expect("bind");
-    let address: SocketAddr =
-        bound.names()[0].strip_prefix("http://").expect("a URL").parse().expect("an address");
     let stats = Arc::<Stats>::default();
-    let settings = Settings { workers: 2, max_clients: 10 };
-    let running = bound.serve(Arc::clone(&service), settings, Arc::clone(&stats)).expect("serve");
+    let (running, address) = serve(&service, Settings { workers: 2, max_clients: 10 }, &stats);
     let send = |path: &str| {
         let mut client = Client::connect(address);
         client.send(get(path));

@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod client;
+pub mod front;
 pub mod gate;
 pub mod proxy;
 pub mod reply;
