@@ -51,21 +51,18 @@ impl<P> Places<P> {
     /// Takes a place for that, if there is one.
     pub(super) fn take(&mut self, content: P) -> Option<Slot> {
         let index = match self.free.pop() {
-            Some(index) => index,
-            None if self.all.len() < self.max => u32::try_from(self.all.len()).ok()?,
+            Some(index) => {
+                self.all[index as usize].content = content;
+                index
+            }
+            None if self.all.len() < self.max => {
+                let index = u32::try_from(self.all.len()).ok()?;
+                self.all.push(Place { uses: 0, content });
+                index
+            }
             None => return None,
         };
-        let uses = match self.all.get_mut(index as usize) {
-            Some(place) => {
-                place.content = content;
-                place.uses
-            }
-            None => {
-                self.all.push(Place { uses: 0, content });
-                0
-            }
-        };
-        Some(Slot { token: token(index, uses), left: self.left.clone() })
+        Some(Slot { token: token(index, self.all[index as usize].uses), left: self.left.clone() })
     }
 
     /// What is at the place that this token means, if it has not been left.

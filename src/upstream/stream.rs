@@ -200,11 +200,14 @@ impl Relay {
 
     /// Takes what was read; what came of the stream where it ends with it.
     fn step(&mut self, read: Result<usize, Failure>, piece: &[u8]) -> Option<Ended> {
-        // What ends by closing and has said its last is whole, also where the provider closes without the words that TLS
-        // has for it, or resets the connection.
-        let is_whole = self.exchange.is_close_delimited() && self.passage.is_over();
         let broke = match read {
-            Err(Failure { fault: Fault::CutOff, .. }) if is_whole => return Some(self.close()),
+            // What ends by closing and has said its last is whole, also where the provider closes without the words that
+            // TLS has for it, or resets the connection.
+            Err(Failure { fault: Fault::CutOff, .. })
+                if self.exchange.is_close_delimited() && self.passage.is_over() =>
+            {
+                return Some(self.close());
+            }
             Err(failure) => Some(Broke::Failed(failure)),
             Ok(0) => return Some(self.close()),
             Ok(count) => {
