@@ -72,6 +72,8 @@ pub const BACKLOG: i32 = 4096;
 /// A whole answer up to this size is copied behind its head, so that both leave in one write.
 pub const COALESCE: usize = 16 * 1024;
 
+/// Longest `model` of a request, bytes, provider's name included: it is compared with every filter, and echoed.
+pub const MAX_MODEL: usize = 256;
 /// Longest boundary of a form, characters (RFC 2046 section 5.1.1).
 pub const MAX_BOUNDARY: usize = 70;
 /// Most parts of a form.

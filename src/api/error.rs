@@ -9,7 +9,7 @@ use crate::anthropic::{self, Problem, Refusal};
 use crate::auth::quota::Limit;
 use crate::config::Format;
 use crate::front::{Answer, Rejection};
-use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_QUOTED, MAX_TARGET};
+use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_MODEL, MAX_QUOTED, MAX_TARGET};
 use crate::text::{Language, Text, quoted};
 use crate::upstream::Fault;
 
@@ -40,6 +40,10 @@ pub enum ApiError {
     MissingModel,
     /// `model` is not a non-empty string.
     InvalidModel,
+    /// `model` is over its bound.
+    ModelTooLong,
+    /// More than one `model`, or one in another case: two readers could find two models.
+    AmbiguousModel,
     /// The request did not arrive in time.
     ClientTimeout,
     /// The body is over the limit.
@@ -147,7 +151,9 @@ impl ApiError {
             Self::BadRequest(_) => (400, "bad_request", Hopeless),
             Self::InvalidJson(_) => (400, "invalid_json", Hopeless),
             Self::MissingModel => (400, "missing_model", Hopeless),
-            Self::InvalidModel => (400, "invalid_model", Hopeless),
+            Self::InvalidModel | Self::ModelTooLong | Self::AmbiguousModel => {
+                (400, "invalid_model", Hopeless)
+            }
             Self::MissingToken => (401, "missing_token", Hopeless),
             Self::InvalidToken => (401, "invalid_token", Hopeless),
             Self::Forbidden => (403, "forbidden", Hopeless),
@@ -213,6 +219,8 @@ impl ApiError {
             Self::InvalidJson(reason) => Text::InvalidJson(reason),
             Self::MissingModel => Text::MissingModel,
             Self::InvalidModel => Text::InvalidModel,
+            Self::ModelTooLong => Text::ModelTooLong(MAX_MODEL),
+            Self::AmbiguousModel => Text::AmbiguousModel,
             Self::ClientTimeout => Text::ClientTimeout,
             Self::BodyTooLarge(limit) => Text::BodyTooLarge(*limit),
             Self::UriTooLong => Text::UriTooLong(MAX_TARGET),

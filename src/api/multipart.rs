@@ -9,7 +9,7 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::error::ApiError;
-use super::splice::{Body, Notation};
+use super::splice::{Body, Notation, checked_model, reads_as_model};
 use crate::front::request::is_token_byte;
 use crate::limits::{MAX_BOUNDARY, MAX_PART_HEAD, MAX_PARTS};
 
@@ -55,8 +55,8 @@ pub fn parse(content_type: &[u8], bytes: &[u8]) -> Result<Body, ApiError> {
     if !is_closed {
         return bad("multipart: no closing boundary");
     }
-    let model = form.model.ok_or(ApiError::MissingModel)?;
-    Ok(Body { model, stream: form.stream, previous: None, spans: form.spans, notation: Notation::Text })
+    let (model, span) = form.model.ok_or(ApiError::MissingModel)?;
+    Ok(Body { model, stream: form.stream, previous: None, span: Some(span), notation: Notation::Text })
 }
 
 fn bad<T>(what: &'static str) -> Result<T, ApiError> {
@@ -90,10 +90,9 @@ fn begins_line(bytes: &[u8], at: usize) -> Result<bool, ApiError> {
 /// What the parts say that matters.
 #[derive(Debug, Default)]
 struct Form {
-    model: Option<String>,
+    /// The model, and where it stands.
+    model: Option<(String, Range<usize>)>,
     stream: bool,
-    /// Where the contents of `model` stand.
-    spans: Vec<Range<usize>>,
 }
 
 impl Form {
@@ -109,16 +108,19 @@ impl Form {
             b"model" => {
                 let model = std::str::from_utf8(content).map_err(|_| ApiError::InvalidModel)?;
                 // In its place stands a part of it: that part must not begin a boundary.
-                let is_line = !model.is_empty() && !model.contains(char::is_control);
+                let is_line = !model.contains(char::is_control);
                 if !is_line || disposition.is_file || memmem::find(content, delimiter).is_some() {
                     return Err(ApiError::InvalidModel);
                 }
                 if disposition.is_encoded {
                     return bad("multipart: Content-Transfer-Encoding of model");
                 }
-                self.model = Some(model.to_owned());
-                self.spans.push(span);
+                let model = (checked_model(model.to_owned())?, span);
+                if self.model.replace(model).is_some() {
+                    return Err(ApiError::AmbiguousModel);
+                }
             }
+            name if reads_as_model(name) => return Err(ApiError::AmbiguousModel),
             // Python's clients write `True`.
             b"stream" => self.stream = content.eq_ignore_ascii_case(b"true"),
             _ => {}
@@ -262,6 +264,7 @@ fn behind_blanks(text: &[u8]) -> &[u8] {
 mod tests {
     use super::super::error::ApiError;
     use super::{MAX_PART_HEAD, MAX_PARTS, parse};
+    use crate::limits::MAX_MODEL;
 
     const KIND: &[u8] = b"multipart/form-data; boundary=XX";
 
@@ -298,8 +301,8 @@ mod tests {
             "Content-Disposition: form-data; name=\"file\"; filename=\"model\"\r\nContent-Type: audio/wav",
             "RIFF\r\n\r\nname=\"model\"\r\n--X\r\n --XX--",
         );
-        let before = form(&[field("x", "\r\n"), field("model", "p/m"), file.clone(), field("Model", "p/m")]);
-        let after = form(&[field("x", "\r\n"), field("model", "NEW/\"x\""), file, field("Model", "p/m")]);
+        let before = form(&[field("x", "\r\n"), field("model", "p/m"), file.clone(), field("models", "p/m")]);
+        let after = form(&[field("x", "\r\n"), field("model", "NEW/\"x\""), file, field("models", "p/m")]);
         assert_eq!(spliced(&before), after);
     }
 
@@ -318,17 +321,34 @@ mod tests {
     }
 
     #[test]
-    fn preamble_epilogue_padding_and_doubled_models_stay() {
+    fn preamble_epilogue_and_padding_stay() {
         let before = format!(
             "for old readers\r\n--XX \t\r\n{}{}--XX-- \r\nthe end",
-            &field("model", "a")[6..],
+            &field("x", "a")[6..],
             field("model", "b/c")
         );
         let parsed = parse(KIND, before.as_bytes()).expect("a good form");
-        assert_eq!((parsed.model.as_str(), parsed.stream), ("b/c", false), "the last counts");
-        let after = before.replace("\r\n\r\na\r\n", "\r\n\r\nN\r\n").replace("b/c", "N");
+        assert_eq!((parsed.model.as_str(), parsed.stream), ("b/c", false));
         let pieces = parsed.with_model(before.as_bytes(), b"N").concat();
-        assert_eq!(String::from_utf8_lossy(&pieces), after);
+        assert_eq!(String::from_utf8_lossy(&pieces), before.replace("b/c", "N"));
+    }
+
+    #[test]
+    fn model_repeated_or_in_another_case_is_refused() {
+        for name in ["model", "Model", "MODEL", "mo\\del", "m\\Odel"] {
+            let both = [field("model", "m"), field(name, "m")];
+            assert_eq!(refused(&form(&both)), ApiError::AmbiguousModel, "{name}");
+            let turned = [field(name, "m"), field("model", "m")];
+            assert_eq!(refused(&form(&turned)), ApiError::AmbiguousModel, "{name}");
+        }
+        assert_eq!(refused(&form(&[field("Model", "m")])), ApiError::AmbiguousModel);
+    }
+
+    #[test]
+    fn model_over_its_bound_is_refused() {
+        let named = |length| form(&[field("model", &"m".repeat(length))]);
+        assert!(parse(KIND, named(MAX_MODEL).as_bytes()).is_ok());
+        assert_eq!(refused(&named(MAX_MODEL + 1)), ApiError::ModelTooLong);
     }
 
     #[test]
@@ -401,7 +421,7 @@ mod tests {
 
     #[test]
     fn what_two_readers_could_read_in_two_ways_is_refused() {
-        let good = field("model", "m");
+        let (good, plain) = (field("model", "m"), field("x", "m"));
         for part in [
             part("Content-Disposition: form-data; name=\"model\"; name=\"x\"", "m"),
             part("Content-Disposition: form-data; name=x; name*=utf-8''model", "m"),
@@ -429,8 +449,8 @@ mod tests {
             field("x", "\n--XX\r\nContent-Disposition: form-data; name=model\r\n\r\nsecret"),
             field("x", "\r--XX--"),
             field("x", "\r\n--XX\nContent-Disposition: form-data; name=model\n\nsecret"),
-            format!("{good}--XX--\r\n{good}"),
-            format!("{good}--XX--x\r\n"),
+            format!("{plain}--XX--\r\n{plain}"),
+            format!("{plain}--XX--x\r\n"),
         ] {
             assert_malformed(&form(&[good.clone(), part]));
         }

@@ -8,6 +8,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use crate::limits::MAX_MODEL;
 use crate::upstream::json::behind_string;
 
 /// Deepest nesting of a body that is relayed: what the usual JSON parsers on the other side take.
@@ -16,14 +17,14 @@ const MAX_DEPTH: usize = 128;
 /// What a body says at its top level, and where.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Body {
-    /// The model it names; of several, the last.
+    /// The model it names.
     pub model: String,
     /// It asks for a stream.
     pub stream: bool,
     /// The stored response it continues (`previous_response_id`).
     pub previous: Option<String>,
-    /// Where the values of `model` stand.
-    pub(super) spans: Vec<Range<usize>>,
+    /// Where the value of `model` stands; `None`: the body stays as it is.
+    pub(super) span: Option<Range<usize>>,
     /// How a value of `model` is written there.
     pub(super) notation: Notation,
 }
@@ -41,7 +42,7 @@ impl Body {
     /// Looks at a JSON body.
     ///
     /// # Errors
-    /// It is not a JSON object, names no model, or names it in something else than a non-empty string.
+    /// It is not a JSON object; it names no model, more than one, or one that is not a string of 1 to [`MAX_MODEL`] bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         check_depth(bytes)?;
         // serde_json does not look inside strings that nobody asks for.
@@ -50,22 +51,24 @@ impl Body {
         })?;
         let top: Top<'_> =
             serde_json::from_str(text).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
-        let last = top.models.last().ok_or(ApiError::MissingModel)?;
-        let model: String = serde_json::from_str(last.get()).map_err(|_| ApiError::InvalidModel)?;
-        if model.is_empty() {
-            return Err(ApiError::InvalidModel);
+        if top.is_ambiguous {
+            return Err(ApiError::AmbiguousModel);
         }
-        let spans = top.models.iter().map(|value| {
-            let start = value.get().as_ptr().addr() - bytes.as_ptr().addr();
-            start..start + value.get().len()
-        });
-        let (stream, previous, spans) = (top.stream, top.previous, spans.collect());
-        Ok(Self { model, stream, previous, spans, notation: Notation::Json })
+        let written = top.model.ok_or(ApiError::MissingModel)?.get();
+        let model = serde_json::from_str(written).map_err(|_| ApiError::InvalidModel)?;
+        let start = written.as_ptr().addr() - bytes.as_ptr().addr();
+        Ok(Self {
+            model: checked_model(model)?,
+            stream: top.stream,
+            previous: top.previous,
+            span: Some(start..start + written.len()),
+            notation: Notation::Json,
+        })
     }
 
     /// A body that names no model, and stays as it is.
     pub fn untouched(stream: bool) -> Self {
-        Self { model: "-".to_owned(), stream, previous: None, spans: Vec::new(), notation: Notation::Text }
+        Self { model: "-".to_owned(), stream, previous: None, span: None, notation: Notation::Text }
     }
 
     /// A model's name as this body writes it.
@@ -77,23 +80,39 @@ impl Body {
         }
     }
 
-    /// The body in pieces, with `model` ([`Body::written`]) in each of its places.
+    /// The body in pieces, with `model` ([`Body::written`]) in its place.
     pub fn with_model<'a>(&self, bytes: &'a [u8], model: &'a [u8]) -> Vec<&'a [u8]> {
-        let mut pieces = Vec::with_capacity(self.spans.len() * 2 + 1);
-        let mut from = 0;
-        for span in &self.spans {
-            pieces.push(&bytes[from..span.start]);
-            pieces.push(model);
-            from = span.end;
+        match &self.span {
+            Some(span) => vec![&bytes[..span.start], model, &bytes[span.end..]],
+            None => vec![bytes],
         }
-        pieces.push(&bytes[from..]);
-        pieces
     }
 }
 
+/// A model's name as a client may write it.
+///
+/// # Errors
+/// It is empty, or longer than [`MAX_MODEL`].
+pub(super) fn checked_model(model: String) -> Result<String, ApiError> {
+    match model.len() {
+        0 => Err(ApiError::InvalidModel),
+        1..=MAX_MODEL => Ok(model),
+        _ => Err(ApiError::ModelTooLong),
+    }
+}
+
+/// Whether some reader takes `name` for `model`: Go's `encoding/json` matches keys without regard to case, and the last wins.
+/// None of these letters has a further form in Unicode's simple case folding.
+pub(super) fn reads_as_model(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"model")
+}
+
 /// The members of the top-level object that matter; all others are only checked to be JSON.
+#[derive(Default)]
 struct Top<'a> {
-    models: Vec<&'a RawValue>,
+    model: Option<&'a RawValue>,
+    /// Two readers could find two models.
+    is_ambiguous: bool,
     stream: bool,
     previous: Option<String>,
 }
@@ -109,17 +128,20 @@ impl<'de> Deserialize<'de> for Top<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top<'de>, A::Error> {
-                let mut top = Top { models: Vec::new(), stream: false, previous: None };
+                let mut top = Top::default();
                 // An escaped key (`"mod\u0065l"`) is the same key.
                 while let Some(key) = map.next_key::<Key<'de>>()? {
                     match &*key.0 {
-                        "model" => top.models.push(map.next_value()?),
+                        "model" => top.is_ambiguous |= top.model.replace(map.next_value()?).is_some(),
                         "stream" => top.stream = map.next_value::<&RawValue>()?.get() == "true",
                         "previous_response_id" => {
                             let value = map.next_value::<&RawValue>()?.get();
                             top.previous = serde_json::from_str(value).ok();
                         }
-                        _ => drop(map.next_value::<IgnoredAny>()?),
+                        other => {
+                            top.is_ambiguous |= reads_as_model(other.as_bytes());
+                            map.next_value::<IgnoredAny>()?;
+                        }
                     }
                 }
                 Ok(top)
@@ -155,7 +177,7 @@ fn check_depth(bytes: &[u8]) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiError, Body, MAX_DEPTH};
+    use super::{ApiError, Body, MAX_DEPTH, MAX_MODEL};
 
     fn spliced(body: &str) -> String {
         let parsed = Body::parse(body.as_bytes()).expect("a good body");
@@ -172,23 +194,51 @@ mod tests {
             ),
             (r#"{"mod\u0065l":"a\/b"}"#, r#"{"mod\u0065l":"NEW"}"#),
             (
-                r#"{"model":"a","n":123456789012345678901234567890,"model":"b"}"#,
-                r#"{"model":"NEW","n":123456789012345678901234567890,"model":"NEW"}"#,
+                r#"{"model":"a","n":123456789012345678901234567890,"n":1}"#,
+                r#"{"model":"NEW","n":123456789012345678901234567890,"n":1}"#,
             ),
             (
                 r#"{"messages":[{"model":"keep","content":"\"model\":\"x\""}],"model":"a","z":{"model":1}}"#,
                 r#"{"messages":[{"model":"keep","content":"\"model\":\"x\""}],"model":"NEW","z":{"model":1}}"#,
             ),
-            (r#"{"model":1,"model":"a"}"#, r#"{"model":"NEW","model":"NEW"}"#),
         ] {
             assert_eq!(spliced(body), expected);
         }
     }
 
     #[test]
-    fn the_last_model_and_the_last_stream_count() {
-        let body =
-            Body::parse(br#"{"model":"a","stream":false,"model":"b\u002fc","stream":true}"#).expect("good");
+    fn model_repeated_or_in_another_case_is_refused() {
+        for members in [
+            r#""model":"a","model":"a""#,
+            r#""model":"a","mod\u0065l":"b""#,
+            r#""model":1,"model":"a""#,
+            r#""model":"a","x":{},"model":null"#,
+            r#""model":"a","Model":"b""#,
+            r#""MODEL":"b","model":"a""#,
+            r#""model":"a","\u004dodel":"b""#,
+            r#""model":"a","\u006d\u004f\u0044\u0045\u004c":{}"#,
+            r#""Model":"a""#,
+        ] {
+            let body = format!("{{{members}}}");
+            assert_eq!(Body::parse(body.as_bytes()), Err(ApiError::AmbiguousModel), "{body}");
+        }
+        let others = r#"{"modelx":1,"mode":2,"model ":3,"мodel":4,"x":{"Model":5},"model":"a"}"#;
+        assert_eq!(spliced(others), others.replace(r#""a""#, r#""NEW""#));
+    }
+
+    #[test]
+    fn model_over_its_bound_is_refused() {
+        let named = |length| Body::parse(format!("{{\"model\":\"{}\"}}", "m".repeat(length)).as_bytes());
+        assert_eq!(named(MAX_MODEL).map(|body| body.model.len()), Ok(MAX_MODEL));
+        assert_eq!(named(MAX_MODEL + 1), Err(ApiError::ModelTooLong));
+        // Its own bytes count, not those of its escapes.
+        let escaped = format!("{{\"model\":\"{}\"}}", "\\u006d".repeat(MAX_MODEL));
+        assert_eq!(Body::parse(escaped.as_bytes()).map(|body| body.model.len()), Ok(MAX_MODEL));
+    }
+
+    #[test]
+    fn the_last_stream_counts() {
+        let body = Body::parse(br#"{"model":"b\u002fc","stream":false,"stream":true}"#).expect("good");
         assert_eq!((body.model.as_str(), body.stream), ("b/c", true));
         assert!(!Body::parse(br#"{"model":"a","stream":"true"}"#).expect("good").stream);
     }
@@ -206,9 +256,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_the_model_is_told_apart() {
         assert_eq!(Body::parse(b"{}"), Err(ApiError::MissingModel));
-        for bad in
-            [r#"{"model":""}"#, r#"{"model":null}"#, r#"{"model":["a"]}"#, r#"{"model":"a","model":2}"#]
-        {
+        for bad in [r#"{"model":""}"#, r#"{"model":null}"#, r#"{"model":["a"]}"#] {
             assert_eq!(Body::parse(bad.as_bytes()), Err(ApiError::InvalidModel), "{bad}");
         }
         for bad in

@@ -43,6 +43,10 @@ pub enum Text<'a> {
     MissingModel,
     /// `model` is not a non-empty string.
     InvalidModel,
+    /// `model` is over its bound, bytes.
+    ModelTooLong(usize),
+    /// `model` stands there more than once, or in another case.
+    AmbiguousModel,
     /// The request did not arrive in time.
     ClientTimeout,
     /// The body is over the limit, bytes.
@@ -151,6 +155,8 @@ impl Text<'_> {
             Self::InvalidJson(reason) => format!("请求体不是有效的JSON对象: {reason}"),
             Self::MissingModel => "请求体缺少 model 字段".into(),
             Self::InvalidModel => "model 必须是非空字符串".into(),
+            Self::ModelTooLong(limit) => format!("model 超过 {limit} 字节"),
+            Self::AmbiguousModel => "model 只能出现一次，且必须小写".into(),
             Self::ClientTimeout => "请求未在规定时间内送达".into(),
             Self::BodyTooLarge(limit) => format!("请求体超过上限 {limit} 字节"),
             Self::UriTooLong(limit) => format!("请求目标超过上限 {limit} 字节"),
@@ -216,6 +222,8 @@ impl Text<'_> {
             Self::InvalidJson(reason) => format!("the body is not a valid JSON object: {reason}"),
             Self::MissingModel => "the body names no model".into(),
             Self::InvalidModel => "model must be a non-empty string".into(),
+            Self::ModelTooLong(limit) => format!("model is longer than {limit} bytes"),
+            Self::AmbiguousModel => "model must be named once, in lower case".into(),
             Self::ClientTimeout => "the request did not arrive in time".into(),
             Self::BodyTooLarge(limit) => format!("the body is over the limit of {limit} bytes"),
             Self::UriTooLong(limit) => format!("the request target is over the limit of {limit} bytes"),

@@ -40,7 +40,7 @@ fn only_the_model_changes() {
         r#"{"c":"\u4f60\ud83d\ude00\/\"\\\b 你好 \u0000 \u007f","model":"p1/m"}"#,
         r#"{"c":"lone \ud800","model":"p1/m"}"#,
         r#"{"messages":[{"model":"p1/x","content":"{\"model\":\"p1/x\"}"}],"model":"p1/m","tools":{"model":"p1/x"}}"#,
-        r#"{"Model":"p1/x","model ":"p1/x","model":"p1/m"}"#,
+        r#"{"modell":"p1/x","model ":"p1/x","model":"p1/m"}"#,
         r#"{"":{"":[[],{},null,true]},"model":"p1/m"}"#,
     ] {
         let response = client.call(chat(body));
@@ -65,13 +65,33 @@ fn the_key_and_value_of_model_may_be_escaped() {
 }
 
 #[test]
-fn doubled_models_are_all_replaced() {
+fn a_model_repeated_or_in_another_case_is_refused() {
     let (upstream, proxy) = start();
-    // Most servers take the last; none may see a name that only the proxy knows.
-    let body = r#"{"model":"p1/other", "n":1, "mod\u0065l" : "p1/third","model":"p1/m"}"#;
-    assert_eq!(proxy.call(chat(body)).status, 200);
-    let sent = r#"{"model":"m", "n":1, "mod\u0065l" : "m","model":"m"}"#;
-    assert_eq!(upstream.last().text(), sent);
+    for members in [
+        r#""model":"p1/m","model":"p1/m""#,
+        r#""model":"p1/other","mod\u0065l":"p1/m""#,
+        r#""model":"p1/m","Model":"p1/x""#,
+        r#""\u004dodel":"p1/x","model":"p1/m""#,
+        r#""model":"p1/m","MODEL":null"#,
+        r#""Model":"p1/m""#,
+    ] {
+        let response = proxy.call(chat(format!("{{{members}}}")));
+        assert_error(&response, 400, "invalid_model");
+    }
+    // 64 KiB that would have become 100 MB.
+    let many = format!("{{{}\"model\":\"p1/{}\"}}", r#""model":1,"#.repeat(3180), "m".repeat(32_000));
+    assert_error(&proxy.call(chat(many)), 400, "invalid_model");
+    assert!(upstream.requests().is_empty());
+}
+
+#[test]
+fn a_model_over_its_bound_is_refused() {
+    let (upstream, proxy) = start();
+    let named = |length: usize| json!({"model": format!("p1/{}", "m".repeat(length - 3))}).to_string();
+    assert_eq!(proxy.call(chat(named(256))).status, 200);
+    let message = assert_error(&proxy.call(chat(named(257))), 400, "invalid_model");
+    assert!(message.contains("256"), "{message}");
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
@@ -194,7 +214,7 @@ fn deep_nesting_harms_nobody() {
 #[test]
 fn a_model_is_needed() {
     let (upstream, proxy) = start();
-    for body in ["{}", r#"{"messages":[{"model":"p1/m"}]}"#, r#"{"Model":"p1/m"}"#] {
+    for body in ["{}", r#"{"messages":[{"model":"p1/m"}]}"#, r#"{"models":"p1/m"}"#] {
         assert_error(&proxy.call(chat(body)), 400, "missing_model");
     }
     for value in ["1", "null", "true", "\"\"", "[]", "{}", "[\"p1/m\"]", "{\"model\":\"p1/m\"}"] {
