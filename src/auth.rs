@@ -14,7 +14,15 @@ pub enum Denial {
     Missing,
     /// The token sent is none of ours.
     Invalid,
+    /// The header that holds the token came more than once: a reader behind could take another one.
+    Repeated,
 }
+
+/// Header fields that may hold a token, in the order in which they count.
+const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+
+/// Header fields that a proxy in front adds (those that begin with `x-forwarded-` aside).
+const SIGNS_OF_A_PROXY: &[&str] = &["forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip"];
 
 /// The caller's token: its place in `config.tokens`.
 ///
@@ -24,10 +32,7 @@ pub enum Denial {
 /// # Errors
 /// [`Denial`].
 pub fn identify(config: &Config, head: &Head) -> Result<usize, Denial> {
-    let sent = match head.field("authorization") {
-        Some(value) => bearer(value).ok_or(Denial::Invalid)?,
-        None => head.field("x-api-key").or_else(|| head.field("api-key")).ok_or(Denial::Missing)?,
-    };
+    let sent = presented(head)?.ok_or(Denial::Missing)?;
     let mut found = None;
     let mut digest = None;
     // To the end of the list, whatever is met: the time taken tells nothing of the tokens.
@@ -44,16 +49,42 @@ pub fn identify(config: &Config, head: &Head) -> Result<usize, Denial> {
     found.ok_or(Denial::Invalid)
 }
 
+/// The token that the caller sent, if any.
+///
+/// # Errors
+/// [`Denial::Repeated`]; [`Denial::Invalid`]: `Authorization` is no `Bearer`.
+fn presented(head: &Head) -> Result<Option<&[u8]>, Denial> {
+    let mut sent: [Option<&[u8]>; CREDENTIALS.len()] = Default::default();
+    for (name, value) in head.fields() {
+        let Some(place) = CREDENTIALS.iter().position(|it| it.eq_ignore_ascii_case(name)) else { continue };
+        if sent[place].replace(value).is_some() {
+            return Err(Denial::Repeated);
+        }
+    }
+    match sent {
+        [Some(value), ..] => bearer(value).ok_or(Denial::Invalid).map(Some),
+        [None, x_api_key, api_key] => Ok(x_api_key.or(api_key)),
+    }
+}
+
 /// Whether the caller sent any token.
 pub fn is_presented(head: &Head) -> bool {
-    ["authorization", "x-api-key", "api-key"].iter().any(|name| head.field(name).is_some())
+    head.fields().any(|(name, _)| CREDENTIALS.iter().any(|it| it.eq_ignore_ascii_case(name)))
 }
 
 /// Whether the caller may administrate: on this machine and not through a proxy, or with any valid token. A browser on
 /// this machine that another site's page has sent here is not the operator.
 pub fn is_admin(config: &Config, head: &Head, peer: Peer) -> bool {
-    let forwarded = head.field("x-forwarded-for").is_some() || head.field("forwarded").is_some();
-    (peer.is_local() && !forwarded && !is_foreign(head)) || identify(config, head).is_ok()
+    (peer.is_local() && !is_proxied(head) && !is_foreign(head)) || identify(config, head).is_ok()
+}
+
+/// Whether a proxy passed the request on.
+fn is_proxied(head: &Head) -> bool {
+    let start = "x-forwarded-";
+    head.fields().any(|(name, _)| {
+        SIGNS_OF_A_PROXY.iter().any(|sign| sign.eq_ignore_ascii_case(name))
+            || name.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start))
+    })
 }
 
 /// Whether a page of another origin made the request (Fetch standard, section 3.1).

@@ -65,7 +65,7 @@ pub fn parse(request: &Request<Ticket>) -> Result<Body, ApiError> {
     }
 }
 
-/// The last step before a provider is asked: what is refused earlier costs the token nothing.
+/// Counts the call against its token's limits.
 ///
 /// # Errors
 /// The token is over a limit of its own.

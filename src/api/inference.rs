@@ -50,11 +50,9 @@ pub fn relay(
     }
     let mut envelope = request.ticket.envelope.clone();
     let token = request.ticket.token();
-    let admitted =
-        body.and_then(|body| admission::prepare(gateway, &request, token, body)).and_then(|call| {
-            let permit = admission::admit(gateway, token, &mut envelope)?;
-            Ok((call, permit))
-        });
+    // What is refused counts too, and what costs more than its own bytes (filters, lists) comes after the count.
+    let admitted = admission::admit(gateway, token, &mut envelope)
+        .and_then(|permit| Ok((admission::prepare(gateway, &request, token, body?)?, permit)));
     let (mut call, permit) = match admitted {
         Ok(admitted) => admitted,
         Err(error) => {

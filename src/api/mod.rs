@@ -255,6 +255,7 @@ fn check_guard(guard: Guard, config: &Config, head: &Head, peer: Peer) -> Result
         Ok(token) => Ok(Some(token)),
         Err(Denial::Missing) => Err(ApiError::MissingToken),
         Err(Denial::Invalid) => Err(ApiError::InvalidToken),
+        Err(Denial::Repeated) => Err(ApiError::BadRequest("a header field that holds a token came twice")),
     };
     match guard {
         Guard::Open => Ok(None),

@@ -92,6 +92,25 @@ fn the_first_header_present_counts() {
 }
 
 #[test]
+fn a_repeated_credential_is_refused() {
+    let (upstream, proxy) = start(json!({}));
+    let right = format!("Bearer {TOKEN}");
+    let right = right.as_str();
+    for headers in [
+        [("Authorization", right), ("Authorization", right)],
+        [("Authorization", right), ("authorization", "Bearer sk-wrong-token-000000")],
+        [("Authorization", "Basic eDp5"), ("Authorization", right)],
+        [("X-Api-Key", TOKEN), ("x-api-key", TOKEN)],
+        [("Api-Key", TOKEN), ("API-KEY", "other")],
+    ] {
+        let message = assert_error(&proxy.call(post(CHAT, &headers, BODY)), 400, "bad_request");
+        assert!(!message.contains("sk-"), "{message}");
+        assert_error(&proxy.call(bare("GET", "/v1/models", &headers)), 400, "bad_request");
+    }
+    assert!(upstream.requests().is_empty());
+}
+
+#[test]
 fn a_part_of_a_token_is_no_token() {
     let (_upstream, proxy) = start(json!({}));
     let longer = format!("{TOKEN}x");

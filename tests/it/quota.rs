@@ -4,7 +4,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::thread;
 
-use crate::support::calls::{DONE, TOKEN, ask, ask_streamed, assert_error, chat, completion, event};
+use crate::support::calls::{
+    DONE, TOKEN, ask, ask_streamed, assert_error, authorized, chat, completion, event,
+};
 use crate::support::client::Response;
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
@@ -26,7 +28,33 @@ fn standing(response: &Response) -> [Option<&str>; 3] {
 }
 
 #[test]
-fn a_rate_is_told_with_every_answer_and_a_refusal_costs_nothing() {
+fn a_refused_call_counts_in_its_tokens_rate() {
+    let (upstream, config) = limited(json!({"rpm": 6, "max_parallel": 1, "models": ["^p1/m$"]}));
+    let proxy = Proxy::start(&config);
+    for (left, (call, status, reason)) in [
+        (ask("p1/"), 404, "model_not_found"),
+        (ask("p1/secret"), 404, "model_not_found"),
+        (chat("{"), 400, "invalid_json"),
+        (chat("{}"), 400, "missing_model"),
+        (chat(r#"{"model":"a","model":"a"}"#), 400, "invalid_model"),
+        (authorized("/v1/audio/translations", "no form"), 400, "bad_request"),
+    ]
+    .into_iter()
+    .enumerate()
+    .map(|(done, call)| (5 - done, call))
+    {
+        let refused = proxy.call(call);
+        assert_error(&refused, status, reason);
+        assert_eq!(standing(&refused)[..2], [Some("6"), Some(&*left.to_string())]);
+    }
+    for call in [ask("p1/m"), chat("{")] {
+        assert_error(&proxy.call(call), 429, "rate_limited");
+    }
+    assert!(upstream.requests().is_empty());
+}
+
+#[test]
+fn a_rate_is_told_with_every_answer_and_costs_nothing_when_over() {
     let (upstream, config) = limited(json!({"rpm": 2}));
     let proxy = Proxy::start(&with(config, json!({"cors_origins": ["https://a.example"]})));
     upstream.chat(Reply::whole(
@@ -34,9 +62,6 @@ fn a_rate_is_told_with_every_answer_and_a_refusal_costs_nothing() {
         &[("Content-Type", "application/json"), ("X-RateLimit-Limit-Requests", "9999")],
         completion("hello").to_string(),
     ));
-    // Refused before it is counted.
-    assert_error(&proxy.call(ask("p1/")), 404, "model_not_found");
-    assert_error(&proxy.call(chat("{")), 400, "invalid_json");
     let first = proxy.call(ask("p1/m"));
     assert_eq!(first.head.all("x-ratelimit-limit-requests"), ["2"], "the caller's, not the key's");
     assert_eq!(standing(&first), [Some("2"), Some("1"), Some("30s")]);

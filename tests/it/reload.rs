@@ -199,7 +199,17 @@ fn only_an_admin_may_reload() {
     let (_upstream, proxy, _config) = start(json!({}));
     let bearer = format!("Bearer {TOKEN}");
     assert_eq!(reload(&proxy, &[]).status, 200, "loopback");
-    for header in ["X-Forwarded-For", "Forwarded"] {
+    for header in [
+        "X-Forwarded-For",
+        "Forwarded",
+        "Via",
+        "X-Real-IP",
+        "X-Forwarded-Host",
+        "x-forwarded-proto",
+        "X-FORWARDED-ANYTHING",
+        "CF-Connecting-IP",
+        "True-Client-IP",
+    ] {
         let from = (header, "192.0.2.1");
         assert_error(&reload(&proxy, &[from]), 403, "forbidden");
         assert_error(&reload(&proxy, &[(header, "127.0.0.1")]), 403, "forbidden");
