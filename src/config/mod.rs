@@ -6,12 +6,13 @@ mod credential;
 mod known;
 pub mod live;
 pub mod load;
+mod mask;
 mod secret;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use regex::Regex;
@@ -19,6 +20,7 @@ use regex::Regex;
 pub use credential::{Credential, sha256};
 pub use known::{Known, known};
 pub use live::Live;
+pub use mask::{Mask, Scope};
 pub use secret::Secret;
 
 use crate::logging::LogFormat;
@@ -119,6 +121,7 @@ pub struct Provider {
     pub name: String,
     /// One or more places that serve it, in the order of the file.
     pub replicas: Vec<Replica>,
+    mask: OnceLock<Arc<Mask>>,
 }
 
 /// One entry of `providers`: a URL and a key.
@@ -158,6 +161,16 @@ pub enum Format {
 }
 
 impl Provider {
+    /// A provider of that name with these replicas.
+    pub fn new(name: String, replicas: Vec<Replica>) -> Self {
+        Self { name, replicas, mask: OnceLock::new() }
+    }
+
+    /// What finds its secrets; made when it is first asked for, so `replicas` do not change from then on.
+    pub fn mask(&self) -> &Mask {
+        self.mask.get_or_init(|| Arc::new(Mask::of(self)))
+    }
+
     /// Whether every replica of it speaks that format.
     pub fn speaks(&self, format: Format) -> bool {
         self.replicas.iter().all(|replica| replica.base_url(format).is_some())

@@ -254,7 +254,7 @@ mod tests {
             weight,
         });
         let replicas = replicas.map(|replica| replica.identified("p"));
-        Provider { name: "p".into(), replicas: replicas.collect() }
+        Provider::new("p".into(), replicas.collect())
     }
 
     #[test]

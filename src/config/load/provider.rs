@@ -71,7 +71,7 @@ pub(super) fn providers(reader: &mut Reader, place: &str, json: &Json) -> Vec<Pr
         let (name, replica) = entry.into_replica(reader);
         match providers.iter_mut().find(|provider| provider.name == name) {
             Some(provider) => provider.replicas.push(replica),
-            None => providers.push(Provider { name, replicas: vec![replica] }),
+            None => providers.push(Provider::new(name, vec![replica])),
         }
     }
     providers
