@@ -15,6 +15,11 @@ pub const MAX_HEADERS: usize = 100;
 pub const MAX_CHUNK_LINE: usize = 1024;
 /// Longest trailer section of a chunked body, bytes; trailers are read and dropped.
 pub const MAX_TRAILERS: usize = 8 * 1024;
+/// Bytes of empty lines ahead of a request line that are skipped (400 above it). RFC 9112 section 2.2 asks for one line; a client
+/// that keeps its connection warm with them meets the bound later than `idle_timeout`.
+pub const MAX_EMPTY_LINES: usize = 4 * 1024;
+/// All chunk extensions of one request body together, bytes: they deliver nothing.
+pub const MAX_EXTENSIONS: usize = 16 * 1024;
 /// What is left of a refused body is read and dropped up to this many bytes, so the connection lives on.
 pub const MAX_DRAIN: usize = 64 * 1024;
 /// Bytes of body a client must deliver within each `client_timeout`.

@@ -2,7 +2,7 @@
 
 use super::Rejection;
 use super::request::{Framing, is_token_byte};
-use crate::limits::{MAX_CHUNK_LINE, MAX_TRAILERS};
+use crate::limits::{MAX_CHUNK_LINE, MAX_EXTENSIONS, MAX_TRAILERS};
 
 /// Takes raw bytes, hands on payload bytes, knows when the body is over.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct Decoder {
     /// Blanks may stand behind a chunk's size. In a request they are the stuff of smuggling; of answers there is one reader,
     /// and servers that write sizes of a fixed width.
     padded: bool,
+    /// Bytes of chunk extensions so far.
+    extensions: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +79,7 @@ impl Decoder {
     }
 
     fn at(state: State) -> Self {
-        Self { state, padded: false }
+        Self { state, padded: false, extensions: 0 }
     }
 
     /// Whether the body is over.
@@ -122,7 +124,7 @@ impl Decoder {
             if matches!(self.state, State::Data(_) | State::Done) {
                 return Ok(Piece::Framing(index));
             }
-            self.state = match step(self.state, self.padded, byte) {
+            self.state = match self.step(byte) {
                 Ok(state) => state,
                 // It stands at what is wrong then, and says so when it is asked again.
                 Err(_) if index > 0 => return Ok(Piece::Framing(index)),
@@ -131,9 +133,24 @@ impl Decoder {
         }
         Ok(Piece::Framing(input.len()))
     }
+
+    fn step(&mut self, byte: u8) -> Result<State, Rejection> {
+        let state = step(self.state, self.padded, byte)?;
+        // A provider's are bounded by what it delivers with them (`MAX_UNDELIVERED`).
+        if let State::Extension { .. } = state
+            && !self.padded
+        {
+            self.extensions += 1;
+            if self.extensions > MAX_EXTENSIONS {
+                return Err(EXTENSIONS_TOO_LONG);
+            }
+        }
+        Ok(state)
+    }
 }
 
 const MALFORMED: Rejection = Rejection::Malformed("chunk");
+const EXTENSIONS_TOO_LONG: Rejection = Rejection::Malformed("chunk extension too long");
 
 fn step(state: State, padded: bool, byte: u8) -> Result<State, Rejection> {
     match (state, byte) {
@@ -170,7 +187,7 @@ fn step_size(size: u64, digits: usize, byte: u8) -> Result<State, Rejection> {
 
 fn step_extension(size: u64, bytes: usize, semicolon: bool, byte: u8) -> Result<State, Rejection> {
     if bytes > MAX_CHUNK_LINE {
-        return Err(Rejection::Malformed("chunk extension too long"));
+        return Err(EXTENSIONS_TOO_LONG);
     }
     match byte {
         b'\r' if semicolon => Ok(State::SizeLf { size }),
@@ -315,6 +332,11 @@ mod tests {
     fn extensions_and_trailers_have_a_bound() {
         let long_extension = [b"5;".to_vec(), vec![b'a'; super::MAX_CHUNK_LINE], b"\r\n".to_vec()].concat();
         assert_eq!(decode(&long_extension, 100), Err(Rejection::Malformed("chunk extension too long")));
+        // One byte of body for each extension: what all of them hold is bounded too.
+        let line = [b"1;".to_vec(), vec![b'a'; super::MAX_CHUNK_LINE - 2], b"\r\nx\r\n".to_vec()].concat();
+        let lines = super::MAX_EXTENSIONS / super::MAX_CHUNK_LINE;
+        assert_eq!(decode(&line.repeat(lines), 100), Ok((vec![b'x'; lines], None)));
+        assert_eq!(decode(&line.repeat(lines + 1), 100), Err(super::EXTENSIONS_TOO_LONG));
         let long_trailer =
             [b"0\r\nX: ".to_vec(), vec![b'a'; super::MAX_TRAILERS], b"\r\n\r\n".to_vec()].concat();
         assert_eq!(decode(&long_trailer, 100), Err(Rejection::Malformed("trailers too long")));

@@ -11,7 +11,9 @@ use super::response::Shape;
 use super::sys::{self, Interest};
 use super::wire::Wire;
 use super::{Admission, Head, Lane, Limits, Rejection, Service, after};
-use crate::limits::{BODY_STEP, LINGER, MAX_DRAIN, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN};
+use crate::limits::{
+    BODY_STEP, LINGER, MAX_DRAIN, MAX_EMPTY_LINES, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN,
+};
 
 /// What surrounds a connection while it advances.
 pub struct Context<'a, S> {
@@ -33,8 +35,9 @@ pub struct Conn<T> {
 }
 
 enum Phase<T> {
-    /// For a request's head; since when a part of it is here, and whether its time to be idle runs already.
-    Head { scan: Scan, since: Option<Instant>, is_idle: bool },
+    /// For a request's head; since when a part of it is here, whether its time to be idle runs already, and how many bytes of
+    /// empty lines came ahead of it.
+    Head { scan: Scan, since: Option<Instant>, is_idle: bool, skipped: usize },
     /// For the rest of its body.
     Body(Box<Incoming<T>>),
     /// For the rest of a body nobody wants: so many bytes may still come.
@@ -156,8 +159,12 @@ impl<T> Conn<T> {
     }
 
     fn advance_head<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
-        self.wire.skip_empty_lines();
-        let Phase::Head { scan, since, is_idle } = &mut self.phase else { return None };
+        let Phase::Head { scan, since, is_idle, skipped } = &mut self.phase else { return None };
+        *skipped += self.wire.skip_empty_lines();
+        if *skipped > MAX_EMPTY_LINES {
+            self.refuse(context, Rejection::Malformed("empty lines"));
+            return None;
+        }
         // Half of an empty line is not yet the beginning of a request.
         if matches!(self.wire.input.rest(), [] | [b'\r']) {
             self.wire.release();
@@ -359,6 +366,6 @@ impl<T> Phase<T> {
     const LINGER: Self = Self::Linger { left: MAX_LINGER, until: None, is_shut: false };
 
     fn idle() -> Self {
-        Self::Head { scan: Scan::default(), since: None, is_idle: false }
+        Self::Head { scan: Scan::default(), since: None, is_idle: false, skipped: 0 }
     }
 }

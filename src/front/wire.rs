@@ -138,10 +138,11 @@ impl Wire {
         }
     }
 
-    /// Empty lines ahead of a request line are passed over (RFC 9112 section 2.2).
-    pub(super) fn skip_empty_lines(&mut self) {
+    /// Skips empty lines ahead of a request line (RFC 9112 section 2.2); how many bytes they were.
+    pub(super) fn skip_empty_lines(&mut self) -> usize {
         let lines = self.input.rest().chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
         self.input.use_up(lines * 2);
+        lines * 2
     }
 
     /// An idle connection holds no buffer.

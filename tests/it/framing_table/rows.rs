@@ -1,5 +1,7 @@
 //! The rows. To add one, name it, write its bytes, and say which answers it gets and whether the connection lives on.
 
+use ai_proxy::limits::MAX_EMPTY_LINES;
+
 use crate::support::calls::TOKEN;
 
 /// A body that is relayed as `{"model":"m"}`; 16 bytes, 0x10.
@@ -680,6 +682,11 @@ fn ahead() -> Vec<Row> {
     .collect();
     rows.push(served("an empty line ahead", format!("\r\n{good}"), 200));
     rows.push(served("many empty lines ahead", format!("{}{good}", "\r\n".repeat(1000)), 200));
+    rows.push(refused(
+        "more empty lines ahead than are skipped",
+        format!("{}{good}", "\r\n".repeat(MAX_EMPTY_LINES / 2 + 1)),
+        BAD,
+    ));
     rows.push(row(
         "an empty line between two requests",
         format!("{good}\r\n{good}"),
