@@ -130,6 +130,8 @@ pub const MAX_ERROR_BODY: usize = 256 * 1024;
 pub const MAX_ERROR_TEXT: usize = 2 * 1024;
 /// Bytes of an incomplete event that are held back; a larger event is passed on in pieces.
 pub const MAX_HELD_EVENT: usize = 64 * 1024;
+/// Bytes of complete events that are looked at together for whether one of them is the stream's last.
+pub const TERMINAL_BATCH: usize = 4 * 1024;
 /// Bytes at the end and at the beginning of a whole answer that are looked at for token usage.
 pub const MAX_USAGE_SCAN: usize = 16 * 1024;
 /// Places in them that are looked at.

@@ -51,6 +51,6 @@ fn pass(bytes: &[u8], step: usize) -> (bool, Option<Usage>) {
     }
     sent.extend(events.end());
     assert_eq!(sent, bytes);
-    assert!(!bytes.ends_with(b"\n\ndata: [DONE]\n\n") || events.said_goodbye());
-    (events.said_goodbye(), events.usage())
+    assert!(!bytes.ends_with(b"\n\ndata: [DONE]\n\n") || events.is_over());
+    (events.is_over(), events.usage())
 }

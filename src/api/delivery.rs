@@ -6,7 +6,7 @@ use super::envelope::{Envelope, REQUEST_ID, X_REQUEST_ID, sane_id};
 use super::error::ApiError;
 use super::outcome::{Failed, WholeAnswer};
 use super::record::Record;
-use super::{Action, Ticket, masking, relayed_headers};
+use super::{Action, Ticket, error_event, masking, relayed_headers};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::config::{Config, Format};
@@ -98,7 +98,7 @@ impl Delivery {
         };
         self.record.fail(&error);
         if self.is_committed() {
-            let event = error.event(&self.envelope);
+            let event = error_event::of(&error, &self.envelope, 0);
             return self.end(200, |reply| reply.break_off(Some(&event)));
         }
         let mut answer = error.answer(&self.envelope);
@@ -134,11 +134,11 @@ impl Delivery {
         }
         let may_say = self.envelope.format == Format::OpenAi || status >= 400;
         let event = if is_json(body) && (may_say || Refusal::in_document(body).is_some()) {
-            self.envelope.error_event(&single_line(body))
+            error_event::of_document(&single_line(body), &self.envelope)
         } else {
             let error = ApiError::Broken(self.record.provider.clone());
             self.record.fail(&error);
-            error.event(&self.envelope)
+            error_event::of(&error, &self.envelope, 0)
         };
         self.end(status, |reply| reply.break_off(Some(&event)))
     }
@@ -148,11 +148,11 @@ impl Delivery {
         self.end(status, Reply::finish)
     }
 
-    /// A stream that broke off; `events`: its client can be told in one more.
-    pub fn broken_stream(&mut self, status: u16, fault: Fault, events: bool) -> Done {
+    /// A stream that broke off; `events`: its client can be told in one more, with this number on `/v1/responses`.
+    pub fn broken_stream(&mut self, status: u16, fault: Fault, events: bool, sequence: u64) -> Done {
         let event = self.error_of(fault).map(|error| {
             self.record.fail(&error);
-            error.event(&self.envelope)
+            error_event::of(&error, &self.envelope, sequence)
         });
         self.end(status, |reply| reply.break_off(event.as_deref().filter(|_| events)))
     }
@@ -174,7 +174,7 @@ impl Delivery {
     }
 
     fn error_of(&self, fault: Fault) -> Option<ApiError> {
-        ApiError::of_fault(fault, &self.record.provider, self.config().max_response_size)
+        ApiError::of_fault(fault, &self.record.provider, self.config())
     }
 
     fn end(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Done {

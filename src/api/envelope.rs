@@ -30,6 +30,8 @@ pub struct Envelope {
     pub language: Language,
     /// What the caller speaks: errors and events of ours have its shape.
     pub format: Format,
+    /// The path belongs to the Responses API, whose error events have a shape of their own.
+    pub is_responses: bool,
     /// Where the caller's token stands with its requests a minute, if it has such a limit and was admitted or refused by it.
     pub standing: Option<Standing>,
     /// The origin that a browser may show the answer to.
@@ -56,6 +58,7 @@ impl Envelope {
             id: sent.map_or_else(new_id, str::to_owned),
             language: config.language,
             format: format_of(head),
+            is_responses: head.is_some_and(|head| head.path().starts_with("/v1/responses")),
             standing: None,
             origin: head.and_then(|head| allowed_origin(config, head)),
             varies: !config.cors_origins.is_empty() && !allows_all(config),
@@ -94,14 +97,6 @@ impl Envelope {
     /// Whether a field of the provider's gives way to one of ours: its key's limit is not its caller's.
     pub fn replaces(&self, name: &str) -> bool {
         self.standing.is_some() && [LIMIT, REMAINING, RESET].contains(&name)
-    }
-
-    /// An error, as JSON on one line, as an event of a stream.
-    pub fn error_event(&self, document: &[u8]) -> Vec<u8> {
-        match self.format {
-            Format::OpenAi => [b"data: ", document, b"\n\n"].concat(),
-            Format::Anthropic => anthropic::error::event(document),
-        }
     }
 
     /// The answer to a preflight (Fetch standard, section 3.2.5): the origin may do what it asks for.

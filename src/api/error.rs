@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::envelope::Envelope;
 use crate::anthropic::{self, Problem, Refusal};
 use crate::auth::quota::Limit;
-use crate::config::Format;
+use crate::config::{Config, Format};
 use crate::front::{Answer, Rejection};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_MODEL, MAX_QUOTED, MAX_TARGET};
 use crate::text::{Language, Text, quoted};
@@ -65,7 +65,7 @@ pub enum ApiError {
     /// This provider's answer was cut off or malformed.
     Broken(String),
     /// This provider's answer is over the limit.
-    ResponseTooLarge(String, usize),
+    ResponseTooLarge(String, SizeLimit),
     /// This provider did not answer in time.
     UpstreamTimeout(String),
     /// No worker in time, or too many clients.
@@ -78,6 +78,15 @@ pub enum ApiError {
     ReloadRefused(Vec<String>),
     /// A provider answered with this error status and a text that is not JSON.
     Upstream(u16, String),
+}
+
+/// A limit on what a provider may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeLimit {
+    /// The config key that sets it.
+    pub key: &'static str,
+    /// Bytes.
+    pub bytes: usize,
 }
 
 /// The shape of an error, as README shows it under "Errors".
@@ -107,14 +116,21 @@ enum Retry {
 
 impl ApiError {
     /// The error for a provider's fault; none where there is nobody left to tell.
-    pub fn of_fault(fault: Fault, provider: &str, max_size: usize) -> Option<Self> {
+    pub fn of_fault(fault: Fault, provider: &str, config: &Config) -> Option<Self> {
         let provider = provider.to_owned();
         match fault {
             Fault::ClientGone => None,
             Fault::Unreachable => Some(Self::Unreachable(provider)),
             Fault::Broken | Fault::CutOff => Some(Self::Broken(provider)),
             Fault::TimedOut => Some(Self::UpstreamTimeout(provider)),
-            Fault::TooLarge => Some(Self::ResponseTooLarge(provider, max_size)),
+            Fault::TooLarge => {
+                let limit = SizeLimit { key: "max_response_size", bytes: config.max_response_size };
+                Some(Self::ResponseTooLarge(provider, limit))
+            }
+            Fault::StreamTooLarge => {
+                let limit = SizeLimit { key: "max_stream_size", bytes: config.max_stream_size };
+                Some(Self::ResponseTooLarge(provider, limit))
+            }
         }
     }
 
@@ -186,7 +202,8 @@ impl ApiError {
         }
     }
 
-    fn words(&self, language: Language) -> String {
+    /// What it says.
+    pub(super) fn words(&self, language: Language) -> String {
         let owned;
         let text = match self {
             Self::MissingToken => Text::MissingToken,
@@ -233,7 +250,9 @@ impl ApiError {
             Self::RateLimited(Limit::Day(limit), _) => Text::OverDay(*limit),
             Self::Unreachable(provider) => Text::UpstreamUnreachable(provider),
             Self::Broken(provider) => Text::UpstreamBroken(provider),
-            Self::ResponseTooLarge(provider, limit) => Text::ResponseTooLarge(provider, *limit),
+            Self::ResponseTooLarge(provider, limit) => {
+                Text::ResponseTooLarge(provider, limit.key, limit.bytes)
+            }
             Self::UpstreamTimeout(provider) => Text::UpstreamTimeout(provider),
             Self::Overloaded => Text::Overloaded,
             Self::ShuttingDown => Text::ShuttingDown,
@@ -249,6 +268,11 @@ impl ApiError {
 
     /// The JSON object all errors have, in the caller's format.
     pub fn body(&self, envelope: &Envelope) -> Vec<u8> {
+        self.body_of_kind(envelope, "http_error")
+    }
+
+    /// The same, with that `type` where OpenAI's format is spoken.
+    pub(super) fn body_of_kind(&self, envelope: &Envelope, kind: &'static str) -> Vec<u8> {
         let (code, reason, _) = self.facts();
         let message = self.words(envelope.language);
         if envelope.format == Format::Anthropic {
@@ -259,13 +283,8 @@ impl ApiError {
             Self::ReloadRefused(problems) => Some(&problems[..]),
             _ => None,
         };
-        let error = ErrorObject { message, kind: "http_error", param: None, code, reason, problems };
+        let error = ErrorObject { message, kind, param: None, code, reason, problems };
         super::to_json(&Wrapped { error })
-    }
-
-    /// The event that ends a stream which broke off.
-    pub fn event(&self, envelope: &Envelope) -> Vec<u8> {
-        envelope.error_event(&self.body(envelope))
     }
 
     /// The whole answer.

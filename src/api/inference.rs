@@ -14,7 +14,6 @@ use super::record::{Record, word};
 use super::splice::Body;
 use super::underway::{self, Led, Stage};
 use super::{Ticket, admission, masking, messages, relayed_headers, responses};
-use crate::anthropic;
 use crate::config::{Format, known};
 use crate::front::{Done, Handled, Request, Responder, Thread};
 use crate::gateway::Gateway;
@@ -24,9 +23,7 @@ use crate::routing::{Choice, Plan, Verdict};
 use crate::upstream::refusal::Refusal;
 use crate::upstream::response_id;
 use crate::upstream::stream;
-use crate::upstream::{
-    self, Awaited, By, COMMENT, Call, Exchange, Failure, Fault, Heartbeat, Reply, SharedReply, Whole,
-};
+use crate::upstream::{self, Awaited, By, Call, Exchange, Failure, Fault, Reply, SharedReply, Whole};
 
 /// Pause before a lone replica is tried again after it could not be reached.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -73,12 +70,7 @@ pub fn relay(
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
 fn new_reply(request: &Request<Ticket>, call: &Admitted, responder: Responder) -> SharedReply {
-    let event = match request.ticket.envelope.format {
-        Format::OpenAi => COMMENT,
-        Format::Anthropic => anthropic::PING,
-    };
-    let every = request.ticket.config.stream_heartbeat.filter(|_| call.body.stream);
-    let heartbeat = every.map(|every| Heartbeat { every, event });
+    let heartbeat = request.ticket.config.stream_heartbeat.filter(|_| call.body.stream);
     SharedReply::new(Reply::new(responder, heartbeat))
 }
 

@@ -181,7 +181,7 @@ impl Passage for Translation {
         ended
     }
 
-    fn is_over(&self) -> bool {
+    fn is_over(&mut self) -> bool {
         self.translator.is_over()
     }
 

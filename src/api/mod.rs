@@ -6,6 +6,7 @@ mod allowance;
 mod delivery;
 mod envelope;
 mod error;
+mod error_event;
 mod health;
 mod index;
 mod inference;

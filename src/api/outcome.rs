@@ -80,7 +80,7 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
         // It may hang. There is time left for another only where the attempt had but a part of it.
         Fault::TimedOut => elsewhere(Verdict::Failed),
         // The same question has an answer as large elsewhere.
-        Fault::TooLarge => to_the_client(Verdict::Unknown),
+        Fault::TooLarge | Fault::StreamTooLarge => to_the_client(Verdict::Unknown),
         // Nobody is left to ask for.
         Fault::ClientGone => to_the_client(Verdict::Unknown),
     }
@@ -179,7 +179,7 @@ impl Failed {
                 Fault::Unreachable => "unreachable",
                 Fault::Broken | Fault::CutOff => "broken",
                 Fault::TimedOut => "timeout",
-                Fault::TooLarge => "too_large",
+                Fault::TooLarge | Fault::StreamTooLarge => "too_large",
                 Fault::ClientGone => "client_gone",
             },
             Self::Answer(answer) => match answer.telling_status() {

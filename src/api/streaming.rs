@@ -49,7 +49,7 @@ impl Relay {
         let status = exchange.status;
         let reply = self.delivery.reply.clone();
         let way = Way { reply, status, fields, length, is_begun: false };
-        match stream::Relay::new(exchange, passage, way, config.max_response_size) {
+        match stream::Relay::new(exchange, passage, way, config.max_stream_size) {
             Ok(stream) => Led::On(Stage::Stream(Box::new(Streaming { stream, status, is_events }))),
             Err(failure) => Led::Outcome(Outcome::Failed(Failed::Fault(failure))),
         }
@@ -102,7 +102,7 @@ impl Relay {
                 let failure = Failure::from(broke);
                 let fault = failure.fault;
                 self.note_failed(choice, &Failed::Fault(failure));
-                self.delivery.broken_stream(status, fault, is_events)
+                self.delivery.broken_stream(status, fault, is_events, ended.next_sequence)
             }
         }
     }

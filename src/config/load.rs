@@ -70,6 +70,9 @@ const KEYS: &[Key<Config>] = &[
     optional("max_response_size", |r, at, v, c| {
         r.set(&mut c.max_response_size, at, v, |v| value::bytes(v, 1..=MAX_RESPONSE));
     }),
+    optional("max_stream_size", |r, at, v, c| {
+        r.set(&mut c.max_stream_size, at, v, |v| value::bytes(v, 1..=MAX_RESPONSE));
+    }),
     optional("max_request_size", |r, at, v, c| {
         r.set(&mut c.max_request_size, at, v, |v| value::bytes(v, 1..=MAX_BODIES_IN_TRANSIT as u64));
     }),
@@ -114,6 +117,7 @@ fn defaults() -> Config {
         stream_timeout: Duration::from_secs(300),
         non_stream_timeout: Duration::from_secs(30),
         max_response_size: 10 * 1024 * 1024,
+        max_stream_size: 256 * 1024 * 1024,
         max_request_size: 32 * 1024 * 1024,
         queue_timeout: Duration::from_secs(5),
         client_timeout: Duration::from_secs(15),

@@ -74,8 +74,10 @@ pub struct Config {
     pub stream_timeout: Duration,
     /// Whole time for an answer that is not streamed, all attempts together. Default 30 s.
     pub non_stream_timeout: Duration,
-    /// Largest answer, bytes, streamed or not. Default 10 MiB.
+    /// Largest buffered response, bytes. Default 10 MiB.
     pub max_response_size: usize,
+    /// Largest stream, bytes: events, or media passed on as they come. Default 256 MiB.
+    pub max_stream_size: usize,
     /// Largest request body, bytes. Default 32 MiB.
     pub max_request_size: usize,
     /// Longest wait for a free worker. Default 5 s.

@@ -71,8 +71,8 @@ pub enum Text<'a> {
     UpstreamUnreachable(&'a str),
     /// The provider's answer was cut off or is malformed.
     UpstreamBroken(&'a str),
-    /// The provider's answer is over the limit, bytes.
-    ResponseTooLarge(&'a str, usize),
+    /// The provider's response is over the limit: the provider, the config key that raises the limit, bytes.
+    ResponseTooLarge(&'a str, &'a str, usize),
     /// The provider did not answer in time.
     UpstreamTimeout(&'a str),
     /// Every worker is busy, or there are too many clients.
@@ -169,7 +169,9 @@ impl Text<'_> {
             Self::OverDay(limit) => format!("该token当日（UTC）用量已达 {limit} tokens，请明日再试"),
             Self::UpstreamUnreachable(name) => format!("无法连接提供商: {name}"),
             Self::UpstreamBroken(name) => format!("提供商的响应中断或格式错误: {name}"),
-            Self::ResponseTooLarge(name, limit) => format!("提供商 {name} 的响应超过上限 {limit} 字节"),
+            Self::ResponseTooLarge(name, key, limit) => {
+                format!("提供商 {name} 的响应超过上限 {limit} 字节（配置项 {key} 可提高上限）")
+            }
             Self::UpstreamTimeout(name) => format!("提供商响应超时: {name}"),
             Self::Overloaded => "服务器繁忙，请稍后再试".into(),
             Self::ShuttingDown => "服务器正在关闭".into(),
@@ -242,8 +244,10 @@ impl Text<'_> {
             Self::UpstreamBroken(name) => {
                 format!("the provider's answer was cut off or is malformed: {name}")
             }
-            Self::ResponseTooLarge(name, limit) => {
-                format!("the answer of provider {name} is over the limit of {limit} bytes")
+            Self::ResponseTooLarge(name, key, limit) => {
+                format!(
+                    "the response of provider {name} is over the limit of {limit} bytes; {key} in the config raises it"
+                )
             }
             Self::UpstreamTimeout(name) => format!("the provider did not answer in time: {name}"),
             Self::Overloaded => "the server is busy, try again later".into(),

@@ -1,21 +1,15 @@
 //! Server-sent events (WHATWG HTML section 9.2) in a stream that comes in pieces: where they end, and what the relay
 //! needs to know of them.
 
-use std::sync::LazyLock;
-
-use memchr::memmem::Finder;
 use serde::de::IgnoredAny;
 
 use super::response_id;
+use super::terminal::Terminal;
 use super::usage::{self, Usage};
 use crate::limits::{MAX_HELD_EVENT, MAX_USAGE_SCAN};
 
 /// Bytes of a blank line that may have come without its last byte.
 const BEGUN_BLANK: usize = 3;
-
-/// Words that each event is searched for; made once, for making one costs as much as searching an event.
-static DONE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("[DONE]"));
-static EVENT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("event"));
 
 /// Cuts a stream of bytes behind its last complete event.
 #[derive(Debug, Default)]
@@ -24,9 +18,7 @@ pub struct Events {
     held: Vec<u8>,
     /// An event over that size is being passed on in pieces.
     mid_event: bool,
-    said_goodbye: bool,
-    /// The event that is passed on in pieces is the last, once it has come whole.
-    goodbye_begun: bool,
+    terminal: Terminal,
     usage: Option<Usage>,
     /// An event with data has been looked at.
     opened: bool,
@@ -67,10 +59,10 @@ impl Events {
             if self.mid_event {
                 self.remember_end(events);
                 self.learn(usage::in_end_of_event(&self.end_of_event));
-                self.said_goodbye |= std::mem::take(&mut self.goodbye_begun);
+                self.terminal.note_end(&self.end_of_event);
             }
             self.look_at(events);
-            self.said_goodbye |= says_goodbye(events);
+            self.terminal.note(events);
             self.mid_event = false;
             send(events, false)?;
         }
@@ -78,7 +70,7 @@ impl Events {
             if !self.mid_event {
                 // Its name is at its beginning; its end will not be looked at.
                 self.look_at(rest);
-                self.goodbye_begun = says_goodbye(rest);
+                self.terminal.note_beginning(rest);
                 self.end_of_event.clear();
             }
             self.mid_event = true;
@@ -96,13 +88,22 @@ impl Events {
         let rest = std::mem::take(&mut self.held);
         self.look_at(&rest);
         // Some providers leave out the last line end; a name alone does not tell that from an event that was cut.
-        self.said_goodbye |= says_goodbye(&rest) && is_whole(&rest);
+        if is_whole(&rest) {
+            self.terminal.note(&rest);
+        } else if self.mid_event || !rest.trim_ascii().is_empty() {
+            self.terminal.note_truncated();
+        }
         rest
     }
 
     /// Whether an event has passed behind which a provider sends nothing more.
-    pub fn said_goodbye(&self) -> bool {
-        self.said_goodbye
+    pub fn is_over(&mut self) -> bool {
+        self.terminal.is_over()
+    }
+
+    /// The number that a further event of the Responses API would have.
+    pub fn next_sequence(&mut self) -> u64 {
+        self.terminal.next_sequence()
     }
 
     /// Token usage, as far as it was reported.
@@ -143,23 +144,6 @@ fn end_of_last_event(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// Whether the last event is one behind which a provider sends nothing more: `[DONE]`, or the last of `/v1/responses`.
-fn says_goodbye(events: &[u8]) -> bool {
-    // Most events hold neither word, and each event is looked at.
-    if DONE.find(events).is_none() && EVENT.find(events).is_none() {
-        return false;
-    }
-    let mut lines = events.split(|&byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
-    lines.any(|line| match line.split_at_checked(5) {
-        Some((b"data:", data)) => data.trim_ascii() == b"[DONE]",
-        Some((b"event", name)) => matches!(
-            name.strip_prefix(b":").map(<[u8]>::trim_ascii),
-            Some(b"response.completed" | b"response.incomplete" | b"response.failed" | b"message_stop")
-        ),
-        _ => false,
-    })
-}
-
 /// Whether the data of an event without an end are all there: `[DONE]`, or a JSON document.
 fn is_whole(event: &[u8]) -> bool {
     let lines = event.split(|&byte| matches!(byte, b'\n' | b'\r'));
@@ -169,7 +153,7 @@ fn is_whole(event: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Events, end_of_last_event, says_goodbye};
+    use super::{Events, end_of_last_event};
     use crate::limits::{MAX_HELD_EVENT, MAX_USAGE_SCAN};
     use crate::upstream::usage::Usage;
 
@@ -271,17 +255,8 @@ mod tests {
                     passed.expect("nothing fails");
                 }
                 events.end();
-                assert_eq!(events.said_goodbye(), cut >= enough, "{name} cut at {cut} of {}", event.len());
+                assert_eq!(events.is_over(), cut >= enough, "{name} cut at {cut} of {}", event.len());
             }
         }
-    }
-
-    #[test]
-    fn the_end_of_a_stream_is_known_by_its_last_event() {
-        assert!(says_goodbye(b"data: {}\n\ndata: [DONE]\n\n"));
-        assert!(says_goodbye(b"data:[DONE]\r\n\r\n"));
-        assert!(says_goodbye(b"event: response.completed\ndata: {}\n\n"));
-        assert!(!says_goodbye(b"data: \"[DONE]\"\n\n"));
-        assert!(!says_goodbye(b"data: {}\n\n"));
     }
 }

@@ -11,6 +11,7 @@ mod resolver;
 pub mod response_id;
 mod socks;
 pub mod stream;
+mod terminal;
 mod transport;
 pub mod usage;
 mod wait;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use ureq::http::{Method, Uri};
 
 pub use exchange::{Awaited, Collected, Exchange, Unanswered, Whole};
-pub use reply::{COMMENT, Heartbeat, Reply, SharedReply};
+pub use reply::{Reply, SharedReply};
 pub use wait::{Patience, pause};
 
 use crate::config::{Config, Format, Replica};
@@ -73,8 +74,10 @@ pub enum Fault {
     CutOff,
     /// The time limit passed.
     TimedOut,
-    /// Over `max_response_size`.
+    /// A buffered response over `max_response_size`.
     TooLarge,
+    /// A stream over `max_stream_size`.
+    StreamTooLarge,
 }
 
 /// A failed attempt.

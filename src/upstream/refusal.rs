@@ -70,13 +70,13 @@ impl Default for Refusal {
 }
 
 impl Refusal {
-    /// The refusal that a JSON document is, if it is one: an object with an `error` that is not null and nothing of an
+    /// The refusal that a JSON document is, if it is one: an object with an `error` that says something and nothing of an
     /// answer beside it, or Anthropic's and OpenAI's `"type":"error"`; Google puts it into an array.
     pub fn in_document(document: &[u8]) -> Option<Self> {
         ERROR.find(document)?;
         let value: Value = serde_json::from_slice(document).ok()?;
         let value = value.as_array().and_then(|all| all.first()).unwrap_or(&value);
-        let nested = value.get("error").filter(|error| !error.is_null());
+        let nested = value.get("error").filter(|error| says_something(error));
         let error = nested.or_else(|| Some(value).filter(|value| value["type"] == "error"))?;
         let is_answer = ["output", "data", "content"].iter().any(|key| value.get(key).is_some());
         (!is_answer).then(|| Self::of(error, value))
@@ -101,6 +101,15 @@ impl Refusal {
                 .to_owned(),
             out_of_funds: OUT_OF_FUNDS.iter().any(|sign| told.contains(sign)),
         }
+    }
+}
+
+/// Whether the value of `error` is one: some providers write an empty one into every response.
+fn says_something(error: &Value) -> bool {
+    match error {
+        Value::Object(facts) => !facts.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        _ => false,
     }
 }
 
@@ -188,6 +197,22 @@ mod tests {
     }
 
     #[test]
+    fn empty_error_is_no_refusal() {
+        for error in ["\"\"", "false", "true", "0", "1", "{}", "[]", "[1]", "null"] {
+            for document in [
+                format!(r#"{{"choices":[{{"message":{{"content":"hi"}}}}],"error":{error}}}"#),
+                format!(r#"{{"error":{error}}}"#),
+            ] {
+                assert_eq!(status(&document), None, "{document}");
+                let event = format!("data: {document}\n\n");
+                assert_eq!(Opening::of(event.as_bytes()), Opening::Event, "{event:?}");
+            }
+        }
+        assert_eq!(status(r#"{"choices":[],"error":{"code":503}}"#), Some(503));
+        assert_eq!(status(r#"{"error":"no"}"#), Some(502));
+    }
+
+    #[test]
     fn an_empty_account_is_told_from_a_busy_minute() {
         let empty =
             |document: &str| Refusal::in_document(document.as_bytes()).expect("a refusal").out_of_funds;
@@ -222,7 +247,7 @@ mod tests {
             assert_eq!(Opening::of(nothing.as_bytes()), Opening::Nothing, "{nothing:?}");
         }
         for event in
-            ["data: {}\n\n", "event: x\ndata: {\"error\":null}\n\n", "data: a\n\ndata: {\"error\":1}\n\n"]
+            ["data: {}\n\n", "event: x\ndata: {\"error\":null}\n\n", "data: a\n\ndata: {\"error\":\"x\"}\n\n"]
         {
             assert_eq!(Opening::of(event.as_bytes()), Opening::Event, "{event:?}");
         }

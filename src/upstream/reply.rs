@@ -6,17 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::front::{Answer, Client, Done, Fields, Responder, Stream};
 
-/// What a stream's client hears while its provider is silent: a comment (WHATWG HTML section 9.2.6).
-pub const COMMENT: &[u8] = b": keep-alive\n\n";
-
-/// What a client hears while nothing else comes.
-#[derive(Debug, Clone, Copy)]
-pub struct Heartbeat {
-    /// How often.
-    pub every: Duration,
-    /// A complete comment or event.
-    pub event: &'static [u8],
-}
+/// What a stream's client hears while its provider is silent: a comment (WHATWG HTML section 9.2.6), and no blank line, which
+/// some parsers take for the end of an event without data.
+const HEARTBEAT: &[u8] = b": keep-alive\n";
 
 /// A reply, as the call and its waits share it.
 #[derive(Clone)]
@@ -37,8 +29,8 @@ impl SharedReply {
 /// The answer to a relayed call, from the first attempt to its end.
 pub struct Reply {
     state: State,
-    /// For a request that asked for a stream.
-    heartbeat: Option<Heartbeat>,
+    /// How often a heartbeat is due, for a request that asked for a stream.
+    heartbeat: Option<Duration>,
     last_sent: Instant,
     /// Fields of a stream that begins with a heartbeat, before the provider said anything.
     early_fields: Fields,
@@ -58,7 +50,7 @@ enum State {
 
 impl Reply {
     /// Nothing is sent yet. `heartbeat`: only for a request that asked for an event stream.
-    pub fn new(responder: Responder, heartbeat: Option<Heartbeat>) -> Self {
+    pub fn new(responder: Responder, heartbeat: Option<Duration>) -> Self {
         Self {
             state: State::Pending(responder),
             heartbeat,
@@ -116,7 +108,7 @@ impl Reply {
         let heartbeat = self
             .heartbeat
             .filter(|_| !self.mid_event && !self.quiet && !matches!(self.state, State::Ended))?;
-        self.last_sent.checked_add(heartbeat.every)
+        self.last_sent.checked_add(heartbeat)
     }
 
     /// Sends a heartbeat if it is due; the first one commits the answer to a 200.
@@ -132,11 +124,10 @@ impl Reply {
             let fields = self.early_fields.clone();
             self.open(200, &fields, None);
         }
-        match (&mut self.state, self.heartbeat) {
+        match &mut self.state {
             // Who does not take what there is needs no sign of life.
-            (State::Open(stream), _) if stream.is_behind() => {}
-            (State::Open(stream), Some(heartbeat)) => stream.push(heartbeat.event),
-            (State::Open(_) | State::Pending(_) | State::Ended, _) => {}
+            State::Open(stream) if !stream.is_behind() => stream.push(HEARTBEAT),
+            State::Open(_) | State::Pending(_) | State::Ended => {}
         }
         self.flush()
     }

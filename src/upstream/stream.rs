@@ -22,6 +22,8 @@ pub struct Ended {
     pub usage: Option<Usage>,
     /// The id of the response that it began with.
     pub response_id: Option<String>,
+    /// The number that a further event of the Responses API would have.
+    pub next_sequence: u64,
 }
 
 /// Why a stream broke off.
@@ -83,7 +85,7 @@ pub trait Passage: Send {
     fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke>;
 
     /// Whether an event has passed behind which a provider sends nothing more.
-    fn is_over(&self) -> bool;
+    fn is_over(&mut self) -> bool;
 
     /// Tokens that the stream reported.
     fn usage(&self) -> Option<Usage>;
@@ -91,6 +93,11 @@ pub trait Passage: Send {
     /// The id of the response that it began with.
     fn response_id(&mut self) -> Option<String> {
         None
+    }
+
+    /// The number that a further event of the Responses API would have.
+    fn next_sequence(&mut self) -> u64 {
+        0
     }
 }
 
@@ -234,8 +241,10 @@ impl Relay {
     fn ended(&mut self, broke: Option<Broke>) -> Ended {
         // Clients leave as soon as they have read the last event: nothing was lost then.
         let left = |broke: &Broke| matches!(broke, Broke::Failed(Failure { fault: Fault::ClientGone, .. }));
-        let broke = broke.filter(|broke| !(self.passage.is_over() && left(broke)));
-        Ended { broke, usage: self.passage.usage(), response_id: self.passage.response_id() }
+        let broke = broke.filter(|broke| !(left(broke) && self.passage.is_over()));
+        let passage = &mut self.passage;
+        let (usage, next_sequence) = (passage.usage(), passage.next_sequence());
+        Ended { broke, usage, response_id: passage.response_id(), next_sequence }
     }
 }
 
@@ -244,7 +253,7 @@ fn failed(fault: Fault, detail: String) -> Broke {
 }
 
 fn too_large(max_size: usize) -> Broke {
-    failed(Fault::TooLarge, format!("more than {max_size} bytes"))
+    failed(Fault::StreamTooLarge, format!("more than {max_size} bytes"))
 }
 
 /// A stream's way to the client.
@@ -329,14 +338,14 @@ impl Passage for AsTheyCame {
 
     fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke> {
         let rest = self.events.end();
-        if by_closing && !self.events.said_goodbye() {
+        if by_closing && !self.events.is_over() {
             return Err(failed(Fault::CutOff, "closed before [DONE]".to_owned()));
         }
         Self::send(&mut self.held, false, &rest, false, way)
     }
 
-    fn is_over(&self) -> bool {
-        self.events.said_goodbye()
+    fn is_over(&mut self) -> bool {
+        self.events.is_over()
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -345,6 +354,10 @@ impl Passage for AsTheyCame {
 
     fn response_id(&mut self) -> Option<String> {
         self.events.response_id()
+    }
+
+    fn next_sequence(&mut self) -> u64 {
+        self.events.next_sequence()
     }
 }
 
@@ -363,7 +376,7 @@ impl Passage for Bytes {
         Ok(())
     }
 
-    fn is_over(&self) -> bool {
+    fn is_over(&mut self) -> bool {
         false
     }
 

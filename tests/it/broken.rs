@@ -1,11 +1,12 @@
 //! Streams that break: the client learns of it by an error event and by the missing end, always.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 use crate::support::WITHIN_A_SECOND;
 use crate::support::calls::{
-    DONE, ask_streamed, assert_error, assert_error_body, assert_error_event, completion, event,
+    DONE, KEY, ask, ask_streamed, assert_error, assert_error_data, assert_error_event, authorized,
+    completion, event,
 };
 use crate::support::client::{End, Streamed, timed};
 use crate::support::gate::Gate;
@@ -72,7 +73,7 @@ fn an_error_event_stands_apart_from_half_an_event() {
         // A parser of events must see the error as an event of its own: a blank line before it.
         let (before, data) = text.rsplit_once("data: ").expect("an error event");
         assert!(before.ends_with("\n\n"), "no blank line before {data:?}");
-        assert_error_body(data.trim_end(), 502, "upstream_broken");
+        assert_error_data(data.trim_end(), 502, "upstream_broken");
         assert!(data.ends_with("\n\n"), "{data:?}");
     }
 }
@@ -159,7 +160,7 @@ fn only_silence_counts_for_the_stream_timeout() {
 
 #[test]
 fn a_stream_over_the_limit_is_broken_off() {
-    let (upstream, proxy) = start(json!({"max_response_size": 5000}));
+    let (upstream, proxy) = start(json!({"max_stream_size": 5000}));
     let line = event(&"x".repeat(400));
     let chunk = format!("{:x}\r\n{line}\r\n", line.len());
     upstream.chat(Reply::sse().then(Step::Flood(chunk.into_bytes())));
@@ -167,7 +168,7 @@ fn a_stream_over_the_limit_is_broken_off() {
     assert_eq!((response.status, response.end), (200, End::Cut));
     let text = response.text();
     let (before, data) = text.rsplit_once("data: ").expect("an error event");
-    assert_error_body(data.trim_end(), 502, "response_too_large");
+    assert_error_data(data.trim_end(), 502, "response_too_large");
     assert!(before.len() <= 5002, "{} bytes relayed", before.len());
     assert!(before.starts_with(&line) && before.ends_with("\n\n"), "{before:?}");
     upstream.wait_closed(upstream.last().connection);
@@ -175,7 +176,7 @@ fn a_stream_over_the_limit_is_broken_off() {
 
 #[test]
 fn a_stream_just_at_the_limit_is_whole() {
-    let (upstream, proxy) = start(json!({"max_response_size": 5000}));
+    let (upstream, proxy) = start(json!({"max_stream_size": 5000}));
     let line = event("");
     let text = event(&"x".repeat(5000 - line.len() - DONE.len())) + DONE;
     assert_eq!(text.len(), 5000);
@@ -199,7 +200,7 @@ fn an_http_1_0_client_gets_the_error_event_too() {
 
 #[test]
 fn the_worker_and_the_pool_survive_broken_streams() {
-    let (upstream, proxy) = start(json!({"max_connections": 1, "max_response_size": 5000}));
+    let (upstream, proxy) = start(json!({"max_connections": 1, "max_stream_size": 5000}));
     let chunk = format!("{:x}\r\n{}\r\n", event("x").len(), event("x"));
     for step in [Step::Fin, Step::Reset, Step::Flood(chunk.into_bytes())] {
         upstream.chat(Reply::sse().chunk(event("a")).then(step));
@@ -207,4 +208,129 @@ fn the_worker_and_the_pool_survive_broken_streams() {
         upstream.chat(Reply::json(200, &completion("hello")));
         assert_eq!(proxy.call(ask_streamed("p1/m")).json(), completion("hello"));
     }
+}
+
+/// A call of each API, its path, and an event of it that ends nothing.
+fn apis() -> [(&'static str, &'static str, String); 6] {
+    let typed = |kind: &str| format!("data: {{\"type\":\"{kind}\",\"sequence_number\":6}}\n\n");
+    [
+        ("chat", "/v1/chat/completions", event("a")),
+        ("completions", "/v1/completions", "data: {\"choices\":[{\"text\":\"a\"}]}\n\n".to_owned()),
+        ("responses", "/v1/responses", typed("response.output_text.delta")),
+        ("messages", "/v1/messages", "data: {\"type\":\"content_block_delta\"}\n\n".to_owned()),
+        ("images", "/v1/images/generations", typed("image_generation.partial_image")),
+        ("speech", "/v1/audio/speech", typed("speech.audio.delta")),
+    ]
+}
+
+fn start_for_all_apis(changes: serde_json::Value) -> (Upstream, Proxy) {
+    let upstream = Upstream::new(&["m"]);
+    let provider = json!({"name": "p1", "url": upstream.url(), "anthropic_url": upstream.url(), "key": KEY});
+    let base = json!({"providers": [provider], "max_retries": 0, "stream_heartbeat": 0});
+    let proxy = Proxy::start(&with(with(config(&[]), base), changes));
+    (upstream, proxy)
+}
+
+#[test]
+fn error_event_speaks_the_words_of_its_api() {
+    let (upstream, proxy) = start_for_all_apis(json!({}));
+    for (api, path, begun) in apis() {
+        upstream.answer(path, Reply::sse().chunk(&begun).then(Step::Fin));
+        let response = proxy.call(authorized(path, r#"{"model":"p1/m","stream":true}"#));
+        assert_eq!((response.status, response.end), (200, End::Cut), "{api}");
+        let text = response.text();
+        let told = text.strip_prefix(&begun).and_then(|told| told.strip_suffix("\n\n")).expect("an event");
+        let (name, data) = told.rsplit_once("data: ").expect("data");
+        let value: Value = serde_json::from_str(data).expect("JSON");
+        let (error, kind) = match api {
+            "responses" => {
+                assert_eq!(value["code"], "server_error");
+                assert_eq!((&value["param"], &value["sequence_number"]), (&Value::Null, &json!(7)));
+                (&value, "error")
+            }
+            "messages" => (&value["error"], "api_error"),
+            _ => (&value["error"], "server_error"),
+        };
+        assert_eq!((&error["type"], &error["reason"]), (&json!(kind), &json!("upstream_broken")), "{told}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{told}");
+        let is_named = matches!(api, "responses" | "messages");
+        assert_eq!(name, if is_named { "event: error\n" } else { "" }, "{told}");
+    }
+}
+
+#[test]
+fn terminal_event_of_each_api_makes_a_closed_stream_whole() {
+    let (upstream, proxy) = start_for_all_apis(json!({}));
+    let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\n";
+    let finished = finish.to_owned() + usage;
+    for (api, path, begun) in apis() {
+        let lasts: &[&str] = match api {
+            "chat" | "completions" => &[DONE, finish, &finished],
+            "responses" => &[
+                "data: {\"response\":{},\"type\":\"response.completed\"}\n\n",
+                "data: {\"type\":\"response.incomplete\"}\n\n",
+                "event: response.failed\ndata: {}\n\n",
+            ],
+            "messages" => &["data: {\"type\": \"message_stop\"}\n\n"],
+            "images" => &["data: {\"type\":\"image_generation.completed\"}\n\n"],
+            _ => &[
+                "data: {\"type\":\"speech.audio.done\"}\n\n",
+                "data: {\"type\":\"transcript.text.done\"}\n\n",
+            ],
+        };
+        let call = authorized(path, r#"{"model":"p1/m","stream":true}"#);
+        for last in lasts {
+            let whole = begun.clone() + last;
+            upstream.answer(path, Reply::sse_until_close().send(&whole).then(Step::Fin));
+            let response = proxy.call(&call);
+            assert_eq!((response.text(), response.end), (whole.clone(), End::FinalChunk), "{api}");
+            // Without its end that event tells nothing.
+            let cut = &whole[..whole.len() - 4];
+            upstream.answer(path, Reply::sse_until_close().send(cut).then(Step::Fin));
+            let response = proxy.call(&call);
+            assert_eq!(response.end, End::Cut, "{api} {cut}");
+        }
+        upstream.answer(path, Reply::sse_until_close().send(&begun).then(Step::Fin));
+        assert_eq!(proxy.call(&call).end, End::Cut, "{api}");
+    }
+}
+
+#[test]
+fn stream_is_bounded_by_its_own_limit_which_the_error_names() {
+    let (upstream, proxy) = start(json!({"max_response_size": 1000, "language": "en"}));
+    let large = event(&"x".repeat(5000));
+    upstream.chat(Reply::sse().chunk(&large).chunk(DONE).end());
+    let response = proxy.call(ask_streamed("p1/m"));
+    assert_eq!((response.text(), response.end), (large.clone() + DONE, End::FinalChunk));
+    upstream.chat(Reply::json(200, &completion(&"x".repeat(2000))));
+    let message = assert_error(&proxy.call(ask("p1/m")), 502, "response_too_large");
+    assert!(message.contains("1000") && message.contains("max_response_size"), "{message}");
+
+    let (upstream, proxy) = start(json!({"max_stream_size": 2000, "language": "en"}));
+    upstream.chat(Reply::sse().chunk(event("a")).chunk(&large).end());
+    let text = proxy.call(ask_streamed("p1/m")).text();
+    let data = text.rsplit_once("data: ").expect("an error event").1;
+    let message = assert_error_data(data.trim_end(), 502, "response_too_large");
+    assert!(message.contains("2000") && message.contains("max_stream_size"), "{message}");
+    upstream.answer("/v1/audio/speech", Reply::whole(200, &[("Content-Type", "audio/mpeg")], &large));
+    let response = proxy.call(authorized("/v1/audio/speech", r#"{"model":"p1/m"}"#));
+    let message = assert_error(&response, 502, "response_too_large");
+    assert!(message.contains("max_stream_size"), "{message}");
+}
+
+#[test]
+fn empty_error_beside_a_good_response_is_no_error() {
+    let (upstream, proxy) = start(json!({}));
+    for error in [json!(""), json!(false), json!(0), json!({}), json!([]), json!(null)] {
+        let whole = with(completion("hello"), json!({"error": error}));
+        upstream.chat(Reply::json(200, &whole));
+        assert_eq!(proxy.call(ask("p1/m")).json(), whole);
+        let chunk = json!({"choices": [{"index": 0, "delta": {"content": "a"}}], "error": error});
+        let events = format!("data: {chunk}\n\n{DONE}");
+        upstream.chat(Reply::sse().chunk(&events).end());
+        let response = proxy.call(ask_streamed("p1/m"));
+        assert_eq!((response.status, response.text(), response.end), (200, events, End::FinalChunk));
+    }
+    assert!(!proxy.log().contains("cooldown="), "no attempt failed");
 }

@@ -113,7 +113,7 @@ fn a_thousand_that_drip() {
 
 #[test]
 fn a_hundred_that_do_not_read() {
-    let (upstream, proxy) = start(json!({"max_connections": 40, "max_response_size": 100_000_000}));
+    let (upstream, proxy) = start(json!({"max_connections": 40, "max_stream_size": 100_000_000}));
     let quiet = medians(&proxy);
     let script_reply = |request: &crate::support::upstream::Request| {
         if !request.text().contains("large") {

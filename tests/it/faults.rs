@@ -171,7 +171,7 @@ fn each_fault_has_its_answer_and_its_line_and_none_holds_on_to_anything() {
     let upstream = Upstream::new(&["m"]);
     let changes = json!({
         "max_connections": WORKERS, "max_retries": 0, "non_stream_timeout": 1.5, "stream_timeout": 1.5,
-        "stream_heartbeat": 0, "max_response_size": 100_000, "keepalive_expiry": 1, "idle_timeout": 2,
+        "stream_heartbeat": 0, "max_response_size": 100_000, "max_stream_size": 100_000, "keepalive_expiry": 1, "idle_timeout": 2,
         "health_interval": 3600, "models_interval": 3600,
     });
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));

@@ -58,7 +58,7 @@ fn sound_arrives_before_its_end() {
 
 #[test]
 fn sound_that_breaks_off_never_ends_cleanly() {
-    let (upstream, proxy) = start(json!({"stream_timeout": 1, "max_response_size": 1000}));
+    let (upstream, proxy) = start(json!({"stream_timeout": 1, "max_stream_size": 1000}));
     let large = vec![7; 2000];
     for (reply, kept) in [
         (announced(10).send("first").then(Step::Fin), 5),
@@ -118,7 +118,7 @@ fn an_old_client_gets_the_length_too() {
 
 #[test]
 fn sound_is_not_collected() {
-    let (upstream, proxy) = start(json!({"max_response_size": 100 * MIB}));
+    let (upstream, proxy) = start(json!({"max_stream_size": 100 * MIB}));
     upstream.answer(SPEECH, Reply::whole(200, &MP3, b"hello"));
     assert_eq!(proxy.call(speak()).status, 200);
     let before = proxy.resident();

@@ -43,7 +43,7 @@ fn a_claim_reserves_nothing() {
 
 #[test]
 fn a_stream_nobody_reads_is_not_collected() {
-    let (upstream, proxy) = start(json!({"client_timeout": 3, "max_response_size": 2_000_000_000}));
+    let (upstream, proxy) = start(json!({"client_timeout": 3, "max_stream_size": 2_000_000_000}));
     let line = event(&"x".repeat(50_000));
     let chunk = format!("{:x}\r\n{line}\r\n", line.len());
     upstream.chat(Reply::sse().then(Step::Flood(chunk.into_bytes())));

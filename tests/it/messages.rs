@@ -4,14 +4,13 @@
 use serde_json::{Value, json};
 
 use crate::support::calls::{DONE, KEY, TOKEN, authorized, completion, post};
-use crate::support::client::{End, Response};
+use crate::support::client::{End, HEARTBEAT, Response};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::Upstream;
 
 const MESSAGES: &str = "/v1/messages";
-const PING: &str = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
 
 /// An upstream that speaks both formats under its one URL as the provider `both`, and OpenAI's alone as `plain`.
 fn start(changes: Value) -> (Upstream, Proxy) {
@@ -195,7 +194,7 @@ fn after(gate: &Gate, Reply(steps): Reply) -> Reply {
 }
 
 #[test]
-fn a_silent_stream_is_kept_alive_with_pings() {
+fn a_silent_stream_is_kept_alive_with_comments() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = Gate::new();
     let late = Reply::sse().chunk(event("message_stop")).end();
@@ -205,7 +204,7 @@ fn a_silent_stream_is_kept_alive_with_pings() {
     let mut stream = client.streamed();
     assert_eq!(stream.head.all("request-id"), stream.head.all("x-request-id"));
     for _ in 0..2 {
-        assert_eq!(stream.next_event().as_deref(), Some(PING));
+        assert_eq!(stream.next_event().as_deref(), Some(HEARTBEAT));
     }
     gate.open();
     let rest = stream.events();
@@ -213,32 +212,32 @@ fn a_silent_stream_is_kept_alive_with_pings() {
     assert_eq!(stream.end(), End::FinalChunk);
 }
 
-/// What a client that asked for a stream gets behind a ping, when `reply` comes only then; and how that ends.
-fn behind_a_ping(model: &str, path: &str, reply: Reply) -> (String, End) {
+/// What a client that asked for a stream gets behind a heartbeat, when `reply` comes only then; and how that ends.
+fn behind_a_heartbeat(model: &str, path: &str, reply: Reply) -> (String, End) {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = Gate::new();
     upstream.answer(path, after(&gate, reply));
     let mut client = proxy.client();
     client.send(say(model, true));
     let mut stream = client.streamed();
-    assert_eq!(stream.next_event().as_deref(), Some(PING));
+    assert_eq!(stream.next_event().as_deref(), Some(HEARTBEAT));
     gate.open();
-    let rest = stream.events().concat().replace(PING, "");
+    let rest = stream.events().concat().replace(HEARTBEAT, "");
     (rest, stream.end())
 }
 
 #[test]
-fn an_error_behind_a_ping_is_an_event() {
+fn an_error_behind_a_heartbeat_is_an_event() {
     let own = json!({"type": "error", "error": {"type": "rate_limit_error", "message": "slow"}});
     for status in [200, 429] {
-        let (rest, end) = behind_a_ping("both/m", MESSAGES, Reply::json(status, &own));
+        let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, Reply::json(status, &own));
         assert_eq!((rest, end), (format!("event: error\ndata: {own}\n\n"), End::Cut));
     }
 }
 
 #[test]
-fn a_whole_answer_behind_a_ping_is_not_passed_off_as_an_error() {
-    let (rest, end) = behind_a_ping("both/m", MESSAGES, Reply::json(200, &message("hello")));
+fn a_whole_answer_behind_a_heartbeat_is_not_passed_off_as_an_error() {
+    let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, Reply::json(200, &message("hello")));
     assert!(rest.starts_with("event: error\n") && rest.contains("\"reason\":\"upstream_broken\""), "{rest}");
     assert!(!rest.contains("hello"), "{rest}");
     assert_eq!(end, End::Cut);
@@ -322,7 +321,7 @@ fn a_stream_is_translated_event_by_event() {
     let (names, first) = kinds(&begun);
     assert_eq!(names, ["message_start", "content_block_start", "content_block_delta"]);
     assert_eq!(first["delta"]["text"], "a");
-    assert_eq!(stream.next_event().as_deref(), Some(PING), "the provider is silent");
+    assert_eq!(stream.next_event().as_deref(), Some(HEARTBEAT), "the provider is silent");
     gate.open();
     let (names, _) = kinds(&stream.events().concat());
     assert_eq!(names, ["content_block_stop", "message_delta", "message_stop"]);
@@ -358,7 +357,7 @@ fn a_translated_stream_that_breaks_off_never_ends_cleanly() {
 
 #[test]
 fn a_translated_stream_has_the_bounds_of_any() {
-    let (upstream, proxy) = start(json!({"max_response_size": 3_000_000}));
+    let (upstream, proxy) = start(json!({"max_stream_size": 3_000_000}));
     // An event without end, and events without end.
     let head = Reply::sse().chunk(chat_event(&json!({"content": "a"})));
     for (lead, flood, reason) in [
@@ -385,9 +384,9 @@ fn a_provider_that_does_not_stream_is_streamed_for() {
 }
 
 #[test]
-fn it_is_streamed_for_behind_a_ping_too() {
+fn it_is_streamed_for_behind_a_heartbeat_too() {
     let (rest, end) =
-        behind_a_ping("plain/m", "/v1/chat/completions", Reply::json(200, &completion("hello")));
+        behind_a_heartbeat("plain/m", "/v1/chat/completions", Reply::json(200, &completion("hello")));
     let (names, last) = kinds(&rest);
     assert_eq!((names.len(), last), (6, json!({"type": "message_stop"})));
     assert!(rest.contains("\"text\":\"hello\""), "{rest}");

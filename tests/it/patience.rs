@@ -232,7 +232,7 @@ fn a_request_waits_for_the_next_free_worker() {
 
 #[test]
 fn a_client_that_stops_reading_is_let_go() {
-    let (upstream, proxy) = start(json!({"client_timeout": 1, "max_response_size": 1_000_000_000_u64}));
+    let (upstream, proxy) = start(json!({"client_timeout": 1, "max_stream_size": 1_000_000_000_u64}));
     let line = event(&"x".repeat(60_000));
     let chunk = format!("{:x}\r\n{line}\r\n", line.len());
     upstream.chat(Reply::sse().then(Step::Flood(chunk.into_bytes())));
@@ -267,7 +267,7 @@ fn a_client_that_reads_slowly_gets_all_of_its_answer() {
 
 #[test]
 fn the_time_a_client_takes_is_no_silence_of_its_provider() {
-    let limits = json!({"client_timeout": 60, "stream_timeout": 1, "stream_heartbeat": 0, "max_response_size": 50_000_000});
+    let limits = json!({"client_timeout": 60, "stream_timeout": 1, "stream_heartbeat": 0, "max_stream_size": 50_000_000});
     let (upstream, proxy) = start(limits);
     let line = event(&"x".repeat(60_000));
     // More than any socket buffers on the way hold.

@@ -190,6 +190,7 @@ fn config(good: &Upstream, faulty: &Upstream, dying: &Upstream) -> Value {
         "stream_timeout": 5,
         "stream_heartbeat": 0.2,
         "max_response_size": 200_000,
+        "max_stream_size": 200_000,
         "health_interval": 1,
         "models_interval": 2,
         "models": {"either": ["faulty/m", "dying/m", "good/m"]},

@@ -317,7 +317,7 @@ fn a_stream_that_has_begun_holds_a_place_but_no_thread() {
 
 #[test]
 fn a_client_that_reads_nothing_holds_up_nobody_else() {
-    let (upstream, proxy) = start(json!({"client_timeout": 20, "max_response_size": 2_000_000_000}));
+    let (upstream, proxy) = start(json!({"client_timeout": 20, "max_stream_size": 2_000_000_000}));
     let large = event(&"x".repeat(50_000));
     let flood = format!("{:x}\r\n{large}\r\n", large.len()).into_bytes();
     upstream.chat(Reply::sse().then(Step::Flood(flood)));

@@ -75,6 +75,7 @@ fn defaults_are_those_promised() {
     assert_eq!(config.stream_timeout, Duration::from_secs(300));
     assert_eq!(config.non_stream_timeout, Duration::from_secs(30));
     assert_eq!(config.max_response_size, 10_485_760);
+    assert_eq!(config.max_stream_size, 268_435_456);
     assert_eq!(config.max_request_size, 33_554_432);
     assert_eq!(config.queue_timeout, Duration::from_secs(5));
     assert_eq!(config.client_timeout, Duration::from_secs(15));
@@ -96,6 +97,7 @@ fn every_integer_has_a_least_and_a_most_and_says_both() {
         ("max_connections", 1, 10_000),
         ("max_keepalive_connections", 0, 10_000),
         ("max_response_size", 1, 1 << 40),
+        ("max_stream_size", 1, 1 << 40),
         ("max_request_size", 1, transit),
         ("max_clients", 1, 1_000_000),
         ("max_retries", 0, 100),

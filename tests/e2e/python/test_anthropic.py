@@ -83,16 +83,16 @@ class Both:
         self.assertEqual(message.stop_reason, "tool_use")
         self.assertEqual(message.content[-1].input, {"city": "上海"})
 
-    def test_a_silent_provider_is_waited_for_through_pings(self):
+    def test_a_silent_provider_is_waited_for_through_heartbeats(self):
         with self.sdk.messages.with_streaming_response.create(
                 model=self.name + "/late-ping", max_tokens=9, messages=ask(), stream=True) as raw:
             lines = raw.iter_lines()
             for line in lines:
-                if line == "event: ping":
+                if line == ": keep-alive":
                     break
             self.upstream().open_gate("ping")
             self.assertIn("event: message_stop", list(lines))
-        # The answer begins with a ping: no event of the message is there yet.
+        # The answer begins with a heartbeat: no event of the message is there yet.
         with self.stream("gated-ping-of-the-sdk") as stream:
             texts = iter(stream.text_stream)
             self.upstream().open_gate("ping-of-the-sdk")

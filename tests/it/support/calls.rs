@@ -97,8 +97,17 @@ pub fn assert_error(response: &Response, status: u16, reason: &str) -> String {
     message
 }
 
-/// Holds the body of an error (an answer's or an event's) to its shape and gives its message.
+/// Holds the body of an HTTP error to its shape and gives its message.
 pub fn assert_error_body(text: &str, status: u16, reason: &str) -> String {
+    assert_error_of_type(text, status, reason, "http_error")
+}
+
+/// Holds the data of an error event of a chat to its shape and gives its message.
+pub fn assert_error_data(text: &str, status: u16, reason: &str) -> String {
+    assert_error_of_type(text, status, reason, "server_error")
+}
+
+fn assert_error_of_type(text: &str, status: u16, reason: &str, kind: &str) -> String {
     let body: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
     let error = body["error"].as_object().expect("error object");
     assert_eq!(body.as_object().map(serde_json::Map::len), Some(1), "{text}");
@@ -107,7 +116,7 @@ pub fn assert_error_body(text: &str, status: u16, reason: &str) -> String {
     assert_eq!(keys, ["code", "message", "param", "reason", "type"], "{text}");
     assert_eq!(error["code"], status, "{text}");
     assert_eq!(error["reason"], reason, "{text}");
-    assert_eq!(error["type"], "http_error", "{text}");
+    assert_eq!(error["type"], kind, "{text}");
     assert_eq!(error["param"], Value::Null, "{text}");
     let message = error["message"].as_str().expect("message").to_owned();
     assert!(!message.is_empty(), "{text}");
@@ -121,7 +130,7 @@ pub fn assert_error_event(event: Option<&String>, status: u16, reason: &str) -> 
         .strip_prefix("data: ")
         .and_then(|rest| rest.strip_suffix("\n\n"))
         .unwrap_or_else(|| panic!("not one data line: {event:?}"));
-    assert_error_body(data, status, reason)
+    assert_error_data(data, status, reason)
 }
 
 /// What a retry cannot mend says so; what is unreachable, late or full never does.

@@ -275,9 +275,13 @@ impl<'a> Streamed<'a> {
         }
     }
 
-    /// The next block up to and with its blank line; at the end whatever is left, then `None`.
+    /// The next block up to and with its blank line, or a heartbeat, which has none; at the end whatever is left, then `None`.
     pub fn next_event(&mut self) -> Option<String> {
         loop {
+            if self.pending.starts_with(HEARTBEAT.as_bytes()) {
+                self.pending.drain(..HEARTBEAT.len());
+                return Some(HEARTBEAT.to_owned());
+            }
             if let Some(end) = find(&self.pending, b"\n\n") {
                 let event: Vec<u8> = self.pending.drain(..end + 2).collect();
                 return Some(String::from_utf8(event).expect("UTF-8 event"));
@@ -315,7 +319,7 @@ impl<'a> Streamed<'a> {
 }
 
 /// The comment that keeps a silent stream alive.
-pub const HEARTBEAT: &str = ": keep-alive\n\n";
+pub const HEARTBEAT: &str = ": keep-alive\n";
 
 /// Seconds and result of something that takes time.
 pub fn timed<T>(act: impl FnOnce() -> T) -> (Duration, T) {
