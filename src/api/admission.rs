@@ -7,7 +7,7 @@ use ureq::http::uri::PathAndQuery;
 use super::envelope::Envelope;
 use super::error::ApiError;
 use super::splice::Body;
-use super::{Action, Ticket, messages, multipart, responses};
+use super::{Action, Ticket, filters, messages, multipart, responses};
 use crate::anthropic::ChatRequest;
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
@@ -126,6 +126,7 @@ fn routes_by_model(
     if routes.is_empty() {
         return Err(ApiError::ModelNotFound(body.model.clone()));
     }
+    filters::check(config, token, request, body, &routes)?;
     if let Some(previous) = &body.previous {
         responses::pin(gateway, config, &mut routes, previous);
     }

@@ -44,6 +44,8 @@ pub enum ApiError {
     ModelTooLong,
     /// More than one `model`, or one in another case: two readers could find two models.
     AmbiguousModel,
+    /// This member, by which a provider chooses a model, is not within the caller's filters.
+    OtherModel(&'static str),
     /// The request did not arrive in time.
     ClientTimeout,
     /// The body is over the limit.
@@ -167,7 +169,7 @@ impl ApiError {
             Self::BadRequest(_) => (400, "bad_request", Hopeless),
             Self::InvalidJson(_) => (400, "invalid_json", Hopeless),
             Self::MissingModel => (400, "missing_model", Hopeless),
-            Self::InvalidModel | Self::ModelTooLong | Self::AmbiguousModel => {
+            Self::InvalidModel | Self::ModelTooLong | Self::AmbiguousModel | Self::OtherModel(_) => {
                 (400, "invalid_model", Hopeless)
             }
             Self::MissingToken => (401, "missing_token", Hopeless),
@@ -238,6 +240,7 @@ impl ApiError {
             Self::InvalidModel => Text::InvalidModel,
             Self::ModelTooLong => Text::ModelTooLong(MAX_MODEL),
             Self::AmbiguousModel => Text::AmbiguousModel,
+            Self::OtherModel(member) => Text::OtherModel(member),
             Self::ClientTimeout => Text::ClientTimeout,
             Self::BodyTooLarge(limit) => Text::BodyTooLarge(*limit),
             Self::UriTooLong => Text::UriTooLong(MAX_TARGET),

@@ -7,6 +7,7 @@ mod delivery;
 mod envelope;
 mod error;
 mod error_event;
+mod filters;
 mod health;
 mod index;
 mod inference;

@@ -9,7 +9,8 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::error::ApiError;
-use super::splice::{Body, Notation, checked_model, reads_as_model};
+use super::filters::{self, Chooser};
+use super::splice::{Body, Notation, checked_model, note, reads_as_model};
 use crate::front::request::is_token_byte;
 use crate::limits::{MAX_BOUNDARY, MAX_PART_HEAD, MAX_PARTS};
 
@@ -55,8 +56,9 @@ pub fn parse(content_type: &[u8], bytes: &[u8]) -> Result<Body, ApiError> {
     if !is_closed {
         return bad("multipart: no closing boundary");
     }
-    let (model, span) = form.model.ok_or(ApiError::MissingModel)?;
-    Ok(Body { model, stream: form.stream, previous: None, span: Some(span), notation: Notation::Text })
+    let (model, span) = form.model.take().ok_or(ApiError::MissingModel)?;
+    let Form { stream, choosers, .. } = form;
+    Ok(Body { model, stream, previous: None, span: Some(span), notation: Notation::Text, choosers })
 }
 
 fn bad<T>(what: &'static str) -> Result<T, ApiError> {
@@ -93,6 +95,8 @@ struct Form {
     /// The model, and where it stands.
     model: Option<(String, Range<usize>)>,
     stream: bool,
+    /// As [`Body`] has them.
+    choosers: Vec<(&'static Chooser, Option<Range<usize>>)>,
 }
 
 impl Form {
@@ -123,7 +127,11 @@ impl Form {
             name if reads_as_model(name) => return Err(ApiError::AmbiguousModel),
             // Python's clients write `True`.
             b"stream" => self.stream = content.eq_ignore_ascii_case(b"true"),
-            _ => {}
+            name => {
+                if let Some(chooser) = std::str::from_utf8(name).ok().and_then(filters::chooser) {
+                    note(&mut self.choosers, chooser, None);
+                }
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use super::filters::{self, Chooser};
 use crate::limits::MAX_MODEL;
 use crate::upstream::json::behind_string;
 
@@ -27,6 +28,9 @@ pub struct Body {
     pub(super) span: Option<Range<usize>>,
     /// How a value of `model` is written there.
     pub(super) notation: Notation,
+    /// The members by which a provider may choose another model, each once, and where their values stand; `None`: in more
+    /// places than one, or not as JSON.
+    pub(super) choosers: Vec<(&'static Chooser, Option<Range<usize>>)>,
 }
 
 /// How a value is written in a body.
@@ -54,21 +58,27 @@ impl Body {
         if top.is_ambiguous {
             return Err(ApiError::AmbiguousModel);
         }
-        let written = top.model.ok_or(ApiError::MissingModel)?.get();
-        let model = serde_json::from_str(written).map_err(|_| ApiError::InvalidModel)?;
-        let start = written.as_ptr().addr() - bytes.as_ptr().addr();
+        let written = top.model.ok_or(ApiError::MissingModel)?;
+        let model = serde_json::from_str(written.get()).map_err(|_| ApiError::InvalidModel)?;
+        let span_of = |value: &RawValue| {
+            let start = value.get().as_ptr().addr() - bytes.as_ptr().addr();
+            start..start + value.get().len()
+        };
+        let choosers = top.choosers.iter().map(|(chooser, value)| (*chooser, value.map(span_of)));
         Ok(Self {
             model: checked_model(model)?,
             stream: top.stream,
             previous: top.previous,
-            span: Some(start..start + written.len()),
+            span: Some(span_of(written)),
             notation: Notation::Json,
+            choosers: choosers.collect(),
         })
     }
 
     /// A body that names no model, and stays as it is.
     pub fn untouched(stream: bool) -> Self {
-        Self { model: "-".to_owned(), stream, previous: None, span: None, notation: Notation::Text }
+        let model = "-".to_owned();
+        Self { model, stream, previous: None, span: None, notation: Notation::Text, choosers: Vec::new() }
     }
 
     /// A model's name as this body writes it.
@@ -115,6 +125,7 @@ struct Top<'a> {
     is_ambiguous: bool,
     stream: bool,
     previous: Option<String>,
+    choosers: Vec<(&'static Chooser, Option<&'a RawValue>)>,
 }
 
 impl<'de> Deserialize<'de> for Top<'de> {
@@ -138,16 +149,31 @@ impl<'de> Deserialize<'de> for Top<'de> {
                             let value = map.next_value::<&RawValue>()?.get();
                             top.previous = serde_json::from_str(value).ok();
                         }
-                        other => {
-                            top.is_ambiguous |= reads_as_model(other.as_bytes());
-                            map.next_value::<IgnoredAny>()?;
-                        }
+                        other => match filters::chooser(other) {
+                            Some(chooser) => note(&mut top.choosers, chooser, Some(map.next_value()?)),
+                            None => {
+                                top.is_ambiguous |= reads_as_model(other.as_bytes());
+                                map.next_value::<IgnoredAny>()?;
+                            }
+                        },
                     }
                 }
                 Ok(top)
             }
         }
         deserializer.deserialize_map(Members)
+    }
+}
+
+/// Notes where a chooser stands: one that is repeated stands nowhere for certain.
+pub(super) fn note<T>(
+    noted: &mut Vec<(&'static Chooser, Option<T>)>,
+    chooser: &'static Chooser,
+    at: Option<T>,
+) {
+    match noted.iter_mut().find(|(other, _)| *other == chooser) {
+        Some((_, place)) => *place = None,
+        None => noted.push((chooser, at)),
     }
 }
 

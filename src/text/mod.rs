@@ -47,6 +47,8 @@ pub enum Text<'a> {
     ModelTooLong(usize),
     /// `model` stands there more than once, or in another case.
     AmbiguousModel,
+    /// This member could choose a model that the filters exclude.
+    OtherModel(&'a str),
     /// The request did not arrive in time.
     ClientTimeout,
     /// The body is over the limit, bytes.
@@ -157,6 +159,7 @@ impl Text<'_> {
             Self::InvalidModel => "model 必须是非空字符串".into(),
             Self::ModelTooLong(limit) => format!("model 超过 {limit} 字节"),
             Self::AmbiguousModel => "model 只能出现一次，且必须小写".into(),
+            Self::OtherModel(member) => format!("{member} 可能选用不允许的模型"),
             Self::ClientTimeout => "请求未在规定时间内送达".into(),
             Self::BodyTooLarge(limit) => format!("请求体超过上限 {limit} 字节"),
             Self::UriTooLong(limit) => format!("请求目标超过上限 {limit} 字节"),
@@ -226,6 +229,7 @@ impl Text<'_> {
             Self::InvalidModel => "model must be a non-empty string".into(),
             Self::ModelTooLong(limit) => format!("model is longer than {limit} bytes"),
             Self::AmbiguousModel => "model must be named once, in lower case".into(),
+            Self::OtherModel(member) => format!("{member} could choose a model that is not allowed"),
             Self::ClientTimeout => "the request did not arrive in time".into(),
             Self::BodyTooLarge(limit) => format!("the body is over the limit of {limit} bytes"),
             Self::UriTooLong(limit) => format!("the request target is over the limit of {limit} bytes"),

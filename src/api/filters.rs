@@ -1,0 +1,316 @@
+//! Which models a call may lead to, beyond the one that `model` names. Where a filter applies (a token's `models`, or
+//! `supported_models`), whatever some provider is known to choose another model by is checked like `model`, or refused
+//! by its name. Where none applies, everything passes.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Ticket;
+use super::error::ApiError;
+use super::models::percent_decode;
+use super::splice::{Body, reads_as_model};
+use crate::config::{Config, Token};
+use crate::front::Request;
+use crate::limits::MAX_TARGETS;
+use crate::routing::Route;
+
+/// A top-level member of a body, or a part of a form, by which some provider chooses a model.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chooser {
+    /// Its name.
+    pub name: &'static str,
+    kind: Kind,
+}
+
+/// What may stand in it where a filter applies.
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    /// A list of model ids, as strings or as `{"model": id}`; each is checked.
+    Models,
+    /// Tools; those that run a model of their own name one that is checked.
+    Tools,
+    /// OpenRouter's plugins; those that run no model.
+    Plugins,
+    /// Members that a gateway moves to the top level of its own request: none that chooses a model.
+    Members,
+    /// Nothing.
+    Nothing,
+}
+
+const fn row(name: &'static str, kind: Kind) -> Chooser {
+    Chooser { name, kind }
+}
+
+/// Every such member (`docs/providers.md`, "Model filters"). Adding one is adding a row.
+const CHOOSERS: &[Chooser] = &[
+    // OpenRouter and Vercel: what is asked where `model` fails.
+    row("models", Kind::Models),
+    // LiteLLM, Anthropic, and OpenRouter on `/messages`: the same.
+    row("fallbacks", Kind::Models),
+    // OpenRouter: `fallback` lets it choose.
+    row("route", Kind::Nothing),
+    // OpenRouter: a stored configuration with a model of its own.
+    row("preset", Kind::Nothing),
+    row("plugins", Kind::Plugins),
+    // Anthropic's advisor, OpenAI's image generation, OpenRouter's server tools.
+    row("tools", Kind::Tools),
+    // LiteLLM gives it to its own provider, whose `model` it then replaces.
+    row("extra_body", Kind::Members),
+    // LiteLLM.
+    row("context_window_fallbacks", Kind::Nothing),
+    row("content_policy_fallbacks", Kind::Nothing),
+    row("context_window_fallback_dict", Kind::Nothing),
+    row("deployment_id", Kind::Nothing),
+    row("model_list", Kind::Nothing),
+    row("router_settings_override", Kind::Nothing),
+    row("user_config", Kind::Nothing),
+    // Vercel: `gateway.models`.
+    row("providerOptions", Kind::Nothing),
+];
+
+/// OpenRouter's server tools that run no model.
+const MODELLESS_TOOLS: &[&str] =
+    &["openrouter:web_search", "openrouter:web_fetch", "openrouter:datetime", "openrouter:apply_patch"];
+/// OpenRouter's plugins that run no model.
+const MODELLESS_PLUGINS: &[&str] = &["web", "file-parser", "response-healing", "context-compression"];
+
+/// The chooser that some reader takes this name for. Go's `encoding/json` folds letters as Unicode does.
+pub fn chooser(name: &str) -> Option<&'static Chooser> {
+    CHOOSERS.iter().find(|row| {
+        let fold = |letter| match letter {
+            'ſ' => 's',
+            '\u{212a}' => 'k',
+            other => other.to_ascii_lowercase(),
+        };
+        // Most names differ in length; a folded letter has up to three bytes for one.
+        name.len() >= row.name.len()
+            && name.len() <= 3 * row.name.len()
+            && name.chars().map(fold).eq(row.name.chars().map(|letter| letter.to_ascii_lowercase()))
+    })
+}
+
+/// Refuses a call that could lead to a model which the filters exclude. `routes`: where it goes.
+///
+/// # Errors
+/// [`ApiError::OtherModel`] names the member.
+pub fn check(
+    config: &Config,
+    token: &Token,
+    request: &Request<Ticket>,
+    body: &Body,
+    routes: &[Route],
+) -> Result<(), ApiError> {
+    if token.models.is_none() && config.supported_models.is_empty() {
+        return Ok(());
+    }
+    // The configuration itself says where a virtual model leads.
+    if config.virtual_model(&body.model).is_none() && is_indirect(&body.model) {
+        return Err(ApiError::OtherModel("model"));
+    }
+    if request.head.query().is_some_and(names_model) {
+        return Err(ApiError::OtherModel("?model="));
+    }
+    let may = |id: &str| {
+        !is_indirect(id)
+            && routes.iter().all(|route| {
+                let id = format!("{}/{id}", route.provider);
+                config.supports(&id) && token.allows(&id)
+            })
+    };
+    for (chooser, span) in &body.choosers {
+        let value = span.as_ref().and_then(|span| std::str::from_utf8(&request.body[span.clone()]).ok());
+        if !value.is_some_and(|value| chooser.kind.is_within(value, &may)) {
+            return Err(ApiError::OtherModel(chooser.name));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a model id leads to others: OpenRouter's presets, and LiteLLM's lists.
+fn is_indirect(id: &str) -> bool {
+    id.contains("@preset/") || id.contains(',')
+}
+
+/// Whether a query names a model: LiteLLM takes it for the one to call.
+fn names_model(query: &str) -> bool {
+    query.split('&').any(|parameter| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        reads_as_model(percent_decode(name).as_bytes())
+    })
+}
+
+impl Kind {
+    /// Whether the JSON `value` leads to no model but those that `may` be called.
+    fn is_within(&self, value: &str, may: &dyn Fn(&str) -> bool) -> bool {
+        if value == "null" {
+            return true;
+        }
+        match self {
+            Self::Models => all(value, MAX_TARGETS, |entry| model_of(entry).is_some_and(|id| may(&id))),
+            Self::Tools => all(value, usize::MAX, |tool| {
+                let Ok(tool) = serde_json::from_str::<Tool<'_>>(tool.get()) else { return false };
+                let kind = tool.kind.unwrap_or_default();
+                (!kind.starts_with("openrouter:") || MODELLESS_TOOLS.contains(&&*kind))
+                    && tool.model.is_none_or(|model| may(&model))
+            }),
+            Self::Plugins => all(value, usize::MAX, |plugin| {
+                serde_json::from_str::<Plugin<'_>>(plugin.get())
+                    .is_ok_and(|plugin| MODELLESS_PLUGINS.contains(&&*plugin.id))
+            }),
+            Self::Members => serde_json::from_str::<Choiceless>(value).is_ok(),
+            Self::Nothing => false,
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Tool<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    model: Option<Cow<'a, str>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Plugin<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+}
+
+/// The model that an entry of a list names.
+fn model_of(entry: &RawValue) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Alone {
+        model: String,
+    }
+    let text = entry.get();
+    serde_json::from_str(text).ok().or_else(|| Some(serde_json::from_str::<Alone>(text).ok()?.model))
+}
+
+/// Whether `value` is a list of at most `most` entries that are all `good`. Holds one at a time.
+fn all<'a>(value: &'a str, most: usize, good: impl Fn(&'a RawValue) -> bool) -> bool {
+    struct Entries<'a, F>(usize, F, PhantomData<&'a ()>);
+    impl<'de, F: Fn(&'de RawValue) -> bool> Visitor<'de> for Entries<'de, F> {
+        type Value = bool;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
+            let mut count = 0;
+            while let Some(entry) = list.next_element()? {
+                count += 1;
+                if count > self.0 || !self.1(entry) {
+                    return Err(A::Error::custom("not good"));
+                }
+            }
+            Ok(true)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(value);
+    reader.deserialize_seq(Entries(most, good, PhantomData)).unwrap_or(false)
+}
+
+/// An object without a member that chooses a model.
+struct Choiceless;
+
+impl<'de> Deserialize<'de> for Choiceless {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Choiceless;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object that chooses no model")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Choiceless, A::Error> {
+                while let Some(name) = map.next_key::<String>()? {
+                    if reads_as_model(name.as_bytes()) || chooser(&name).is_some() {
+                        return Err(A::Error::custom("a member that chooses a model"));
+                    }
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Ok(Choiceless)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHOOSERS, chooser, names_model};
+
+    fn is_within(name: &str, value: &str) -> bool {
+        let may = |id: &str| id == "good" || id == "b/good";
+        chooser(name).expect("a chooser").kind.is_within(value, &may)
+    }
+
+    #[test]
+    fn chooser_is_found_in_every_case() {
+        for row in CHOOSERS {
+            assert_eq!(chooser(row.name), Some(row));
+            assert_eq!(chooser(&row.name.to_uppercase()), Some(row));
+            assert_eq!(chooser(&format!("{}x", row.name)), None);
+            assert_eq!(chooser(&row.name[1..]), None);
+        }
+        assert_eq!(chooser("model\u{17f}").map(|row| row.name), Some("models"));
+        assert_eq!(chooser("Fallbac\u{212a}\u{17f}").map(|row| row.name), Some("fallbacks"));
+        assert_eq!(chooser("messages"), None);
+    }
+
+    #[test]
+    fn value_with_another_model_is_told_from_one_without() {
+        let many = |count: usize| format!("[{}]", vec!["\"good\""; count].join(","));
+        for (name, value, expected) in [
+            ("models", r#"["good","b/g\u006fod"]"#, true),
+            ("models", r#"["good","bad"]"#, false),
+            ("models", "[]", true),
+            ("models", "null", true),
+            ("models", r#""good""#, false),
+            ("models", r#"{"good":1}"#, false),
+            ("models", r#"["good",1]"#, false),
+            ("models", &many(16), true),
+            ("models", &many(17), false),
+            ("fallbacks", r#"[{"model":"good"},"good"]"#, true),
+            ("fallbacks", r#"[{"model":"bad"}]"#, false),
+            ("fallbacks", r#"[{"model":"good","fallbacks":["bad"]}]"#, false),
+            ("fallbacks", r#"[{"good":["bad"]}]"#, false),
+            ("fallbacks", r#""default""#, false),
+            ("preset", r#""x""#, false),
+            ("preset", "null", true),
+            ("tools", r#"[{"type":"function","function":{"name":"f","parameters":{"model":"bad"}}}]"#, true),
+            ("tools", r#"[{"name":"f","input_schema":{"properties":{"model":{"type":"string"}}}}]"#, true),
+            ("tools", r#"[{"type":"image_generation","model":"bad"}]"#, false),
+            ("tools", r#"[{"type":"image_generation","model":"good"},{"type":"web_search"}]"#, true),
+            ("tools", r#"[{"type":"advisor_20260301","name":"advisor","model":"bad"}]"#, false),
+            ("tools", r#"[{"type":"openrouter:fusion"}]"#, false),
+            ("tools", r#"[{"type":"openrouter:web_search","parameters":{}}]"#, true),
+            ("tools", r#"[{"type":"x","model":"good","model":"bad"}]"#, false),
+            ("plugins", r#"[{"id":"web","max_results":3}]"#, true),
+            ("plugins", r#"[{"id":"web"},{"id":"fusion","analysis_models":["bad"]}]"#, false),
+            ("extra_body", r#"{"google":{"thinking_config":{"model":"x"}}}"#, true),
+            ("extra_body", r#"{"top_k":1,"Model":"bad"}"#, false),
+            ("extra_body", r#"{"models":["bad"]}"#, false),
+        ] {
+            assert_eq!(is_within(name, value), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn query_that_names_a_model_is_known() {
+        for query in ["model=x", "a=b&model=x", "m%6Fdel=x", "Model", "x&MODEL=&y"] {
+            assert!(names_model(query), "{query}");
+        }
+        for query in ["", "models=x", "x=model", "api-version=1&x=%6Dodel"] {
+            assert!(!names_model(query), "{query}");
+        }
+    }
+}
