@@ -132,12 +132,12 @@ pub const MAX_ERROR_TEXT: usize = 2 * 1024;
 pub const MAX_HELD_EVENT: usize = 64 * 1024;
 /// Bytes of complete events that are looked at together for whether one of them is the stream's last.
 pub const TERMINAL_BATCH: usize = 4 * 1024;
-/// Bytes at the end and at the beginning of a whole answer that are looked at for token usage.
-pub const MAX_USAGE_SCAN: usize = 16 * 1024;
-/// Places in them that are looked at.
-pub const MAX_USAGE_CANDIDATES: usize = 8;
-/// Tokens of a kind that are believed of one call: no provider's typing error can wrap a counter.
-pub const MAX_TOKENS_TOLD: u64 = 1 << 40;
+/// Bytes at the end of an event that is not held that are looked at for whether it is the stream's last.
+pub const MAX_EVENT_END: usize = 16 * 1024;
+/// Longest `usage` of a response that is read, bytes.
+pub const MAX_USAGE: usize = 4 * 1024;
+/// Tokens of a kind that are believed of one call: no provider's typing error can use up a day, or wrap a counter.
+pub const MAX_TOKENS_REPORTED: u64 = 1 << 30;
 /// An attempt that would get less than this before another has its turn is given all that is left.
 pub const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 /// Largest whole answer of success that is looked at for whether it says no, bytes.

@@ -3,7 +3,7 @@
 
 use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::events::Events;
-use ai_proxy::upstream::usage::Usage;
+use ai_proxy::upstream::usage::Reported;
 
 use super::{cut, with_runs};
 
@@ -29,7 +29,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn pass(bytes: &[u8], step: usize) -> (bool, Option<Usage>) {
+fn pass(bytes: &[u8], step: usize) -> (bool, Reported) {
     let mut events = Events::default();
     let mut sent = Vec::with_capacity(bytes.len());
     let mut come = 0;
@@ -52,5 +52,5 @@ fn pass(bytes: &[u8], step: usize) -> (bool, Option<Usage>) {
     sent.extend(events.end());
     assert_eq!(sent, bytes);
     assert!(!bytes.ends_with(b"\n\ndata: [DONE]\n\n") || events.is_over());
-    (events.is_over(), events.usage())
+    (events.is_over(), events.measured().reported)
 }

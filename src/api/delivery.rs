@@ -6,7 +6,7 @@ use super::envelope::{Envelope, REQUEST_ID, X_REQUEST_ID, sane_id};
 use super::error::ApiError;
 use super::outcome::{Failed, WholeAnswer};
 use super::record::Record;
-use super::{Action, Ticket, error_event, masking, relayed_headers};
+use super::{Ticket, error_event, masking, relayed_headers};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::config::{Config, Format};
@@ -15,7 +15,6 @@ use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
 use crate::metrics::InFlight;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
-use crate::upstream::usage::{self, Usage};
 use crate::upstream::{Fault, Reply, SharedReply};
 
 /// The client's side of a call, from its first attempt to its end.
@@ -32,6 +31,10 @@ pub struct Delivery {
     pub reply: SharedReply,
     /// What is to be said of it.
     pub record: Record,
+    /// Tokens of its prompt, estimated from its body.
+    pub estimated_prompt: u64,
+    /// Tokens that its token's day is charged with at its end.
+    pub charge: u64,
 }
 
 impl Delivery {
@@ -78,11 +81,6 @@ impl Delivery {
         fields
     }
 
-    /// Notes the tokens that the answer tells of. What a stored response once used is not used again by reading it.
-    pub fn note_usage(&mut self, told: Option<Usage>) {
-        self.record.usage = told.filter(|_| self.request.ticket.action != Action::StoredResponse);
-    }
-
     /// Gives the client what the last attempt left.
     pub fn last(&mut self, last: Failed) -> Done {
         match last {
@@ -109,7 +107,6 @@ impl Delivery {
     /// An answer of the provider's that was read whole.
     pub fn answer(&mut self, answer: WholeAnswer) -> Done {
         let WholeAnswer { status, mut headers, body, refusal } = answer;
-        self.note_usage(usage::in_answer(&body));
         let body = match refusal {
             _ if status >= 400 => self.error_body(status, &mut headers, body),
             Some(_) => masking::without_secrets(self.config(), &self.record.provider, body),
@@ -178,8 +175,8 @@ impl Delivery {
     }
 
     fn end(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Done {
-        if let (Some(permit), Some(usage)) = (self.permit.take(), self.record.usage) {
-            permit.spend(usage.prompt.saturating_add(usage.completion), Clock::now());
+        if let Some(permit) = self.permit.take() {
+            permit.spend(self.charge, Clock::now());
         }
         self.in_flight = None;
         let mut reply = self.reply.lock();

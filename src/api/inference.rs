@@ -13,13 +13,14 @@ use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
 use super::underway::{self, Led, Stage};
-use super::{Ticket, admission, masking, messages, relayed_headers, responses};
+use super::{Ticket, admission, charge, masking, messages, relayed_headers, responses};
 use crate::config::{Format, known};
 use crate::front::{Done, Handled, Request, Responder, Thread};
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, MAX_SEARCHED};
 use crate::metrics::Metric;
 use crate::routing::{Choice, Plan, Verdict};
+use crate::upstream::meter::Measured;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::response_id;
 use crate::upstream::stream;
@@ -60,8 +61,10 @@ pub fn relay(
     };
     let reply = new_reply(&request, &call, responder);
     record.model.clone_from(&call.body.model);
+    let estimated_prompt = charge::estimated_prompt(&request);
+    let (permit, in_flight) = (Some(permit), Some(in_flight));
     let delivery =
-        Delivery { request, permit: Some(permit), in_flight: Some(in_flight), envelope, reply, record };
+        Delivery { request, permit, in_flight, envelope, reply, record, estimated_prompt, charge: 0 };
     let plan = Plan::new(&delivery.request.ticket.config, std::mem::take(&mut call.routes));
     let gateway = Arc::clone(gateway);
     let (begun, is_short) = (Instant::now(), false);
@@ -179,6 +182,10 @@ impl Relay {
     /// Gives the client what the attempts that failed have left.
     fn give_last(mut self: Box<Self>) -> Done {
         let last = self.last.take().map_or_else(|| Failed::Fault(unreachable("no replica")), |last| *last);
+        // A provider works for a client that leaves.
+        if last.fault() == Some(Fault::ClientGone) && self.delivery.record.attempts > 0 {
+            self.note_tokens(Measured::default());
+        }
         let done = self.delivery.last(last);
         self.end(done)
     }
@@ -318,19 +325,21 @@ impl Relay {
     pub(super) fn document(&mut self, exchange: Exchange, body: Vec<u8>, choice: &Choice) -> Outcome {
         let status = exchange.status;
         let refusal = refusal_in(status, &body);
+        let measured = Measured::of_document(&body, self.output());
         let answer = WholeAnswer { status, headers: exchange.headers, body, refusal };
         if self.call.chat_for(choice.provider()).is_none() {
-            return self.whole(answer, choice);
+            return self.whole(answer, measured, choice);
         }
         let Body { model, stream, .. } = &self.call.body;
         match messages::answer(answer, model, *stream, &self.delivery.envelope.id) {
-            Ok(answer) => self.whole(answer, choice),
+            Ok(answer) => self.whole(answer, measured, choice),
             Err(failure) => Outcome::Failed(Failed::Fault(failure)),
         }
     }
 
-    pub(super) fn whole(&mut self, answer: WholeAnswer, choice: &Choice) -> Outcome {
+    pub(super) fn whole(&mut self, answer: WholeAnswer, measured: Measured, choice: &Choice) -> Outcome {
         let is_good = (200..300).contains(&answer.status);
+        let is_error = answer.status >= 400 || answer.refusal.is_some();
         let failed = Failed::Answer(answer);
         if failed.is_retryable() || (self.call.is_search && !is_good) {
             return Outcome::Failed(failed);
@@ -340,6 +349,9 @@ impl Relay {
         {
             let id = || response_id::in_answer(&answer.body);
             responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, id);
+        }
+        if !is_error {
+            self.note_tokens(measured);
         }
         let result = failed.result();
         self.note(choice, failed.verdict(), result);

@@ -11,9 +11,9 @@ use crate::config::{Config, Format};
 use crate::front::Request;
 use crate::limits::MAX_ERROR_BODY;
 use crate::routing::Route;
+use crate::upstream::meter::{Measured, Meter};
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream::{Broke, Passage, Way};
-use crate::upstream::usage::Usage;
 use crate::upstream::{Failure, Fault};
 
 /// Where a translated call goes, behind the provider's base URL. The client's query belongs to the other API.
@@ -111,6 +111,7 @@ fn refusal(document: &[u8]) -> Refusal {
 pub struct Translation {
     translator: Translator,
     events: Events,
+    meter: Meter,
     /// The request's.
     id: String,
     /// What is to be sent.
@@ -119,9 +120,9 @@ pub struct Translation {
 
 impl Translation {
     /// For the client that asked for `model`; `id` is the request's.
-    pub fn new(model: &str, id: &str) -> Self {
+    pub fn new(model: &str, id: &str, meter: Meter) -> Self {
         let translator = Translator::new(model, id);
-        Self { translator, events: Events::default(), id: id.to_owned(), out: Vec::new() }
+        Self { translator, events: Events::default(), meter, id: id.to_owned(), out: Vec::new() }
     }
 
     /// What is done with the data of an event. An error of the provider's is a refusal while nothing was sent, and an event
@@ -156,8 +157,11 @@ impl Translation {
 
     /// Clean where the provider's framing or `[DONE]` says so, and the message says why it stopped.
     fn finish(&mut self, by_closing: bool, way: &Way) -> Result<(), Broke> {
-        let Self { translator, events, id, out } = self;
-        events.end(|data| Self::translate(translator, (id, out), data, way))?;
+        let Self { translator, events, meter, id, out } = self;
+        events.end(|data| {
+            meter.data(data);
+            Self::translate(translator, (id, out), data, way)
+        })?;
         if by_closing && !self.translator.is_over() {
             let detail = "closed before [DONE]".to_owned();
             return Err(Broke::Failed(Failure { fault: Fault::CutOff, detail }));
@@ -168,8 +172,11 @@ impl Translation {
 
 impl Passage for Translation {
     fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
-        let Self { translator, events, id, out } = self;
-        let taken = events.take(piece, |data| Self::translate(translator, (id, out), data, way));
+        let Self { translator, events, meter, id, out } = self;
+        let taken = events.take(piece, |data| {
+            meter.data(data);
+            Self::translate(translator, (id, out), data, way)
+        });
         // What came before the trouble is the client's.
         self.send(way);
         taken
@@ -185,8 +192,8 @@ impl Passage for Translation {
         self.translator.is_over()
     }
 
-    fn usage(&self) -> Option<Usage> {
-        self.translator.tokens().map(|(prompt, completion)| Usage::told(prompt, completion))
+    fn measured(&self) -> Measured {
+        self.meter.measured()
     }
 }
 

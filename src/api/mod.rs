@@ -3,6 +3,7 @@
 mod admin;
 mod admission;
 mod allowance;
+mod charge;
 mod delivery;
 mod envelope;
 mod error;

@@ -9,7 +9,7 @@ use crate::limits::MAX_QUOTED;
 use crate::metrics::{Metric, Metrics};
 use crate::routing::Choice;
 use crate::text::quoted;
-use crate::upstream::usage::Usage;
+use crate::upstream::meter::Used;
 
 /// The reason of a call whose client left the queue before a provider was asked.
 const CLIENT_GONE: &str = "client_gone";
@@ -32,8 +32,8 @@ pub struct Record {
     pub streamed: bool,
     /// Bytes of body that left.
     pub bytes: u64,
-    /// Tokens, where they were reported.
-    pub usage: Option<Usage>,
+    /// Tokens, as reported or estimated; `None`: it used none.
+    pub tokens: Option<Used>,
     /// When the first byte of the answer left.
     pub first_byte: Option<Instant>,
     /// Attempts made.
@@ -58,7 +58,7 @@ impl Record {
             status: 0,
             streamed: false,
             bytes: 0,
-            usage: None,
+            tokens: None,
             first_byte: None,
             attempts: 0,
             request_id: request.ticket.envelope.id.clone(),
@@ -120,9 +120,12 @@ impl Record {
             metrics.observe(Metric::FirstByte, &[provider], at.duration_since(self.begun));
         }
         metrics.add(Metric::ResponseBytes, &[provider], self.bytes);
-        if let Some(usage) = self.usage {
-            metrics.add(Metric::Tokens, &[provider, model, token, "prompt"], usage.prompt);
-            metrics.add(Metric::Tokens, &[provider, model, token, "completion"], usage.completion);
+        if let Some(used) = self.tokens {
+            let family = |is_estimated| if is_estimated { Metric::EstimatedTokens } else { Metric::Tokens };
+            let (prompt, completion) =
+                (family(used.is_prompt_estimated), family(used.is_completion_estimated));
+            metrics.add(prompt, &[provider, model, token, "prompt"], used.prompt);
+            metrics.add(completion, &[provider, model, token, "completion"], used.completion);
         }
     }
 
@@ -139,8 +142,9 @@ impl Record {
             status = self.status,
             stream = self.streamed,
             bytes = self.bytes,
-            prompt_tokens = self.usage.map(|usage| usage.prompt),
-            completion_tokens = self.usage.map(|usage| usage.completion),
+            prompt_tokens = self.tokens.map(|used| used.prompt),
+            completion_tokens = self.tokens.map(|used| used.completion),
+            tokens_estimated = self.tokens.map(|used| used.is_estimated()),
             ttfb = first_byte,
             attempts = self.attempts,
             request_id = *self.request_id,
@@ -155,7 +159,7 @@ impl Record {
             self.status,
             self.streamed,
             self.bytes,
-            self.usage.map_or("-".to_owned(), |usage| format!("{}+{}", usage.prompt, usage.completion)),
+            self.tokens.map_or("-".to_owned(), |used| used.to_string()),
             first_byte.map_or("-".to_owned(), |seconds| format!("{seconds:.3}")),
             self.attempts,
             self.request_id,

@@ -10,6 +10,7 @@ use super::responses;
 use super::underway::{Led, Stage};
 use crate::front::Done;
 use crate::routing::{Choice, Verdict};
+use crate::upstream::meter::Measured;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream::{self, AsTheyCame, Broke, Bytes, Ended, Passage, Way};
 use crate::upstream::{Exchange, Failure, Fault, Patience};
@@ -40,11 +41,11 @@ impl Relay {
         let is_translated = self.call.chat_for(choice.provider()).is_some();
         let length = exchange.length().filter(|_| !is_events && !is_translated);
         let passage: Box<dyn Passage> = if is_translated {
-            Box::new(Translation::new(&self.call.body.model, &self.delivery.envelope.id))
+            Box::new(Translation::new(&self.call.body.model, &self.delivery.envelope.id, self.meter()))
         } else if is_events {
-            Box::new(AsTheyCame::new(*others && config.stream_heartbeat.is_some()))
+            Box::new(AsTheyCame::new(*others && config.stream_heartbeat.is_some(), self.meter()))
         } else {
-            Box::new(Bytes)
+            Box::new(Bytes(self.meter()))
         };
         let status = exchange.status;
         let reply = self.delivery.reply.clone();
@@ -81,7 +82,8 @@ impl Relay {
     ) -> Outcome {
         headers.insert("content-type", HeaderValue::from_static("application/json"));
         headers.remove("cache-control");
-        self.whole(WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) }, choice)
+        let answer = WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) };
+        self.whole(answer, Measured::default(), choice)
     }
 
     /// It has ended behind its beginning: nothing else may follow.
@@ -91,7 +93,7 @@ impl Relay {
         drop(stream);
         // Only now is this the answer: until here, that of an earlier attempt may be.
         self.delivery.record.answered_by(choice, true);
-        self.delivery.note_usage(ended.usage);
+        self.note_tokens(ended.measured);
         responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, || ended.response_id);
         match ended.broke {
             None => {

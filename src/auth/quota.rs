@@ -30,7 +30,7 @@ struct Used {
 pub struct Spent {
     /// Days since 1970-01-01, in UTC.
     pub day: i64,
-    /// Prompt and completion, as providers reported them.
+    /// Prompt and completion, as reported or estimated.
     pub tokens: u64,
 }
 

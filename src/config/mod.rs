@@ -269,7 +269,7 @@ pub struct Token {
     pub rpm: Option<u32>,
     /// Requests at once; `None`: no limit.
     pub max_parallel: Option<u32>,
-    /// Tokens a day (UTC), prompt and completion, as providers report them; `None`: no limit.
+    /// Tokens a day (UTC), prompt and completion, as reported or estimated; `None`: no limit.
     pub tokens_per_day: Option<u64>,
 }
 

@@ -22,8 +22,10 @@ pub enum Metric {
     FirstByte,
     /// Attempts at providers.
     Attempts,
-    /// Tokens used.
+    /// Tokens used, as reported.
     Tokens,
+    /// Tokens used, as estimated where they were not reported.
+    EstimatedTokens,
     /// Relayed requests under way.
     InFlight,
     /// Open client connections.
@@ -81,7 +83,7 @@ const fn family(
 }
 
 /// Every metric there is, in the order of [`Metric`]. Adding one is adding a row.
-pub static FAMILIES: [Family; 14] = [
+pub static FAMILIES: [Family; 15] = [
     family(
         Metric::Requests,
         "ai_proxy_requests_total",
@@ -116,6 +118,13 @@ pub static FAMILIES: [Family; 14] = [
         Kind::Counter,
         &["provider", "model", "token", "kind"],
         "Tokens used as the providers report them, by client token, prompt and completion.",
+    ),
+    family(
+        Metric::EstimatedTokens,
+        "ai_proxy_tokens_estimated_total",
+        Kind::Counter,
+        &["provider", "model", "token", "kind"],
+        "Tokens used that no provider reports, estimated from the bytes of request and response.",
     ),
     family(
         Metric::InFlight,

@@ -3,10 +3,10 @@
 
 use serde::de::IgnoredAny;
 
+use super::meter::{Measured, Meter};
 use super::response_id;
 use super::terminal::Terminal;
-use super::usage::{self, Usage};
-use crate::limits::{MAX_HELD_EVENT, MAX_USAGE_SCAN};
+use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT};
 
 /// Bytes of a blank line that may have come without its last byte.
 const BEGUN_BLANK: usize = 3;
@@ -19,15 +19,20 @@ pub struct Events {
     /// An event over that size is being passed on in pieces.
     mid_event: bool,
     terminal: Terminal,
-    usage: Option<Usage>,
+    meter: Meter,
     /// An event with data has been looked at.
     opened: bool,
     response_id: Option<String>,
-    /// The end of an event that is passed on in pieces, at most [`MAX_USAGE_SCAN`] bytes.
+    /// The end of an event that is passed on in pieces, at most [`MAX_EVENT_END`] bytes.
     end_of_event: Vec<u8>,
 }
 
 impl Events {
+    /// Events of which none has come, and what measures them.
+    pub fn new(meter: Meter) -> Self {
+        Self { meter, ..Self::default() }
+    }
+
     /// Sends on what is complete with `bytes`, keeps the rest. `send` gets a piece, and whether it ends inside an event
     /// (one over [`MAX_HELD_EVENT`]).
     ///
@@ -57,8 +62,8 @@ impl Events {
         let (events, rest) = all.split_at(complete);
         if !events.is_empty() {
             if self.mid_event {
+                self.meter.large(events);
                 self.remember_end(events);
-                self.learn(usage::in_end_of_event(&self.end_of_event));
                 self.terminal.note_end(&self.end_of_event);
             }
             self.look_at(events);
@@ -72,10 +77,12 @@ impl Events {
                 self.look_at(rest);
                 self.terminal.note_beginning(rest);
                 self.end_of_event.clear();
+                self.meter.begin_large();
             }
             self.mid_event = true;
             let (part, kept) = rest.split_at(rest.len().saturating_sub(BEGUN_BLANK));
             self.remember_end(part);
+            self.meter.large(part);
             self.held = kept.to_vec();
             return if part.is_empty() { Ok(()) } else { send(part, true) };
         }
@@ -106,9 +113,9 @@ impl Events {
         self.terminal.next_sequence()
     }
 
-    /// Token usage, as far as it was reported.
-    pub fn usage(&self) -> Option<Usage> {
-        self.usage
+    /// What is known of its tokens.
+    pub fn measured(&self) -> Measured {
+        self.meter.measured()
     }
 
     /// The id of the response that the first event holds.
@@ -121,17 +128,13 @@ impl Events {
             self.opened = true;
             self.response_id = response_id::in_events(events);
         }
-        self.learn(usage::in_events(events));
+        self.meter.events(events);
     }
 
-    fn learn(&mut self, told: Option<Usage>) {
-        self.usage = told.map(|told| self.usage.map_or(told, |known| known.and(told))).or(self.usage);
-    }
-
-    /// Keeps the end of an event of which no more is held: usage stands there.
+    /// Keeps the end of an event of which no more is held.
     fn remember_end(&mut self, bytes: &[u8]) {
-        self.end_of_event.extend_from_slice(&bytes[bytes.len().saturating_sub(MAX_USAGE_SCAN)..]);
-        let excess = self.end_of_event.len().saturating_sub(MAX_USAGE_SCAN);
+        self.end_of_event.extend_from_slice(&bytes[bytes.len().saturating_sub(MAX_EVENT_END)..]);
+        let excess = self.end_of_event.len().saturating_sub(MAX_EVENT_END);
         self.end_of_event.drain(..excess);
     }
 }
@@ -154,8 +157,8 @@ fn is_whole(event: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Events, end_of_last_event};
-    use crate::limits::{MAX_HELD_EVENT, MAX_USAGE_SCAN};
-    use crate::upstream::usage::Usage;
+    use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT};
+    use crate::upstream::usage::Reported;
 
     /// What leaves for each piece that comes, and whether it ended inside an event.
     fn pass(pieces: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usage_of_an_event_over_the_bound_is_read_from_its_end_wherever_it_was_cut() {
+    fn the_usage_of_an_event_over_the_bound_is_read_wherever_it_was_cut() {
         let text = "x".repeat(MAX_HELD_EVENT + 1);
         let end = "],\"usage\":{\"input_tokens\":8,\"output_tokens\":9}}}\n\ndata: {\"usage\":null}\n\n";
         let begin = "event: response.completed\ndata: {\"response\":{\"output\":[\"";
@@ -213,8 +216,9 @@ mod tests {
                 let passed: Result<(), ()> = events.pass(piece.as_bytes(), |_, _| Ok(()));
                 passed.expect("nothing fails");
             }
-            assert_eq!(events.usage, Some(Usage { prompt: 8, completion: 9 }), "cut at {cut}");
-            assert!(events.end_of_event.len() <= MAX_USAGE_SCAN);
+            let expected = Reported { prompt: Some(8), completion: Some(9) };
+            assert_eq!(events.measured().reported, expected, "cut at {cut}");
+            assert!(events.end_of_event.len() <= MAX_EVENT_END);
         }
     }
 

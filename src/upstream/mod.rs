@@ -1,9 +1,11 @@
 //! Talking to providers: one attempt at a time, on connections that ureq makes, and what came of it as facts.
 
+mod estimate;
 pub mod events;
 mod exchange;
 mod http;
 pub mod json;
+pub mod meter;
 mod pool;
 pub mod refusal;
 mod reply;
@@ -23,6 +25,7 @@ use std::time::Duration;
 
 use ureq::http::{Method, Uri};
 
+pub use estimate::{Output, prompt as estimated_prompt};
 pub use exchange::{Awaited, Collected, Exchange, Unanswered, Whole};
 pub use reply::{Reply, SharedReply};
 pub use wait::{Patience, pause};

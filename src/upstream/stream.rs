@@ -7,8 +7,8 @@ use std::time::Instant;
 use ureq::http::{HeaderMap, header};
 
 use super::events::Events;
+use super::meter::{Measured, Meter};
 use super::refusal::{Opening, Refusal};
-use super::usage::Usage;
 use super::{Exchange, Failure, Fault, SharedReply};
 use crate::front::{Fields, Ready};
 use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN};
@@ -18,8 +18,8 @@ use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN};
 pub struct Ended {
     /// Why it broke off; `None`: it is complete.
     pub broke: Option<Broke>,
-    /// Tokens it reported.
-    pub usage: Option<Usage>,
+    /// What is known of its tokens.
+    pub measured: Measured,
     /// The id of the response that it began with.
     pub response_id: Option<String>,
     /// The number that a further event of the Responses API would have.
@@ -87,8 +87,8 @@ pub trait Passage: Send {
     /// Whether an event has passed behind which a provider sends nothing more.
     fn is_over(&mut self) -> bool;
 
-    /// Tokens that the stream reported.
-    fn usage(&self) -> Option<Usage>;
+    /// What is known of the tokens of the stream.
+    fn measured(&self) -> Measured;
 
     /// The id of the response that it began with.
     fn response_id(&mut self) -> Option<String> {
@@ -243,8 +243,9 @@ impl Relay {
         let left = |broke: &Broke| matches!(broke, Broke::Failed(Failure { fault: Fault::ClientGone, .. }));
         let broke = broke.filter(|broke| !(left(broke) && self.passage.is_over()));
         let passage = &mut self.passage;
-        let (usage, next_sequence) = (passage.usage(), passage.next_sequence());
-        Ended { broke, usage, response_id: passage.response_id(), next_sequence }
+        let measured = Measured { is_cut: broke.is_some(), ..passage.measured() };
+        let next_sequence = passage.next_sequence();
+        Ended { broke, measured, response_id: passage.response_id(), next_sequence }
     }
 }
 
@@ -300,8 +301,8 @@ pub struct AsTheyCame {
 
 impl AsTheyCame {
     /// Events of which none has come; `is_patient`: another attempt may follow.
-    pub fn new(is_patient: bool) -> Self {
-        Self { events: Events::default(), is_patient, held: Vec::new() }
+    pub fn new(is_patient: bool, meter: Meter) -> Self {
+        Self { events: Events::new(meter), is_patient, held: Vec::new() }
     }
 
     /// Sends complete events on, or a piece of a large one; looks at the first.
@@ -348,8 +349,8 @@ impl Passage for AsTheyCame {
         self.events.is_over()
     }
 
-    fn usage(&self) -> Option<Usage> {
-        self.events.usage()
+    fn measured(&self) -> Measured {
+        self.events.measured()
     }
 
     fn response_id(&mut self) -> Option<String> {
@@ -362,11 +363,12 @@ impl Passage for AsTheyCame {
 }
 
 /// Bytes that are no events: sound, pictures.
-pub struct Bytes;
+pub struct Bytes(pub Meter);
 
 impl Passage for Bytes {
     fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
         // No comment fits into what is no stream of events.
+        self.0.plain(piece.len());
         way.send(piece, true);
         Ok(())
     }
@@ -380,7 +382,7 @@ impl Passage for Bytes {
         false
     }
 
-    fn usage(&self) -> Option<Usage> {
-        None
+    fn measured(&self) -> Measured {
+        self.0.measured()
     }
 }

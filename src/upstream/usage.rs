@@ -1,38 +1,100 @@
-//! Tokens used, as the provider reports them in a whole answer or in the events of a stream.
+//! Tokens that a provider reports: `usage`, found by its place in a JSON document, and read under all its names.
 
+mod scanner;
+
+use std::fmt;
 use std::sync::LazyLock;
 
-use memchr::memmem::{Finder, FinderRev};
+use memchr::memmem::{Finder, rfind};
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::json::behind_string;
-use crate::limits::{MAX_TOKENS_TOLD, MAX_USAGE_CANDIDATES, MAX_USAGE_SCAN};
+use crate::limits::MAX_TOKENS_REPORTED;
+pub use scanner::Scanner;
 
 const KEY: &[u8] = b"\"usage\"";
+/// Where Cohere's rerank API has its counts, instead.
+const BILLED: &[u8] = b"\"billed_units\"";
 
-/// Made once: making one costs as much as searching a small answer.
-static FORWARD: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY));
-static BACKWARD: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(KEY));
+/// Made once: making one costs as much as searching a small document.
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY));
 
-/// Tokens of one call, as far as they were reported.
+/// Tokens of one call, as far as its provider reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
+pub struct Reported {
     /// Tokens of the prompt, read from a cache or not.
-    pub prompt: u64,
-    /// Tokens of the completion.
-    pub completion: u64,
+    pub prompt: Option<u64>,
+    /// Tokens of the completion, reasoning included.
+    pub completion: Option<u64>,
 }
 
-impl Usage {
-    /// What a provider tells, as far as it can be believed.
-    pub fn told(prompt: u64, completion: u64) -> Self {
-        Self { prompt: prompt.min(MAX_TOKENS_TOLD), completion: completion.min(MAX_TOKENS_TOLD) }
-    }
-
-    /// What is known after a further report of the same call: counts only grow, and a stream of Anthropic's tells the
-    /// prompt's in its first event, the completion's in its last.
+impl Reported {
+    /// What is known after a further report of the same call: counts only grow, and Anthropic reports the prompt in a stream's first
+    /// event, the completion in its last.
     pub fn and(self, other: Self) -> Self {
         Self { prompt: self.prompt.max(other.prompt), completion: self.completion.max(other.completion) }
+    }
+}
+
+/// A count. Providers write some with a fraction or as a string; one that is negative, no number, or over
+/// [`MAX_TOKENS_REPORTED`] is none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count(Option<u64>);
+
+impl Count {
+    fn of(number: f64) -> Self {
+        let is_count = (0.0..=MAX_TOKENS_REPORTED as f64).contains(&number);
+        // Within that range nothing is lost.
+        Self(is_count.then(|| number.ceil() as u64))
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Count;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a count")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Count, E> {
+                Ok(Count(Some(number).filter(|number| *number <= MAX_TOKENS_REPORTED)))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Count, E> {
+                Ok(Count(None))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Count, E> {
+                Ok(Count::of(number))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Count, E> {
+                Ok(text.trim().parse().map_or(Count(None), Count::of))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
+                Ok(Count(None))
+            }
+
+            fn visit_unit<E>(self) -> Result<Count, E> {
+                Ok(Count(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Count, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Count(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Count, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Count(None))
+            }
+        }
+        deserializer.deserialize_any(Any)
     }
 }
 
@@ -40,82 +102,67 @@ impl Usage {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Counts {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
+    prompt_tokens: Count,
+    completion_tokens: Count,
+    input_tokens: Count,
+    output_tokens: Count,
     /// Anthropic counts these beside `input_tokens`; OpenAI counts cached tokens in it.
-    cache_creation_input_tokens: Option<u64>,
-    cache_read_input_tokens: Option<u64>,
-    /// All that some embedding and rerank APIs tell.
-    total_tokens: Option<u64>,
+    cache_creation_input_tokens: Count,
+    cache_read_input_tokens: Count,
+    /// All that some embedding and rerank APIs report. Where reasoning or sound stands beside the completion (xAI, Gemini), it
+    /// is more than the sum of the two.
+    total_tokens: Count,
 }
 
 impl Counts {
-    fn usage(&self) -> Option<Usage> {
-        let read = [self.input_tokens, self.cache_creation_input_tokens, self.cache_read_input_tokens];
-        let input = read.into_iter().flatten().reduce(u64::saturating_add);
-        let prompt = self.prompt_tokens.or(input);
-        let completion = self.completion_tokens.or(self.output_tokens);
-        let prompt = prompt.or(self.total_tokens.filter(|_| completion.is_none()));
-        (prompt.is_some() || completion.is_some())
-            .then(|| Usage::told(prompt.unwrap_or(0), completion.unwrap_or(0)))
+    fn reported(&self) -> Reported {
+        let cached = [self.cache_creation_input_tokens.0, self.cache_read_input_tokens.0];
+        let cached: u64 = cached.into_iter().flatten().sum();
+        let prompt = self.prompt_tokens.0.or(self.input_tokens.0.map(|input| input + cached));
+        let completion = self.completion_tokens.0.or(self.output_tokens.0);
+        let Some(total) = self.total_tokens.0 else { return Reported { prompt, completion } };
+        let prompt = prompt.unwrap_or(total.saturating_sub(completion.unwrap_or(0)));
+        let rest = total.saturating_sub(prompt);
+        Reported { prompt: Some(prompt), completion: Some(completion.unwrap_or(0).max(rest)) }
     }
 }
 
-/// The usage that a whole answer reports at its top level. Only its end and its beginning are looked at: answers are large
-/// and usage stands behind or before what is large in them.
-pub fn in_answer(document: &[u8]) -> Option<Usage> {
-    let end = &document[document.len().saturating_sub(MAX_USAGE_SCAN)..];
-    let beginning = &document[..document.len().min(MAX_USAGE_SCAN)];
-    in_end(end, 1).or_else(|| in_beginning(beginning))
+/// The counts in the JSON object that is the value of `usage`.
+fn counts_in(object: &[u8]) -> Reported {
+    // A repeated count is an error of serde's, and none of them can be trusted.
+    serde_json::from_slice::<Counts>(object).map(|counts| counts.reported()).unwrap_or_default()
+}
+
+/// The usage that a complete JSON document reports.
+pub fn in_document(document: &[u8]) -> Reported {
+    if let Some(counts) = last_at_top(document) {
+        return counts.reported();
+    }
+    if !mentions(document) && rfind(document, BILLED).is_none() {
+        return Reported::default();
+    }
+    scan(document)
 }
 
 /// The usage that complete events of a stream report.
-pub fn in_events(events: &[u8]) -> Option<Usage> {
+pub fn in_events(events: &[u8]) -> Reported {
     if !mentions(events) {
-        return None;
+        return Reported::default();
     }
     let lines = events.split(|&byte| matches!(byte, b'\n' | b'\r'));
-    lines.filter_map(|line| in_event(line.strip_prefix(b"data:")?.trim_ascii())).reduce(Usage::and)
+    let data = lines.filter_map(|line| line.strip_prefix(b"data:"));
+    data.filter(|data| mentions(data)).map(scan).fold(Reported::default(), Reported::and)
 }
 
-/// The usage at the end of an event that is too large to be held: at its top level, or in the response it holds.
-pub fn in_end_of_event(end: &[u8]) -> Option<Usage> {
-    in_end(end, 1).or_else(|| in_end(end, 2))
-}
-
-fn in_event(document: &[u8]) -> Option<Usage> {
-    #[derive(Deserialize)]
-    struct Plain {
-        usage: Option<Counts>,
-    }
-    /// The last event of the responses API and the first of Anthropic's hold the answer as an object of their own.
-    #[derive(Deserialize)]
-    struct Nested {
-        #[serde(alias = "message")]
-        response: Plain,
-    }
-    /// Moonshot's last event has it in its only choice.
-    #[derive(Deserialize)]
-    struct InChoices {
-        choices: Vec<Plain>,
-    }
-    if !mentions(document) {
-        return None;
-    }
-    let plain = serde_json::from_slice::<Plain>(document).ok()?.usage;
-    let nested = || serde_json::from_slice::<Nested>(document).ok()?.response.usage;
-    let in_choices = || {
-        let event = serde_json::from_slice::<InChoices>(document).ok()?;
-        event.choices.into_iter().find_map(|choice| choice.usage)
-    };
-    plain.or_else(nested).or_else(in_choices)?.usage()
+fn scan(document: &[u8]) -> Reported {
+    let mut scanner = Scanner::default();
+    scanner.feed(document);
+    scanner.reported()
 }
 
 /// Whether a `usage` that is an object is at hand; many streams say `"usage":null` in each event.
-fn mentions(bytes: &[u8]) -> bool {
-    FORWARD.find_iter(bytes).any(|at| object_behind(&bytes[at + KEY.len()..]).is_some())
+pub fn mentions(bytes: &[u8]) -> bool {
+    USAGE.find_iter(bytes).any(|at| object_behind(&bytes[at + KEY.len()..]).is_some())
 }
 
 /// The object that a key has for its value; what precedes it is the key's end.
@@ -124,27 +171,14 @@ fn object_behind(bytes: &[u8]) -> Option<&[u8]> {
     value.starts_with(b"{").then_some(value)
 }
 
-/// The last usage that stands `depth` levels deep in the document whose end this is.
-fn in_end(end: &[u8], depth: i64) -> Option<Usage> {
-    BACKWARD.rfind_iter(end).take(MAX_USAGE_CANDIDATES).find_map(|at| {
-        let (counts, rest) = counts_behind(&end[at + KEY.len()..])?;
-        counts.usage().filter(|_| -levels(rest) == depth)
-    })
-}
-
-/// The first usage at the top level of the document whose beginning this is.
-fn in_beginning(beginning: &[u8]) -> Option<Usage> {
-    FORWARD.find_iter(beginning).take(MAX_USAGE_CANDIDATES).find_map(|at| {
-        let (counts, _) = counts_behind(&beginning[at + KEY.len()..])?;
-        counts.usage().filter(|_| levels(&beginning[..at]) == 1)
-    })
-}
-
-fn counts_behind(bytes: &[u8]) -> Option<(Counts, &[u8])> {
-    let value = object_behind(bytes)?;
+/// The last `usage`, where it stands at the top level of the document: in most documents it does, near the end. In a JSON document
+/// these bytes are a key or a string unless a backslash precedes them.
+fn last_at_top(document: &[u8]) -> Option<Counts> {
+    let at = rfind(document, KEY).filter(|at| *at > 0 && document[at - 1] != b'\\')?;
+    let value = object_behind(&document[at + KEY.len()..])?;
     let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Counts>();
     let counts = values.next()?.ok()?;
-    Some((counts, &value[values.byte_offset()..]))
+    (levels(&value[values.byte_offset()..]) == -1).then_some(counts)
 }
 
 /// Levels of nesting that a piece of JSON opens, less those it closes; it begins outside any string.
@@ -164,107 +198,189 @@ fn levels(mut bytes: &[u8]) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Usage, in_answer, in_end_of_event, in_events};
-    use crate::limits::{MAX_TOKENS_TOLD, MAX_USAGE_SCAN};
+    use super::{Reported, Scanner, in_document, in_events};
+    use crate::limits::{MAX_TOKENS_REPORTED, MAX_USAGE};
 
-    fn usage(prompt: u64, completion: u64) -> Option<Usage> {
-        Some(Usage { prompt, completion })
+    const NOTHING: Reported = Reported { prompt: None, completion: None };
+
+    fn reported(prompt: u64, completion: u64) -> Reported {
+        Reported { prompt: Some(prompt), completion: Some(completion) }
+    }
+
+    fn prompt(prompt: u64) -> Reported {
+        Reported { prompt: Some(prompt), completion: None }
+    }
+
+    fn completion(completion: u64) -> Reported {
+        Reported { prompt: None, completion: Some(completion) }
     }
 
     #[test]
-    fn every_api_s_names_of_the_counts_are_read() {
-        for (answer, expected) in [
-            (r#"{"id":"x","usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#, usage(3, 4)),
+    fn in_document_reads_every_apis_names_of_the_counts() {
+        for (usage, expected) in [
+            (r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}"#, reported(3, 4)),
             (
-                r#"{"usage" : {"input_tokens":1,"output_tokens":2,"input_tokens_details":{"cached_tokens":1}}}"#,
-                usage(1, 2),
+                r#"{"input_tokens":1,"output_tokens":2,"input_tokens_details":{"cached_tokens":1}}"#,
+                reported(1, 2),
             ),
             (
-                r#"{"usage":{"input_tokens":1,"cache_read_input_tokens":20,"cache_creation_input_tokens":300,"output_tokens":2}}"#,
-                usage(321, 2),
+                r#"{"input_tokens":1,"cache_read_input_tokens":20,"cache_creation_input_tokens":300,"output_tokens":2}"#,
+                reported(321, 2),
             ),
-            (r#"{"data":[],"usage":{"prompt_tokens":5,"total_tokens":5}}"#, usage(5, 0)),
-            (r#"{"results":[],"usage":{"total_tokens":9}}"#, usage(9, 0)),
+            (r#"{"prompt_tokens":5,"total_tokens":5}"#, reported(5, 0)),
+            (r#"{"total_tokens":9}"#, reported(9, 0)),
             (
-                r#"{"usage":{"prompt_tokens":1,"input_tokens":1,"completion_tokens":2,"output_tokens":2}}"#,
-                usage(1, 2),
+                r#"{"prompt_tokens":1,"input_tokens":1,"completion_tokens":2,"output_tokens":2}"#,
+                reported(1, 2),
             ),
-            (r#"{"usage":{"prompt_tokens":1,"completion_tokens":null}}"#, usage(1, 0)),
-            (r#"{"usage":{"type":"duration","seconds":3}}"#, None),
-            (r#"{"usage":null}"#, None),
-            (r#"{"usage":{}}"#, None),
-            (r#"{"usage":{"prompt_tokens":-1}}"#, None),
-            (r#""usage""#, None),
-            ("", None),
+            (r#"{"type":"tokens","input_tokens":14,"output_tokens":45,"total_tokens":59}"#, reported(14, 45)),
+            // xAI and Gemini: reasoning stands beside the completion.
+            (r#"{"prompt_tokens":12,"completion_tokens":2,"total_tokens":354}"#, reported(12, 342)),
+            (r#"{"prompt_tokens":12,"total_tokens":354}"#, reported(12, 342)),
+            (r#"{"completion_tokens":2,"total_tokens":14}"#, reported(12, 2)),
+            (r#"{"prompt_tokens":12,"completion_tokens":20,"total_tokens":14}"#, reported(12, 20)),
+            (r#"{"prompt_tokens":1,"completion_tokens":null}"#, prompt(1)),
+            (r#"{"type":"duration","seconds":3}"#, NOTHING),
+            ("null", NOTHING),
+            ("{}", NOTHING),
         ] {
-            assert_eq!(in_answer(answer.as_bytes()), expected, "{answer}");
+            for document in [format!(r#"{{"id":"x","usage":{usage}}}"#), format!("{{ \"usage\" : {usage} }}")]
+            {
+                assert_eq!(in_document(document.as_bytes()), expected, "{document}");
+            }
+        }
+        for none in [r#""usage""#, "", "{", "[]"] {
+            assert_eq!(in_document(none.as_bytes()), NOTHING, "{none}");
         }
     }
 
     #[test]
-    fn a_count_beyond_belief_is_cut() {
-        let answer = format!(r#"{{"usage":{{"input_tokens":{0},"cache_read_input_tokens":{0}}}}}"#, u64::MAX);
-        assert_eq!(in_answer(answer.as_bytes()), usage(MAX_TOKENS_TOLD, 0));
+    fn in_document_takes_an_odd_count_for_none_and_keeps_the_good_one() {
+        for (odd, expected) in [
+            ("1000000.0", Some(1_000_000)),
+            ("14417.92", Some(14_418)),
+            ("1e3", Some(1_000)),
+            ("\"1000000\"", Some(1_000_000)),
+            ("\" 7.5 \"", Some(8)),
+            ("-5", None),
+            ("-0.5", None),
+            ("\"-5\"", None),
+            ("\"many\"", None),
+            ("\"NaN\"", None),
+            ("\"inf\"", None),
+            ("null", None),
+            ("true", None),
+            ("[1,[2]]", None),
+            ("{\"a\":{\"b\":1}}", None),
+            ("18446744073709551615", None),
+            ("99999999999999999999999", None),
+            ("1e300", None),
+            ("1073741824", Some(MAX_TOKENS_REPORTED)),
+            ("1073741825", None),
+        ] {
+            for (good, names) in [
+                (false, ["prompt_tokens", "completion_tokens"]),
+                (true, ["completion_tokens", "prompt_tokens"]),
+                (false, ["input_tokens", "output_tokens"]),
+                (true, ["output_tokens", "input_tokens"]),
+            ] {
+                let document = format!(r#"{{"usage":{{"{}":{odd},"{}":9}}}}"#, names[0], names[1]);
+                let (prompt, completion) = if good { (Some(9), expected) } else { (expected, Some(9)) };
+                assert_eq!(in_document(document.as_bytes()), Reported { prompt, completion }, "{document}");
+            }
+        }
     }
 
+    /// Objects called `usage` that are not the response's.
+    const DECOYS: [&str; 6] = [
+        r#""choices":[{"text":"\"usage\":{\"prompt_tokens\":9}"}]"#,
+        r#""tools":[{"properties":{"usage":{"prompt_tokens":9}}}]"#,
+        r#""metadata":{"a\\":"}]","usage":{"prompt_tokens":9},"b":"\"{"}"#,
+        r#""metadata":{"x\"usage":{"prompt_tokens":9}},"y\"usage":{"prompt_tokens":9},"usages":{"prompt_tokens":9}"#,
+        r#""response":[{"usage":{"prompt_tokens":9}}],"message":{"x":{"usage":{"prompt_tokens":9}}}"#,
+        r#""data":[["usage",{"prompt_tokens":9}]],"a":"usage","input_usage":{"prompt_tokens":9}"#,
+    ];
+
     #[test]
-    fn only_the_top_level_of_an_answer_counts_wherever_it_stands() {
-        for decoy in [
-            r#""choices":[{"text":"\"usage\":{\"prompt_tokens\":9}"}]"#,
-            r#""tools":[{"properties":{"usage":{"prompt_tokens":9}}}]"#,
-            r#""metadata":{"a\\":"}]","usage":{"prompt_tokens":9},"b":"\"{"}"#,
-        ] {
-            let real = r#""usage":{"prompt_tokens":3,"completion_tokens":4}"#;
-            for answer in [
+    fn in_document_counts_only_what_stands_in_its_place() {
+        let real = r#""usage":{"prompt_tokens":3,"completion_tokens":4}"#;
+        for decoy in DECOYS {
+            let many = vec![decoy; 20].join(",");
+            for document in [
                 format!("{{{decoy},{real}}}\n"),
                 format!("{{{real},{decoy}}}"),
                 format!("{{{real}, {decoy} , {decoy}}}"),
+                format!("{{{many},{real},{many}}}"),
             ] {
-                assert_eq!(in_answer(answer.as_bytes()), usage(3, 4), "{answer}");
+                assert_eq!(in_document(document.as_bytes()), reported(3, 4), "{document}");
             }
-            assert_eq!(in_answer(format!("{{{decoy}}}").as_bytes()), None, "{decoy}");
+            assert_eq!(in_document(format!("{{{decoy}}}").as_bytes()), NOTHING, "{decoy}");
         }
     }
 
     #[test]
-    fn usage_is_found_behind_and_before_what_is_large() {
-        let large = format!(r#""data":[{}0]"#, "0.25,".repeat(MAX_USAGE_SCAN));
+    fn in_document_knows_every_place_of_usage() {
+        let counts = r#"{"prompt_tokens":3,"completion_tokens":4}"#;
+        for place in [
+            r#""usage":COUNTS"#,
+            r#""x_groq":{"id":"req","usage":COUNTS}"#,
+            r#""response":{"id":"x","usage":COUNTS,"user":null}"#,
+            r#""message":{"usage":COUNTS}"#,
+            r#""choices":[{"delta":{}},{"index":0,"usage":COUNTS}]"#,
+            r#""meta":{"api_version":{"version":"1"},"billed_units":COUNTS}"#,
+            r#""meta":{"billed_units":{"search_units":1},"tokens":COUNTS}"#,
+        ] {
+            let place = place.replace("COUNTS", counts);
+            for document in [format!("{{{place}}}"), format!(r#"{{"a":[1,{{}}],{place},"b":{{"c":"d"}}}}"#)] {
+                assert_eq!(in_document(document.as_bytes()), reported(3, 4), "{document}");
+            }
+        }
+    }
+
+    #[test]
+    fn in_document_finds_usage_behind_and_before_what_is_large() {
+        let large =
+            format!(r#""data":[{}0],"text":"{}""#, "0.25,".repeat(50_000), "\\\"usage".repeat(50_000));
         let real = r#""usage":{"prompt_tokens":3,"total_tokens":3}"#;
-        assert_eq!(in_answer(format!("{{{large},{real}}}").as_bytes()), usage(3, 0));
-        assert_eq!(in_answer(format!("{{{real},{large}}}").as_bytes()), usage(3, 0));
-        assert_eq!(in_answer(format!("{{{large}}}").as_bytes()), None);
+        assert_eq!(in_document(format!("{{{large},{real}}}").as_bytes()), reported(3, 0));
+        assert_eq!(in_document(format!("{{{real},{large}}}").as_bytes()), reported(3, 0));
+        assert_eq!(in_document(format!("{{{large}}}").as_bytes()), NOTHING);
+        let long =
+            format!(r#"{{"usage":{{"x":"{}","prompt_tokens":3}},"a":1,"usage":0}}"#, "x".repeat(MAX_USAGE));
+        assert_eq!(in_document(long.as_bytes()), NOTHING);
     }
 
     #[test]
-    fn no_cut_of_an_answer_upsets_the_search() {
-        let answer =
-            br#"{"a":"\\\"","usage":{"prompt_tokens":3,"x":{"usage":{"prompt_tokens":1}}},"b":[{"c":"\""}]}"#;
-        assert_eq!(in_answer(answer), usage(3, 0));
-        for end in 0..answer.len() {
-            for begin in 0..=end {
-                in_answer(&answer[begin..end]);
-                in_end_of_event(&answer[begin..end]);
+    fn scanner_does_not_depend_on_the_cut() {
+        let real = r#""usage":{"prompt_tokens":3,"x":{"usage":{"prompt_tokens":1}},"completion_tokens":4}"#;
+        for decoy in DECOYS {
+            let document =
+                format!(r#"{{"a":"\\\"",{decoy},"response":{{{real}}},{decoy},"b":[{{"c":"\""}}]}}"#);
+            for cut in 0..=document.len() {
+                let mut scanner = Scanner::default();
+                scanner.feed(&document.as_bytes()[..cut]);
+                scanner.feed(&document.as_bytes()[cut..]);
+                assert_eq!(scanner.reported(), reported(3, 4), "{document} cut at {cut}");
+                // What is cut off, at either end, upsets nothing.
+                in_document(&document.as_bytes()[..cut]);
+                in_document(&document.as_bytes()[cut..]);
             }
         }
     }
 
     #[test]
-    fn events_are_put_together_whatever_their_line_ends() {
+    fn in_events_puts_reports_together_whatever_their_line_ends() {
         let chat = "data: {\"usage\":null}\n\ndata: {\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\r\n\r\ndata: [DONE]\n\n";
-        assert_eq!(in_events(chat.as_bytes()), usage(5, 2));
+        assert_eq!(in_events(chat.as_bytes()), reported(5, 2));
         let response = "data:{\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}}\r\r";
-        assert_eq!(in_events(response.as_bytes()), usage(1, 2));
+        assert_eq!(in_events(response.as_bytes()), reported(1, 2));
         let message = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":7,\
                        \"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"usage\":{\"output_tokens\":30}}\n\n";
-        assert_eq!(in_events(message.as_bytes()), usage(7, 30));
-        assert_eq!(in_events(b"data: {\"usage\":{\"prompt_to"), None);
-        assert_eq!(in_events(b"data: {\"delta\":\"\\\"usage\\\":{\"}\n\n"), None);
-    }
-
-    #[test]
-    fn the_end_of_an_event_that_was_not_held_is_enough() {
-        let end =
-            br#"xt":"..."}],"usage":{"input_tokens":8,"output_tokens":9},"user":null,"metadata":{"k":"}"}}}"#;
-        assert_eq!(in_end_of_event(end), usage(8, 9));
+        assert_eq!(in_events(message.as_bytes()), reported(7, 30));
+        let groq = "data: {\"choices\":[],\"x_groq\":{\"id\":\"r\",\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}}\n\n";
+        assert_eq!(in_events(groq.as_bytes()), reported(5, 2));
+        assert_eq!(in_events(b"data: {\"usage\":{\"output_tokens\":3}}\n\n"), completion(3));
+        assert_eq!(in_events(b"data: {\"usage\":{\"prompt_to"), NOTHING);
+        assert_eq!(in_events(b"data: {\"delta\":\"\\\"usage\\\":{\"}\n\n"), NOTHING);
     }
 }

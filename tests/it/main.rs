@@ -57,4 +57,5 @@ mod supervised;
 mod tls;
 mod translation;
 mod unix;
+mod usage;
 mod wakeups;

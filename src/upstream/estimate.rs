@@ -1,0 +1,258 @@
+//! Tokens that a provider does not report, estimated from the bytes of request and response: text at [`TEXT_BYTES`] a token, sound,
+//! images and other files at [`FILE_BYTES`] a token, an image that is given by its address at [`IMAGE_TOKENS`].
+
+use memchr::memchr;
+
+use super::json::behind_string;
+
+/// Bytes of text that count as a token.
+const TEXT_BYTES: u64 = 4;
+/// Bytes of a file, in base64 or not, that count as a token.
+const FILE_BYTES: u64 = 1024;
+/// Tokens of an image that a response gives by its address.
+const IMAGE_TOKENS: u64 = 1000;
+/// Shortest string that may be a file in base64, bytes.
+const SHORTEST_FILE: usize = 4 * 1024;
+/// Longest beginning of a `data:` URL, up to its base64, bytes.
+const LONGEST_DATA_HEAD: usize = 128;
+
+/// What a response consists of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Output {
+    /// Text; in a stream, each event holds the next piece of it.
+    #[default]
+    Text,
+    /// The same; in a stream, further events repeat the text as a whole.
+    TextWithRepeats,
+    /// Images.
+    Images,
+    /// Sound.
+    Sound,
+    /// Nothing that a model writes, a token each: vectors, ranks, flags.
+    Figures,
+}
+
+impl Output {
+    /// What comes from this path.
+    pub fn of(path: &str) -> Self {
+        let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
+        if path.ends_with("/audio/speech") {
+            Self::Sound
+        } else if path.contains("/images/") {
+            Self::Images
+        } else if path.contains("/responses") || path.contains("/audio/") {
+            Self::TextWithRepeats
+        } else if ["/embeddings", "/moderations", "/rerank"].iter().any(|end| path.ends_with(end)) {
+            Self::Figures
+        } else {
+            Self::Text
+        }
+    }
+}
+
+/// Members whose strings a model writes.
+const TEXT: &[&str] = &[
+    "arguments",
+    "content",
+    "delta",
+    "partial_json",
+    "reasoning",
+    "reasoning_content",
+    "refusal",
+    "text",
+    "thinking",
+    "transcript",
+];
+
+/// Tokens of a prompt, by the body of the request.
+pub fn prompt(body: &[u8], is_form: bool) -> u64 {
+    let files = if is_form { body.len() } else { files_in(body) };
+    text_tokens((body.len() - files) as u64) + file_tokens(files as u64)
+}
+
+/// Tokens of a response that was read whole.
+pub fn completion(body: &[u8], output: Output) -> u64 {
+    match output {
+        Output::Figures => 0,
+        Output::Sound => file_tokens(body.len() as u64),
+        Output::Images => {
+            let (mut addresses, mut files) = (0, 0);
+            each_string(body, |key, value| match key {
+                b"url" => addresses += 1,
+                b"b64_json" => files += value.len() as u64,
+                _ => {}
+            });
+            addresses * IMAGE_TOKENS + file_tokens(files)
+        }
+        Output::Text | Output::TextWithRepeats => {
+            let is_json = body.trim_ascii_start().starts_with(b"{");
+            text_tokens(if is_json { text_in(body) } else { body.len() as u64 })
+        }
+    }
+}
+
+/// Tokens of that many bytes of text.
+pub fn text_tokens(bytes: u64) -> u64 {
+    bytes.div_ceil(TEXT_BYTES)
+}
+
+/// Tokens of that many bytes of a file.
+pub fn file_tokens(bytes: u64) -> u64 {
+    bytes.div_ceil(FILE_BYTES)
+}
+
+/// Bytes of text that a model has written in a JSON document.
+fn text_in(document: &[u8]) -> u64 {
+    let mut bytes = 0;
+    each_string(document, |key, value| {
+        if TEXT.iter().any(|text| text.as_bytes() == key) {
+            bytes += value.len() as u64;
+        }
+    });
+    bytes
+}
+
+/// Bytes of text that a model has written in events of a stream.
+pub fn text_in_events(events: &[u8], output: Output) -> u64 {
+    match output {
+        Output::Text => text_in(events),
+        Output::TextWithRepeats => {
+            let mut bytes = 0;
+            each_string(events, |key, value| {
+                if key == b"delta" {
+                    bytes += value.len() as u64;
+                }
+            });
+            bytes
+        }
+        Output::Images | Output::Sound | Output::Figures => 0,
+    }
+}
+
+/// Calls `visit` with each member whose value is a string: its key and the value, as they are written.
+fn each_string<'a>(document: &'a [u8], mut visit: impl FnMut(&'a [u8], &'a [u8])) {
+    let mut rest = document;
+    let mut key = None;
+    while let Some(at) = memchr(b'"', rest) {
+        let (text, behind) = split_string(&rest[at + 1..]);
+        let is_value = rest[..at].trim_ascii() == b":";
+        match key.take() {
+            Some(key) if is_value => visit(key, text),
+            _ => key = Some(text),
+        }
+        rest = behind;
+    }
+}
+
+/// A string whose opening quote has been passed, and what follows it.
+fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let behind = behind_string(bytes);
+    let end = bytes.len() - behind.len();
+    (&bytes[..end.saturating_sub(1)], behind)
+}
+
+/// Bytes of the files in a JSON document, in base64.
+fn files_in(document: &[u8]) -> usize {
+    if document.len() < SHORTEST_FILE {
+        return 0;
+    }
+    let (mut files, mut rest) = (0, document);
+    while let Some(at) = memchr(b'"', rest) {
+        let (text, behind) = split_string(&rest[at + 1..]);
+        if text.len() >= SHORTEST_FILE && is_base64(text) {
+            files += text.len();
+        }
+        rest = behind;
+    }
+    files
+}
+
+/// Whether a string is base64, of a `data:` URL or alone.
+fn is_base64(text: &[u8]) -> bool {
+    let head = &text[..text.len().min(LONGEST_DATA_HEAD)];
+    let start = memchr::memmem::find(head, b";base64,").map_or(0, |at| at + b";base64,".len());
+    // A slash may be escaped.
+    text[start..].iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=-_\\".contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Output, SHORTEST_FILE, completion, prompt, text_in_events};
+
+    #[test]
+    fn prompt_counts_text_by_four_and_files_by_the_kibibyte() {
+        assert_eq!(prompt(br#"{"model":"m"}"#, false), 4);
+        let text = format!(r#"{{"model":"m","x":"{}"}}"#, "words and ".repeat(8000));
+        assert_eq!(prompt(text.as_bytes(), false), text.len().div_ceil(4) as u64);
+        let file = "QUJD".repeat(256 * 40);
+        for file in [file.clone(), format!("data:image/png;base64,{file}"), file.replace("AB", "AB\\/+")] {
+            let body = format!(r#"{{"model":"m","image_url":{{"url":"{file}"}},"text":"hi"}}"#);
+            let others = body.len() - file.len();
+            let expected = others.div_ceil(4) + file.len().div_ceil(1024);
+            assert_eq!(prompt(body.as_bytes(), false), expected as u64, "{}", &body[..60]);
+        }
+        let short = format!(r#"{{"x":"{}"}}"#, "A".repeat(SHORTEST_FILE - 1));
+        assert_eq!(prompt(short.as_bytes(), false), short.len().div_ceil(4) as u64);
+        assert_eq!(prompt(&[0; 10 * 1024], true), 10);
+    }
+
+    #[test]
+    fn completion_counts_what_a_model_writes() {
+        for (output, body, tokens) in [
+            (
+                Output::Text,
+                r#"{"id":"a long id","choices":[{"message":{"role":"assistant","content":"12345678"}}]}"#,
+                2,
+            ),
+            (Output::Text, r#"{"choices":[{"text" : "1234\"678","content":null}]}"#, 3),
+            (
+                Output::Text,
+                r#"{"content":[{"type":"thinking","thinking":"1234"},{"type":"text","text":"5678"}]}"#,
+                2,
+            ),
+            (Output::Text, r#"{"tool_calls":[{"function":{"name":"f","arguments":"{\"a\":1}"}}]}"#, 3),
+            (
+                Output::TextWithRepeats,
+                r#"{"output":[{"content":[{"type":"output_text","text":"12345678"}]}]}"#,
+                2,
+            ),
+            (Output::TextWithRepeats, "plain words ", 3),
+            (
+                Output::Images,
+                r#"{"data":[{"url":"https://a.example/1"},{"url":"https://a.example/2"}]}"#,
+                2000,
+            ),
+            (Output::Images, r#"{"data":[{"b64_json":"QUJD"}]}"#, 1),
+            (Output::Figures, r#"{"data":[{"embedding":[0.1,0.2]}],"text":"12345678"}"#, 0),
+        ] {
+            assert_eq!(completion(body.as_bytes(), output), tokens, "{body}");
+        }
+        assert_eq!(completion(&[0; 2048], Output::Sound), 2);
+    }
+
+    #[test]
+    fn events_count_each_piece_of_text_once() {
+        let chat = b"data: {\"choices\":[{\"delta\":{\"content\":\"1234\"}}]}\n\ndata: {\"choices\":[{\"delta\":{\"reasoning_content\":\"567\"}}]}\n\ndata: [DONE]\n\n";
+        assert_eq!(text_in_events(chat, Output::Text), 7);
+        let response = b"event: response.output_text.delta\ndata: {\"delta\":\"1234\"}\n\ndata: {\"type\":\"response.output_text.done\",\"text\":\"1234\"}\n\n";
+        assert_eq!(text_in_events(response, Output::TextWithRepeats), 4);
+    }
+
+    #[test]
+    fn output_of_a_path_is_known() {
+        for (path, output) in [
+            ("/chat/completions", Output::Text),
+            ("/completions?x=/images/", Output::Text),
+            ("/messages", Output::Text),
+            ("/responses", Output::TextWithRepeats),
+            ("/responses/resp_1?stream=true", Output::TextWithRepeats),
+            ("/embeddings", Output::Figures),
+            ("/rerank", Output::Figures),
+            ("/audio/speech", Output::Sound),
+            ("/audio/transcriptions", Output::TextWithRepeats),
+            ("/images/edits", Output::Images),
+        ] {
+            assert_eq!(Output::of(path), output, "{path}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What a call costs its token's day: what its provider reports wherever it reports it, else an estimate.
+
+use serde_json::{Value, json};
+
+use crate::support::calls::{DONE, TOKEN, assert_error, authorized, completion, event};
+use crate::support::eventually;
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::Upstream;
+
+/// A proxy whose only token has a limit of tokens a day.
+fn start(tokens_per_day: u64) -> (Upstream, Proxy) {
+    let upstream = Upstream::new(&["m"]);
+    let token = json!({"name": "tester", "token": TOKEN, "tokens_per_day": tokens_per_day});
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"tokens": [token]})));
+    (upstream, proxy)
+}
+
+/// A call to `path` that the provider answers so; its body.
+fn call(proxy: &Proxy, upstream: &Upstream, path: &str, body: &Value, reply: Reply) -> String {
+    upstream.answer(path, reply);
+    let response = proxy.call(authorized(path, body.to_string()));
+    assert_eq!(response.status, 200, "{path}: {}", response.text());
+    response.text()
+}
+
+fn quarter(bytes: usize) -> usize {
+    bytes.div_ceil(4)
+}
+
+const CHAT: &str = "/v1/chat/completions";
+
+#[test]
+fn buffered_response_costs_what_is_reported_in_its_place_else_an_estimate() {
+    let (upstream, proxy) = start(1_000_000_000);
+    let asked = json!({"model": "p1/m", "messages": [{"role": "user", "content": "hi"}]});
+    let input = quarter(asked.to_string().len());
+    let said = "12345678";
+    let echo: String = (0..20).map(|at| format!(r#","x{at}":{{"usage":{{"prompt_tokens":1}}}}"#)).collect();
+    for (members, tokens) in [
+        (r#","usage":{"prompt_tokens":71,"completion_tokens":2}"#.to_owned(), "71+2".to_owned()),
+        (format!(r#"{echo},"usage":{{"prompt_tokens":72,"completion_tokens":2}}"#), "72+2".to_owned()),
+        (format!(r#","usage":{{"prompt_tokens":73,"completion_tokens":2}}{echo}"#), "73+2".to_owned()),
+        (r#","x_groq":{"usage":{"prompt_tokens":74,"completion_tokens":2}}"#.to_owned(), "74+2".to_owned()),
+        (
+            r#","usage":{"prompt_tokens":75,"completion_tokens":2,"total_tokens":354}"#.to_owned(),
+            "75+279".to_owned(),
+        ),
+        (
+            r#","usage":{"prompt_tokens":76,"completion_tokens":1000000.0}"#.to_owned(),
+            "76+1000000".to_owned(),
+        ),
+        (
+            r#","usage":{"prompt_tokens":77,"completion_tokens":"1000000"}"#.to_owned(),
+            "77+1000000".to_owned(),
+        ),
+        (r#","usage":{"prompt_tokens":78,"completion_tokens":-5}"#.to_owned(), "~78+2".to_owned()),
+        (r#","usage":{"prompt_tokens":1e30,"completion_tokens":79}"#.to_owned(), format!("~{input}+79")),
+        (r#","usage":{"prompt_tokens":80}"#.to_owned(), "~80+2".to_owned()),
+        (echo.clone(), format!("~{input}+2")),
+    ] {
+        let answer =
+            format!(r#"{{"choices":[{{"message":{{"role":"assistant","content":"{said}"}}}}]{members}}}"#);
+        let reply = Reply::whole(200, &[("Content-Type", "application/json")], &answer);
+        assert_eq!(call(&proxy, &upstream, CHAT, &asked, reply), answer);
+        proxy.log_line(&[&format!(" tokens={tokens} ")]);
+    }
+}
+
+#[test]
+fn every_api_costs_something() {
+    let (upstream, proxy) = start(1_000_000_000);
+    let usage = |counts: Value| json!({"data": [], "usage": counts});
+    for (path, answer, tokens) in [
+        ("/v1/embeddings", usage(json!({"prompt_tokens": 61, "total_tokens": 61})), "61+0"),
+        (
+            "/v1/rerank",
+            json!({"results": [], "meta": {"billed_units": {"input_tokens": 62, "output_tokens": 1}}}),
+            "62+1",
+        ),
+        ("/v1/rerank", usage(json!({"total_tokens": 63})), "63+0"),
+        (
+            "/v1/images/generations",
+            usage(json!({"input_tokens": 64, "output_tokens": 4160, "total_tokens": 4224})),
+            "64+4160",
+        ),
+        ("/v1/images/generations", json!({"data": [{"url": "https://a.example/1.png"}]}), "~8+1000"),
+        ("/v1/responses", usage(json!({"input_tokens": 65, "output_tokens": 3, "total_tokens": 68})), "65+3"),
+        ("/v1/responses", json!({"output": [{"content": [{"text": "1234"}]}]}), "~8+1"),
+        ("/v1/completions", json!({"choices": [{"text": "12345"}]}), "~8+2"),
+        ("/v1/moderations", json!({"results": [{"flagged": false}]}), "~8+0"),
+    ] {
+        let asked = json!({"model": "p1/m", "input": "hi"});
+        call(&proxy, &upstream, path, &asked, Reply::json(200, &answer));
+        proxy.log_line(&[&format!(" tokens={tokens} ")]);
+    }
+    let sound = Reply::whole(200, &[("Content-Type", "audio/mpeg")], vec![0; 5000]);
+    call(&proxy, &upstream, "/v1/audio/speech", &json!({"model": "p1/m", "input": "hi"}), sound);
+    proxy.log_line(&[" tokens=~8+5 "]);
+}
+
+#[test]
+fn stream_without_usage_costs_an_estimate_of_its_text() {
+    let (upstream, proxy) = start(1_000_000_000);
+    let asked = json!({"model": "p1/m", "stream": true, "messages": []});
+    let input = quarter(asked.to_string().len());
+    let text: Vec<String> = (0..50).map(|_| event("1234")).collect();
+    let reply = || text.iter().fold(Reply::sse(), Reply::chunk);
+    call(&proxy, &upstream, CHAT, &asked, reply().chunk(DONE).end());
+    proxy.log_line(&["stream=true", &format!(" tokens=~{input}+50 ")]);
+    let groq =
+        "data: {\"choices\":[],\"x_groq\":{\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":51}}}\n\n";
+    call(&proxy, &upstream, CHAT, &asked, reply().chunk(groq).chunk(DONE).end());
+    proxy.log_line(&["stream=true", " tokens=9+51 "]);
+    let delta = |text: &str| format!("event: response.output_text.delta\ndata: {{\"delta\":\"{text}\"}}\n\n");
+    let last = "event: response.completed\ndata: {\"response\":{\"output\":[{\"content\":[{\"text\":\"12341234\"}]}]}}\n\n";
+    let asked = json!({"model": "p1/m", "stream": true, "input": "hello"});
+    let input = quarter(asked.to_string().len());
+    let reply = Reply::sse().chunk(delta("1234")).chunk(delta("1234")).chunk(last).end();
+    call(&proxy, &upstream, "/v1/responses", &asked, reply);
+    proxy.log_line(&["stream=true", &format!(" tokens=~{input}+2 ")]);
+}
+
+#[test]
+fn client_that_leaves_costs_what_was_asked_and_what_had_come() {
+    let (upstream, proxy) = start(1_000_000_000);
+    let asked = json!({"model": "p1/m", "stream": true, "messages": []});
+    let input = quarter(asked.to_string().len());
+    let started = json!({"message": {"usage": {"input_tokens": 81, "output_tokens": 1}}});
+    for (first, tokens) in
+        [(String::new(), format!("~{input}+21")), (format!("data: {started}\n\n"), "~81+21".to_owned())]
+    {
+        let reply =
+            (0..20).fold(Reply::sse().chunk(first + &event("")), |reply, _| reply.chunk(event("1234")));
+        upstream.chat(reply.chunk(event("last")).then(Step::Silence));
+        let mut client = proxy.client();
+        client.send(authorized(CHAT, asked.to_string()));
+        let mut stream = client.streamed();
+        while stream.next_event().expect("an event") != event("1234") {}
+        for _ in 1..20 {
+            assert_eq!(stream.next_event(), Some(event("1234")));
+        }
+        assert_eq!(stream.next_event(), Some(event("last")));
+        client.leave();
+        proxy.log_line(&["stream=true", &format!(" tokens={tokens} ")]);
+    }
+    let asked = json!({"model": "p1/m", "messages": [], "user": "someone"});
+    upstream.chat(Reply::default().then(Step::Silence));
+    upstream.forget();
+    let mut client = proxy.client();
+    client.send(authorized(CHAT, asked.to_string()));
+    upstream.wait_requests(1);
+    client.leave();
+    proxy.log_line(&["status=499", &format!(" tokens=~{}+0 ", quarter(asked.to_string().len()))]);
+}
+
+#[test]
+fn day_that_estimates_have_used_up_is_over() {
+    let (upstream, proxy) = start(10);
+    let asked = json!({"model": "p1/m", "stream": true, "messages": []});
+    call(&proxy, &upstream, CHAT, &asked, Reply::sse().chunk(event("hi")).chunk(DONE).end());
+    assert_error(&proxy.call(authorized(CHAT, asked.to_string())), 429, "rate_limited");
+}
+
+#[test]
+fn errors_and_counted_prompts_cost_nothing() {
+    let (upstream, proxy) = start(1);
+    upstream.chat(Reply::json(400, &json!({"error": {"message": "no"}})));
+    for _ in 0..2 {
+        let asked = json!({"model": "p1/m", "messages": []}).to_string();
+        assert_eq!(proxy.call(authorized(CHAT, asked)).status, 400);
+    }
+    let asked = json!({"model": "p1/m", "input": "hi"});
+    for _ in 0..2 {
+        call(
+            &proxy,
+            &upstream,
+            "/v1/responses/input_tokens",
+            &asked,
+            Reply::json(200, &json!({"input_tokens": 9})),
+        );
+    }
+    proxy.log_line(&["status=200", " tokens=- "]);
+}
+
+#[test]
+fn metrics_and_the_json_log_tell_estimates_from_reports() {
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"log_format": "json"})));
+    let asked = json!({"model": "p1/m", "messages": []});
+    call(&proxy, &upstream, CHAT, &asked, Reply::json(200, &completion("hi")));
+    proxy.log_line(&[r#""prompt_tokens":3,"completion_tokens":5,"tokens_estimated":false,"#]);
+    let mut answer = completion("12345678");
+    answer["usage"] = json!({"prompt_tokens": 4});
+    call(&proxy, &upstream, CHAT, &asked, Reply::json(200, &answer));
+    proxy.log_line(&[r#""prompt_tokens":4,"completion_tokens":2,"tokens_estimated":true,"#]);
+    let labels = r#"{provider="p1",model="m",token="tester",kind="#;
+    for line in [
+        format!("ai_proxy_tokens_total{labels}\"prompt\"}} 7\n"),
+        format!("ai_proxy_tokens_total{labels}\"completion\"}} 5\n"),
+        format!("ai_proxy_tokens_estimated_total{labels}\"completion\"}} 2\n"),
+    ] {
+        eventually(&line, || proxy.get("/metrics").text().contains(&line).then_some(()));
+    }
+}
