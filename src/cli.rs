@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::load::{self, Problems};
+use crate::limits::SAY_TIMEOUT;
 use crate::text::Language;
 use crate::text::config::Label;
-use crate::{demo, serve};
+use crate::{demo, logging, serve};
 
 /// Exit code: failed while running.
 const FAILED: u8 = 1;
@@ -122,13 +123,15 @@ fn run_demo(port: u16) -> ExitCode {
     }
 }
 
+/// What remains of the log is written before the process ends.
 fn served(result: std::io::Result<()>) -> ExitCode {
+    if let Err(error) = &result {
+        log::error!("{error}");
+    }
+    logging::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::error!("{error}");
-            fail(&format!("ai-proxy: {error}"), FAILED)
-        }
+        Err(error) => fail(&format!("ai-proxy: {error}"), FAILED),
     }
 }
 
@@ -143,9 +146,8 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(text: &str, code: u8) -> ExitCode {
-    use std::io::Write;
-    // With stderr closed the exit code still tells.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    // With stderr closed or full the exit code still tells.
+    let _ = logging::say(std::io::stderr(), SAY_TIMEOUT, text);
     ExitCode::from(code)
 }
 

@@ -8,6 +8,8 @@ pub mod limits;
 mod testing;
 pub mod text;
 
+pub mod files;
+
 pub mod logging;
 pub mod metrics;
 

@@ -160,6 +160,22 @@ pub const MAX_STATE_FILE: u64 = 4 * 1024 * 1024;
 /// How often the state file is written where something has changed: what a crash may lose.
 pub const JOURNAL_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Lines of the log that may wait for the log's thread; beyond them a line is dropped and counted.
+pub const MAX_LOG_LINES: usize = 4096;
+/// Bytes that these lines may have.
+pub const MAX_LOG_BYTES: usize = 1024 * 1024;
+/// Bytes written at once to a pipe or a terminal that has room: more could wait for its reader (POSIX `PIPE_BUF`).
+pub const LOG_PIECE: usize = 4096;
+/// How often the log's thread looks whether the log goes elsewhere, while it waits for a reader.
+pub const LOG_PAUSE: Duration = Duration::from_millis(100);
+/// How long the end of the process waits for the lines that are not written yet.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a line on stdout or stderr waits for its reader.
+pub const SAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Largest file of a time zone, bytes; the largest there is has some 4 KB.
+pub const MAX_TIME_ZONE: u64 = 256 * 1024;
+/// Symbolic links followed to a file that does not exist.
+pub const MAX_LINKS: usize = 40;
 /// Largest config file, bytes.
 pub const MAX_CONFIG_FILE: u64 = 4 * 1024 * 1024;
 /// Largest `ca_file` of a provider, bytes; a system's whole bundle is some 220 KB.

@@ -40,9 +40,17 @@ fn watch(gateway: &Weak<Gateway>) {
             }
         }
         gateway.upstream().close_idle();
-        gateway.save_state(false);
+        if gateway.is_state_due() {
+            spawn_save(&gateway);
+        }
         gateway.board.wait_until_due(&config);
     }
+}
+
+/// One thread a save: a disk that hangs delays no check. Where the system refuses the thread, the next save is soon enough.
+fn spawn_save(gateway: &Arc<Gateway>) {
+    let gateway = Arc::clone(gateway);
+    let _ = thread::Builder::new().name("journal".to_owned()).spawn(move || gateway.save_state());
 }
 
 /// One thread a check: a hanging provider delays nobody else's. There is at most one for each replica.

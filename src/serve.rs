@@ -1,21 +1,23 @@
 //! Wiring: from a checked configuration to a process that serves, reloads and drains.
 
-use std::io::{self, Write};
+mod signals;
+
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::api::Api;
 use crate::config::{Config, Host};
 use crate::front::{Bound, Listen, Running, Settings, places_to_refuse};
 use crate::gateway::{Gateway, reopen_log};
+use crate::limits::{MAX_QUOTED, SAY_TIMEOUT};
+use crate::logging;
 use crate::monitor;
 use crate::supervisor::{self, Supervisor};
-use crate::text::Text;
+use crate::text::{Language, Text, quoted};
+use signals::{LAST_RESORT, Order};
 
 /// Serves until a signal ends it.
 ///
@@ -23,8 +25,14 @@ use crate::text::Text;
 /// It could not start: an address is taken, a thread or descriptor refused.
 pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> io::Result<()> {
     // First of all, so that a signal during the start is not lost or deadly.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    reopen_log(&config);
+    let signals = signals::take()?;
+    reopen_log(&config)?;
+    // The file is there before anybody is told that we serve.
+    logging::flush();
+    log_panics(config.language);
+    let gateway = Arc::new(Gateway::new(config, path));
+    let orders = signals::watch(signals, Arc::clone(&gateway))?;
+    let config = gateway.live.snapshot();
     let settings = Settings { workers: config.max_connections, max_clients: fit_clients(&config) };
     let language = config.language;
     let supervisor = Supervisor::from_environment()?;
@@ -32,7 +40,6 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     let bound =
         if inherited.is_empty() { Bound::new(&listen(&config))? } else { Bound::inherited(inherited)? };
     let names = bound.names();
-    let gateway = Arc::new(Gateway::new(config, path));
     gateway.restore_state();
     monitor::start(&gateway)?;
     let stats = Arc::default();
@@ -46,30 +53,14 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     let supervisor = Arc::new(supervisor);
     watch(&running, &supervisor)?;
     supervisor.ready(&Text::Listening(&names.join(" ")).say(language));
-    for signal in &mut signals {
-        if signal != SIGHUP {
-            break;
-        }
+    while let Ok(Order::Reload) = orders.recv() {
         reload(&gateway, &supervisor);
     }
-    // Two helpers that a drain can do without: where the system refuses their threads, it is done all the same.
-    // Also where the log cannot be written and so nobody gets as far as the drain's own limit.
-    let patience = gateway.live.snapshot().shutdown_timeout + LAST_RESORT;
-    let _ = std::thread::Builder::new().name("deadline".to_owned()).spawn(move || {
-        std::thread::sleep(patience);
-        std::process::exit(0);
-    });
-    // A second signal ends the process at once, whatever the drain is doing.
-    let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if signals.forever().any(|signal| matches!(signal, SIGTERM | SIGINT)) {
-            std::process::exit(0);
-        }
-    });
     let config = gateway.live.snapshot();
     let status = Text::Draining(config.shutdown_timeout.as_secs()).say(config.language);
-    supervisor.stopping(patience, &status);
+    supervisor.stopping(config.shutdown_timeout + LAST_RESORT, &status);
     drain(&running, &config);
-    gateway.save_state(true);
+    gateway.save_state();
     Ok(())
 }
 
@@ -95,11 +86,17 @@ fn reload(gateway: &Gateway, supervisor: &Supervisor) {
         Ok(reloaded) => Text::Reloaded.say(reloaded.config.language),
         Err(problems) => Text::ReloadRefused(&problems.join("; ")).say(gateway.live.snapshot().language),
     };
+    // The renamed file is left before a supervisor goes on with it.
+    logging::flush();
     supervisor.ready(&status);
 }
 
-/// How long after `shutdown_timeout` the process ends whatever holds it.
-const LAST_RESORT: Duration = Duration::from_secs(1);
+/// A panic is a line of the log: std would write to stderr, which may be full, on the thread that panics.
+fn log_panics(language: Language) {
+    std::panic::set_hook(Box::new(move |panic| {
+        log::error!("{}", Text::Panicked(&quoted(&panic.to_string(), MAX_QUOTED)).say(language));
+    }));
+}
 
 fn listen(config: &Config) -> Listen {
     match &config.host {
@@ -108,11 +105,9 @@ fn listen(config: &Config) -> Listen {
     }
 }
 
-/// To whoever started us; nobody may be listening.
-pub fn say(line: &str) {
-    let mut stdout = io::stdout();
-    let _ = writeln!(stdout, "{line}");
-    let _ = stdout.flush();
+/// A line on stdout for whoever started us; nobody may be listening.
+pub fn say(text: &str) {
+    let _ = logging::say(io::stdout(), SAY_TIMEOUT, text);
 }
 
 fn drain(running: &Running, config: &Config) {

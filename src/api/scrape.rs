@@ -3,6 +3,7 @@
 use super::health::best_replica;
 use super::{Api, Ticket};
 use crate::front::Answer;
+use crate::logging;
 use crate::metrics::{Metric, Reading};
 
 /// Prometheus text exposition format.
@@ -18,6 +19,7 @@ pub fn metrics(api: &Api, ticket: &Ticket) -> Answer {
         (Metric::Workers, "busy", busy as u64),
         (Metric::Workers, "idle", api.workers.saturating_sub(busy) as u64),
         (Metric::QueueLength, "", stats.queue_length() as u64),
+        (Metric::LogLinesDropped, "", logging::lost_lines()),
         (Metric::BuildInfo, env!("CARGO_PKG_VERSION"), 1),
     ];
     // A provider that has not been checked yet is neither well nor ill.

@@ -6,6 +6,7 @@
 
 mod ca;
 mod json;
+mod own_files;
 mod problem;
 mod provider;
 mod reader;
@@ -15,8 +16,6 @@ mod token;
 mod value;
 mod virtual_model;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,9 +24,11 @@ use reader::{Key, Names, Reader, optional};
 use surroundings::Surroundings;
 
 use super::{Config, Host};
+use crate::files;
 use crate::limits::{MAX_BODIES_IN_TRANSIT, MAX_CONFIG_FILE, MAX_QUOTED};
 use crate::logging::LogFormat;
 use crate::text::config::ConfigText;
+use crate::text::file::FileProblem;
 use crate::text::{Language, quoted};
 
 pub use problem::{Problem, Problems};
@@ -51,7 +52,7 @@ const KEYS: &[Key<Config>] = &[
     optional("host", |r, at, v, c| r.set(&mut c.host, at, v, value::host)),
     optional("port", |r, at, v, c| r.set(&mut c.port, at, v, |v| value::integer(v, 0..=65535))),
     optional("log_level", |r, at, v, c| r.set(&mut c.log_level, at, v, value::log_level)),
-    optional("log_file", |r, at, v, c| r.set(&mut c.log_file, at, v, value::path_or_null)),
+    optional("log_file", |r, at, v, c| r.set(&mut c.log_file, at, v, own_files::log_file)),
     optional("log_format", |r, at, v, c| r.set(&mut c.log_format, at, v, value::log_format)),
     optional("language", |r, at, v, c| r.set(&mut c.language, at, v, value::language)),
     optional("providers", |r, at, v, c| c.providers = provider::providers(r, at, v)),
@@ -91,7 +92,7 @@ const KEYS: &[Key<Config>] = &[
     optional("max_retries", |r, at, v, c| {
         r.set(&mut c.max_retries, at, v, |v| value::integer(v, 0..=MAX_RETRIES));
     }),
-    optional("state_file", |r, at, v, c| r.set(&mut c.state_file, at, v, value::path_or_null)),
+    optional("state_file", |r, at, v, c| r.set(&mut c.state_file, at, v, own_files::state_file)),
     optional("attempt_timeout", |r, at, v, c| {
         r.set(&mut c.attempt_timeout, at, v, value::seconds_or_null);
     }),
@@ -136,31 +137,34 @@ fn defaults() -> Config {
 
 /// Reads and checks a config file. Its variables are those of the process.
 pub fn from_file(path: &Path) -> Result<Config, Problems> {
-    let bytes = read(path).map_err(|text| Problems::one(Language::default(), text))?;
+    let bytes = files::read(path, MAX_CONFIG_FILE).map_err(|problem| {
+        let path = quoted(&path.display().to_string(), MAX_QUOTED);
+        let text = match problem {
+            FileProblem::TooLarge(limit) => ConfigText::FileTooLarge(limit),
+            problem => ConfigText::CannotRead { path, problem },
+        };
+        Problems::one(Language::default(), text)
+    })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
         let language = language_of_broken(&String::from_utf8_lossy(error.as_bytes()));
         Problems::one(language, ConfigText::NotUtf8(line))
     })?;
-    from_text(&text, &|name| std::env::var(name).ok())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ConfigText> {
-    let mut bytes = Vec::new();
-    let whole = File::open(path).and_then(|file| file.take(MAX_CONFIG_FILE + 1).read_to_end(&mut bytes));
-    match whole {
-        Ok(length) if length as u64 > MAX_CONFIG_FILE => Err(ConfigText::FileTooLarge(MAX_CONFIG_FILE)),
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(ConfigText::CannotRead {
-            path: quoted(&path.display().to_string(), MAX_QUOTED),
-            reason: error.to_string(),
-        }),
-    }
+    checked(&text, &|name| std::env::var(name).ok(), Some(path))
 }
 
 /// Checks the text of a config file; `env` gives the environment variables it names.
 pub fn from_text(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    checked(text, env, None)
+}
+
+/// As [`from_text`], of the file at `path` if it is one.
+fn checked(
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    path: Option<&Path>,
+) -> Result<Config, Problems> {
     // Some editors put a byte order mark in front.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut root: Json = serde_json::from_str(text)
@@ -174,6 +178,9 @@ pub fn from_text(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Con
     reader.object("", entries, KEYS, &mut config);
     if find(entries, "providers").is_none() {
         reader.report("providers", ConfigText::NoProviders);
+    }
+    if let Some(path) = path {
+        own_files::check_distinct(&mut reader, &config, path);
     }
     match Problems::of(language(entries), reader.into_problems()) {
         Some(problems) => Err(problems),

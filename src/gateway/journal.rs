@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::auth::Quotas;
 use crate::auth::quota::{Clock, Spent};
 use crate::config::{Config, Token, TokenId};
+use crate::files::{self, Accept};
 use crate::limits::{JOURNAL_INTERVAL, MAX_STATE_FILE};
 use crate::text::Text;
+use crate::text::file::FileProblem;
 
 /// What is known of the file.
 #[derive(Debug, Default)]
@@ -66,24 +68,33 @@ impl Journal {
                     }
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let path = path.display().to_string();
-                log::error!("{}", Text::StateUnreadable(&path, &error.to_string()).say(config.language));
+            Err(FileProblem::System(io::ErrorKind::NotFound, _)) => {}
+            Err(problem) => {
+                let (path, reason) = (path.display().to_string(), problem.say(config.language));
+                log::error!("{}", Text::StateUnreadable(&path, &reason).say(config.language));
             }
         }
     }
 
-    /// Writes the counts if they have changed and the last look is [`JOURNAL_INTERVAL`] ago, or at once if `now`.
-    pub fn save(&mut self, config: &Config, quotas: &Quotas, now: bool) {
-        let Some(path) = &config.state_file else { return };
-        if !now && self.looked.is_some_and(|at| at.elapsed() < JOURNAL_INTERVAL) {
-            return;
+    /// Whether the counts have changed; asked at most every [`JOURNAL_INTERVAL`].
+    pub fn is_due(&mut self, config: &Config, quotas: &Quotas) -> bool {
+        if self.looked.is_some_and(|at| at.elapsed() < JOURNAL_INTERVAL) {
+            return false;
         }
         self.looked = Some(Instant::now());
-        let changes = quotas.changes();
+        config.state_file.as_ref().is_some_and(|path| self.has_news(path, quotas.changes()))
+    }
+
+    fn has_news(&self, path: &Path, changes: u64) -> bool {
         let is_known = |(written, at): &(PathBuf, u64)| written == path && *at == changes;
-        if changes == 0 || self.written.as_ref().is_some_and(is_known) {
+        changes > 0 && !self.written.as_ref().is_some_and(is_known)
+    }
+
+    /// Writes the counts if they have changed. A disk that hangs holds the caller.
+    pub fn save(&mut self, config: &Config, quotas: &Quotas) {
+        let Some(path) = &config.state_file else { return };
+        let changes = quotas.changes();
+        if !self.has_news(path, changes) {
             return;
         }
         let rows = limited(config).map(|token| Row::of(token, quotas.spent(TokenId::of(token))));
@@ -95,9 +106,10 @@ impl Journal {
                     log::warn!("{}", Text::StateWritable(&shown).say(config.language));
                 }
             }
-            Err(error) => {
+            Err(problem) => {
                 if !std::mem::replace(&mut self.is_failing, true) {
-                    log::error!("{}", Text::StateUnwritable(&shown, &error.to_string()).say(config.language));
+                    let reason = problem.say(config.language);
+                    log::error!("{}", Text::StateUnwritable(&shown, &reason).say(config.language));
                 }
             }
         }
@@ -122,37 +134,34 @@ impl Row {
     }
 }
 
-fn read(path: &Path) -> io::Result<Document> {
-    let mut text = Vec::new();
-    // A pipe would let its reader wait for ever.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a file"));
-    }
-    let file = File::open(path)?;
-    file.take(MAX_STATE_FILE + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_STATE_FILE {
-        return Err(io::Error::other(format!("more than {MAX_STATE_FILE} bytes")));
-    }
-    let document: Document = serde_json::from_slice(&text)?;
+fn read(path: &Path) -> Result<Document, FileProblem> {
+    let text = files::read(path, MAX_STATE_FILE)?;
+    let document: Document = serde_json::from_slice(&text).map_err(io::Error::from)?;
     if document.version != VERSION {
-        return Err(io::Error::other(format!("version {}; known is {VERSION}", document.version)));
+        let reason = format!("version {}; known is {VERSION}", document.version);
+        return Err(io::Error::other(reason).into());
     }
     Ok(document)
 }
 
 /// The file appears whole or not at all, also where the power fails: it and its name are on the disk before this returns.
-fn write(path: &Path, document: &Document) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(document)?;
+fn write(path: &Path, document: &Document) -> Result<(), FileProblem> {
+    let mut text = serde_json::to_vec_pretty(document).map_err(io::Error::from)?;
     text.push(b'\n');
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let aside = path.with_file_name(name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    files::check(path, Accept::Regular)?;
+    let new = files::aside(path);
+    // Never what stands there already, left by a crash or put there as a pipe or a link.
+    if let Err(error) = fs::remove_file(&new)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error.into());
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(&text)?;
     file.sync_all()?;
-    fs::rename(&aside, path)?;
+    fs::rename(&new, path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
+    Ok(File::open(directory)?.sync_all()?)
 }
 
 #[cfg(test)]

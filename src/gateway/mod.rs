@@ -6,15 +6,16 @@ mod board;
 mod journal;
 mod origins;
 
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 pub use board::{Board, Check, Health};
 pub use origins::{Origin, Origins};
 
 use crate::auth::Quotas;
 use crate::config::{Config, Live, load};
-use crate::logging;
+use crate::logging::{self, Destination};
 use crate::metrics::{Metric, Metrics};
 use crate::routing::Balance;
 use crate::text::Text;
@@ -92,10 +93,20 @@ impl Gateway {
         journal.restore(&self.live.snapshot(), &self.quotas);
     }
 
-    /// Writes the daily counts down if that is due, or at once if `now`.
-    pub fn save_state(&self, now: bool) {
+    /// Whether the daily counts are to be written and nobody is at it.
+    pub fn is_state_due(&self) -> bool {
+        let mut journal = match self.journal.try_lock() {
+            Ok(journal) => journal,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        journal.is_due(&self.live.snapshot(), &self.quotas)
+    }
+
+    /// Writes the daily counts if they have changed. A disk that hangs holds the caller.
+    pub fn save_state(&self) {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        journal.save(&self.live.snapshot(), &self.quotas, now);
+        journal.save(&self.live.snapshot(), &self.quotas);
     }
 
     /// Reads the configuration again, puts it in force, reopens the log, and says in the log what came of it.
@@ -112,7 +123,7 @@ impl Gateway {
         };
         let new = new.inspect_err(|problems| {
             self.metrics.add(Metric::ConfigReloads, &[REFUSED], 1);
-            reopen_log(&old);
+            let _ = reopen_log(&old);
             log::error!("{}", Text::ReloadRefused(&problems.join("; ")).say(language));
         })?;
         let restart_required = load::restart_required(&old, &new);
@@ -134,7 +145,7 @@ impl Gateway {
         new.port = old.port;
         new.max_connections = old.max_connections;
         new.max_clients = old.max_clients;
-        reopen_log(&new);
+        let _ = reopen_log(&new);
         if !self.upstream().fits(&new) {
             *self.upstream.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Upstream::new(&new));
         }
@@ -146,10 +157,11 @@ impl Gateway {
     }
 }
 
-/// Opens the log that `config` names, anew if it is open; where it cannot be opened, stderr is told, and is the log.
-pub fn reopen_log(config: &Config) {
-    if let Err(error) = logging::start(config.log_file.as_deref(), config.log_level, config.log_format) {
-        let path = config.log_file.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
-        log::error!("{}", Text::LogFileUnusable(&path, &error.to_string()).say(config.language));
-    }
+/// Opens the log that `config` names, anew if it is open.
+///
+/// # Errors
+/// The system refuses the log's thread; only the first call starts one.
+pub fn reopen_log(config: &Config) -> io::Result<()> {
+    let destination = Destination { path: config.log_file.clone(), language: config.language };
+    logging::start(destination, config.log_level, config.log_format)
 }

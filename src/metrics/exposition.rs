@@ -19,8 +19,8 @@ pub fn head(text: &mut String, family: &Family) {
     let _ = writeln!(text, "# HELP {0} {1}\n# TYPE {0} {kind}", family.name, family.help);
 }
 
-/// A gauge.
-pub fn gauge(text: &mut String, family: &Family, reading: &Reading<'_>) {
+/// A value that is not kept here.
+pub fn reading(text: &mut String, family: &Family, reading: &Reading<'_>) {
     sample(text, family, "", reading.labels, None, &reading.value.to_string());
 }
 

@@ -42,6 +42,8 @@ pub enum Metric {
     Rejected,
     /// Reloads.
     ConfigReloads,
+    /// Lines of the log that were lost.
+    LogLinesDropped,
     /// The version.
     BuildInfo,
 }
@@ -83,7 +85,7 @@ const fn family(
 }
 
 /// Every metric there is, in the order of [`Metric`]. Adding one is adding a row.
-pub static FAMILIES: [Family; 15] = [
+pub static FAMILIES: [Family; 16] = [
     family(
         Metric::Requests,
         "ai_proxy_requests_total",
@@ -177,6 +179,13 @@ pub static FAMILIES: [Family; 15] = [
         "Reloads of the configuration.",
     ),
     family(
+        Metric::LogLinesDropped,
+        "ai_proxy_log_lines_dropped_total",
+        Kind::Counter,
+        &[],
+        "Lines of the log that were lost: nothing read or stored them in time.",
+    ),
+    family(
         Metric::BuildInfo,
         "ai_proxy_build_info",
         Kind::Gauge,
@@ -231,7 +240,7 @@ struct Histogram {
     micros: AtomicU64,
 }
 
-/// What a gauge shows.
+/// What a gauge, or a counter kept elsewhere, shows.
 #[derive(Debug)]
 pub struct Reading<'a> {
     /// The family.
@@ -317,19 +326,18 @@ impl Metrics {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// All metrics as text (Prometheus text exposition format 0.0.4), with these gauges.
-    pub fn render(&self, gauges: &[Reading<'_>]) -> String {
+    /// All metrics as text (Prometheus text exposition format 0.0.4), with these readings of what is counted elsewhere.
+    pub fn render(&self, readings: &[Reading<'_>]) -> String {
         let mut text = String::new();
         for (family, store) in FAMILIES.iter().zip(&self.stores) {
             exposition::head(&mut text, family);
             match store {
                 Store::Counter(series) => exposition::counters(&mut text, family, series),
                 Store::Histogram(series) => exposition::histograms(&mut text, family, series),
-                Store::Gauge => {
-                    let readings = gauges.iter().filter(|reading| reading.metric == family.metric);
-                    readings.for_each(|reading| exposition::gauge(&mut text, family, reading));
-                }
+                Store::Gauge => {}
             }
+            let readings = readings.iter().filter(|reading| reading.metric == family.metric);
+            readings.for_each(|reading| exposition::reading(&mut text, family, reading));
         }
         text
     }

@@ -3,6 +3,7 @@
 //! The facts in here are fit to be shown: whoever makes a [`ConfigText`] has masked what is secret.
 
 use super::Language;
+use super::file::FileProblem;
 
 /// A sentence about the configuration, with its facts.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,8 +13,8 @@ pub enum ConfigText {
     CannotRead {
         /// The file.
         path: String,
-        /// Why, in the system's words.
-        reason: String,
+        /// Why.
+        problem: FileProblem,
     },
     /// The file is over the limit, bytes.
     FileTooLarge(u64),
@@ -91,6 +92,27 @@ pub enum ConfigText {
         /// Why.
         problem: CaProblem,
     },
+    /// `log_file` cannot be used.
+    LogFile {
+        /// The file.
+        path: String,
+        /// Why.
+        problem: FileProblem,
+    },
+    /// `state_file` cannot be used.
+    StateFile {
+        /// The file.
+        path: String,
+        /// Why.
+        problem: FileProblem,
+    },
+    /// A file that the proxy writes is one that it reads, or also writes otherwise.
+    SameFile {
+        /// The file.
+        path: String,
+        /// The key that names the other; none: it is the config.
+        other: Option<&'static str>,
+    },
     /// The same token as another entry; the fact is that entry's place.
     SameToken(String),
     /// A target whose provider does not exist.
@@ -127,12 +149,8 @@ pub enum ConfigText {
 /// What is wrong with a file of certificates.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CaProblem {
-    /// It cannot be opened or read; the fact is why, in the system's words.
-    Unreadable(String),
-    /// It is a directory, a pipe or the like.
-    NoFile,
-    /// It is over the limit, bytes.
-    TooLarge(u64),
+    /// It cannot be read.
+    File(FileProblem),
     /// It holds no certificate in PEM.
     NoCertificate,
     /// A certificate cannot be used; the fact is which, from 1.
@@ -238,8 +256,9 @@ impl ConfigText {
 
     fn zh(&self) -> String {
         match self {
-            Self::CannotRead { path, reason } => format!(
-                "无法读取配置文件 {path}: {reason}；可用 --config 指定其他文件，以 config.json.example 为样例，或运行 ai-proxy demo"
+            Self::CannotRead { path, problem } => format!(
+                "无法读取配置文件 {path}: {}；可用 --config 指定其他文件，以 config.json.example 为样例，或运行 ai-proxy demo",
+                problem.say(Language::Zh)
             ),
             Self::FileTooLarge(limit) => format!("配置文件超过上限 {limit} 字节"),
             Self::NotUtf8(line) => format!("第 {line} 行不是有效的 UTF-8 文本"),
@@ -267,6 +286,17 @@ impl ConfigText {
             Self::HeaderRefused => "此请求头由代理自身设置，不能配置".into(),
             Self::DuplicateHeader => "重复的请求头（不区分大小写）".into(),
             Self::CaFile { path, problem } => format!("无法使用 CA 文件 {path}: {}", problem.zh()),
+            Self::LogFile { path, problem } => {
+                format!(
+                    "无法用作日志文件 {path}: {}；log_file 为 null 时写到 stderr",
+                    problem.say(Language::Zh)
+                )
+            }
+            Self::StateFile { path, problem } => {
+                format!("无法用作状态文件 {path}: {}", problem.say(Language::Zh))
+            }
+            Self::SameFile { path, other: None } => format!("{path} 是配置文件本身"),
+            Self::SameFile { path, other: Some(key) } => format!("{path} 与 {key} 是同一个文件"),
             Self::SameToken(other) => format!("token 与 {other} 相同"),
             Self::UnknownProvider { target, provider } => {
                 format!("{target} 中的提供商 {provider} 没有配置")
@@ -287,8 +317,9 @@ impl ConfigText {
 
     fn en(&self) -> String {
         match self {
-            Self::CannotRead { path, reason } => format!(
-                "cannot read the config file {path}: {reason} (--config names another, config.json.example is one to begin with, ai-proxy demo needs none)"
+            Self::CannotRead { path, problem } => format!(
+                "cannot read the config file {path}: {} (--config names another, config.json.example is one to begin with, ai-proxy demo needs none)",
+                problem.say(Language::En)
             ),
             Self::FileTooLarge(limit) => format!("the config file is over the limit of {limit} bytes"),
             Self::NotUtf8(line) => format!("line {line} is not valid UTF-8"),
@@ -320,6 +351,14 @@ impl ConfigText {
             Self::HeaderRefused => "the proxy sets this header itself; it cannot be configured".into(),
             Self::DuplicateHeader => "duplicate header (case does not count)".into(),
             Self::CaFile { path, problem } => format!("cannot use the CA file {path}: {}", problem.en()),
+            Self::LogFile { path, problem } => {
+                format!("cannot log to {path}: {} (null logs to stderr)", problem.say(Language::En))
+            }
+            Self::StateFile { path, problem } => {
+                format!("cannot keep counts in {path}: {}", problem.say(Language::En))
+            }
+            Self::SameFile { path, other: None } => format!("{path} is the config file itself"),
+            Self::SameFile { path, other: Some(key) } => format!("{path} is the same file as {key}"),
             Self::SameToken(other) => format!("the same token as {other}"),
             Self::UnknownProvider { target, provider } => {
                 format!("{target} names the provider {provider}, which is not configured")
@@ -350,9 +389,7 @@ impl ConfigText {
 impl CaProblem {
     fn zh(&self) -> String {
         match self {
-            Self::Unreadable(reason) => format!("无法读取: {reason}"),
-            Self::NoFile => "不是普通文件".into(),
-            Self::TooLarge(limit) => format!("超过上限 {limit} 字节"),
+            Self::File(problem) => problem.say(Language::Zh),
             Self::NoCertificate => "其中没有 PEM 格式的证书（-----BEGIN CERTIFICATE-----）".into(),
             Self::BadCertificate(number) => format!("第 {number} 个证书无效"),
         }
@@ -360,9 +397,7 @@ impl CaProblem {
 
     fn en(&self) -> String {
         match self {
-            Self::Unreadable(reason) => reason.clone(),
-            Self::NoFile => "it is not a regular file".into(),
-            Self::TooLarge(limit) => format!("it is over the limit of {limit} bytes"),
+            Self::File(problem) => problem.say(Language::En),
             Self::NoCertificate => "it holds no certificate in PEM (-----BEGIN CERTIFICATE-----)".into(),
             Self::BadCertificate(number) => format!("certificate {number} in it is not valid"),
         }

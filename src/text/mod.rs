@@ -2,6 +2,7 @@
 //! configuration in [`config`]. Nothing else in the crate holds prose for people.
 
 pub mod config;
+pub mod file;
 
 /// Language of API messages and log lines (config key `language`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -103,6 +104,8 @@ pub enum Text<'a> {
     RestartRequired(&'a str),
     /// The log file cannot be opened: path, reason.
     LogFileUnusable(&'a str, &'a str),
+    /// Lines that the log lacks at this place: how many.
+    LogLinesDropped(u64),
     /// The state file cannot be read, or holds something else: path, reason.
     StateUnreadable(&'a str, &'a str),
     /// The state file cannot be written: path, reason.
@@ -117,6 +120,8 @@ pub enum Text<'a> {
     TooManyClients(usize),
     /// A handler panicked.
     HandlerPanicked(&'a str),
+    /// A thread panicked: where and why.
+    Panicked(&'a str),
     /// No further thread could be started: reason.
     ThreadRefused(&'a str),
     /// A provider's health changed to good.
@@ -188,6 +193,7 @@ impl Text<'_> {
             Self::Stopped => "已停止".into(),
             Self::RestartRequired(keys) => format!("以下配置需要重启才能生效: {keys}"),
             Self::LogFileUnusable(path, reason) => format!("无法打开日志文件 {path}: {reason}"),
+            Self::LogLinesDropped(count) => format!("此处缺少 {count} 行日志"),
             Self::StateUnreadable(path, reason) => {
                 format!("无法读取状态文件 {path}，当日用量从零计起: {reason}")
             }
@@ -199,6 +205,7 @@ impl Text<'_> {
             Self::AcceptResumed => "恢复接受新连接".into(),
             Self::TooManyClients(limit) => format!("客户端连接数达到上限 {limit}"),
             Self::HandlerPanicked(place) => format!("处理请求时发生内部错误: {place}"),
+            Self::Panicked(place) => format!("内部错误: {place}"),
             Self::ThreadRefused(reason) => format!("无法创建线程: {reason}"),
             Self::ProviderHealthy(name) => format!("提供商恢复健康: {name}"),
             Self::ProviderUnhealthy(name, reason) => format!("提供商不健康: {name}: {reason}"),
@@ -270,6 +277,7 @@ impl Text<'_> {
             Self::Stopped => "stopped".into(),
             Self::RestartRequired(keys) => format!("these keys need a restart: {keys}"),
             Self::LogFileUnusable(path, reason) => format!("cannot open the log file {path}: {reason}"),
+            Self::LogLinesDropped(count) => format!("{count} log lines are missing here"),
             Self::StateUnreadable(path, reason) => {
                 format!("cannot read the state file {path}, the day's counts begin at zero: {reason}")
             }
@@ -281,6 +289,7 @@ impl Text<'_> {
             Self::AcceptResumed => "accepting connections again".into(),
             Self::TooManyClients(limit) => format!("the limit of {limit} client connections is reached"),
             Self::HandlerPanicked(place) => format!("internal error while handling a request: {place}"),
+            Self::Panicked(place) => format!("internal error: {place}"),
             Self::ThreadRefused(reason) => format!("cannot start a thread: {reason}"),
             Self::ProviderHealthy(name) => format!("provider is healthy again: {name}"),
             Self::ProviderUnhealthy(name, reason) => format!("provider is not healthy: {name}: {reason}"),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up. Rooms of one layer do not know each other.
 const LAYERS: &[&[&str]] = &[
     &["limits", "testing", "text"],
+    &["files"],
     &["logging", "metrics"],
     &["config"],
     &["front"],

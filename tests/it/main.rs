@@ -19,6 +19,7 @@ mod drain;
 mod failover;
 mod failures;
 mod faults;
+mod files;
 mod filters;
 mod forms;
 mod framing;

@@ -6,16 +6,14 @@ use rustix::process::{Resource, Signal};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::calls::{KEY, TOKEN, ask, completion, get};
+use crate::support::calls::{KEY, ask, completion, get};
 use crate::support::client::Client;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::Reply;
-use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, eventually};
 
@@ -156,22 +154,4 @@ fn a_full_disk_costs_the_log_and_nothing_else() {
     }
     eventually("it says so", || (told(&proxy, "/dev/full") > 0).then_some(()));
     assert_eq!(told(&proxy, "/dev/full"), 1, "{}", proxy.log());
-}
-
-/// A pipe or a console that is full would hold the thread that writes to it, and with it everyone who has to log.
-#[test]
-fn a_log_that_nobody_reads_holds_nobody() {
-    let directory = TempDir::new();
-    let fifo = directory.join("log");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
-    // Opened both ways, so that opening waits for nobody; it is never read until the end.
-    let reader = std::fs::File::options().read(true).write(true).open(&fifo).expect("the pipe");
-    let (_upstream, proxy) = start(json!({"log_file": fifo}));
-    let mut client = proxy.client();
-    for _ in 0..800 {
-        assert_eq!(client.call(ask("p1/m")).status, 200);
-    }
-    assert_eq!(told(&proxy, "log"), 1, "{}", proxy.log());
-    drop(reader);
-    assert!(!proxy.log().contains(TOKEN));
 }

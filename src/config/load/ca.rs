@@ -1,8 +1,6 @@
 //! A provider's `ca_file`: read and checked with the rest of the configuration, so that a reload reads it again.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -12,6 +10,7 @@ use super::json::{Json, Text};
 use super::reader::Leaf;
 use super::value::{is_line, unfit};
 use crate::config::CaFile;
+use crate::files;
 use crate::limits::{MAX_CA_FILE, MAX_QUOTED};
 use crate::text::config::{CaProblem, ConfigText, Expected};
 use crate::text::quoted;
@@ -22,26 +21,11 @@ pub(super) fn ca_file(json: &Json) -> Leaf<CaFile> {
         Some(path) if is_line(path) => PathBuf::from(path),
         _ => return unfit(json, Expected::CaFile),
     };
-    match read(&path).and_then(|pem| certificates(&pem)) {
+    match files::read(&path, MAX_CA_FILE).map_err(CaProblem::File).and_then(|pem| certificates(&pem)) {
         Ok(certificates) => Ok(CaFile::new(path, certificates)),
         Err(problem) => {
             Err(ConfigText::CaFile { path: quoted(&path.display().to_string(), MAX_QUOTED), problem })
         }
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, CaProblem> {
-    let unreadable = |error: &io::Error| CaProblem::Unreadable(error.to_string());
-    // Not opened before it is known to be a file: opening a pipe may wait for ever.
-    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return Err(CaProblem::NoFile);
-    }
-    let mut pem = Vec::new();
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
-    match file.take(MAX_CA_FILE + 1).read_to_end(&mut pem) {
-        Ok(length) if length as u64 > MAX_CA_FILE => Err(CaProblem::TooLarge(MAX_CA_FILE)),
-        Ok(_) => Ok(pem),
-        Err(error) => Err(unreadable(&error)),
     }
 }
 

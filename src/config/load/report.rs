@@ -1,13 +1,13 @@
 //! What `ai-proxy check` and the start say about a config that is valid: summary, warnings, keys that need a restart.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::provider::bare_url;
 use super::value::LEVELS;
 use crate::config::{Config, Host, Provider, Replica, Secret, Target};
+use crate::files;
 use crate::limits::{MAX_CONFIG_FILE, MAX_QUOTED};
 use crate::text::config::{ConfigText, Label};
 use crate::text::{Language, quoted};
@@ -170,8 +170,7 @@ fn open_file(config: &Config, path: &Path) -> Option<ConfigText> {
     if mode & 0o077 == 0 {
         return None;
     }
-    let mut text = String::new();
-    File::open(path).ok()?.take(MAX_CONFIG_FILE).read_to_string(&mut text).ok()?;
+    let text = String::from_utf8(files::read(path, MAX_CONFIG_FILE).ok()?).ok()?;
     secrets(config)
         .any(|secret| !secret.is_empty() && text.contains(secret.expose()))
         .then(|| ConfigText::OpenFile { path: shown(&path.display().to_string()), mode })

@@ -1,0 +1,220 @@
+//! The lines that wait for the log's thread: bounded, so that a log that takes nothing costs lines and no memory, and
+//! nobody who has to log waits.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Destination;
+use crate::limits::{MAX_LOG_BYTES, MAX_LOG_LINES};
+
+/// What the log's thread has to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Write this line.
+    Line(String),
+    /// Write to this destination from now on.
+    Open(Destination),
+    /// Report that this many lines are missing here.
+    Dropped(u64),
+}
+
+/// The entries, oldest first.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+    emptied: Condvar,
+    /// Lines lost since the start, those that could not be written included.
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    entries: VecDeque<Entry>,
+    lines: usize,
+    bytes: usize,
+    /// Lines dropped since the last entry.
+    dropped: u64,
+    /// Since a bound was met, until half of the queue is free again: one gap, not one after every other line.
+    is_full: bool,
+    /// The log's thread waits for an entry.
+    is_waiting: bool,
+    /// The log's thread has taken an entry and is not done with it.
+    is_writing: bool,
+}
+
+impl Queue {
+    /// Appends a line, or drops and counts it. Waits for nothing.
+    pub fn push(&self, line: String) {
+        let mut state = self.lock();
+        state.is_full |= state.lines >= MAX_LOG_LINES || state.bytes + line.len() > MAX_LOG_BYTES;
+        if state.is_full {
+            state.dropped += 1;
+            self.lose(1);
+        } else {
+            if let Some(gap) = state.take_gap() {
+                state.entries.push_back(gap);
+            }
+            state.lines += 1;
+            state.bytes += line.len();
+            state.entries.push_back(Entry::Line(line));
+        }
+        self.wake(state);
+    }
+
+    /// Appends a change of destination. It always has room: of several that nothing stands between, or that meet a full
+    /// queue, the last counts.
+    pub fn open(&self, destination: Destination) {
+        let mut state = self.lock();
+        if state.is_full {
+            state.entries.retain(|entry| !matches!(entry, Entry::Open(_)));
+        } else if matches!(state.entries.back(), Some(Entry::Open(_))) {
+            state.entries.pop_back();
+        }
+        state.entries.push_back(Entry::Open(destination));
+        self.wake(state);
+    }
+
+    /// Takes the oldest entry; waits for one.
+    pub fn pop(&self) -> Entry {
+        let mut state = self.lock();
+        loop {
+            if let Some(entry) = state.pop() {
+                state.is_writing = true;
+                return entry;
+            }
+            state.is_writing = false;
+            self.emptied.notify_all();
+            state.is_waiting = true;
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.is_waiting = false;
+        }
+    }
+
+    /// Whether the log is to go elsewhere.
+    pub fn has_open(&self) -> bool {
+        self.lock().entries.iter().any(|entry| matches!(entry, Entry::Open(_)))
+    }
+
+    /// Waits until everything is written, at most for `patience`.
+    pub fn flush(&self, patience: Duration) {
+        let is_busy = |state: &mut State| !state.is_done();
+        // Out of time or not, the process ends next.
+        let _ = self.emptied.wait_timeout_while(self.lock(), patience, is_busy);
+    }
+
+    /// Counts lines that will never be written.
+    pub fn lose(&self, lines: u64) {
+        self.lost.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// Lines lost since the start.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A system call, spared where the thread is at work.
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        let is_waiting = state.is_waiting;
+        drop(state);
+        if is_waiting {
+            self.filled.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front().or_else(|| self.take_gap())?;
+        if let Entry::Line(line) = &entry {
+            self.lines -= 1;
+            self.bytes -= line.len();
+        }
+        self.is_full &= self.lines > MAX_LOG_LINES / 2 || self.bytes > MAX_LOG_BYTES / 2;
+        Some(entry)
+    }
+
+    fn take_gap(&mut self) -> Option<Entry> {
+        let dropped = std::mem::take(&mut self.dropped);
+        (dropped > 0).then_some(Entry::Dropped(dropped))
+    }
+
+    fn is_done(&self) -> bool {
+        self.entries.is_empty() && self.dropped == 0 && !self.is_writing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Destination, Entry, Queue};
+    use crate::limits::{MAX_LOG_BYTES, MAX_LOG_LINES};
+
+    fn line(text: &str) -> Entry {
+        Entry::Line(text.to_owned())
+    }
+
+    #[test]
+    fn a_full_queue_drops_lines_and_says_where_how_many_are_missing() {
+        let queue = Queue::default();
+        (0..MAX_LOG_LINES + 7).for_each(|number| queue.push(number.to_string()));
+        assert_eq!(queue.lost(), 7);
+        for number in 0..MAX_LOG_LINES / 2 {
+            assert_eq!(queue.pop(), line(&number.to_string()));
+        }
+        // There is room again.
+        queue.push("later".into());
+        for number in MAX_LOG_LINES / 2..MAX_LOG_LINES {
+            assert_eq!(queue.pop(), line(&number.to_string()));
+        }
+        assert_eq!((queue.pop(), queue.pop(), queue.lost()), (Entry::Dropped(7), line("later"), 7));
+    }
+
+    #[test]
+    fn a_gap_at_the_end_is_reported_without_a_further_line() {
+        let queue = Queue::default();
+        queue.push("x".repeat(MAX_LOG_BYTES));
+        queue.push("x".into());
+        assert_eq!((queue.pop(), queue.pop()), (line(&"x".repeat(MAX_LOG_BYTES)), Entry::Dropped(1)));
+        // A line over the bound alone is no reason to drop the next.
+        queue.push("x".repeat(MAX_LOG_BYTES + 1));
+        assert_eq!(queue.pop(), Entry::Dropped(1));
+        queue.push("y".into());
+        assert_eq!(queue.pop(), line("y"));
+    }
+
+    #[test]
+    fn a_storm_of_reloads_adds_one_entry() {
+        let queue = Queue::default();
+        let destination = |name: &str| Destination { path: Some(name.into()), ..Destination::default() };
+        for _ in 0..MAX_LOG_LINES + 100 {
+            queue.open(destination("old"));
+            queue.push("reloaded".into());
+        }
+        for _ in 0..1000 {
+            queue.open(destination("new"));
+            queue.push("reloaded".into());
+        }
+        let state = queue.lock();
+        let opens = state.entries.iter().filter(|entry| matches!(entry, Entry::Open(_)));
+        assert_eq!((opens.count(), state.entries.len()), (1, MAX_LOG_LINES + 1));
+        assert_eq!(state.entries.back(), Some(&Entry::Open(destination("new"))));
+    }
+
+    #[test]
+    fn a_flush_waits_for_the_entry_at_work_and_no_longer_than_it_may() {
+        let queue = Queue::default();
+        queue.flush(Duration::from_secs(60));
+        queue.push("x".into());
+        queue.pop();
+        queue.flush(Duration::from_millis(1));
+        assert!(!queue.lock().is_done(), "not done with it");
+    }
+}

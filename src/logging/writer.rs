@@ -1,0 +1,229 @@
+//! The log's thread: the only one that opens, writes and waits for the log.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use log::Level;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::queue::Entry;
+use super::{Destination, Logger};
+use crate::files::{self, Accept};
+use crate::limits::{LOG_PAUSE, LOG_PIECE};
+use crate::text::Text;
+use crate::text::file::FileProblem;
+
+/// Does what comes through the queue, for ever.
+pub fn run(logger: &Logger) {
+    let mut writer = Writer::new(logger);
+    loop {
+        writer.handle(logger.queue.pop());
+    }
+}
+
+struct Writer<'a> {
+    logger: &'a Logger,
+    destination: Destination,
+    /// None: stderr.
+    file: Option<File>,
+    /// A write may have to wait for a reader: it goes to anything but a regular file.
+    waits: bool,
+    /// A write has failed and that was told; it is told again only after one has succeeded.
+    is_failing: bool,
+    /// Lines lost that the log does not say yet.
+    missing: u64,
+}
+
+impl<'a> Writer<'a> {
+    fn new(logger: &'a Logger) -> Self {
+        let destination = Destination::default();
+        Self { logger, destination, file: None, waits: true, is_failing: false, missing: 0 }
+    }
+
+    fn handle(&mut self, entry: Entry) {
+        match entry {
+            Entry::Open(destination) => self.open(destination),
+            Entry::Dropped(lines) => {
+                self.missing += lines;
+                self.report();
+            }
+            Entry::Line(line) => {
+                self.report();
+                if !self.write(&line) {
+                    self.missing += 1;
+                    self.logger.queue.lose(1);
+                }
+            }
+        }
+    }
+
+    /// Opens the file; where that fails, stderr is told, and is the log.
+    fn open(&mut self, destination: Destination) {
+        let language = destination.language;
+        let opened = destination.path.as_deref().map(open).transpose();
+        self.destination = destination;
+        self.is_failing = false;
+        let is_regular = |file: &File| file.metadata().is_ok_and(|found| found.is_file());
+        self.waits = !matches!(&opened, Ok(Some(file)) if is_regular(file));
+        match opened {
+            Ok(file) => self.file = file,
+            Err(problem) => {
+                self.file = None;
+                let path = self.destination.path.take().unwrap_or_default().display().to_string();
+                let text = Text::LogFileUnusable(&path, &problem.say(language)).say(language);
+                self.handle(Entry::Line(self.logger.own_line(Level::Error, &text)));
+            }
+        }
+    }
+
+    /// Says how many lines are missing, if any are and the log takes a line.
+    fn report(&mut self) {
+        if self.missing == 0 {
+            return;
+        }
+        let text = Text::LogLinesDropped(self.missing).say(self.destination.language);
+        if log::max_level() < Level::Warn || self.write(&self.logger.own_line(Level::Warn, &text)) {
+            self.missing = 0;
+        }
+    }
+
+    /// Whether the line was written. One write a line where the system takes it whole, so that lines of several processes
+    /// and a truncating logrotate do not mix.
+    fn write(&mut self, line: &str) -> bool {
+        match (self.write_all(line.as_bytes()), &self.destination.path) {
+            (Ok(()), _) => {
+                self.is_failing = false;
+                return true;
+            }
+            (Err(error), Some(path)) if !self.is_failing => {
+                // With stderr gone too nobody is left to be told.
+                let _ = say(io::stderr(), Duration::ZERO, &format!("ai-proxy: {}: {error}", path.display()));
+            }
+            (Err(_), _) => {}
+        }
+        self.is_failing = true;
+        false
+    }
+
+    fn write_all(&self, mut left: &[u8]) -> io::Result<()> {
+        while !left.is_empty() {
+            if self.waits {
+                self.wait()?;
+            }
+            let piece = if self.waits { &left[..left.len().min(LOG_PIECE)] } else { left };
+            let written = match &self.file {
+                Some(file) => (&*file).write(piece),
+                None => io::stderr().write(piece),
+            };
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => left = &left[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(LOG_PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the log's reader, until the log is to go elsewhere.
+    fn wait(&self) -> io::Result<()> {
+        let stderr = io::stderr();
+        let output = self.file.as_ref().map_or_else(|| stderr.as_fd(), AsFd::as_fd);
+        let mut patience = Duration::ZERO;
+        while !has_room(output, patience) {
+            if self.logger.queue.has_open() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            patience = LOG_PAUSE;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<File, FileProblem> {
+    files::open(path, OpenOptions::new().append(true).create(true), Accept::Log)
+}
+
+/// Writes a line of text to an output that whoever started the process may not read: it is left unsaid after `patience`.
+///
+/// # Errors
+/// The output is closed, or full.
+pub fn say(mut output: impl AsFd + Write, patience: Duration, text: &str) -> io::Result<()> {
+    let line = format!("{text}\n");
+    for piece in line.as_bytes().chunks(LOG_PIECE) {
+        if !has_room(output.as_fd(), patience) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        output.write_all(piece)?;
+    }
+    output.flush()
+}
+
+/// Whether [`LOG_PIECE`] bytes can be written without waiting, within `patience`.
+fn has_room(output: BorrowedFd<'_>, patience: Duration) -> bool {
+    let patience = Timespec::try_from(patience).ok();
+    match poll(&mut [PollFd::new(&output, PollFlags::OUT)], patience.as_ref()) {
+        Ok(0) | Err(Errno::INTR) => false,
+        // An output that cannot be asked: the write says more.
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::path::PathBuf;
+
+    use super::{Entry, Writer};
+    use crate::logging::{Destination, Logger};
+    use crate::text::Language;
+
+    fn to(path: &str) -> Entry {
+        let path = Some(PathBuf::from(path));
+        Entry::Open(Destination { path, language: Language::En })
+    }
+
+    fn line(text: &str) -> Entry {
+        Entry::Line(format!("{text}\n"))
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_reported_before_the_next_that_can() {
+        log::set_max_level(log::LevelFilter::Warn);
+        let logger = Logger::new();
+        let mut writer = Writer::new(&logger);
+        writer.handle(to("/dev/full"));
+        writer.handle(line("lost"));
+        writer.handle(line("lost too"));
+        assert_eq!((writer.is_failing, writer.missing, logger.queue.lost()), (true, 2, 2));
+
+        let path = std::env::temp_dir().join(format!("ai-proxy-writer-{}", std::process::id()));
+        writer.handle(to(path.to_str().expect("text")));
+        writer.handle(Entry::Dropped(3));
+        writer.handle(line("written"));
+        assert_eq!((writer.is_failing, writer.missing, logger.queue.lost()), (false, 0, 2));
+        let mut text = String::new();
+        File::open(&path).and_then(|mut file| file.read_to_string(&mut text)).expect("read");
+        drop(std::fs::remove_file(path));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].ends_with(" WARNING 5 log lines are missing here"), "{text}");
+        assert_eq!(lines[1], "written");
+    }
+
+    #[test]
+    fn a_destination_of_another_kind_is_not_opened() {
+        let logger = Logger::new();
+        let mut writer = Writer::new(&logger);
+        writer.handle(to("/dev/null"));
+        assert!(writer.file.is_some() && writer.waits);
+        writer.handle(to("/"));
+        assert!(writer.file.is_none() && writer.waits, "stderr instead");
+    }
+}

@@ -1,0 +1,74 @@
+//! Signals have a thread of their own from the start of the process on: whatever the main thread waits for, a stop has its
+//! deadline and a second one ends the process at once.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::gateway::Gateway;
+use crate::logging;
+
+/// How long after `shutdown_timeout` the process ends whatever holds it.
+pub const LAST_RESORT: Duration = Duration::from_secs(1);
+
+/// What a signal asks of the main thread.
+pub enum Order {
+    /// SIGHUP.
+    Reload,
+    /// The first SIGTERM or SIGINT.
+    Stop,
+}
+
+/// The signals that the process has taken over from now on. None is lost or deadly before [`watch`].
+///
+/// # Errors
+/// The system refuses the handlers.
+pub fn take() -> io::Result<Signals> {
+    Signals::new([SIGTERM, SIGINT, SIGHUP])
+}
+
+/// Turns signals into orders. SIGHUPs that come during a reload are one further reload; after a stop there is none.
+///
+/// # Errors
+/// The system refuses the thread.
+pub fn watch(mut signals: Signals, gateway: Arc<Gateway>) -> io::Result<Receiver<Order>> {
+    // Two: a reload waits only where nothing else does, so that a stop always has room.
+    let (sender, orders) = bounded(2);
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut is_stopping = false;
+        for signal in &mut signals {
+            let order = match signal {
+                SIGHUP if is_stopping || !sender.is_empty() => continue,
+                SIGHUP => Order::Reload,
+                _ if is_stopping => end(),
+                _ => {
+                    is_stopping = true;
+                    end_after(gateway.live.snapshot().shutdown_timeout + LAST_RESORT);
+                    Order::Stop
+                }
+            };
+            // Refused where the main thread has ended already.
+            let _ = sender.try_send(order);
+        }
+    })?;
+    Ok(orders)
+}
+
+/// Ends the process after `patience`, whatever holds it then. Where the system refuses the thread the drain has its own limit.
+fn end_after(patience: Duration) {
+    let deadline = thread::Builder::new().name("deadline".to_owned());
+    let _ = deadline.spawn(move || {
+        thread::sleep(patience);
+        end()
+    });
+}
+
+fn end() -> ! {
+    logging::flush();
+    std::process::exit(0)
+}
