@@ -123,11 +123,20 @@ impl<'a> Writer<'a> {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => left = &left[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(LOG_PAUSE),
+                // A full terminal says that it has room.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.give_way()?;
+                    std::thread::sleep(LOG_PAUSE);
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Fails where the log is to go elsewhere: what cannot be written to this one is lost then.
+    fn give_way(&self) -> io::Result<()> {
+        if self.logger.queue.has_open() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 
     /// Waits for the log's reader, until the log is to go elsewhere.
@@ -136,9 +145,7 @@ impl<'a> Writer<'a> {
         let output = self.file.as_ref().map_or_else(|| stderr.as_fd(), AsFd::as_fd);
         let mut patience = Duration::ZERO;
         while !has_room(output, patience) {
-            if self.logger.queue.has_open() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+            self.give_way()?;
             patience = LOG_PAUSE;
         }
         Ok(())
