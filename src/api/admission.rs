@@ -7,7 +7,7 @@ use ureq::http::uri::PathAndQuery;
 use super::envelope::Envelope;
 use super::error::ApiError;
 use super::splice::Body;
-use super::{Action, Ticket, filters, messages, multipart, responses};
+use super::{Action, Ticket, filters, messages, multipart, relayed_headers, responses};
 use crate::anthropic::ChatRequest;
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
@@ -89,7 +89,8 @@ pub fn prepare(
     mut body: Body,
 ) -> Result<Admitted, ApiError> {
     let config = &*request.ticket.config;
-    let path = request.head.target().strip_prefix("/v1").unwrap_or_default().to_owned();
+    let path = request.head.target().strip_prefix("/v1").unwrap_or_default();
+    let path = relayed_headers::without_credentials(path).into_owned();
     if path.parse::<PathAndQuery>().is_err() {
         return Err(ApiError::BadRequest("request target"));
     }

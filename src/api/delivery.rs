@@ -52,7 +52,7 @@ impl Delivery {
     pub fn begin_attempt(&mut self, provider: &str, streamed: bool) {
         self.record.attempts += 1;
         // That of an attempt that failed would lead to nothing.
-        self.adopt_id(None);
+        self.adopt_id(None, provider);
         if streamed {
             let mut fields = self.envelope.fields("text/event-stream");
             fields.push("x-ai-proxy-provider", provider);
@@ -61,10 +61,13 @@ impl Delivery {
         }
     }
 
-    /// Takes the provider's id of the answer at hand for the log, and for the client if it sent none and has none yet.
-    pub fn adopt_id(&mut self, headers: Option<&HeaderMap>) {
+    /// Takes the provider's id of the answer at hand for the log, and for the client if it sent none and has none yet. One that
+    /// quotes a key is none.
+    pub fn adopt_id(&mut self, headers: Option<&HeaderMap>, provider: &str) {
         let id = headers.and_then(|headers| headers.get(X_REQUEST_ID).or_else(|| headers.get(REQUEST_ID)));
-        self.record.upstream_id = id.and_then(|id| sane_id(id.as_bytes())).map(str::to_owned);
+        let id = id.and_then(|id| sane_id(id.as_bytes()));
+        let id = id.filter(|id| !masking::holds_secret(self.config(), provider, id.as_bytes()));
+        self.record.upstream_id = id.map(str::to_owned);
         if !self.is_committed() {
             self.envelope.adopt_id(&self.request.ticket.envelope.id, self.record.upstream_id.as_deref());
         }
@@ -110,7 +113,7 @@ impl Delivery {
         let body = match refusal {
             _ if status >= 400 => self.error_body(status, &mut headers, body),
             Some(_) => masking::without_secrets(self.config(), &self.record.provider, body),
-            None => body,
+            None => masking::without_keys(self.config(), &self.record.provider, body),
         };
         if self.is_committed() {
             return self.in_promised_stream(status, &headers, &body);

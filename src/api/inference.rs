@@ -259,7 +259,8 @@ impl Relay {
         };
         match before.filter(|before| tells_more(before)) {
             Some(before) => {
-                self.delivery.adopt_id(before.headers());
+                let provider = self.delivery.record.provider.clone();
+                self.delivery.adopt_id(before.headers(), &provider);
                 before
             }
             None => {
@@ -304,7 +305,7 @@ impl Relay {
     pub(super) fn answered(&mut self, mut exchange: Exchange, attempt: &Attempt) -> Led {
         let streamed = self.call.body.stream;
         let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
-        self.delivery.adopt_id(Some(&exchange.headers));
+        self.delivery.adopt_id(Some(&exchange.headers), &attempt.choice.provider().name);
         let events = stream::is_event_stream(&exchange.headers);
         if !events {
             self.delivery.reply.lock().keep_quiet();

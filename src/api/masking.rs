@@ -4,13 +4,24 @@ use crate::config::{Config, Scope};
 
 /// `text` with every secret of the provider masked. On bytes: it need not be UTF-8 to hold a key.
 pub fn without_secrets(config: &Config, provider: &str, text: Vec<u8>) -> Vec<u8> {
-    match config.provider(provider) {
-        Some(provider) => provider.mask().hide(text, Scope::All),
-        None => text,
-    }
+    within(config, provider, text, Scope::All)
+}
+
+/// The same for a good response: what may be a word of an ordinary text stays there, but not in a page that a proxy or a firewall
+/// has put in its place.
+pub fn without_keys(config: &Config, provider: &str, text: Vec<u8>) -> Vec<u8> {
+    let is_page = text.trim_ascii_start().starts_with(b"<");
+    within(config, provider, text, if is_page { Scope::All } else { Scope::Unmistakable })
 }
 
 /// Whether a header's value holds a secret of the provider.
 pub fn holds_secret(config: &Config, provider: &str, value: &[u8]) -> bool {
     config.provider(provider).is_some_and(|provider| provider.mask().is_in(value, Scope::All))
+}
+
+fn within(config: &Config, provider: &str, text: Vec<u8>, scope: Scope) -> Vec<u8> {
+    match config.provider(provider) {
+        Some(provider) => provider.mask().hide(text, scope),
+        None => text,
+    }
 }

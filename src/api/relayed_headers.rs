@@ -5,21 +5,62 @@ use std::borrow::Cow;
 use ureq::http::{HeaderMap, HeaderValue, header};
 
 use super::envelope::{Envelope, X_REQUEST_ID};
+use super::models::percent_decode;
 use crate::config::HOP_BY_HOP;
 use crate::front::{Fields, Head};
 
-/// Fields of a request that are ours, not the provider's: framing, the client's credentials, where it came from.
-const NOT_FORWARDED: &[&str] = &[
-    "host",
-    "content-length",
+/// Fields of a request that are ours, not the provider's: framing, and where the client came from. With an `Origin`, Anthropic answers
+/// 401 whatever the key.
+const NOT_FORWARDED: &[&str] =
+    &["host", "content-length", "accept-encoding", "expect", "forwarded", "x-real-ip", "origin"];
+
+/// How the names of fields and parameters end that carry credentials. The key in use is ours: beside a client's own it would look
+/// bad.
+const CREDENTIALS: &[&str] = &[
+    "auth",
     "authorization",
-    "x-api-key",
-    "api-key",
     "cookie",
-    "accept-encoding",
-    "expect",
-    "forwarded",
-    "x-real-ip",
+    "credential",
+    "credentials",
+    "jwt",
+    "key",
+    "password",
+    "secret",
+    "token",
+];
+
+/// The one field that so ends and carries none.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Fields and parameters that select an account, or the credentials of one. A key that is no member of it is refused.
+const SELECTORS: &[&str] = &[
+    "openai-organization",
+    "openai-project",
+    "cf-access-client-id",
+    "userproject",
+    "x-auth-email",
+    "x-bf-vk",
+    "x-dashscope-workspace",
+    "x-goog-iam-authority-selector",
+    "x-goog-user-project",
+    "x-hf-bill-to",
+    "x-portkey-config",
+    "x-portkey-provider",
+];
+
+/// Fields of a response that speak of the provider's origin, and would bind or wipe ours in a browser: HTTPS for ever, another
+/// address, cleared storage, pinned keys, cookies, error reports.
+const NOT_RELAYED: &[&str] = &[
+    "alt-svc",
+    "clear-site-data",
+    "nel",
+    "public-key-pins",
+    "public-key-pins-report-only",
+    "report-to",
+    "reporting-endpoints",
+    "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
 ];
 
 /// The fields of a client's request that a provider gets, but for those that are `kept_back` by name; it can find the request
@@ -49,6 +90,36 @@ fn is_forwarded(name: &str) -> bool {
     !HOP_BY_HOP.iter().any(is)
         && !NOT_FORWARDED.iter().any(is)
         && !name.get(..forwarded_for.len()).is_some_and(|start| start.eq_ignore_ascii_case(forwarded_for))
+        && !is_credential(name)
+}
+
+/// Whether a field or a parameter of that name carries or selects credentials.
+fn is_credential(name: &str) -> bool {
+    let ends_with = |end: &&str| {
+        // The last letter alone tells most names from these.
+        let last = |text: &str| text.bytes().last().map(|byte| byte.to_ascii_lowercase());
+        let start = name.len().checked_sub(end.len());
+        last(name) == last(end)
+            && start.and_then(|start| name.get(start..)).is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+    };
+    let carries = CREDENTIALS.iter().any(ends_with) && !name.eq_ignore_ascii_case(IDEMPOTENCY_KEY);
+    carries || SELECTORS.iter().any(|other| other.eq_ignore_ascii_case(name))
+}
+
+/// A request target, but for the parameters that carry or select credentials: Google's `key`, Azure's `api-key`, and their like.
+pub fn without_credentials(target: &str) -> Cow<'_, str> {
+    let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
+    let is_kept = |parameter: &&str| {
+        let name = percent_decode(parameter.split('=').next().unwrap_or_default());
+        // Google's system parameters have a `$` before their names as well.
+        !is_credential(name.trim_start_matches('$'))
+    };
+    if query.split('&').all(|parameter| is_kept(&parameter)) {
+        return Cow::Borrowed(target);
+    }
+    let kept: Vec<&str> = query.split('&').filter(is_kept).collect();
+    let mark = if kept.is_empty() { "" } else { "?" };
+    Cow::Owned([path, mark, &kept.join("&")].concat())
 }
 
 /// The fields of a provider's answer that a client gets, but for those that are `kept_back` by name or value.
@@ -59,7 +130,8 @@ pub fn of_answer(headers: &HeaderMap, kept_back: impl Fn(&str, &[u8]) -> bool) -
     for (name, value) in headers {
         let text = name.as_str();
         let passes = !HOP_BY_HOP.contains(&text)
-            && !matches!(text, "content-length" | "set-cookie" | "x-request-id" | "x-ai-proxy-provider")
+            && !matches!(text, "content-length" | "x-request-id" | "x-ai-proxy-provider")
+            && !NOT_RELAYED.contains(&text)
             && !text.starts_with("access-control-")
             && !kept_back(text, value.as_bytes())
             && !named.iter().any(|other| other == text);
@@ -76,4 +148,73 @@ fn named_in<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
         .flat_map(|value| value.split(|&byte| byte == b','))
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_credential, without_credentials};
+
+    #[test]
+    fn is_credential_of_a_name_tells_what_carries_or_selects_a_key() {
+        for name in [
+            "Authorization",
+            "X-Api-Key",
+            "api-key",
+            "x-goog-api-key",
+            "Ocp-Apim-Subscription-Key",
+            "x-functions-key",
+            "Cookie",
+            "X-Amz-Security-Token",
+            "x-auth-token",
+            "X-Auth-Key",
+            "X-Auth-Email",
+            "Helicone-Auth",
+            "cf-aig-authorization",
+            "CF-Access-Client-Secret",
+            "CF-Access-Client-Id",
+            "Cf-Access-Jwt-Assertion-JWT",
+            "x-portkey-virtual-key",
+            "x-portkey-config",
+            "x-litellm-api-key",
+            "OpenAI-Organization",
+            "OpenAI-Project",
+            "x-goog-user-project",
+            "X-HF-Bill-To",
+        ] {
+            assert!(is_credential(name), "{name}");
+        }
+        for name in [
+            "",
+            "Idempotency-Key",
+            "Content-Type",
+            "User-Agent",
+            "OpenAI-Beta",
+            "anthropic-beta",
+            "HTTP-Referer",
+            "X-Title",
+            "X-Author",
+            "x-stainless-retry-count",
+            "traceparent",
+            "x-portkey-trace-id",
+            "Accept",
+            "é",
+        ] {
+            assert!(!is_credential(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn without_credentials_leaves_every_other_parameter_as_it_stands() {
+        for (target, expected) in [
+            ("/chat/completions", "/chat/completions"),
+            ("/chat/completions?", "/chat/completions?"),
+            ("/x?key=AIza&a=%2F&&b", "/x?a=%2F&&b"),
+            ("/x?api-version=1&API-KEY=2&api_key=3&access_token=4&code=5", "/x?api-version=1&code=5"),
+            ("/x?%6bey=1", "/x"),
+            ("/x?$userProject=1&%24userProject=2&$alt=json", "/x?$alt=json"),
+            ("/responses/resp_1?include[]=a&stream=true", "/responses/resp_1?include[]=a&stream=true"),
+        ] {
+            assert_eq!(without_credentials(target), expected);
+        }
+    }
 }

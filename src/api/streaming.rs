@@ -1,5 +1,7 @@
 //! A streamed answer: how it is passed on, and what its end means.
 
+use std::sync::Arc;
+
 use ureq::http::{HeaderMap, HeaderValue};
 
 use super::delivery::add_stream_fields;
@@ -45,7 +47,7 @@ impl Relay {
         } else if is_events {
             Box::new(AsTheyCame::new(*others && config.stream_heartbeat.is_some(), self.meter()))
         } else {
-            Box::new(Bytes(self.meter()))
+            Box::new(Bytes::new(self.meter(), Arc::clone(choice.provider().mask())))
         };
         let status = exchange.status;
         let reply = self.delivery.reply.clone();

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use memchr::memchr3;
 use memchr::memmem::Finder;
+use memchr::{memchr_iter, memchr3};
 
 use super::{Provider, Secret};
 
@@ -106,6 +106,16 @@ impl Mask {
         out
     }
 
+    /// Overwrites every unmistakable secret in `text` that stands there as it is, and leaves its length; how many bytes at the end may be the
+    /// beginning of another, and wait for what follows.
+    pub fn overwrite(&self, text: &mut [u8]) -> usize {
+        for (place, _) in self.hits(text, Scope::Unmistakable) {
+            text[place].fill(b'*');
+        }
+        let needles = self.needles.iter().filter(|needle| needle.is_unmistakable);
+        needles.map(|needle| begun(needle.finder.needle(), text)).max().unwrap_or(0)
+    }
+
     /// Where secrets stand in `text`, in order and apart, and what is shown in place of each.
     fn places(&self, text: &[u8], scope: Scope) -> Vec<(Range<usize>, &str)> {
         // Most header values are shorter than a key.
@@ -156,6 +166,13 @@ impl fmt::Debug for Mask {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Mask").field("secrets", &self.needles.len()).finish_non_exhaustive()
     }
+}
+
+/// How many bytes of `needle`, but not all, `text` ends with.
+fn begun(needle: &[u8], text: &[u8]) -> usize {
+    let last = &text[text.len().saturating_sub(needle.len().saturating_sub(1))..];
+    let Some(first) = needle.first() else { return 0 };
+    memchr_iter(*first, last).find(|at| needle.starts_with(&last[*at..])).map_or(0, |at| last.len() - at)
 }
 
 /// Places in the bytes that `text` stands for, as places in `text`.
@@ -323,6 +340,23 @@ mod tests {
         let text = "use lm-studio, sk-no-key-required, sk-1234567890abcdef";
         let hidden = mask.hide(text.as_bytes().to_vec(), Scope::Unmistakable);
         assert_eq!(String::from_utf8_lossy(&hidden), "use lm-studio, sk-no-key-required, sk-***ef");
+    }
+
+    #[test]
+    fn overwrite_of_pieces_hides_a_secret_wherever_they_are_cut() {
+        let mask = mask(&["sk-1234567890abcdef", "lm-studio"]);
+        let text = b"\xffsk-1sk-1234567890abcdef lm-studio sk-1234567890abcde";
+        for cut in 0..text.len() {
+            let (mut held, mut out) = (Vec::new(), Vec::new());
+            for piece in [&text[..cut], &text[cut..]] {
+                held.extend_from_slice(piece);
+                let kept = mask.overwrite(&mut held);
+                out.extend(held.drain(..held.len() - kept));
+            }
+            out.append(&mut held);
+            let expected = b"\xffsk-1******************* lm-studio sk-1234567890abcde";
+            assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{cut}");
+        }
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl Provider {
     }
 
     /// What finds its secrets; made when it is first asked for, so `replicas` do not change from then on.
-    pub fn mask(&self) -> &Mask {
+    pub fn mask(&self) -> &Arc<Mask> {
         self.mask.get_or_init(|| Arc::new(Mask::of(self)))
     }
 

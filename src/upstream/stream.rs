@@ -2,6 +2,7 @@
 //! error never falls inside one.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ureq::http::{HeaderMap, header};
@@ -10,6 +11,7 @@ use super::events::Events;
 use super::meter::{Measured, Meter};
 use super::refusal::{Opening, Refusal};
 use super::{Exchange, Failure, Fault, SharedReply};
+use crate::config::Mask;
 use crate::front::{Fields, Ready};
 use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN};
 
@@ -362,19 +364,35 @@ impl Passage for AsTheyCame {
     }
 }
 
-/// Bytes that are no events: sound, pictures.
-pub struct Bytes(pub Meter);
+/// Bytes that are no events: sound, pictures, or what is labelled so.
+pub struct Bytes {
+    meter: Meter,
+    mask: Arc<Mask>,
+    /// The beginning of a secret, perhaps.
+    held: Vec<u8>,
+}
+
+impl Bytes {
+    /// Bytes that the meter counts, of a provider whose secrets that mask finds.
+    pub fn new(meter: Meter, mask: Arc<Mask>) -> Self {
+        Self { meter, mask, held: Vec::new() }
+    }
+}
 
 impl Passage for Bytes {
     fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
+        self.held.extend_from_slice(piece);
+        let kept = self.mask.overwrite(&mut self.held);
+        let passed = self.held.len() - kept;
         // No comment fits into what is no stream of events.
-        self.0.plain(piece.len());
-        way.send(piece, true);
+        self.meter.plain(piece.len());
+        way.send(&self.held[..passed], true);
+        self.held.drain(..passed);
         Ok(())
     }
 
     fn end(&mut self, _: bool, way: &mut Way) -> Result<(), Broke> {
-        way.send(&[], false);
+        way.send(&self.held, false);
         Ok(())
     }
 
@@ -383,6 +401,6 @@ impl Passage for Bytes {
     }
 
     fn measured(&self) -> Measured {
-        self.0.measured()
+        self.meter.measured()
     }
 }

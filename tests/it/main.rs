@@ -51,6 +51,7 @@ mod reload;
 mod responses;
 mod routing;
 mod scripted;
+mod secrets;
 mod shortage;
 mod soak;
 mod stream;
