@@ -69,7 +69,7 @@ impl Service for Provider {
         }
     }
 
-    fn admit(&self, head: &Head, _: Peer) -> Admission<()> {
+    fn admit(&self, head: &mut Head, _: Peer) -> Admission<()> {
         let authorized = head.field("authorization") == Some(format!("Bearer {KEY}").as_bytes());
         match (authorized, head.method(), head.path()) {
             (false, _, _) => Admission::Answer(error(401, "wrong key")),

@@ -13,7 +13,7 @@ use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::catalog;
 use crate::config::{Format, Provider, Token};
-use crate::front::Request;
+use crate::front::{Head, Request};
 use crate::gateway::Gateway;
 use crate::routing::{self, Route};
 
@@ -31,6 +31,8 @@ pub struct Admitted {
     pub is_search: bool,
     /// Path and query behind the provider's base URL.
     pub path: String,
+    /// What the client's `Content-Type` gives way to.
+    pub kind: Option<&'static str>,
 }
 
 impl Admitted {
@@ -50,19 +52,75 @@ impl Admitted {
 /// # Errors
 /// It is not in that format, or names no model.
 pub fn parse(request: &Request<Ticket>) -> Result<Body, ApiError> {
+    let kind = content_type(&request.head)?.unwrap_or_default();
     match request.ticket.action {
-        Action::RelayForm => {}
+        Action::RelayForm if !is_json(media_type(kind)) => multipart::parse(kind, &request.body),
         Action::StoredResponse => {
             let mut asked = request.head.query().unwrap_or_default().split('&');
-            return Ok(Body::untouched(asked.any(|parameter| parameter == "stream=true")));
+            Ok(Body::untouched(asked.any(|parameter| parameter == "stream=true")))
         }
-        _ => return Body::parse(&request.body),
+        _ => Body::parse(&request.body),
     }
-    let mut kinds = request.head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+}
+
+/// Refuses a WebSocket (RFC 6455 section 4.1): nothing here speaks it, and a client that is told so sends plain requests.
+///
+/// # Errors
+/// The request asks for one.
+pub fn check_upgrade(head: &Head) -> Result<(), ApiError> {
+    let is_websocket = |protocol: &[u8]| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket");
+    let asks = head.method() == "GET"
+        && values(head, "upgrade").any(|value| value.split(|byte| *byte == b',').any(is_websocket));
+    if asks { Err(ApiError::UpgradeRequired) } else { Ok(()) }
+}
+
+/// Refuses a body that is not in its own bytes: what it says could not be read.
+///
+/// # Errors
+/// `Content-Encoding` names a coding.
+pub fn check_encoding(head: &Head) -> Result<(), ApiError> {
+    let is_none = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+    let is_plain = values(head, "content-encoding")
+        .all(|value| value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).all(is_none));
+    if is_plain { Ok(()) } else { Err(ApiError::UnsupportedEncoding) }
+}
+
+/// The values of the fields of that name. A provider behind CGI or WSGI reads `_` as `-`.
+fn values<'a>(head: &'a Head, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let is_it = move |sent: &str| {
+        let same =
+            |(sent, letter): (u8, u8)| sent.eq_ignore_ascii_case(&letter) || (sent, letter) == (b'_', b'-');
+        sent.len() == name.len() && sent.bytes().zip(name.bytes()).all(same)
+    };
+    head.fields().filter(move |(sent, _)| is_it(sent)).map(|(_, value)| value)
+}
+
+fn content_type(head: &Head) -> Result<Option<&[u8]>, ApiError> {
+    let mut kinds = values(head, "content-type");
     match (kinds.next(), kinds.next()) {
-        (kind, None) => multipart::parse(kind.map_or(b"", |(_, value)| value), &request.body),
+        (kind, None) => Ok(kind),
         (_, Some(_)) => Err(ApiError::BadRequest("Content-Type must come once")),
     }
+}
+
+/// A `Content-Type` without its parameters.
+fn media_type(kind: &[u8]) -> &[u8] {
+    kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
+fn is_json(media_type: &[u8]) -> bool {
+    media_type.eq_ignore_ascii_case(b"application/json")
+}
+
+/// What a JSON body is announced as, where the client calls it something else: some providers would read it as a form (curl's
+/// `-d` calls it one), or in another character set, and find another model in it than the one that was checked.
+fn announced(head: &Head, body: &Body) -> Result<Option<&'static str>, ApiError> {
+    let Some(kind) = content_type(head)?.filter(|_| body.is_json()) else { return Ok(None) };
+    let parameter = kind[media_type(kind).len()..].trim_ascii();
+    let is_plain = [&b""[..], b"; charset=utf-8", b";charset=utf-8"]
+        .iter()
+        .any(|plain| parameter.eq_ignore_ascii_case(plain));
+    Ok((!is_json(media_type(kind)) || !is_plain).then_some("application/json"))
 }
 
 /// Counts the call against its token's limits.
@@ -104,6 +162,7 @@ pub fn prepare(
         }
         _ => (routes_by_model(gateway, request, token, &body)?, false),
     };
+    let kind = announced(&request.head, &body)?;
     let chat = messages::translate(config, request, &mut routes)?;
     // What a HEAD would have to tell of is known from a GET alone.
     let method = match request.head.method() {
@@ -111,7 +170,7 @@ pub fn prepare(
         "DELETE" => Method::DELETE,
         _ => Method::GET,
     };
-    Ok(Admitted { method, body, chat, routes, is_search, path })
+    Ok(Admitted { method, body, chat, routes, is_search, path, kind })
 }
 
 fn routes_by_model(

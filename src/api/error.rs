@@ -46,6 +46,10 @@ pub enum ApiError {
     AmbiguousModel,
     /// This member, by which a provider chooses a model, is not within the caller's filters.
     OtherModel(&'static str),
+    /// The body is compressed.
+    UnsupportedEncoding,
+    /// The client asks for a WebSocket.
+    UpgradeRequired,
     /// The request did not arrive in time.
     ClientTimeout,
     /// The body is over the limit.
@@ -186,6 +190,8 @@ impl ApiError {
             Self::ClientTimeout => (408, "client_timeout", MayHelp),
             Self::BodyTooLarge(_) => (413, "body_too_large", Hopeless),
             Self::UriTooLong => (414, "uri_too_long", Hopeless),
+            Self::UnsupportedEncoding => (415, "unsupported_encoding", Hopeless),
+            Self::UpgradeRequired => (426, "upgrade_required", Hopeless),
             Self::ExpectationFailed => (417, "expectation_failed", Hopeless),
             Self::ReloadRefused(_) => (422, "invalid_config", Hopeless),
             Self::RateLimited(..) => (429, "rate_limited", MayHelp),
@@ -241,6 +247,8 @@ impl ApiError {
             Self::ModelTooLong => Text::ModelTooLong(MAX_MODEL),
             Self::AmbiguousModel => Text::AmbiguousModel,
             Self::OtherModel(member) => Text::OtherModel(member),
+            Self::UnsupportedEncoding => Text::UnsupportedEncoding,
+            Self::UpgradeRequired => Text::UpgradeRequired,
             Self::ClientTimeout => Text::ClientTimeout,
             Self::BodyTooLarge(limit) => Text::BodyTooLarge(*limit),
             Self::UriTooLong => Text::UriTooLong(MAX_TARGET),
@@ -300,6 +308,13 @@ impl ApiError {
         match self {
             Self::MissingToken | Self::InvalidToken => fields.push("www-authenticate", "Bearer"),
             Self::MethodNotAllowed(_, allow) => fields.push("allow", allow),
+            // RFC 9110 section 15.5.16.
+            Self::UnsupportedEncoding => fields.push("accept-encoding", "identity"),
+            // RFC 9110 sections 15.5.22 and 7.8.
+            Self::UpgradeRequired => {
+                fields.push("upgrade", "HTTP/1.1");
+                fields.push("connection", "upgrade");
+            }
             Self::Overloaded | Self::ShuttingDown => fields.push("retry-after", "1"),
             Self::RateLimited(_, wait) => {
                 fields.push("retry-after", wait.as_secs_f64().ceil().max(1.0).to_string());

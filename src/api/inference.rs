@@ -292,9 +292,16 @@ impl Relay {
         };
         let fields = |kept_back: &dyn Fn(&str) -> bool| {
             let Delivery { request, .. } = &self.delivery;
-            relayed_headers::of_request(&request.head, &request.ticket.envelope, &|name| {
-                kept_back(name) || (chat.is_some() && messages::is_field_of_its_own(name))
-            })
+            let kind = self.call.kind;
+            let mut fields = relayed_headers::of_request(&request.head, &request.ticket.envelope, &|name| {
+                kept_back(name)
+                    || (chat.is_some() && messages::is_field_of_its_own(name))
+                    || (kind.is_some() && name.eq_ignore_ascii_case("content-type"))
+            });
+            if let Some(kind) = kind {
+                fields.push("content-type", kind);
+            }
+            fields
         };
         let method = self.call.method.clone();
         let call = Call { method, format, path, fields: &fields, body: &body };

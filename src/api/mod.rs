@@ -17,6 +17,7 @@ mod messages;
 mod models;
 pub mod multipart;
 mod outcome;
+mod paths;
 mod record;
 mod relayed_headers;
 mod responses;
@@ -145,15 +146,25 @@ impl Endpoint {
             "/" => path == "/",
             prefix if prefix.ends_with('/') => match (path.strip_prefix(prefix), self.behind_id) {
                 (Some(rest), Some(behind)) => rest.strip_suffix(behind).is_some_and(responses::is_id),
-                (rest, _) => rest.is_some_and(|rest| !rest.is_empty()),
+                (rest, _) => rest.is_some_and(paths::is_whole),
             },
             exact => path == exact,
         }
     }
 
+    fn is_relayed(&self) -> bool {
+        use Action::{CreateResponse, Relay, RelayForm, StoredResponse};
+        matches!(self.action, Relay | RelayForm | CreateResponse | StoredResponse)
+    }
+
     /// HEAD is answered wherever GET is (RFC 9110 section 9.3.2).
     fn takes(&self, method: &str) -> bool {
         self.method == method || (self.method == "GET" && method == "HEAD")
+    }
+
+    /// Those that other clients than API clients call have one path: a rule for it in a web server in front is complete.
+    fn is_of_the_api(&self) -> bool {
+        matches!(self.guard, Guard::Token | Guard::Optional)
     }
 
     fn allow(&self) -> &'static str {
@@ -205,51 +216,61 @@ impl Api {
         Self { gateway, stats, workers, started: Instant::now(), refusals: OnceASecond::default() }
     }
 
-    fn admit_or_refuse(&self, head: &Head, peer: Peer) -> Admission<Ticket> {
+    fn admit_or_refuse(&self, head: &mut Head, peer: Peer) -> Admission<Ticket> {
         let config = self.gateway.live.snapshot();
+        let found = find(head);
         let envelope = Envelope::of(&config, Some(head));
         if head.method() == "OPTIONS"
             && let Some(fields) = envelope.preflight_fields(head)
         {
             return Admission::Answer(Answer { status: 204, fields, body: Vec::new() });
         }
-        let endpoint = match find(head) {
-            Ok(endpoint) => endpoint,
-            Err(error) => return Admission::Answer(refuse(&self.gateway, &error, &envelope)),
-        };
-        let token = match check_guard(endpoint.guard, &config, head, peer) {
-            Ok(token) => token,
+        let admitted = admission::check_upgrade(head).and_then(|()| {
+            let endpoint = found?;
+            let token = check_guard(endpoint.guard, &config, head, peer)?;
+            if endpoint.is_relayed() {
+                admission::check_encoding(head)?;
+            }
+            Ok((endpoint, token))
+        });
+        let (endpoint, token) = match admitted {
+            Ok(admitted) => admitted,
             Err(error) => return Admission::Answer(refuse(&self.gateway, &error, &envelope)),
         };
         let lane = match endpoint.action {
             Action::Index => return Admission::Answer(index::index(head, &envelope)),
             Action::Liveness => return Admission::Answer(alive(&envelope)),
-            Action::Relay | Action::RelayForm | Action::CreateResponse | Action::StoredResponse => {
-                Lane::Worker
-            }
-            Action::Health
-            | Action::ListModels
-            | Action::RetrieveModel
-            | Action::Reload
-            | Action::Metrics
-            | Action::Status => Lane::Control,
+            _ if endpoint.is_relayed() => Lane::Worker,
+            _ => Lane::Control,
         };
         Admission::Run(lane, Ticket { config, action: endpoint.action, token, envelope })
     }
 }
 
-fn find(head: &Head) -> Result<&'static Endpoint, ApiError> {
-    let path = head.path();
+/// The endpoint that a request is for. One of the API's is found under what its path means, which then is its path.
+fn find(head: &mut Head) -> Result<&'static Endpoint, ApiError> {
+    let found = find_at(head.path(), head.method());
+    if matches!(found, Err(ApiError::NotFound(_))) {
+        let meant = paths::meant(head.path());
+        if ENDPOINTS.iter().any(|endpoint| endpoint.is_of_the_api() && endpoint.is_at(&meant)) {
+            head.set_path(&meant);
+            return find_at(&meant, head.method());
+        }
+    }
+    found
+}
+
+fn find_at(path: &str, method: &str) -> Result<&'static Endpoint, ApiError> {
     let mut allow = Vec::new();
     for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.is_at(path)) {
-        if endpoint.takes(head.method()) {
+        if endpoint.takes(method) {
             return Ok(endpoint);
         }
         allow.push(endpoint.allow());
     }
     match &allow[..] {
         [] => Err(ApiError::NotFound(path.to_owned())),
-        some => Err(ApiError::MethodNotAllowed(head.method().to_owned(), some.join(", "))),
+        some => Err(ApiError::MethodNotAllowed(method.to_owned(), some.join(", "))),
     }
 }
 
@@ -282,7 +303,7 @@ impl Service for Api {
         }
     }
 
-    fn admit(&self, head: &Head, peer: Peer) -> Admission<Ticket> {
+    fn admit(&self, head: &mut Head, peer: Peer) -> Admission<Ticket> {
         self.admit_or_refuse(head, peer)
     }
 

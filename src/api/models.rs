@@ -6,7 +6,7 @@ use super::{ApiError, Ticket, json_answer, refuse};
 use crate::catalog;
 use crate::front::{Answer, Request};
 use crate::gateway::Gateway;
-use crate::limits::CHECK_TIMEOUT;
+use crate::limits::{CHECK_TIMEOUT, MAX_MODEL};
 
 /// The merged list. Until every provider has been asked once it waits for their answers, no longer than a check may take.
 pub fn list(gateway: &Gateway, ticket: &Ticket) -> Answer {
@@ -22,6 +22,9 @@ pub fn list(gateway: &Gateway, ticket: &Ticket) -> Answer {
 pub fn retrieve(gateway: &Gateway, request: &Request<Ticket>) -> Answer {
     let ticket = &request.ticket;
     let id = percent_decode(request.head.path().strip_prefix("/v1/models/").unwrap_or_default());
+    if id.len() > MAX_MODEL {
+        return refuse(gateway, &ApiError::ModelTooLong, &ticket.envelope);
+    }
     match entries(gateway, ticket).into_iter().find(|entry| entry.id == id) {
         Some(entry) => json_answer(200, &ticket.envelope, &entry),
         None => refuse(gateway, &ApiError::ModelNotFound(id), &ticket.envelope),

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::filters::{self, Chooser};
-use crate::limits::MAX_MODEL;
+use crate::anthropic::Refusal;
+use crate::limits::{MAX_MODEL, MAX_RESPONSE_ID};
 use crate::upstream::json::behind_string;
 
 /// Deepest nesting of a body that is relayed: what the usual JSON parsers on the other side take.
@@ -64,6 +65,10 @@ impl Body {
             let start = value.get().as_ptr().addr() - bytes.as_ptr().addr();
             start..start + value.get().len()
         };
+        if top.previous.as_ref().is_some_and(|id| id.len() > MAX_RESPONSE_ID) {
+            let refusal = Refusal::expected("previous_response_id", "an id of at most 512 bytes");
+            return Err(ApiError::Refused(refusal));
+        }
         let choosers = top.choosers.iter().map(|(chooser, value)| (*chooser, value.map(span_of)));
         Ok(Self {
             model: checked_model(model)?,
@@ -88,6 +93,11 @@ impl Body {
             Notation::Json => serde_json::to_vec(model).unwrap_or_default(),
             Notation::Text => model.as_bytes().to_vec(),
         }
+    }
+
+    /// Whether it is JSON.
+    pub fn is_json(&self) -> bool {
+        self.notation == Notation::Json
     }
 
     /// The body in pieces, with `model` ([`Body::written`]) in its place.
@@ -203,7 +213,7 @@ fn check_depth(bytes: &[u8]) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiError, Body, MAX_DEPTH, MAX_MODEL};
+    use super::{ApiError, Body, MAX_DEPTH, MAX_MODEL, MAX_RESPONSE_ID};
 
     fn spliced(body: &str) -> String {
         let parsed = Body::parse(body.as_bytes()).expect("a good body");
@@ -260,6 +270,17 @@ mod tests {
         // Its own bytes count, not those of its escapes.
         let escaped = format!("{{\"model\":\"{}\"}}", "\\u006d".repeat(MAX_MODEL));
         assert_eq!(Body::parse(escaped.as_bytes()).map(|body| body.model.len()), Ok(MAX_MODEL));
+    }
+
+    #[test]
+    fn previous_response_over_its_bound_is_refused_by_name() {
+        let continuing = |length| {
+            let body = format!(r#"{{"model":"a","previous_response_id":"{}"}}"#, "r".repeat(length));
+            Body::parse(body.as_bytes()).map(|body| body.previous.map(|id| id.len()))
+        };
+        assert_eq!(continuing(MAX_RESPONSE_ID), Ok(Some(MAX_RESPONSE_ID)));
+        let Err(ApiError::Refused(refusal)) = continuing(MAX_RESPONSE_ID + 1) else { panic!("not refused") };
+        assert_eq!(refusal.place, "previous_response_id");
     }
 
     #[test]

@@ -198,13 +198,13 @@ impl<T> Conn<T> {
         None
     }
 
-    fn admit<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>, head: Head) {
+    fn admit<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>, mut head: Head) {
         if context.refusing {
             let answer = context.service.reject(Rejection::ShuttingDown, Some(&head));
             return self.answer_early(context, &head, Shape::of(&head).closing(), answer);
         }
         let shape = if context.draining { Shape::of(&head).closing() } else { Shape::of(&head) };
-        match context.service.admit(&head, self.wire.peer) {
+        match context.service.admit(&mut head, self.wire.peer) {
             Admission::Answer(answer) => {
                 self.answer_early(context, &head, shape, answer);
             }

@@ -176,8 +176,9 @@ pub trait Service: Send + Sync + 'static {
     /// The limits in force; asked for often, must be cheap.
     fn limits(&self) -> Limits;
 
-    /// Decides about a request by its head alone. Runs on the poller: it must neither wait nor take long.
-    fn admit(&self, head: &Head, peer: Peer) -> Admission<Self::Ticket>;
+    /// Decides about a request by its head alone, whose path it may replace. Runs on the poller: it must neither wait nor
+    /// take long.
+    fn admit(&self, head: &mut Head, peer: Peer) -> Admission<Self::Ticket>;
 
     /// Whether a whole request for [`Lane::Worker`] is handled on the poller's thread first: it takes little time.
     fn is_quick(&self, request: &Request<Self::Ticket>) -> bool;

@@ -157,6 +157,17 @@ impl Head {
         self.target().split('?').next().unwrap_or_default()
     }
 
+    /// Replaces the path; the query stays. `path`: visible ASCII without `?`.
+    pub fn set_path(&mut self, path: &str) {
+        let mut target = path.to_owned();
+        if let Some(query) = self.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        self.target = self.raw.len()..self.raw.len() + target.len();
+        self.raw = [&*self.raw, target.as_bytes()].concat().into();
+    }
+
     /// What stands behind the first `?`.
     pub fn query(&self) -> Option<&str> {
         self.target().split_once('?').map(|(_, query)| query)

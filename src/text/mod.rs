@@ -50,6 +50,10 @@ pub enum Text<'a> {
     AmbiguousModel,
     /// This member could choose a model that the filters exclude.
     OtherModel(&'a str),
+    /// The body is compressed.
+    UnsupportedEncoding,
+    /// The client asks for a WebSocket.
+    UpgradeRequired,
     /// The request did not arrive in time.
     ClientTimeout,
     /// The body is over the limit, bytes.
@@ -165,6 +169,8 @@ impl Text<'_> {
             Self::ModelTooLong(limit) => format!("model 超过 {limit} 字节"),
             Self::AmbiguousModel => "model 只能出现一次，且必须小写".into(),
             Self::OtherModel(member) => format!("{member} 可能选用不允许的模型"),
+            Self::UnsupportedEncoding => "不支持压缩的请求体（Content-Encoding），请不压缩发送".into(),
+            Self::UpgradeRequired => "不支持 WebSocket，请使用普通的 HTTP/1.1 请求".into(),
             Self::ClientTimeout => "请求未在规定时间内送达".into(),
             Self::BodyTooLarge(limit) => format!("请求体超过上限 {limit} 字节"),
             Self::UriTooLong(limit) => format!("请求目标超过上限 {limit} 字节"),
@@ -237,6 +243,8 @@ impl Text<'_> {
             Self::ModelTooLong(limit) => format!("model is longer than {limit} bytes"),
             Self::AmbiguousModel => "model must be named once, in lower case".into(),
             Self::OtherModel(member) => format!("{member} could choose a model that is not allowed"),
+            Self::UnsupportedEncoding => "Content-Encoding: send the body uncompressed".into(),
+            Self::UpgradeRequired => "no WebSocket here: send plain HTTP/1.1 requests".into(),
             Self::ClientTimeout => "the request did not arrive in time".into(),
             Self::BodyTooLarge(limit) => format!("the body is over the limit of {limit} bytes"),
             Self::UriTooLong(limit) => format!("the request target is over the limit of {limit} bytes"),

@@ -29,7 +29,7 @@ impl Service for Held {
         Limits { max_body: 0, client_timeout: DEADLINE, idle_timeout: DEADLINE, queue_timeout: DEADLINE }
     }
 
-    fn admit(&self, _: &Head, _: Peer) -> Admission<()> {
+    fn admit(&self, _: &mut Head, _: Peer) -> Admission<()> {
         Admission::Answer(Answer { status: 200, fields: Fields::default(), body: Vec::new() })
     }
 

@@ -138,6 +138,32 @@ fn part_that_chooses_a_model_is_refused() {
     assert_eq!(upstream.requests().len(), 1);
 }
 
+/// `&model=big&` in a string is JSON to us, and a field of a form to a provider that goes by `Content-Type`.
+#[test]
+fn json_body_is_announced_as_json() {
+    let (upstream, proxy) = start(filtered());
+    let body = small(r#""x":"&model=big&""#);
+    for (kind, expected) in [
+        ("application/x-www-form-urlencoded", "application/json"),
+        ("multipart/form-data; boundary=X", "application/json"),
+        ("application/json; charset=utf-7", "application/json"),
+        ("application/json; x=form", "application/json"),
+        ("text/plain", "application/json"),
+        ("application/json", "application/json"),
+        ("application/json; charset=UTF-8", "application/json; charset=UTF-8"),
+    ] {
+        let headers = [("X-Api-Key", TOKEN), ("Content-Type", kind)];
+        assert_eq!(proxy.call(post("/v1/chat/completions", &headers, &body)).status, 200, "{kind}");
+        assert_eq!(upstream.last().head.all("content-type"), [expected], "{kind}");
+    }
+    let count = upstream.requests().len();
+    for second in ["Content-Type", "Content_Type"] {
+        let headers = [("X-Api-Key", TOKEN), ("Content-Type", "application/json"), (second, "x/form")];
+        assert_error(&proxy.call(post("/v1/chat/completions", &headers, &body)), 400, "bad_request");
+    }
+    assert_eq!(upstream.requests().len(), count);
+}
+
 #[test]
 fn supported_models_filter_what_every_token_may_reach() {
     let (upstream, proxy) = start(json!({"supported_models": ["^p1/small$"]}));

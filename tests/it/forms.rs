@@ -8,7 +8,7 @@ use crate::support::reply::Reply;
 use crate::support::upstream::Upstream;
 
 /// Every relayed path of forms, behind `/v1` or a provider's URL.
-const PATHS: [&str; 4] =
+pub const PATHS: [&str; 4] =
     ["/audio/transcriptions", "/audio/translations", "/images/edits", "/images/variations"];
 const TRANSCRIPTIONS: &str = "/v1/audio/transcriptions";
 const KIND: &str = "multipart/form-data; boundary=\"-- a'boundary\"";
@@ -61,6 +61,23 @@ fn every_path_goes_to_its_twin_with_its_own_bytes() {
 }
 
 #[test]
+fn every_path_takes_its_form_as_json() {
+    let (upstream, proxy) = start(json!({}));
+    let body = r#"{"model":"p1/m", "prompt":"a hat", "images":[{"image_url":"data:image/png;base64,AA=="}]}"#;
+    for path in PATHS {
+        upstream.answer(&format!("/v1{path}"), Reply::json(200, &json!({"path": path})));
+        for kind in ["application/json", "Application/JSON; charset=utf-8"] {
+            let response = proxy.call(send(&format!("/v1{path}"), kind, body.as_bytes()));
+            assert_eq!(response.json(), json!({"path": path}), "{path}");
+            assert_eq!(upstream.last().text(), body.replace("p1/m", "m"));
+            assert_eq!(upstream.last().head.get("content-type"), Some(kind));
+        }
+        let repeated = send(&format!("/v1{path}"), "application/json", br#"{"model":"p1/m","model":"p1/m"}"#);
+        assert_error(&proxy.call(repeated), 400, "invalid_model");
+    }
+}
+
+#[test]
 fn a_streamed_transcription_is_relayed_event_by_event() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = crate::support::gate::Gate::new();
@@ -97,7 +114,7 @@ fn what_is_no_good_form_is_refused() {
     let (upstream, proxy) = start(json!({}));
     let good = form("p1/m", b"RIFF", "");
     for (kind, body) in [
-        ("application/json", &br#"{"model":"p1/m"}"#[..]),
+        ("text/plain", &br#"{"model":"p1/m"}"#[..]),
         ("multipart/form-data", &good),
         ("multipart/mixed; boundary=\"-- a'boundary\"", &good),
         ("multipart/form-data; boundary=other", &good),

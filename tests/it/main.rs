@@ -41,6 +41,7 @@ mod ongoing;
 mod page;
 mod pages;
 mod panics;
+mod paths;
 mod patience;
 mod pool;
 mod providers;

@@ -186,12 +186,13 @@ fn an_alias_of_an_alias_is_refused_by_name() {
 fn odd_ids_are_404() {
     let upstream = provider(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
-    for id in ["%ff", "%zz", "%", "%2", "p1%00m", "%0d%0aX-Evil:%201", "p1//m", "p1/m/", "..%2f..", "p1/m%20"]
+    for id in
+        ["%ff", "%zz", "%", "%2", "p1%00m", "%0d%0aX-Evil:%201", "p1%2F%2Fm", "p1/m%2F", "..%2f..", "p1/m%20"]
     {
         let response = proxy.get(&format!("/v1/models/{id}"));
         assert_error(&response, 404, "model_not_found");
     }
-    assert_eq!(proxy.get("/v1/models/").status, 404);
+    assert_eq!(proxy.get("/v1/models/").json()["object"], "list");
     assert_eq!(proxy.get("/v1/models/p1/m?x=1").status, 200);
     assert_eq!(proxy.get("/v1/models?x=1").status, 200);
 }
@@ -219,4 +220,15 @@ fn a_listed_id_is_called_by_the_name_its_provider_gave_it() {
         let called = body["model"].as_str().expect("model");
         assert!(names.contains(&called), "{id} was called as {called:?}, which it never listed");
     }
+}
+
+#[test]
+fn an_id_over_its_bound_is_refused() {
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let get = |id: String| proxy.get(&format!("/v1/models/{id}"));
+    assert_error(&get("m".repeat(256)), 404, "model_not_found");
+    assert_error(&get("%6d".repeat(256)), 404, "model_not_found");
+    assert_error(&get("m".repeat(257)), 400, "invalid_model");
+    assert_error(&get("m".repeat(7000)), 400, "invalid_model");
 }

@@ -83,7 +83,7 @@ impl Service for Beginning {
         Limits { max_body: 1 << 20, client_timeout: time, idle_timeout: time, queue_timeout: time }
     }
 
-    fn admit(&self, _: &Head, _: Peer) -> Admission<()> {
+    fn admit(&self, _: &mut Head, _: Peer) -> Admission<()> {
         Admission::Run(Lane::Worker, ())
     }
 

@@ -82,7 +82,7 @@ impl Service for Panicking {
         Limits { max_body: 1 << 20, client_timeout: time, idle_timeout: time, queue_timeout: time }
     }
 
-    fn admit(&self, head: &Head, _: Peer) -> Admission<()> {
+    fn admit(&self, head: &mut Head, _: Peer) -> Admission<()> {
         let control = head.path().starts_with("/control");
         Admission::Run(if control { Lane::Control } else { Lane::Worker }, ())
     }

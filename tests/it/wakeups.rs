@@ -56,7 +56,7 @@ impl Service for Told {
         Limits { max_body: 0, client_timeout: DEADLINE, idle_timeout: DEADLINE, queue_timeout: DEADLINE }
     }
 
-    fn admit(&self, head: &Head, _: Peer) -> Admission<()> {
+    fn admit(&self, head: &mut Head, _: Peer) -> Admission<()> {
         if head.path() == "/held" {
             return Admission::Answer(self.answer("/held"));
         }
