@@ -138,8 +138,6 @@ pub const MAX_EVENT_END: usize = 16 * 1024;
 pub const MAX_USAGE: usize = 4 * 1024;
 /// Tokens of a kind that are believed of one call: no provider's typing error can use up a day, or wrap a counter.
 pub const MAX_TOKENS_REPORTED: u64 = 1 << 30;
-/// An attempt that would get less than this before another has its turn is given all that is left.
-pub const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 /// Largest whole answer of success that is looked at for whether it says no, bytes.
 pub const MAX_REFUSAL: usize = 16 * 1024;
 /// Longest `metadata.user_id` of a Messages request that is given on as `user`, characters: what OpenAI takes.

@@ -8,12 +8,12 @@ use std::time::Instant;
 use ureq::http::Method;
 
 use crate::catalog;
-use crate::config::{Config, Format, Provider, Replica, ReplicaId, known};
+use crate::config::{Config, Format, Provider, Replica, ReplicaId, Scope, known};
 use crate::front::Fields;
 use crate::gateway::{Check, Gateway, Health};
 use crate::limits::{CHECK_TIMEOUT, MAX_MODEL_LIST};
 use crate::text::{Text, quoted};
-use crate::upstream::{Call, Patience};
+use crate::upstream::{Call, Failure, Fault, Patience, unusable};
 
 /// Longest reason kept of a failed check, bytes.
 const MAX_REASON: usize = 200;
@@ -92,7 +92,7 @@ impl Drop for Claim<'_> {
 
 fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &Replica, due: Check) {
     let begun = Instant::now();
-    let answer = fetch_models(gateway, config, replica);
+    let answer = fetch_models(gateway, config, provider, replica);
     let language = config.language;
     let (health, models) = match answer {
         Err(reason) => (unhealthy(begun, &reason), None),
@@ -125,7 +125,12 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
 }
 
 /// `GET {url}/models`: its body when the status is 2xx, else why not.
-fn fetch_models(gateway: &Gateway, config: &Config, replica: &Replica) -> Result<Vec<u8>, String> {
+fn fetch_models(
+    gateway: &Gateway,
+    config: &Config,
+    provider: &Provider,
+    replica: &Replica,
+) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + config.non_stream_timeout.min(CHECK_TIMEOUT);
     let path = format!("/models{}", known(&replica.url).list_query);
     let call = Call {
@@ -138,6 +143,12 @@ fn fetch_models(gateway: &Gateway, config: &Config, replica: &Replica) -> Result
     let exchange = gateway.upstream().attempt(replica, &call, Patience::until(deadline));
     let mut exchange = exchange.map_err(|failure| failure.detail)?;
     let status = exchange.status;
+    if let Some(Failure { fault, detail }) = unusable::failure_of(status, &exchange.headers) {
+        let is_redirect = fault == Fault::Redirected;
+        let told = if is_redirect { Text::CheckRedirected(&detail).say(config.language) } else { detail };
+        let hidden = provider.mask().hide(told.into_bytes(), Scope::All);
+        return Err(String::from_utf8_lossy(&hidden).into_owned());
+    }
     let body = exchange.read_whole(MAX_MODEL_LIST).map_err(|failure| failure.detail)?;
     if (200..300).contains(&status) { Ok(body) } else { Err(format!("HTTP {status}")) }
 }

@@ -1,9 +1,8 @@
-//! How long one attempt may take: all there is where it is the last, a part of it while a fit replica is left.
+//! How long one attempt may take: all the time there is, but for `attempt_timeout` while an available replica is left.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::limits::SHORTEST_ATTEMPT;
 use crate::upstream::Patience;
 
 /// What an attempt may take.
@@ -22,34 +21,22 @@ pub struct Times {
     pub begun: Instant,
     /// Now.
     pub now: Instant,
-    /// When the first heartbeat commits the answer, if one may be sent.
-    pub beat: Option<Instant>,
 }
 
 impl Times {
-    /// What is left for a whole answer, or to a stream's first event.
+    /// What is left for a buffered response, or to a stream's first event.
     pub fn left(&self, config: &Config, streamed: bool) -> Duration {
-        total(config, streamed).saturating_sub(self.now.saturating_duration_since(self.begun))
+        let total = if streamed { config.stream_timeout } else { config.non_stream_timeout };
+        total.saturating_sub(self.now.saturating_duration_since(self.begun))
     }
 }
 
-fn total(config: &Config, streamed: bool) -> Duration {
-    if streamed { config.stream_timeout } else { config.non_stream_timeout }
-}
-
-/// The allowance of an attempt. `others`: a fit replica is left, and may be asked.
-///
-/// While there are others, `attempt_timeout` or else two thirds of what is left is the time for the head of a whole answer,
-/// or for the first event of a stream. For a stream, what is left ends where a heartbeat would commit the answer.
+/// The allowance of an attempt. `others`: an available replica is left, and may be asked: then `attempt_timeout`, where it is set, is the
+/// time for the head of a buffered response, or for the first event of a stream. A slow response is paid for: without it none is
+/// given up.
 pub fn of(config: &Config, streamed: bool, times: Times, is_first: bool, others: bool) -> Allowance {
     let left = times.left(config, streamed);
-    let before_beat = times.beat.filter(|_| streamed).map(|beat| beat.saturating_duration_since(times.now));
-    let share = match config.attempt_timeout {
-        Some(time) => Some(time.min(left)),
-        None => Some(before_beat.map_or(left, |beat| beat.min(left)) * 2 / 3)
-            .filter(|share| *share >= SHORTEST_ATTEMPT),
-    };
-    let share = share.filter(|_| others);
+    let share = config.attempt_timeout.filter(|_| others).map(|time| time.min(left));
     let is_short = !is_first && config.attempt_timeout.is_none_or(|time| left < time);
     let patience = if streamed {
         Patience { until: None, silence: Some(config.stream_timeout), haste: share.or(Some(left)) }

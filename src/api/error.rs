@@ -72,6 +72,10 @@ pub enum ApiError {
     Broken(String),
     /// This provider's answer is over the limit.
     ResponseTooLarge(String, SizeLimit),
+    /// This provider sends its callers elsewhere.
+    Redirected(String),
+    /// This provider's response has this content coding.
+    Coded(String, &'static str),
     /// This provider did not answer in time.
     UpstreamTimeout(String),
     /// No worker in time, or too many clients.
@@ -129,6 +133,8 @@ impl ApiError {
             Fault::Unreachable => Some(Self::Unreachable(provider)),
             Fault::Broken | Fault::CutOff => Some(Self::Broken(provider)),
             Fault::TimedOut => Some(Self::UpstreamTimeout(provider)),
+            Fault::Redirected => Some(Self::Redirected(provider)),
+            Fault::Coded(coding) => Some(Self::Coded(provider, coding)),
             Fault::TooLarge => {
                 let limit = SizeLimit { key: "max_response_size", bytes: config.max_response_size };
                 Some(Self::ResponseTooLarge(provider, limit))
@@ -203,7 +209,10 @@ impl ApiError {
             Self::ResponseTooLarge(..) => (502, "response_too_large", Hopeless),
             Self::Overloaded => (503, "overloaded", MayHelp),
             Self::ShuttingDown => (503, "shutting_down", MayHelp),
-            Self::UpstreamTimeout(_) => (504, "upstream_timeout", MayHelp),
+            Self::Redirected(_) => (502, "upstream_redirect", Hopeless),
+            Self::Coded(..) => (502, "upstream_encoding", Hopeless),
+            // It is as slow the next time, and is paid for each time.
+            Self::UpstreamTimeout(_) => (504, "upstream_timeout", Hopeless),
             Self::VersionNotSupported => (505, "version_not_supported", Hopeless),
             // The provider knows whether a retry helps; its own headers say so.
             Self::Upstream(status, _) => (*status, "upstream_error", MayHelp),
@@ -264,6 +273,8 @@ impl ApiError {
             Self::ResponseTooLarge(provider, limit) => {
                 Text::ResponseTooLarge(provider, limit.key, limit.bytes)
             }
+            Self::Redirected(provider) => Text::UpstreamRedirect(provider),
+            Self::Coded(provider, coding) => Text::UpstreamEncoding(provider, coding),
             Self::UpstreamTimeout(provider) => Text::UpstreamTimeout(provider),
             Self::Overloaded => Text::Overloaded,
             Self::ShuttingDown => Text::ShuttingDown,

@@ -24,6 +24,7 @@ use crate::upstream::meter::Measured;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::response_id;
 use crate::upstream::stream;
+use crate::upstream::unusable;
 use crate::upstream::{self, Awaited, By, Call, Exchange, Failure, Fault, Reply, SharedReply, Whole};
 
 /// Pause before a lone replica is tried again after it could not be reached.
@@ -240,7 +241,7 @@ impl Relay {
     }
 
     fn times(&self) -> Times {
-        Times { begun: self.begun, now: Instant::now(), beat: self.delivery.reply.lock().next_beat() }
+        Times { begun: self.begun, now: Instant::now() }
     }
 
     /// Waits before another attempt, if there is time for it; whether the attempt may then be made: the client is there,
@@ -313,6 +314,12 @@ impl Relay {
         let streamed = self.call.body.stream;
         let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
         self.delivery.adopt_id(Some(&exchange.headers), &attempt.choice.provider().name);
+        let unusable = unusable::failure_of(exchange.status, &exchange.headers);
+        // No bytes are coded in no way.
+        let unusable = unusable.filter(|it| it.fault == Fault::Redirected || !exchange.is_over());
+        if let Some(failure) = unusable {
+            return Led::Outcome(Outcome::Failed(Failed::Fault(failure)));
+        }
         let events = stream::is_event_stream(&exchange.headers);
         if !events {
             self.delivery.reply.lock().keep_quiet();
@@ -330,7 +337,11 @@ impl Relay {
     }
 
     /// An answer that was read whole before any of it leaves.
-    pub(super) fn document(&mut self, exchange: Exchange, body: Vec<u8>, choice: &Choice) -> Outcome {
+    pub(super) fn document(&mut self, exchange: Exchange, mut body: Vec<u8>, choice: &Choice) -> Outcome {
+        // What an error says cannot be read then, but its status can.
+        if unusable::coding(&exchange.headers).is_some() {
+            body.clear();
+        }
         let status = exchange.status;
         let refusal = refusal_in(status, &body);
         let measured = Measured::of_document(&body, self.output());

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::fmt::rfc2822::DateTimeParser;
+use jiff::tz::TimeZone;
 use ureq::http::HeaderMap;
 
 use crate::front::Done;
@@ -44,10 +46,10 @@ pub struct WholeAnswer {
 }
 
 impl WholeAnswer {
-    /// The status that its body amounts to, where that is an error under a status of success.
+    /// The status that its body amounts to, where that is an error under a status of success, or a refused key under 400.
     fn telling_status(&self) -> u16 {
         match &self.refusal {
-            Some(refusal) if self.status < 400 => refusal.status,
+            Some(refusal) if self.status < 400 || (self.status == 400 && refusal.bad_key) => refusal.status,
             _ => self.status,
         }
     }
@@ -79,6 +81,9 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
         Fault::Broken | Fault::CutOff => elsewhere(Verdict::Failed),
         // It may hang. There is time left for another only where the attempt had but a part of it.
         Fault::TimedOut => elsewhere(Verdict::Failed),
+        // A path or a parameter of the client's may lead there: it says nothing of the replica. Its checks do.
+        Fault::Redirected => elsewhere(Verdict::Unknown),
+        Fault::Coded(_) => elsewhere(Verdict::Failed),
         // The same question has an answer as large elsewhere.
         Fault::TooLarge | Fault::StreamTooLarge => to_the_client(Verdict::Unknown),
         // Nobody is left to ask for.
@@ -177,7 +182,8 @@ impl Failed {
         match self {
             Self::Fault(failure) => match failure.fault {
                 Fault::Unreachable => "unreachable",
-                Fault::Broken | Fault::CutOff => "broken",
+                Fault::Broken | Fault::CutOff | Fault::Coded(_) => "broken",
+                Fault::Redirected => "redirected",
                 Fault::TimedOut => "timeout",
                 Fault::TooLarge | Fault::StreamTooLarge => "too_large",
                 Fault::ClientGone => "client_gone",
@@ -214,7 +220,8 @@ impl Failed {
 }
 
 /// How long an answer asks to be left alone: `retry-after-ms` before `Retry-After`, which is seconds or a date (RFC 9110
-/// section 10.2.3); a date that is over is no time at all.
+/// section 10.2.3). A date is as many seconds as it is behind the answer's own `Date`: the clocks may differ. One that is over is no
+/// time at all.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let number = |name: &str| text(name).and_then(|text| text.parse::<f64>().ok());
@@ -226,8 +233,17 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         // Negative, infinite or none at all.
         return Duration::try_from_secs_f64(seconds).ok();
     }
-    let date = DateTimeParser::new().parse_timestamp(text("retry-after")?).ok()?;
-    Some(Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or_default())
+    let date = http_date(text("retry-after")?)?;
+    let now = text("date").and_then(http_date).unwrap_or_else(Timestamp::now);
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
+}
+
+/// A date in any of the three ways that a recipient has to read (RFC 9110 section 5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    const OBSOLETE: [&str; 2] = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    let current = DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok();
+    let obsolete = |format: &&str| DateTime::strptime(format, text).ok()?.to_zoned(TimeZone::UTC).ok();
+    current.or_else(|| OBSOLETE.iter().find_map(obsolete).map(|zoned| zoned.timestamp()))
 }
 
 #[cfg(test)]
@@ -264,6 +280,15 @@ mod tests {
         let left = wait(&[("retry-after", &date(100))]).expect("a date");
         assert!((90..=100).contains(&left.as_secs()), "{left:?}");
         assert_eq!(wait(&[("retry-after", &date(-100))]), Some(Duration::ZERO));
+        let sent = [("date", "Sun, 06 Nov 1994 08:49:30 GMT")];
+        for same in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(wait(&[sent[0], ("retry-after", same)]), Some(Duration::from_secs(7)), "{same}");
+        }
         for nonsense in ["", "soon", "-1", "inf", "NaN", "1e400", "Mon, 99 Foo 2026 00:00:00 GMT"] {
             assert_eq!(wait(&[("retry-after", nonsense)]), None, "{nonsense:?}");
         }

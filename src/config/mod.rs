@@ -100,8 +100,8 @@ pub struct Config {
     pub max_retries: u32,
     /// Where the tokens' daily counts are kept over a restart; `None`: they are not. Default `None`.
     pub state_file: Option<PathBuf>,
-    /// Longest wait for an attempt's answer to begin while another fit replica may still be asked; `None` (null in the
-    /// file): two thirds of the time that is left. Default `None`.
+    /// Longest wait for an attempt's response to begin while another available replica may still be asked; `None` (null in the
+    /// file): as long as the call has. Default `None`.
     pub attempt_timeout: Option<Duration>,
     /// Browser origins allowed (`*` for any). Default none.
     pub cors_origins: Vec<String>,

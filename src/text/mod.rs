@@ -80,6 +80,12 @@ pub enum Text<'a> {
     UpstreamBroken(&'a str),
     /// The provider's response is over the limit: the provider, the config key that raises the limit, bytes.
     ResponseTooLarge(&'a str, &'a str, usize),
+    /// A provider sends its callers elsewhere.
+    UpstreamRedirect(&'a str),
+    /// A provider's response has a content coding that was not asked for: whose, which.
+    UpstreamEncoding(&'a str, &'a str),
+    /// A check was sent elsewhere: what it was told.
+    CheckRedirected(&'a str),
     /// The provider did not answer in time.
     UpstreamTimeout(&'a str),
     /// Every worker is busy, or there are too many clients.
@@ -186,6 +192,11 @@ impl Text<'_> {
             Self::ResponseTooLarge(name, key, limit) => {
                 format!("提供商 {name} 的响应超过上限 {limit} 字节（配置项 {key} 可提高上限）")
             }
+            Self::UpstreamRedirect(name) => format!("提供商把请求重定向到别处，请检查其基础 URL: {name}"),
+            Self::UpstreamEncoding(name, coding) => {
+                format!("提供商 {name} 的响应用 {coding} 压缩，而请求的是不压缩")
+            }
+            Self::CheckRedirected(what) => format!("{what}（请检查基础 URL）"),
             Self::UpstreamTimeout(name) => format!("提供商响应超时: {name}"),
             Self::Overloaded => "服务器繁忙，请稍后再试".into(),
             Self::ShuttingDown => "服务器正在关闭".into(),
@@ -268,6 +279,15 @@ impl Text<'_> {
                     "the response of provider {name} is over the limit of {limit} bytes; {key} in the config raises it"
                 )
             }
+            Self::UpstreamRedirect(name) => {
+                format!("the provider redirects requests elsewhere, check its base URL: {name}")
+            }
+            Self::UpstreamEncoding(name, coding) => {
+                format!(
+                    "the response of provider {name} is compressed with {coding}, which was not asked for"
+                )
+            }
+            Self::CheckRedirected(what) => format!("{what} (check the base URL)"),
             Self::UpstreamTimeout(name) => format!("the provider did not answer in time: {name}"),
             Self::Overloaded => "the server is busy, try again later".into(),
             Self::ShuttingDown => "the server is shutting down".into(),

@@ -15,6 +15,7 @@ mod socks;
 pub mod stream;
 mod terminal;
 mod transport;
+pub mod unusable;
 pub mod usage;
 mod wait;
 mod ways;
@@ -77,6 +78,10 @@ pub enum Fault {
     CutOff,
     /// The time limit passed.
     TimedOut,
+    /// A redirect, which is not followed.
+    Redirected,
+    /// The body has this content coding, which was not asked for.
+    Coded(&'static str),
     /// A buffered response over `max_response_size`.
     TooLarge,
     /// A stream over `max_stream_size`.

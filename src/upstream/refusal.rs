@@ -14,6 +14,8 @@ pub struct Refusal {
     pub word: String,
     /// The account behind the key has nothing left to pay with: no matter of waiting a minute.
     pub out_of_funds: bool,
+    /// It is the key that is refused, though the status may be 400; `status` is 401 then.
+    pub bad_key: bool,
 }
 
 /// What each refusal holds; made once, for making one costs as much as searching a small answer.
@@ -63,9 +65,19 @@ const OUT_OF_FUNDS: &[&str] = &[
     "accountoverdue",
 ];
 
+/// How the messages of providers begin that refuse a key with 400, in lower case. (xAI, Google, Alibaba.)
+const BAD_KEY: &[&str] = &[
+    "incorrect api key",
+    "invalid api key",
+    "invalid api-key",
+    "api key not valid",
+    "api key not found",
+    "api key expired",
+];
+
 impl Default for Refusal {
     fn default() -> Self {
-        Self { status: 502, word: String::new(), out_of_funds: false }
+        Self { status: 502, word: String::new(), out_of_funds: false, bad_key: false }
     }
 }
 
@@ -90,16 +102,21 @@ impl Refusal {
         let kind = |word: &&str| {
             KINDS.iter().find(|(kind, _)| kind.eq_ignore_ascii_case(word)).map(|(_, status)| *status)
         };
-        let message = error["message"].as_str().unwrap_or_default();
+        let message = error["message"].as_str().or_else(|| error.as_str()).unwrap_or_default();
         let told = words().copied().chain([message]).map(str::to_lowercase).collect::<Vec<_>>().join(" ");
+        let status = number.or_else(|| words().find_map(kind));
+        let begins =
+            |start: &&str| message.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start));
+        let bad_key = status.is_none_or(|status| status == 400) && BAD_KEY.iter().any(begins);
         Self {
-            status: number.or_else(|| words().find_map(kind)).unwrap_or(502),
+            status: if bad_key { 401 } else { status.unwrap_or(502) },
             word: words()
                 .find(|word| error_status(&Value::from(**word)).is_none())
                 .copied()
                 .unwrap_or_default()
                 .to_owned(),
             out_of_funds: OUT_OF_FUNDS.iter().any(|sign| told.contains(sign)),
+            bad_key,
         }
     }
 }
@@ -174,6 +191,13 @@ mod tests {
             (r#"[{"error":{"code":400,"status":"INVALID_ARGUMENT","message":"x"}}]"#, 400),
             (r#"{"error":{"status":"UNAVAILABLE"}}"#, 503),
             (r#"{"error":"something"}"#, 502),
+            (r#"{"code":"invalid argument","error":"Incorrect API key provided: xa***. See"}"#, 401),
+            (
+                r#"[{"error":{"code":400,"message":"API key not valid. Pass","status":"INVALID_ARGUMENT"}}]"#,
+                401,
+            ),
+            (r#"{"error":{"code":400,"message":"x: \"Incorrect API key provided\""}}"#, 400),
+            (r#"{"error":{"code":429,"message":"Invalid API key"}}"#, 429),
             (r#"{"error":{"code":200}}"#, 502),
             (r#"{"error":{"code":"1113","message":"x"}}"#, 502),
         ] {

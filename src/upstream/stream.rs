@@ -384,8 +384,8 @@ impl Passage for Bytes {
         self.held.extend_from_slice(piece);
         let kept = self.mask.overwrite(&mut self.held);
         let passed = self.held.len() - kept;
-        // No comment fits into what is no stream of events.
         self.meter.plain(piece.len());
+        // No comment fits into what is no stream of events.
         way.send(&self.held[..passed], true);
         self.held.drain(..passed);
         Ok(())

@@ -107,6 +107,18 @@ fn whole_answers() {
             Error(502, "response_too_large"),
         ),
         Row("success that says no", answer(200), Own(200), Other),
+        Row(
+            "a redirect",
+            Reply::whole(307, &[("Location", "http://127.0.0.1:1/")], ""),
+            Error(502, "upstream_redirect"),
+            Other,
+        ),
+        Row(
+            "compressed",
+            Reply::whole(200, &[("Content-Encoding", "gzip")], "zip"),
+            Error(502, "upstream_encoding"),
+            Other,
+        ),
     ];
     for status in [401, 402, 403, 408, 429, 500, 502, 503, 504, 520, 529] {
         rows.push(Row("an answer worth another attempt", answer(status), Own(status), Other));
@@ -227,10 +239,59 @@ fn comments_are_held_back_while_another_replica_could_answer_and_no_longer() {
 }
 
 #[test]
-fn a_hanging_replica_leaves_time_for_another_by_default() {
+fn a_slow_response_is_waited_for_by_default() {
+    let (slow, other) = (Upstream::new(&["m"]), good());
+    let limits = json!({"non_stream_timeout": 4, "stream_timeout": 4, "stream_heartbeat": 0});
+    let targets = json!({"models": {"v": ["p1/m", "p2/m", "p1/n"]}});
+    let proxy = Proxy::start(&with(with(config(&[("p1", &slow), ("p2", &other)]), limits), targets));
+    // More than two thirds of the time.
+    let pause = || Reply::default().then(Step::Pause(Duration::from_millis(3000)));
+    let body = completion("slow").to_string();
+    let length = body.len();
+    slow.chat(pause().send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")));
+    assert_eq!(proxy.call(ask("v")).json(), completion("slow"));
+    let Reply(stream) = Reply::sse().chunk(event("slow")).chunk(DONE).end();
+    slow.chat(stream.into_iter().fold(pause(), Reply::then));
+    assert_eq!(proxy.call(ask_streamed("v")).text(), event("slow") + DONE);
+    assert_eq!((slow.requests().len(), other.requests().len()), (2, 0), "nobody was asked twice");
+}
+
+#[test]
+fn a_response_over_the_whole_time_is_504_that_no_sdk_repeats() {
+    let (slow, other) = (Upstream::new(&["m"]), good());
+    slow.chat(Reply::default().then(Step::Silence));
+    let limits = json!({"non_stream_timeout": 0.5, "stream_timeout": 0.5, "stream_heartbeat": 0});
+    let proxy = Proxy::start(&with(config(&[("p1", &slow), ("p1", &other)]), limits));
+    for call in [ask("p1/m"), ask_streamed("p1/m")] {
+        let response = proxy.call(call);
+        check("silent", &response, &Seen::Error(504, "upstream_timeout"), false);
+        assert_eq!(response.header("x-should-retry"), Some("false"));
+    }
+    assert_eq!((slow.requests().len(), other.requests().len()), (2, 0));
+}
+
+#[test]
+fn a_key_refused_with_400_is_put_aside_as_with_401() {
+    let xai = json!({"code": "Client specified an invalid argument",
+        "error": "Incorrect API key provided: xa***. You can obtain an API key from https://console.x.ai."});
+    let (bad, other) = (Upstream::new(&["m"]), good());
+    bad.chat(Reply::json(400, &xai));
+    let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other)]));
+    for _ in 0..3 {
+        check("refused key", &proxy.call(ask("p1/m")), &Seen::Other, false);
+    }
+    assert_eq!(bad.requests().len(), 1);
+    proxy.log_line(&["WARNING", "replica=1", "cooldown=300s", "HTTP 400"]);
+    let alone = Proxy::start(&config(&[("p1", &bad)]));
+    let response = alone.call(ask("p1/m"));
+    assert_eq!((response.status, response.json()), (400, xai), "as the provider has it");
+}
+
+#[test]
+fn a_hanging_replica_leaves_time_for_another_by_attempt_timeout() {
     let (bad, other) = (Upstream::new(&["m"]), good());
     bad.chat(Reply::default().then(Step::Silence));
-    let limits = json!({"non_stream_timeout": 3, "stream_heartbeat": 3});
+    let limits = json!({"non_stream_timeout": 3, "stream_heartbeat": 3, "attempt_timeout": 0.5});
     let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p1", &other)]), limits));
     check("silent", &proxy.call(ask("p1/m")), &Seen::Other, false);
     check("silent", &proxy.call(ask_streamed("p1/m")), &Seen::Other, true);

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::support::calls::{KEY, TOKEN, ask, authorized, completion, media_type, post};
+use crate::support::calls::{
+    KEY, TOKEN, ask, ask_streamed, assert_error, authorized, completion, media_type, post,
+};
 use crate::support::client::End;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::Reply;
@@ -283,16 +285,50 @@ fn answers_without_a_body_have_none() {
 }
 
 #[test]
-fn redirects_are_passed_on_not_followed() {
+fn a_redirect_is_502_and_neither_followed_nor_passed_on() {
     let (upstream, proxy) = start();
-    for status in [301, 302, 303, 307, 308] {
-        let headers = [("Location", "/v1/elsewhere"), ("Content-Type", "text/plain")];
+    let location = format!("http://user:{TOKEN}@elsewhere.test/{KEY}/v1?key=1");
+    for status in [300, 301, 302, 303, 307, 308] {
+        let headers = [("Location", &*location), ("Content-Type", "text/plain")];
         upstream.chat(Reply::whole(status, &headers, "over there"));
-        let response = proxy.call(ask("p1/m"));
-        assert_eq!((response.status, response.header("location")), (status, Some("/v1/elsewhere")));
-        assert_eq!(response.text(), "over there");
+        for call in [ask("p1/m"), ask_streamed("p1/m")] {
+            let response = proxy.call(call);
+            assert_error(&response, 502, "upstream_redirect");
+            assert_eq!(response.header("x-should-retry"), Some("false"));
+            assert!(response.header("location").is_none());
+        }
+        let told = format!("HTTP {status} to http://***@elsewhere.test/pk-***wq/v1");
+        proxy.log_line(&["WARNING", "cooldown=-", &told]);
     }
     assert!(upstream.requests().iter().all(|request| request.target == CHAT));
+    assert!(!proxy.log().contains(TOKEN) && !proxy.log().contains(KEY));
+    upstream.chat(Reply::raw("HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"));
+    assert_eq!(proxy.call(ask("p1/m")).status, 304, "no redirect");
+}
+
+#[test]
+fn a_compressed_response_that_nobody_asked_for_is_502_that_names_the_coding() {
+    let (upstream, proxy) = start();
+    for coding in ["gzip", "BR", "zstd", "identity, deflate"] {
+        let headers = [("Content-Type", "application/json"), ("Content-Encoding", coding)];
+        upstream.chat(Reply::whole(200, &headers, b"\x1f\x8b\x08\x00zip"));
+        let message = assert_error(&proxy.call(ask("p1/m")), 502, "upstream_encoding");
+        let named = coding.rsplit(' ').next().expect("a coding").to_lowercase();
+        assert!(message.contains(&named), "{message}");
+        // The status of an error still tells.
+        upstream.chat(Reply::whole(429, &headers, b"\x1f\x8b\x08\x00zip"));
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!(
+            response.json()["error"]["message"].as_str().map(|it| it.contains("HTTP 429")),
+            Some(true)
+        );
+        assert_eq!((response.status, response.header("content-encoding")), (429, None));
+    }
+    for harmless in ["identity", "utf-8", ""] {
+        let headers = [("Content-Type", "application/json"), ("Content-Encoding", harmless)];
+        upstream.chat(Reply::whole(200, &headers, completion("hello").to_string()));
+        assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"), "{harmless}");
+    }
 }
 
 #[test]

@@ -159,3 +159,15 @@ fn after_the_first_round_nobody_waits() {
         assert!(took < WITHIN_A_SECOND, "{target} took {took:?}");
     }
 }
+
+#[test]
+fn a_redirected_check_is_unhealthy_and_says_to_look_at_the_base_url() {
+    let upstream = Upstream::new(&["m"]);
+    let location = format!("https://user:{KEY}@elsewhere.test/v1/models?key={KEY}");
+    upstream.answer("/v1/models", Reply::whole(307, &[("Location", &location)], ""));
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"language": "en"})));
+    let error = proxy.get("/health").json()["details"]["p1"]["error"].as_str().map(str::to_owned);
+    let expected = "HTTP 307 to https://***@elsewhere.test/v1/models (check the base URL)";
+    assert_eq!(error.as_deref(), Some(expected));
+    proxy.log_line(&["WARNING", expected]);
+}

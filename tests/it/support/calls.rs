@@ -136,7 +136,7 @@ pub fn assert_error_event(event: Option<&String>, status: u16, reason: &str) -> 
 /// What a retry cannot mend says so; what is unreachable, late or full never does.
 fn expected_should_retry(status: u16, reason: &str) -> Option<&'static str> {
     match (status, reason) {
-        (408 | 429 | 503 | 504, _) | (_, "upstream_unreachable") => None,
+        (408 | 429 | 503, _) | (_, "upstream_unreachable") => None,
         _ => Some("false"),
     }
 }

@@ -1,0 +1,98 @@
+//! Response heads that make a response unusable whatever its body says: redirects, and content codings that nobody asked for.
+
+use ureq::http::{HeaderMap, header};
+
+use super::{Failure, Fault};
+
+/// Content codings that change the bytes (IANA's registry, and the older names). Others that are met, `identity` or `utf-8`, do not.
+const CODINGS: &[&str] = &["gzip", "br", "zstd", "deflate", "compress", "x-gzip", "x-compress", "dcb", "dcz"];
+
+/// Longest part of a `Location` that is told, bytes.
+const MAX_TOLD: usize = 200;
+
+/// Why a response with that head cannot be used, if it cannot. An error status keeps its meaning, whatever its body is coded in.
+pub fn failure_of(status: u16, headers: &HeaderMap) -> Option<Failure> {
+    match status {
+        // 304 is no redirect: it has what its client asked for.
+        304 | 400.. => None,
+        300..400 => {
+            let place = headers.get(header::LOCATION).map(|value| told(value.as_bytes()));
+            let place = place.map(|place| format!(" to {place}")).unwrap_or_default();
+            Some(Failure { fault: Fault::Redirected, detail: format!("HTTP {status}{place}") })
+        }
+        _ => coding(headers).map(|coding| Failure {
+            fault: Fault::Coded(coding),
+            detail: format!("Content-Encoding: {coding}, though identity was asked for"),
+        }),
+    }
+}
+
+/// The content coding of a body that is not there as it is.
+pub fn coding(headers: &HeaderMap) -> Option<&'static str> {
+    let values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut named =
+        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    named.find_map(|name| CODINGS.iter().find(|coding| coding.as_bytes().eq_ignore_ascii_case(name)).copied())
+}
+
+/// Where a redirect leads, without what may be secret in it: user and password, query, fragment.
+fn told(location: &[u8]) -> String {
+    let end = location.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(location.len());
+    let place = String::from_utf8_lossy(&location[..end.min(MAX_TOLD)]).into_owned();
+    let authority = place.find("//").map_or(0, |at| at + 2);
+    let path = place[authority..].find('/').map_or(place.len(), |at| authority + at);
+    match place[authority..path].rfind('@') {
+        Some(at) if authority > 0 => format!("{}***{}", &place[..authority], &place[authority + at..]),
+        _ => place,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::failure_of;
+    use crate::upstream::Fault;
+
+    fn failure(status: u16, fields: &[(&'static str, &'static str)]) -> Option<(Fault, String)> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        failure_of(status, &headers).map(|failure| (failure.fault, failure.detail))
+    }
+
+    #[test]
+    fn failure_of_a_redirect_tells_where_to_without_credentials() {
+        for (location, told) in [
+            ("https://b.example/v1/chat?key=secret#x", "HTTP 307 to https://b.example/v1/chat"),
+            ("https://user:secret@b.example:8443/v1", "HTTP 307 to https://***@b.example:8443/v1"),
+            ("//secret@b.example", "HTTP 307 to //***@b.example"),
+            ("/v1/@me", "HTTP 307 to /v1/@me"),
+            ("https://b.example/@me", "HTTP 307 to https://b.example/@me"),
+            ("", "HTTP 307 to "),
+        ] {
+            assert_eq!(failure(307, &[("location", location)]), Some((Fault::Redirected, told.to_owned())));
+        }
+        for status in [300, 301, 302, 303, 308, 399] {
+            assert_eq!(failure(status, &[]), Some((Fault::Redirected, format!("HTTP {status}"))));
+        }
+        for status in [200, 201, 304, 400, 500] {
+            assert_eq!(failure(status, &[("location", "/x")]), None, "{status}");
+        }
+    }
+
+    #[test]
+    fn failure_of_a_coded_success_names_the_coding() {
+        for (value, coding) in
+            [("gzip", "gzip"), ("BR", "br"), ("identity, zstd", "zstd"), ("x-gzip", "x-gzip")]
+        {
+            let fault = failure(200, &[("content-encoding", value)]).map(|(fault, _)| fault);
+            assert_eq!(fault, Some(Fault::Coded(coding)), "{value}");
+            assert_eq!(failure(429, &[("content-encoding", value)]), None, "{value}");
+        }
+        for value in ["", "identity", "utf-8", "none", "aws-chunked"] {
+            assert_eq!(failure(200, &[("content-encoding", value)]), None, "{value}");
+        }
+    }
+}
