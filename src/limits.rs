@@ -130,6 +130,12 @@ pub const MAX_ERROR_BODY: usize = 256 * 1024;
 pub const MAX_ERROR_TEXT: usize = 2 * 1024;
 /// Bytes of an incomplete event that are held back; a larger event is passed on in pieces.
 pub const MAX_HELD_EVENT: usize = 64 * 1024;
+/// Bytes at the end of a piece of a large event that are held back where the event holds an error: a secret may begin there.
+pub const MASK_OVERLAP: usize = 4 * 1024;
+/// Bytes at the beginning of a streamed body that are looked at for whether it is one of events.
+pub const MAX_BEGINNING: usize = 1024;
+/// Items of one list (choices, tool calls, content blocks) in a document that is assembled from events.
+pub const MAX_ASSEMBLED_ITEMS: usize = 128;
 /// Bytes of complete events that are looked at together for whether one of them is the stream's last.
 pub const TERMINAL_BATCH: usize = 4 * 1024;
 /// Bytes at the end of an event that is not held that are looked at for whether it is the stream's last.

@@ -101,6 +101,11 @@ impl Translator {
         self.over
     }
 
+    /// Whether the provider has said why its answer ended.
+    pub fn has_finished(&self) -> bool {
+        self.finish.as_deref().is_some_and(|reason| !reason.is_empty())
+    }
+
     /// Tokens of the prompt and of the completion, where the provider has told them.
     pub fn tokens(&self) -> Option<(u64, u64)> {
         self.usage.map(ChatUsage::tokens)

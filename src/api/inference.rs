@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderValue, header};
+use ureq::http::{HeaderMap, HeaderValue, header};
 
 use super::admission::Admitted;
 use super::allowance::{self, Times};
@@ -20,7 +20,9 @@ use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, MAX_SEARCHED};
 use crate::metrics::Metric;
 use crate::routing::{Choice, Plan, Verdict};
+use crate::upstream::assembly::{Unassembled, assemble};
 use crate::upstream::meter::Measured;
+use crate::upstream::opening::begins_like_events;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::response_id;
 use crate::upstream::stream;
@@ -309,10 +311,8 @@ impl Relay {
         self.gateway.upstream().send(replica, &call, allowance.patience, Some(&self.delivery.reply), by)
     }
 
-    /// An answer has begun: how it goes on.
-    pub(super) fn answered(&mut self, mut exchange: Exchange, attempt: &Attempt) -> Led {
-        let streamed = self.call.body.stream;
-        let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
+    /// A response has begun: how it goes on.
+    pub(super) fn answered(&mut self, exchange: Exchange, attempt: &Attempt) -> Led {
         self.delivery.adopt_id(Some(&exchange.headers), &attempt.choice.provider().name);
         let unusable = unusable::failure_of(exchange.status, &exchange.headers);
         // No bytes are coded in no way.
@@ -320,19 +320,38 @@ impl Relay {
         if let Some(failure) = unusable {
             return Led::Outcome(Outcome::Failed(Failed::Fault(failure)));
         }
-        let events = stream::is_event_stream(&exchange.headers);
-        if !events {
-            self.delivery.reply.lock().keep_quiet();
+        let asked = self.call.body.stream;
+        let is_good = (200..300).contains(&exchange.status) && exchange.status != 204;
+        let is_labelled = stream::is_event_stream(&exchange.headers);
+        // Speech has another way to be asked for as events.
+        let is_wanted = asked || self.call.path.starts_with("/audio/speech");
+        if is_good && is_labelled && is_wanted {
+            return self.stream(exchange, Vec::new(), true, attempt);
         }
-        // A heartbeat has promised events: what is none of them cannot follow it.
-        let promised = self.delivery.is_committed() && !events;
-        // What is translated is events or a document, never anything else.
-        if is_streamed(&exchange, streamed && !is_translated) && !promised {
-            return self.stream(exchange, attempt);
+        self.delivery.reply.lock().keep_quiet();
+        if is_good && asked && !is_labelled && !is_media(&exchange) {
+            return Led::On(Stage::Beginning(exchange, Vec::new()));
+        }
+        self.begun(exchange, Vec::new(), false, attempt)
+    }
+
+    /// What a response is, is known; `beginning` was read of its body.
+    pub(super) fn begun(
+        &mut self,
+        mut exchange: Exchange,
+        beginning: Vec<u8>,
+        is_events: bool,
+        attempt: &Attempt,
+    ) -> Led {
+        let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
+        // A heartbeat has promised events, and what is translated is events or a document: nothing else.
+        let may_pass = !self.delivery.is_committed() && !is_translated;
+        if is_events || (may_pass && is_streamed(&exchange, self.call.body.stream)) {
+            return self.stream(exchange, beginning, is_events, attempt);
         }
         // It has begun: it is no hanging replica.
         exchange.take_time();
-        let whole = Whole::new(self.delivery.config().max_response_size);
+        let whole = Whole::begun(beginning, self.delivery.config().max_response_size);
         Led::On(Stage::Whole(exchange, whole))
     }
 
@@ -343,9 +362,20 @@ impl Relay {
             body.clear();
         }
         let status = exchange.status;
-        let refusal = refusal_in(status, &body);
-        let measured = Measured::of_document(&body, self.output());
-        let answer = WholeAnswer { status, headers: exchange.headers, body, refusal };
+        // A transcript as plain text may begin as it likes.
+        let may_be_events =
+            stream::is_event_stream(&exchange.headers) || !self.call.path.starts_with("/audio/");
+        let is_unasked = (200..300).contains(&status) && !self.call.body.stream && may_be_events;
+        let answer = if is_unasked && begins_like_events(&body) == Some(true) {
+            match assembled(status, exchange.headers, &body) {
+                Ok(answer) => answer,
+                Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
+            }
+        } else {
+            let refusal = refusal_in(status, &body);
+            WholeAnswer { status, headers: exchange.headers, body, refusal }
+        };
+        let measured = Measured::of_document(&answer.body, self.output());
         if self.call.chat_for(choice.provider()).is_none() {
             return self.whole(answer, measured, choice);
         }
@@ -417,17 +447,38 @@ fn unreachable(detail: &str) -> Failure {
     Failure { fault: Fault::Unreachable, detail: detail.to_owned() }
 }
 
-/// A good answer is streamed where it is a stream of events, where it is sound or pictures, or where a stream was asked for
-/// and what comes is no JSON document.
+/// A response that is no stream of events is passed on as it comes where it is media, or where a stream was asked for and it is
+/// neither JSON nor text.
 fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
-    let kind = exchange.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let is_of =
-        |start: &str| kind.get(..start.len()).is_some_and(|k| k.eq_ignore_ascii_case(start.as_bytes()));
-    let media = ["audio/", "image/", "video/", "application/octet-stream"].into_iter().any(is_of);
-    let asked = asked && !is_of("application/json") && !kind.is_empty();
+    let is_document = is_of(exchange, &["", "application/json", "text/"]);
     (200..300).contains(&exchange.status)
         && exchange.status != 204
-        && (stream::is_event_stream(&exchange.headers) || media || asked)
+        && (is_media(exchange) || (asked && !is_document))
+}
+
+fn is_media(exchange: &Exchange) -> bool {
+    is_of(exchange, &["audio/", "image/", "video/", "application/octet-stream"])
+}
+
+/// Whether the content type begins as one of these; the empty one stands for none.
+fn is_of(exchange: &Exchange, starts: &[&str]) -> bool {
+    let kind = exchange.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    starts.iter().any(|start| {
+        let begins = |kind: &[u8]| kind.eq_ignore_ascii_case(start.as_bytes());
+        if start.is_empty() { kind.is_empty() } else { kind.get(..start.len()).is_some_and(begins) }
+    })
+}
+
+/// The document that events make which nobody asked for.
+fn assembled(status: u16, mut headers: HeaderMap, events: &[u8]) -> Result<WholeAnswer, Failure> {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    match assemble(events) {
+        Ok(body) => Ok(WholeAnswer { status, headers, body, refusal: None }),
+        Err(Unassembled::Refused(refusal, body)) => {
+            Ok(WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) })
+        }
+        Err(Unassembled::Broken(detail)) => Err(Failure { fault: Fault::CutOff, detail: detail.to_owned() }),
+    }
 }
 
 /// What an answer read whole says no with. One of success is looked at where it is small.

@@ -1,5 +1,7 @@
 //! Calls in Anthropic's format for providers that speak OpenAI's alone: translated on the way there and back.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use ureq::http::{HeaderValue, header};
 
@@ -7,11 +9,12 @@ use super::Ticket;
 use super::error::ApiError;
 use super::outcome::WholeAnswer;
 use crate::anthropic::{self, ChatRequest, Events, Translator, Unfit};
-use crate::config::{Config, Format};
+use crate::config::{Config, Format, Mask, Scope};
 use crate::front::Request;
 use crate::limits::MAX_ERROR_BODY;
 use crate::routing::Route;
 use crate::upstream::meter::{Measured, Meter};
+use crate::upstream::opening::Opening;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream::{Broke, Passage, Way};
 use crate::upstream::{Failure, Fault};
@@ -114,55 +117,63 @@ pub struct Translation {
     meter: Meter,
     /// The request's.
     id: String,
+    /// Another attempt may follow: the message's beginning is held back, because a failure behind it could still be mended.
+    is_patient: bool,
+    mask: Arc<Mask>,
     /// What is to be sent.
     out: Vec<u8>,
 }
 
 impl Translation {
-    /// For the client that asked for `model`; `id` is the request's.
-    pub fn new(model: &str, id: &str, meter: Meter) -> Self {
+    /// For the client that asked for `model`; `id` is the request's, `is_patient`: another attempt may follow, `mask` is the
+    /// provider's.
+    pub fn new(model: &str, id: &str, meter: Meter, is_patient: bool, mask: Arc<Mask>) -> Self {
         let translator = Translator::new(model, id);
-        Self { translator, events: Events::default(), meter, id: id.to_owned(), out: Vec::new() }
+        let (events, id, out) = (Events::default(), id.to_owned(), Vec::new());
+        Self { translator, events, meter, id, is_patient, mask, out }
     }
 
-    /// What is done with the data of an event. An error of the provider's is a refusal while nothing was sent, and an event
-    /// behind it.
-    fn translate(
-        translator: &mut Translator,
-        (id, out): (&str, &mut Vec<u8>),
-        data: &[u8],
-        way: &Way,
-    ) -> Result<(), Broke> {
-        match translator.take(data, out) {
+    /// Takes the events of `bytes`; at the stream's end, what it ended in.
+    fn translate(&mut self, bytes: Option<&[u8]>, way: &Way) -> Result<(), Broke> {
+        let Self { translator, events, meter, id, is_patient, mask, out } = self;
+        let mut translate = |data: &[u8]| match translator.take(data, out) {
             Err(Unfit::Error) => {
                 let refusal = refusal(data);
                 let error = anthropic::error::translate(refusal.status, data, id);
-                if out.is_empty() && way.is_undecided() {
+                let announces = *is_patient && !matches!(Opening::of(out), Opening::Content);
+                if (out.is_empty() || announces) && way.is_undecided() {
+                    out.clear();
                     return Err(Broke::Refused(refusal, error));
                 }
-                out.extend(anthropic::error::event(&error));
+                out.extend(anthropic::error::event(&mask.hide(error, Scope::All)));
                 translator.stop();
                 Ok(())
             }
             other => Ok(other?),
-        }
-    }
-
-    fn send(&mut self, way: &mut Way) {
-        if !self.out.is_empty() {
-            way.send(&self.out, false);
-            self.out.clear();
-        }
-    }
-
-    /// Clean where the provider's framing or `[DONE]` says so, and the message says why it stopped.
-    fn finish(&mut self, by_closing: bool, way: &Way) -> Result<(), Broke> {
-        let Self { translator, events, meter, id, out } = self;
-        events.end(|data| {
+        };
+        let event = |data: &[u8]| {
             meter.data(data);
-            Self::translate(translator, (id, out), data, way)
-        })?;
-        if by_closing && !self.translator.is_over() {
+            translate(data)
+        };
+        match bytes {
+            Some(bytes) => events.take(bytes, event),
+            None => events.end(event),
+        }
+    }
+
+    /// Sends what there is, but for what only announces while another attempt may follow.
+    fn send(&mut self, way: &mut Way) {
+        let is_held =
+            self.is_patient && way.is_undecided() && !matches!(Opening::of(&self.out), Opening::Content);
+        if !is_held {
+            self.release(way);
+        }
+    }
+
+    /// Clean where the provider's framing, `[DONE]` or a `finish_reason` says so, and the message says why it stopped.
+    fn finish(&mut self, by_closing: bool, way: &Way) -> Result<(), Broke> {
+        self.translate(None, way)?;
+        if by_closing && !self.is_over() {
             let detail = "closed before [DONE]".to_owned();
             return Err(Broke::Failed(Failure { fault: Fault::CutOff, detail }));
         }
@@ -172,11 +183,7 @@ impl Translation {
 
 impl Passage for Translation {
     fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
-        let Self { translator, events, meter, id, out } = self;
-        let taken = events.take(piece, |data| {
-            meter.data(data);
-            Self::translate(translator, (id, out), data, way)
-        });
+        let taken = self.translate(Some(piece), way);
         // What came before the trouble is the client's.
         self.send(way);
         taken
@@ -189,7 +196,18 @@ impl Passage for Translation {
     }
 
     fn is_over(&mut self) -> bool {
-        self.translator.is_over()
+        self.translator.is_over() || self.translator.has_finished()
+    }
+
+    fn has_announced(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    fn release(&mut self, way: &mut Way) {
+        if !self.out.is_empty() {
+            way.send(&self.out, false);
+            self.out.clear();
+        }
     }
 
     fn measured(&self) -> Measured {

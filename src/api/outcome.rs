@@ -130,6 +130,12 @@ impl Failed {
         }
     }
 
+    /// A stream of that status in which an event behind the first told of an error.
+    pub fn told(status: u16, refusal: Refusal) -> Self {
+        let (headers, body) = (HeaderMap::new(), Vec::new());
+        Self::Answer(WholeAnswer { status, headers, body, refusal: Some(refusal) })
+    }
+
     /// The fault, where it was one.
     pub fn fault(&self) -> Option<Fault> {
         match self {

@@ -13,8 +13,9 @@ use super::underway::{Led, Stage};
 use crate::front::Done;
 use crate::routing::{Choice, Verdict};
 use crate::upstream::meter::Measured;
+use crate::upstream::passage::{AsTheyCame, Bytes};
 use crate::upstream::refusal::Refusal;
-use crate::upstream::stream::{self, AsTheyCame, Broke, Bytes, Ended, Passage, Way};
+use crate::upstream::stream::{self, Broke, Ended, Passage, Way};
 use crate::upstream::{Exchange, Failure, Fault, Patience};
 
 /// An answer on its way, and what its end needs to know of its beginning.
@@ -27,32 +28,46 @@ pub struct Streaming {
 }
 
 impl Relay {
-    /// An answer that is passed on as it comes.
-    pub(super) fn stream(&mut self, mut exchange: Exchange, attempt: &Attempt) -> Led {
+    /// A response that is passed on as it comes; `beginning` is what was read of its body to learn what it is.
+    pub(super) fn stream(
+        &mut self,
+        mut exchange: Exchange,
+        beginning: Vec<u8>,
+        is_events: bool,
+        attempt: &Attempt,
+    ) -> Led {
         let Attempt { choice, others } = attempt;
         let config = &self.delivery.request.ticket.config;
         // What is passed on as it comes is a stream, asked for or not.
         if !self.call.body.stream {
             exchange.be_patient(Patience::silence(config.stream_timeout));
         }
-        let is_events = stream::is_event_stream(&exchange.headers);
+        if is_events {
+            self.delivery.reply.lock().end_quiet();
+            if !stream::is_event_stream(&exchange.headers) {
+                exchange.headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
+            }
+        }
         let mut fields = self.delivery.answer_fields(&exchange.headers, &choice.provider().name);
         if is_events || exchange.length().is_none() {
             add_stream_fields(&mut fields);
         }
         let is_translated = self.call.chat_for(choice.provider()).is_some();
-        let length = exchange.length().filter(|_| !is_events && !is_translated);
+        let length = exchange.length().map(|length| length + beginning.len() as u64);
+        let length = length.filter(|_| !is_events && !is_translated);
+        let mask = || Arc::clone(choice.provider().mask());
         let passage: Box<dyn Passage> = if is_translated {
-            Box::new(Translation::new(&self.call.body.model, &self.delivery.envelope.id, self.meter()))
+            let (model, id) = (&self.call.body.model, &self.delivery.envelope.id);
+            Box::new(Translation::new(model, id, self.meter(), *others, mask()))
         } else if is_events {
-            Box::new(AsTheyCame::new(*others && config.stream_heartbeat.is_some(), self.meter()))
+            Box::new(AsTheyCame::new(self.meter(), *others, mask()))
         } else {
-            Box::new(Bytes::new(self.meter(), Arc::clone(choice.provider().mask())))
+            Box::new(Bytes::new(self.meter(), mask()))
         };
         let status = exchange.status;
         let reply = self.delivery.reply.clone();
         let way = Way { reply, status, fields, length, is_begun: false };
-        match stream::Relay::new(exchange, passage, way, config.max_stream_size) {
+        match stream::Relay::new(exchange, beginning, passage, way, config.max_stream_size) {
             Ok(stream) => Led::On(Stage::Stream(Box::new(Streaming { stream, status, is_events }))),
             Err(failure) => Led::Outcome(Outcome::Failed(Failed::Fault(failure))),
         }
@@ -99,7 +114,10 @@ impl Relay {
         responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, || ended.response_id);
         match ended.broke {
             None => {
-                self.note(choice, Verdict::Served, SUCCESS);
+                match ended.told {
+                    Some(refusal) => self.note_failed(choice, &Failed::told(status, refusal)),
+                    None => drop(self.note(choice, Verdict::Served, SUCCESS)),
+                }
                 self.delivery.whole_stream(status)
             }
             Some(broke) => {

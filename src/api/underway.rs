@@ -9,7 +9,8 @@ use super::inference::{Attempt, Relay};
 use super::outcome::{Failed, Outcome};
 use super::streaming::Streaming;
 use crate::front::{Client, Done, Handled, Ongoing, Ready, Source, Turn};
-use crate::limits::QUICK_BODY;
+use crate::limits::{MAX_BEGINNING, QUICK_BODY};
+use crate::upstream::opening::begins_like_events;
 use crate::upstream::stream::Progress;
 use crate::upstream::{Awaited, By, Collected, Exchange, Failure, Fault, Unanswered, Whole};
 
@@ -17,6 +18,8 @@ use crate::upstream::{Awaited, By, Collected, Exchange, Failure, Fault, Unanswer
 pub enum Stage {
     /// Its head is awaited.
     Head(Awaited),
+    /// The beginning of its body is awaited, which tells what it is.
+    Beginning(Exchange, Vec<u8>),
     /// It is read whole before any of it leaves.
     Whole(Exchange, Whole),
     /// It is passed on as it comes.
@@ -80,6 +83,7 @@ impl Ongoing for UnderWay {
         loop {
             let led = match stage {
                 Stage::Head(awaited) => self.await_head(awaited, news),
+                Stage::Beginning(exchange, bytes) => self.await_beginning(exchange, bytes, news, scratch),
                 Stage::Whole(exchange, whole) => self.collect(exchange, whole, news),
                 Stage::Stream(streaming) => self.pass_on(streaming, news, scratch),
             };
@@ -154,6 +158,40 @@ impl UnderWay {
             },
             Err(Unanswered::Stale) => Led::Stale,
             Err(Unanswered::Failed(failure)) => failed(failure),
+        }
+    }
+
+    /// Reads a body for which a stream was asked until its first bytes tell whether it is one of events, whatever its label.
+    fn await_beginning(
+        &mut self,
+        mut exchange: Exchange,
+        mut beginning: Vec<u8>,
+        news: Ready,
+        scratch: &mut [u8],
+    ) -> Led {
+        if news.source {
+            exchange.woken();
+        }
+        loop {
+            let count = match exchange.read_at_once(scratch, self.has_ended) {
+                Ok(Some(count)) => count,
+                Ok(None) => {
+                    return match self.see_to_clock(|now| exchange.is_overdue(now)) {
+                        Ok(()) => Led::Wait(Stage::Beginning(exchange, beginning)),
+                        Err(failure) => failed(failure),
+                    };
+                }
+                Err(failure) => return failed(failure),
+            };
+            beginning.extend_from_slice(&scratch[..count]);
+            if count == 0 && beginning.trim_ascii().is_empty() {
+                let detail = "ended before its first event".to_owned();
+                return failed(Failure { fault: Fault::Broken, detail });
+            }
+            let is_all = count == 0 || beginning.len() > MAX_BEGINNING;
+            if let Some(is_events) = begins_like_events(&beginning).or(is_all.then_some(false)) {
+                return self.relay.begun(exchange, beginning, is_events, &self.attempt);
+            }
         }
     }
 

@@ -20,6 +20,7 @@ pub struct Events {
     mid_event: bool,
     terminal: Terminal,
     meter: Meter,
+    is_truncated: bool,
     /// An event with data has been looked at.
     opened: bool,
     response_id: Option<String>,
@@ -99,8 +100,15 @@ impl Events {
             self.terminal.note(&rest);
         } else if self.mid_event || !rest.trim_ascii().is_empty() {
             self.terminal.note_truncated();
+            self.is_truncated =
+                !self.mid_event && last_data(&rest).is_some_and(|data| data.starts_with(b"{"));
         }
         rest
+    }
+
+    /// Whether the stream has ended within a JSON document.
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated
     }
 
     /// Whether an event has passed behind which a provider sends nothing more.
@@ -149,9 +157,13 @@ fn end_of_last_event(bytes: &[u8]) -> Option<usize> {
 
 /// Whether the data of an event without an end are all there: `[DONE]`, or a JSON document.
 fn is_whole(event: &[u8]) -> bool {
+    last_data(event)
+        .is_some_and(|data| data == b"[DONE]" || serde_json::from_slice::<IgnoredAny>(data).is_ok())
+}
+
+fn last_data(event: &[u8]) -> Option<&[u8]> {
     let lines = event.split(|&byte| matches!(byte, b'\n' | b'\r'));
-    let data = lines.filter_map(|line| line.strip_prefix(b"data:")).next_back().map(<[u8]>::trim_ascii);
-    data.is_some_and(|data| data == b"[DONE]" || serde_json::from_slice::<IgnoredAny>(data).is_ok())
+    lines.filter_map(|line| line.strip_prefix(b"data:")).next_back().map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]

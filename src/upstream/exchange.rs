@@ -422,6 +422,11 @@ impl Whole {
         Self { bytes: Vec::new(), max }
     }
 
+    /// The beginning of a body that may have `max` bytes.
+    pub fn begun(bytes: Vec<u8>, max: usize) -> Self {
+        Self { bytes, max }
+    }
+
     /// Takes what is at hand of the body. `ended`: the provider has ended the connection behind what there is.
     ///
     /// # Errors
@@ -452,7 +457,7 @@ impl Whole {
         let (filled, max) = (self.bytes.len(), self.max);
         let too_large = || Failure { fault: Fault::TooLarge, detail: format!("more than {max} bytes") };
         let due = exchange.length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-        if due.is_some_and(|due| due > max - filled) {
+        if due.is_some_and(|due| due > max.saturating_sub(filled)) {
             return Err(too_large());
         }
         let room = due.unwrap_or(UPSTREAM_READ_BUFFER).min(UPSTREAM_READ_BUFFER);

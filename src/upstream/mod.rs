@@ -1,11 +1,14 @@
 //! Talking to providers: one attempt at a time, on connections that ureq makes, and what came of it as facts.
 
+pub mod assembly;
 mod estimate;
 pub mod events;
 mod exchange;
 mod http;
 pub mod json;
 pub mod meter;
+pub mod opening;
+pub mod passage;
 mod pool;
 pub mod refusal;
 mod reply;

@@ -86,8 +86,20 @@ impl Refusal {
     /// answer beside it, or Anthropic's and OpenAI's `"type":"error"`; Google puts it into an array.
     pub fn in_document(document: &[u8]) -> Option<Self> {
         ERROR.find(document)?;
-        let value: Value = serde_json::from_slice(document).ok()?;
-        let value = value.as_array().and_then(|all| all.first()).unwrap_or(&value);
+        Self::in_value(&serde_json::from_slice(document).ok()?)
+    }
+
+    /// The refusal that the data of an event are: as a document's, or a response that has failed.
+    pub fn in_event(data: &Value) -> Option<Self> {
+        if data["type"] == "response.failed" {
+            let response = &data["response"];
+            return Some(Self::of(&response["error"], response));
+        }
+        Self::in_value(data)
+    }
+
+    fn in_value(value: &Value) -> Option<Self> {
+        let value = value.as_array().and_then(|all| all.first()).unwrap_or(value);
         let nested = value.get("error").filter(|error| says_something(error));
         let error = nested.or_else(|| Some(value).filter(|value| value["type"] == "error"))?;
         let is_answer = ["output", "data", "content"].iter().any(|key| value.get(key).is_some());
@@ -136,43 +148,9 @@ fn error_status(value: &Value) -> Option<u16> {
     u16::try_from(number).ok().filter(|status| (400..600).contains(status))
 }
 
-/// What stands at the beginning of a stream of events.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Opening {
-    /// Comments and blank lines: no event yet.
-    Nothing,
-    /// An event like any other.
-    Event,
-    /// An event that says no, and its data.
-    Refusal(Refusal, Vec<u8>),
-}
-
-impl Opening {
-    /// Looks at the beginning of a stream, cut behind an event.
-    pub fn of(stream: &[u8]) -> Self {
-        let mut lines =
-            stream.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let is_field = |line: &&[u8]| !line.is_empty() && !line.starts_with(b":");
-        let Some(first) = lines.find(is_field) else { return Self::Nothing };
-        let (mut name, mut data) = (&b""[..], Vec::new());
-        for line in [first].into_iter().chain(lines.take_while(|line| !line.is_empty())) {
-            if let Some(value) = line.strip_prefix(b"event:") {
-                name = value.trim_ascii();
-            } else if let Some(value) = line.strip_prefix(b"data:") {
-                data.extend_from_slice(value.trim_ascii());
-            }
-        }
-        match Refusal::in_document(&data) {
-            Some(refusal) => Self::Refusal(refusal, data),
-            None if name == b"error" => Self::Refusal(Refusal::default(), data),
-            None => Self::Event,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Opening, Refusal};
+    use super::Refusal;
 
     fn status(document: &str) -> Option<u16> {
         Refusal::in_document(document.as_bytes()).map(|refusal| refusal.status)
@@ -228,8 +206,6 @@ mod tests {
                 format!(r#"{{"error":{error}}}"#),
             ] {
                 assert_eq!(status(&document), None, "{document}");
-                let event = format!("data: {document}\n\n");
-                assert_eq!(Opening::of(event.as_bytes()), Opening::Event, "{event:?}");
             }
         }
         assert_eq!(status(r#"{"choices":[],"error":{"code":503}}"#), Some(503));
@@ -249,31 +225,5 @@ mod tests {
             r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"exceeded your current quota"}}"#
         ));
         assert!(!empty(r#"{"error":{"code":"rate_limit_exceeded","message":"slow down"}}"#));
-    }
-
-    #[test]
-    fn the_first_event_is_found_behind_comments_and_whatever_ends_its_lines() {
-        let refused = |stream: &str| match Opening::of(stream.as_bytes()) {
-            Opening::Refusal(refusal, data) => Some((refusal.status, String::from_utf8(data).expect("text"))),
-            _ => None,
-        };
-        let json = r#"{"error":{"code":429}}"#;
-        for end in ["\n", "\r\n"] {
-            for stream in
-                ["data: JSON..", ": hold on....data: JSON..", "event: error.data: JSON..", "id: 1.data:JSON"]
-            {
-                let stream = stream.replace('.', end).replace("JSON", json);
-                assert_eq!(refused(&stream), Some((429, json.to_owned())), "{stream:?}");
-            }
-        }
-        assert_eq!(refused("event: error\ndata: plain\n\n"), Some((502, "plain".to_owned())));
-        for nothing in ["", "\n\n", ": a\n\n", ": a\r\n\r\n: b\r\n\r\n"] {
-            assert_eq!(Opening::of(nothing.as_bytes()), Opening::Nothing, "{nothing:?}");
-        }
-        for event in
-            ["data: {}\n\n", "event: x\ndata: {\"error\":null}\n\n", "data: a\n\ndata: {\"error\":\"x\"}\n\n"]
-        {
-            assert_eq!(Opening::of(event.as_bytes()), Opening::Event, "{event:?}");
-        }
     }
 }

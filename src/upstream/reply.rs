@@ -77,6 +77,11 @@ impl Reply {
         self.quiet = true;
     }
 
+    /// Heartbeats fit into it after all.
+    pub fn end_quiet(&mut self) {
+        self.quiet = false;
+    }
+
     /// An attempt begins: what a stream that begins with a heartbeat is to carry.
     pub fn promise(&mut self, early_fields: Fields) {
         self.early_fields = early_fields;

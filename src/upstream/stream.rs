@@ -2,18 +2,15 @@
 //! error never falls inside one.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Instant;
 
 use ureq::http::{HeaderMap, header};
 
-use super::events::Events;
-use super::meter::{Measured, Meter};
-use super::refusal::{Opening, Refusal};
+use super::meter::Measured;
+use super::refusal::Refusal;
 use super::{Exchange, Failure, Fault, SharedReply};
-use crate::config::Mask;
 use crate::front::{Fields, Ready};
-use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN};
+use crate::limits::PIECES_A_TURN;
 
 /// How a stream went.
 #[derive(Debug)]
@@ -26,6 +23,8 @@ pub struct Ended {
     pub response_id: Option<String>,
     /// The number that a further event of the Responses API would have.
     pub next_sequence: u64,
+    /// The error that an event behind the first told of.
+    pub told: Option<Refusal>,
 }
 
 /// Why a stream broke off.
@@ -66,6 +65,8 @@ pub struct Relay {
     /// Bytes that came, of at most so many.
     size: usize,
     max_size: usize,
+    /// The beginning of the body, which was read to learn what it is.
+    beginning: Vec<u8>,
     /// What the front has told of the provider's socket and was not used up.
     ready: Ready,
     /// The client had still to take something when it was last looked at.
@@ -101,6 +102,19 @@ pub trait Passage: Send {
     fn next_sequence(&mut self) -> u64 {
         0
     }
+
+    /// The error that an event behind the first told of.
+    fn told(&mut self) -> Option<Refusal> {
+        None
+    }
+
+    /// Whether an event has come, though it is held back: the provider does not hang.
+    fn has_announced(&self) -> bool {
+        false
+    }
+
+    /// Sends what is held back while another attempt may follow: a heartbeat is due.
+    fn release(&mut self, _way: &mut Way) {}
 }
 
 /// How far a stream has come.
@@ -115,12 +129,13 @@ pub enum Progress {
 }
 
 impl Relay {
-    /// A stream of which nothing is read yet.
+    /// A stream of which nothing is read yet but its `beginning`.
     ///
     /// # Errors
     /// More is announced than may come.
     pub fn new(
         exchange: Exchange,
+        beginning: Vec<u8>,
         passage: Box<dyn Passage>,
         way: Way,
         max_size: usize,
@@ -129,7 +144,7 @@ impl Relay {
             return Err(too_large(max_size).into());
         }
         let ready = Ready { source: true, ended: false };
-        Ok(Self { exchange, passage, way, size: 0, max_size, ready, is_behind: false })
+        Ok(Self { exchange, passage, way, size: 0, max_size, beginning, ready, is_behind: false })
     }
 
     /// Goes on as far as that is possible at once.
@@ -144,6 +159,12 @@ impl Relay {
             && let Some(progress) = self.see_to_clock()
         {
             return progress;
+        }
+        if !self.beginning.is_empty() {
+            let beginning = std::mem::take(&mut self.beginning);
+            if let Some(ended) = self.step(Ok(beginning.len()), &beginning) {
+                return Progress::Ended(ended);
+            }
         }
         for _ in 0..PIECES_A_TURN {
             if !self.ready.source {
@@ -196,6 +217,10 @@ impl Relay {
     /// Sees to the client, its heartbeat and the provider's time limit; what follows where nothing may be read now.
     fn see_to_clock(&mut self) -> Option<Progress> {
         let now = Instant::now();
+        let is_due = self.way.reply.lock().next_beat().is_some_and(|due| now >= due);
+        if is_due && self.way.is_undecided() {
+            self.passage.release(&mut self.way);
+        }
         let beat = self.way.reply.lock().beat(now);
         if let Err(error) = beat.and_then(|()| self.see_to_client()) {
             return Some(Progress::Ended(self.client_gone(&error)));
@@ -224,6 +249,9 @@ impl Relay {
                 let passed = count.min(self.max_size - self.size);
                 self.size += passed;
                 let taken = self.passage.take(&piece[..passed], &mut self.way).err();
+                if !self.way.is_begun && self.passage.has_announced() {
+                    self.exchange.take_time();
+                }
                 taken.or_else(|| (passed < count).then(|| too_large(self.max_size)))
             }
         };
@@ -246,12 +274,12 @@ impl Relay {
         let broke = broke.filter(|broke| !(left(broke) && self.passage.is_over()));
         let passage = &mut self.passage;
         let measured = Measured { is_cut: broke.is_some(), ..passage.measured() };
-        let next_sequence = passage.next_sequence();
-        Ended { broke, measured, response_id: passage.response_id(), next_sequence }
+        let (next_sequence, told) = (passage.next_sequence(), passage.told());
+        Ended { broke, measured, response_id: passage.response_id(), next_sequence, told }
     }
 }
 
-fn failed(fault: Fault, detail: String) -> Broke {
+pub(super) fn failed(fault: Fault, detail: String) -> Broke {
     Broke::Failed(Failure { fault, detail })
 }
 
@@ -288,119 +316,5 @@ impl Way {
     /// Whether nothing has left for the client: what comes may still be an answer of another kind.
     pub fn is_undecided(&self) -> bool {
         !self.is_begun && !self.reply.lock().is_committed()
-    }
-}
-
-/// Events, passed on as they came.
-pub struct AsTheyCame {
-    events: Events,
-    /// Comments ahead of the first event are held back, until a heartbeat is due, because a failure behind them could
-    /// still be mended.
-    is_patient: bool,
-    /// These comments, in complete lines, at most [`MAX_HELD_EVENT`] bytes.
-    held: Vec<u8>,
-}
-
-impl AsTheyCame {
-    /// Events of which none has come; `is_patient`: another attempt may follow.
-    pub fn new(is_patient: bool, meter: Meter) -> Self {
-        Self { events: Events::new(meter), is_patient, held: Vec::new() }
-    }
-
-    /// Sends complete events on, or a piece of a large one; looks at the first.
-    fn send(
-        held: &mut Vec<u8>,
-        is_patient: bool,
-        part: &[u8],
-        mid_event: bool,
-        way: &mut Way,
-    ) -> Result<(), Broke> {
-        if way.is_undecided() {
-            match Opening::of(part) {
-                Opening::Nothing if is_patient && held.len() + part.len() <= MAX_HELD_EVENT => {
-                    held.extend_from_slice(part);
-                    return Ok(());
-                }
-                Opening::Refusal(refusal, data) => return Err(Broke::Refused(refusal, data)),
-                Opening::Nothing | Opening::Event => {}
-            }
-        }
-        if !held.is_empty() {
-            way.send(&std::mem::take(held), false);
-        }
-        way.send(part, mid_event);
-        Ok(())
-    }
-}
-
-impl Passage for AsTheyCame {
-    fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
-        let Self { events, is_patient, held } = self;
-        events.pass(piece, |part, mid_event| Self::send(held, *is_patient, part, mid_event, way))
-    }
-
-    fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke> {
-        let rest = self.events.end();
-        if by_closing && !self.events.is_over() {
-            return Err(failed(Fault::CutOff, "closed before [DONE]".to_owned()));
-        }
-        Self::send(&mut self.held, false, &rest, false, way)
-    }
-
-    fn is_over(&mut self) -> bool {
-        self.events.is_over()
-    }
-
-    fn measured(&self) -> Measured {
-        self.events.measured()
-    }
-
-    fn response_id(&mut self) -> Option<String> {
-        self.events.response_id()
-    }
-
-    fn next_sequence(&mut self) -> u64 {
-        self.events.next_sequence()
-    }
-}
-
-/// Bytes that are no events: sound, pictures, or what is labelled so.
-pub struct Bytes {
-    meter: Meter,
-    mask: Arc<Mask>,
-    /// The beginning of a secret, perhaps.
-    held: Vec<u8>,
-}
-
-impl Bytes {
-    /// Bytes that the meter counts, of a provider whose secrets that mask finds.
-    pub fn new(meter: Meter, mask: Arc<Mask>) -> Self {
-        Self { meter, mask, held: Vec::new() }
-    }
-}
-
-impl Passage for Bytes {
-    fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
-        self.held.extend_from_slice(piece);
-        let kept = self.mask.overwrite(&mut self.held);
-        let passed = self.held.len() - kept;
-        self.meter.plain(piece.len());
-        // No comment fits into what is no stream of events.
-        way.send(&self.held[..passed], true);
-        self.held.drain(..passed);
-        Ok(())
-    }
-
-    fn end(&mut self, _: bool, way: &mut Way) -> Result<(), Broke> {
-        way.send(&self.held, false);
-        Ok(())
-    }
-
-    fn is_over(&mut self) -> bool {
-        false
-    }
-
-    fn measured(&self) -> Measured {
-        self.meter.measured()
     }
 }

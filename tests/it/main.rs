@@ -38,6 +38,7 @@ mod messages;
 mod metrics;
 mod models;
 mod ongoing;
+mod openings;
 mod page;
 mod pages;
 mod panics;
