@@ -176,6 +176,8 @@ pub const LOG_PAUSE: Duration = Duration::from_millis(100);
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a line on stdout or stderr waits for its reader.
 pub const SAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a reload waits for another to end.
+pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest file of a time zone, bytes; the largest there is has some 4 KB.
 pub const MAX_TIME_ZONE: u64 = 256 * 1024;
 /// Symbolic links followed to a file that does not exist.

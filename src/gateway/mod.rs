@@ -8,13 +8,14 @@ mod origins;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, TryLockError};
 
 pub use board::{Board, Check, Health};
 pub use origins::{Origin, Origins};
 
 use crate::auth::Quotas;
 use crate::config::{Config, Live, load};
+use crate::limits::RELOAD_TIMEOUT;
 use crate::logging::{self, Destination};
 use crate::metrics::{Metric, Metrics};
 use crate::routing::Balance;
@@ -46,8 +47,7 @@ pub struct Gateway {
     upstream: RwLock<Arc<Upstream>>,
     /// Where the configuration came from; none: it is built in and cannot be reloaded.
     path: Option<PathBuf>,
-    /// One reload at a time.
-    reloading: Mutex<()>,
+    reloading: Reloading,
 }
 
 /// What a reload did.
@@ -57,6 +57,33 @@ pub struct Reloaded {
     pub config: Arc<Config>,
     /// Keys whose change needs a restart.
     pub restart_required: Vec<&'static str>,
+}
+
+/// One reload at a time. The next waits no longer than [`RELOAD_TIMEOUT`]: a disk that hangs must not take every control
+/// thread.
+#[derive(Debug, Default)]
+struct Reloading {
+    is_taken: Mutex<bool>,
+    released: Condvar,
+}
+
+/// The right to reload, until it is dropped.
+struct ReloadPermit<'a>(&'a Reloading);
+
+impl Reloading {
+    fn acquire(&self) -> Option<ReloadPermit<'_>> {
+        let is_taken = self.is_taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.released.wait_timeout_while(is_taken, RELOAD_TIMEOUT, |is_taken| *is_taken);
+        let (mut is_taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        (!std::mem::replace(&mut *is_taken, true)).then(|| ReloadPermit(self))
+    }
+}
+
+impl Drop for ReloadPermit<'_> {
+    fn drop(&mut self) {
+        *self.0.is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.released.notify_one();
+    }
 }
 
 impl Gateway {
@@ -78,7 +105,7 @@ impl Gateway {
             journal: Mutex::default(),
             upstream,
             path,
-            reloading: Mutex::default(),
+            reloading: Reloading::default(),
         }
     }
 
@@ -114,7 +141,8 @@ impl Gateway {
     /// # Errors
     /// Every problem of the new configuration, a sentence each; the old one stays then.
     pub fn reload(&self) -> Result<Reloaded, Vec<String>> {
-        let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = || vec![Text::ReloadBusy.say(self.live.snapshot().language)];
+        let _permit = self.reloading.acquire().ok_or_else(busy)?;
         let old = self.live.snapshot();
         let language = old.language;
         let new = match &self.path {
@@ -164,4 +192,22 @@ impl Gateway {
 pub fn reopen_log(config: &Config) -> io::Result<()> {
     let destination = Destination { path: config.log_file.clone(), language: config.language };
     logging::start(destination, config.log_level, config.log_format)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reloading;
+
+    #[test]
+    fn a_reload_waits_for_another_but_not_for_one_that_hangs() {
+        let reloading = Reloading::default();
+        let permit = reloading.acquire().expect("free");
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| reloading.acquire().is_some());
+            drop(permit);
+            assert!(next.join().expect("joined"), "it ended");
+        });
+        let _hangs = reloading.acquire().expect("free");
+        assert!(reloading.acquire().is_none());
+    }
 }

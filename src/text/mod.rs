@@ -98,6 +98,8 @@ pub enum Text<'a> {
     UpstreamError(&'a str),
     /// A reload was done.
     Reloaded,
+    /// Another reload has not ended.
+    ReloadBusy,
     /// A reload was refused; the fact holds every problem.
     ReloadRefused(&'a str),
 
@@ -203,6 +205,7 @@ impl Text<'_> {
             Self::InternalError => "内部错误".into(),
             Self::UpstreamError(text) => (*text).to_owned(),
             Self::Reloaded => "配置重新加载成功".into(),
+            Self::ReloadBusy => "另一次重新加载尚未结束".into(),
             Self::ReloadRefused(problems) => format!("配置未通过检查，保持原配置: {problems}"),
             Self::Listening(address) => format!("开始监听 {address}"),
             Self::Draining(seconds) => format!("停止接收新请求，等待进行中的请求，最长 {seconds} 秒"),
@@ -294,6 +297,7 @@ impl Text<'_> {
             Self::InternalError => "internal error".into(),
             Self::UpstreamError(text) => (*text).to_owned(),
             Self::Reloaded => "configuration reloaded".into(),
+            Self::ReloadBusy => "another reload has not ended".into(),
             Self::ReloadRefused(problems) => {
                 format!("the configuration was refused, the old one stays: {problems}")
             }
