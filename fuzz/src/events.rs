@@ -2,7 +2,9 @@
 //! the events does not depend on how they came.
 
 use ai_proxy::limits::MAX_HELD_EVENT;
+use ai_proxy::upstream::assembly::assemble;
 use ai_proxy::upstream::events::Events;
+use ai_proxy::upstream::opening::{Opening, error_among};
 use ai_proxy::upstream::usage::Reported;
 
 use super::{cut, with_runs};
@@ -19,6 +21,12 @@ pub fn check(data: &[u8]) {
     let bytes = with_runs(bytes, MAX_RUNS, MAX_HELD_EVENT / 2 + 1);
     // Fewer pieces of what is large: cuts at each place are for small inputs.
     let step = if bytes.len() > MAX_HELD_EVENT { step * 257 } else { step };
+    if let Ok(document) = assemble(&bytes) {
+        // A number may be written at greater length: `1e15`.
+        assert!(document.len() <= 8 * bytes.len() + 64, "{} bytes of {}", document.len(), bytes.len());
+    }
+    let is_error = matches!(Opening::of(&bytes), Opening::Refusal(..));
+    assert!(!is_error || error_among(&bytes).is_some());
     let whole = pass(&bytes, bytes.len().max(1));
     let learnt = pass(&bytes, step);
     if bytes.len() <= MAX_HELD_EVENT {

@@ -132,7 +132,8 @@ impl Delivery {
                 reply.finish()
             });
         }
-        let may_say = self.envelope.format == Format::OpenAi || status >= 400;
+        let may_say =
+            (self.envelope.format == Format::OpenAi && !self.envelope.is_responses) || status >= 400;
         let event = if is_json(body) && (may_say || Refusal::in_document(body).is_some()) {
             error_event::of_document(&single_line(body), &self.envelope)
         } else {

@@ -1,10 +1,13 @@
 //! A document from the events of a stream that nobody asked for: some providers stream whatever they are asked.
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::opening::{Event, Opening, events};
 use super::refusal::Refusal;
-use crate::limits::MAX_ASSEMBLED_ITEMS;
+use super::terminal::type_of;
+use crate::limits::{MAX_ASSEMBLED_ITEMS, MAX_ASSEMBLED_VALUES};
 
 /// Why events make no document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,14 +31,17 @@ pub fn assemble(stream: &[u8]) -> Result<Vec<u8>, Unassembled> {
     for event in events(stream) {
         document.take(&event)?;
     }
-    let document = document.end()?;
-    serde_json::to_vec(&document).map_err(|_| NOT_JSON)
+    document.end()
 }
 
 /// What the events have said so far.
 #[derive(Default)]
 struct Document {
     value: Map<String, Value>,
+    /// The response that its terminal event holds, as it is.
+    response: Option<Vec<u8>>,
+    /// JSON values in the events so far: a value takes many times the bytes that write it.
+    values: usize,
     /// `[DONE]`, or the terminal event.
     is_over: bool,
 }
@@ -49,18 +55,21 @@ impl Document {
             self.is_over = true;
             return Ok(());
         }
+        let kind = type_of(&event.data).unwrap_or_else(|| String::from_utf8_lossy(event.name));
+        if let "response.completed" | "response.incomplete" = &*kind {
+            let data: Terminal<'_> = serde_json::from_slice(&event.data).map_err(|_| NOT_JSON)?;
+            self.response = Some(data.response.get().as_bytes().to_vec());
+            return Ok(());
+        }
+        self.values += event.data.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+        if self.values > MAX_ASSEMBLED_VALUES {
+            return Err(TOO_MANY);
+        }
         let mut data: Value = serde_json::from_slice(&event.data).map_err(|_| NOT_JSON)?;
         if let Opening::Refusal(refusal, document) = Opening::of_event(event) {
             return Err(Unassembled::Refused(refusal, document));
         }
-        let kind = data["type"]
-            .as_str()
-            .map_or_else(|| String::from_utf8_lossy(event.name).into_owned(), str::to_owned);
         match &*kind {
-            "response.completed" | "response.incomplete" => {
-                self.is_over = true;
-                self.value = object(data["response"].take());
-            }
             "message_start" => self.value = object(data["message"].take()),
             "content_block_start" => self.start_block(&data["index"], data["content_block"].clone())?,
             "content_block_delta" => self.extend_block(&data)?,
@@ -79,7 +88,10 @@ impl Document {
         Ok(())
     }
 
-    fn end(mut self) -> Result<Value, Unassembled> {
+    fn end(mut self) -> Result<Vec<u8>, Unassembled> {
+        if let Some(response) = self.response {
+            return Ok(response);
+        }
         let is_finished =
             |choice: &Value| choice["finish_reason"].as_str().is_some_and(|why| !why.is_empty());
         let choices = self.value.get("choices").and_then(Value::as_array);
@@ -92,7 +104,7 @@ impl Document {
         {
             *object = json!("chat.completion");
         }
-        Ok(Value::Object(self.value))
+        serde_json::to_vec(&self.value).map_err(|_| NOT_JSON)
     }
 
     /// Adds a chunk of a chat or text completion.
@@ -166,6 +178,13 @@ impl Document {
             block.insert("input".to_owned(), serde_json::from_str(&input).unwrap_or_else(|_| json!({})));
         }
     }
+}
+
+/// The terminal event of a response.
+#[derive(Deserialize)]
+struct Terminal<'a> {
+    #[serde(borrow)]
+    response: &'a RawValue,
 }
 
 /// Where the input of a tool use is gathered.
@@ -261,7 +280,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Unassembled, assemble};
-    use crate::limits::MAX_ASSEMBLED_ITEMS;
+    use crate::limits::{MAX_ASSEMBLED_ITEMS, MAX_ASSEMBLED_VALUES};
 
     fn stream(events: &[Value]) -> String {
         events.iter().map(|event| format!("data: {event}\n\n")).collect()
@@ -390,6 +409,8 @@ mod tests {
             stream(&all)
         };
         assert!(assemble(calls(MAX_ASSEMBLED_ITEMS).as_bytes()).is_ok());
-        assert!(assemble(calls(MAX_ASSEMBLED_ITEMS + 1).as_bytes()).is_err());
+        assert_eq!(assemble(calls(MAX_ASSEMBLED_ITEMS + 1).as_bytes()), Err(super::TOO_MANY));
+        let dense = format!("data: {{\"choices\":[],\"x\":[{}0]}}\n\n", "0,".repeat(MAX_ASSEMBLED_VALUES));
+        assert_eq!(assemble(dense.as_bytes()), Err(super::TOO_MANY));
     }
 }

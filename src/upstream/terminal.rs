@@ -155,7 +155,7 @@ fn lines(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The `type` at the top level of a document, which may be cut behind it.
-fn type_of(document: &[u8]) -> Option<Cow<'_, str>> {
+pub fn type_of(document: &[u8]) -> Option<Cow<'_, str>> {
     // How most are written.
     if let Some(rest) = document.strip_prefix(b"{\"type\":\"") {
         let end = memchr2(b'"', b'\\', rest)?;

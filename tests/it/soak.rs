@@ -230,6 +230,13 @@ fn fault(turn: usize) -> Reply {
         Reply::sse().chunk(event("a")).then(Step::Reset),
         Reply::sse().chunk(event("a")).then(Step::Silence),
         Reply::sse_until_close().send(event("a")).then(Step::Fin),
+        Reply::chunked(200, &[("Content-Type", "text/plain")]).chunk(event("a")).chunk(DONE).end(),
+        Reply::sse()
+            .chunk("data: {\"type\":\"ping\"}\n\n")
+            .chunk("data: {\"error\":{\"code\":503}}\n\n")
+            .end(),
+        Reply::sse().chunk("data: {\"error\":\"").then(Step::Flood(b"8\r\nxxxxxxxx\r\n".repeat(100))),
+        Reply::sse().end(),
         Reply::json(429, &json!({"error": {"message": "slow down"}})),
         Reply::whole(500, &[("Content-Type", "text/html")], "<h1>oh</h1>"),
         Reply::whole(307, &[("Location", "http://127.0.0.1:1/")], ""),
