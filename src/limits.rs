@@ -92,8 +92,8 @@ pub const MAX_ORIGINS: usize = 16_384;
 /// Replicas that are asked for a stored response when it is not known which has it.
 pub const MAX_SEARCHED: u32 = 16;
 
-/// Largest head of an upstream answer, bytes: it must fit the read buffer of its connection.
-pub const MAX_UPSTREAM_HEAD: usize = 16 * 1024;
+/// Largest head of an upstream answer, bytes. The part of it that does not fit the read buffer of its connection is held beside it until the head is whole.
+pub const MAX_UPSTREAM_HEAD: usize = 64 * 1024;
 /// Most header fields of an upstream answer.
 pub const MAX_UPSTREAM_HEADERS: usize = 128;
 /// Bytes a provider may send that give the client nothing: handshake, interim answers, head, framing, trailers.
@@ -103,7 +103,7 @@ pub const RELAY_PIECE: usize = 8 * 1024;
 /// Such pieces of one stream that are relayed before others have their turn.
 pub const PIECES_A_TURN: usize = 8;
 /// Read buffer of an upstream connection, bytes.
-pub const UPSTREAM_READ_BUFFER: usize = MAX_UPSTREAM_HEAD;
+pub const UPSTREAM_READ_BUFFER: usize = 16 * 1024;
 /// Write buffer of an upstream connection, bytes.
 pub const UPSTREAM_WRITE_BUFFER: usize = 4 * 1024;
 /// Bytes of a request that are gathered before they leave for the provider: most requests leave in one write.
@@ -217,5 +217,5 @@ pub const MAX_LABELLED_MODEL: usize = 256;
 const _: () = assert!(MAX_TARGET < MAX_HEAD, "a target that is too long must be told from a head that is");
 const _: () = assert!(MAX_HEAD <= READ_CHUNK, "one read must be able to hold a whole head");
 const _: () = assert!(MAX_CHUNK_LINE < READ_CHUNK && MAX_TRAILERS < READ_CHUNK);
-const _: () = assert!(MAX_UPSTREAM_HEAD <= UPSTREAM_READ_BUFFER);
+const _: () = assert!(MAX_UPSTREAM_HEAD as u64 <= MAX_UNDELIVERED);
 const _: () = assert!(MAX_DRAIN <= MAX_LINGER);

@@ -22,6 +22,8 @@ pub struct Awaited {
     is_reused: bool,
     /// Bytes of the answer are here that have not been looked at.
     is_unseen: bool,
+    /// The beginning of a head that is larger than the read buffer.
+    held: Vec<u8>,
 }
 
 /// Why a request got no answer.
@@ -138,7 +140,7 @@ impl Awaited {
         by: By,
         is_reused: bool,
     ) -> Result<Self, Failure> {
-        let mut awaited = Self { line, is_reused, is_unseen: false };
+        let mut awaited = Self { line, is_reused, is_unseen: false, held: Vec::new() };
         let manner = if by == By::Idle { Manner::SendAtOnce } else { Manner::Send };
         awaited.line.watched.wait(manner);
         let line = &mut awaited.line;
@@ -188,18 +190,10 @@ impl Awaited {
     fn read(&mut self) -> Result<Option<Head>, Unanswered> {
         loop {
             while std::mem::take(&mut self.is_unseen) {
-                match http::start_of(self.line.input()) {
-                    Ok(Start::Partial) if self.line.input().len() < MAX_UPSTREAM_HEAD => {}
-                    Ok(Start::Partial) => {
-                        let detail = format!("a head of more than {MAX_UPSTREAM_HEAD} bytes");
-                        return Err(broken(detail));
-                    }
-                    Ok(Start::Interim(count)) => {
-                        self.line.consume(count);
-                        self.is_unseen = !self.line.input().is_empty();
-                    }
-                    Ok(Start::Final(head, count)) => {
-                        self.line.consume(count);
+                match self.start().map_err(broken)? {
+                    Start::Partial => {}
+                    Start::Interim(_) => self.is_unseen = !self.line.input().is_empty(),
+                    Start::Final(head, _) => {
                         // How some servers say that an idle connection is over (RFC 9110 section 15.5.9): it has
                         // crossed the request, or the request came too late.
                         let is_over = head.status == 408 && !head.keep_alive;
@@ -208,7 +202,6 @@ impl Awaited {
                         }
                         return Ok(Some(head));
                     }
-                    Err(what) => return Err(broken(what)),
                 }
             }
             match self.line.more() {
@@ -224,6 +217,37 @@ impl Awaited {
                 Err(error) => return Err(self.unanswered(&error)),
             }
         }
+    }
+
+    /// What the bytes that are here begin with; takes a head off that is whole, and the part of one that fills the read buffer.
+    fn start(&mut self) -> Result<Start, String> {
+        let before = self.held.len();
+        let input = self.line.input();
+        let start = if before == 0 {
+            http::start_of(input)?
+        } else {
+            self.held.extend_from_slice(input);
+            // Read once, when it may be whole: not anew with each of many small pieces.
+            let may_end = ends_within(&self.held[before.saturating_sub(3)..]);
+            if may_end { http::start_of(&self.held)? } else { Start::Partial }
+        };
+        let arrived = self.line.input().len();
+        let used = match &start {
+            Start::Interim(used) | Start::Final(_, used) => *used,
+            Start::Partial if before == 0 && arrived < UPSTREAM_READ_BUFFER => return Ok(start),
+            Start::Partial => before + arrived,
+        };
+        if used > MAX_UPSTREAM_HEAD || (matches!(start, Start::Partial) && used == MAX_UPSTREAM_HEAD) {
+            return Err(format!("a head of more than {MAX_UPSTREAM_HEAD} bytes"));
+        }
+        match start {
+            Start::Partial if before == 0 => self.held.extend_from_slice(self.line.input()),
+            Start::Partial => {}
+            Start::Interim(_) | Start::Final(..) => self.held = Vec::new(),
+        }
+        // What was held has been taken off before: it was no whole head.
+        self.line.consume(used.saturating_sub(before));
+        Ok(start)
     }
 
     fn unanswered(&self, error: &ureq::Error) -> Unanswered {
@@ -398,6 +422,11 @@ impl Exchange {
     }
 }
 
+/// Whether a blank line is in there, with which a head ends.
+fn ends_within(bytes: &[u8]) -> bool {
+    [&b"\n\r\n"[..], b"\n\n"].iter().any(|end| memchr::memmem::find(bytes, end).is_some())
+}
+
 /// A body that is collected.
 pub struct Whole {
     /// What there is of it.
@@ -558,7 +587,7 @@ mod tests {
         let pool = Pool::new(1, Duration::from_secs(60));
         let watched = Watched::new(Patience::default(), None, Facts::default());
         let line = Line::new(Connection::new(Box::new(transport), "http://a", 0), &pool, watched);
-        (Awaited { line, is_reused, is_unseen: false }, pool)
+        (Awaited { line, is_reused, is_unseen: false, held: Vec::new() }, pool)
     }
 
     /// The status and the body, or what went wrong, and whether the connection went back to its pool.

@@ -7,7 +7,7 @@ use crate::support::calls::{
 };
 use crate::support::client::End;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::reply::{Reply, Step};
 use crate::support::upstream::{Request, Upstream};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -198,6 +198,48 @@ const BOUND_TO_AN_ORIGIN: [&str; 10] = [
     "report-to",
     "reporting-endpoints",
 ];
+
+#[test]
+fn a_head_of_64_kib_comes_back_and_a_larger_one_is_502() {
+    let (upstream, proxy) = start();
+    let body = completion("hello").to_string();
+    let start = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", body.len());
+    let whole = |size: usize| {
+        let cookies =
+            "Set-Cookie: a=b; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=31536000; x=yyyyyyyyyyyy\r\n";
+        let mut head = start.clone();
+        while head.len() + cookies.len() < 9000 {
+            head.push_str(cookies);
+        }
+        let last = "X-Long: ";
+        let filler = "l".repeat(size - head.len() - last.len() - 4);
+        (format!("{head}{last}{filler}\r\n\r\n"), filler)
+    };
+    for size in [16_383, 16_384, 16_385, 18_000, 32_768, 65_535, 65_536] {
+        let (head, filler) = whole(size);
+        assert_eq!(head.len(), size);
+        let whole = Reply::raw(format!("{head}{body}"));
+        // Cut in two, amid the head and amid its end, and with an interim head before it.
+        let cut = |at: usize| {
+            let pause = Step::Pause(std::time::Duration::from_millis(5));
+            Reply::raw(&head[..at]).then(pause).send(format!("{}{body}", &head[at..]))
+        };
+        let interim = Reply::raw(format!("HTTP/1.1 103 Early\r\n\r\n{head}{body}"));
+        for reply in [whole, cut(size - 1), cut(size - 2), cut(size - 3), cut(size / 2), interim] {
+            upstream.chat(reply);
+            let response = proxy.call(ask("p1/m"));
+            assert_eq!((response.status, response.text()), (200, body.clone()), "{size}");
+            assert_eq!(response.header("x-long"), Some(&*filler), "{size}");
+        }
+    }
+    for size in [65_537, 80_000] {
+        let (head, _) = whole(size);
+        upstream.chat(Reply::raw(format!("{head}{body}")));
+        assert_error(&proxy.call(ask("p1/m")), 502, "upstream_broken");
+    }
+    upstream.chat(Reply::json(200, &completion("hello")));
+    assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"));
+}
 
 #[test]
 fn an_answers_headers_come_back() {
