@@ -463,7 +463,7 @@ fn a_bad_regex_is_named_with_its_reason() {
     assert_eq!(
         said(&with(r#""supported_models": ["(a{1000}){1000}"]"#)),
         [
-            r#"supported_models[0]: the regular expression "(a{1000}){1000}" is too complex: it compiles to more than 1048576 bytes"#
+            r#"supported_models[0]: the regular expression "(a{1000}){1000}" is too complex: it compiles to more than 262144 bytes"#
         ]
     );
 }

@@ -10,7 +10,7 @@ use regex::{Regex, RegexBuilder};
 use super::json::{Json, Text};
 use super::reader::{Leaf, Reader};
 use crate::config::{Host, Secret};
-use crate::limits::{MAX_MODEL_ID, MAX_QUOTED};
+use crate::limits::{MAX_MODEL_ID, MAX_QUOTED, MAX_REGEX};
 use crate::logging::LogFormat;
 use crate::text::Language;
 use crate::text::config::{ConfigText, Expected};
@@ -20,8 +20,6 @@ use crate::text::quoted;
 const MAX_HOST: usize = 253;
 /// Longest path of a Unix socket, bytes: `sun_path` less its final NUL.
 const MAX_SOCKET_PATH: usize = 107;
-/// Compiled size of one regular expression, bytes.
-const MAX_REGEX: usize = 1024 * 1024;
 /// Regular expressions in one list.
 const MAX_PATTERNS: usize = 1000;
 /// Longest key, token or header value, bytes: a request head must have room for it.
