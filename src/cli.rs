@@ -1,11 +1,12 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::load::{self, Problems};
-use crate::limits::SAY_TIMEOUT;
+use crate::limits::{LITTLE_MEMORY, SAY_TIMEOUT};
 use crate::text::Language;
 use crate::text::config::Label;
 use crate::{demo, logging, serve};
@@ -108,8 +109,28 @@ fn run_server(path: PathBuf) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return bad_config(&problems),
     };
+    use_one_arena(config.max_memory);
     let warnings = load::warnings(&config, &path);
     served(serve::run(config, Some(path), |_| warnings.iter().for_each(|warning| log::warn!("{warning}"))))
+}
+
+/// glibc's allocator has an arena for each thread, 64 MiB of address space each, and what is freed in one serves no other. Where
+/// there is little memory, the process starts itself anew with a single arena: glibc reads that from its environment, at its start.
+/// The process id stays, as do the sockets of a supervisor.
+fn use_one_arena(max_memory: usize) {
+    const ARENAS: &str = "MALLOC_ARENA_MAX";
+    let is_told = std::env::var_os(ARENAS).is_some();
+    if !cfg!(target_env = "gnu") || max_memory >= LITTLE_MEMORY || is_told {
+        return;
+    }
+    let mut arguments = std::env::args_os();
+    if let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) {
+        let mut anew = std::process::Command::new(program);
+        // Large blocks go back to the system, each at once.
+        anew.arg0(name).args(arguments).env(ARENAS, "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
+        // Where it cannot, some of the memory is lost, and nothing else.
+        drop(anew.exec());
+    }
 }
 
 fn run_demo(port: u16) -> ExitCode {

@@ -11,6 +11,7 @@ pub mod text;
 pub mod files;
 
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 
 pub mod config;

@@ -26,19 +26,34 @@ pub const MAX_DRAIN: usize = 64 * 1024;
 pub const BODY_STEP: usize = 64 * 1024;
 /// Bytes read from a client socket at once.
 pub const READ_CHUNK: usize = 64 * 1024;
-/// Request bodies all clients together may have half delivered, bytes. Above it a new body of more than
-/// [`BODY_STEP`] is refused with 503, so that 10,000 clients cannot claim 10,000 × `max_request_size`.
-pub const MAX_BODIES_IN_TRANSIT: usize = 512 * 1024 * 1024;
-/// Bytes of whole answers that all clients together may have still to take. Above it a worker that has another waits for its
-/// client, up to `client_timeout`, so that 10,000 clients cannot have the process collect 10,000 × `max_response_size`.
-pub const MAX_ANSWERS_IN_TRANSIT: usize = 256 * 1024 * 1024;
+/// Largest `max_request_size` that a configuration may have, bytes.
+pub const LARGEST_REQUEST: usize = 512 * 1024 * 1024;
+/// `max_memory` where the configuration names none, bytes: what there is, up to this.
+pub const MAX_DEFAULT_MEMORY: usize = 2 * 1024 * 1024 * 1024;
+/// Least `max_memory`, bytes.
+pub const LEAST_MEMORY: usize = 32 * 1024 * 1024;
+/// What the process holds of its own, stacks and lists included, bytes: that much of `max_memory` is not for requests and responses.
+pub const OWN_MEMORY: usize = 24 * 1024 * 1024;
+/// A process that may have less than this keeps one arena of its allocator for all threads, bytes.
+pub const LITTLE_MEMORY: usize = 1024 * 1024 * 1024;
+/// Bytes that requests and responses may hold together, however little memory there is.
+pub const MIN_BUDGET: usize = 4 * 1024 * 1024;
+/// A share of at most so many bytes may use the whole budget, so that large requests leave room for small ones.
+pub const LITTLE: usize = 64 * 1024;
+/// What a request takes while it is served, beside its body and its response, bytes: the buffers of its connection to the provider,
+/// and of a stream an event and what its client has still to take.
+pub const SLOT_MEMORY: usize = 192 * 1024;
+/// What a body that is translated holds beside itself, times its size.
+pub const TRANSLATED_COPIES: usize = 3;
+/// Stack of each thread, bytes: address space, of which the system provides what is touched.
+pub const THREAD_STACK: usize = 512 * 1024;
 /// Requests waiting for a place; above it the next one gets its 503 at once.
 pub const MAX_QUEUE: usize = 1024;
 /// What came of jobs on its way back to the poller at once; a thread with another waits for the poller.
 pub const MAX_RETURNS: usize = 64;
 /// Threads that answer what needs no upstream but may wait (health before the first round, reload).
 pub const CONTROL_THREADS: usize = 16;
-/// How long a control thread waits for its client above [`MAX_ANSWERS_IN_TRANSIT`]: anyone may ask for the model list, and
+/// How long a control thread waits for its client where there is no memory to keep the answer: anyone may ask for the model list, and
 /// these threads are few.
 pub const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
 /// Control requests waiting for a control thread.
@@ -222,3 +237,6 @@ const _: () = assert!(MAX_HEAD <= READ_CHUNK, "one read must be able to hold a w
 const _: () = assert!(MAX_CHUNK_LINE < READ_CHUNK && MAX_TRAILERS < READ_CHUNK);
 const _: () = assert!(MAX_UPSTREAM_HEAD as u64 <= MAX_UNDELIVERED);
 const _: () = assert!(MAX_DRAIN <= MAX_LINGER);
+const _: () = assert!(SLOT_MEMORY > MAX_HELD_EVENT + PIECES_A_TURN * UPSTREAM_READ_BUFFER - LITTLE);
+const _: () = assert!(SLOT_MEMORY > 2 * MAX_HEAD && SLOT_MEMORY <= MIN_BUDGET / 16);
+const _: () = assert!(OWN_MEMORY + MIN_BUDGET <= LEAST_MEMORY);

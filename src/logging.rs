@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::files;
-use crate::limits::{LOG_FLUSH_TIMEOUT, MAX_TIME_ZONE};
+use crate::limits::{LOG_FLUSH_TIMEOUT, MAX_TIME_ZONE, THREAD_STACK};
 use crate::text::Language;
 use queue::Queue;
 
@@ -69,7 +69,10 @@ pub fn start(destination: Destination, level: LevelFilter, format: LogFormat) ->
     let _ = log::set_logger(logger);
     log::set_max_level(level);
     if is_first {
-        std::thread::Builder::new().name("logger".to_owned()).spawn(|| writer::run(logger))?;
+        std::thread::Builder::new()
+            .stack_size(THREAD_STACK)
+            .name("logger".to_owned())
+            .spawn(|| writer::run(logger))?;
     }
     Ok(())
 }

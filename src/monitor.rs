@@ -11,7 +11,7 @@ use crate::catalog;
 use crate::config::{Config, Format, Provider, Replica, ReplicaId, Scope, known};
 use crate::front::Fields;
 use crate::gateway::{Check, Gateway, Health};
-use crate::limits::{CHECK_TIMEOUT, MAX_MODEL_LIST};
+use crate::limits::{CHECK_TIMEOUT, MAX_MODEL_LIST, THREAD_STACK};
 use crate::text::{Text, quoted};
 use crate::upstream::{Call, Failure, Fault, Patience, unusable};
 
@@ -25,7 +25,11 @@ const MAX_REASON: usize = 200;
 pub fn start(gateway: &Arc<Gateway>) -> io::Result<()> {
     gateway.board.adopt(&gateway.live.snapshot());
     let gateway = Arc::downgrade(gateway);
-    thread::Builder::new().name("monitor".to_owned()).spawn(move || watch(&gateway)).map(drop)
+    thread::Builder::new()
+        .stack_size(THREAD_STACK)
+        .name("monitor".to_owned())
+        .spawn(move || watch(&gateway))
+        .map(drop)
 }
 
 fn watch(gateway: &Weak<Gateway>) {
@@ -50,7 +54,10 @@ fn watch(gateway: &Weak<Gateway>) {
 /// One thread a save: a disk that hangs delays no check. Where the system refuses the thread, the next save is soon enough.
 fn spawn_save(gateway: &Arc<Gateway>) {
     let gateway = Arc::clone(gateway);
-    let _ = thread::Builder::new().name("journal".to_owned()).spawn(move || gateway.save_state());
+    let _ = thread::Builder::new()
+        .stack_size(THREAD_STACK)
+        .name("journal".to_owned())
+        .spawn(move || gateway.save_state());
 }
 
 /// One thread a check: a hanging provider delays nobody else's. There is at most one for each replica.
@@ -62,7 +69,7 @@ fn spawn_check(
     check: Check,
 ) {
     let (shared, config_there, name) = (Arc::clone(gateway), Arc::clone(config), provider.name.clone());
-    let spawned = thread::Builder::new().name("check".to_owned()).spawn(move || {
+    let spawned = thread::Builder::new().stack_size(THREAD_STACK).name("check".to_owned()).spawn(move || {
         if let Some(provider) = config_there.provider(&name) {
             let _claim = Claim { gateway: &shared, id: provider.replicas[index].id, check };
             run_check(&shared, &config_there, provider, &provider.replicas[index], check);

@@ -12,8 +12,9 @@ use crate::api::Api;
 use crate::config::{Config, Host};
 use crate::front::{Bound, Listen, Running, Settings, places_to_refuse};
 use crate::gateway::{Gateway, reopen_log};
-use crate::limits::{MAX_QUOTED, SAY_TIMEOUT};
+use crate::limits::{MAX_QUOTED, SAY_TIMEOUT, THREAD_STACK};
 use crate::logging;
+use crate::memory;
 use crate::monitor;
 use crate::supervisor::{self, Supervisor};
 use crate::text::{Language, Text, quoted};
@@ -30,6 +31,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     // The file is there before anybody is told that we serve.
     logging::flush();
     log_panics(config.language);
+    fit_memory(&config);
     let gateway = Arc::new(Gateway::new(config, path));
     let orders = signals::watch(signals, Arc::clone(&gateway))?;
     let config = gateway.live.snapshot();
@@ -68,7 +70,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
 fn watch(running: &Running, supervisor: &Arc<Supervisor>) -> io::Result<()> {
     let Some(patience) = supervisor::watchdog() else { return Ok(()) };
     let (pulse, supervisor, pause) = (running.pulse(), Arc::clone(supervisor), patience / 2);
-    std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+    std::thread::Builder::new().stack_size(THREAD_STACK).name("watchdog".to_owned()).spawn(move || {
         loop {
             if pulse.beats(pause / 2) {
                 supervisor.alive();
@@ -118,6 +120,14 @@ fn drain(running: &Running, config: &Config) {
         log::warn!("{}", Text::DrainTimedOut(left).say(language));
     }
     log::info!("{}", Text::Stopped.say(language));
+}
+
+/// Fixes what requests and responses may hold.
+fn fit_memory(config: &Config) {
+    let most = config.max_memory;
+    memory::set_budget(most);
+    let (_, budget) = memory::held();
+    log::info!("{}", Text::Memory(most >> 20, budget >> 20, memory::available() >> 20).say(config.language));
 }
 
 /// Descriptors beside clients' and upstreams': files, listeners, poller, checks.

@@ -88,7 +88,7 @@ struct Run {
 
 enum Stage {
     Head(Awaited),
-    Body(Exchange, Head, Whole),
+    Body(Box<Exchange>, Head, Whole),
     Over(Told),
 }
 
@@ -129,7 +129,7 @@ impl Stage {
                 Ok(Some(head)) => head,
                 Err(unanswered) => return Self::Over(refused(unanswered)),
             };
-            let exchange = awaited.into_exchange(head);
+            let exchange = Box::new(awaited.into_exchange(head));
             let head = Head::of(&exchange);
             self = Self::Body(exchange, head, Whole::new(usize::MAX));
         }

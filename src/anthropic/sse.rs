@@ -50,6 +50,11 @@ impl Events {
         Ok(())
     }
 
+    /// Bytes held of an event that is not complete.
+    pub fn held(&self) -> usize {
+        self.line.capacity() + self.data.as_ref().map_or(0, Vec::capacity)
+    }
+
     /// The stream is over: what it ended in counts as complete, for some providers leave out the last line end.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::catalog;
 use crate::config::{Format, Provider, Token};
 use crate::front::{Head, Request};
 use crate::gateway::Gateway;
+use crate::memory::Share;
 use crate::routing::{self, Route};
 
 /// A call that may be made.
@@ -24,7 +25,7 @@ pub struct Admitted {
     /// What the body says.
     pub body: Body,
     /// The call for providers that do not speak Anthropic's format, where the client does.
-    chat: Option<ChatRequest>,
+    chat: Option<(ChatRequest, Share)>,
     /// The models to ask for, in their order.
     pub routes: Vec<Route>,
     /// A stored response is looked for: it is not known which of the routes has it.
@@ -38,7 +39,7 @@ pub struct Admitted {
 impl Admitted {
     /// The translated call, where this provider needs it.
     pub fn chat_for(&self, provider: &Provider) -> Option<&ChatRequest> {
-        self.chat.as_ref().filter(|_| !provider.speaks(Format::Anthropic))
+        self.chat.as_ref().map(|(chat, _)| chat).filter(|_| !provider.speaks(Format::Anthropic))
     }
 
     /// No further attempt will be made: what only those need goes.

@@ -143,6 +143,7 @@ impl ApiError {
                 let limit = SizeLimit { key: "max_stream_size", bytes: config.max_stream_size };
                 Some(Self::ResponseTooLarge(provider, limit))
             }
+            Fault::Overloaded => Some(Self::Overloaded),
         }
     }
 

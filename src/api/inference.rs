@@ -17,7 +17,8 @@ use super::{Ticket, admission, charge, masking, messages, relayed_headers, respo
 use crate::config::{Format, known};
 use crate::front::{Done, Handled, Request, Responder, Thread};
 use crate::gateway::Gateway;
-use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, MAX_SEARCHED};
+use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, MAX_SEARCHED, TRANSLATED_COPIES};
+use crate::memory::{Holder, Share};
 use crate::metrics::Metric;
 use crate::routing::{Choice, Plan, Verdict};
 use crate::upstream::assembly::{Unassembled, assemble};
@@ -71,7 +72,8 @@ pub fn relay(
     let plan = Plan::new(&delivery.request.ticket.config, std::mem::take(&mut call.routes));
     let gateway = Arc::clone(gateway);
     let (begun, is_short) = (Instant::now(), false);
-    Box::new(Relay { gateway, call, plan, last: None, begun, is_short, delivery }).begin(thread)
+    Box::new(Relay { gateway, call, plan, last: None, begun, is_short, shares: Vec::new(), delivery })
+        .begin(thread)
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
@@ -91,6 +93,8 @@ pub struct Relay {
     begun: Instant,
     /// The attempt in hand has less time than a first one would have.
     is_short: bool,
+    /// What the responses that were collected for it hold, to its end.
+    pub(super) shares: Vec<Share>,
     pub(super) delivery: Delivery,
 }
 
@@ -379,6 +383,12 @@ impl Relay {
         if self.call.chat_for(choice.provider()).is_none() {
             return self.whole(answer, measured, choice);
         }
+        let mut copies = Share::new(Holder::Response);
+        if !copies.set(answer.body.len().saturating_mul(TRANSLATED_COPIES)) {
+            let detail = "no memory to translate it".to_owned();
+            return Outcome::Failed(Failed::Fault(Failure { fault: Fault::Overloaded, detail }));
+        }
+        self.shares.push(copies);
         let Body { model, stream, .. } = &self.call.body;
         match messages::answer(answer, model, *stream, &self.delivery.envelope.id) {
             Ok(answer) => self.whole(answer, measured, choice),

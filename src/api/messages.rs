@@ -11,7 +11,8 @@ use super::outcome::WholeAnswer;
 use crate::anthropic::{self, ChatRequest, Events, Translator, Unfit};
 use crate::config::{Config, Format, Mask, Scope};
 use crate::front::Request;
-use crate::limits::MAX_ERROR_BODY;
+use crate::limits::{MAX_ERROR_BODY, TRANSLATED_COPIES};
+use crate::memory::{Holder, Share};
 use crate::routing::Route;
 use crate::upstream::meter::{Measured, Meter};
 use crate::upstream::opening::Opening;
@@ -29,20 +30,24 @@ const MESSAGES: &str = "/v1/messages";
 /// translated is left to the providers that do.
 ///
 /// # Errors
-/// There are none that do: what cannot be translated.
+/// There are none that do: what cannot be translated. There is no memory to translate it.
 pub fn translate(
     config: &Config,
     request: &Request<Ticket>,
     routes: &mut Vec<Route>,
-) -> Result<Option<ChatRequest>, ApiError> {
+) -> Result<Option<(ChatRequest, Share)>, ApiError> {
     let native = |route: &Route| {
         config.provider(&route.provider).is_some_and(|provider| provider.speaks(Format::Anthropic))
     };
     if request.ticket.envelope.format == Format::OpenAi || routes.iter().all(native) {
         return Ok(None);
     }
+    let mut copies = Share::new(Holder::Request);
+    if !copies.set(request.body.len().saturating_mul(TRANSLATED_COPIES)) {
+        return Err(ApiError::Overloaded);
+    }
     match chat_request(request) {
-        Ok(chat) => Ok(Some(chat)),
+        Ok(chat) => Ok(Some((chat, copies))),
         Err(error) => {
             routes.retain(native);
             if routes.is_empty() { Err(error) } else { Ok(None) }
@@ -208,6 +213,10 @@ impl Passage for Translation {
             way.send(&self.out, false);
             self.out.clear();
         }
+    }
+
+    fn held(&self) -> usize {
+        self.events.held()
     }
 
     fn measured(&self) -> Measured {

@@ -86,6 +86,8 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
         Fault::Coded(_) => elsewhere(Verdict::Failed),
         // The same question has an answer as large elsewhere.
         Fault::TooLarge | Fault::StreamTooLarge => to_the_client(Verdict::Unknown),
+        // There is as little memory for the response of another.
+        Fault::Overloaded => to_the_client(Verdict::Unknown),
         // Nobody is left to ask for.
         Fault::ClientGone => to_the_client(Verdict::Unknown),
     }
@@ -192,6 +194,7 @@ impl Failed {
                 Fault::Redirected => "redirected",
                 Fault::TimedOut => "timeout",
                 Fault::TooLarge | Fault::StreamTooLarge => "too_large",
+                Fault::Overloaded => "overloaded",
                 Fault::ClientGone => "client_gone",
             },
             Self::Answer(answer) => match answer.telling_status() {

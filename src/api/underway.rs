@@ -200,8 +200,11 @@ impl UnderWay {
             exchange.woken();
         }
         match whole.collect(&mut exchange, self.has_ended) {
-            Ok(Collected::Whole) if whole.bytes.len() > QUICK_BODY => Led::Large(exchange, whole.bytes),
             Ok(Collected::Whole) => {
+                self.relay.shares.push(whole.share);
+                if whole.bytes.len() > QUICK_BODY {
+                    return Led::Large(exchange, whole.bytes);
+                }
                 Led::Outcome(self.relay.document(exchange, whole.bytes, &self.attempt.choice))
             }
             Ok(Collected::Again) => Led::Again(Stage::Whole(exchange, whole)),

@@ -25,8 +25,9 @@ use surroundings::Surroundings;
 
 use super::{Config, Host};
 use crate::files;
-use crate::limits::{MAX_BODIES_IN_TRANSIT, MAX_CONFIG_FILE, MAX_QUOTED};
+use crate::limits::{LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_QUOTED};
 use crate::logging::LogFormat;
+use crate::memory;
 use crate::text::config::ConfigText;
 use crate::text::file::FileProblem;
 use crate::text::{Language, quoted};
@@ -42,6 +43,8 @@ const MAX_IDLE_UPSTREAMS: u64 = 10_000;
 const MAX_CLIENTS: u64 = 1_000_000;
 /// Largest answer that can be allowed, bytes.
 const MAX_RESPONSE: u64 = 1 << 40;
+/// Most memory that can be allowed, bytes.
+const MAX_MEMORY: u64 = 1 << 40;
 /// Most further attempts of one request.
 const MAX_RETRIES: u64 = 100;
 /// Browser origins.
@@ -75,7 +78,13 @@ const KEYS: &[Key<Config>] = &[
         r.set(&mut c.max_stream_size, at, v, |v| value::bytes(v, 1..=MAX_RESPONSE));
     }),
     optional("max_request_size", |r, at, v, c| {
-        r.set(&mut c.max_request_size, at, v, |v| value::bytes(v, 1..=MAX_BODIES_IN_TRANSIT as u64));
+        r.set(&mut c.max_request_size, at, v, |v| value::bytes(v, 1..=LARGEST_REQUEST as u64));
+    }),
+    optional("max_memory", |r, at, v, c| {
+        r.set(&mut c.max_memory, at, v, |v| match v {
+            Json::Null => Ok(memory::default_max()),
+            _ => value::bytes(v, LEAST_MEMORY as u64..=MAX_MEMORY),
+        });
     }),
     optional("queue_timeout", |r, at, v, c| r.set(&mut c.queue_timeout, at, v, value::seconds)),
     optional("client_timeout", |r, at, v, c| r.set(&mut c.client_timeout, at, v, value::seconds)),
@@ -120,6 +129,7 @@ fn defaults() -> Config {
         max_response_size: 10 * 1024 * 1024,
         max_stream_size: 256 * 1024 * 1024,
         max_request_size: 32 * 1024 * 1024,
+        max_memory: memory::default_max(),
         queue_timeout: Duration::from_secs(5),
         client_timeout: Duration::from_secs(15),
         idle_timeout: Duration::from_secs(75),

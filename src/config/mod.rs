@@ -80,6 +80,9 @@ pub struct Config {
     pub max_stream_size: usize,
     /// Largest request body, bytes. Default 32 MiB.
     pub max_request_size: usize,
+    /// What the process may hold in all, bytes. Needs a restart to change. Default: what there is ([`crate::memory::available`]), 2 GiB
+    /// at most.
+    pub max_memory: usize,
     /// Longest wait for a free worker. Default 5 s.
     pub queue_timeout: Duration,
     /// For the whole request head, for each further 64 KiB of body, for each write to the client. Default 15 s.

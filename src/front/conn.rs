@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use super::body::{Decoder, Piece};
-use super::held::Transit;
 use super::incoming::{Incoming, Request};
 use super::request::Scan;
 use super::response::Shape;
@@ -23,7 +22,6 @@ pub struct Context<'a, S> {
     pub(super) now: Instant,
     pub(super) draining: bool,
     pub(super) refusing: bool,
-    pub(super) transit: &'a Transit,
 }
 
 /// A connection that is not in a handler's hands.
@@ -102,8 +100,21 @@ impl<T> Conn<T> {
             && !self.wire.has_output()
     }
 
-    /// Goes on as far as the bytes at hand allow.
+    /// Goes on as far as the bytes at hand allow, and counts those that are left.
     pub(super) fn advance<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
+        let step = self.advance_uncounted(context);
+        if matches!(step, Step::Close) || self.wire.hold() {
+            return step;
+        }
+        if let Step::Ready(lane, request) = step {
+            self.phase = Phase::Body(Box::new(Incoming::whole(*request, lane)));
+        }
+        self.wire.input.discard();
+        self.refuse(context, Rejection::Overloaded);
+        self.advance_uncounted(context)
+    }
+
+    fn advance_uncounted<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
         let mut answered = 0;
         loop {
             if self.wire.broken {
@@ -229,7 +240,12 @@ impl<T> Conn<T> {
         if head.expects_continue && self.wire.input.rest().is_empty() {
             self.wire.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
         }
-        let request = Request::new(head, ticket, context.transit, context.now);
+        let mut request = Request::new(head, ticket, context.now);
+        if !request.reserve_head() {
+            let answer = context.service.reject(Rejection::Overloaded, Some(&request.head));
+            let shape = Shape::of(&request.head);
+            return self.answer_early(context, &request.head, shape, answer);
+        }
         let decoder = decoder.unwrap_or_else(Decoder::done);
         self.phase = Phase::Body(Box::new(Incoming { request, lane, decoder, step: BODY_STEP }));
         self.allow(context, context.limits.client_timeout);

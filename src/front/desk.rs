@@ -56,8 +56,11 @@ impl<W> Queue<W> {
     }
 
     /// Who is next, where there is a place.
-    pub(super) fn first(&self) -> Option<&W> {
-        self.queue.front().filter(|_| self.can_serve()).map(|(_, first)| first)
+    pub(super) fn first(&mut self) -> Option<&mut W> {
+        if !self.can_serve() {
+            return None;
+        }
+        self.queue.front_mut().map(|(_, first)| first)
     }
 
     /// Gives the next one its place.
@@ -99,7 +102,7 @@ mod tests {
         assert_eq!((desk.in_hand(), desk.waiting(), desk.can_serve()), (2, 1, false));
         assert_eq!(desk.queue(4, until), Err(4));
         desk.leave();
-        assert_eq!(desk.first(), Some(&2));
+        assert_eq!(desk.first(), Some(&mut 2));
         assert_eq!(desk.seat(), Some(2));
         assert_eq!(desk.queue(5, until), Ok(()));
         assert_eq!(desk.overdue(start), None);

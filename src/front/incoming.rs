@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::body::{Decoder, Piece};
-use super::held::{Share, Transit};
 use super::wire::Input;
 use super::{Head, Lane, Rejection};
-use crate::limits::BODY_STEP;
+use crate::limits::SLOT_MEMORY;
+use crate::memory::{Holder, Share};
 
 /// A whole request.
 #[derive(Debug)]
@@ -19,7 +19,10 @@ pub struct Request<T> {
     pub ticket: T,
     /// When its head was whole.
     pub received: Instant,
+    /// What its body holds.
     share: Share,
+    /// What its head holds, and what it takes while it is served.
+    slot: Share,
 }
 
 /// A request whose body is coming.
@@ -33,9 +36,19 @@ pub struct Incoming<T> {
 
 impl<T> Request<T> {
     /// A request without its body.
-    pub(super) fn new(head: Head, ticket: T, transit: &Transit, received: Instant) -> Self {
-        let share = Share::of(&transit.bodies);
-        Self { head, body: Vec::new(), ticket, received, share }
+    pub(super) fn new(head: Head, ticket: T, received: Instant) -> Self {
+        let (share, slot) = (Share::new(Holder::Request), Share::new(Holder::Slot));
+        Self { head, body: Vec::new(), ticket, received, share, slot }
+    }
+
+    /// Reserves what its head holds; whether there is room.
+    pub(super) fn reserve_head(&mut self) -> bool {
+        self.slot.set(self.head.size())
+    }
+
+    /// Reserves what it takes while it is served; whether there is room.
+    pub(super) fn reserve_slot(&mut self) -> bool {
+        self.slot.set(SLOT_MEMORY + self.head.size())
     }
 
     /// Its body is not needed any more.
@@ -46,6 +59,11 @@ impl<T> Request<T> {
 }
 
 impl<T> Incoming<T> {
+    /// A request that has come whole.
+    pub(super) fn whole(request: Request<T>, lane: Lane) -> Self {
+        Self { request, lane, decoder: Decoder::done(), step: 0 }
+    }
+
     /// Moves the body's bytes out of `input`.
     pub(super) fn take(&mut self, input: &mut Input, max_body: usize) -> Result<(), Rejection> {
         let bytes = input.rest();
@@ -72,23 +90,16 @@ impl<T> Incoming<T> {
     }
 
     fn append(&mut self, payload: &[u8], max_body: usize) -> Result<(), Rejection> {
-        let body = &mut self.request.body;
+        let Request { body, share, .. } = &mut self.request;
         let length = body.len() + payload.len();
         if length > max_body {
             return Err(Rejection::BodyTooLarge);
         }
-        if !self.request.share.grow(payload.len()) {
+        // A claim alone reserves nothing, but nothing is reserved past it.
+        let left =
+            self.decoder.announced().map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        if !share.make_room(body, payload.len(), length.saturating_add(left).min(max_body)) {
             return Err(Rejection::Overloaded);
-        }
-        if length > body.capacity() {
-            // Doubling, but never past what was announced: a claim alone reserves nothing.
-            let left = self
-                .decoder
-                .announced()
-                .map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-            let wanted =
-                length.saturating_mul(2).max(BODY_STEP).min(length.saturating_add(left)).min(max_body);
-            body.reserve_exact(wanted - body.len());
         }
         body.extend_from_slice(payload);
         Ok(())

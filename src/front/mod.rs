@@ -8,7 +8,6 @@
 pub mod body;
 mod conn;
 mod desk;
-mod held;
 mod incoming;
 mod listener;
 mod ongoing;
@@ -40,7 +39,7 @@ pub use sys::{Want, Woken, wait_for_peer};
 /// What is fixed for the life of a front.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Requests that are handled at once, ongoing answers among them, and threads that handle them: 1 or more.
+    /// Requests that are handled at once, ongoing answers among them, and threads that handle them at most: 1 or more.
     pub workers: usize,
     /// Open connections; above it new ones get 503.
     pub max_clients: usize,

@@ -50,7 +50,7 @@ pub struct Poller<S: Service> {
     now: Instant,
     returned: Receiver<Return<S::Ticket>>,
     desks: [Desk<S::Ticket>; 2],
-    /// A request waits for a thread that the system refuses to start.
+    /// A request waits for a thread that the system refuses to start, or for memory.
     is_short: bool,
     /// Answers under way.
     ongoing: usize,
@@ -258,6 +258,11 @@ impl<S: Service> Poller<S> {
             // Those that come meanwhile have their turn behind the others' reads.
             for _ in 0..self.desks[lane as usize].waiting() {
                 let Some(first) = self.desks[lane as usize].first() else { break };
+                // What others hold may be free a moment later.
+                if !first.request.reserve_slot() {
+                    self.is_short = true;
+                    break;
+                }
                 let is_quick = lane == Lane::Worker && self.shared.service.is_quick(&first.request);
                 if !is_quick && !self.shared.pool(lane).has_thread(&self.shared) {
                     self.is_short = true;
@@ -303,7 +308,7 @@ impl<S: Service> Poller<S> {
     /// A request has been answered: its place is free, its connection waits for what the client asks next.
     fn done(&mut self, done: Done) {
         let mut conn = Conn::behind(done.wire, done.keep, self.limits, self.now);
-        if conn.wire.has_output() && !conn.wire.leave(&self.shared.transit.answers) {
+        if conn.wire.has_output() && !conn.wire.leave(Lane::Worker) {
             // It keeps its place until the client has taken it.
             return self.shared.pool(Lane::Worker).send(&self.shared, Job::Settle(conn));
         }

@@ -103,6 +103,11 @@ struct Field {
 }
 
 impl Head {
+    /// Bytes that it holds.
+    pub(super) fn size(&self) -> usize {
+        self.raw.len() + self.fields.capacity() * size_of::<Field>()
+    }
+
     /// Parses a whole head, blank line included, as [`Scan::find_end`] delimits it.
     ///
     /// # Errors

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
 use super::conn::Context;
-use super::held::Transit;
 use super::listener::Listener;
 use super::poller::{LISTENERS, Poller, WAKER};
 use super::sys::{Epoll, Waker};
 use super::worker::{Outcome, Pool, panic_message};
 use super::{Lane, Limits, Listen, Notice, Service, Settings};
-use crate::limits::{CONTROL_THREADS, MAX_RETURNS};
+use crate::limits::{CONTROL_THREADS, MAX_RETURNS, THREAD_STACK};
 
 /// Bound sockets that do not serve yet.
 #[derive(Debug)]
@@ -100,7 +99,6 @@ pub struct Shared<S: Service> {
     pub(super) draining: Arc<AtomicBool>,
     /// The drain's grace is over: new requests are refused.
     pub(super) refusing: AtomicBool,
-    pub(super) transit: Transit,
 }
 
 /// What came of a job, on its way back to the poller.
@@ -148,7 +146,6 @@ impl Bound {
             returns,
             draining: Arc::default(),
             refusing: AtomicBool::default(),
-            transit: Transit::default(),
         });
         shared.epoll.add(&shared.waker, WAKER)?;
         for (index, listener) in self.0.iter().enumerate() {
@@ -180,10 +177,10 @@ fn start_vital<S: Service>(
     service: Arc<S>,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(move || {
+    thread::Builder::new().stack_size(THREAD_STACK).name(name.to_owned()).spawn(move || {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
             // Also where the log does not take the notice.
-            let _ = thread::Builder::new().spawn(|| {
+            let _ = thread::Builder::new().stack_size(THREAD_STACK).spawn(|| {
                 thread::sleep(LAST_WORDS);
                 std::process::abort();
             });
@@ -219,7 +216,6 @@ impl<S: Service> Shared<S> {
             now,
             draining: self.is_draining(),
             refusing: self.refusing.load(Ordering::Relaxed),
-            transit: &self.transit,
         }
     }
 

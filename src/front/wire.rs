@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::held::{Held, Share};
 use super::places::Slot;
 use super::response::Client;
 use super::sys;
-use super::{Peer, after};
+use super::{Lane, Peer, after};
+use crate::memory::{Holder, Share};
 
 /// Bytes that came and were not used yet; what is used is left where it is until there is more of it than of the rest.
 #[derive(Default)]
@@ -35,6 +35,11 @@ impl Input {
         }
     }
 
+    /// Bytes that it holds.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Drops it all; how much it was.
     pub(super) fn discard(&mut self) -> usize {
         let count = self.rest().len();
@@ -51,8 +56,8 @@ pub struct Wire {
     /// Bytes the client has still to take, from `sent` on.
     output: Vec<u8>,
     sent: usize,
-    /// Its part of what all clients have still to take.
-    unread: Option<Share>,
+    /// What its buffers hold.
+    share: Option<Share>,
     /// A write failed: there is no use in another.
     pub(super) broken: bool,
     /// The client will send no more.
@@ -68,7 +73,7 @@ impl Wire {
             input: Input::default(),
             output: Vec::new(),
             sent: 0,
-            unread: None,
+            share: None,
             broken: false,
             ended: false,
             slot,
@@ -99,11 +104,33 @@ impl Wire {
         Ok(sent > 0)
     }
 
-    /// Leaves what is kept to the poller, if all clients together leave room for it.
-    pub(super) fn leave(&mut self, answers: &Arc<Held>) -> bool {
-        let mut share = Share::of(answers);
-        let fits = share.grow(self.output.len());
-        self.unread = fits.then_some(share);
+    /// Leaves what is kept to the poller, if there is room for it beside what others hold. It is counted in any case: it is there.
+    pub(super) fn leave(&mut self, lane: Lane) -> bool {
+        let mut share = Share::new(if lane == Lane::Control { Holder::Own } else { Holder::Request });
+        let size = self.output.capacity() + self.input.size();
+        let fits = share.set(size);
+        if !fits {
+            share.admit(size);
+        }
+        self.share = Some(share);
+        fits
+    }
+
+    /// Counts what its buffers hold while it waits; whether there is room for that.
+    pub(super) fn hold(&mut self) -> bool {
+        self.release();
+        let size = self.input.size() + self.output.capacity();
+        if size == 0 {
+            self.share = None;
+            return true;
+        }
+        let share = self.share.get_or_insert_with(|| Share::new(Holder::Request));
+        let fits = share.set(size);
+        // What leaves is not refused any more.
+        if !fits && self.sent < self.output.len() {
+            share.admit(size);
+            return true;
+        }
         fits
     }
 
@@ -117,7 +144,6 @@ impl Wire {
     fn drop_output(&mut self) {
         self.output = Vec::new();
         self.sent = 0;
-        self.unread = None;
     }
 
     /// Reads once; how many bytes came. A client that does not take its answer is not read.

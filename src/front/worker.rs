@@ -17,7 +17,8 @@ use super::running::{Return, Shared};
 use super::sys;
 use super::wire::Wire;
 use super::{Handled, Lane, Notice, Rejection, Rest, Service, Thread};
-use crate::limits::CONTROL_PATIENCE;
+use crate::limits::{CONTROL_PATIENCE, THREAD_STACK};
+use crate::memory;
 
 /// A piece of work that may wait. It has its place among the requests in hand.
 pub enum Job<T> {
@@ -54,9 +55,10 @@ pub struct Pool<T> {
 }
 
 impl<T: Send + 'static> Pool<T> {
-    /// A pool of at most `max` threads, for as many jobs at once.
-    pub(super) fn new(lane: Lane, max: usize) -> Self {
-        let (jobs, queue) = bounded(max);
+    /// A pool for so many jobs at once, on as many threads where there is memory for their stacks.
+    pub(super) fn new(lane: Lane, most: usize) -> Self {
+        let max = memory::threads(most);
+        let (jobs, queue) = bounded(most);
         let (unfinished, started) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Self { lane, jobs, queue, unfinished, started, max, refused: AtomicBool::new(false) }
     }
@@ -98,7 +100,10 @@ impl<T: Send + 'static> Pool<T> {
     pub(super) fn start<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) -> io::Result<()> {
         let (lane, shared) = (self.lane, Arc::clone(shared));
         let name = if lane == Lane::Worker { "worker" } else { "control" };
-        thread::Builder::new().name(name.to_owned()).spawn(move || shared.pool(lane).work(&shared))?;
+        thread::Builder::new()
+            .stack_size(THREAD_STACK)
+            .name(name.to_owned())
+            .spawn(move || shared.pool(lane).work(&shared))?;
         self.started.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -138,7 +143,7 @@ impl<T: Send + 'static> Pool<T> {
     /// Sees to what the client has not taken at once.
     fn settled<S: Service<Ticket = T>>(&self, shared: &Shared<S>, done: Done) -> Conn<T> {
         let mut conn = Conn::behind(done.wire, done.keep, shared.service.limits(), Instant::now());
-        if conn.wire.has_output() && !conn.wire.leave(&shared.transit.answers) {
+        if conn.wire.has_output() && !conn.wire.leave(self.lane) {
             conn.wire.settle(self.patience(shared));
         }
         conn

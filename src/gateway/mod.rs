@@ -173,6 +173,7 @@ impl Gateway {
         new.port = old.port;
         new.max_connections = old.max_connections;
         new.max_clients = old.max_clients;
+        new.max_memory = old.max_memory;
         let _ = reopen_log(&new);
         if !self.upstream().fits(&new) {
             *self.upstream.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Upstream::new(&new));

@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::gateway::Gateway;
+use crate::limits::THREAD_STACK;
 use crate::logging;
 
 /// How long after `shutdown_timeout` the process ends whatever holds it.
@@ -39,7 +40,7 @@ pub fn take() -> io::Result<Signals> {
 pub fn watch(mut signals: Signals, gateway: Arc<Gateway>) -> io::Result<Receiver<Order>> {
     // Two: a reload waits only where nothing else does, so that a stop always has room.
     let (sender, orders) = bounded(2);
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    thread::Builder::new().stack_size(THREAD_STACK).name("signals".to_owned()).spawn(move || {
         let mut is_stopping = false;
         for signal in &mut signals {
             let order = match signal {
@@ -61,7 +62,7 @@ pub fn watch(mut signals: Signals, gateway: Arc<Gateway>) -> io::Result<Receiver
 
 /// Ends the process after `patience`, whatever holds it then. Where the system refuses the thread the drain has its own limit.
 fn end_after(patience: Duration) {
-    let deadline = thread::Builder::new().name("deadline".to_owned());
+    let deadline = thread::Builder::new().stack_size(THREAD_STACK).name("deadline".to_owned());
     let _ = deadline.spawn(move || {
         thread::sleep(patience);
         end()

@@ -144,6 +144,13 @@ pub enum ConfigText {
         /// `max_connections`.
         workers: usize,
     },
+    /// `max_memory` is more than the machine has for the process.
+    MemoryNotThere {
+        /// `max_memory`, MiB.
+        asked: usize,
+        /// What there is, MiB.
+        there: usize,
+    },
 }
 
 /// What is wrong with a file of certificates.
@@ -239,6 +246,7 @@ pub enum Label {
     VirtualModels,
     Workers,
     Clients,
+    Memory,
     Retries,
     StateFile,
     Origins,
@@ -312,6 +320,9 @@ impl ConfigText {
             Self::IdleWorkers { clients, workers } => {
                 format!("max_clients ({clients}) 小于 max_connections ({workers})：部分工作线程永远不会用到")
             }
+            Self::MemoryNotThere { asked, there } => {
+                format!("max_memory ({asked} MiB) 超过本机可给本进程的内存（{there} MiB）")
+            }
         }
     }
 
@@ -381,6 +392,9 @@ impl ConfigText {
                 format!(
                     "max_clients ({clients}) is less than max_connections ({workers}): some workers can never be used"
                 )
+            }
+            Self::MemoryNotThere { asked, there } => {
+                format!("max_memory ({asked} MiB) is more than there is for this process ({there} MiB)")
             }
         }
     }
@@ -523,6 +537,7 @@ impl Label {
             Self::VirtualModels => ("虚拟模型", "virtual models"),
             Self::Workers => ("工作线程", "workers"),
             Self::Clients => ("客户端连接", "clients"),
+            Self::Memory => ("内存上限", "memory limit"),
             Self::Retries => ("重试", "retries"),
             Self::StateFile => ("状态文件", "state file"),
             Self::Origins => ("CORS 来源", "CORS origins"),

@@ -146,6 +146,8 @@ pub enum Text<'a> {
     Descriptors(u64, u64),
     /// `max_clients` was fitted under the limit of open files.
     ClientsFitted(usize),
+    /// What the process may hold, what requests and responses may of it, and what there is: MiB.
+    Memory(usize, usize, usize),
 }
 
 impl Text<'_> {
@@ -230,6 +232,9 @@ impl Text<'_> {
             Self::ProviderHealthy(name) => format!("提供商恢复健康: {name}"),
             Self::ProviderUnhealthy(name, reason) => format!("提供商不健康: {name}: {reason}"),
             Self::ModelListUnusable(name, reason) => format!("无法读取提供商的模型列表: {name}: {reason}"),
+            Self::Memory(most, budget, there) => {
+                format!("内存上限 {most} MiB，其中请求和响应 {budget} MiB；本机可用 {there} MiB")
+            }
             Self::Descriptors(got, needed) => format!("文件描述符上限 {got}，按配置最多需要 {needed}"),
             Self::ClientsFitted(clients) => format!("max_clients 按文件描述符上限调整为 {clients}"),
         }
@@ -328,6 +333,9 @@ impl Text<'_> {
             Self::ModelListUnusable(name, reason) => {
                 format!("cannot read the model list of provider {name}: {reason}")
             }
+            Self::Memory(most, budget, there) => format!(
+                "memory limit: {most} MiB, {budget} MiB of it for requests and responses; there are {there} MiB"
+            ),
             Self::Descriptors(got, needed) => {
                 format!("limit of open files: {got}; the configuration needs up to {needed}")
             }

@@ -15,6 +15,7 @@ use super::{By, Failure, Fault};
 use crate::front::Source;
 use crate::front::body::Piece;
 use crate::limits::{MAX_UPSTREAM_HEAD, PIECES_A_TURN, UPSTREAM_READ_BUFFER};
+use crate::memory::{Holder, Share};
 
 /// A request that is on its way: its answer is awaited.
 pub struct Awaited {
@@ -396,7 +397,7 @@ impl Exchange {
     /// Reads the body whole, waiting for it.
     ///
     /// # Errors
-    /// As [`Exchange::read`]; `TooLarge` above `max` bytes, at once where the length says so.
+    /// As [`Exchange::read`]; `TooLarge` above `max` bytes, at once where the length says so; `Overloaded` where there is no memory.
     pub fn read_whole(&mut self, max: usize) -> Result<Vec<u8>, Failure> {
         let mut whole = Whole::new(max);
         while !whole.is_read(self, |exchange, room| exchange.read(room).map(Some))? {}
@@ -431,6 +432,8 @@ fn ends_within(bytes: &[u8]) -> bool {
 pub struct Whole {
     /// What there is of it.
     pub bytes: Vec<u8>,
+    /// What it holds.
+    pub share: Share,
     max: usize,
 }
 
@@ -448,18 +451,20 @@ pub enum Collected {
 impl Whole {
     /// Nothing of a body that may have `max` bytes.
     pub fn new(max: usize) -> Self {
-        Self { bytes: Vec::new(), max }
+        Self::begun(Vec::new(), max)
     }
 
     /// The beginning of a body that may have `max` bytes.
     pub fn begun(bytes: Vec<u8>, max: usize) -> Self {
-        Self { bytes, max }
+        let mut share = Share::new(Holder::Response);
+        share.admit(bytes.capacity());
+        Self { bytes, share, max }
     }
 
     /// Takes what is at hand of the body. `ended`: the provider has ended the connection behind what there is.
     ///
     /// # Errors
-    /// As [`Exchange::read_at_once`]; `TooLarge`, at once where the length says so.
+    /// As [`Exchange::read_at_once`]; `TooLarge`, at once where the length says so; `Overloaded` where there is no memory.
     pub fn collect(&mut self, exchange: &mut Exchange, ended: bool) -> Result<Collected, Failure> {
         for _ in 0..PIECES_A_TURN {
             let mut drained = false;
@@ -490,6 +495,11 @@ impl Whole {
             return Err(too_large());
         }
         let room = due.unwrap_or(UPSTREAM_READ_BUFFER).min(UPSTREAM_READ_BUFFER);
+        let most = due.map_or(max, |due| filled + due).saturating_add(room);
+        if !self.share.make_room(&mut self.bytes, room, most) {
+            let detail = "no memory for its body".to_owned();
+            return Err(Failure { fault: Fault::Overloaded, detail });
+        }
         self.bytes.resize(filled + room, 0);
         let read = read(exchange, &mut self.bytes[filled..]);
         self.bytes.truncate(filled + *read.as_ref().unwrap_or(&None).as_ref().unwrap_or(&0));

@@ -89,6 +89,8 @@ pub enum Fault {
     TooLarge,
     /// A stream over `max_stream_size`.
     StreamTooLarge,
+    /// There is no memory for it, whatever the provider says.
+    Overloaded,
 }
 
 /// A failed attempt.

@@ -13,7 +13,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
 use super::wait;
-use crate::limits::{DNS_TTL, MAX_ADDRESSES, MAX_DNS_NAMES};
+use crate::limits::{DNS_TTL, MAX_ADDRESSES, MAX_DNS_NAMES, THREAD_STACK};
 
 /// How long a failed look-up stands before the next is tried.
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
@@ -92,22 +92,23 @@ impl CachingResolver {
     /// Starts a look-up on a thread of its own, one a name at a time; `false` where no thread is to be had.
     fn look_up(&self, host: &str) -> bool {
         let (cache, host) = (Arc::clone(&self.0), host.to_owned());
-        let started = thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-            let found = (host.as_str(), 0).to_socket_addrs();
-            let addresses: Vec<IpAddr> = found.into_iter().flatten().map(|found| found.ip()).collect();
-            let mut names = cache.names.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(entry) = names.get_mut(&host) {
-                if !addresses.is_empty() {
-                    entry.addresses = addresses;
-                    entry.addresses.dedup();
-                    entry.addresses.truncate(MAX_ADDRESSES);
+        let started =
+            thread::Builder::new().stack_size(THREAD_STACK).name("resolver".to_owned()).spawn(move || {
+                let found = (host.as_str(), 0).to_socket_addrs();
+                let addresses: Vec<IpAddr> = found.into_iter().flatten().map(|found| found.ip()).collect();
+                let mut names = cache.names.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(entry) = names.get_mut(&host) {
+                    if !addresses.is_empty() {
+                        entry.addresses = addresses;
+                        entry.addresses.dedup();
+                        entry.addresses.truncate(MAX_ADDRESSES);
+                    }
+                    entry.looked_up = Instant::now();
+                    entry.looking = false;
                 }
-                entry.looked_up = Instant::now();
-                entry.looking = false;
-            }
-            drop(names);
-            cache.changed.notify_all();
-        });
+                drop(names);
+                cache.changed.notify_all();
+            });
         started.is_ok()
     }
 }

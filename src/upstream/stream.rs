@@ -10,7 +10,8 @@ use super::meter::Measured;
 use super::refusal::Refusal;
 use super::{Exchange, Failure, Fault, SharedReply};
 use crate::front::{Fields, Ready};
-use crate::limits::PIECES_A_TURN;
+use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN};
+use crate::memory::{Holder, Share};
 
 /// How a stream went.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ pub struct Relay {
     ready: Ready,
     /// The client had still to take something when it was last looked at.
     is_behind: bool,
+    /// What an event of more than the usual size holds.
+    share: Share,
 }
 
 /// What is done with a stream between provider and client.
@@ -86,6 +89,11 @@ pub trait Passage: Send {
     /// # Errors
     /// It is not whole; else as [`Passage::take`].
     fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke>;
+
+    /// Bytes held of an event that is not complete, where they may be more than [`MAX_HELD_EVENT`].
+    fn held(&self) -> usize {
+        0
+    }
 
     /// Whether an event has passed behind which a provider sends nothing more.
     fn is_over(&mut self) -> bool;
@@ -144,7 +152,8 @@ impl Relay {
             return Err(too_large(max_size).into());
         }
         let ready = Ready { source: true, ended: false };
-        Ok(Self { exchange, passage, way, size: 0, max_size, beginning, ready, is_behind: false })
+        let share = Share::new(Holder::Response);
+        Ok(Self { exchange, passage, way, size: 0, max_size, beginning, ready, is_behind: false, share })
     }
 
     /// Goes on as far as that is possible at once.
@@ -249,6 +258,7 @@ impl Relay {
                 let passed = count.min(self.max_size - self.size);
                 self.size += passed;
                 let taken = self.passage.take(&piece[..passed], &mut self.way).err();
+                let taken = taken.or_else(|| self.hold());
                 if !self.way.is_begun && self.passage.has_announced() {
                     self.exchange.take_time();
                 }
@@ -256,6 +266,13 @@ impl Relay {
             }
         };
         broke.map(|broke| self.ended(Some(broke)))
+    }
+
+    /// Counts what is held of a large event; why the stream ends where there is no room for it.
+    fn hold(&mut self) -> Option<Broke> {
+        let held = self.passage.held();
+        let counted = if held > MAX_HELD_EVENT { held } else { 0 };
+        (!self.share.set(counted)).then(|| failed(Fault::Overloaded, "no memory for an event".to_owned()))
     }
 
     /// The provider's answer has ended.

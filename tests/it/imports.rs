@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["limits", "testing", "text"],
     &["files"],
-    &["logging", "metrics"],
+    &["logging", "memory", "metrics"],
     &["config"],
     &["front"],
     &["anthropic", "auth", "catalog", "routing"],
@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The front knows nothing of AI, so that it can be tested, fuzzed and swapped alone.
-const FRONT_MAY_USE: &[&str] = &["limits", "metrics"];
+const FRONT_MAY_USE: &[&str] = &["limits", "memory", "metrics"];
 
 fn layer(room: &str) -> Option<usize> {
     LAYERS.iter().position(|rooms| rooms.contains(&room))

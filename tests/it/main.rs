@@ -55,6 +55,7 @@ mod routing;
 mod scripted;
 mod secrets;
 mod shortage;
+mod small;
 mod soak;
 mod stream;
 mod supervised;

@@ -9,6 +9,7 @@ use super::value::LEVELS;
 use crate::config::{Config, Host, Provider, Replica, Secret, Target};
 use crate::files;
 use crate::limits::{MAX_CONFIG_FILE, MAX_QUOTED};
+use crate::memory;
 use crate::text::config::{ConfigText, Label};
 use crate::text::{Language, quoted};
 
@@ -42,11 +43,17 @@ pub fn summary(config: &Config) -> String {
     }
     lines.push(format!("{}: {}", say(Label::Workers), config.max_connections));
     lines.push(format!("{}: {}", say(Label::Clients), config.max_clients));
+    lines.push(format!("{}: {}", say(Label::Memory), mebibytes(config.max_memory)));
     lines.push(format!("{}: {}", say(Label::Retries), config.max_retries));
     if let Some(path) = &config.state_file {
         lines.push(format!("{}: {}", say(Label::StateFile), shown(&path.display().to_string())));
     }
     lines.join("\n")
+}
+
+/// As a person reads it.
+fn mebibytes(bytes: usize) -> String {
+    format!("{} MiB", bytes >> 20)
 }
 
 fn listen(config: &Config) -> String {
@@ -156,6 +163,10 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
     if config.max_clients < config.max_connections {
         found.push(ConfigText::IdleWorkers { clients: config.max_clients, workers: config.max_connections });
     }
+    let there = memory::available();
+    if config.max_memory > there {
+        found.push(ConfigText::MemoryNotThere { asked: config.max_memory >> 20, there: there >> 20 });
+    }
     if config.state_file.is_none() && config.tokens.iter().any(|token| token.tokens_per_day.is_some()) {
         found.push(ConfigText::NoStateFile);
     }
@@ -193,6 +204,7 @@ pub fn restart_required(old: &Config, new: &Config) -> Vec<&'static str> {
         ("port", old.port != new.port),
         ("max_connections", old.max_connections != new.max_connections),
         ("max_clients", old.max_clients != new.max_clients),
+        ("max_memory", old.max_memory != new.max_memory),
     ];
     changes.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

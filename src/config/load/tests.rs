@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{Config, Problems, from_file, from_text, restart_required, summary, warnings};
 use crate::config::{Host, Replica, Secret, Target};
-use crate::limits::{MAX_BODIES_IN_TRANSIT, MAX_CONFIG_FILE, MAX_PROVIDERS, MAX_TARGETS};
+use crate::limits::{LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_PROVIDERS, MAX_TARGETS};
 use crate::logging::LogFormat;
+use crate::memory;
 use crate::text::Language;
 
 const EXAMPLE: &str = include_str!("../../../config.json.example");
@@ -91,14 +92,14 @@ fn defaults_are_those_promised() {
 
 #[test]
 fn every_integer_has_a_least_and_a_most_and_says_both() {
-    let transit = MAX_BODIES_IN_TRANSIT as u64;
+    let largest = LARGEST_REQUEST as u64;
     for (key, least, most) in [
         ("port", 0, 65_535),
         ("max_connections", 1, 10_000),
         ("max_keepalive_connections", 0, 10_000),
         ("max_response_size", 1, 1 << 40),
         ("max_stream_size", 1, 1 << 40),
-        ("max_request_size", 1, transit),
+        ("max_request_size", 1, largest),
         ("max_clients", 1, 1_000_000),
         ("max_retries", 0, 100),
     ] {
@@ -115,6 +116,14 @@ fn every_integer_has_a_least_and_a_most_and_says_both() {
             assert_eq!(said(&with(&format!(r#""{key}": 0"#))).len(), 1, "{key}");
         }
     }
+}
+
+#[test]
+fn max_memory_null_is_what_there_is() {
+    let of = |value: &str| valid(&with(&format!(r#""max_memory": {value}"#))).max_memory;
+    assert_eq!((of("null"), of("33554432")), (memory::default_max(), LEAST_MEMORY));
+    let expected = "max_memory: 33554431 is not allowed; expected an integer number of bytes from 33554432 to 1099511627776";
+    assert_eq!(said(&with(r#""max_memory": 33554431"#)), [expected]);
 }
 
 #[test]

@@ -1,0 +1,213 @@
+//! The memory of the process: how much there is, how much of it requests and responses may hold, and what holds how much.
+//!
+//! A process has one heap, so there is one budget. It is fixed at start ([`set_budget`]); whatever is as large as a client or a
+//! provider makes it takes a [`Share`] of it *before* it grows, and gives it back when it is dropped. What gets no share is
+//! refused, so that no allocation of such a size can fail.
+
+mod machine;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::limits::{LITTLE, MAX_DEFAULT_MEMORY, MIN_BUDGET, OWN_MEMORY, THREAD_STACK};
+
+pub use machine::available;
+
+/// Bytes that all shares together may have.
+static BUDGET: AtomicUsize = AtomicUsize::new(budget_of(MAX_DEFAULT_MEMORY));
+/// Threads that a pool may have.
+static THREADS: AtomicUsize = AtomicUsize::new(threads_within(MAX_DEFAULT_MEMORY));
+/// Bytes that all shares have.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// What holds memory. Each may have shares up to a part of the budget, whatever holds the rest: what is under way comes before
+/// what is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A response of our own that its client has still to take: anyone may ask for the model list. A quarter.
+    Own,
+    /// A request, or a provider's response that its client has still to take. A half.
+    Request,
+    /// A response that is collected from a provider, or an event of one. Three quarters.
+    Response,
+    /// What a request takes while it is served, whatever its size. All of it.
+    Slot,
+}
+
+impl Holder {
+    const fn quarters(self) -> usize {
+        match self {
+            Self::Own => 1,
+            Self::Request => 2,
+            Self::Response => 3,
+            Self::Slot => 4,
+        }
+    }
+}
+
+/// A share of the budget.
+#[derive(Debug)]
+pub struct Share {
+    holder: Holder,
+    bytes: usize,
+}
+
+impl Share {
+    /// A share of nothing yet.
+    pub fn new(holder: Holder) -> Self {
+        Self { holder, bytes: 0 }
+    }
+
+    /// Makes it a share of so many bytes; whether there is room for them. Else it stays what it was. A share of at most
+    /// [`LITTLE`] bytes may use the whole budget.
+    #[must_use]
+    pub fn set(&mut self, bytes: usize) -> bool {
+        if bytes == self.bytes {
+            return true;
+        }
+        if bytes < self.bytes {
+            HELD.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.bytes = bytes;
+            return true;
+        }
+        let more = bytes - self.bytes;
+        let held = HELD.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        let budget = BUDGET.load(Ordering::Relaxed);
+        let most = if bytes <= LITTLE { budget } else { budget / 4 * self.holder.quarters() };
+        if held > most {
+            HELD.fetch_sub(more, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    /// Makes it a share of so many bytes, whether there is room or not: they are there already.
+    pub fn admit(&mut self, bytes: usize) {
+        self.give_back();
+        HELD.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+
+    /// Gives all of it back.
+    pub fn give_back(&mut self) {
+        HELD.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
+
+    /// Gives `bytes`, which this share is of, room for `more` bytes, and for no more than `most` in all; whether there is room. It
+    /// grows by doubling where there is room for that, else by a quarter. While it grows, old and new are there at once.
+    #[must_use]
+    pub fn make_room(&mut self, bytes: &mut Vec<u8>, more: usize, most: usize) -> bool {
+        let needed = bytes.len().saturating_add(more);
+        if needed <= bytes.capacity() {
+            return true;
+        }
+        let doubled = needed.saturating_mul(2).max(LITTLE);
+        for wanted in [doubled, needed.saturating_add(needed / 4)] {
+            let wanted = wanted.min(most).max(needed);
+            if self.set(bytes.capacity().saturating_add(wanted)) {
+                bytes.reserve_exact(wanted - bytes.len());
+                self.admit(bytes.capacity());
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// The `max_memory` of a configuration that names none, bytes: what there is, up to [`MAX_DEFAULT_MEMORY`].
+pub fn default_max() -> usize {
+    available().min(MAX_DEFAULT_MEMORY)
+}
+
+/// Fixes the budget for a process that may have `max_memory` bytes. At start: what is held already stays.
+pub fn set_budget(max_memory: usize) {
+    BUDGET.store(budget_of(max_memory), Ordering::Relaxed);
+    THREADS.store(threads_within(max_memory), Ordering::Relaxed);
+}
+
+/// Bytes that requests and responses hold, and that they may.
+pub fn held() -> (usize, usize) {
+    (HELD.load(Ordering::Relaxed), BUDGET.load(Ordering::Relaxed))
+}
+
+/// What is left beside the process itself, less what the allocator loses.
+const fn budget_of(max_memory: usize) -> usize {
+    let left = max_memory.saturating_sub(OWN_MEMORY) / 4 * 3;
+    if left < MIN_BUDGET { MIN_BUDGET } else { left }
+}
+
+/// How many threads a pool of at most `most` may have.
+pub fn threads(most: usize) -> usize {
+    THREADS.load(Ordering::Relaxed).min(most)
+}
+
+/// The stacks of a pool are part of the address space, touched or not.
+const fn threads_within(max_memory: usize) -> usize {
+    let threads = max_memory / STACKS_PART / THREAD_STACK;
+    if threads == 0 { 1 } else { threads }
+}
+
+/// The part of the memory that the stacks of a pool may have.
+const STACKS_PART: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::{Holder, Share, budget_of, threads_within};
+    use crate::limits::{MAX_DEFAULT_MEMORY, MIN_BUDGET};
+
+    const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn budget_of_any_machine_leaves_room_for_the_process() {
+        for (mib, budget) in
+            [(0, MIN_BUDGET), (16, MIN_BUDGET), (64, 30 * MIB), (128, 78 * MIB), (256, 174 * MIB)]
+        {
+            assert_eq!(budget_of(mib * MIB), budget, "{mib} MiB");
+        }
+        assert!(budget_of(usize::MAX) > MAX_DEFAULT_MEMORY);
+    }
+
+    #[test]
+    fn threads_follow_the_memory() {
+        let of = |mib: usize| threads_within(mib * MIB);
+        assert_eq!((of(0), of(64), of(256), of(2048)), (1, 8, 32, 256));
+        assert_eq!(super::threads(2), 2);
+    }
+
+    // The budget is the process's: other tests of this process have their shares of it meanwhile, so only what holds whatever they
+    // have is asserted here; `tests/it/small.rs` meets the bounds.
+    #[test]
+    fn share_over_the_budget_is_refused_and_stays_what_it_was() {
+        let mut share = Share::new(Holder::Request);
+        assert!(share.set(1000));
+        assert!(!share.set(usize::MAX / 2));
+        assert_eq!(share.bytes, 1000);
+        assert!(!share.set(budget_of(MAX_DEFAULT_MEMORY) / 2 + 4), "a request may have a half");
+        assert_eq!(share.bytes, 1000);
+        assert!(share.set(10) && share.bytes == 10);
+    }
+
+    #[test]
+    fn room_is_made_by_doubling_up_to_the_most() {
+        let (mut share, mut bytes) = (Share::new(Holder::Response), Vec::new());
+        let mut grown = 0;
+        while bytes.len() < 3 * MIB {
+            let before = bytes.capacity();
+            assert!(share.make_room(&mut bytes, 1000, 3 * MIB));
+            grown += usize::from(bytes.capacity() > before);
+            bytes.extend_from_slice(&[0; 1000][..1000.min(3 * MIB - bytes.len())]);
+            assert_eq!(share.bytes, bytes.capacity());
+        }
+        assert!(bytes.capacity() <= 3 * MIB + 1000, "{}", bytes.capacity());
+        assert!(grown < 10, "{grown} times");
+        let most = share.bytes;
+        assert!(!share.make_room(&mut bytes, usize::MAX / 2, usize::MAX));
+        assert_eq!(share.bytes, most);
+    }
+}
