@@ -157,6 +157,8 @@ fn fetch_models(
         return Err(String::from_utf8_lossy(&hidden).into_owned());
     }
     let body = exchange.read_whole(MAX_MODEL_LIST).map_err(|failure| failure.detail)?;
+    // What stands in a list is shown, and what is wrong with it logged.
+    let body = provider.mask().hide(body, Scope::Unmistakable);
     if (200..300).contains(&status) { Ok(body) } else { Err(format!("HTTP {status}")) }
 }
 

@@ -149,3 +149,18 @@ fn a_quoted_key_is_masked_behind_a_heartbeat() {
         assert!(response.text().contains("bad: pk-***wq."), "{}", response.text());
     }
 }
+
+#[test]
+fn a_quoted_key_is_masked_in_lists_of_models_and_what_is_said_of_them() {
+    for body in [format!(r#"{{"data":[{{"id":"m-{KEY}","owned_by":"{KEY}"}}]}}"#), format!(r#""{KEY}""#)] {
+        let upstream = Upstream::new(&["m"]);
+        upstream.answer("/v1/models", Reply::whole(200, JSON, &body));
+        let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+        for target in ["/health", "/v1/models", "/v1/status"] {
+            let request =
+                crate::support::calls::bare("GET", target, &[("X-Api-Key", crate::support::calls::TOKEN)]);
+            assert_hidden(target, &proxy.call(request).text());
+        }
+        assert_hidden("the log", &proxy.log());
+    }
+}
