@@ -64,13 +64,15 @@ pub fn parse(request: &Request<Ticket>) -> Result<Body, ApiError> {
     }
 }
 
-/// Refuses a WebSocket (RFC 6455 section 4.1): nothing here speaks it, and a client that is told so sends plain requests.
+/// Refuses a WebSocket (RFC 6455 section 4.1): nothing here speaks it, and a client that is told so sends plain requests. An
+/// HTTP/1.0 request cannot ask for one (RFC 9110 section 7.8).
 ///
 /// # Errors
 /// The request asks for one.
 pub fn check_upgrade(head: &Head) -> Result<(), ApiError> {
     let is_websocket = |protocol: &[u8]| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket");
     let asks = head.method() == "GET"
+        && head.minor >= 1
         && values(head, "upgrade").any(|value| value.split(|byte| *byte == b',').any(is_websocket));
     if asks { Err(ApiError::UpgradeRequired) } else { Ok(()) }
 }

@@ -162,7 +162,7 @@ impl Endpoint {
         self.method == method || (self.method == "GET" && method == "HEAD")
     }
 
-    /// Those that other clients than API clients call have one path: a rule for it in a web server in front is complete.
+    /// Whether API clients call it. The others have one path each, so that a rule for it in a web server in front is complete.
     fn is_of_the_api(&self) -> bool {
         matches!(self.guard, Guard::Token | Guard::Optional)
     }

@@ -115,6 +115,8 @@ fn websocket_upgrade_is_refused_with_what_to_use() {
     assert_eq!(client.call(bare("GET", "/v1/models", &fields)).status, 200);
     assert_eq!(client.call(post("/v1/chat/completions", &fields, BODY)).status, 200);
     assert_eq!(upstream.requests().len(), 1);
+    // RFC 9110 section 7.8.
+    assert_eq!(proxy.call("GET /healthz HTTP/1.0\r\nUpgrade: websocket\r\n\r\n").status, 200);
 }
 
 #[test]
