@@ -1,156 +1,206 @@
 //! The merged model list: pure functions over what each provider lists.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::config::Config;
-use crate::limits::{MAX_MODEL_ID, MAX_MODELS};
+use crate::limits::MAX_MODEL;
+
+mod parse;
+
+pub use parse::{Parsed, parse_list};
 
 /// A model as a provider lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
     /// The provider's own id, as a client can call it behind the provider's name.
-    pub id: String,
+    pub id: Arc<str>,
     /// Unix time; 0 where the provider does not say.
     pub created: i64,
-    /// Who owns it; the provider's name where the provider does not say.
-    pub owned_by: String,
 }
 
-/// What each provider lists, by provider name.
-pub type Lists = HashMap<String, Vec<Model>>;
+/// What each provider lists: sorted by id, each id once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lists(HashMap<String, Arc<[Model]>>);
+
+impl Lists {
+    /// What that provider lists.
+    pub fn of(&self, provider: &str) -> &[Model] {
+        self.0.get(provider).map(|list| &**list).unwrap_or_default()
+    }
+
+    /// Puts a provider's list in place of what there was; the list may be in any order.
+    pub fn put(&mut self, provider: &str, list: Vec<Model>) {
+        self.0.insert(provider.to_owned(), sorted(list).into());
+    }
+
+    fn find(&self, provider: &str, id: &str) -> Option<&Model> {
+        let list = self.of(provider);
+        let at = list.binary_search_by(|model| (*model.id).cmp(id)).ok()?;
+        list.get(at)
+    }
+}
+
+/// By id, each id once.
+fn sorted(mut list: Vec<Model>) -> Vec<Model> {
+    list.sort_by(|a, b| a.id.cmp(&b.id));
+    list.dedup_by(|a, b| a.id == b.id);
+    list
+}
 
 /// An entry of our own list, as the OpenAI API has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Entry {
+pub struct Entry<'a> {
     /// `provider/model`, or a virtual model's name.
     pub id: String,
-    /// Always `model`.
-    pub object: &'static str,
-    /// Unix time.
+    object: &'static str,
+    /// Unix time; 0 where nobody says.
     pub created: i64,
-    /// Who owns it.
-    pub owned_by: String,
+    /// The provider's name; `ai-proxy` for a virtual model.
+    pub owned_by: &'a str,
 }
 
-/// Reads a provider's answer to `GET /models`: OpenAI's `{"data":[{"id":…}]}`, or a bare array of the same.
-///
-/// Entries without a usable id are passed over. `prefix` is left out of ids that begin with it: Gemini lists
-/// `models/x` and wants to be called for `x`.
-///
-/// # Errors
-/// The answer is no such JSON; says where.
-pub fn parse_list(provider: &str, prefix: &str, answer: &[u8]) -> Result<Vec<Model>, String> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Answer {
-        Object { data: Vec<Row> },
-        Array(Vec<Row>),
+impl<'a> Entry<'a> {
+    fn of_virtual(name: &str) -> Self {
+        Self { id: name.to_owned(), object: "model", created: 0, owned_by: "ai-proxy" }
     }
-    #[derive(Deserialize)]
-    struct Row {
-        #[serde(default)]
-        id: serde_json::Value,
-        #[serde(default)]
-        created: serde_json::Value,
-        #[serde(default)]
-        owned_by: serde_json::Value,
-    }
-    let rows = match serde_json::from_slice(answer).map_err(|error| error.to_string())? {
-        Answer::Object { data } | Answer::Array(data) => data,
-    };
-    let models = rows.into_iter().filter_map(|row| {
-        let id = row.id.as_str()?;
-        let id = id.strip_prefix(prefix).unwrap_or(id);
-        (is_usable(id)).then(|| Model {
-            id: id.to_owned(),
-            created: row.created.as_i64().unwrap_or(0),
-            owned_by: row.owned_by.as_str().unwrap_or(provider).to_owned(),
-        })
-    });
-    Ok(models.take(MAX_MODELS).collect())
-}
 
-fn is_usable(id: &str) -> bool {
-    !id.is_empty() && id.len() <= MAX_MODEL_ID && !id.chars().any(char::is_control)
+    fn of_provider(provider: &'a str, model: &Model) -> Self {
+        let id = format!("{provider}/{}", model.id);
+        Self { id, object: "model", created: model.created, owned_by: provider }
+    }
 }
 
 /// Everything a caller may list, sorted by id, each id once: the providers' models that `supported_models` lets
-/// through, and the virtual models.
-pub fn merge(config: &Config, lists: &Lists) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = config
+/// through and a client can name ([`MAX_MODEL`]), and the virtual models. A virtual model hides a provider's of the same id, as it does when called.
+pub fn merge<'a>(config: &'a Config, lists: &'a Lists) -> impl Iterator<Item = Entry<'a>> {
+    // A provider's name has no `/`: sorted like this, the lists one behind the other are sorted by full id.
+    let mut names: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
+    names.sort_by(|a, b| a.bytes().chain(*b"/").cmp(b.bytes().chain(*b"/")));
+    let listed = names
+        .into_iter()
+        .flat_map(|name| lists.of(name).iter().map(move |model| Entry::of_provider(name, model)))
+        .filter(|entry| entry.id.len() <= MAX_MODEL && config.supports(&entry.id));
+    let mut virtuals: Vec<Entry<'_>> = config
         .models
         .iter()
         .filter(|model| config.targets_supported(model).next().is_some())
-        .map(|model| Entry {
-            id: model.name.clone(),
-            object: "model",
-            created: 0,
-            owned_by: "ai-proxy".to_owned(),
-        })
+        .map(|model| Entry::of_virtual(&model.name))
         .collect();
-    for provider in &config.providers {
-        for model in lists.get(&provider.name).into_iter().flatten() {
-            let id = format!("{}/{}", provider.name, model.id);
-            if config.supports(&id) {
-                let owned_by = model.owned_by.clone();
-                entries.push(Entry { id, object: "model", created: model.created, owned_by });
+    virtuals.sort_by(|a, b| a.id.cmp(&b.id));
+    let (mut virtuals, mut listed) = (virtuals.into_iter().peekable(), listed.peekable());
+    std::iter::from_fn(move || match (virtuals.peek(), listed.peek()) {
+        (Some(ours), Some(theirs)) if theirs.id < ours.id => listed.next(),
+        (Some(ours), theirs) => {
+            if theirs.is_some_and(|theirs| theirs.id == ours.id) {
+                listed.next();
             }
+            virtuals.next()
         }
+        (None, _) => listed.next(),
+    })
+}
+
+/// The entry of that id in what [`merge`] gives, found without making the rest.
+pub fn find<'a>(config: &'a Config, lists: &'a Lists, id: &str) -> Option<Entry<'a>> {
+    if let Some(model) = config.virtual_model(id)
+        && config.targets_supported(model).next().is_some()
+    {
+        return Some(Entry::of_virtual(&model.name));
     }
-    // Stable: a virtual model stands before a provider's of the same id, and hides it as it does when called.
-    entries.sort_by(|a, b| a.id.cmp(&b.id));
-    entries.dedup_by(|a, b| a.id == b.id);
-    entries
+    let (name, model) = id.split_once('/')?;
+    let provider = config.provider(name)?;
+    let model = lists.find(&provider.name, model).filter(|_| config.supports(id))?;
+    Some(Entry::of_provider(&provider.name, model))
 }
 
 /// The one provider that lists this model, where exactly one does.
 pub fn only_provider_of<'a>(config: &'a Config, lists: &Lists, model: &str) -> Option<&'a str> {
-    let mut owners = config.providers.iter().filter(|provider| {
-        lists.get(&provider.name).is_some_and(|list| list.iter().any(|listed| listed.id == model))
-    });
+    let mut owners = config.providers.iter().filter(|provider| lists.find(&provider.name, model).is_some());
     match (owners.next(), owners.next()) {
         (Some(owner), None) => Some(&owner.name),
         _ => None,
     }
 }
 
+/// The list as `GET /v1/models` gives it. `for_codex`: with the member `models` beside `data`.
+///
+/// Codex needs that member (openai/codex, `ModelsResponse`), and adds what is in it to the catalog it brings. It stays empty: an
+/// entry there carries the model's system prompt and its tools, and would take the place of Codex's own.
+pub fn render<'a>(entries: impl Iterator<Item = Entry<'a>>, for_codex: bool) -> Vec<u8> {
+    let mut out = b"{\"object\":\"list\",\"data\":[".to_vec();
+    let start = out.len();
+    for entry in entries {
+        if out.len() > start {
+            out.push(b',');
+        }
+        // Strings and numbers into memory: it cannot fail.
+        let _ = serde_json::to_writer(&mut out, &entry);
+    }
+    let end: &[u8] = if for_codex { b"],\"models\":[]}" } else { b"]}" };
+    out.extend_from_slice(end);
+    out
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse_list;
+    use super::{Lists, Model, find, merge, only_provider_of, render};
+    use crate::config::{Config, load};
 
-    fn ids(answer: &str) -> Vec<String> {
-        parse_list("p", "models/", answer.as_bytes())
-            .expect("a list")
-            .into_iter()
-            .map(|model| model.id)
-            .collect()
+    fn config(changes: &str) -> Config {
+        let providers = r#""a|http://127.0.0.1:1|", "a.b|http://127.0.0.1:2|", "b|http://127.0.0.1:3|""#;
+        let text = format!(r#"{{"providers": [{providers}], {changes}}}"#);
+        load::from_text(&text, &|_| None).expect("a good config")
+    }
+
+    fn lists(lists: &[(&str, &[&str])]) -> Lists {
+        let mut all = Lists::default();
+        for (provider, ids) in lists {
+            all.put(provider, ids.iter().map(|id| Model { id: (*id).into(), created: 7 }).collect());
+        }
+        all
     }
 
     #[test]
-    fn lists_of_all_shapes_are_read_and_odd_rows_passed_over() {
-        assert_eq!(ids(r#"{"object":"list","data":[{"id":"a"},{"id":"b/c"}]}"#), ["a", "b/c"]);
-        assert_eq!(ids(r#"[{"id":"a"}]"#), ["a"]);
-        assert_eq!(
-            ids(r#"{"data":[{"id":"models/gemini"},{"id":""},{"id":1},{},{"id":"a\nb"}]}"#),
-            ["gemini"]
+    fn merge_of_lists_is_sorted_and_each_entry_is_found() {
+        let config = config(
+            r#""models": {"zz": "a/0", "a/x": "b/y", "b/0": "b/y", "lost": "b/z"}, "supported_models": ["^(a|a.b)/", "^b/[0y]$", "zz"]"#,
         );
-        assert!(parse_list("p", "", b"<html>").is_err());
-        assert!(parse_list("p", "", br#"{"error":{}}"#).is_err());
-        let kept = parse_list("p", "", br#"[{"id":"models/tuned"}]"#).expect("a list");
-        assert_eq!(kept[0].id, "models/tuned");
+        let lists = lists(&[("b", &["z", "y"]), ("a.b", &["m"]), ("a", &["x", "z", "x", "0"])]);
+        let all: Vec<_> = merge(&config, &lists).collect();
+        let ids: Vec<&str> = all.iter().map(|entry| &*entry.id).collect();
+        // `.` stands before `/`: the order is that of the full ids.
+        assert_eq!(ids, ["a.b/m", "a/0", "a/x", "a/z", "b/0", "b/y", "zz"]);
+        assert!(ids.is_sorted());
+        let owners: Vec<&str> = all.iter().map(|entry| entry.owned_by).collect();
+        assert_eq!(owners, ["a.b", "a", "ai-proxy", "a", "ai-proxy", "b", "ai-proxy"]);
+        for entry in &all {
+            assert_eq!(find(&config, &lists, &entry.id).as_ref(), Some(entry));
+        }
+        for id in ["lost", "b/z", "a/", "a", "", "/x", "c/x", "a/x/"] {
+            assert_eq!(find(&config, &lists, id), None, "{id}");
+        }
     }
 
     #[test]
-    fn owner_and_time_are_kept_where_they_are_there() {
-        let list = parse_list(
-            "p",
-            "",
-            br#"{"data":[{"id":"a","created":5,"owned_by":"me"},{"id":"b","created":"x"}]}"#,
-        );
-        let list = list.expect("a list");
-        assert_eq!((list[0].created, list[0].owned_by.as_str()), (5, "me"));
-        assert_eq!((list[1].created, list[1].owned_by.as_str()), (0, "p"));
+    fn only_provider_of_a_model_is_known_where_it_is_one() {
+        let config = config(r#""models": {}"#);
+        let lists = lists(&[("b", &["one", "two"]), ("a", &["two"]), ("gone", &["three"])]);
+        let owner = |model: &str| only_provider_of(&config, &lists, model);
+        assert_eq!((owner("one"), owner("two"), owner("three"), owner("")), (Some("b"), None, None, None));
+    }
+
+    #[test]
+    fn list_is_rendered_as_the_api_has_it() {
+        let config = config(r#""models": {"v": "a/x"}"#);
+        let lists = lists(&[("a", &["x\"\\"])]);
+        let text = |for_codex| String::from_utf8(render(merge(&config, &lists), for_codex)).expect("text");
+        let entry = r#"{"id":"a/x\"\\","object":"model","created":7,"owned_by":"a"}"#;
+        let v = r#"{"id":"v","object":"model","created":0,"owned_by":"ai-proxy"}"#;
+        assert_eq!(text(false), format!(r#"{{"object":"list","data":[{entry},{v}]}}"#));
+        assert_eq!(text(true), format!(r#"{{"object":"list","data":[{entry},{v}],"models":[]}}"#));
+        assert_eq!(render(std::iter::empty(), false), br#"{"object":"list","data":[]}"#);
     }
 }

@@ -110,7 +110,7 @@ impl Service for Provider {
 fn document(status: u16, document: &Value) -> Answer {
     let mut fields = Fields::default();
     fields.push("content-type", "application/json");
-    Answer { status, fields, body: document.to_string().into_bytes() }
+    Answer { status, fields, body: document.to_string().into_bytes().into() }
 }
 
 fn error(status: u16, message: &str) -> Answer {

@@ -125,17 +125,35 @@ pub const UPSTREAM_WRITE_BUFFER: usize = 4 * 1024;
 pub const MAX_GATHERED: usize = 16 * 1024;
 /// Largest model list of a provider, bytes.
 pub const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
+/// Bytes of model lists that are read at the same time, one for each replica: with many replicas each may have fewer than
+/// [`MAX_MODEL_LIST`], but never fewer than [`LEAST_MODEL_LIST`].
+pub const MAX_LISTS_IN_TRANSIT: usize = 128 * 1024 * 1024;
+/// What a model list may have in any case, bytes.
+pub const LEAST_MODEL_LIST: usize = 1024 * 1024;
 /// Models kept of one provider's list.
 pub const MAX_MODELS: usize = 10_000;
 /// Longest model id kept of a provider's list, bytes.
 pub const MAX_MODEL_ID: usize = 256;
-/// Longest time a connection to a provider may take, TLS not included.
+/// Bytes that the model lists of all replicas may take together: each has its equal share. What is beyond it is not listed.
+pub const MAX_LISTS: usize = 16 * 1024 * 1024;
+/// What a model of a list takes beside its id, bytes: in memory, and about as much in our own list.
+pub const MODEL_COST: usize = 96;
+/// Bytes of our own model list in all its variants that are in memory at once, those included that clients have still to take
+/// from before a change. When there is no room for another, the request for it gets 503.
+pub const MAX_RENDERED_LISTS: usize = 64 * 1024 * 1024;
+/// Variants of our own model list (one for each filter of a token) that are kept for the next request.
+pub const MAX_KEPT_LISTS: usize = 16;
+/// Longest time a connection to a provider may take, all its addresses together, TLS not included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an address of a provider may be silent before the next is tried beside it (RFC 8305 section 5).
+pub const CONNECT_DELAY: Duration = Duration::from_millis(250);
 /// Longest health check or model list fetch; `non_stream_timeout` may shorten it.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon a provider whose check failed is checked again; it doubles up to `health_interval`.
+pub const FIRST_RECHECK: Duration = Duration::from_secs(1);
 /// How long an address stays in the DNS cache before it is looked up again, off the request's path.
 pub const DNS_TTL: Duration = Duration::from_secs(60);
-/// Addresses kept of one name.
+/// Addresses kept of one name, and so the sockets of one attempt to connect.
 pub const MAX_ADDRESSES: usize = 8;
 /// Names kept in the DNS cache: one for each provider and proxy, and some of earlier configs.
 pub const MAX_DNS_NAMES: usize = 1024;

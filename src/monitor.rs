@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use ureq::http::Method;
 
-use crate::catalog;
+use crate::catalog::{self, Model, Parsed};
 use crate::config::{Config, Format, Provider, Replica, ReplicaId, Scope, known};
 use crate::front::Fields;
 use crate::gateway::{Check, Gateway, Health};
-use crate::limits::{CHECK_TIMEOUT, MAX_MODEL_LIST, THREAD_STACK};
+use crate::limits::{
+    CHECK_TIMEOUT, LEAST_MODEL_LIST, MAX_LISTS, MAX_LISTS_IN_TRANSIT, MAX_MODEL_LIST, THREAD_STACK,
+};
 use crate::text::{Text, quoted};
 use crate::upstream::{Call, Failure, Fault, Patience, unusable};
 
@@ -104,22 +106,14 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
     let (health, models) = match answer {
         Err(reason) => (unhealthy(begun, &reason), None),
         Ok(body) => {
-            let models = due
-                .models
-                .then(|| catalog::parse_list(&provider.name, known(&replica.url).listed_prefix, &body));
-            if let Some(Err(reason)) = &models {
-                log::warn!(
-                    "{}",
-                    Text::ModelListUnusable(&provider.name, &quoted(reason, MAX_REASON)).say(language)
-                );
-            }
+            let models = due.models.then(|| listed(config, provider, replica, &body)).flatten();
             let health = Health {
                 healthy: true,
                 latency: begun.elapsed(),
                 checked_at: jiff::Timestamp::now(),
                 error: None,
             };
-            (health, models.and_then(Result::ok))
+            (health, models)
         }
     };
     let error = health.error.clone();
@@ -129,6 +123,29 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
             None => log::info!("{}", Text::ProviderHealthy(&provider.name).say(language)),
         }
     }
+}
+
+/// The models that a replica's response lists; none where it cannot be read, which the log tells.
+fn listed(config: &Config, provider: &Provider, replica: &Replica, body: &[u8]) -> Option<Vec<Model>> {
+    match catalog::parse_list(known(&replica.url).listed_prefix, body, MAX_LISTS / replicas(config)) {
+        Ok(Parsed { models, dropped }) => {
+            if dropped > 0 {
+                let text = Text::ModelListCut(&provider.name, models.len(), dropped);
+                log::warn!("{}", text.say(config.language));
+            }
+            Some(models)
+        }
+        Err(reason) => {
+            let text = Text::ModelListUnusable(&provider.name, &quoted(&reason, MAX_REASON));
+            log::warn!("{}", text.say(config.language));
+            None
+        }
+    }
+}
+
+/// How many replicas share what there is for all; never 0.
+fn replicas(config: &Config) -> usize {
+    config.providers.iter().map(|provider| provider.replicas.len()).sum::<usize>().max(1)
 }
 
 /// `GET {url}/models`: its body when the status is 2xx, else why not.
@@ -156,7 +173,8 @@ fn fetch_models(
         let hidden = provider.mask().hide(told.into_bytes(), Scope::All);
         return Err(String::from_utf8_lossy(&hidden).into_owned());
     }
-    let body = exchange.read_whole(MAX_MODEL_LIST).map_err(|failure| failure.detail)?;
+    let most = (MAX_LISTS_IN_TRANSIT / replicas(config)).clamp(LEAST_MODEL_LIST, MAX_MODEL_LIST);
+    let body = exchange.read_whole(most).map_err(|failure| failure.detail)?;
     // What stands in a list is shown, and what is wrong with it logged.
     let body = provider.mask().hide(body, Scope::Unmistakable);
     if (200..300).contains(&status) { Ok(body) } else { Err(format!("HTTP {status}")) }

@@ -119,7 +119,7 @@ impl Delivery {
             return self.in_promised_stream(status, &headers, &body);
         }
         let fields = self.answer_fields(&headers, &self.record.provider);
-        self.end(status, |reply| reply.send(Answer { status, fields, body }))
+        self.end(status, |reply| reply.send(Answer { status, fields, body: body.into() }))
     }
 
     /// A heartbeat has promised a stream: what came instead, unless translation has made events of it, can only be told of in

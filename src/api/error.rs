@@ -333,6 +333,6 @@ impl ApiError {
             }
             _ => {}
         }
-        Answer { status, fields, body: self.body(envelope) }
+        Answer { status, fields, body: self.body(envelope).into() }
     }
 }

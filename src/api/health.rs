@@ -1,10 +1,9 @@
 //! `GET /health`: what the checks found, and beside it what requests have met.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Ticket, json_answer};
 use crate::config::{Provider, Replica, ReplicaId};
@@ -16,10 +15,19 @@ use crate::limits::CHECK_TIMEOUT;
 #[derive(Serialize)]
 struct Health<'a> {
     status: &'static str,
-    providers: BTreeMap<&'a str, bool>,
+    providers: InOrder<'a, bool>,
     healthy_providers: usize,
     total_providers: usize,
-    details: BTreeMap<&'a str, Detail>,
+    details: InOrder<'a, Detail>,
+}
+
+/// A map by provider name, in the order of the configuration.
+struct InOrder<'a, T>(Vec<(&'a str, T)>);
+
+impl<T: Serialize> Serialize for InOrder<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
 }
 
 #[derive(Serialize)]
@@ -63,10 +71,10 @@ pub fn health(gateway: &Gateway, ticket: &Ticket) -> Answer {
     };
     let document = Health {
         status,
-        providers: known.iter().map(|(provider, health)| (&*provider.name, is_healthy(health))).collect(),
+        providers: InOrder(known.iter().map(|(it, health)| (&*it.name, is_healthy(health))).collect()),
         healthy_providers: healthy,
         total_providers: total,
-        details: known.iter().map(|known| (&*known.0.name, detail(known))).collect(),
+        details: InOrder(known.iter().map(|known| (&*known.0.name, detail(known))).collect()),
     };
     json_answer(if healthy == 0 { 503 } else { 200 }, &ticket.envelope, &document)
 }

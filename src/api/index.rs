@@ -47,7 +47,7 @@ fn page(envelope: &Envelope) -> Answer {
     fields.push("x-content-type-options", "nosniff");
     fields.push("referrer-policy", "no-referrer");
     fields.push("cache-control", "no-store");
-    Answer { status: 200, fields, body: PAGE.replace("{nonce}", &nonce).into_bytes() }
+    Answer { status: 200, fields, body: PAGE.replace("{nonce}", &nonce).into_bytes().into() }
 }
 
 /// Whether HTML is liked better than JSON, the answer for everyone who does not say so.

@@ -234,6 +234,10 @@ impl Relay {
     /// What came of an attempt, for the replica's record and for the metrics; gives the time of a cooldown that begins.
     pub(super) fn note(&self, choice: &Choice, verdict: Verdict, result: &str) -> Option<Duration> {
         self.gateway.metrics.add(Metric::Attempts, &[&choice.provider().name, result], 1);
+        if result == SUCCESS {
+            let replica = &choice.provider().replicas[choice.replica];
+            self.gateway.served(choice.provider(), replica.id);
+        }
         choice.lease.report(verdict, Instant::now())
     }
 

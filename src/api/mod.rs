@@ -40,7 +40,7 @@ use crate::front::{
     Stats, Thread,
 };
 use crate::gateway::Gateway;
-use crate::limits::QUICK_BODY;
+use crate::limits::{MAX_RENDERED_LISTS, QUICK_BODY};
 use crate::text::Text;
 use envelope::Envelope;
 pub use error::ApiError;
@@ -197,6 +197,8 @@ pub struct Api {
     workers: usize,
     started: Instant,
     refusals: OnceASecond,
+    /// The model list as it leaves.
+    rendered: models::Rendered,
 }
 
 /// Keeps what can happen to every request from filling the log.
@@ -213,7 +215,14 @@ impl OnceASecond {
 impl Api {
     /// An API over that state, behind a front that keeps these `stats` and has so many workers.
     pub fn new(gateway: Arc<Gateway>, stats: Arc<Stats>, workers: usize) -> Self {
-        Self { gateway, stats, workers, started: Instant::now(), refusals: OnceASecond::default() }
+        Self {
+            gateway,
+            stats,
+            workers,
+            started: Instant::now(),
+            refusals: OnceASecond::default(),
+            rendered: models::Rendered::new(MAX_RENDERED_LISTS),
+        }
     }
 
     fn admit_or_refuse(&self, head: &mut Head, peer: Peer) -> Admission<Ticket> {
@@ -223,7 +232,7 @@ impl Api {
         if head.method() == "OPTIONS"
             && let Some(fields) = envelope.preflight_fields(head)
         {
-            return Admission::Answer(Answer { status: 204, fields, body: Vec::new() });
+            return Admission::Answer(Answer { status: 204, fields, body: Vec::new().into() });
         }
         let admitted = admission::check_upgrade(head).and_then(|()| {
             let endpoint = found?;
@@ -318,8 +327,8 @@ impl Service for Api {
                 return inference::relay(&self.gateway, request, responder, thread);
             }
             Action::Health => health::health(&self.gateway, &request.ticket),
-            Action::ListModels => models::list(&self.gateway, &request.ticket),
-            Action::RetrieveModel => models::retrieve(&self.gateway, &request),
+            Action::ListModels => models::list(self, &request),
+            Action::RetrieveModel => models::retrieve(self, &request),
             Action::Reload => admin::reload(&self.gateway, &request.ticket),
             Action::Metrics => scrape::metrics(self, &request.ticket),
             Action::Status => status::status(self, &request.ticket),
@@ -366,7 +375,7 @@ fn refuse(gateway: &Gateway, error: &ApiError, envelope: &Envelope) -> Answer {
 
 /// An answer that is a JSON document.
 fn json_answer(status: u16, envelope: &Envelope, document: &impl Serialize) -> Answer {
-    Answer { status, fields: envelope.fields("application/json"), body: to_json(document) }
+    Answer { status, fields: envelope.fields("application/json"), body: to_json(document).into() }
 }
 
 /// Our own documents have string keys and finite numbers: they always serialize.

@@ -1,44 +1,150 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
-use serde::Serialize;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{ApiError, Ticket, json_answer, refuse};
-use crate::catalog;
+use regex::Regex;
+
+use super::{Api, ApiError, Ticket, json_answer, refuse};
+use crate::catalog::{self, Lists};
+use crate::config::Config;
 use crate::front::{Answer, Request};
-use crate::gateway::Gateway;
-use crate::limits::{CHECK_TIMEOUT, MAX_MODEL};
+use crate::limits::{CHECK_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL};
+use crate::memory::{Holder, Share};
 
-/// The merged list. Until every provider has been asked once it waits for their answers, no longer than a check may take.
-pub fn list(gateway: &Gateway, ticket: &Ticket) -> Answer {
-    #[derive(Serialize)]
-    struct List {
-        object: &'static str,
-        data: Vec<catalog::Entry>,
+/// The merged list. Until every provider has been asked once it waits for their responses, no longer than a check may take.
+pub fn list(api: &Api, request: &Request<Ticket>) -> Answer {
+    let Ticket { config, token, envelope, .. } = &request.ticket;
+    api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
+    let filter = token.and_then(|index| config.tokens[index].models.as_deref());
+    let for_codex = parameters(request.head.query()).any(|name| name == "client_version");
+    let body = api.rendered.get(config, &api.gateway.board.lists(), filter, for_codex);
+    match body {
+        Some(body) => Answer { status: 200, fields: envelope.fields("application/json"), body: body.into() },
+        None => refuse(&api.gateway, &ApiError::Overloaded, envelope),
     }
-    json_answer(200, &ticket.envelope, &List { object: "list", data: entries(gateway, ticket) })
+}
+
+/// The names of a query's parameters.
+fn parameters(query: Option<&str>) -> impl Iterator<Item = &str> {
+    query.unwrap_or_default().split('&').filter_map(|parameter| parameter.split('=').next())
 }
 
 /// One entry of the list.
-pub fn retrieve(gateway: &Gateway, request: &Request<Ticket>) -> Answer {
-    let ticket = &request.ticket;
+pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Answer {
+    let Ticket { config, token, envelope, .. } = &request.ticket;
     let id = percent_decode(request.head.path().strip_prefix("/v1/models/").unwrap_or_default());
     if id.len() > MAX_MODEL {
-        return refuse(gateway, &ApiError::ModelTooLong, &ticket.envelope);
+        return refuse(&api.gateway, &ApiError::ModelTooLong, envelope);
     }
-    match entries(gateway, ticket).into_iter().find(|entry| entry.id == id) {
-        Some(entry) => json_answer(200, &ticket.envelope, &entry),
-        None => refuse(gateway, &ApiError::ModelNotFound(id), &ticket.envelope),
+    api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
+    let lists = api.gateway.board.lists();
+    let allowed = |id: &str| token.is_none_or(|index| config.tokens[index].allows(id));
+    match catalog::find(config, &lists, &id).filter(|entry| allowed(&entry.id)) {
+        Some(entry) => json_answer(200, envelope, &entry),
+        None => refuse(&api.gateway, &ApiError::ModelNotFound(id), envelope),
     }
 }
 
-/// What this caller may list: all, or what its token may call.
-fn entries(gateway: &Gateway, ticket: &Ticket) -> Vec<catalog::Entry> {
-    gateway.board.wait_for_first_round(CHECK_TIMEOUT);
-    let mut entries = catalog::merge(&ticket.config, &gateway.board.lists());
-    if let Some(token) = ticket.token.map(|index| &ticket.config.tokens[index]) {
-        entries.retain(|entry| token.allows(&entry.id));
+/// The list as responses have it: rendered once for each configuration, filter and state of the lists, and shared by all
+/// responses.
+pub struct Rendered(Mutex<Inner>);
+
+struct Inner {
+    /// Bytes that all of them may have together.
+    most: usize,
+    /// What `kept` was rendered from.
+    source: Option<(Arc<Config>, Arc<Lists>)>,
+    /// The one that was asked for longest ago first.
+    kept: Vec<Rendering>,
+    /// Of earlier sources, for as long as responses have them in hand.
+    earlier: Vec<(Arc<[u8]>, Share)>,
+}
+
+struct Rendering {
+    for_codex: bool,
+    filter: Option<Vec<Regex>>,
+    body: Arc<[u8]>,
+    /// Its part of the budget.
+    share: Share,
+}
+
+impl Rendered {
+    /// None yet; all together may have `most` bytes.
+    pub fn new(most: usize) -> Self {
+        Self(Mutex::new(Inner { most, source: None, kept: Vec::new(), earlier: Vec::new() }))
     }
-    entries
+
+    /// The list for callers with that filter of models. One at a time is rendered; `None`: what clients have still to take of
+    /// others leaves no room for it.
+    fn get(
+        &self,
+        config: &Arc<Config>,
+        lists: &Arc<Lists>,
+        filter: Option<&[Regex]>,
+        for_codex: bool,
+    ) -> Option<Arc<[u8]>> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.follow(config, lists);
+        let is_it = |it: &Rendering| it.for_codex == for_codex && same(it.filter.as_deref(), filter);
+        if let Some(at) = inner.kept.iter().position(is_it) {
+            let found = inner.kept.remove(at);
+            let body = Arc::clone(&found.body);
+            inner.kept.push(found);
+            return Some(body);
+        }
+        let allowed = |id: &str| filter.is_none_or(|models| models.iter().any(|model| model.is_match(id)));
+        let entries = catalog::merge(config, lists).filter(|entry| allowed(&entry.id));
+        let body: Arc<[u8]> = catalog::render(entries, for_codex).into();
+        let mut share = Share::new(Holder::Own);
+        if !inner.make_room(body.len()) || !share.set(body.len()) {
+            return None;
+        }
+        let filter = filter.map(<[Regex]>::to_vec);
+        inner.kept.push(Rendering { for_codex, filter, body: Arc::clone(&body), share });
+        Some(body)
+    }
+}
+
+impl Inner {
+    /// Forgets what was rendered from another source.
+    fn follow(&mut self, config: &Arc<Config>, lists: &Arc<Lists>) {
+        self.earlier.retain(|(body, _)| is_read(body));
+        let is_same = |(old_config, old_lists): &(Arc<Config>, Arc<Lists>)| {
+            Arc::ptr_eq(old_config, config) && Arc::ptr_eq(old_lists, lists)
+        };
+        if !self.source.as_ref().is_some_and(is_same) {
+            self.source = Some((Arc::clone(config), Arc::clone(lists)));
+            self.earlier
+                .extend(self.kept.drain(..).map(|it| (it.body, it.share)).filter(|(body, _)| is_read(body)));
+        }
+    }
+
+    /// Forgets what nobody reads, the one that was asked for longest ago first, until there is room for `size` bytes; whether
+    /// there is. For one alone there always is.
+    fn make_room(&mut self, size: usize) -> bool {
+        while self.bytes() + size > self.most || self.kept.len() >= MAX_KEPT_LISTS {
+            let Some(oldest) = self.kept.iter().position(|it| !is_read(&it.body)) else { break };
+            self.kept.remove(oldest);
+        }
+        self.bytes() == 0 || self.bytes() + size <= self.most
+    }
+
+    fn bytes(&self) -> usize {
+        let kept = self.kept.iter().map(|it| it.body.len());
+        kept.chain(self.earlier.iter().map(|(body, _)| body.len())).sum()
+    }
+}
+
+/// Whether a response has it in hand.
+fn is_read(body: &Arc<[u8]>) -> bool {
+    Arc::strong_count(body) > 1
+}
+
+fn same(one: Option<&[Regex]>, other: Option<&[Regex]>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.iter().map(Regex::as_str).eq(other.iter().map(Regex::as_str)),
+        (one, other) => one.is_none() && other.is_none(),
+    }
 }
 
 /// RFC 3986 section 2.1; what is no escape stays as it is.
@@ -65,7 +171,70 @@ pub fn percent_decode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::percent_decode;
+    use std::sync::Arc;
+
+    use regex::Regex;
+
+    use super::{Rendered, percent_decode};
+    use crate::catalog::{Lists, Model};
+    use crate::config::{Config, load};
+    use crate::limits::MAX_KEPT_LISTS;
+
+    const MOST: usize = 200_000;
+
+    fn source(models: usize, length: usize) -> (Arc<Config>, Arc<Lists>) {
+        let config = load::from_text(r#"{"providers": ["p|http://127.0.0.1:1|"]}"#, &|_| None);
+        let mut lists = Lists::default();
+        let model = |number| Model { id: format!("{number:0>length$}").into(), created: 0 };
+        lists.put("p", (0..models).map(model).collect());
+        (Arc::new(config.expect("a good config")), Arc::new(lists))
+    }
+
+    fn filter(text: &str) -> Vec<Regex> {
+        vec![Regex::new(text).expect("a regular expression")]
+    }
+
+    #[test]
+    fn rendered_list_is_shared_for_as_long_as_nothing_changes() {
+        let (rendered, (config, lists)) = (Rendered::new(MOST), source(10, 3));
+        let get = |text: Option<&str>, for_codex| {
+            let models = text.map(filter);
+            rendered.get(&config, &lists, models.as_deref(), for_codex).expect("room")
+        };
+        let all = get(None, false);
+        assert!(Arc::ptr_eq(&all, &get(None, false)));
+        assert!(Arc::ptr_eq(&get(Some("1"), false), &get(Some("1"), false)));
+        assert_ne!(all, get(Some("1"), false));
+        assert_ne!(all, get(None, true));
+        let (config, other) = (Arc::clone(&config), source(11, 3).1);
+        assert_ne!(rendered.get(&config, &other, None, false).expect("room"), all);
+    }
+
+    #[test]
+    fn rendered_lists_that_nobody_reads_are_forgotten() {
+        let (rendered, (config, lists)) = (Rendered::new(MOST), source(100, 3));
+        for number in 0..3 * MAX_KEPT_LISTS {
+            let filter = filter(&number.to_string());
+            assert!(rendered.get(&config, &lists, Some(&filter), false).is_some());
+        }
+        assert_eq!(rendered.0.lock().expect("a lock").kept.len(), MAX_KEPT_LISTS);
+    }
+
+    #[test]
+    fn rendered_lists_that_are_read_are_bounded_together() {
+        let (rendered, (config, _)) = (Rendered::new(MOST), source(0, 0));
+        let mut held = Vec::new();
+        // Each from lists of its own, as after a change, and none is let go.
+        let refused = (0..100).any(|_| {
+            let body = rendered.get(&config, &source(100, 50).1, None, false);
+            held.extend(body.clone());
+            body.is_none()
+        });
+        let bytes: usize = held.iter().map(|body: &Arc<[u8]>| body.len()).sum();
+        assert!(refused && bytes <= MOST, "{bytes} bytes");
+        held.pop();
+        assert!(rendered.get(&config, &source(100, 50).1, None, false).is_some());
+    }
 
     #[test]
     fn escapes_are_decoded_and_everything_else_stays() {

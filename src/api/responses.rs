@@ -116,9 +116,11 @@ fn may_reach(config: &Config, token: &Token, lists: &Lists, provider: &Provider,
         let routes = routing::resolve(config, token, id, |_| None);
         routes.iter().any(|route| route.provider == provider.name)
     };
-    let listed = lists.get(&provider.name).map(Vec::as_slice).unwrap_or_default();
     token.models.is_none()
         || leads_there(model)
         || config.models.iter().any(|model| leads_there(&model.name))
-        || listed.iter().any(|model| leads_there(&format!("{}/{}", provider.name, model.id)))
+        || lists
+            .of(&provider.name)
+            .iter()
+            .any(|model| leads_there(&format!("{}/{}", provider.name, model.id)))
 }

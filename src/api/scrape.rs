@@ -34,5 +34,5 @@ pub fn metrics(api: &Api, ticket: &Ticket) -> Answer {
         Reading { metric: *metric, labels, value: *value }
     });
     let text = gateway.metrics.render(&readings.collect::<Vec<_>>());
-    Answer { status: 200, fields: ticket.envelope.fields(CONTENT_TYPE), body: text.into_bytes() }
+    Answer { status: 200, fields: ticket.envelope.fields(CONTENT_TYPE), body: text.into_bytes().into() }
 }

@@ -7,6 +7,7 @@
 
 pub mod body;
 mod conn;
+mod content;
 mod desk;
 mod incoming;
 mod listener;
@@ -26,6 +27,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+pub use content::Content;
 pub use incoming::Request;
 pub use listener::Listen;
 pub use ongoing::{Ongoing, Ready, Turn};

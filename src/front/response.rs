@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::content::Content;
 use super::request::Framing;
 use super::wire::Wire;
 use super::{Head, sys};
@@ -95,7 +96,7 @@ pub struct Answer {
     /// Header fields.
     pub fields: Fields,
     /// Body; not sent in answer to HEAD, but counted.
-    pub body: Vec<u8>,
+    pub body: Content,
 }
 
 /// How an answer must look to the request it answers.
@@ -157,16 +158,16 @@ impl Wire {
         let framing = if bodiless { Framing::None } else { Framing::Length(answer.body.len() as u64) };
         let mut head = shape.head(answer.status, &answer.fields, framing);
         if shape.head_only || bodiless {
-            self.send_or_keep(head, Vec::new());
+            self.send_or_keep(head, Vec::new().into());
         } else if answer.body.len() <= COALESCE {
             head.extend_from_slice(&answer.body);
-            self.send_or_keep(head, Vec::new());
+            self.send_or_keep(head, Vec::new().into());
         } else {
             self.send_or_keep(head, answer.body);
         }
     }
 
-    fn send_or_keep(&mut self, head: Vec<u8>, body: Vec<u8>) {
+    fn send_or_keep(&mut self, head: Vec<u8>, body: Content) {
         let parts = [IoSlice::new(&head), IoSlice::new(&body)];
         let used = if body.is_empty() { &parts[..1] } else { &parts[..] };
         let sent = if self.has_output() { Ok(0) } else { sys::send_now(&*self.client, used) };

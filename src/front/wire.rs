@@ -1,9 +1,11 @@
 //! A connection's socket and buffers, wherever the connection is at the moment.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::content::Content;
 use super::places::Slot;
 use super::response::Client;
 use super::sys;
@@ -53,8 +55,8 @@ pub struct Wire {
     pub(super) client: Arc<Client>,
     pub(super) peer: Peer,
     pub(super) input: Input,
-    /// Bytes the client has still to take, from `sent` on.
-    output: Vec<u8>,
+    /// Bytes the client has still to take, in parts none of which is empty; of the first, from `sent` on.
+    output: VecDeque<Content>,
     sent: usize,
     /// What its buffers hold.
     share: Option<Share>,
@@ -71,7 +73,7 @@ impl Wire {
             client: Arc::new(client),
             peer,
             input: Input::default(),
-            output: Vec::new(),
+            output: VecDeque::new(),
             sent: 0,
             share: None,
             broken: false,
@@ -81,33 +83,46 @@ impl Wire {
     }
 
     pub(super) fn has_output(&self) -> bool {
-        self.sent < self.output.len()
+        !self.output.is_empty()
     }
 
     /// Keeps `bytes[from..]` to be sent later.
-    pub(super) fn keep(&mut self, bytes: Vec<u8>, from: usize) {
-        if self.has_output() {
-            self.output.extend_from_slice(&bytes[from..]);
-        } else if from < bytes.len() {
-            self.output = bytes;
+    pub(super) fn keep(&mut self, bytes: impl Into<Content>, from: usize) {
+        let bytes = bytes.into();
+        if from == bytes.len() {
+            return;
+        }
+        if self.output.is_empty() {
             self.sent = from;
+            self.output.push_back(bytes);
+        } else if from == 0 {
+            self.output.push_back(bytes);
+        } else {
+            self.output.push_back(bytes[from..].to_vec().into());
         }
     }
 
     /// Sends what is kept, as far as the client takes it; whether any of it left.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
-        let sent = sys::send_now(&*self.client, &[io::IoSlice::new(&self.output[self.sent..])])?;
-        self.sent += sent;
-        if !self.has_output() {
-            self.drop_output();
+        let mut any = false;
+        while let Some(part) = self.output.front() {
+            let sent = sys::send_now(&*self.client, &[io::IoSlice::new(&part[self.sent..])])?;
+            any |= sent > 0;
+            self.sent += sent;
+            if self.sent < part.len() {
+                return Ok(any);
+            }
+            self.output.pop_front();
+            self.sent = 0;
         }
-        Ok(sent > 0)
+        self.drop_output();
+        Ok(any)
     }
 
     /// Leaves what is kept to the poller, if there is room for it beside what others hold. It is counted in any case: it is there.
     pub(super) fn leave(&mut self, lane: Lane) -> bool {
         let mut share = Share::new(if lane == Lane::Control { Holder::Own } else { Holder::Request });
-        let size = self.output.capacity() + self.input.size();
+        let size = self.output_size() + self.input.size();
         let fits = share.set(size);
         if !fits {
             share.admit(size);
@@ -116,10 +131,15 @@ impl Wire {
         fits
     }
 
+    /// Bytes of what is kept; shared ones are counted where they are made, once for all clients.
+    fn output_size(&self) -> usize {
+        self.output.iter().map(Content::owned).sum()
+    }
+
     /// Counts what its buffers hold while it waits; whether there is room for that.
     pub(super) fn hold(&mut self) -> bool {
         self.release();
-        let size = self.input.size() + self.output.capacity();
+        let size = self.input.size() + self.output_size();
         if size == 0 {
             self.share = None;
             return true;
@@ -127,7 +147,7 @@ impl Wire {
         let share = self.share.get_or_insert_with(|| Share::new(Holder::Request));
         let fits = share.set(size);
         // What leaves is not refused any more.
-        if !fits && self.sent < self.output.len() {
+        if !fits && !self.output.is_empty() {
             share.admit(size);
             return true;
         }
@@ -137,12 +157,16 @@ impl Wire {
     /// Waits until the client has taken what is kept, no longer than `patience`, and breaks off.
     pub(super) fn settle(&mut self, patience: Duration) {
         let deadline = after(Instant::now(), patience);
-        self.broken = sys::send_all(&*self.client, &self.output[self.sent..], deadline).is_err();
+        let mut from = self.sent;
+        let mut send = |part: &Content| {
+            sys::send_all(&*self.client, &part[std::mem::take(&mut from)..], deadline).is_err()
+        };
+        self.broken = self.output.iter().any(&mut send);
         self.drop_output();
     }
 
     fn drop_output(&mut self) {
-        self.output = Vec::new();
+        self.output = VecDeque::new();
         self.sent = 0;
     }
 

@@ -1,12 +1,13 @@
 //! What is known of each replica: when it was checked, whether it is well, what it lists.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Lists, Model};
 use crate::config::{Config, Provider, Replica, ReplicaId};
-use crate::limits::CONTROL_THREADS;
+use crate::limits::{CONTROL_THREADS, FIRST_RECHECK};
 
 /// What the last check of a replica found.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct Check {
 pub struct Board {
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// A replica failed its last check: only then does a relayed success change anything.
+    any_failed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +57,10 @@ struct Entry {
     health: Option<Health>,
     models: Option<Vec<Model>>,
     checking: bool,
+    /// Checks that failed in a row.
+    failures: u32,
+    /// What the last failed check found, where a request was served after it: what is found again is no news.
+    refuted: Option<String>,
     check_at: Option<Instant>,
     models_at: Option<Instant>,
 }
@@ -77,6 +84,7 @@ impl Board {
         inner.config = Some(Arc::clone(config));
         inner.rebuild_lists();
         inner.woken = true;
+        self.note_failed(&inner);
         self.changed.notify_all();
     }
 
@@ -101,19 +109,49 @@ impl Board {
         let Some(entry) = inner.replicas.get_mut(&id) else { return false };
         let now = Instant::now();
         let changed = entry.health.as_ref().map_or(!health.healthy, |old| old.healthy != health.healthy);
+        let changed = changed && (health.healthy || health.error != entry.refuted);
+        if health.healthy {
+            entry.refuted = None;
+        }
         entry.checking = false;
-        entry.health = Some(health);
-        entry.check_at = now.checked_add(config.health_interval);
+        entry.failures = if health.healthy { 0 } else { entry.failures.saturating_add(1) };
+        entry.check_at = now.checked_add(pause(entry.failures, config.health_interval));
         if due.models {
-            entry.models_at = now.checked_add(config.models_interval);
+            // A list that could not be fetched is due with the next check.
+            entry.models_at =
+                if health.healthy { now.checked_add(config.models_interval) } else { entry.check_at };
         }
-        if models.is_some() {
+        entry.health = Some(health);
+        if models.is_some() && models != entry.models {
             entry.models = models;
-            inner.rebuild_lists();
+            inner.rebuild_list_with(id);
         }
+        self.note_failed(&inner);
         inner.first_round_done |= inner.replicas.values().all(|entry| entry.health.is_some());
         self.changed.notify_all();
         changed
+    }
+
+    /// A replica has served a request: if its last check failed it is healthy from now on. Returns whether that is news: a
+    /// provider without a model list fails each check and serves all the same.
+    pub fn served(&self, id: ReplicaId) -> bool {
+        if !self.any_failed.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut inner = self.lock();
+        let Some(entry) = inner.replicas.get_mut(&id) else { return false };
+        let Some(health) = entry.health.as_mut().filter(|health| !health.healthy) else { return false };
+        health.healthy = true;
+        let refuted = health.error.take();
+        let is_news = refuted != entry.refuted;
+        entry.refuted = refuted;
+        self.note_failed(&inner);
+        is_news
+    }
+
+    fn note_failed(&self, inner: &Inner) {
+        let failed = inner.replicas.values().any(|entry| entry.health.as_ref().is_some_and(|it| !it.healthy));
+        self.any_failed.store(failed, Ordering::Relaxed);
     }
 
     /// Waits for the next check to fall due, or for [`Board::adopt`].
@@ -179,28 +217,115 @@ impl Inner {
         })
     }
 
-    /// A provider lists what any of its replicas lists; a replica's own `models` replace what was fetched from it.
     fn rebuild_lists(&mut self) {
         let Some(config) = &self.config else { return };
-        let mut lists = Lists::new();
+        let mut lists = Lists::default();
         for provider in &config.providers {
-            let list = lists.entry(provider.name.clone()).or_default();
-            for replica in &provider.replicas {
-                match &replica.models {
-                    Some(models) => list.extend(models.iter().map(|id| Model {
-                        id: id.clone(),
-                        created: 0,
-                        owned_by: provider.name.clone(),
-                    })),
-                    None => {
-                        let entry = self.replicas.get(&replica.id);
-                        list.extend(entry.and_then(|entry| entry.models.clone()).unwrap_or_default());
-                    }
-                }
-            }
-            list.sort_by(|a, b| a.id.cmp(&b.id));
-            list.dedup_by(|a, b| a.id == b.id);
+            lists.put(&provider.name, self.list_of(provider));
         }
         self.lists = Arc::new(lists);
+    }
+
+    /// Rebuilds the lists of the providers with that replica; those of the others are shared with the ones before.
+    fn rebuild_list_with(&mut self, id: ReplicaId) {
+        let Some(config) = &self.config else { return };
+        let mut lists = (*self.lists).clone();
+        for provider in &config.providers {
+            if provider.replicas.iter().any(|replica| replica.id == id) {
+                lists.put(&provider.name, self.list_of(provider));
+            }
+        }
+        self.lists = Arc::new(lists);
+    }
+
+    /// A provider lists what any of its replicas lists; a replica's own `models` replace what was fetched from it.
+    fn list_of(&self, provider: &Provider) -> Vec<Model> {
+        let own = |id: &String| Model { id: id.as_str().into(), created: 0 };
+        let listed = provider.replicas.iter().flat_map(|replica| match &replica.models {
+            Some(models) => models.iter().map(own).collect(),
+            None => self.replicas.get(&replica.id).and_then(|entry| entry.models.clone()).unwrap_or_default(),
+        });
+        listed.collect()
+    }
+}
+
+/// How long after a check the next is due: after failures 1, 2, 4, 8 … s, no longer than the interval. After a boot the
+/// network may come later than this process.
+fn pause(failures: u32, interval: Duration) -> Duration {
+    match failures.checked_sub(1) {
+        None => interval,
+        Some(earlier) => FIRST_RECHECK.saturating_mul(1 << earlier.min(20)).min(interval),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::{Board, Check, Health, pause};
+    use crate::config::{Config, ReplicaId, load};
+
+    fn board() -> (Board, Arc<Config>, ReplicaId) {
+        let config = load::from_text(r#"{"providers": ["p|http://127.0.0.1:1|"]}"#, &|_| None);
+        let (board, config) = (Board::default(), Arc::new(config.expect("a good config")));
+        board.adopt(&config);
+        let id = config.providers[0].replicas[0].id;
+        (board, config, id)
+    }
+
+    fn found(error: Option<&str>) -> Health {
+        Health {
+            healthy: error.is_none(),
+            latency: Duration::ZERO,
+            checked_at: jiff::Timestamp::now(),
+            error: error.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn pause_after_failures_doubles_up_to_the_interval() {
+        let seconds = |failures| pause(failures, Duration::from_secs(30)).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, u32::MAX].map(seconds), [30, 1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(pause(1, Duration::from_millis(300)), Duration::from_millis(300));
+    }
+
+    #[test]
+    fn failed_check_is_due_again_soon_and_its_list_with_it() {
+        let (board, _, id) = board();
+        for wait in [1, 2, 4, 8, 16, 30, 30] {
+            let begun = Instant::now();
+            let check = board.claim(id, begun + Duration::from_secs(30)).expect("due");
+            assert!(check.models);
+            board.post(id, check, found(Some("refused")), None);
+            let wait = Duration::from_secs(wait);
+            assert_eq!(board.claim(id, begun + wait - Duration::from_millis(1)), None, "{wait:?}");
+            let inner = board.lock();
+            assert_eq!(inner.replicas[&id].models_at, inner.replicas[&id].check_at);
+        }
+        let check = board.claim(id, Instant::now() + Duration::from_secs(30)).expect("due");
+        board.post(id, check, found(None), Some(Vec::new()));
+        assert_eq!(board.claim(id, Instant::now() + Duration::from_secs(29)), None);
+        let next = board.claim(id, Instant::now() + Duration::from_secs(31));
+        assert_eq!(next, Some(Check { models: false }));
+    }
+
+    #[test]
+    fn served_request_makes_a_replica_healthy_and_is_news_once() {
+        let (board, _, id) = board();
+        let check = Check { models: true };
+        let healthy = || board.health(id).is_some_and(|health| health.healthy);
+        assert!(!board.served(id), "before the first check");
+        assert!(board.post(id, check, found(Some("refused")), None));
+        assert!(!healthy());
+        assert!(board.served(id));
+        assert!(healthy() && board.health(id).is_some_and(|health| health.error.is_none()));
+        assert!(!board.served(id));
+        // A provider that serves and has no list fails each check: that is no news each time.
+        assert!(!board.post(id, check, found(Some("refused")), None));
+        assert!(!healthy() && !board.served(id) && healthy());
+        assert_eq!(board.claim(id, Instant::now()), None, "no request brings a check");
+        assert!(board.post(id, check, found(Some("HTTP 401")), None), "another reason is news");
+        assert!(board.served(id) && healthy());
     }
 }

@@ -14,7 +14,7 @@ pub use board::{Board, Check, Health};
 pub use origins::{Origin, Origins};
 
 use crate::auth::Quotas;
-use crate::config::{Config, Live, load};
+use crate::config::{Config, Live, Provider, ReplicaId, load};
 use crate::limits::RELOAD_TIMEOUT;
 use crate::logging::{self, Destination};
 use crate::metrics::{Metric, Metrics};
@@ -112,6 +112,14 @@ impl Gateway {
     /// The HTTP client in use.
     pub fn upstream(&self) -> Arc<Upstream> {
         Arc::clone(&self.upstream.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has the board know that a replica has served a request.
+    pub fn served(&self, provider: &Provider, replica: ReplicaId) {
+        if self.board.served(replica) {
+            let language = self.live.snapshot().language;
+            log::info!("{}", Text::ProviderHealthy(&provider.name).say(language));
+        }
     }
 
     /// Takes up the daily counts of an earlier run.

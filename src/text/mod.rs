@@ -142,6 +142,8 @@ pub enum Text<'a> {
     ProviderUnhealthy(&'a str, &'a str),
     /// A provider's model list cannot be read: provider, reason.
     ModelListUnusable(&'a str, &'a str),
+    /// A provider lists more models than there is room for: provider, models listed, models left out.
+    ModelListCut(&'a str, usize, usize),
     /// The limit of open files: what was got, what all limits together would need.
     Descriptors(u64, u64),
     /// `max_clients` was fitted under the limit of open files.
@@ -234,6 +236,9 @@ impl Text<'_> {
             Self::ModelListUnusable(name, reason) => format!("无法读取提供商的模型列表: {name}: {reason}"),
             Self::Memory(most, budget, there) => {
                 format!("内存上限 {most} MiB，其中请求和响应 {budget} MiB；本机可用 {there} MiB")
+            }
+            Self::ModelListCut(name, kept, dropped) => {
+                format!("提供商的模型列表过长: {name}: 列出 {kept} 个，略去 {dropped} 个")
             }
             Self::Descriptors(got, needed) => format!("文件描述符上限 {got}，按配置最多需要 {needed}"),
             Self::ClientsFitted(clients) => format!("max_clients 按文件描述符上限调整为 {clients}"),
@@ -336,6 +341,11 @@ impl Text<'_> {
             Self::Memory(most, budget, there) => format!(
                 "memory limit: {most} MiB, {budget} MiB of it for requests and responses; there are {there} MiB"
             ),
+            Self::ModelListCut(name, kept, dropped) => {
+                format!(
+                    "the model list of provider {name} is too long: {kept} are listed, {dropped} left out"
+                )
+            }
             Self::Descriptors(got, needed) => {
                 format!("limit of open files: {got}; the configuration needs up to {needed}")
             }

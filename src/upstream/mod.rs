@@ -1,6 +1,7 @@
 //! Talking to providers: one attempt at a time, on connections that ureq makes, and what came of it as facts.
 
 pub mod assembly;
+mod connect;
 mod estimate;
 pub mod events;
 mod exchange;

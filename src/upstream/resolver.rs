@@ -33,7 +33,10 @@ struct Cache {
 
 #[derive(Debug)]
 struct Entry {
+    /// In the order in which they are to be tried.
     addresses: Vec<IpAddr>,
+    /// The one that connected last, if it was not the first: it stays ahead for as long as the name is known.
+    preferred: Option<IpAddr>,
     looked_up: Instant,
     looking: bool,
 }
@@ -56,6 +59,16 @@ impl Resolver for CachingResolver {
 }
 
 impl CachingResolver {
+    /// From now on this address of `host` is tried ahead of the others, and where it is gone another of its family.
+    pub fn prefer(&self, host: &str, address: IpAddr) {
+        let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = names.get_mut(host) else { return };
+        if entry.addresses.first() != Some(&address) {
+            entry.preferred = Some(address);
+            entry.addresses = in_turn(std::mem::take(&mut entry.addresses), entry.preferred);
+        }
+    }
+
     fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -63,6 +76,7 @@ impl CachingResolver {
             make_room(&mut names, host);
             let entry = names.entry(host.to_owned()).or_insert_with(|| Entry {
                 addresses: Vec::new(),
+                preferred: None,
                 looked_up: now.checked_sub(DNS_TTL).unwrap_or(now),
                 looking: false,
             });
@@ -99,9 +113,7 @@ impl CachingResolver {
                 let mut names = cache.names.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(entry) = names.get_mut(&host) {
                     if !addresses.is_empty() {
-                        entry.addresses = addresses;
-                        entry.addresses.dedup();
-                        entry.addresses.truncate(MAX_ADDRESSES);
+                        entry.addresses = in_turn(addresses, entry.preferred);
                     }
                     entry.looked_up = Instant::now();
                     entry.looking = false;
@@ -113,6 +125,29 @@ impl CachingResolver {
     }
 }
 
+/// Addresses with the two families in turn (RFC 8305 section 4), the preferred one ahead, else one of its family; in each family
+/// the resolver's order stays. At most [`MAX_ADDRESSES`].
+fn in_turn(addresses: Vec<IpAddr>, preferred: Option<IpAddr>) -> Vec<IpAddr> {
+    let is_v6 = preferred.or(addresses.first().copied()).is_some_and(|address| address.is_ipv6());
+    let (mut ahead, behind): (Vec<IpAddr>, Vec<IpAddr>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == is_v6);
+    ahead.sort_by_key(|address| Some(*address) != preferred);
+    let (mut ahead, mut behind) = (ahead.into_iter(), behind.into_iter());
+    let mut all = Vec::new();
+    loop {
+        let pair = [ahead.next(), behind.next()];
+        if pair == [None, None] || all.len() >= MAX_ADDRESSES {
+            all.truncate(MAX_ADDRESSES);
+            return all;
+        }
+        for address in pair.into_iter().flatten() {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        }
+    }
+}
+
 /// Keeps the cache bounded: the name that was looked up longest ago goes.
 fn make_room(names: &mut HashMap<String, Entry>, host: &str) {
     if names.len() < MAX_DNS_NAMES || names.contains_key(host) {
@@ -121,5 +156,39 @@ fn make_room(names: &mut HashMap<String, Entry>, host: &str) {
     let oldest = names.iter().filter(|(_, entry)| !entry.looking).min_by_key(|(_, entry)| entry.looked_up);
     if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
         names.remove(&oldest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::in_turn;
+    use crate::limits::MAX_ADDRESSES;
+
+    fn order(addresses: &[&str], preferred: Option<&str>) -> Vec<String> {
+        let parse = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let addresses = addresses.iter().map(|text| parse(text)).collect();
+        in_turn(addresses, preferred.map(parse)).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn addresses_of_two_families_are_tried_in_turn() {
+        let all = ["::1", "::2", "::1", "::3", "1.1.1.1", "2.2.2.2"];
+        assert_eq!(order(&all, None), ["::1", "1.1.1.1", "::2", "2.2.2.2", "::3"]);
+        assert_eq!(order(&["1.1.1.1", "::1", "::2"], None), ["1.1.1.1", "::1", "::2"]);
+        assert_eq!(order(&[], None), [""; 0]);
+        let many: Vec<String> = (1..20).map(|number| format!("::{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).chain(["1.1.1.1"]).collect();
+        assert_eq!(order(&many, None)[..3], ["::1", "1.1.1.1", "::2"]);
+        assert_eq!(order(&many, None).len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn preferred_address_stays_ahead_or_its_family_does() {
+        let all = ["::1", "::2", "1.1.1.1", "2.2.2.2"];
+        assert_eq!(order(&all, Some("2.2.2.2")), ["2.2.2.2", "::1", "1.1.1.1", "::2"]);
+        assert_eq!(order(&all, Some("3.3.3.3")), ["1.1.1.1", "::1", "2.2.2.2", "::2"]);
+        assert_eq!(order(&all, Some("::2")), ["::2", "1.1.1.1", "::1", "2.2.2.2"]);
     }
 }

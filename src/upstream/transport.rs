@@ -4,26 +4,26 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{RecvFlags, SendFlags};
+use ureq::unversioned::resolver::Resolver;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
 use ureq::{Error, Proxy, ProxyProtocol};
 
+use super::connect;
+use super::resolver::CachingResolver;
 use super::socks;
 use super::wait::{self, Manner};
 use crate::front::{Source, Want};
-use crate::limits::{
-    CONNECT_TIMEOUT, MAX_GATHERED, MAX_UNDELIVERED, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER,
-};
+use crate::limits::{MAX_GATHERED, MAX_UNDELIVERED, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
 /// Opens TCP connections, unless an earlier connector of the chain (a proxy's) has opened one.
-#[derive(Debug, Default)]
-pub struct TcpConnector;
+#[derive(Debug)]
+pub struct TcpConnector(pub CachingResolver);
 
 impl<In: Transport> Connector<In> for TcpConnector {
     type Out = Either<In, TcpTransport>;
@@ -37,9 +37,10 @@ impl<In: Transport> Connector<In> for TcpConnector {
             return Ok(Some(Either::A(transport)));
         }
         let Some(proxy) = details.config.proxy().filter(|proxy| is_socks(proxy)) else {
-            return Ok(Some(Either::B(TcpTransport::new(connect_to_any(&details.addrs)?))));
+            let stream = connect(&self.0, details.uri.host(), &details.addrs)?;
+            return Ok(Some(Either::B(TcpTransport::new(stream))));
         };
-        Ok(Some(Either::B(TcpTransport::new(through_socks(proxy, details)?))))
+        Ok(Some(Either::B(TcpTransport::new(through_socks(&self.0, proxy, details)?))))
     }
 }
 
@@ -48,8 +49,12 @@ fn is_socks(proxy: &Proxy) -> bool {
 }
 
 /// `socks5h` has the proxy resolve the provider's name; `socks5` resolves it here, as curl does, and tries each address.
-fn through_socks(proxy: &Proxy, details: &ConnectionDetails<'_>) -> Result<TcpStream, Error> {
-    let mut addresses = details.resolver.resolve(proxy.uri(), details.config, details.timeout)?;
+fn through_socks(
+    resolver: &CachingResolver,
+    proxy: &Proxy,
+    details: &ConnectionDetails<'_>,
+) -> Result<TcpStream, Error> {
+    let mut addresses = resolver.resolve(proxy.uri(), details.config, details.timeout)?;
     for address in addresses.iter_mut() {
         address.set_port(proxy.port());
     }
@@ -61,7 +66,7 @@ fn through_socks(proxy: &Proxy, details: &ConnectionDetails<'_>) -> Result<TcpSt
     let port = details.uri.port_u16().unwrap_or(if details.needs_tls() { 443 } else { 80 });
     let mut last = Error::HostNotFound;
     for host in targets {
-        let stream = connect_to_any(&addresses)?;
+        let stream = connect(resolver, proxy.uri().host(), &addresses)?;
         match socks::negotiate(&stream, proxy, &host, port) {
             Ok(()) => return Ok(stream),
             Err(error) => last = Error::Io(error),
@@ -73,38 +78,19 @@ fn through_socks(proxy: &Proxy, details: &ConnectionDetails<'_>) -> Result<TcpSt
     Err(last)
 }
 
-fn connect_to_any(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
-    let mut last = Error::HostNotFound;
-    for (index, address) in addresses.iter().enumerate() {
-        // Each address gets its share of the time, so that a dead first one leaves some for the others.
-        let share = CONNECT_TIMEOUT / u32::try_from(addresses.len() - index).unwrap_or(1);
-        match connect(*address, Instant::now() + share) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Error::Io(error),
-        }
-        if wait::is_over() {
-            break;
-        }
+/// A connection to one of the addresses of `host`; the resolver remembers which, for the next.
+fn connect(
+    resolver: &CachingResolver,
+    host: Option<&str>,
+    addresses: &[SocketAddr],
+) -> Result<TcpStream, Error> {
+    let stream = connect::to_any(addresses)?;
+    if addresses.len() > 1
+        && let (Some(host), Ok(peer)) = (host, stream.peer_addr())
+    {
+        resolver.prefer(host, peer.ip());
     }
-    Err(last)
-}
-
-fn connect(address: SocketAddr, limit: Instant) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket: OwnedFd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::INPROGRESS) => {
-            if !wait::for_peer(socket.as_fd(), Want::Write, Some(limit))? {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            rustix::net::sockopt::socket_error(&socket)??;
-        }
-        Err(error) => return Err(error.into()),
-    }
-    Ok(TcpStream::from(socket))
+    Ok(stream)
 }
 
 /// One TCP connection, non-blocking.

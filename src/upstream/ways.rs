@@ -130,7 +130,9 @@ impl Way {
             .output_buffer_size(UPSTREAM_WRITE_BUFFER)
             .build();
         let connectors =
-            ().chain(ConnectProxyConnector::default()).chain(TcpConnector).chain(RustlsConnector::default());
+            ().chain(ConnectProxyConnector::default())
+                .chain(TcpConnector(resolver.clone()))
+                .chain(RustlsConnector::default());
         let connect = move |details: &ConnectionDetails<'_>| match connectors.connect(details, None)? {
             Some(transport) => Ok(Box::new(transport) as Box<dyn Transport>),
             None => Err(Error::ConnectionFailed),

@@ -30,7 +30,7 @@ impl Service for Held {
     }
 
     fn admit(&self, _: &mut Head, _: Peer) -> Admission<()> {
-        Admission::Answer(Answer { status: 200, fields: Fields::default(), body: Vec::new() })
+        Admission::Answer(Answer { status: 200, fields: Fields::default(), body: Vec::new().into() })
     }
 
     fn is_quick(&self, _: &Request<()>) -> bool {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::time::Duration;
 
-use crate::support::calls::{KEY, completion, get, post};
+use crate::support::calls::{KEY, ask, completion, get, post};
 use crate::support::client::timed;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
@@ -34,6 +34,51 @@ fn health_tells_of_every_provider() {
     assert_eq!(details["p1"]["error"], Value::Null);
     assert!(details["p2"]["error"].is_string(), "{details}");
     assert!(!response.text().contains(KEY));
+}
+
+#[test]
+fn health_lists_providers_in_the_order_of_the_config() {
+    let upstream = provider(&["a"]);
+    let names = ["zhipu", "groq", "p10", "p9", "Acme"];
+    let proxy = Proxy::start(&config(&names.map(|name| (name, &upstream))));
+    let text = proxy.get("/health").text();
+    for member in ["\"providers\":{", "\"details\":{"] {
+        let map = text.split(member).nth(1).unwrap_or_else(|| panic!("{member}: {text}"));
+        let mut places: Vec<usize> = Vec::new();
+        places.extend(names.iter().filter_map(|name| map.find(&format!("\"{name}\":"))));
+        assert!(places.len() == names.len() && places.is_sorted(), "{member} {text}");
+    }
+}
+
+/// After a boot the network may come later than the proxy.
+#[test]
+fn failed_check_is_repeated_long_before_its_interval() {
+    let upstream = provider(&["a"]);
+    upstream.answer("/v1/models", Reply::json(503, &json!({})));
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"health_interval": 3600})));
+    assert_eq!(proxy.get("/health").status, 503);
+    upstream.list(&["a"]);
+    eventually("healthy, with its models", || {
+        let list = proxy.get("/v1/models").json();
+        (proxy.get("/health").status == 200 && list["data"][0]["id"] == "p1/a").then_some(())
+    });
+}
+
+#[test]
+fn relayed_success_makes_a_provider_healthy_at_once() {
+    let upstream = provider(&["a"]);
+    upstream.answer("/v1/models", Reply::json(503, &json!({})));
+    // Checks hang after the first, so that none of them says anything.
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    assert_eq!(proxy.get("/health").status, 503);
+    upstream.answer("/v1/models", Reply::default().then(Step::Silence));
+    upstream.chat(Reply::json(400, &json!({"error": {"message": "no"}})));
+    assert_eq!(proxy.call(ask("p1/a")).status, 400);
+    assert_eq!(proxy.get("/health").status, 503, "an error of the provider says nothing");
+    upstream.chat(Reply::json(200, &completion("hello")));
+    assert_eq!(proxy.call(ask("p1/a")).status, 200);
+    let health = proxy.get("/health");
+    assert_eq!((health.status, &health.json()["details"]["p1"]["error"]), (200, &Value::Null));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::calls::{KEY, ask, assert_error, completion, event};
+use crate::support::calls::{KEY, ask, assert_error, bare, completion, event, get};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, command, config, run, with};
 use crate::support::reply::Reply;
@@ -129,6 +129,48 @@ fn a_provider_without_a_list_hides_no_other() {
         // What is not listed may still be called by its full name.
         assert_eq!(proxy.call(ask("p2/unlisted")).status, 200);
     }
+}
+
+/// A provider's own words about a model are not its name in the list.
+#[test]
+fn odd_entries_of_a_list_cost_their_own_entry_alone() {
+    let upstream = provider(&[]);
+    let list = r#"{"data":[null,7,"x",[],{"name":"x"},{"id":null},{"id":"\ud800"},{"id":"x","id":3},
+        {"id":"b","owned_by":"someone","created":5,"created":1700000000},{"id":"a","owned_by":{}},{"id":"a"}]}"#;
+    upstream.answer("/v1/models", Reply::whole(200, &[], list));
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let entry = |id: &str, created: u32| json!({"id": format!("p1/{id}"), "object": "model", "created": created, "owned_by": "p1"});
+    let expected = json!({"object": "list", "data": [entry("a", 0), entry("b", 1_700_000_000)]});
+    assert_eq!(proxy.get("/v1/models").json(), expected);
+    assert_eq!(proxy.get("/v1/models/p1/b").json(), entry("b", 1_700_000_000));
+}
+
+/// Codex looks for `models`; what it does not find there it knows itself.
+#[test]
+fn codex_gets_the_member_it_looks_for() {
+    let upstream = provider(&["a"]);
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let plain = proxy.get("/v1/models").json();
+    assert_eq!(plain.get("models"), None);
+    let mut codex = proxy.get("/v1/models?client_version=0.130.0").json();
+    assert_eq!(codex["models"].take(), json!([]));
+    assert_eq!(codex["data"], plain["data"]);
+    assert_eq!(proxy.get("/v1/models?x=client_version").json(), plain);
+}
+
+#[test]
+fn head_of_the_list_tells_its_length() {
+    let names: Vec<String> = (0..1000).map(|number| format!("model-{number:0>40}")).collect();
+    let upstream = provider(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let list = proxy.get("/v1/models");
+    assert!(list.body.len() > ai_proxy::limits::COALESCE);
+    let head = proxy.call(bare("HEAD", "/v1/models", &[]));
+    assert_eq!(head.header("content-length"), Some(&*list.body.len().to_string()));
+    // Two on one connection: the second follows the first to the byte.
+    let mut client = proxy.client();
+    client.send(get("/v1/models").repeat(2));
+    assert_eq!((client.response().body, client.response().body), (list.body.clone(), list.body));
 }
 
 #[test]

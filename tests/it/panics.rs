@@ -71,7 +71,7 @@ impl Drop for Held<'_> {
 }
 
 fn answer(status: u16, body: &str) -> Answer {
-    Answer { status, fields: Fields::default(), body: body.as_bytes().to_vec() }
+    Answer { status, fields: Fields::default(), body: body.as_bytes().to_vec().into() }
 }
 
 impl Service for Panicking {

@@ -42,7 +42,7 @@ impl Told {
     fn answer(&self, path: &str) -> Answer {
         self.begun.lock().expect("the lock").send(path.to_owned()).expect("told");
         assert!(self.gate(path).pass(DEADLINE), "{path} is let through");
-        Answer { status: 200, fields: Fields::default(), body: Vec::new() }
+        Answer { status: 200, fields: Fields::default(), body: Vec::new().into() }
     }
 }
 

@@ -1,0 +1,216 @@
+//! A TCP connection to one of a name's addresses as RFC 8305 describes it: while one address is silent the next is tried beside
+//! it, and the first that connects is used.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::event::{Timespec, epoll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use ureq::Error;
+
+use super::wait;
+use crate::front::Want;
+use crate::limits::{CONNECT_DELAY, CONNECT_TIMEOUT};
+
+/// A non-blocking connection to the first of `addresses` that connects. Each is tried [`CONNECT_DELAY`] after the one before it,
+/// or as soon as one has failed; together they have [`CONNECT_TIMEOUT`]. The other sockets are closed.
+///
+/// # Errors
+/// What the last address said where none connects; `TimedOut`; the call was given up, and [`wait::facts`] say why.
+pub fn to_any(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    match addresses {
+        [] => Err(Error::HostNotFound),
+        [address] => Ok(to_one(*address, deadline)?),
+        several => Ok(race(several, deadline)?),
+    }
+}
+
+fn to_one(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+    let socket = begin(address)?;
+    match wait::for_peer(socket.as_fd(), Want::Write, Some(deadline))? {
+        true => finish(socket),
+        false => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+fn race(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+    let mut race = Race::new()?;
+    let mut left = addresses.iter();
+    let mut due = Instant::now();
+    let mut last = io::ErrorKind::NotFound.into();
+    loop {
+        if Instant::now() >= due {
+            match left.next().map(|address| race.start(*address)) {
+                Some(Ok(())) => due = Instant::now() + CONNECT_DELAY,
+                Some(Err(error)) => {
+                    last = error;
+                    continue;
+                }
+                None if race.is_over() => return Err(last),
+                None => due = deadline,
+            }
+        }
+        match race.wait(due.min(deadline))? {
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(error)) => {
+                last = error;
+                due = Instant::now();
+            }
+            None if Instant::now() >= deadline => return Err(io::ErrorKind::TimedOut.into()),
+            None => {}
+        }
+    }
+}
+
+/// Begins to connect a non-blocking socket.
+fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What became of a socket that has become writable.
+fn finish(socket: OwnedFd) -> io::Result<TcpStream> {
+    rustix::net::sockopt::socket_error(&socket)??;
+    Ok(TcpStream::from(socket))
+}
+
+/// Sockets that connect at the same time: at most as many as a name has addresses.
+struct Race {
+    /// None where it has failed.
+    sockets: Vec<Option<OwnedFd>>,
+    /// Tells of them by their places.
+    epoll: OwnedFd,
+}
+
+impl Race {
+    fn new() -> io::Result<Self> {
+        Ok(Self { sockets: Vec::new(), epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+    }
+
+    fn start(&mut self, address: SocketAddr) -> io::Result<()> {
+        let socket = begin(address)?;
+        let place = epoll::EventData::new_u64(self.sockets.len() as u64);
+        epoll::add(&self.epoll, &socket, place, epoll::EventFlags::OUT)?;
+        self.sockets.push(Some(socket));
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.sockets.iter().all(Option::is_none)
+    }
+
+    /// What became of the first that is ready; `None` at `limit`.
+    fn wait(&mut self, limit: Instant) -> io::Result<Option<io::Result<TcpStream>>> {
+        if !wait::for_peer(self.epoll.as_fd(), Want::Read, Some(limit))? {
+            return Ok(None);
+        }
+        let empty = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+        let mut events = [empty];
+        if epoll::wait(&self.epoll, &mut events[..], Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? == 0 {
+            return Ok(None);
+        }
+        // The structure is packed: its fields are copied, not borrowed.
+        let place = usize::try_from({ events[0].data }.u64()).unwrap_or(usize::MAX);
+        Ok(self.sockets.get_mut(place).and_then(Option::take).map(finish))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    use ureq::Error;
+
+    use super::to_any;
+    use crate::limits::{CONNECT_DELAY, CONNECT_TIMEOUT};
+    use crate::upstream::wait::{Facts, Patience, Stop, Watched};
+
+    /// An address that takes no connection and refuses none: its queue is full.
+    struct BlackHole {
+        address: SocketAddr,
+        _held: (TcpListener, TcpStream),
+    }
+
+    impl BlackHole {
+        fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+            rustix::net::listen(&listener, 0).expect("listen");
+            let address = listener.local_addr().expect("an address");
+            let held = TcpStream::connect(address).expect("the first has room");
+            Self { address, _held: (listener, held) }
+        }
+    }
+
+    fn refusing() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address")
+    }
+
+    fn peer(addresses: &[SocketAddr]) -> SocketAddr {
+        to_any(addresses).expect("a connection").peer_addr().expect("a peer")
+    }
+
+    /// Where a good one listens.
+    fn listening() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("an address");
+        (listener, address)
+    }
+
+    #[test]
+    fn silent_address_gives_way_to_the_next_one() {
+        let (holes, (_listener, good)) = ([BlackHole::new(), BlackHole::new()], listening());
+        let begun = Instant::now();
+        assert_eq!(peer(&[holes[0].address, holes[1].address, good]), good);
+        assert!(begun.elapsed() >= 2 * CONNECT_DELAY && begun.elapsed() < CONNECT_TIMEOUT / 2);
+        // One that answers is not waited for.
+        assert_eq!(peer(&[good, holes[0].address]), good);
+        assert_eq!(peer(&[good]), good);
+    }
+
+    #[test]
+    fn refused_address_gives_way_at_once() {
+        let (hole, (_listener, good)) = (BlackHole::new(), listening());
+        let mut addresses: Vec<SocketAddr> = (0..7).map(|_| refusing()).collect();
+        addresses.push(good);
+        let begun = Instant::now();
+        assert_eq!(peer(&addresses), good);
+        assert!(begun.elapsed() < 6 * CONNECT_DELAY, "{:?}", begun.elapsed());
+        // Also while an earlier one is silent.
+        assert_eq!(peer(&[hole.address, refusing(), good]), good);
+    }
+
+    #[test]
+    fn refusal_of_all_addresses_is_an_error() {
+        for addresses in [vec![refusing()], vec![refusing(), refusing(), refusing()]] {
+            let error = to_any(&addresses).expect_err("nobody listens");
+            assert!(
+                matches!(&error, Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused),
+                "{error}"
+            );
+        }
+        assert!(matches!(to_any(&[]), Err(Error::HostNotFound)));
+    }
+
+    #[test]
+    fn call_that_runs_out_of_time_leaves_the_race() {
+        let holes = [BlackHole::new(), BlackHole::new()];
+        for count in [1, 2] {
+            let addresses: Vec<SocketAddr> = holes[..count].iter().map(|hole| hole.address).collect();
+            let patience = Patience::until(Instant::now() + CONNECT_DELAY + Duration::from_millis(50));
+            let mut watched = Watched::new(patience, None, Facts::default());
+            assert!(watched.during(|| to_any(&addresses)).is_err());
+            assert_eq!(watched.facts().stop, Some(Stop::TimedOut));
+        }
+    }
+}
