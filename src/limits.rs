@@ -181,6 +181,12 @@ pub const MAX_USAGE: usize = 4 * 1024;
 pub const MAX_TOKENS_REPORTED: u64 = 1 << 30;
 /// Largest whole answer of success that is looked at for whether it says no, bytes.
 pub const MAX_REFUSAL: usize = 16 * 1024;
+/// Longest id of a message or a tool call that is translated, bytes: ids are written more than once.
+pub const MAX_ID: usize = 256;
+/// Content blocks of one translated message, those of its tool results included.
+pub const MAX_BLOCKS: usize = 10_000;
+/// Tool calls of one translated response.
+pub const MAX_TOOL_CALLS: usize = 1_024;
 /// Longest `metadata.user_id` of a Messages request that is given on as `user`, characters: what OpenAI takes.
 pub const MAX_USER_ID: usize = 64;
 /// Largest event of a chat stream that is translated to Anthropic's format, bytes: such an event is held whole.

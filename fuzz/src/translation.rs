@@ -1,7 +1,7 @@
 //! Anthropic's format over OpenAI's: what comes out is JSON, whatever goes in; a stream does not depend on how it came, and
 //! its blocks follow one another.
 
-use ai_proxy::anthropic::{ChatRequest, Events, Translator, Unfit, error, message};
+use ai_proxy::anthropic::{ChatRequest, Events, Output, Translator, Unfit, error, message};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -11,12 +11,12 @@ use super::cut;
 pub fn check(data: &[u8]) {
     let (step, bytes) = cut(data);
     if let Ok(body) = serde_json::from_slice::<&RawValue>(bytes)
-        && let Ok(chat) = ChatRequest::of(body)
+        && let Ok(chat) = ChatRequest::of(body, usize::MAX)
     {
         let written = chat.with_model(b"\"m\"", "max_tokens").concat();
         serde_json::from_slice::<&RawValue>(&written).expect("a request is JSON");
     }
-    if let Ok(message) = message(bytes, "p/m", "req_1") {
+    if let Ok(message) = message(bytes, "p/m", "req_1", usize::MAX) {
         let message: Value = serde_json::from_slice(&message).expect("a message is JSON");
         assert!(message["content"].is_array() && message["stop_reason"].is_string(), "{message}");
     }
@@ -29,8 +29,8 @@ pub fn check(data: &[u8]) {
 }
 
 fn stream(bytes: &[u8], step: usize) -> (String, Result<(), Unfit>) {
-    let (mut events, mut translator) = (Events::default(), Translator::new("p/m", "req_1"));
-    let mut out = Vec::new();
+    let (mut events, mut translator) = (Events::default(), Translator::new("p/m", "req_1", usize::MAX));
+    let mut out = Output::new(usize::MAX);
     let mut run = || -> Result<(), Unfit> {
         for piece in bytes.chunks(step) {
             events.take(piece, |data| translator.take(data, &mut out))?;
@@ -39,7 +39,7 @@ fn stream(bytes: &[u8], step: usize) -> (String, Result<(), Unfit>) {
         translator.finish(&mut out)
     };
     let ended = run();
-    (String::from_utf8(out).expect("UTF-8"), ended)
+    (String::from_utf8(out.bytes().to_vec()).expect("UTF-8"), ended)
 }
 
 /// Holds the events to their order.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::answer::Usage;
+use super::output::Output;
+use super::usage::Usage;
 
 /// One event.
 #[derive(Serialize)]
@@ -82,7 +83,7 @@ impl<'a> Stop<'a> {
 
 impl Event<'_> {
     /// Adds the event as it goes on the wire.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Output) {
         let name = match self {
             Self::MessageStart { .. } => "message_start",
             Self::ContentBlockStart { .. } => "content_block_start",
@@ -91,11 +92,9 @@ impl Event<'_> {
             Self::MessageDelta { .. } => "message_delta",
             Self::MessageStop => "message_stop",
         };
-        out.extend_from_slice(b"event: ");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\ndata: ");
-        // An event always serializes, and writing into memory does not fail.
+        out.write(&["event: ", name, "\ndata: "]);
+        // An event always serializes, and what exceeds the limit is remembered.
         let _ = serde_json::to_writer(&mut *out, self);
-        out.extend_from_slice(b"\n\n");
+        out.write(&["\n\n"]);
     }
 }

@@ -7,6 +7,8 @@ use std::fmt;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::limits::{MAX_ID, MAX_QUOTED};
+
 /// Why a request cannot be put into the other format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -23,6 +25,8 @@ pub enum Problem {
     NotCarried,
     /// It is not what it has to be: this.
     Expected(&'static str),
+    /// The translated request is larger than this many bytes.
+    TooLarge(usize),
 }
 
 impl Refusal {
@@ -41,6 +45,11 @@ impl Refusal {
         let place = if self.place.is_empty() { outer.to_string() } else { format!("{outer}.{}", self.place) };
         Self { place, ..self }
     }
+}
+
+/// As much of a client's word as an error quotes: each level of a place would copy the whole.
+pub fn quoted(word: &str) -> &str {
+    &word[..word.floor_char_boundary(MAX_QUOTED)]
 }
 
 /// What the functions of this room give.
@@ -85,6 +94,17 @@ pub fn string(raw: &RawValue) -> Fit<String> {
     serde_json::from_str(raw.get()).map_err(|_| Refusal::expected("", "a string"))
 }
 
+/// An id as JSON has it, without its quotes: it is written more than once.
+///
+/// # Errors
+/// It is no string, or longer than [`MAX_ID`].
+pub fn id(raw: &RawValue) -> Fit<&str> {
+    let id = inside(raw)?;
+    if id.len() > MAX_ID { Err(Refusal::expected("", "at most 256 bytes")) } else { Ok(id) }
+}
+
+const _: () = assert!(MAX_ID == 256, "an error names it");
+
 /// Whether it is `true`.
 ///
 /// # Errors
@@ -125,7 +145,7 @@ impl<'de, F: FnMut(&str, &'de RawValue) -> Fit<()>> Visitor<'de> for Members<'_,
                 continue;
             }
             if let Err(refusal) = (self.member)(&key, value) {
-                *self.refusal = Some(refusal.within(&key));
+                *self.refusal = Some(refusal.within(quoted(&key)));
                 return Err(A::Error::custom("refused"));
             }
         }

@@ -2,16 +2,25 @@
 //! providers that speak nothing else. Pure functions over bytes; `docs/anthropic.md` has the table of what becomes what.
 
 mod answer;
+mod block;
+mod blocks;
+mod chat;
 mod content;
 pub mod error;
 mod event;
+mod joined;
 mod json;
+mod output;
+mod parts;
+mod pieces;
 mod request;
 mod sse;
 mod stream;
+mod usage;
 
 pub use answer::{Unfit, message};
 pub use json::{Problem, Refusal};
+pub use output::{Output, TooLarge};
 pub use request::ChatRequest;
 pub use sse::Events;
 pub use stream::Translator;

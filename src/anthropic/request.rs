@@ -4,7 +4,8 @@
 use serde_json::value::RawValue;
 
 use super::content;
-use super::json::{Fit, Refusal, boolean, elements, inside, members, required, string};
+use super::json::{Fit, Problem, Refusal, boolean, elements, inside, members, required, string};
+use super::output::Output;
 use crate::limits::MAX_USER_ID;
 
 /// A chat completion request, but for the model and the name of its limit, which depend on the provider.
@@ -16,18 +17,19 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// The chat request that says what a Messages request says. `body` is a JSON object.
+    /// The chat request that says what a Messages request says, in at most `limit` bytes. `body` is a JSON object.
     ///
     /// # Errors
-    /// What has no place in a chat request, or is not what the Messages API asks for; and where.
-    pub fn of(body: &RawValue) -> Fit<Self> {
+    /// What has no place in a chat request, or is not what the Messages API asks for, and where; or it is too large.
+    pub fn of(body: &RawValue, limit: usize) -> Fit<Self> {
         let top = Top::of(body)?;
-        let limit = required(top.max_tokens, "max_tokens")?;
-        let max_tokens: u64 = limit.get().parse().unwrap_or(0);
+        let max_tokens = required(top.max_tokens, "max_tokens")?;
+        let max_tokens: u64 = max_tokens.get().parse().unwrap_or(0);
         if max_tokens == 0 {
             return Err(Refusal::expected("max_tokens", "a positive integer"));
         }
-        let mut rest = b",\"messages\":[".to_vec();
+        let mut rest = Output::with_capacity(limit, body.get().len());
+        rest.write(&[",\"messages\":["]);
         let mut messages = Separated::default();
         if let Some(system) = top.system {
             content::write_system(&mut rest, &mut messages, system)
@@ -35,10 +37,11 @@ impl ChatRequest {
         }
         content::write_messages(&mut rest, &mut messages, required(top.messages, "messages")?)
             .map_err(|refusal| refusal.within("messages"))?;
-        rest.push(b']');
+        rest.write(&["]"]);
         top.write_settings(&mut rest)?;
-        rest.push(b'}');
-        Ok(Self { max_tokens: max_tokens.to_string(), rest })
+        rest.write(&["}"]);
+        let too_large = |_| Refusal { place: String::new(), problem: Problem::TooLarge(limit) };
+        Ok(Self { max_tokens: max_tokens.to_string(), rest: rest.into_bytes().map_err(too_large)? })
     }
 
     /// The request in pieces, for that model (as JSON); `limit` is what the provider calls the most tokens of an answer.
@@ -54,9 +57,9 @@ pub(super) struct Separated(bool);
 
 impl Separated {
     /// Called before each element.
-    pub(super) fn next(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn next(&mut self, out: &mut Output) {
         if std::mem::replace(&mut self.0, true) {
-            out.push(b',');
+            out.write(&[","]);
         }
     }
 }
@@ -101,11 +104,7 @@ impl<'a> Top<'a> {
                     }),
                     _ => Err(Refusal::not_carried("")),
                 })?,
-                "output_config" => members(value, |key, value| match key {
-                    "effort" => Ok(()),
-                    "format" => schema(value).map(|schema| top.schema = Some(schema)),
-                    _ => Err(Refusal::not_carried("")),
-                })?,
+                "output_config" => top.schema = output_config(value)?.or(top.schema),
                 "output_format" => top.schema = Some(schema(value)?),
                 "service_tier" => match &*string(value)? {
                     "auto" => top.default_tier = false,
@@ -113,7 +112,8 @@ impl<'a> Top<'a> {
                     _ => return Err(Refusal::expected("", "auto or standard_only")),
                 },
                 // How the provider is to think, cache and tidy up: hints, not words.
-                "thinking" | "cache_control" | "context_management" | "diagnostics" | "speed" => {}
+                "thinking" | "cache_control" | "context_management" | "diagnostics" | "speed"
+                | "task_budget" => {}
                 _ => return Err(Refusal::not_carried("")),
             }
             Ok(())
@@ -121,7 +121,7 @@ impl<'a> Top<'a> {
         Ok(top)
     }
 
-    fn write_settings(&self, out: &mut Vec<u8>) -> Fit<()> {
+    fn write_settings(&self, out: &mut Output) -> Fit<()> {
         if let Some(tools) = self.tools {
             write_tools(out, tools).map_err(|refusal| refusal.within("tools"))?;
         }
@@ -133,39 +133,43 @@ impl<'a> Top<'a> {
             elements(stop, |_, word| inside(word).map(|_| count += 1))
                 .map_err(|refusal| refusal.within("stop_sequences"))?;
             if count > 0 {
-                write(out, &[",\"stop\":", stop.get()]);
+                out.write(&[",\"stop\":", stop.get()]);
             }
         }
         let copied = [("temperature", self.temperature), ("top_p", self.top_p), ("user", self.user)];
         for (key, value) in copied {
             if let Some(value) = value {
-                write(out, &[",\"", key, "\":", value.get()]);
+                out.write(&[",\"", key, "\":", value.get()]);
             }
         }
         if let Some(schema) = self.schema {
             let lead = ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"strict\":true,\"schema\":";
-            write(out, &[lead, schema.get(), "}}"]);
+            out.write(&[lead, schema.get(), "}}"]);
         }
         if self.default_tier {
-            write(out, &[",\"service_tier\":\"default\""]);
+            out.write(&[",\"service_tier\":\"default\""]);
         }
         if self.stream {
-            write(out, &[",\"stream\":true,\"stream_options\":{\"include_usage\":true}"]);
+            out.write(&[",\"stream\":true,\"stream_options\":{\"include_usage\":true}"]);
         }
         Ok(())
-    }
-}
-
-/// Adds pieces of JSON.
-pub(super) fn write(out: &mut Vec<u8>, pieces: &[&str]) {
-    for piece in pieces {
-        out.extend_from_slice(piece.as_bytes());
     }
 }
 
 fn number(value: &RawValue) -> Fit<&RawValue> {
     let is_number = value.get().starts_with(|first: char| first == '-' || first.is_ascii_digit());
     is_number.then_some(value).ok_or_else(|| Refusal::expected("", "a number"))
+}
+
+/// The schema that an `output_config` asks for; what else it says are hints.
+pub(super) fn output_config(config: &RawValue) -> Fit<Option<&RawValue>> {
+    let mut asked = None;
+    members(config, |key, value| match key {
+        "effort" | "task_budget" => Ok(()),
+        "format" => schema(value).map(|schema| asked = Some(schema)),
+        _ => Err(Refusal::not_carried("")),
+    })?;
+    Ok(asked)
 }
 
 /// The schema in an output format.
@@ -179,18 +183,18 @@ fn schema(format: &RawValue) -> Fit<&RawValue> {
     required(schema, "schema")
 }
 
-fn write_tools(out: &mut Vec<u8>, tools: &RawValue) -> Fit<()> {
+fn write_tools(out: &mut Output, tools: &RawValue) -> Fit<()> {
     let mut list = Separated::default();
     elements(tools, |_, tool| {
-        write(out, if list.0 { &[] } else { &[",\"tools\":["] });
+        out.write(if list.0 { &[] } else { &[",\"tools\":["] });
         list.next(out);
         write_tool(out, tool)
     })?;
-    write(out, if list.0 { &["]"] } else { &[] });
+    out.write(if list.0 { &["]"] } else { &[] });
     Ok(())
 }
 
-fn write_tool(out: &mut Vec<u8>, tool: &RawValue) -> Fit<()> {
+fn write_tool(out: &mut Output, tool: &RawValue) -> Fit<()> {
     let (mut name, mut description, mut schema, mut strict) = (None, None, None, false);
     members(tool, |key, value| {
         match key {
@@ -210,16 +214,16 @@ fn write_tool(out: &mut Vec<u8>, tool: &RawValue) -> Fit<()> {
         Ok(())
     })?;
     let name = name.ok_or_else(|| Refusal::expected("name", "a string"))?;
-    write(out, &["{\"type\":\"function\",\"function\":{\"name\":\"", name, "\""]);
+    out.write(&["{\"type\":\"function\",\"function\":{\"name\":\"", name, "\""]);
     if let Some(description) = description {
-        write(out, &[",\"description\":\"", description, "\""]);
+        out.write(&[",\"description\":\"", description, "\""]);
     }
-    write(out, &[",\"parameters\":", required(schema, "input_schema")?.get()]);
-    write(out, &[if strict { ",\"strict\":true}}" } else { "}}" }]);
+    out.write(&[",\"parameters\":", required(schema, "input_schema")?.get()]);
+    out.write(&[if strict { ",\"strict\":true}}" } else { "}}" }]);
     Ok(())
 }
 
-fn write_tool_choice(out: &mut Vec<u8>, choice: &RawValue) -> Fit<()> {
+fn write_tool_choice(out: &mut Output, choice: &RawValue) -> Fit<()> {
     let (mut kind, mut name, mut one_at_once) = (String::new(), None, false);
     members(choice, |key, value| {
         match key {
@@ -231,17 +235,17 @@ fn write_tool_choice(out: &mut Vec<u8>, choice: &RawValue) -> Fit<()> {
         Ok(())
     })?;
     match (&*kind, name) {
-        ("auto" | "none", _) => write(out, &[",\"tool_choice\":\"", &kind, "\""]),
-        ("any", _) => write(out, &[",\"tool_choice\":\"required\""]),
+        ("auto" | "none", _) => out.write(&[",\"tool_choice\":\"", &kind, "\""]),
+        ("any", _) => out.write(&[",\"tool_choice\":\"required\""]),
         ("tool", Some(name)) => {
             let lead = ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"";
-            write(out, &[lead, name, "\"}}"]);
+            out.write(&[lead, name, "\"}}"]);
         }
         ("tool", None) => return Err(Refusal::expected("name", "a string")),
         _ => return Err(Refusal::expected("type", "auto, any, tool or none")),
     }
     if one_at_once {
-        write(out, &[",\"parallel_tool_calls\":false"]);
+        out.write(&[",\"parallel_tool_calls\":false"]);
     }
     Ok(())
 }

@@ -6,6 +6,8 @@ use crate::limits::MAX_CHAT_EVENT;
 /// Finds the data of events in bytes that come in pieces.
 #[derive(Debug, Default)]
 pub struct Events {
+    /// A line has ended: a byte order mark is none any more.
+    has_begun: bool,
     /// A line that has no end yet.
     line: Vec<u8>,
     /// The data of the event in hand: its lines, with a line feed between them.
@@ -65,6 +67,9 @@ impl Events {
 
     /// Looks at a line that is complete; only `data` matters.
     fn end_line(&mut self) -> Result<(), Unfit> {
+        if !std::mem::replace(&mut self.has_begun, true) && self.line.starts_with(b"\xEF\xBB\xBF") {
+            self.line.drain(..3);
+        }
         let Some(value) = self.line.strip_prefix(b"data") else { return self.check() };
         let value = match value {
             [] => value,
@@ -98,7 +103,7 @@ mod tests {
         let mut seen = Vec::new();
         let mut see = |data: &[u8]| {
             seen.push(String::from_utf8(data.to_vec()).expect("UTF-8"));
-            Ok(())
+            Ok::<(), Unfit>(())
         };
         for piece in pieces {
             events.take(piece, &mut see)?;

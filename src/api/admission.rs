@@ -6,6 +6,7 @@ use ureq::http::uri::PathAndQuery;
 
 use super::envelope::Envelope;
 use super::error::ApiError;
+use super::messages::Translated;
 use super::splice::Body;
 use super::{Action, Ticket, filters, messages, multipart, relayed_headers, responses};
 use crate::anthropic::ChatRequest;
@@ -26,6 +27,8 @@ pub struct Admitted {
     pub body: Body,
     /// The call for providers that do not speak Anthropic's format, where the client does.
     chat: Option<(ChatRequest, Share)>,
+    /// Why those providers are skipped, where the call cannot be translated.
+    pub refused: Option<ApiError>,
     /// The models to ask for, in their order.
     pub routes: Vec<Route>,
     /// A stored response is looked for: it is not known which of the routes has it.
@@ -166,14 +169,14 @@ pub fn prepare(
         _ => (routes_by_model(gateway, request, token, &body)?, false),
     };
     let kind = announced(&request.head, &body)?;
-    let chat = messages::translate(config, request, &mut routes)?;
+    let Translated { chat, refused } = messages::translate(config, request, &mut routes)?;
     // What a HEAD would have to tell of is known from a GET alone.
     let method = match request.head.method() {
         "POST" => Method::POST,
         "DELETE" => Method::DELETE,
         _ => Method::GET,
     };
-    Ok(Admitted { method, body, chat, routes, is_search, path, kind })
+    Ok(Admitted { method, body, chat, refused, routes, is_search, path, kind })
 }
 
 fn routes_by_model(

@@ -92,14 +92,19 @@ impl Delivery {
         }
     }
 
-    /// An error of ours.
+    /// What became of an attempt without a response.
     pub fn fault(&mut self, fault: Fault) -> Done {
-        let Some(error) = self.error_of(fault) else {
-            return self.end(CLIENT_CLOSED_REQUEST, |reply| reply.break_off(None));
-        };
-        self.record.fail(&error);
+        match self.error_of(fault) {
+            Some(error) => self.error(&error),
+            None => self.end(CLIENT_CLOSED_REQUEST, |reply| reply.break_off(None)),
+        }
+    }
+
+    /// An error of ours, or of the call's.
+    pub fn error(&mut self, error: &ApiError) -> Done {
+        self.record.fail(error);
         if self.is_committed() {
-            let event = error_event::of(&error, &self.envelope, 0);
+            let event = error_event::of(error, &self.envelope, 0);
             return self.end(200, |reply| reply.break_off(Some(&event)));
         }
         let mut answer = error.answer(&self.envelope);

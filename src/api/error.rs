@@ -131,7 +131,7 @@ impl ApiError {
         match fault {
             Fault::ClientGone => None,
             Fault::Unreachable => Some(Self::Unreachable(provider)),
-            Fault::Broken | Fault::CutOff => Some(Self::Broken(provider)),
+            Fault::Broken | Fault::CutOff | Fault::Untranslatable => Some(Self::Broken(provider)),
             Fault::TimedOut => Some(Self::UpstreamTimeout(provider)),
             Fault::Redirected => Some(Self::Redirected(provider)),
             Fault::Coded(coding) => Some(Self::Coded(provider, coding)),
@@ -191,6 +191,7 @@ impl ApiError {
             Self::Refused(refusal) => match refusal.problem {
                 Problem::NotCarried => (400, "unsupported_parameter", Hopeless),
                 Problem::Expected(_) => (400, "invalid_parameter", Hopeless),
+                Problem::TooLarge(_) => (413, "body_too_large", Hopeless),
             },
             Self::NotSpoken(_) => (404, "unsupported_endpoint", Hopeless),
             Self::MethodNotAllowed(..) => (405, "method_not_allowed", Hopeless),
@@ -240,6 +241,7 @@ impl ApiError {
                 match refusal.problem {
                     Problem::NotCarried => Text::NotTranslatable(&owned),
                     Problem::Expected(what) => Text::InvalidParameter(&owned, what),
+                    Problem::TooLarge(limit) => Text::BodyTooLarge(limit),
                 }
             }
             Self::NotSpoken(path) => {

@@ -193,7 +193,11 @@ impl Relay {
         if last.fault() == Some(Fault::ClientGone) && self.delivery.record.attempts > 0 {
             self.note_tokens(Measured::default());
         }
-        let done = self.delivery.last(last);
+        // Only targets that cannot take the call are left: their reason helps the client, a 502 does not.
+        let done = match self.call.refused.take() {
+            Some(error) if last.is_without_response() => self.delivery.error(&error),
+            _ => self.delivery.last(last),
+        };
         self.end(done)
     }
 
@@ -263,7 +267,7 @@ impl Relay {
 
     /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
     fn the_telling_one(&mut self, before: Option<Box<Failed>>, now: Failed, choice: &Choice) -> Box<Failed> {
-        let no_answer = matches!(now.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff));
+        let no_answer = now.is_without_response();
         let tells_more = |before: &Failed| match self.call.is_search {
             true => before.weight_in_search() >= now.weight_in_search(),
             false => no_answer && before.fault().is_none(),
@@ -394,9 +398,16 @@ impl Relay {
         }
         self.shares.push(copies);
         let Body { model, stream, .. } = &self.call.body;
-        match messages::answer(answer, model, *stream, &self.delivery.envelope.id) {
+        let limit = self.delivery.config().max_response_size;
+        match messages::answer(answer, model, *stream, &self.delivery.envelope.id, limit) {
             Ok(answer) => self.whole(answer, measured, choice),
-            Err(failure) => Outcome::Failed(Failed::Fault(failure)),
+            Err(failure) => {
+                if failure.fault == Fault::Untranslatable {
+                    // It was given, and is paid.
+                    self.note_tokens(measured);
+                }
+                Outcome::Failed(Failed::Fault(failure))
+            }
         }
     }
 

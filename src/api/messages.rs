@@ -8,7 +8,7 @@ use ureq::http::{HeaderValue, header};
 use super::Ticket;
 use super::error::ApiError;
 use super::outcome::WholeAnswer;
-use crate::anthropic::{self, ChatRequest, Events, Translator, Unfit};
+use crate::anthropic::{self, ChatRequest, Events, Output, Translator, Unfit};
 use crate::config::{Config, Format, Mask, Scope};
 use crate::front::Request;
 use crate::limits::{MAX_ERROR_BODY, TRANSLATED_COPIES};
@@ -26,6 +26,15 @@ pub const CHAT: &str = "/chat/completions";
 /// The path of the one call that can be translated.
 const MESSAGES: &str = "/v1/messages";
 
+/// A call in Anthropic's format for the providers that do not speak it.
+#[derive(Default)]
+pub struct Translated {
+    /// The call in their format, where one of them may be asked, and the memory it takes.
+    pub chat: Option<(ChatRequest, Share)>,
+    /// Why they are skipped, where the call cannot be translated and other providers are left.
+    pub refused: Option<ApiError>,
+}
+
 /// Translates a call in Anthropic's format where a provider among `routes` does not speak it. A call that cannot be
 /// translated is left to the providers that do.
 ///
@@ -35,34 +44,34 @@ pub fn translate(
     config: &Config,
     request: &Request<Ticket>,
     routes: &mut Vec<Route>,
-) -> Result<Option<(ChatRequest, Share)>, ApiError> {
+) -> Result<Translated, ApiError> {
     let native = |route: &Route| {
         config.provider(&route.provider).is_some_and(|provider| provider.speaks(Format::Anthropic))
     };
     if request.ticket.envelope.format == Format::OpenAi || routes.iter().all(native) {
-        return Ok(None);
+        return Ok(Translated::default());
     }
     let mut copies = Share::new(Holder::Request);
     if !copies.set(request.body.len().saturating_mul(TRANSLATED_COPIES)) {
         return Err(ApiError::Overloaded);
     }
-    match chat_request(request) {
-        Ok(chat) => Ok(Some((chat, copies))),
+    match chat_request(request, config.max_request_size) {
+        Ok(chat) => Ok(Translated { chat: Some((chat, copies)), refused: None }),
         Err(error) => {
             routes.retain(native);
-            if routes.is_empty() { Err(error) } else { Ok(None) }
+            if routes.is_empty() { Err(error) } else { Ok(Translated { chat: None, refused: Some(error) }) }
         }
     }
 }
 
-fn chat_request(request: &Request<Ticket>) -> Result<ChatRequest, ApiError> {
+fn chat_request(request: &Request<Ticket>, limit: usize) -> Result<ChatRequest, ApiError> {
     let path = request.head.path();
     if path != MESSAGES {
         return Err(ApiError::NotSpoken(path.to_owned()));
     }
     let body: &RawValue =
         serde_json::from_slice(&request.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
-    ChatRequest::of(body).map_err(ApiError::Refused)
+    ChatRequest::of(body, limit).map_err(ApiError::Refused)
 }
 
 /// Whether a header field means nothing to a provider that gets a translated call: those of Anthropic's API.
@@ -71,32 +80,30 @@ pub fn is_field_of_its_own(name: &str) -> bool {
     name.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start))
 }
 
-/// A whole answer for the client that asked for `model`, as events where it asked for a stream; `id` is the request's.
+/// A buffered response for the client that asked for `model`, as events where it asked for a stream; `id` is the request's.
+/// What is written has at most `limit` bytes.
 ///
 /// # Errors
-/// [`Fault::Broken`]: a good answer that is no chat completion.
+/// [`Fault::Untranslatable`], [`Fault::Broken`] or [`Fault::TooLarge`]: a response of success that cannot be translated.
 pub fn answer(
     mut answer: WholeAnswer,
     model: &str,
     streamed: bool,
     id: &str,
+    limit: usize,
 ) -> Result<WholeAnswer, Failure> {
     if answer.status < 300 {
-        let translated = if streamed {
-            let (mut translator, mut out) = (Translator::new(model, id), Vec::new());
-            let whole =
-                translator.take(&answer.body, &mut out).and_then(|()| translator.take(b"[DONE]", &mut out));
-            answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-            whole.map(|()| out)
+        let (kind, translated) = if streamed {
+            ("text/event-stream", events_of(&answer.body, model, id, limit))
         } else {
-            answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            anthropic::message(&answer.body, model, id)
+            ("application/json", anthropic::message(&answer.body, model, id, limit))
         };
+        answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         match translated {
             Ok(body) => return Ok(WholeAnswer { body, ..answer }),
-            Err(Unfit::Malformed(detail)) => return Err(broken(detail)),
             // A provider that says 200 and means something else.
             Err(Unfit::Error) => answer.status = refusal(&answer.body).status,
+            Err(unfit) => return Err(unfit.into()),
         }
     }
     // What is no JSON, or too long to pass, is wrapped later.
@@ -107,8 +114,23 @@ pub fn answer(
     Ok(answer)
 }
 
-fn broken(detail: &str) -> Failure {
-    Failure { fault: Fault::Broken, detail: detail.to_owned() }
+fn events_of(body: &[u8], model: &str, id: &str, limit: usize) -> Result<Vec<u8>, Unfit> {
+    let (mut translator, mut out) = (Translator::new(model, id, limit), Output::new(limit));
+    translator.take(body, &mut out)?;
+    translator.take(b"[DONE]", &mut out)?;
+    Ok(out.into_bytes()?)
+}
+
+impl From<Unfit> for Failure {
+    fn from(unfit: Unfit) -> Self {
+        let (fault, detail) = match unfit {
+            Unfit::Malformed(detail) => (Fault::Untranslatable, detail),
+            Unfit::Broken(detail) => (Fault::Broken, detail),
+            Unfit::Error => (Fault::Broken, "an error"),
+            Unfit::TooLarge => (Fault::TooLarge, "too large when translated"),
+        };
+        Self { fault, detail: detail.to_owned() }
+    }
 }
 
 fn refusal(document: &[u8]) -> Refusal {
@@ -126,15 +148,21 @@ pub struct Translation {
     is_patient: bool,
     mask: Arc<Mask>,
     /// What is to be sent.
-    out: Vec<u8>,
+    out: Output,
 }
 
 impl Translation {
-    /// For the client that asked for `model`; `id` is the request's, `is_patient`: another attempt may follow, `mask` is the
-    /// provider's.
-    pub fn new(model: &str, id: &str, meter: Meter, is_patient: bool, mask: Arc<Mask>) -> Self {
-        let translator = Translator::new(model, id);
-        let (events, id, out) = (Events::default(), id.to_owned(), Vec::new());
+    /// For the client that asked for `model`; `id` is the request's. At most `limit` bytes of the message are held.
+    /// `is_patient`: another attempt may follow, `mask` is the provider's.
+    pub fn new(
+        (model, id): (&str, &str),
+        limit: usize,
+        meter: Meter,
+        is_patient: bool,
+        mask: Arc<Mask>,
+    ) -> Self {
+        let translator = Translator::new(model, id, limit);
+        let (events, id, out) = (Events::default(), id.to_owned(), Output::new(limit));
         Self { translator, events, meter, id, is_patient, mask, out }
     }
 
@@ -145,12 +173,12 @@ impl Translation {
             Err(Unfit::Error) => {
                 let refusal = refusal(data);
                 let error = anthropic::error::translate(refusal.status, data, id);
-                let announces = *is_patient && !matches!(Opening::of(out), Opening::Content);
-                if (out.is_empty() || announces) && way.is_undecided() {
+                let announces = *is_patient && !matches!(Opening::of(out.bytes()), Opening::Content);
+                if (out.bytes().is_empty() || announces) && way.is_undecided() {
                     out.clear();
                     return Err(Broke::Refused(refusal, error));
                 }
-                out.extend(anthropic::error::event(&mask.hide(error, Scope::All)));
+                out.add(&anthropic::error::event(&mask.hide(error, Scope::All)));
                 translator.stop();
                 Ok(())
             }
@@ -168,21 +196,23 @@ impl Translation {
 
     /// Sends what there is, but for what only announces while another attempt may follow.
     fn send(&mut self, way: &mut Way) {
-        let is_held =
-            self.is_patient && way.is_undecided() && !matches!(Opening::of(&self.out), Opening::Content);
+        let is_held = self.is_patient
+            && way.is_undecided()
+            && !matches!(Opening::of(self.out.bytes()), Opening::Content);
         if !is_held {
             self.release(way);
         }
     }
 
-    /// Clean where the provider's framing, `[DONE]` or a `finish_reason` says so, and the message says why it stopped.
+    /// Whole where `[DONE]` or a reason says so: some providers leave out `[DONE]`, others the reason.
     fn finish(&mut self, by_closing: bool, way: &Way) -> Result<(), Broke> {
         self.translate(None, way)?;
-        if by_closing && !self.is_over() {
-            let detail = "closed before [DONE]".to_owned();
-            return Err(Broke::Failed(Failure { fault: Fault::CutOff, detail }));
-        }
-        Ok(self.translator.finish(&mut self.out)?)
+        self.translator.finish(&mut self.out).map_err(|unfit| match unfit {
+            Unfit::Broken(detail) if by_closing => {
+                Broke::Failed(Failure { fault: Fault::CutOff, detail: detail.to_owned() })
+            }
+            other => other.into(),
+        })
     }
 }
 
@@ -205,12 +235,12 @@ impl Passage for Translation {
     }
 
     fn has_announced(&self) -> bool {
-        !self.out.is_empty()
+        !self.out.bytes().is_empty()
     }
 
     fn release(&mut self, way: &mut Way) {
-        if !self.out.is_empty() {
-            way.send(&self.out, false);
+        if !self.out.bytes().is_empty() {
+            way.send(self.out.bytes(), false);
             self.out.clear();
         }
     }
@@ -226,9 +256,6 @@ impl Passage for Translation {
 
 impl From<Unfit> for Broke {
     fn from(unfit: Unfit) -> Self {
-        Self::Failed(broken(match unfit {
-            Unfit::Malformed(detail) => detail,
-            Unfit::Error => "an error",
-        }))
+        Self::Failed(unfit.into())
     }
 }

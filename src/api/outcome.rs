@@ -88,6 +88,8 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
         Fault::TooLarge | Fault::StreamTooLarge => to_the_client(Verdict::Unknown),
         // There is as little memory for the response of another.
         Fault::Overloaded => to_the_client(Verdict::Unknown),
+        // It was given in full, and another would be as little use.
+        Fault::Untranslatable => to_the_client(Verdict::Served),
         // Nobody is left to ask for.
         Fault::ClientGone => to_the_client(Verdict::Unknown),
     }
@@ -167,6 +169,11 @@ impl Failed {
         self.fault() == Some(Fault::Unreachable)
     }
 
+    /// The provider gave no response: the client would get a 502.
+    pub fn is_without_response(&self) -> bool {
+        matches!(self.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff))
+    }
+
     /// Another attempt, elsewhere, may do better.
     pub fn is_retryable(&self) -> bool {
         self.consequence().elsewhere
@@ -195,6 +202,7 @@ impl Failed {
                 Fault::TimedOut => "timeout",
                 Fault::TooLarge | Fault::StreamTooLarge => "too_large",
                 Fault::Overloaded => "overloaded",
+                Fault::Untranslatable => "untranslatable",
                 Fault::ClientGone => "client_gone",
             },
             Self::Answer(answer) => match answer.telling_status() {

@@ -58,7 +58,8 @@ impl Relay {
         let mask = || Arc::clone(choice.provider().mask());
         let passage: Box<dyn Passage> = if is_translated {
             let (model, id) = (&self.call.body.model, &self.delivery.envelope.id);
-            Box::new(Translation::new(model, id, self.meter(), *others, mask()))
+            let limit = config.max_response_size;
+            Box::new(Translation::new((model, id), limit, self.meter(), *others, mask()))
         } else if is_events {
             Box::new(AsTheyCame::new(self.meter(), *others, mask()))
         } else {

@@ -92,6 +92,8 @@ pub enum Fault {
     StreamTooLarge,
     /// There is no memory for it, whatever the provider says.
     Overloaded,
+    /// The response is complete, and cannot be put into the client's format.
+    Untranslatable,
 }
 
 /// A failed attempt.

@@ -61,6 +61,7 @@ mod stream;
 mod supervised;
 mod tls;
 mod translation;
+mod translation_cost;
 mod unix;
 mod usage;
 mod wakeups;

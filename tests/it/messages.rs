@@ -334,11 +334,9 @@ fn a_stream_is_translated_event_by_event() {
 fn a_translated_stream_that_breaks_off_never_ends_cleanly() {
     let (upstream, proxy) = start(json!({}));
     let said = chat_event(&json!({"content": "a"}));
-    let finish = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
     for reply in [
         Reply::sse().chunk(&said).then(Step::Fin),
         Reply::sse().chunk(&said).then(Step::Reset),
-        Reply::sse().chunk(&said).chunk(DONE).end(),
         Reply::sse().chunk(&said).end(),
         Reply::sse().chunk(&said).chunk("data: <html>\n\n").end(),
         Reply::sse_until_close().send(&said).then(Step::Fin),
@@ -351,9 +349,103 @@ fn a_translated_stream_that_breaks_off_never_ends_cleanly() {
         assert!(!names.contains(&"message_stop".to_owned()), "{names:?}");
         assert_eq!(last["error"]["reason"], "upstream_broken");
     }
-    for end in [chat_end(), finish.to_owned()] {
-        upstream.chat(Reply::sse_until_close().send(&said).send(end).then(Step::Fin));
-        assert_eq!(proxy.call(say("plain/m", true)).end, End::FinalChunk);
+}
+
+#[test]
+fn translated_stream_with_done_or_a_reason_is_whole() {
+    let (upstream, proxy) = start(json!({}));
+    let said = chat_event(&json!({"content": "a"}));
+    let finish = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    for reply in [
+        Reply::sse().chunk(&said).chunk(DONE).end(),
+        Reply::sse().chunk(&said).chunk(finish).end(),
+        Reply::sse_until_close().send(&said).send(finish).then(Step::Fin),
+        Reply::sse_until_close().send(&said).send(DONE).then(Step::Fin),
+        Reply::sse_until_close().send(&said).send(chat_end()).then(Step::Fin),
+    ] {
+        upstream.chat(reply);
+        let response = proxy.call(say("plain/m", true));
+        assert_eq!(response.end, End::FinalChunk);
+        let text = response.text();
+        assert!(text.contains("\"stop_reason\":\"end_turn\""), "{text}");
+        assert_eq!(kinds(&text).1, json!({"type": "message_stop"}));
+    }
+}
+
+#[test]
+fn untranslatable_response_costs_one_attempt_and_no_cooldown() {
+    let upstream = Upstream::new(&["m"]);
+    let entry = |name: &str| json!({"name": name, "url": upstream.url(), "key": KEY});
+    let proxy = Proxy::start(&with(
+        config(&[]),
+        json!({"providers": [entry("one"), entry("two")], "models": {"best": ["one/m", "two/m"]}, "max_retries": 2}),
+    ));
+    let call = |name: &str| json!([{"id": "c", "function": {"name": name, "arguments": "[1]"}}]);
+    let whole =
+        |said: Value| Reply::json(200, &json!({"choices": [{"message": said, "finish_reason": "stop"}]}));
+    // More than it takes to cool a replica that fails.
+    for reply in [
+        whole(json!({"content": 5})),
+        whole(json!({"tool_calls": call("f")})),
+        whole(json!({"tool_calls": [{"id": "c"}]})),
+        Reply::json(200, &json!({"hello": "world"})),
+        Reply::sse().chunk(chat_event(&json!({"content": 5}))).chunk(chat_end()).end(),
+    ] {
+        let asked = upstream.requests().len();
+        upstream.chat(reply);
+        assert_error(&proxy.call(say("best", false)), 502, "api_error", "upstream_broken");
+        assert_eq!(upstream.requests().len(), asked + 1);
+        proxy.log_line(&["attempt=1", "provider=one", "cooldown=-", "Untranslatable"]);
+    }
+    // What is no JSON is no response at all.
+    upstream.chat(Reply::whole(200, &[("Content-Type", "text/html")], "<h1>log in</h1>"));
+    let asked = upstream.requests().len();
+    assert_error(&proxy.call(say("best", false)), 502, "api_error", "upstream_broken");
+    assert_eq!(upstream.requests().len(), asked + 2);
+}
+
+#[test]
+fn error_after_a_role_alone_goes_to_another_target() {
+    let (one, two) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
+    let proxy = Proxy::start(&with(
+        config(&[]),
+        json!({
+            "providers": [
+                {"name": "one", "url": one.url(), "key": KEY}, {"name": "two", "url": two.url(), "key": KEY}
+            ],
+            "models": {"best": ["one/m", "two/m"]}
+        }),
+    ));
+    let role = chat_event(&json!({"role": "assistant", "content": ""}));
+    let error = format!("data: {}\n\n", json!({"error": {"message": "busy", "code": 503}}));
+    for reply in [
+        Reply::sse().chunk(&role).chunk(&error).end(),
+        Reply::sse().chunk(&role).then(Step::Fin),
+        Reply::sse().end(),
+        Reply::sse().chunk(DONE).end(),
+    ] {
+        one.chat(reply);
+        two.chat(
+            Reply::sse().chunk(&role).chunk(chat_event(&json!({"content": "two"}))).chunk(chat_end()).end(),
+        );
+        let response = proxy.call(say("best", true));
+        let text = response.text();
+        assert!(text.contains("\"text\":\"two\"") && text.matches("message_start").count() == 2, "{text}");
+        assert_eq!(response.header("x-ai-proxy-provider"), Some("two"));
+        assert_eq!(response.end, End::FinalChunk);
+    }
+}
+
+#[test]
+fn translated_response_over_max_response_size_is_said_to_be() {
+    let (upstream, proxy) = start(json!({"max_response_size": 20_000}));
+    let call = json!({"function": {"name": "f"}});
+    let said = json!({"tool_calls": vec![call; 500]});
+    let reply = json!({"choices": [{"message": said, "finish_reason": "tool_calls"}]});
+    assert!(reply.to_string().len() < 20_000);
+    upstream.chat(Reply::json(200, &reply));
+    for stream in [false, true] {
+        assert_error(&proxy.call(say("plain/m", stream)), 502, "api_error", "response_too_large");
     }
 }
 
@@ -447,6 +539,46 @@ fn what_cannot_be_translated_is_refused_by_name_or_left_to_a_provider_that_speak
         }),
     ));
     assert_eq!(proxy.call(say("best", false)).json()["content"][0]["text"], "native");
+}
+
+#[test]
+fn translation_refused_with_native_targets_down_is_the_400_that_names_the_field() {
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("translated")));
+    let closed = "http://127.0.0.1:1";
+    let proxy = Proxy::start(&with(
+        config(&[]),
+        json!({
+            "providers": [
+                {"name": "native", "url": closed, "anthropic_url": closed, "key": KEY},
+                {"name": "plain", "url": upstream.url(), "key": KEY}
+            ],
+            "models": {"best": ["native/m", "plain/m"]}
+        }),
+    ));
+    assert_eq!(proxy.call(say("best", false)).json()["content"][0]["text"], "translated");
+    let asked = upstream.requests().len();
+    let hi = json!([{"role": "user", "content": "hi"}]);
+    for stream in [false, true] {
+        let body = json!({"model": "best", "max_tokens": 9, "stream": stream, "top_k": 5, "messages": hi})
+            .to_string();
+        let refused = proxy.call(authorized(MESSAGES, body));
+        assert_error(&refused, 400, "invalid_request_error", "unsupported_parameter");
+        assert!(refused.text().contains("top_k"), "{}", refused.text());
+    }
+    assert_eq!(upstream.requests().len(), asked, "nothing of it was sent");
+}
+
+#[test]
+fn translated_request_over_max_request_size_is_413() {
+    let (upstream, proxy) = start(json!({"max_request_size": 20_000}));
+    let tools = vec![json!({"name": "f", "input_schema": {}}); 400];
+    let hi = json!([{"role": "user", "content": "hi"}]);
+    let body = json!({"model": "plain/m", "max_tokens": 9, "messages": hi, "tools": tools}).to_string();
+    assert!(body.len() < 20_000);
+    let refused = proxy.call(authorized(MESSAGES, body));
+    assert_error(&refused, 413, "request_too_large", "body_too_large");
+    assert_eq!(upstream.requests().len(), 0, "nothing of it was sent");
 }
 
 #[test]

@@ -6,8 +6,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ai_proxy::anthropic::{ChatRequest, Events, Problem, Translator, Unfit, error, message};
+use ai_proxy::anthropic::{ChatRequest, Events, Output, Problem, Translator, Unfit, error, message};
 use serde_json::value::RawValue;
+
+/// What may be written, bytes.
+const LIMIT: usize = 1_000_000;
 
 fn golden(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/anthropic").join(folder)
@@ -43,7 +46,7 @@ fn hold(folder: &str, from: &str, to: &str, make: impl Fn(&str, &[u8]) -> String
 fn requests() {
     hold("request", ".json", ".out", |_, given| {
         let body: &RawValue = serde_json::from_slice(given).expect("JSON");
-        match ChatRequest::of(body) {
+        match ChatRequest::of(body, LIMIT) {
             Ok(chat) => {
                 let written = chat.with_model(b"\"m\"", "max_tokens").concat();
                 serde_json::from_slice::<serde::de::IgnoredAny>(&written).expect("JSON comes out");
@@ -52,6 +55,7 @@ fn requests() {
             Err(refusal) => match refusal.problem {
                 Problem::NotCarried => format!("not carried: {}\n", refusal.place),
                 Problem::Expected(what) => format!("{}: expected {what}\n", refusal.place),
+                Problem::TooLarge(limit) => format!("over {limit} bytes\n"),
             },
         }
     });
@@ -59,7 +63,7 @@ fn requests() {
 
 #[test]
 fn answers() {
-    hold("answer", ".json", ".out", |_, given| match message(given, "p/m", "req_1") {
+    hold("answer", ".json", ".out", |_, given| match message(given, "p/m", "req_1", LIMIT) {
         Ok(message) => format!("{}\n", String::from_utf8(message).expect("UTF-8")),
         Err(unfit) => format!("{unfit:?}\n"),
     });
@@ -86,9 +90,9 @@ fn streams() {
 
 /// What a stream in these pieces becomes; behind it, why it is broken.
 fn translated<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut out = Vec::new();
+    let mut out = Output::new(LIMIT);
     let run = || -> Result<(), Unfit> {
-        let (mut events, mut translator) = (Events::default(), Translator::new("p/m", "req_1"));
+        let (mut events, mut translator) = (Events::default(), Translator::new("p/m", "req_1", LIMIT));
         for piece in pieces {
             events.take(piece, |data| translator.take(data, &mut out))?;
         }
@@ -96,7 +100,7 @@ fn translated<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
         translator.finish(&mut out)
     };
     let broken = run().err().map(|unfit| format!("{unfit:?}\n")).unwrap_or_default();
-    String::from_utf8(out).expect("UTF-8") + &broken
+    String::from_utf8(out.bytes().to_vec()).expect("UTF-8") + &broken
 }
 
 fn files(folder: &str, ending: &str) -> Vec<Vec<u8>> {
@@ -112,7 +116,10 @@ fn a_stream_cut_anywhere_ends_well_only_where_it_said_why() {
         for end in 0..file.len() {
             let cut = &file[..end];
             let made = translated([cut]);
-            let told = String::from_utf8_lossy(cut).contains("\"finish_reason\": \"");
+            let cut = String::from_utf8_lossy(cut);
+            let told = cut.contains("\"finish_reason\": \"")
+                || cut.ends_with("data: [DONE]\n")
+                || cut.ends_with("[DONE]");
             assert!(told || !made.contains("message_stop"), "{made}");
             let whole_events = made.split_inclusive("\n\n").filter(|event| event.starts_with("event: "));
             for event in whole_events {

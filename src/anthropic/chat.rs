@@ -1,0 +1,321 @@
+//! A chat completion, or an event of one, as far as it is needed. Providers differ in what they write: what a translation
+//! does not need is skipped whatever it is, and of a repeated member the last counts.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use super::answer::Unfit;
+use super::json::members;
+use super::usage::ChatUsage;
+use crate::limits::{MAX_CHAT_EVENT, MAX_ID, MAX_TOOL_CALLS};
+
+/// An object with these members; a member that is null counts as absent.
+macro_rules! object {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        pub(super) struct $name<'a> { $($(#[$field_doc])* pub(super) $field: Option<$type>,)* }
+
+        impl<'a> Deserialize<'a> for $name<'a> {
+            fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Members;
+                impl<'a> Visitor<'a> for Members {
+                    type Value = $name<'a>;
+
+                    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        formatter.write_str("an object")
+                    }
+
+                    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<$name<'a>, A::Error> {
+                        let mut object = $name::default();
+                        while let Some(Key(key)) = map.next_key()? {
+                            match &*key {
+                                $(stringify!($field) => object.$field = map.next_value()?,)*
+                                _ => drop(map.next_value::<IgnoredAny>()?),
+                            }
+                        }
+                        Ok(object)
+                    }
+                }
+                deserializer.deserialize_map(Members)
+            }
+        }
+    };
+}
+
+/// A key, borrowed where it holds no escape.
+#[derive(serde::Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+object! {
+    /// What a chat completion and each event of a streamed one have in common.
+    Chat {
+        id: &'a RawValue,
+        choices: First<'a>,
+        usage: &'a RawValue,
+        /// Groq's place for the usage of a stream.
+        x_groq: &'a RawValue,
+        error: &'a RawValue,
+    }
+}
+
+object! {
+    Choice {
+        index: &'a RawValue,
+        /// Whole.
+        message: Said<'a>,
+        /// What is new of it.
+        delta: Said<'a>,
+        finish_reason: &'a RawValue,
+    }
+}
+
+object! {
+    Said {
+        content: &'a RawValue,
+        refusal: &'a RawValue,
+        reasoning_content: &'a RawValue,
+        reasoning: &'a RawValue,
+        reasoning_details: &'a RawValue,
+        tool_calls: Calls<'a>,
+        /// The form that tool calls had before.
+        function_call: &'a RawValue,
+        images: &'a RawValue,
+        audio: &'a RawValue,
+    }
+}
+
+object! {
+    ToolCall {
+        index: &'a RawValue,
+        id: &'a RawValue,
+        function: Function<'a>,
+    }
+}
+
+object! {
+    Function {
+        name: &'a RawValue,
+        /// JSON in a string; some providers send the object itself.
+        arguments: &'a RawValue,
+    }
+}
+
+/// The first choice of index 0, else the first.
+#[derive(Default)]
+pub(super) struct First<'a>(pub(super) Option<Choice<'a>>);
+
+/// Tool calls, at most [`MAX_TOOL_CALLS`].
+#[derive(Default)]
+pub(super) struct Calls<'a> {
+    list: Vec<ToolCall<'a>>,
+    too_many: bool,
+}
+
+/// A document as text. In an event, bytes that are no UTF-8 become lone surrogates (`\udc80` to `\udcff`): they may be a
+/// part of a character whose rest comes with the next event.
+///
+/// # Errors
+/// A whole document is no UTF-8.
+pub(super) fn utf8(document: &[u8]) -> Result<Cow<'_, str>, Unfit> {
+    let document = document.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(document);
+    match std::str::from_utf8(document) {
+        Ok(text) => Ok(Cow::Borrowed(text)),
+        Err(_) if document.len() > MAX_CHAT_EVENT => Err(Unfit::Broken("no UTF-8")),
+        Err(_) => {
+            let mut text = String::with_capacity(document.len() * 2);
+            for chunk in document.utf8_chunks() {
+                text.push_str(chunk.valid());
+                for byte in chunk.invalid() {
+                    // Writing into memory does not fail.
+                    let _ = write!(text, "\\udc{byte:02x}");
+                }
+            }
+            Ok(Cow::Owned(text))
+        }
+    }
+}
+
+/// Reads a completion, or an event of one.
+///
+/// # Errors
+/// It is an error, or no such thing.
+pub(super) fn parse(document: &str) -> Result<Chat<'_>, Unfit> {
+    let chat: Chat<'_> = serde_json::from_str(document).map_err(|error| match error.classify() {
+        Category::Data => Unfit::Malformed("no chat completion"),
+        Category::Syntax | Category::Eof | Category::Io => Unfit::Broken("no JSON"),
+    })?;
+    if chat.error.is_some_and(is_error) { Err(Unfit::Error) } else { Ok(chat) }
+}
+
+/// An error is an object or a string that says something.
+fn is_error(error: &RawValue) -> bool {
+    match error.get().as_bytes() {
+        [b'{', inside @ .., b'}'] => !inside.trim_ascii().is_empty(),
+        [b'"', inside @ .., b'"'] => !inside.is_empty(),
+        _ => false,
+    }
+}
+
+/// A string in WTF-8: UTF-8 that may hold surrogates, for a character may be cut in two.
+pub(super) fn bytes(raw: &RawValue) -> Option<Cow<'_, [u8]>> {
+    struct Bytes;
+    impl<'a> Visitor<'a> for Bytes {
+        type Value = Cow<'a, [u8]>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a string")
+        }
+
+        fn visit_borrowed_bytes<E>(self, bytes: &'a [u8]) -> Result<Self::Value, E> {
+            Ok(Cow::Borrowed(bytes))
+        }
+
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+            Ok(Cow::Owned(bytes.to_vec()))
+        }
+    }
+    let is_string = raw.get().starts_with('"');
+    is_string.then(|| serde_json::Deserializer::from_str(raw.get()).deserialize_bytes(Bytes).ok()).flatten()
+}
+
+/// A word: a string, or a number as it stands. An empty one counts as absent.
+pub(super) fn word(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    let raw = raw?;
+    let word = match bytes(raw) {
+        Some(Cow::Borrowed(bytes)) => String::from_utf8_lossy(bytes),
+        Some(Cow::Owned(bytes)) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+        None => Cow::Borrowed(Some(raw.get()).filter(|text| text.as_bytes()[0].is_ascii_digit())?),
+    };
+    (!word.is_empty()).then_some(word)
+}
+
+/// The id of a message, where it can be used.
+pub(super) fn id(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    word(raw).filter(|id| id.len() <= MAX_ID)
+}
+
+impl Chat<'_> {
+    /// Tokens, where it tells of any.
+    pub(super) fn usage(&self) -> Option<ChatUsage> {
+        let groq = || {
+            let mut usage = None;
+            let note = |key: &str, value| {
+                usage = Some(value).filter(|_| key == "usage").or(usage);
+                Ok(())
+            };
+            // What is no object says nothing.
+            let _ = members(self.x_groq?, note);
+            usage
+        };
+        self.usage.and_then(ChatUsage::of).or_else(|| groq().and_then(ChatUsage::of))
+    }
+}
+
+impl Choice<'_> {
+    /// Its number; the first where none is told.
+    pub(super) fn number(&self) -> u64 {
+        number(self.index).unwrap_or(0)
+    }
+}
+
+impl ToolCall<'_> {
+    /// Its number.
+    pub(super) fn number(&self) -> Option<u64> {
+        number(self.index)
+    }
+}
+
+fn number(raw: Option<&RawValue>) -> Option<u64> {
+    raw.and_then(|raw| raw.get().parse().ok())
+}
+
+impl<'a> Said<'a> {
+    /// Takes its tool calls.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn calls(&mut self) -> Result<Vec<ToolCall<'a>>, Unfit> {
+        let Calls { mut list, too_many } = self.tool_calls.take().unwrap_or_default();
+        if too_many {
+            return Err(TOO_MANY_CALLS);
+        }
+        if list.is_empty()
+            && let Some(call) = self.function_call
+            && let Ok(function) = serde_json::from_str(call.get())
+        {
+            list.push(ToolCall { function: Some(function), ..ToolCall::default() });
+        }
+        Ok(list)
+    }
+}
+
+/// More than [`MAX_TOOL_CALLS`].
+pub(super) const TOO_MANY_CALLS: Unfit = Unfit::Malformed("too many tool calls");
+
+impl<'a> Function<'a> {
+    /// The arguments' JSON, as far as it is there.
+    pub(super) fn arguments(&self) -> Cow<'a, [u8]> {
+        match self.arguments {
+            None => Cow::Borrowed(b""),
+            Some(raw) => bytes(raw).unwrap_or(Cow::Borrowed(raw.get().as_bytes())),
+        }
+    }
+}
+
+impl<'a> Deserialize<'a> for First<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Choices;
+        impl<'a> Visitor<'a> for Choices {
+            type Value = First<'a>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<First<'a>, A::Error> {
+                let mut first: Option<Choice<'a>> = None;
+                while let Some(choice) = seq.next_element::<Option<Choice<'a>>>()? {
+                    let is_better = |choice: &Choice<'_>| {
+                        first.as_ref().is_none_or(|first| first.number() != 0 && choice.number() == 0)
+                    };
+                    if let Some(choice) = choice.filter(is_better) {
+                        first = Some(choice);
+                    }
+                }
+                Ok(First(first))
+            }
+        }
+        deserializer.deserialize_seq(Choices)
+    }
+}
+
+impl<'a> Deserialize<'a> for Calls<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'a> Visitor<'a> for List {
+            type Value = Calls<'a>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Calls<'a>, A::Error> {
+                let mut calls = Calls::default();
+                while let Some(call) = seq.next_element::<Option<ToolCall<'a>>>()? {
+                    if calls.list.len() == MAX_TOOL_CALLS {
+                        calls.too_many = true;
+                    } else {
+                        calls.list.extend(call);
+                    }
+                }
+                Ok(calls)
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}

@@ -1,0 +1,116 @@
+//! JSON that is being written, with a bound that holds while it is written.
+
+use std::io;
+
+/// Written bytes, at most `limit` of them. Whatever exceeds the limit is dropped and remembered as too much, so that
+/// writers need not check each piece.
+#[derive(Debug, Default)]
+pub struct Output {
+    bytes: Vec<u8>,
+    limit: usize,
+    is_over: bool,
+}
+
+/// More was written than may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLarge;
+
+impl Output {
+    /// An empty output of at most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), limit, is_over: false }
+    }
+
+    /// The same, with room for what is about to be written.
+    pub fn with_capacity(limit: usize, capacity: usize) -> Self {
+        Self { bytes: Vec::with_capacity(capacity.min(limit)), limit, is_over: false }
+    }
+
+    /// Adds pieces of JSON.
+    pub fn write(&mut self, pieces: &[&str]) {
+        for piece in pieces {
+            self.add(piece.as_bytes());
+        }
+    }
+
+    /// Adds a string, quoted and escaped.
+    pub fn string(&mut self, text: &str) {
+        // A string always serializes, and what exceeds the limit is remembered.
+        let _ = serde_json::to_writer(self, text);
+    }
+
+    /// What was written.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Forgets what was written, and keeps its room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Whether something exceeded the limit.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// What was written.
+    ///
+    /// # Errors
+    /// Something exceeded the limit.
+    pub fn into_bytes(self) -> Result<Vec<u8>, TooLarge> {
+        if self.is_over { Err(TooLarge) } else { Ok(self.bytes) }
+    }
+
+    /// Adds bytes.
+    pub fn add(&mut self, piece: &[u8]) {
+        let room = self.limit.saturating_sub(self.bytes.len());
+        if self.is_over || piece.len() > room {
+            self.is_over = true;
+            return;
+        }
+        if self.bytes.capacity() - self.bytes.len() < piece.len() {
+            // A quarter at a time: twice the bytes would stand in memory otherwise.
+            let more = (self.bytes.len() / 4).clamp(piece.len(), room);
+            self.bytes.reserve_exact(more.max(MIN_STEP.min(room)));
+        }
+        self.bytes.extend_from_slice(piece);
+    }
+}
+
+/// Least growth of an output, bytes.
+const MIN_STEP: usize = 256;
+
+impl io::Write for &mut Output {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.add(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Output, TooLarge};
+
+    #[test]
+    fn output_up_to_its_limit_is_kept() {
+        let mut out = Output::new(9);
+        out.write(&["{\"a\":", "1}"]);
+        out.string("");
+        assert_eq!(out.into_bytes().expect("within"), b"{\"a\":1}\"\"");
+    }
+
+    #[test]
+    fn output_over_its_limit_is_an_error_and_takes_no_memory() {
+        let mut out = Output::new(1000);
+        for _ in 0..100_000 {
+            out.string("0123456789");
+        }
+        assert!(out.is_over() && out.bytes().len() <= 1000 && out.bytes.capacity() <= 1000);
+        assert_eq!(out.into_bytes(), Err(TooLarge));
+    }
+}

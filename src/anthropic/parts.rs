@@ -1,0 +1,191 @@
+//! The blocks of a request's messages, each read as far as chat has a place for it.
+
+use serde_json::value::RawValue;
+
+use super::json::{Fit, Refusal, boolean, elements, id, inside, is_array, members, quoted, required, string};
+use super::output::Output;
+use crate::limits::MAX_BLOCKS;
+
+/// An image, as JSON has its parts.
+pub(super) enum Image<'a> {
+    Data { media_type: &'a str, base64: &'a str },
+    Url(&'a str),
+}
+
+/// Counts the blocks of a message, which are kept until it is written.
+#[derive(Default)]
+pub(super) struct Count(usize);
+
+impl Count {
+    /// Takes each of them. Their places are within `content`.
+    pub(super) fn each<'a>(
+        &mut self,
+        content: &'a RawValue,
+        mut block: impl FnMut(&mut Self, &'a RawValue) -> Fit<()>,
+    ) -> Fit<()> {
+        elements(content, |_, value| {
+            self.0 += 1;
+            if self.0 > MAX_BLOCKS {
+                return Err(Refusal::expected("", "at most 10000 blocks in a message"));
+            }
+            block(self, value)
+        })
+    }
+}
+
+const _: () = assert!(MAX_BLOCKS == 10_000, "an error names it");
+
+/// A call that the assistant made, as JSON has its parts.
+pub(super) struct Call<'a> {
+    id: &'a str,
+    name: &'a str,
+    input: &'a str,
+}
+
+impl Call<'_> {
+    pub(super) fn write(&self, out: &mut Output) {
+        out.write(&["{\"id\":\"", self.id, "\",\"type\":\"function\",\"function\":{\"name\":\"", self.name]);
+        out.write(&["\",\"arguments\":"]);
+        out.string(self.input);
+        out.write(&["}}"]);
+    }
+}
+
+pub(super) fn call(block: &RawValue) -> Fit<Call<'_>> {
+    let (mut call, mut name, mut input) = (None, None, None);
+    members(block, |key, value| {
+        match key {
+            "type" | "cache_control" => {}
+            "id" => call = Some(id(value)?),
+            "name" => name = Some(inside(value)?),
+            "input" => members(value, |_, _| Ok(())).map(|()| input = Some(value))?,
+            "caller" if kind(value)? == "direct" => {}
+            _ => return Err(Refusal::not_carried("")),
+        }
+        Ok(())
+    })?;
+    let id = call.ok_or_else(|| Refusal::expected("id", "a string"))?;
+    let name = name.ok_or_else(|| Refusal::expected("name", "a string"))?;
+    Ok(Call { id, name, input: required(input, "input")?.get() })
+}
+
+pub(super) fn kind(block: &RawValue) -> Fit<String> {
+    let mut kind = None;
+    members(block, |key, value| {
+        if key == "type" {
+            kind = Some(string(value)?);
+        }
+        Ok(())
+    })?;
+    kind.ok_or_else(|| Refusal::expected("type", "a string"))
+}
+
+pub(super) fn unknown(kind: &str) -> Refusal {
+    Refusal::not_carried(&format!("type ({})", quoted(kind)))
+}
+
+pub(super) fn text(block: &RawValue) -> Fit<&str> {
+    let mut text = None;
+    members(block, |key, value| {
+        match key {
+            "type" | "cache_control" => {}
+            "text" => text = Some(inside(value)?),
+            "citations" => elements(value, |_, _| Err(Refusal::not_carried("")))?,
+            _ => return Err(Refusal::not_carried("")),
+        }
+        Ok(())
+    })?;
+    text.ok_or_else(|| Refusal::expected("text", "a string"))
+}
+
+/// A document of text: its title, its context and itself. Chat has no place for other documents.
+pub(super) fn document<'a>(blocks: &mut Count, block: &'a RawValue, mut add: impl FnMut(&'a str)) -> Fit<()> {
+    let (mut source, mut title, mut context) = (None, None, None);
+    members(block, |key, value| {
+        match key {
+            "type" | "cache_control" => {}
+            "source" => source = Some(value),
+            "title" => title = Some(inside(value)?),
+            "context" => context = Some(inside(value)?),
+            "citations" => members(value, |key, value| match key {
+                "enabled" if !boolean(value)? => Ok(()),
+                _ => Err(Refusal::not_carried("")),
+            })?,
+            _ => return Err(Refusal::not_carried("")),
+        }
+        Ok(())
+    })?;
+    let source = required(source, "source")?;
+    [title, context].into_iter().flatten().for_each(&mut add);
+    let (mut media_type, mut data, mut content) = (None, None, None);
+    members(source, |key, value| {
+        match key {
+            "media_type" => media_type = Some(inside(value)?),
+            "data" => data = Some(inside(value)?),
+            "content" => content = Some(value),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    match (&*kind(source).unwrap_or_default(), media_type, data, content) {
+        ("text", Some("text/plain") | None, Some(data), _) => add(data),
+        ("content", _, _, Some(content)) if is_array(content) => {
+            let each = |_: &mut Count, block| text(block).map(&mut add);
+            blocks.each(content, each).map_err(|refusal| refusal.within("source.content"))?;
+        }
+        ("content", _, _, Some(content)) => add(inside(content)?),
+        _ => return Err(unknown("document")),
+    }
+    Ok(())
+}
+
+pub(super) fn image(block: &RawValue) -> Fit<Image<'_>> {
+    let mut source = None;
+    members(block, |key, value| {
+        match key {
+            "type" | "cache_control" => {}
+            "source" => source = Some(image_source(value)?),
+            _ => return Err(Refusal::not_carried("")),
+        }
+        Ok(())
+    })?;
+    source.ok_or_else(|| Refusal::expected("source", "an object"))
+}
+
+pub(super) fn image_source(source: &RawValue) -> Fit<Image<'_>> {
+    let kind = kind(source)?;
+    let (mut media_type, mut base64, mut url) = (None, None, None);
+    members(source, |key, value| {
+        match key {
+            "type" => {}
+            "media_type" => media_type = Some(inside(value)?),
+            "data" => base64 = Some(inside(value)?),
+            "url" => url = Some(inside(value)?),
+            _ => return Err(Refusal::not_carried("")),
+        }
+        Ok(())
+    })?;
+    match (&*kind, media_type, base64, url) {
+        ("base64", Some(media_type), Some(base64), None) => Ok(Image::Data { media_type, base64 }),
+        ("url", None, None, Some(url)) => Ok(Image::Url(url)),
+        ("base64", ..) => Err(Refusal::expected("", "media_type and data")),
+        ("url", ..) => Err(Refusal::expected("", "url")),
+        (other, ..) => Err(unknown(other)),
+    }
+}
+
+/// What a model has thought. Without a signature it is what a provider of ours told as `reasoning_content`, and goes back
+/// as such; signed, it is Anthropic's, and only its models can read it.
+pub(super) fn thought(block: &RawValue) -> Fit<Option<&str>> {
+    let (mut thought, mut signed) = (None, false);
+    members(block, |key, value| {
+        match key {
+            "type" | "cache_control" => {}
+            "thinking" => thought = Some(inside(value)?),
+            "signature" => signed = !inside(value)?.is_empty(),
+            _ => return Err(Refusal::not_carried("")),
+        }
+        Ok(())
+    })?;
+    Ok(thought.filter(|_| !signed))
+}

@@ -1,0 +1,142 @@
+//! The text of a message, and what the model thought: providers write them in many ways.
+
+use serde_json::value::RawValue;
+
+use super::answer::Unfit;
+use super::chat::{Said, bytes, word};
+use super::json::{elements, members};
+
+/// Deepest lists and objects that reasoning is looked for in.
+const MAX_DEPTH: u8 = 4;
+
+/// Parts of a content that refer to something beside the text, and are left out.
+const REFERENCES: &[&str] = &["reference", "tool_reference", "citation"];
+
+/// What a piece of a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece {
+    Thought,
+    Text,
+    Refusal,
+}
+
+impl Said<'_> {
+    /// Hands each piece of the message to `piece`, in order.
+    ///
+    /// # Errors
+    /// It holds what the Messages API has no place for; else as `piece`.
+    pub(super) fn pieces(
+        &self,
+        mut piece: impl FnMut(Piece, &[u8]) -> Result<(), Unfit>,
+    ) -> Result<(), Unfit> {
+        // Some providers tell the same under several names.
+        for thoughts in [self.reasoning_content, self.reasoning, self.reasoning_details].into_iter().flatten()
+        {
+            let mut is_told = false;
+            words(thoughts, MAX_DEPTH, &mut |thought| {
+                is_told |= !thought.is_empty();
+                piece(Piece::Thought, thought)
+            })?;
+            if is_told {
+                break;
+            }
+        }
+        if let Some(content) = self.content {
+            pieces_of(content, &mut piece)?;
+        }
+        if let Some(refusal) = self.refusal.and_then(bytes) {
+            piece(Piece::Refusal, &refusal)?;
+        }
+        let holds = |raw: Option<&RawValue>| raw.is_some_and(|raw| raw.get().len() > "[]".len());
+        if holds(self.images) || holds(self.audio) {
+            return Err(Unfit::Malformed("the message holds pictures or sound"));
+        }
+        Ok(())
+    }
+}
+
+/// The text of a content: a string, a list of parts, or an object, which is its own JSON.
+fn pieces_of(
+    content: &RawValue,
+    piece: &mut impl FnMut(Piece, &[u8]) -> Result<(), Unfit>,
+) -> Result<(), Unfit> {
+    const NO_TEXT: Unfit = Unfit::Malformed("content is no text");
+    if let Some(text) = bytes(content) {
+        return piece(Piece::Text, &text);
+    }
+    match content.get().as_bytes() {
+        [b'{', ..] => {
+            if part(content, piece)? {
+                return Ok(());
+            }
+            piece(Piece::Text, content.get().as_bytes())
+        }
+        [b'[', ..] => each(content, |value| match bytes(value) {
+            Some(text) => piece(Piece::Text, &text),
+            None if part(value, piece)? => Ok(()),
+            None => Err(NO_TEXT),
+        }),
+        _ => Err(NO_TEXT),
+    }
+}
+
+/// Takes one part of a content; whether it is one that is known.
+fn part(part: &RawValue, piece: &mut impl FnMut(Piece, &[u8]) -> Result<(), Unfit>) -> Result<bool, Unfit> {
+    let (mut kind, mut text, mut refusal, mut thinking) = (None, None, None, None);
+    let read = members(part, |key, value| {
+        match key {
+            "type" => kind = word(Some(value)),
+            "text" => text = bytes(value),
+            "refusal" => refusal = bytes(value),
+            "thinking" | "reasoning" => thinking = Some(value),
+            _ => {}
+        }
+        Ok(())
+    });
+    let Some(kind) = kind.filter(|_| read.is_ok()) else { return Ok(false) };
+    match (&*kind, text, refusal, thinking) {
+        ("thinking" | "reasoning", None, _, Some(thinking)) => {
+            words(thinking, MAX_DEPTH, &mut |thought| piece(Piece::Thought, thought))?;
+        }
+        ("thinking" | "reasoning", Some(text), ..) => piece(Piece::Thought, &text)?,
+        ("refusal", _, Some(refusal), _) => piece(Piece::Refusal, &refusal)?,
+        (kind, ..) if REFERENCES.contains(&kind) => {}
+        (_, Some(text), ..) => piece(Piece::Text, &text)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Hands the text in a string, a list or an object to `word`.
+fn words(raw: &RawValue, depth: u8, word: &mut impl FnMut(&[u8]) -> Result<(), Unfit>) -> Result<(), Unfit> {
+    if let Some(text) = bytes(raw) {
+        return word(&text);
+    }
+    let Some(depth) = depth.checked_sub(1) else { return Ok(()) };
+    if raw.get().starts_with('[') {
+        return each(raw, |value| words(value, depth, &mut *word));
+    }
+    let mut inside = None;
+    // What is no object says nothing.
+    let _ = members(raw, |key, value| {
+        let is_text = matches!(key, "text" | "content" | "thinking" | "summary" | "reasoning");
+        inside = inside.or(Some(value).filter(|_| is_text));
+        Ok(())
+    });
+    inside.map_or(Ok(()), |inside| words(inside, depth, word))
+}
+
+/// Hands each element to `element`, to the first that fails.
+fn each<'a>(
+    list: &'a RawValue,
+    mut element: impl FnMut(&'a RawValue) -> Result<(), Unfit>,
+) -> Result<(), Unfit> {
+    let mut unfit = Ok(());
+    let read = elements(list, |_, value| {
+        if unfit.is_ok() {
+            unfit = element(value);
+        }
+        Ok(())
+    });
+    unfit.and(read.map_err(|_| Unfit::Malformed("no list")))
+}
