@@ -4,31 +4,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderMap, HeaderValue, header};
-
 use super::admission::Admitted;
 use super::allowance::{self, Times};
 use super::delivery::Delivery;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
-use super::splice::Body;
-use super::underway::{self, Led, Stage};
+use super::underway;
 use super::{Ticket, admission, charge, masking, messages, relayed_headers, responses};
 use crate::config::{Format, known};
 use crate::front::{Done, Handled, Request, Responder, Thread};
 use crate::gateway::Gateway;
-use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, MAX_SEARCHED, TRANSLATED_COPIES};
-use crate::memory::{Holder, Share};
+use crate::limits::MAX_SEARCHED;
+use crate::memory::Share;
 use crate::metrics::Metric;
 use crate::routing::{Choice, Plan, Verdict};
-use crate::upstream::assembly::{Unassembled, assemble};
 use crate::upstream::meter::Measured;
-use crate::upstream::opening::begins_like_events;
-use crate::upstream::refusal::Refusal;
 use crate::upstream::response_id;
-use crate::upstream::stream;
-use crate::upstream::unusable;
-use crate::upstream::{self, Awaited, By, Call, Exchange, Failure, Fault, Reply, SharedReply, Whole};
+use crate::upstream::{self, Awaited, By, Call, Failure, Fault, Reply, SharedReply};
 
 /// Pause before a lone replica is tried again after it could not be reached.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -323,94 +315,7 @@ impl Relay {
         self.gateway.upstream().send(replica, &call, allowance.patience, Some(&self.delivery.reply), by)
     }
 
-    /// A response has begun: how it goes on.
-    pub(super) fn answered(&mut self, exchange: Exchange, attempt: &Attempt) -> Led {
-        self.delivery.adopt_id(Some(&exchange.headers), &attempt.choice.provider().name);
-        let unusable = unusable::failure_of(exchange.status, &exchange.headers);
-        // No bytes are coded in no way.
-        let unusable = unusable.filter(|it| it.fault == Fault::Redirected || !exchange.is_over());
-        if let Some(failure) = unusable {
-            return Led::Outcome(Outcome::Failed(Failed::Fault(failure)));
-        }
-        let asked = self.call.body.stream;
-        let is_good = (200..300).contains(&exchange.status) && exchange.status != 204;
-        let is_labelled = stream::is_event_stream(&exchange.headers);
-        // Speech has another way to be asked for as events.
-        let is_wanted = asked || self.call.path.starts_with("/audio/speech");
-        if is_good && is_labelled && is_wanted {
-            return self.stream(exchange, Vec::new(), true, attempt);
-        }
-        self.delivery.reply.lock().keep_quiet();
-        if is_good && asked && !is_labelled && !is_media(&exchange) {
-            return Led::On(Stage::Beginning(exchange, Vec::new()));
-        }
-        self.begun(exchange, Vec::new(), false, attempt)
-    }
-
-    /// What a response is, is known; `beginning` was read of its body.
-    pub(super) fn begun(
-        &mut self,
-        mut exchange: Exchange,
-        beginning: Vec<u8>,
-        is_events: bool,
-        attempt: &Attempt,
-    ) -> Led {
-        let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
-        // A heartbeat has promised events, and what is translated is events or a document: nothing else.
-        let may_pass = !self.delivery.is_committed() && !is_translated;
-        if is_events || (may_pass && is_streamed(&exchange, self.call.body.stream)) {
-            return self.stream(exchange, beginning, is_events, attempt);
-        }
-        // It has begun: it is no hanging replica.
-        exchange.take_time();
-        let whole = Whole::begun(beginning, self.delivery.config().max_response_size);
-        Led::On(Stage::Whole(exchange, whole))
-    }
-
-    /// An answer that was read whole before any of it leaves.
-    pub(super) fn document(&mut self, exchange: Exchange, mut body: Vec<u8>, choice: &Choice) -> Outcome {
-        // What an error says cannot be read then, but its status can.
-        if unusable::coding(&exchange.headers).is_some() {
-            body.clear();
-        }
-        let status = exchange.status;
-        // A transcript as plain text may begin as it likes.
-        let may_be_events =
-            stream::is_event_stream(&exchange.headers) || !self.call.path.starts_with("/audio/");
-        let is_unasked = (200..300).contains(&status) && !self.call.body.stream && may_be_events;
-        let answer = if is_unasked && begins_like_events(&body) == Some(true) {
-            match assembled(status, exchange.headers, &body) {
-                Ok(answer) => answer,
-                Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
-            }
-        } else {
-            let refusal = refusal_in(status, &body);
-            WholeAnswer { status, headers: exchange.headers, body, refusal }
-        };
-        let measured = Measured::of_document(&answer.body, self.output());
-        if self.call.chat_for(choice.provider()).is_none() {
-            return self.whole(answer, measured, choice);
-        }
-        let mut copies = Share::new(Holder::Response);
-        if !copies.set(answer.body.len().saturating_mul(TRANSLATED_COPIES)) {
-            let detail = "no memory to translate it".to_owned();
-            return Outcome::Failed(Failed::Fault(Failure { fault: Fault::Overloaded, detail }));
-        }
-        self.shares.push(copies);
-        let Body { model, stream, .. } = &self.call.body;
-        let limit = self.delivery.config().max_response_size;
-        match messages::answer(answer, model, *stream, &self.delivery.envelope.id, limit) {
-            Ok(answer) => self.whole(answer, measured, choice),
-            Err(failure) => {
-                if failure.fault == Fault::Untranslatable {
-                    // It was given, and is paid.
-                    self.note_tokens(measured);
-                }
-                Outcome::Failed(Failed::Fault(failure))
-            }
-        }
-    }
-
+    /// A response that was read whole, and what is known of its tokens.
     pub(super) fn whole(&mut self, answer: WholeAnswer, measured: Measured, choice: &Choice) -> Outcome {
         let is_good = (200..300).contains(&answer.status);
         let is_error = answer.status >= 400 || answer.refusal.is_some();
@@ -470,44 +375,4 @@ impl Relay {
 
 fn unreachable(detail: &str) -> Failure {
     Failure { fault: Fault::Unreachable, detail: detail.to_owned() }
-}
-
-/// A response that is no stream of events is passed on as it comes where it is media, or where a stream was asked for and it is
-/// neither JSON nor text.
-fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
-    let is_document = is_of(exchange, &["", "application/json", "text/"]);
-    (200..300).contains(&exchange.status)
-        && exchange.status != 204
-        && (is_media(exchange) || (asked && !is_document))
-}
-
-fn is_media(exchange: &Exchange) -> bool {
-    is_of(exchange, &["audio/", "image/", "video/", "application/octet-stream"])
-}
-
-/// Whether the content type begins as one of these; the empty one stands for none.
-fn is_of(exchange: &Exchange, starts: &[&str]) -> bool {
-    let kind = exchange.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    starts.iter().any(|start| {
-        let begins = |kind: &[u8]| kind.eq_ignore_ascii_case(start.as_bytes());
-        if start.is_empty() { kind.is_empty() } else { kind.get(..start.len()).is_some_and(begins) }
-    })
-}
-
-/// The document that events make which nobody asked for.
-fn assembled(status: u16, mut headers: HeaderMap, events: &[u8]) -> Result<WholeAnswer, Failure> {
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    match assemble(events) {
-        Ok(body) => Ok(WholeAnswer { status, headers, body, refusal: None }),
-        Err(Unassembled::Refused(refusal, body)) => {
-            Ok(WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) })
-        }
-        Err(Unassembled::Broken(detail)) => Err(Failure { fault: Fault::CutOff, detail: detail.to_owned() }),
-    }
-}
-
-/// What an answer read whole says no with. One of success is looked at where it is small.
-fn refusal_in(status: u16, body: &[u8]) -> Option<Refusal> {
-    let limit = if status < 400 { MAX_REFUSAL } else { MAX_ERROR_BODY };
-    (body.len() <= limit).then(|| Refusal::in_document(body)).flatten()
 }

@@ -20,6 +20,7 @@ mod outcome;
 mod paths;
 mod record;
 mod relayed_headers;
+mod responding;
 mod responses;
 mod scrape;
 pub mod splice;
