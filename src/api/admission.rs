@@ -135,9 +135,9 @@ fn announced(head: &Head, body: &Body) -> Result<Option<&'static str>, ApiError>
 /// The token is over a limit of its own.
 pub fn admit(gateway: &Gateway, token: &Token, envelope: &mut Envelope) -> Result<Permit, ApiError> {
     let admitted = gateway.quotas.admit(token, Clock::now());
-    envelope.standing = match &admitted {
-        Ok(permit) => permit.standing,
-        Err(refused) => refused.standing,
+    (envelope.standing, envelope.day) = match &admitted {
+        Ok(permit) => (permit.standing, permit.day),
+        Err(refused) => (refused.standing, refused.day),
     };
     admitted.map_err(|refused| ApiError::RateLimited(refused.limit, refused.wait))
 }

@@ -1,13 +1,19 @@
 //! What a call costs its token's day: the tokens that its provider reports, else an estimate.
 
-use super::Action;
+use serde::Deserialize;
+
 use super::inference::Relay;
+use super::{Action, Ticket, responses};
+use crate::config::Replica;
 use crate::front::Request;
-use crate::upstream::Output;
 use crate::upstream::meter::{Measured, Meter};
+use crate::upstream::{Output, estimated_prompt as estimated_prompt_of, response_id};
 
 /// Paths that count tokens and run no model.
 const FREE: &[&str] = &["/v1/messages/count_tokens", "/v1/responses/input_tokens"];
+
+/// Paths, behind the provider's base URL, whose streams report usage where `stream_options` asks for it.
+const WITH_STREAM_OPTIONS: &[&str] = &["/chat/completions", "/completions"];
 
 impl Relay {
     /// What measures the stream at hand. A token without a daily limit has its streams measured by samples.
@@ -16,25 +22,116 @@ impl Relay {
         Meter::new(self.output(), is_limited)
     }
 
+    /// Whether this replica has to be asked for the usage of a stream for whose usage the client does not ask.
+    pub(super) fn has_to_ask_for_usage(&self, replica: &Replica) -> bool {
+        let path = self.call.path.split('?').next().unwrap_or_default();
+        let request = &self.delivery.request.ticket;
+        self.call.body.usage.is_some()
+            && WITH_STREAM_OPTIONS.contains(&path)
+            && replica.asks_for_usage(request.token().tokens_per_day.is_some())
+    }
+
     /// What the response consists of.
     pub(super) fn output(&self) -> Output {
         Output::of(&self.call.path)
     }
 
-    /// Notes the tokens of the call. A stored response used them when it was made.
-    pub(super) fn note_tokens(&mut self, measured: Measured) {
-        let delivery = &mut self.delivery;
-        let is_free = FREE.contains(&delivery.request.head.path());
-        if is_free || delivery.request.ticket.action == Action::StoredResponse {
-            return;
+    /// Notes the tokens of a call whose client left before its response began.
+    pub(super) fn note_request(&mut self) {
+        if self.delivery.request.ticket.action != Action::StoredResponse {
+            self.charge(Measured::default());
         }
-        let used = measured.used(delivery.estimated_prompt);
-        delivery.record.tokens = Some(used);
-        delivery.charge = used.total();
+    }
+
+    /// Notes the tokens of a buffered response. One that is made in the background reports them to who fetches it, and any other
+    /// stored response used them when it was made.
+    pub(super) fn note_document(&mut self, measured: Measured, body: &[u8]) {
+        match self.delivery.request.ticket.action {
+            Action::StoredResponse => {
+                if let Some(id) = self.fetched_id().filter(|_| measured.is_reported())
+                    && (self.gateway.charges.knows(&id) || is_made_in_background(body))
+                {
+                    self.charge_once(&id, measured);
+                }
+            }
+            Action::CreateResponse if self.call.body.is_background && !measured.is_reported() => {
+                if let Some(id) = response_id::in_answer(body) {
+                    self.gateway.charges.charge(&id, 0);
+                }
+            }
+            Action::CreateResponse if self.call.body.is_background => match response_id::in_answer(body) {
+                Some(id) => self.charge_once(&id, measured),
+                None => self.charge(measured),
+            },
+            _ => self.charge(measured),
+        }
+    }
+
+    /// Notes the tokens of a stream, which made the response `made`. A stored response is streamed where it is made in the background.
+    pub(super) fn note_stream(&mut self, measured: Measured, made: Option<&str>) {
+        match self.delivery.request.ticket.action {
+            Action::StoredResponse => {
+                if let Some(id) = self.fetched_id().filter(|id| !self.is_charged_already(id)) {
+                    self.charge_once(&id, measured);
+                }
+            }
+            Action::CreateResponse if self.call.body.is_background => match made {
+                Some(id) => self.charge_once(id, measured),
+                None => self.charge(measured),
+            },
+            _ => self.charge(measured),
+        }
+    }
+
+    /// The stored response that the client gets with its tokens.
+    fn fetched_id(&self) -> Option<String> {
+        let head = &self.delivery.request.head;
+        let is_whole = match head.method() {
+            "GET" => !head.path().ends_with("/input_items"),
+            "POST" => true,
+            _ => false,
+        };
+        is_whole.then(|| responses::id_of(head.path()))
+    }
+
+    /// Whether this process saw a response made, and not in the background.
+    fn is_charged_already(&self, id: &str) -> bool {
+        let was_made_here = self.gateway.origins.of(id).is_some_and(|origin| !origin.model.is_empty());
+        was_made_here && !self.gateway.charges.knows(id)
+    }
+
+    /// Charges what is not charged yet of a response.
+    fn charge_once(&mut self, id: &str, measured: Measured) {
+        let used = measured.used(self.delivery.estimated_prompt);
+        let charge = self.gateway.charges.charge(id, used.total());
+        if charge > 0 {
+            self.delivery.record.tokens = Some(used);
+            self.delivery.charge = charge;
+        }
+    }
+
+    fn charge(&mut self, measured: Measured) {
+        let delivery = &mut self.delivery;
+        if !FREE.contains(&delivery.request.head.path()) {
+            let used = measured.used(delivery.estimated_prompt);
+            delivery.record.tokens = Some(used);
+            delivery.charge = used.total();
+        }
     }
 }
 
+/// Whether a stored response says that it is made in the background.
+fn is_made_in_background(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Stored {
+        background: bool,
+    }
+    serde_json::from_slice::<Stored>(body).is_ok_and(|stored| stored.background)
+}
+
 /// Tokens of the prompt, as far as the body of the request tells.
-pub(super) fn estimated_prompt(request: &Request<super::Ticket>) -> u64 {
-    crate::upstream::estimated_prompt(&request.body, request.ticket.action == Action::RelayForm)
+pub(super) fn estimated_prompt(request: &Request<Ticket>) -> u64 {
+    // A form's twin in JSON is none.
+    let is_form = request.ticket.action == Action::RelayForm && !request.body.starts_with(b"{");
+    estimated_prompt_of(&request.body, is_form)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ureq::http::HeaderName;
 
 use crate::anthropic;
-use crate::auth::quota::Standing;
+use crate::auth::quota::{Day, Standing};
 use crate::config::{Config, Format};
 use crate::front::{Fields, Head};
 use crate::limits::MAX_REQUEST_ID;
@@ -34,6 +34,8 @@ pub struct Envelope {
     pub is_responses: bool,
     /// Where the caller's token stands with its requests a minute, if it has such a limit and was admitted or refused by it.
     pub standing: Option<Standing>,
+    /// The same of its tokens a day.
+    pub day: Option<Day>,
     /// The origin that a browser may show the answer to.
     origin: Option<String>,
     /// Another origin would get another answer: a cache must know.
@@ -44,10 +46,14 @@ pub struct Envelope {
 const LIMIT: &str = "x-ratelimit-limit-requests";
 const REMAINING: &str = "x-ratelimit-remaining-requests";
 const RESET: &str = "x-ratelimit-reset-requests";
+const LIMIT_TOKENS: &str = "x-ratelimit-limit-tokens";
+const REMAINING_TOKENS: &str = "x-ratelimit-remaining-tokens";
+const RESET_TOKENS: &str = "x-ratelimit-reset-tokens";
 /// What a page of another origin may read: by name for the oldest browsers, and everything (Fetch standard, section 3.3.3:
 /// `*` counts where no cookies are sent, and we take none), so that a provider's own limits can be read too.
 const EXPOSED: &str = "x-request-id, x-ai-proxy-provider, retry-after, x-ratelimit-limit-requests, \
-                       x-ratelimit-remaining-requests, x-ratelimit-reset-requests, *";
+                       x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, \
+                       x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, *";
 
 impl Envelope {
     /// The envelope for a request; without a head, for one that was not understood.
@@ -60,6 +66,7 @@ impl Envelope {
             format: format_of(head),
             is_responses: head.is_some_and(|head| head.path().starts_with("/v1/responses")),
             standing: None,
+            day: None,
             origin: head.and_then(|head| allowed_origin(config, head)),
             varies: !config.cors_origins.is_empty() && !allows_all(config),
         }
@@ -85,6 +92,11 @@ impl Envelope {
             fields.push(REMAINING, standing.remaining.to_string());
             fields.push(RESET, reset(standing.reset));
         }
+        if let Some(day) = self.day {
+            fields.push(LIMIT_TOKENS, day.limit.to_string());
+            fields.push(REMAINING_TOKENS, day.limit.saturating_sub(day.used).to_string());
+            fields.push(RESET_TOKENS, reset(day.reset));
+        }
         if let Some(origin) = &self.origin {
             fields.push("access-control-allow-origin", origin);
             fields.push("access-control-expose-headers", EXPOSED);
@@ -96,7 +108,8 @@ impl Envelope {
 
     /// Whether a field of the provider's gives way to one of ours: its key's limit is not its caller's.
     pub fn replaces(&self, name: &str) -> bool {
-        self.standing.is_some() && [LIMIT, REMAINING, RESET].contains(&name)
+        (self.standing.is_some() && [LIMIT, REMAINING, RESET].contains(&name))
+            || (self.day.is_some() && [LIMIT_TOKENS, REMAINING_TOKENS, RESET_TOKENS].contains(&name))
     }
 
     /// The answer to a preflight (Fetch standard, section 3.2.5): the origin may do what it asks for.

@@ -63,8 +63,8 @@ pub fn relay(
         Delivery { request, permit, in_flight, envelope, reply, record, estimated_prompt, charge: 0 };
     let plan = Plan::new(&delivery.request.ticket.config, std::mem::take(&mut call.routes));
     let gateway = Arc::clone(gateway);
-    let (begun, is_short) = (Instant::now(), false);
-    Box::new(Relay { gateway, call, plan, last: None, begun, is_short, shares: Vec::new(), delivery })
+    let (begun, adds_usage, is_short, shares) = (Instant::now(), false, false, Vec::new());
+    Box::new(Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, shares, delivery })
         .begin(thread)
 }
 
@@ -83,6 +83,8 @@ pub struct Relay {
     last: Option<Box<Failed>>,
     /// When the provider's time began: the client's upload and the queue are not its fault.
     begun: Instant,
+    /// The attempt in hand asks for the usage of its stream, and the client did not.
+    pub(super) adds_usage: bool,
     /// The attempt in hand has less time than a first one would have.
     is_short: bool,
     /// What the responses that were collected for it hold, to its end.
@@ -183,7 +185,7 @@ impl Relay {
         let last = self.last.take().map_or_else(|| Failed::Fault(unreachable("no replica")), |last| *last);
         // A provider works for a client that leaves.
         if last.fault() == Some(Fault::ClientGone) && self.delivery.record.attempts > 0 {
-            self.note_tokens(Measured::default());
+            self.note_request();
         }
         // Only targets that cannot take the call are left: their reason helps the client, a 502 does not.
         let done = match self.call.refused.take() {
@@ -286,10 +288,15 @@ impl Relay {
         self.is_short = allowance.is_short;
         let replica = &choice.provider().replicas[choice.replica];
         let model = self.call.body.written(&choice.model);
+        self.adds_usage = self.has_to_ask_for_usage(replica);
         let chat = self.call.chat_for(choice.provider());
         let (format, path, body) = match chat {
             None => {
-                let body = self.call.body.with_model(&self.delivery.request.body, &model);
+                let (body, bytes) = (&self.call.body, &*self.delivery.request.body);
+                let body = match self.adds_usage {
+                    true => body.with_model_and_usage(bytes, &model),
+                    false => body.with_model(bytes, &model),
+                };
                 (self.delivery.envelope.format, &*self.call.path, body)
             }
             Some(chat) => {
@@ -329,8 +336,10 @@ impl Relay {
             let id = || response_id::in_answer(&answer.body);
             responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, id);
         }
-        if !is_error {
-            self.note_tokens(measured);
+        if let Failed::Answer(answer) = &failed
+            && !is_error
+        {
+            self.note_document(measured, &answer.body);
         }
         let result = failed.result();
         self.note(choice, failed.verdict(), result);

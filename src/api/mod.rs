@@ -27,6 +27,7 @@ pub mod splice;
 mod status;
 mod streaming;
 mod underway;
+mod usage_option;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use super::error::ApiError;
 use super::filters::{self, Chooser};
-use super::splice::{Body, Notation, checked_model, note, reads_as_model};
+use super::splice::{Body, checked_model, note, reads_as_model};
 use crate::front::request::is_token_byte;
 use crate::limits::{MAX_BOUNDARY, MAX_PART_HEAD, MAX_PARTS};
 
@@ -58,7 +58,7 @@ pub fn parse(content_type: &[u8], bytes: &[u8]) -> Result<Body, ApiError> {
     }
     let (model, span) = form.model.take().ok_or(ApiError::MissingModel)?;
     let Form { stream, choosers, .. } = form;
-    Ok(Body { model, stream, previous: None, span: Some(span), notation: Notation::Text, choosers })
+    Ok(Body::text(model, stream, Some(span), choosers))
 }
 
 fn bad<T>(what: &'static str) -> Result<T, ApiError> {

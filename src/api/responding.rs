@@ -98,7 +98,7 @@ impl Relay {
             Err(failure) => {
                 if failure.fault == Fault::Untranslatable {
                     // It was given, and is paid.
-                    self.note_tokens(measured);
+                    self.note_document(measured, &[]);
                 }
                 Outcome::Failed(Failed::Fault(failure))
             }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::filters::{self, Chooser};
+use super::usage_option::{self, Addition};
 use crate::anthropic::Refusal;
 use crate::limits::{MAX_MODEL, MAX_RESPONSE_ID};
 use crate::upstream::json::behind_string;
@@ -32,6 +33,10 @@ pub struct Body {
     /// The members by which a provider may choose another model, each once, and where their values stand; `None`: in more
     /// places than one, or not as JSON.
     pub(super) choosers: Vec<(&'static Chooser, Option<Range<usize>>)>,
+    /// What makes it ask for the usage of its stream, where it asks for a stream and for no usage.
+    pub(super) usage: Option<Addition>,
+    /// It asks for a response in the background.
+    pub(super) is_background: bool,
 }
 
 /// How a value is written in a body.
@@ -70,6 +75,8 @@ impl Body {
             return Err(ApiError::Refused(refusal));
         }
         let choosers = top.choosers.iter().map(|(chooser, value)| (*chooser, value.map(span_of)));
+        let options = (top.stream && !top.repeats_options).then_some(top.options);
+        let usage = options.and_then(|options| usage_option::addition(options, bytes, span_of));
         Ok(Self {
             model: checked_model(model)?,
             stream: top.stream,
@@ -77,13 +84,25 @@ impl Body {
             span: Some(span_of(written)),
             notation: Notation::Json,
             choosers: choosers.collect(),
+            usage,
+            is_background: top.is_background,
         })
     }
 
     /// A body that names no model, and stays as it is.
     pub fn untouched(stream: bool) -> Self {
-        let model = "-".to_owned();
-        Self { model, stream, previous: None, span: None, notation: Notation::Text, choosers: Vec::new() }
+        Self::text("-".to_owned(), stream, None, Vec::new())
+    }
+
+    /// A body that is no JSON, with the model as it is where `span` says.
+    pub(super) fn text(
+        model: String,
+        stream: bool,
+        span: Option<Range<usize>>,
+        choosers: Vec<(&'static Chooser, Option<Range<usize>>)>,
+    ) -> Self {
+        let notation = Notation::Text;
+        Self { model, stream, previous: None, span, notation, choosers, usage: None, is_background: false }
     }
 
     /// A model's name as this body writes it.
@@ -106,6 +125,17 @@ impl Body {
             Some(span) => vec![&bytes[..span.start], model, &bytes[span.end..]],
             None => vec![bytes],
         }
+    }
+
+    /// The same; it asks for the usage of its stream too.
+    pub fn with_model_and_usage<'a>(&self, bytes: &'a [u8], model: &'a [u8]) -> Vec<&'a [u8]> {
+        let (Some(span), Some(usage)) = (&self.span, &self.usage) else {
+            return self.with_model(bytes, model);
+        };
+        let mut places = [(span, model), (&usage.span, usage.text.as_bytes())];
+        places.sort_by_key(|(span, _)| span.start);
+        let [(first, one), (second, other)] = places;
+        vec![&bytes[..first.start], one, &bytes[first.end..second.start], other, &bytes[second.end..]]
     }
 }
 
@@ -136,6 +166,9 @@ struct Top<'a> {
     stream: bool,
     previous: Option<String>,
     choosers: Vec<(&'static Chooser, Option<&'a RawValue>)>,
+    options: Option<&'a RawValue>,
+    repeats_options: bool,
+    is_background: bool,
 }
 
 impl<'de> Deserialize<'de> for Top<'de> {
@@ -159,6 +192,10 @@ impl<'de> Deserialize<'de> for Top<'de> {
                             let value = map.next_value::<&RawValue>()?.get();
                             top.previous = serde_json::from_str(value).ok();
                         }
+                        "stream_options" => {
+                            top.repeats_options |= top.options.replace(map.next_value()?).is_some();
+                        }
+                        "background" => top.is_background = map.next_value::<&RawValue>()?.get() == "true",
                         other => match filters::chooser(other) {
                             Some(chooser) => note(&mut top.choosers, chooser, Some(map.next_value()?)),
                             None => {

@@ -1,4 +1,4 @@
-//! `GET /v1/status`: how each replica stands, and the configuration in force without its secrets. For the status page; what can be
+//! `GET /v1/status`: how each replica and each token stands, and the configuration in force without its secrets. For the status page; what can be
 //! counted is in the metrics.
 
 use std::time::{Duration, Instant};
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{Api, Ticket, health, json_answer};
-use crate::config::{Replica, load};
+use crate::auth::quota::Clock;
+use crate::config::{Replica, Token, load};
 use crate::front::Answer;
 
 #[derive(Serialize)]
@@ -14,6 +15,7 @@ struct Status<'a> {
     version: &'static str,
     uptime_seconds: u64,
     providers: Vec<ProviderStatus<'a>>,
+    tokens: Vec<TokenStatus<'a>>,
     /// The lines of `ai-proxy check`.
     config: Vec<String>,
 }
@@ -40,6 +42,23 @@ struct ReplicaStatus<'a> {
     cooling_seconds: Option<u64>,
 }
 
+/// A token; `null` where it has no such limit.
+#[derive(Serialize)]
+struct TokenStatus<'a> {
+    name: &'a str,
+    rpm: Option<Limited>,
+    max_parallel: Option<Limited>,
+    tokens_per_day: Option<Limited>,
+}
+
+#[derive(Serialize)]
+struct Limited {
+    used: u64,
+    limit: u64,
+    /// When all of it will be there again; `null`: when a request ends.
+    reset_seconds: Option<u64>,
+}
+
 /// The whole status.
 pub fn status(api: &Api, ticket: &Ticket) -> Answer {
     let config = &*ticket.config;
@@ -51,6 +70,7 @@ pub fn status(api: &Api, ticket: &Ticket) -> Answer {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: api.started.elapsed().as_secs(),
         providers: providers.collect(),
+        tokens: config.tokens.iter().map(|token| of_token(api, token)).collect(),
         config: load::summary(config).lines().map(str::to_owned).collect(),
     };
     let mut answer = json_answer(200, &ticket.envelope, &status);
@@ -72,6 +92,23 @@ fn of_replica<'a>(api: &Api, replica: &'a Replica) -> ReplicaStatus<'a> {
         last_failure: condition.last_failure.map(|(why, _)| why),
         in_flight: condition.in_flight,
         cooling_seconds: condition.cooling_until.map(|until| whole_seconds(until - now)),
+    }
+}
+
+fn of_token<'a>(api: &Api, token: &'a Token) -> TokenStatus<'a> {
+    let account = api.gateway.quotas.account(token, Clock::now());
+    let limited = |used: u64, limit: u64, reset: Option<Duration>| Limited {
+        used,
+        limit,
+        reset_seconds: reset.map(whole_seconds),
+    };
+    TokenStatus {
+        name: &token.name,
+        rpm: account
+            .rate
+            .map(|rate| limited((rate.limit - rate.remaining).into(), rate.limit.into(), Some(rate.reset))),
+        max_parallel: token.max_parallel.map(|max| limited(account.parallel.into(), max.into(), None)),
+        tokens_per_day: account.day.map(|day| limited(day.used, day.limit, Some(day.reset))),
     }
 }
 

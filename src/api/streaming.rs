@@ -61,7 +61,8 @@ impl Relay {
             let limit = config.max_response_size;
             Box::new(Translation::new((model, id), limit, self.meter(), *others, mask()))
         } else if is_events {
-            Box::new(AsTheyCame::new(self.meter(), *others, mask()))
+            let passage = AsTheyCame::new(self.meter(), *others, mask());
+            Box::new(passage.hiding_usage(self.adds_usage))
         } else {
             Box::new(Bytes::new(self.meter(), mask()))
         };
@@ -111,7 +112,7 @@ impl Relay {
         drop(stream);
         // Only now is this the answer: until here, that of an earlier attempt may be.
         self.delivery.record.answered_by(choice, true);
-        self.note_tokens(ended.measured);
+        self.note_stream(ended.measured, ended.response_id.as_deref());
         responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, || ended.response_id);
         match ended.broke {
             None => {

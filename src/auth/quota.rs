@@ -79,6 +79,28 @@ pub struct Standing {
     pub reset: Duration,
 }
 
+/// Where a token stands with its tokens a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Day {
+    /// Tokens a day.
+    pub limit: u64,
+    /// Tokens used today.
+    pub used: u64,
+    /// When the next day begins, in UTC.
+    pub reset: Duration,
+}
+
+/// Where a token stands with each limit it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// Requests a minute.
+    pub rate: Option<Standing>,
+    /// Requests under way.
+    pub parallel: u32,
+    /// Tokens a day.
+    pub day: Option<Day>,
+}
+
 /// A request that was not let in. It has used up nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
@@ -88,6 +110,8 @@ pub struct Refused {
     pub wait: Duration,
     /// Where its token stands.
     pub standing: Option<Standing>,
+    /// The same of its day.
+    pub day: Option<Day>,
 }
 
 /// The right to one request; the place among the parallel ones is free again when it is dropped, however that comes.
@@ -99,6 +123,8 @@ pub struct Permit {
     is_counted: bool,
     /// Where the token stands behind this request, if it has a rate.
     pub standing: Option<Standing>,
+    /// Where the token stands with its day, if that has a limit; this request has used nothing yet.
+    pub day: Option<Day>,
 }
 
 impl Quotas {
@@ -112,23 +138,20 @@ impl Quotas {
     /// Which limit is met, and how long to wait.
     pub fn admit(self: &Arc<Self>, token: &Token, now: Clock) -> Result<Permit, Refused> {
         if !token.is_limited() {
-            return Ok(Permit { of: None, is_counted: false, standing: None });
+            return Ok(Permit { of: None, is_counted: false, standing: None, day: None });
         }
         let id = TokenId::of(token);
         let mut all = self.lock();
-        let fresh = Used { due: now.at, parallel: 0, today: Spent::default() };
-        let used = all.tokens.entry(id).or_insert(fresh);
+        let used = all.tokens.entry(id).or_insert(Used::fresh(now));
+        used.today.turn_to(now.day());
+        let day = used.day(token, now);
         let refused =
-            |limit, wait, used: &Used| Err(Refused { limit, wait, standing: used.standing(token, now) });
+            |limit, wait, used: &Used| Err(Refused { limit, wait, standing: used.standing(token, now), day });
         if let Some(max) = token.max_parallel.filter(|max| used.parallel >= *max) {
             return refused(Limit::Parallel(max), Duration::from_secs(1), used);
         }
-        used.today.turn_to(now.day());
-        if let Some(max) = token.tokens_per_day.filter(|max| used.today.tokens >= *max) {
-            // The clock may have been set back.
-            let end = (used.today.day + 1) * DAY;
-            let wait = Duration::from_secs(u64::try_from(end - now.unix).unwrap_or(1));
-            return refused(Limit::Day(max), wait, used);
+        if let Some(day) = day.filter(|day| day.used >= day.limit) {
+            return refused(Limit::Day(day.limit), day.reset, used);
         }
         if let Some(rpm) = token.rpm {
             let next = used.due.max(now.at) + MINUTE / rpm;
@@ -139,8 +162,16 @@ impl Quotas {
             used.due = next;
         }
         used.parallel += 1;
-        let is_counted = token.tokens_per_day.is_some();
-        Ok(Permit { of: Some((Arc::clone(self), id)), is_counted, standing: used.standing(token, now) })
+        let (of, is_counted) = (Some((Arc::clone(self), id)), day.is_some());
+        Ok(Permit { of, is_counted, standing: used.standing(token, now), day })
+    }
+
+    /// Where a token stands with its limits.
+    pub fn account(&self, token: &Token, now: Clock) -> Account {
+        let used = self.lock().tokens.get(&TokenId::of(token)).copied();
+        let mut used = used.unwrap_or(Used::fresh(now));
+        used.today.turn_to(now.day());
+        Account { rate: used.standing(token, now), parallel: used.parallel, day: used.day(token, now) }
     }
 
     /// Forgets tokens that are no longer there.
@@ -161,7 +192,7 @@ impl Quotas {
 
     /// Takes up a count that was written down.
     pub fn restore(&self, id: TokenId, spent: Spent, now: Clock) {
-        self.lock().tokens.insert(id, Used { due: now.at, parallel: 0, today: spent });
+        self.lock().tokens.insert(id, Used { today: spent, ..Used::fresh(now) });
     }
 }
 
@@ -176,6 +207,18 @@ impl Spent {
 }
 
 impl Used {
+    fn fresh(now: Clock) -> Self {
+        Self { due: now.at, parallel: 0, today: Spent::default() }
+    }
+
+    fn day(&self, token: &Token, now: Clock) -> Option<Day> {
+        let limit = token.tokens_per_day?;
+        // The clock may have been set back.
+        let end = (self.today.day + 1) * DAY;
+        let reset = Duration::from_secs(u64::try_from(end - now.unix).unwrap_or(1));
+        Some(Day { limit, used: self.today.tokens, reset })
+    }
+
     fn standing(&self, token: &Token, now: Clock) -> Option<Standing> {
         let limit = token.rpm?;
         let ahead = self.due.saturating_duration_since(now.at);
@@ -214,7 +257,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::{Clock, DAY, Limit, Permit, Quotas, Spent, Standing};
+    use super::{Account, Clock, DAY, Day, Limit, Permit, Quotas, Spent, Standing};
     use crate::config::{Credential, Secret, Token, TokenId};
     use crate::testing::Random;
 
@@ -301,6 +344,25 @@ mod tests {
         let years_back = Clock { unix: now.unix - 5000 * DAY, ..now };
         assert!(spend(100, years_back).is_ok(), "the clock had been years ahead");
         assert!(spend(1, years_back).is_err());
+    }
+
+    #[test]
+    fn account_tells_what_is_used_of_each_limit() {
+        let quotas = Arc::new(Quotas::default());
+        let (token, now) = (token(Some(3), Some(2), Some(100)), clock());
+        let day = |used| Some(Day { limit: 100, used, reset: Duration::from_secs(86_300) });
+        let rate =
+            |remaining, reset| Some(Standing { limit: 3, remaining, reset: Duration::from_secs(reset) });
+        assert_eq!(quotas.account(&token, now), Account { rate: rate(3, 0), parallel: 0, day: day(0) });
+        let permit = quotas.admit(&token, now).expect("let in");
+        permit.spend(120, now);
+        assert_eq!(permit.day, day(0));
+        assert_eq!(quotas.account(&token, now), Account { rate: rate(2, 20), parallel: 1, day: day(120) });
+        assert_eq!(quotas.admit(&token, now).map(drop).map_err(|refused| refused.day), Err(day(120)));
+        drop(permit);
+        let next = later(now, 86_300);
+        let fresh = Some(Day { limit: 100, used: 0, reset: Duration::from_secs(86_400) });
+        assert_eq!(quotas.account(&token, next), Account { rate: rate(3, 0), parallel: 0, day: fresh });
     }
 
     #[test]

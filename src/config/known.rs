@@ -14,16 +14,27 @@ pub struct Known {
     pub listed_prefix: &'static str,
     /// What it calls the most tokens of a chat answer.
     pub token_limit: &'static str,
+    /// It refuses a request with `stream_options`, and reports the usage of every stream.
+    pub refuses_stream_options: bool,
 }
 
-const ORDINARY: Known =
-    Known { host: "", is_anthropic: false, list_query: "", listed_prefix: "", token_limit: "max_tokens" };
+const ORDINARY: Known = Known {
+    host: "",
+    is_anthropic: false,
+    list_query: "",
+    listed_prefix: "",
+    token_limit: "max_tokens",
+    refuses_stream_options: false,
+};
 
 const KNOWN: &[Known] = &[
     // Lists 20 models a page unless asked for more, 1,000 at most.
     Known { host: "api.anthropic.com", is_anthropic: true, list_query: "?limit=1000", ..ORDINARY },
     // Its newer models refuse the older name, which is the one that everybody else knows.
     Known { host: "api.openai.com", token_limit: "max_completion_tokens", ..ORDINARY },
+    // 422: extra inputs are not permitted.
+    Known { host: "api.mistral.ai", refuses_stream_options: true, ..ORDINARY },
+    Known { host: "codestral.mistral.ai", refuses_stream_options: true, ..ORDINARY },
     Known { host: "generativelanguage.googleapis.com", listed_prefix: "models/", ..ORDINARY },
 ];
 
@@ -45,6 +56,8 @@ mod tests {
         assert!(!known("http://127.0.0.1:1/api.anthropic.com").is_anthropic);
         assert_eq!(known("https://api.openai.com/v1").token_limit, "max_completion_tokens");
         assert_eq!(known("https://api.deepseek.com").token_limit, "max_tokens");
+        assert!(known("https://api.mistral.ai/v1").refuses_stream_options);
+        assert!(!known("https://api.openai.com/v1").refuses_stream_options);
         assert_eq!(known("https://generativelanguage.googleapis.com/v1beta/openai").listed_prefix, "models/");
     }
 }

@@ -154,6 +154,20 @@ pub struct Replica {
     pub ca_file: Option<CaFile>,
     /// Share of the load against the other replicas, 1 or more. Default 1.
     pub weight: u32,
+    /// Whether its chat streams are asked for usage where the client does not ask. Default auto.
+    pub stream_usage: StreamUsage,
+}
+
+/// When `stream_options.include_usage` is added to a streamed chat call that lacks it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StreamUsage {
+    /// Where the token has a limit of tokens a day, unless the provider is known to refuse it.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// The two formats a call may come in. They differ in their bodies, their events, their errors, and where the key goes.
@@ -194,6 +208,15 @@ impl Replica {
         match format {
             Format::OpenAi => Some(&self.url),
             Format::Anthropic => self.anthropic_url.as_deref(),
+        }
+    }
+
+    /// Whether a stream for a token with or without a daily limit is asked for its usage.
+    pub fn asks_for_usage(&self, is_limited: bool) -> bool {
+        match self.stream_usage {
+            StreamUsage::Auto => is_limited && !known(&self.url).refuses_stream_options,
+            StreamUsage::Always => true,
+            StreamUsage::Never => false,
         }
     }
 

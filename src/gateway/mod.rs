@@ -3,14 +3,17 @@
 //! stored responses are, what was counted.
 
 mod board;
+mod charges;
 mod journal;
 mod origins;
+mod recent;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, TryLockError};
 
 pub use board::{Board, Check, Health};
+pub use charges::Charges;
 pub use origins::{Origin, Origins};
 
 use crate::auth::Quotas;
@@ -40,6 +43,8 @@ pub struct Gateway {
     pub quotas: Arc<Quotas>,
     /// Where stored responses are.
     pub origins: Origins,
+    /// What is charged of the responses that are made in the background.
+    pub charges: Charges,
     /// What was counted since the start.
     pub metrics: Metrics,
     /// The day's counts on disk.
@@ -101,6 +106,7 @@ impl Gateway {
             balance: Arc::default(),
             quotas: Arc::default(),
             origins: Origins::default(),
+            charges: Charges::default(),
             metrics,
             journal: Mutex::default(),
             upstream,

@@ -2,11 +2,11 @@
 //!
 //! Kept in memory alone: what is not known here can still be found by asking.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::recent::Recent;
 use crate::config::ReplicaId;
-use crate::limits::{MAX_MODEL_ID, MAX_ORIGINS, MAX_RESPONSE_ID};
+use crate::limits::MAX_MODEL_ID;
 
 /// Where a stored object is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,61 +17,37 @@ pub struct Origin {
     pub model: String,
 }
 
-/// The origins that were used last, at most [`MAX_ORIGINS`].
+/// The origins that were used last.
 #[derive(Debug, Default)]
-pub struct Origins(Mutex<Generations>);
-
-/// Two halves: what is used moves to the young one; when that is full, the old one is forgotten whole.
-#[derive(Debug, Default)]
-struct Generations {
-    young: HashMap<String, Origin>,
-    old: HashMap<String, Origin>,
-}
+pub struct Origins(Mutex<Recent<Origin>>);
 
 impl Origins {
-    /// Remembers where `id` is. An id or a model longer than any real one is not remembered.
+    /// Remembers where `id` is. A model longer than any real one is not remembered.
     pub fn remember(&self, id: String, origin: Origin) {
-        if id.len() <= MAX_RESPONSE_ID && origin.model.len() <= MAX_MODEL_ID {
+        if origin.model.len() <= MAX_MODEL_ID {
             self.lock().put(id, origin);
         }
     }
 
     /// Where `id` is, if that is known.
     pub fn of(&self, id: &str) -> Option<Origin> {
-        let mut generations = self.lock();
-        if let Some(origin) = generations.young.get(id) {
-            return Some(origin.clone());
-        }
-        let (id, origin) = generations.old.remove_entry(id)?;
-        generations.put(id, origin.clone());
-        Some(origin)
+        self.lock().get(id).cloned()
     }
 
     /// Forgets `id`: it is no more.
     pub fn forget(&self, id: &str) {
-        let mut generations = self.lock();
-        generations.young.remove(id);
-        generations.old.remove(id);
+        self.lock().remove(id);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Generations> {
+    fn lock(&self) -> MutexGuard<'_, Recent<Origin>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Generations {
-    fn put(&mut self, id: String, origin: Origin) {
-        if self.young.len() >= MAX_ORIGINS / 2 {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(id, origin);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Origin, Origins};
-    use crate::config::{Replica, ReplicaId, Secret};
+    use crate::config::{Replica, ReplicaId, Secret, StreamUsage};
     use crate::limits::{MAX_ORIGINS, MAX_RESPONSE_ID};
 
     fn origin(model: &str) -> Origin {
@@ -86,6 +62,7 @@ mod tests {
             proxy: None,
             anthropic_proxy: None,
             weight: 1,
+            stream_usage: StreamUsage::Auto,
         };
         Origin { replica: replica.identified("p").id, model: model.into() }
     }
@@ -100,8 +77,7 @@ mod tests {
         }
         let known = (0..3 * MAX_ORIGINS).filter(|number| origins.of(&number.to_string()).is_some()).count();
         assert!((MAX_ORIGINS / 2..=MAX_ORIGINS).contains(&known), "{known}");
-        let generations = origins.lock();
-        assert!(generations.young.len() + generations.old.len() <= MAX_ORIGINS);
+        assert!(origins.lock().len() <= MAX_ORIGINS);
     }
 
     #[test]

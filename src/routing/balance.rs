@@ -236,7 +236,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{Balance, Lease, Verdict};
-    use crate::config::{Provider, Replica, ReplicaId, Secret};
+    use crate::config::{Provider, Replica, ReplicaId, Secret, StreamUsage};
     use crate::limits::{FIRST_COOLDOWN, MAX_COOLDOWN};
     use crate::testing::Random;
 
@@ -250,6 +250,7 @@ mod tests {
             headers: Vec::new(),
             proxy: None,
             anthropic_proxy: None,
+            stream_usage: StreamUsage::Auto,
             ca_file: None,
             weight,
         });

@@ -33,20 +33,18 @@ pub enum Output {
 }
 
 impl Output {
-    /// What comes from this path.
+    /// What comes from this path, which stands behind a provider's base URL.
     pub fn of(path: &str) -> Self {
-        let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
-        if path.ends_with("/audio/speech") {
-            Self::Sound
-        } else if path.contains("/images/") {
-            Self::Images
-        } else if path.contains("/responses") || path.contains("/audio/") {
-            Self::TextWithRepeats
-        } else if ["/embeddings", "/moderations", "/rerank"].iter().any(|end| path.ends_with(end)) {
-            Self::Figures
-        } else {
-            Self::Text
-        }
+        const PATHS: &[(&str, Output)] = &[
+            ("/audio/speech", Output::Sound),
+            ("/audio/", Output::TextWithRepeats),
+            ("/embeddings", Output::Figures),
+            ("/images/", Output::Images),
+            ("/moderations", Output::Figures),
+            ("/rerank", Output::Figures),
+            ("/responses", Output::TextWithRepeats),
+        ];
+        PATHS.iter().find(|(start, _)| path.starts_with(start)).map_or(Self::Text, |(_, output)| *output)
     }
 }
 

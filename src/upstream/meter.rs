@@ -38,6 +38,11 @@ impl Measured {
         Self { reported, completion, is_cut: false }
     }
 
+    /// Whether its provider reports anything.
+    pub fn is_reported(&self) -> bool {
+        self.reported != Reported::default()
+    }
+
     /// The tokens of the call, whose prompt is estimated as `prompt` tokens.
     pub fn used(&self, prompt: u64) -> Used {
         let Reported { prompt: reported, completion } = self.reported;

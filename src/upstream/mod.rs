@@ -1,5 +1,6 @@
 //! Talking to providers: one attempt at a time, on connections that ureq makes, and what came of it as facts.
 
+mod added_usage;
 pub mod assembly;
 mod connect;
 mod estimate;

@@ -4,12 +4,12 @@ use std::sync::{Arc, LazyLock};
 
 use memchr::memmem::Finder;
 
-use super::Fault;
 use super::events::Events;
 use super::meter::{Measured, Meter};
 use super::opening::{Opening, error_among};
 use super::refusal::Refusal;
 use super::stream::{Broke, Passage, Way, failed};
+use super::{Fault, added_usage};
 use crate::config::{Mask, Scope};
 use crate::limits::{MASK_OVERLAP, MAX_HELD_EVENT};
 
@@ -34,6 +34,8 @@ struct Outlet {
     told: Option<Refusal>,
     /// The event that is passed on in pieces holds an error.
     in_large_error: bool,
+    /// The client did not ask for the event that only reports usage.
+    hides_usage: bool,
     /// The end of its last piece, at most [`MASK_OVERLAP`] bytes: a secret may begin there.
     kept: Vec<u8>,
 }
@@ -42,15 +44,31 @@ impl AsTheyCame {
     /// Events of which none has come; `is_patient`: another attempt may follow. `mask` is the provider's.
     pub fn new(meter: Meter, is_patient: bool, mask: Arc<Mask>) -> Self {
         let (held, kept) = (Vec::new(), Vec::new());
-        let (has_announced, told, in_large_error) = (false, None, false);
-        let outlet = Outlet { is_patient, held, has_announced, mask, told, in_large_error, kept };
+        let (has_announced, told, in_large_error, hides_usage) = (false, None, false, false);
+        let outlet =
+            Outlet { is_patient, held, has_announced, mask, told, in_large_error, hides_usage, kept };
         Self { events: Events::new(meter), outlet }
+    }
+
+    /// The same; `hides_usage`: the event that only reports usage is kept from the client, who did not ask for it.
+    pub fn hiding_usage(mut self, hides_usage: bool) -> Self {
+        self.outlet.hides_usage = hides_usage;
+        self
     }
 }
 
 impl Outlet {
-    /// Sends complete events on, or a piece of a large one.
+    /// Sends complete events on that the client is to see, or a piece of a large one.
     fn send(&mut self, part: &[u8], mid_event: bool, way: &mut Way) -> Result<(), Broke> {
+        let shown = if self.hides_usage && !mid_event { added_usage::without(part) } else { None };
+        match shown {
+            Some(shown) if shown.is_empty() => Ok(()),
+            Some(shown) => self.pass(&shown, mid_event, way),
+            None => self.pass(part, mid_event, way),
+        }
+    }
+
+    fn pass(&mut self, part: &[u8], mid_event: bool, way: &mut Way) -> Result<(), Broke> {
         if !self.in_large_error && ERROR.find(part).is_none() {
             return self.open(part, mid_event, way);
         }

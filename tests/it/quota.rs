@@ -228,3 +228,51 @@ fn a_state_file_that_cannot_be_used_is_named_and_stops_nothing() {
     assert_eq!(proxy.wait().code(), Some(0));
     proxy.log_line(&["ERROR", "no/such/directory/state.json", "No such file"]);
 }
+
+#[test]
+fn responses_tell_where_the_day_stands_and_a_refusal_does() {
+    let (upstream, config) = limited(json!({"tokens_per_day": 10}));
+    let proxy = Proxy::start(&config);
+    let day = |response: &Response| {
+        let [limit, remaining, reset] = ["limit", "remaining", "reset"].map(|what| {
+            let all = response.head.all(&format!("x-ratelimit-{what}-tokens"));
+            assert_eq!(all.len(), 1, "the caller's, not the key's: {all:?}");
+            all[0].to_owned()
+        });
+        assert!(reset.ends_with('s'), "{reset}");
+        (limit, remaining)
+    };
+    let fields = [("Content-Type", "application/json"), ("X-RateLimit-Remaining-Tokens", "9999")];
+    for remaining in ["10", "2"] {
+        upstream.chat(Reply::whole(200, &fields, completion("hello").to_string()));
+        assert_eq!(day(&proxy.call(ask("p1/m"))), ("10".to_owned(), remaining.to_owned()));
+    }
+    let refused = proxy.call(ask("p1/m"));
+    assert_error(&refused, 429, "rate_limited");
+    assert_eq!(day(&refused), ("10".to_owned(), "0".to_owned()));
+}
+
+#[test]
+fn status_shows_what_each_token_has_used_of_its_limits() {
+    let (upstream, config) = limited(json!({"tokens_per_day": 1000, "rpm": 60, "max_parallel": 3}));
+    let plain = json!({"name": "plain", "token": "sk-without-limits-0123456789"});
+    let tokens = json!([config["tokens"][0].clone(), plain]);
+    let proxy = Proxy::start(&with(config, json!({"tokens": tokens})));
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    upstream.chat(Reply::sse().chunk(event("hi")).then(Step::Silence));
+    let mut client = proxy.client();
+    client.send(ask_streamed("p1/m"));
+    assert_eq!(client.streamed().next_event(), Some(event("hi")));
+    let status = proxy.get("/v1/status");
+    let tokens = &status.json()["tokens"];
+    let [rpm, parallel, day] = ["rpm", "max_parallel", "tokens_per_day"].map(|limit| &tokens[0][limit]);
+    assert_eq!((&rpm["used"], &rpm["limit"]), (&json!(2), &json!(60)));
+    assert!(rpm["reset_seconds"].as_u64().is_some_and(|seconds| (1..=2).contains(&seconds)), "{rpm}");
+    assert_eq!(parallel, &json!({"used": 1, "limit": 3, "reset_seconds": null}));
+    assert_eq!((&day["used"], &day["limit"]), (&json!(8), &json!(1000)));
+    let midnight = 86_400 - jiff::Timestamp::now().as_second() % 86_400;
+    assert!(day["reset_seconds"].as_i64().is_some_and(|seconds| (seconds - midnight).abs() < 30), "{day}");
+    let none = json!({"name": "plain", "rpm": null, "max_parallel": null, "tokens_per_day": null});
+    assert_eq!(tokens[1], none);
+    assert!(!status.text().contains(TOKEN), "names, no secrets");
+}

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::calls::{DONE, TOKEN, assert_error, authorized, completion, event};
+use crate::support::calls::{DONE, TOKEN, assert_error, authorized, bare, completion, event};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
@@ -202,4 +202,132 @@ fn metrics_and_the_json_log_tell_estimates_from_reports() {
     ] {
         eventually(&line, || proxy.get("/metrics").text().contains(&line).then_some(()));
     }
+}
+
+#[test]
+fn stream_is_asked_for_its_usage_and_the_client_sees_no_difference() {
+    let upstream = Upstream::new(&["m"]);
+    let limited = json!({"name": "limited", "token": TOKEN, "tokens_per_day": 1_000_000});
+    let free = json!({"name": "free", "token": TOKEN});
+    let added = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":40,\"completion_tokens\":2}}\n\n";
+    let null = "data: {\"choices\":[{\"delta\":{\"content\":\"b\"}}],\"usage\":null}\n\n";
+    for (token, option, path, adds) in [
+        (&limited, "auto", CHAT, true),
+        (&limited, "auto", "/v1/completions", true),
+        (&limited, "never", CHAT, false),
+        (&free, "auto", CHAT, false),
+        (&free, "always", CHAT, true),
+        (&limited, "always", "/v1/responses", false),
+    ] {
+        let provider = json!({"name": "p1", "url": upstream.url(), "key": "k", "stream_usage": option});
+        let proxy = Proxy::start(&with(config(&[]), json!({"providers": [provider], "tokens": [token]})));
+        for (options, asks) in [
+            ("", false),
+            (",\"stream_options\": {\"include_usage\": false}", false),
+            (",\"stream_options\": {\"include_usage\": true}", true),
+        ] {
+            let body = format!("{{\"model\": \"p1/m\", \"stream\": true{options}}}");
+            // All in one piece, and each in its own.
+            for pieces in [
+                vec![event("a") + null + added + DONE],
+                vec![event("a") + null, added.to_owned(), DONE.to_owned()],
+            ] {
+                let reply = pieces.iter().fold(Reply::sse(), Reply::chunk).end();
+                upstream.answer(path, reply);
+                let response = proxy.call(authorized(path, &body));
+                let all = event("a") + null + if adds && !asks { "" } else { added } + DONE;
+                assert_eq!(response.text(), all, "{option} {path} {options}");
+                let sent = upstream.last().text().replace("\"m\"", "\"p1/m\"");
+                let expected = match (adds && !asks, options) {
+                    (true, "") => body.replacen('{', "{\"stream_options\":{\"include_usage\":true},", 1),
+                    (true, _) => body.replace("false", "true"),
+                    (false, _) => body.clone(),
+                };
+                assert_eq!(sent, expected, "{option} {path}");
+            }
+            proxy.log_line(&["stream=true", " tokens=40+2 "]);
+        }
+    }
+}
+
+#[test]
+fn background_response_is_charged_once_when_it_is_fetched() {
+    let upstream = Upstream::new(&["m"]);
+    let token = json!({"name": "tester", "token": TOKEN, "tokens_per_day": 1000});
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"tokens": [token]})));
+    let response = |status: &str, usage: Value| json!({"id": "resp_1", "status": status, "background": true, "usage": usage});
+    let create = json!({"model": "p1/m", "input": "hi", "background": true});
+    let used = || {
+        let status = proxy.get("/v1/status").json();
+        status["tokens"][0]["tokens_per_day"]["used"].as_u64().expect("a number")
+    };
+    let fetch = |reply: Reply, method: &str, behind: &str| {
+        upstream
+            .answer(&format!("/v1/responses/resp_1{}", behind.split('?').next().unwrap_or_default()), reply);
+        let bearer = format!("Bearer {TOKEN}");
+        let target = format!("/v1/responses/resp_1{behind}");
+        let fields = [("Authorization", bearer.as_str()), ("Content-Length", "0")];
+        assert_eq!(proxy.call(bare(method, &target, &fields)).status, 200);
+    };
+    call(&proxy, &upstream, "/v1/responses", &create, Reply::json(200, &response("queued", Value::Null)));
+    fetch(Reply::json(200, &response("in_progress", Value::Null)), "GET", "");
+    assert_eq!(used(), 0);
+    let usage = json!({"input_tokens": 30, "output_tokens": 12, "total_tokens": 42});
+    let done = response("completed", usage.clone());
+    for _ in 0..3 {
+        fetch(Reply::json(200, &done), "GET", "");
+        fetch(Reply::json(200, &done), "POST", "/cancel");
+        fetch(Reply::json(200, &json!({"data": [], "usage": usage})), "GET", "/input_items");
+    }
+    let stream = format!("data: {{\"type\":\"response.completed\",\"response\":{done}}}\n\n");
+    fetch(Reply::sse().chunk(&stream).end(), "GET", "?stream=true");
+    assert_eq!(used(), 42);
+    proxy.log_line(&[" tokens=30+12 "]);
+
+    // One that was not made in the background was charged when it was made.
+    let mut other = done.clone();
+    other["background"] = json!(false);
+    upstream.answer("/v1/responses/resp_2", Reply::json(200, &other));
+    let bearer = format!("Bearer {TOKEN}");
+    assert_eq!(proxy.call(bare("GET", "/v1/responses/resp_2", &[("Authorization", &bearer)])).status, 200);
+    assert_eq!(used(), 42);
+
+    // The same of one that is streamed.
+    let plain = json!({"model": "p1/m", "input": "hi"});
+    other["id"] = json!("resp_6");
+    call(&proxy, &upstream, "/v1/responses", &plain, Reply::json(200, &other));
+    assert_eq!(used(), 84);
+    upstream.answer("/v1/responses/resp_6", Reply::sse().chunk(&stream).end());
+    let target = "/v1/responses/resp_6?stream=true";
+    assert_eq!(proxy.call(bare("GET", target, &[("Authorization", &bearer)])).status, 200);
+    assert_eq!(used(), 84);
+
+    // Made by a call that this process has not seen, and streamed.
+    for (id, reply, charged) in
+        [("resp_3", Reply::json(200, &done), 126), ("resp_4", Reply::sse().chunk(&stream).end(), 168)]
+    {
+        upstream.answer(&format!("/v1/responses/{id}"), reply);
+        for _ in 0..2 {
+            let target = format!("/v1/responses/{id}?stream=true");
+            assert_eq!(proxy.call(bare("GET", &target, &[("Authorization", &bearer)])).status, 200);
+        }
+        assert_eq!(used(), charged, "{id}");
+    }
+
+    // Left while it was streamed: the rest is charged when it is fetched.
+    let begun =
+        "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_5\"}}\n\n";
+    let delta = "event: response.output_text.delta\ndata: {\"delta\":\"12345678\"}\n\n";
+    upstream.answer("/v1/responses", Reply::sse().chunk(begun).chunk(delta).then(Step::Silence));
+    let create = json!({"model": "p1/m", "input": "hi", "background": true, "stream": true}).to_string();
+    let mut client = proxy.client();
+    client.send(authorized("/v1/responses", &create));
+    let mut streamed = client.streamed();
+    while streamed.next_event().expect("an event") != delta {}
+    client.leave();
+    let estimate = quarter(create.len()) as u64 + 2;
+    eventually("the charge", || (used() == 168 + estimate).then_some(()));
+    upstream.answer("/v1/responses/resp_5", Reply::json(200, &done));
+    assert_eq!(proxy.call(bare("GET", "/v1/responses/resp_5", &[("Authorization", &bearer)])).status, 200);
+    assert_eq!(used(), 168 + 42);
 }

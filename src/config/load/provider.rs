@@ -10,8 +10,8 @@ use super::ca::ca_file;
 use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
 use super::surroundings::Variable;
-use super::value::{header_value, integer, model_id, split_port, unfit_secret};
-use crate::config::{CaFile, HOP_BY_HOP, Provider, Replica, ReplicaId, Secret, known};
+use super::value::{header_value, integer, model_id, split_port, unfit, unfit_secret};
+use crate::config::{CaFile, HOP_BY_HOP, Provider, Replica, ReplicaId, Secret, StreamUsage, known};
 use crate::limits::{MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
@@ -22,6 +22,8 @@ const MAX_PROVIDER_NAME: usize = 128;
 const MAX_URL: usize = 2048;
 /// Headers configured for one provider.
 const MAX_PROVIDER_HEADERS: usize = 32;
+/// Values of `stream_usage`.
+const STREAM_USAGE_NAMES: &[&str] = &["auto", "always", "never"];
 /// Largest weight of a replica.
 const MAX_WEIGHT: u64 = 1000;
 
@@ -40,6 +42,7 @@ struct Entry {
     proxy: Option<Way>,
     ca_file: Option<CaFile>,
     weight: Option<u32>,
+    stream_usage: StreamUsage,
 }
 
 /// A provider's own `proxy`.
@@ -58,6 +61,7 @@ const KEYS: &[Key<Entry>] = &[
     optional("proxy", |r, at, v, entry| entry.proxy = r.read(at, v, proxy)),
     optional("ca_file", |r, at, v, entry| entry.ca_file = r.read(at, v, ca_file)),
     optional("weight", |r, at, v, entry| entry.weight = r.read(at, v, |v| integer(v, 1..=MAX_WEIGHT))),
+    optional("stream_usage", |r, at, v, entry| r.set(&mut entry.stream_usage, at, v, stream_usage)),
 ];
 
 /// The providers in the order of their first entry.
@@ -135,7 +139,8 @@ fn parts_into(reader: &mut Reader, at: &str, [first, second, third]: [Json; 3], 
 
 impl Entry {
     fn into_replica(self, reader: &mut Reader) -> (String, Replica) {
-        let Self { name, url, anthropic_url, key, models, headers, proxy, ca_file, weight } = self;
+        let Self { name, url, anthropic_url, key, models, headers, proxy, ca_file, weight, stream_usage } =
+            self;
         let anthropic_url = anthropic_url.or_else(|| known(&url).is_anthropic.then(|| url.clone()));
         let mut proxy_to = |url: &str| match &proxy {
             Some(Way::Direct) => None,
@@ -146,8 +151,19 @@ impl Entry {
         let (proxy, anthropic_proxy) = proxies;
         let weight = weight.unwrap_or(1);
         let id = ReplicaId::default();
-        let replica =
-            Replica { id, url, anthropic_url, key, models, headers, proxy, anthropic_proxy, ca_file, weight };
+        let replica = Replica {
+            id,
+            url,
+            anthropic_url,
+            key,
+            models,
+            headers,
+            proxy,
+            anthropic_proxy,
+            ca_file,
+            weight,
+            stream_usage,
+        };
         let replica = replica.identified(&name);
         (name, replica)
     }
@@ -202,6 +218,15 @@ fn has_host(url: &str) -> bool {
         None => !host.is_empty(),
     };
     split_port(host_and_port).is_some_and(valid)
+}
+
+fn stream_usage(json: &Json) -> Leaf<StreamUsage> {
+    match json.text().map(Text::value) {
+        Some("auto") => Ok(StreamUsage::Auto),
+        Some("always") => Ok(StreamUsage::Always),
+        Some("never") => Ok(StreamUsage::Never),
+        _ => unfit(json, Expected::OneOf(STREAM_USAGE_NAMES)),
+    }
 }
 
 /// A proxy's URL, which may hold a password, or the word for none.

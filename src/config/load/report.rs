@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::provider::bare_url;
 use super::value::LEVELS;
-use crate::config::{Config, Host, Provider, Replica, Secret, Target};
+use crate::config::{Config, Host, Provider, Replica, Secret, StreamUsage, Target};
 use crate::files;
 use crate::limits::{MAX_CONFIG_FILE, MAX_QUOTED};
 use crate::memory;
@@ -97,6 +97,11 @@ fn replica_line(replica: &Replica, language: Language) -> String {
     }
     if replica.weight != 1 {
         parts.push(format!("{} {}", say(Label::Weight), replica.weight));
+    }
+    match replica.stream_usage {
+        StreamUsage::Auto => {}
+        StreamUsage::Always => parts.push("stream_usage always".to_owned()),
+        StreamUsage::Never => parts.push("stream_usage never".to_owned()),
     }
     if let Some(models) = &replica.models {
         parts.push(format!("{} {}", say(Label::Models), models.len()));

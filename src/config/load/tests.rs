@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Config, Problems, from_file, from_text, restart_required, summary, warnings};
-use crate::config::{Host, Replica, Secret, Target};
+use crate::config::{Host, Replica, Secret, StreamUsage, Target};
 use crate::limits::{LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_PROVIDERS, MAX_TARGETS};
 use crate::logging::LogFormat;
 use crate::memory;
@@ -338,7 +338,7 @@ fn a_provider_string_has_three_parts_and_the_key_may_hold_bars_or_be_empty() {
 #[test]
 fn a_provider_object_takes_every_key() {
     let replica = lone_replica(&with_object(
-        r#""anthropic_url": "https://a.example/anthropic/v1/", "key": "k", "models": ["m", "m/n"], "headers": {"X-Team": "red"}, "proxy": "socks5://u:p@127.0.0.1:1080", "weight": 1000"#,
+        r#""anthropic_url": "https://a.example/anthropic/v1/", "key": "k", "models": ["m", "m/n"], "headers": {"X-Team": "red"}, "proxy": "socks5://u:p@127.0.0.1:1080", "weight": 1000, "stream_usage": "never""#,
     ));
     assert_eq!(
         replica,
@@ -353,9 +353,12 @@ fn a_provider_object_takes_every_key() {
             anthropic_proxy: Some(Secret::new("socks5://u:p@127.0.0.1:1080".into())),
             ca_file: None,
             weight: 1000,
+            stream_usage: StreamUsage::Never,
         }
     );
     for bad in [
+        r#""stream_usage": true"#,
+        r#""stream_usage": "Always""#,
         r#""anthropic_url": "a.example""#,
         r#""anthropic_url": null"#,
         r#""key": 5"#,

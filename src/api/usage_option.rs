@@ -1,0 +1,135 @@
+//! `stream_options.include_usage` of a streamed chat call: where it is added to a body that does not ask for usage.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// What makes a body ask for usage: `text` in the place of what stands at `span`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addition {
+    /// Where; empty: nothing gives way.
+    pub span: Range<usize>,
+    /// What is written there.
+    pub text: &'static str,
+}
+
+/// What has to be added to a body whose top level has this `stream_options`, so that it asks for usage; `None`: it asks already, or
+/// what it says is malformed and left to the provider. `place`: where a value stands in the body.
+pub fn addition(
+    options: Option<&RawValue>,
+    body: &[u8],
+    place: impl Fn(&RawValue) -> Range<usize>,
+) -> Option<Addition> {
+    let Some(options) = options else {
+        let start = body.iter().position(|byte| *byte == b'{')? + 1;
+        // The object has a member: `model`.
+        let text = "\"stream_options\":{\"include_usage\":true},";
+        return Some(Addition { span: start..start, text });
+    };
+    if options.get() == "null" {
+        return Some(Addition { span: place(options), text: "{\"include_usage\":true}" });
+    }
+    let members: Members<'_> = serde_json::from_str(options.get()).ok()?;
+    match members.include_usage[..] {
+        [] => {
+            let start = place(options).start + 1;
+            let text = if members.others { "\"include_usage\":true," } else { "\"include_usage\":true" };
+            Some(Addition { span: start..start, text })
+        }
+        [value] if matches!(value.get(), "false" | "null") => {
+            Some(Addition { span: place(value), text: "true" })
+        }
+        _ => None,
+    }
+}
+
+/// The members of `stream_options`.
+struct Members<'a> {
+    include_usage: Vec<&'a RawValue>,
+    /// There are others.
+    others: bool,
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Members { include_usage: Vec::new(), others: false };
+                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+                    let value = map.next_value()?;
+                    match &*key {
+                        "include_usage" => members.include_usage.push(value),
+                        _ => members.others = true,
+                    }
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::api::splice::Body;
+
+    fn asking(body: &str) -> String {
+        let parsed = Body::parse(body.as_bytes()).expect("a good body");
+        let pieces = parsed.with_model_and_usage(body.as_bytes(), b"\"NEW\"");
+        String::from_utf8(pieces.concat()).expect("UTF-8")
+    }
+
+    #[test]
+    fn body_asks_for_usage_and_keeps_every_other_byte() {
+        for (options, expected) in [
+            ("null", r#"{"include_usage":true}"#),
+            ("{}", r#"{"include_usage":true}"#),
+            ("{ }", r#"{"include_usage":true }"#),
+            (
+                r#"{ "include_obfuscation" : false }"#,
+                r#"{"include_usage":true, "include_obfuscation" : false }"#,
+            ),
+            (r#"{"include_usage" : false,"x":1}"#, r#"{"include_usage" : true,"x":1}"#),
+            (r#"{"x":"}","include\u005fusage":null}"#, r#"{"x":"}","include\u005fusage":true}"#),
+            // It asks already, or nobody knows what it asks.
+            (r#"{"include_usage": true}"#, r#"{"include_usage": true}"#),
+            (r#"{"include_usage": "no"}"#, r#"{"include_usage": "no"}"#),
+            (
+                r#"{"include_usage": false,"include_usage": false}"#,
+                r#"{"include_usage": false,"include_usage": false}"#,
+            ),
+            ("[]", "[]"),
+            ("\"{}\"", "\"{}\""),
+            ("0", "0"),
+        ] {
+            for body in [
+                r#"{"stream":true, "stream_options" : OPTIONS ,"model":"a","x":[1.0]}"#,
+                r#" { "model":"a","messages":[{"stream_options":null}],"stream":true,"stream\u005foptions":OPTIONS}"#,
+            ] {
+                let expected = body.replace("OPTIONS", expected).replace("\"a\"", "\"NEW\"");
+                assert_eq!(asking(&body.replace("OPTIONS", options)), expected);
+            }
+        }
+        assert_eq!(
+            asking(" {\"model\":\"a\", \"stream\":true}\n"),
+            " {\"stream_options\":{\"include_usage\":true},\"model\":\"NEW\", \"stream\":true}\n"
+        );
+        for untouched in [
+            r#"{"model":"NEW","stream":true,"stream_options":null,"stream_options":{}}"#,
+            r#"{"model":"NEW","stream":false}"#,
+            r#"{"model":"NEW"}"#,
+        ] {
+            assert_eq!(asking(untouched), untouched);
+        }
+    }
+}
