@@ -37,7 +37,7 @@ fn a_refused_call_counts_in_its_tokens_rate() {
         (chat("{"), 400, "invalid_json"),
         (chat("{}"), 400, "missing_model"),
         (chat(r#"{"model":"a","model":"a"}"#), 400, "invalid_model"),
-        (authorized("/v1/audio/translations", "no form"), 400, "bad_request"),
+        (authorized("/v1/audio/translations", "no form"), 400, "invalid_json"),
     ]
     .into_iter()
     .enumerate()
