@@ -19,6 +19,7 @@ mod chart;
 mod client;
 mod footprint;
 mod gateways;
+mod growth;
 mod instructions;
 mod load;
 mod peers;
@@ -30,6 +31,14 @@ mod servers;
 mod sweep;
 mod upstream;
 mod wire;
+
+/// What is read in the checks of cost.
+#[path = "../../fuzz/src"]
+mod documents {
+    pub mod grown;
+    pub mod readers;
+    pub mod seeds;
+}
 
 use std::env;
 use std::fs;
@@ -52,7 +61,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
         ["upstream"] => die_with_parent().and_then(|()| upstream::run()),
-        ["instructions"] => servers::start_upstream().and_then(|upstream| instructions::run(&upstream)),
+        ["instructions"] => servers::start_upstream()
+            .and_then(|upstream| instructions::run(&upstream))
+            .and_then(|()| growth::run()),
+        ["growth"] => growth::run(),
+        ["read", reader] => die_with_parent().and_then(|()| growth::read(reader)),
         ["peers"] => peers(),
         ["load", spec] => die_with_parent().and_then(|()| load::run(spec)),
         ["become", program, ..] => {

@@ -69,7 +69,7 @@ impl Drop for Guard {
 }
 
 /// This very binary as `role`; it dies with us (see `main`), even where no guard can run.
-fn this_binary(role: &str) -> io::Result<Command> {
+pub fn this_binary(role: &str) -> io::Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     command.arg(role);
     Ok(command)

@@ -4,9 +4,13 @@
 pub mod answer;
 pub mod chunked;
 pub mod config;
+pub mod cost;
 pub mod events;
+pub mod grown;
 pub mod head;
 pub mod multipart;
+pub mod readers;
+pub mod seeds;
 pub mod splice;
 pub mod translation;
 
@@ -18,6 +22,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("answer", answer::check),
     ("chunked", chunked::check),
     ("config", config::check),
+    ("cost", cost::check),
     ("events", events::check),
     ("head", head::check),
     ("multipart", multipart::check),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 #[path = "../../fuzz/src/lib.rs"]
-mod targets;
+pub mod targets;
 
 /// A larger corpus belongs minimised (`fuzz/run`), so that the replay stays a matter of seconds.
 const MOST_FILES: usize = 1000;

@@ -12,6 +12,7 @@ mod cluster;
 mod config;
 mod corpora;
 mod cors;
+mod cost;
 mod crowd;
 mod demo;
 mod dependencies;

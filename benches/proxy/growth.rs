@@ -1,0 +1,90 @@
+//! Instructions that reading a document takes, beside those for one twice as large: what doubles must not cost more than
+//! some two times. Counted by callgrind, each reading by itself; the documents are those of `tests/it/cost.rs`.
+
+use std::fs;
+use std::hint::black_box;
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::documents::grown::{GROWTHS, grow, places};
+use crate::documents::readers::{READERS, Reader};
+use crate::servers;
+
+/// Bytes that the smaller document is grown by: enough that the square of its elements outweighs the rest.
+const BUDGET: usize = 128 * 1024;
+/// Places grown, for each reader at most.
+const PLACES: usize = 12;
+/// What twice the size may cost. Two, and what a table that grows costs where it happens to.
+const DOUBLED_MAX: f64 = 2.6;
+/// Fewer instructions are those of a document that was refused where it began, bytes of the document each.
+const REFUSED: f64 = 2.0;
+
+/// Counts for every reader, and fails where one costs more than its document grew.
+pub fn run() -> io::Result<()> {
+    let directory = servers::fresh_directory("growth")?;
+    let mut failed = Vec::new();
+    for (number, reader) in READERS.iter().enumerate() {
+        let costs = count(number, &directory)?;
+        let ratios = costs.chunks_exact(2).filter_map(|pair| {
+            let (small, large) = (pair[0], pair[1]);
+            (large > REFUSED * BUDGET as f64).then_some(large / small.max(REFUSED * BUDGET as f64 / 2.0))
+        });
+        let most = ratios.fold(0.0, f64::max);
+        println!("{}: twice the size costs {most:.2} times the instructions at most", reader.name);
+        if costs.is_empty() || most > DOUBLED_MAX {
+            failed.push(reader.name);
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("costs more than {DOUBLED_MAX} times: {}", failed.join(", "))))
+}
+
+/// The instructions of each reading, the small document's before the large one's.
+fn count(reader: usize, directory: &Path) -> io::Result<Vec<f64>> {
+    let out = directory.join(format!("{reader}.out"));
+    let mut command = servers::this_binary("become")?;
+    command.args(["valgrind", "--quiet", "--tool=callgrind", "--dump-before=*growth*counted*"]);
+    command.args(["--dump-after=*growth*counted*", &format!("--callgrind-out-file={}", out.display())]);
+    command.arg(std::env::current_exe()?).args(["read", &reader.to_string()]);
+    let status = command.stdout(Stdio::null()).status()?;
+    if !status.success() {
+        return Err(io::Error::other(format!("callgrind ended with {status}")));
+    }
+    // Dumps are numbered from one: one before each reading, one after it, and what came behind the last.
+    let mut costs = Vec::new();
+    for number in (2..).step_by(2) {
+        let Ok(text) = fs::read_to_string(format!("{}.{number}", out.display())) else { break };
+        let total = text.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
+        costs.push(total.ok_or_else(|| io::Error::other("a dump without totals"))?);
+    }
+    Ok(costs)
+}
+
+/// What runs under callgrind: documents of both sizes, read.
+pub fn read(reader: &str) -> io::Result<()> {
+    let reader = reader.parse().ok().and_then(|number: usize| READERS.get(number));
+    let reader = reader.ok_or_else(|| io::Error::other("no such reader"))?;
+    let seeds = (reader.seeds)();
+    // The largest has the most of what there is to grow.
+    let Some(seed) = seeds.iter().max_by_key(|seed| places(seed)) else { return Ok(()) };
+    let count = places(seed);
+    let every = (count * GROWTHS.len()).div_ceil(PLACES).max(1);
+    // An odd step meets every growth.
+    for step in (0..count * GROWTHS.len()).step_by(every | 1) {
+        let (growth, place) = (GROWTHS[step % GROWTHS.len()], step / GROWTHS.len());
+        for budget in [BUDGET, 2 * BUDGET] {
+            let input = grow(seed, place, growth, budget).and_then(|document| (reader.render)(&document));
+            black_box(counted(reader, &input.unwrap_or_default()));
+        }
+    }
+    Ok(())
+}
+
+/// What is counted, by its name.
+#[inline(never)]
+fn counted(reader: &Reader, input: &[u8]) -> usize {
+    (reader.read)(black_box(input))
+}

@@ -1,0 +1,74 @@
+//! What reading a document costs is in proportion to its size, whatever stands in it: the memory, the bytes written, and the
+//! growth of both when the document doubles.
+
+use allocation_counter::measure;
+
+use super::grown::{GROWTHS, grow};
+use super::readers::{READERS, Reader};
+
+/// Bytes that a grown document has more than its seed; twice so many in the second measurement.
+const BUDGET: usize = 24 * 1024;
+/// Memory for each byte of a document, the document included.
+const MEMORY: usize = 4;
+/// Bytes written for each byte of a document.
+const WRITTEN: usize = 4;
+/// Buffers of a fixed size, and what the shortest document takes.
+const ROOM: usize = 64 * 1024;
+/// What a doubled document may allocate in all, relative to the one before, times ten.
+const DOUBLED_TENTHS: u64 = 25;
+/// Bytes allocated in all for each byte of a document that are not held against it: one of which little was read, since it
+/// was refused early, is no measure for the one of twice its size.
+const LITTLE: u64 = 8;
+/// Places grown in one document at most.
+const MAX_STEPS: usize = 3;
+/// Largest seed, so that it is what grows that is measured.
+const MAX_SEED: usize = BUDGET / 2;
+
+/// Where a document grows, and how.
+type Step = (usize, usize);
+
+/// The input: a reader's number, how many steps, for each step its growth and the two bytes of its place, the document.
+pub fn check(data: &[u8]) {
+    let Some((&[reader, steps], rest)) = data.split_first_chunk::<2>() else { return };
+    let steps = 1 + usize::from(steps) % MAX_STEPS;
+    let Some((steps, document)) = rest.split_at_checked(3 * steps) else { return };
+    let steps: Vec<Step> = steps
+        .chunks_exact(3)
+        .map(|step| (usize::from(step[0]), usize::from(u16::from_be_bytes([step[1], step[2]]))))
+        .collect();
+    let Ok(document) = std::str::from_utf8(document) else { return };
+    if document.len() <= MAX_SEED {
+        check_grown(&READERS[usize::from(reader) % READERS.len()], document, &steps);
+    }
+}
+
+/// Holds what the reader takes for the grown document, and for one twice as large, to the bounds.
+pub fn check_grown(reader: &Reader, document: &str, steps: &[Step]) {
+    let Some((small, first)) = cost(reader, document, steps, BUDGET) else { return };
+    let Some((large, second)) = cost(reader, document, steps, 2 * BUDGET) else { return };
+    if large > 3 * small {
+        return;
+    }
+    let most = first.max(LITTLE * small as u64) * DOUBLED_TENTHS / 10 + ROOM as u64;
+    assert!(
+        second <= most,
+        "{}: {first} bytes allocated for {small}, {second} for {large}: {steps:?}",
+        reader.name
+    );
+}
+
+/// The size of the document and the bytes allocated for it in all.
+fn cost(reader: &Reader, document: &str, steps: &[Step], budget: usize) -> Option<(usize, u64)> {
+    let mut document = document.to_owned();
+    for (growth, place) in steps {
+        document = grow(&document, *place, GROWTHS[growth % GROWTHS.len()], budget / steps.len())?;
+    }
+    let input = (reader.render)(&document)?;
+    let (size, mut written) = (input.len(), 0);
+    let used = measure(|| written = (reader.read)(&input));
+    let held = size as u64 + used.bytes_max;
+    let name = reader.name;
+    assert!(held <= (MEMORY * size + ROOM) as u64, "{name}: {held} bytes held for {size}: {steps:?}");
+    assert!(written <= WRITTEN * size + ROOM, "{name}: {written} bytes written for {size}: {steps:?}");
+    Some((size, used.bytes_total))
+}
