@@ -290,7 +290,7 @@ impl ConfigText {
             Self::ProviderParts(found) => {
                 format!("应为以 | 分隔的三部分 \"名称|API_URL|API_KEY\"，实际只有 {found} 部分")
             }
-            Self::TokenParts => "应为以 | 分隔的两部分 \"说明|token\"，实际没有 |".into(),
+            Self::TokenParts => "应为以 | 分隔的两部分 \"描述|token\"，实际没有 |".into(),
             Self::HeaderRefused => "此请求头由代理自身设置，不能配置".into(),
             Self::DuplicateHeader => "重复的请求头（不区分大小写）".into(),
             Self::CaFile { path, problem } => format!("无法使用 CA 文件 {path}: {}", problem.zh()),
@@ -454,7 +454,7 @@ impl Expected {
             Self::TokenHash => "sha256: 之后为 64 个十六进制数字".into(),
             Self::HeaderName => "有效的请求头名称".into(),
             Self::ModelId(most) => format!("非空的模型 id，最长 {most} 字节，不含控制字符"),
-            Self::Token => " \"说明|token\" 字符串或对象".into(),
+            Self::Token => " \"描述|token\" 字符串或对象".into(),
             Self::TokenName(most) => format!("非空名称，最长 {most} 字节，不含控制字符"),
             Self::Patterns => "至少含一个正则表达式的数组（允许全部模型时请省略此项）".into(),
             Self::Regex => "非空的正则表达式".into(),
