@@ -3,6 +3,7 @@
 //! The modules stand in layer order: each may use those above its own block alone (`tests/it/imports.rs` holds it).
 //! `ARCHITECTURE.md` is the map.
 
+pub mod json;
 pub mod limits;
 #[cfg(test)]
 mod testing;

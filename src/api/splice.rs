@@ -11,8 +11,8 @@ use super::error::ApiError;
 use super::filters::{self, Chooser};
 use super::usage_option::{self, Addition};
 use crate::anthropic::Refusal;
+use crate::json::behind_string;
 use crate::limits::{MAX_MODEL, MAX_RESPONSE_ID};
-use crate::upstream::json::behind_string;
 
 /// Deepest nesting of a body that is relayed: what the usual JSON parsers on the other side take.
 const MAX_DEPTH: usize = 128;

@@ -1,12 +1,10 @@
 //! A provider's response to `GET /models`. Of all that a provider says of its models, ids and times alone are kept; what is
 //! odd costs its own entry, never its neighbours.
 
-use std::fmt;
-
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Model, sorted};
+use crate::json::{elements, members};
 use crate::limits::{MAX_MODEL_ID, MAX_MODELS, MODEL_COST};
 
 /// What a response lists.
@@ -74,54 +72,6 @@ fn model_of(row: &RawValue, prefix: &str) -> Option<Model> {
 
 fn is_usable(id: &str) -> bool {
     !id.is_empty() && id.len() <= MAX_MODEL_ID && !id.chars().any(char::is_control)
-}
-
-/// Calls `each` with the members of a JSON object, names decoded, in their order.
-fn members<'a>(json: &'a str, each: impl FnMut(&str, &'a RawValue)) -> serde_json::Result<()> {
-    let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_map(Members(each)).and_then(|()| json.end())
-}
-
-/// Calls `each` with the elements of a JSON array.
-fn elements<'a>(json: &'a str, each: impl FnMut(&'a RawValue)) -> serde_json::Result<()> {
-    let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_seq(Elements(each)).and_then(|()| json.end())
-}
-
-struct Members<F>(F);
-
-impl<'a, F: FnMut(&str, &'a RawValue)> Visitor<'a> for Members<F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            // A name that is no text is none that is looked for.
-            let name: String = serde_json::from_str(name.get()).unwrap_or_default();
-            (self.0)(&name, value);
-        }
-        Ok(())
-    }
-}
-
-struct Elements<F>(F);
-
-impl<'a, F: FnMut(&'a RawValue)> Visitor<'a> for Elements<F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(mut self, mut rows: A) -> Result<(), A::Error> {
-        while let Some(row) = rows.next_element()? {
-            (self.0)(row);
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use memchr::memchr;
 
-use super::json::behind_string;
+use crate::json::behind_string;
 
 /// Bytes of text that count as a token.
 const TEXT_BYTES: u64 = 4;

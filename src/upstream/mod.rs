@@ -7,7 +7,6 @@ mod estimate;
 pub mod events;
 mod exchange;
 mod http;
-pub mod json;
 pub mod meter;
 pub mod opening;
 pub mod passage;

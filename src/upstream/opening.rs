@@ -1,8 +1,9 @@
 //! What stands at the beginning of a stream of events: events that only announce, content, or an error.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::refusal::Refusal;
+use super::refusal::{Facts, Refusal};
+use crate::json::{elements, members, text};
 
 /// What complete events at the beginning of a stream amount to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +44,14 @@ impl Opening {
         if *is_bare {
             return Self::Nothing;
         }
-        let document = serde_json::from_slice::<Value>(data).unwrap_or_default();
-        if let Some(refusal) = Refusal::in_event(&document) {
-            return Self::Refusal(refusal, error_document(&document).unwrap_or_else(|| data.clone()));
+        let facts = std::str::from_utf8(data).ok().and_then(Facts::of_document).unwrap_or_default();
+        if let Some(refusal) = Refusal::in_event(&facts) {
+            return Self::Refusal(refusal, error_document(data, &facts).unwrap_or_else(|| data.clone()));
         }
         if *name == b"error" {
             return Self::Refusal(Refusal::default(), data.clone());
         }
-        if announces(name, &document) { Self::Announcement } else { Self::Content }
+        if announces(name, &facts) { Self::Announcement } else { Self::Content }
     }
 }
 
@@ -130,49 +131,64 @@ impl<'a> Iterator for Lines<'a> {
 }
 
 /// The document of an HTTP error for an event that has another shape: one of the Responses API.
-fn error_document(event: &Value) -> Option<Vec<u8>> {
-    let error = match event["type"].as_str() {
-        Some("response.failed") => event["response"]["error"].clone(),
-        Some("error") if event.get("error").is_none() => {
-            let mut error = event.clone();
-            let members = error.as_object_mut()?;
-            members.remove("sequence_number");
-            members.remove("type");
-            error
+fn error_document(event: &[u8], facts: &Facts<'_>) -> Option<Vec<u8>> {
+    if facts.is("response.failed") {
+        let error = facts.response.and_then(|response| Facts::of(response.get())?.error);
+        return Some(["{\"error\":", error.map_or("null", RawValue::get), "}"].concat().into_bytes());
+    }
+    if !facts.is("error") || facts.error.is_some() {
+        return None;
+    }
+    let mut document = String::with_capacity(event.len());
+    let keep = |name: &str, value: &RawValue| {
+        if !matches!(name, "sequence_number" | "type") {
+            let lead = if document.is_empty() { "{\"error\":{" } else { "," };
+            // What was read as text can be written.
+            let name = serde_json::to_string(name).unwrap_or_default();
+            document.extend([lead, &name, ":", value.get()]);
         }
-        _ => return None,
     };
-    serde_json::to_vec(&serde_json::json!({ "error": error })).ok()
+    members(std::str::from_utf8(event).ok()?, keep).ok()?;
+    if document.is_empty() {
+        return None;
+    }
+    document.push_str("}}");
+    Some(document.into_bytes())
 }
 
 /// Whether an event only says that a response has begun.
-fn announces(name: &[u8], document: &Value) -> bool {
-    let kind = document["type"].as_str().map_or(name, str::as_bytes);
-    let by_kind =
-        [&b"response.created"[..], b"response.in_progress", b"response.queued", b"message_start", b"ping"];
-    by_kind.contains(&kind)
-        || document["choices"].as_array().is_some_and(|choices| choices.iter().all(says_nothing))
+fn announces(name: &[u8], facts: &Facts<'_>) -> bool {
+    const KINDS: [&[u8]; 5] =
+        [b"response.created", b"response.in_progress", b"response.queued", b"message_start", b"ping"];
+    let kind = facts.kind.and_then(text);
+    KINDS.contains(&kind.as_deref().map_or(name, str::as_bytes))
+        || facts.choices.is_some_and(|choices| all_elements(choices, says_nothing))
 }
 
 /// Whether a choice of a chunk holds no more than a role.
-fn says_nothing(choice: &Value) -> bool {
-    let is_idle = |(name, value): (&String, &Value)| match &**name {
+fn says_nothing(choice: &RawValue) -> bool {
+    all_members(choice, |name, value| match name {
         "role" | "index" => true,
-        "delta" => value.as_object().is_some_and(|delta| {
-            delta.iter().all(|(name, value)| matches!(&**name, "role") || is_empty(value))
-        }),
+        "delta" => all_members(value, |name, value| name == "role" || is_empty(value)),
         _ => is_empty(value),
-    };
-    choice.as_object().is_some_and(|choice| choice.iter().all(is_idle))
+    })
 }
 
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(all) => all.is_empty(),
-        Value::Object(members) => members.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
+fn all_elements(array: &RawValue, holds: impl Fn(&RawValue) -> bool) -> bool {
+    let mut all = true;
+    elements(array.get(), |element| all = all && holds(element)).is_ok() && all
+}
+
+fn all_members(object: &RawValue, holds: impl Fn(&str, &RawValue) -> bool) -> bool {
+    let mut all = true;
+    members(object.get(), |name, value| all = all && holds(name, value)).is_ok() && all
+}
+
+fn is_empty(value: &RawValue) -> bool {
+    match value.get().as_bytes() {
+        b"null" | b"\"\"" => true,
+        [b'[', inside @ .., b']'] | [b'{', inside @ .., b'}'] => inside.trim_ascii().is_empty(),
+        _ => false,
     }
 }
 

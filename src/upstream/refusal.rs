@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
-use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::json::{elements, members, text};
 
 /// What a provider's error document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,9 @@ static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("error"))
 
 /// Longest word kept, bytes.
 const MAX_WORD: usize = 64;
+
+/// Bytes of a message that are searched for what it tells.
+const MAX_SEARCHED_MESSAGE: usize = 2048;
 
 /// The status that an error's kind stands for where it names none: OpenAI's and Anthropic's kinds, Google's statuses.
 const KINDS: &[(&str, u16)] = &[
@@ -82,70 +87,137 @@ impl Default for Refusal {
 }
 
 impl Refusal {
-    /// The refusal that a JSON document is, if it is one: an object with an `error` that says something and nothing of an
-    /// answer beside it, or Anthropic's and OpenAI's `"type":"error"`; Google puts it into an array.
+    /// The refusal that a JSON document is, if it is one: an object with an `error` that says something and nothing of a
+    /// response beside it, or Anthropic's and OpenAI's `"type":"error"`; Google puts it into an array.
     pub fn in_document(document: &[u8]) -> Option<Self> {
         ERROR.find(document)?;
-        Self::in_value(&serde_json::from_slice(document).ok()?)
+        let document = std::str::from_utf8(document).ok()?;
+        Self::in_facts(&Facts::of_document(document)?)
     }
 
     /// The refusal that the data of an event are: as a document's, or a response that has failed.
-    pub fn in_event(data: &Value) -> Option<Self> {
-        if data["type"] == "response.failed" {
-            let response = &data["response"];
-            return Some(Self::of(&response["error"], response));
+    pub fn in_event(facts: &Facts<'_>) -> Option<Self> {
+        if !facts.is("response.failed") {
+            return Self::in_facts(facts);
         }
-        Self::in_value(data)
+        let response = facts.response.and_then(|response| Facts::of(response.get())).unwrap_or_default();
+        Some(Self::of(&response.error_facts(), response.error.and_then(text), &response))
     }
 
-    fn in_value(value: &Value) -> Option<Self> {
-        let value = value.as_array().and_then(|all| all.first()).unwrap_or(value);
-        let nested = value.get("error").filter(|error| says_something(error));
-        let error = nested.or_else(|| Some(value).filter(|value| value["type"] == "error"))?;
-        let is_answer = ["output", "data", "content"].iter().any(|key| value.get(key).is_some());
-        (!is_answer).then(|| Self::of(error, value))
+    fn in_facts(facts: &Facts<'_>) -> Option<Self> {
+        if facts.is_response {
+            return None;
+        }
+        if facts.error.is_some_and(says_something) {
+            return Some(Self::of(&facts.error_facts(), facts.error.and_then(text), facts));
+        }
+        // An error without a shell: what would stand in it stands beside its type.
+        facts.is("error").then(|| Self::of(facts, None, facts))
     }
 
-    fn of(error: &Value, around: &Value) -> Self {
-        let words = [&error["code"], &error["status"], &error["type"], error].map(Value::as_str);
-        let words = || words.iter().flatten().filter(|word| word.len() <= MAX_WORD && **word != "error");
-        let numbers = [&error["code"], &error["status"], &around["code"], &around["status"]];
-        let number = numbers.into_iter().find_map(error_status);
-        let kind = |word: &&str| {
+    /// Of an error that is an object with these facts, or a `plain` text, and of what stands around it.
+    fn of(error: &Facts<'_>, plain: Option<String>, around: &Facts<'_>) -> Self {
+        let words: Vec<String> = [error.code, error.status, error.kind]
+            .into_iter()
+            .filter_map(|word| text(word?))
+            .chain(plain.clone())
+            .filter(|word| word.len() <= MAX_WORD && word != "error")
+            .collect();
+        let numbers = [error.code, error.status, around.code, around.status];
+        let number = numbers.into_iter().find_map(|number| error_status(number?));
+        let kind = |word: &String| {
             KINDS.iter().find(|(kind, _)| kind.eq_ignore_ascii_case(word)).map(|(_, status)| *status)
         };
-        let message = error["message"].as_str().or_else(|| error.as_str()).unwrap_or_default();
-        let told = words().copied().chain([message]).map(str::to_lowercase).collect::<Vec<_>>().join(" ");
-        let status = number.or_else(|| words().find_map(kind));
+        let message = error.message.and_then(text).or(plain).unwrap_or_default();
+        let message = &message[..message.floor_char_boundary(MAX_SEARCHED_MESSAGE)];
+        let told = [&words.join(" "), message].join(" ").to_lowercase();
+        let status = number.or_else(|| words.iter().find_map(kind));
         let begins =
             |start: &&str| message.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start));
         let bad_key = status.is_none_or(|status| status == 400) && BAD_KEY.iter().any(begins);
         Self {
             status: if bad_key { 401 } else { status.unwrap_or(502) },
-            word: words()
-                .find(|word| error_status(&Value::from(**word)).is_none())
-                .copied()
-                .unwrap_or_default()
-                .to_owned(),
+            word: words.into_iter().find(|word| number_of(word).is_none()).unwrap_or_default(),
             out_of_funds: OUT_OF_FUNDS.iter().any(|sign| told.contains(sign)),
             bad_key,
         }
     }
 }
 
+/// The members of an object that tell whether it is an error, as they are written; of repeated ones the last.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facts<'a> {
+    pub(super) kind: Option<&'a RawValue>,
+    pub(super) error: Option<&'a RawValue>,
+    pub(super) response: Option<&'a RawValue>,
+    pub(super) choices: Option<&'a RawValue>,
+    code: Option<&'a RawValue>,
+    status: Option<&'a RawValue>,
+    message: Option<&'a RawValue>,
+    /// It has a member that only a response has.
+    is_response: bool,
+}
+
+impl<'a> Facts<'a> {
+    /// Of a JSON object; `None`: it is none.
+    pub(super) fn of(object: &'a str) -> Option<Self> {
+        let mut facts = Self::default();
+        let note = |name: &str, value: &'a RawValue| match name {
+            "type" => facts.kind = Some(value),
+            "error" => facts.error = Some(value).filter(|value| value.get() != "null"),
+            "response" => facts.response = Some(value),
+            "choices" => facts.choices = Some(value),
+            "code" => facts.code = Some(value),
+            "status" => facts.status = Some(value),
+            "message" => facts.message = Some(value),
+            "output" | "data" | "content" => facts.is_response = true,
+            _ => {}
+        };
+        members(object, note).ok()?;
+        Some(facts)
+    }
+
+    /// Of a JSON object, or of the first in an array; `None`: there is none.
+    pub fn of_document(document: &'a str) -> Option<Self> {
+        Self::of(document).or_else(|| Self::of(first_element(document)?))
+    }
+
+    /// Whether its `type` is this.
+    pub fn is(&self, kind: &str) -> bool {
+        self.kind.and_then(text).is_some_and(|it| it == kind)
+    }
+
+    fn error_facts(&self) -> Self {
+        self.error.and_then(|error| Facts::of(error.get())).unwrap_or_default()
+    }
+}
+
+/// The first element of an array.
+fn first_element(array: &str) -> Option<&str> {
+    let mut first = None;
+    elements(array, |element| {
+        first.get_or_insert(element.get());
+    })
+    .ok()?;
+    first
+}
+
 /// Whether the value of `error` is one: some providers write an empty one into every response.
-fn says_something(error: &Value) -> bool {
-    match error {
-        Value::Object(facts) => !facts.is_empty(),
-        Value::String(text) => !text.is_empty(),
+fn says_something(error: &RawValue) -> bool {
+    match error.get().as_bytes() {
+        [b'{', inside @ .., b'}'] => !inside.trim_ascii().is_empty(),
+        [b'"', inside @ .., b'"'] => !inside.is_empty(),
         _ => false,
     }
 }
 
 /// An HTTP error status, as a number or as text.
-fn error_status(value: &Value) -> Option<u16> {
-    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
-    u16::try_from(number).ok().filter(|status| (400..600).contains(status))
+fn error_status(value: &RawValue) -> Option<u16> {
+    text(value).map_or_else(|| number_of(value.get()), |text| number_of(&text))
+}
+
+fn number_of(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|status| (400..600).contains(status))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use memchr::memmem::{Finder, FinderRev, rfind};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::json::behind_string;
+use crate::json::behind_string;
 use crate::limits::MAX_TOKENS_REPORTED;
 pub use scanner::Scanner;
 

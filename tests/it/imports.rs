@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. Rooms of one layer do not know each other.
 const LAYERS: &[&[&str]] = &[
-    &["limits", "testing", "text"],
+    &["json", "limits", "testing", "text"],
     &["files"],
     &["logging", "memory", "metrics"],
     &["config"],
