@@ -2,8 +2,11 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use signal_hook::consts::SIGPIPE;
 
 use crate::config::load::{self, Problems};
 use crate::limits::{LITTLE_MEMORY, SAY_TIMEOUT};
@@ -92,7 +95,7 @@ fn parse(arguments: impl Iterator<Item = OsString>, default_path: PathBuf) -> Re
     })
 }
 
-fn check(path: &std::path::Path) -> ExitCode {
+fn check(path: &Path) -> ExitCode {
     match load::from_file(path) {
         Err(problems) => bad_config(&problems),
         Ok(config) => {
@@ -116,7 +119,7 @@ fn run_server(path: PathBuf) -> ExitCode {
 
 /// glibc's allocator has an arena for each thread, 64 MiB of address space each, and what is freed in one serves no other. Where
 /// there is little memory, the process starts itself anew with a single arena: glibc reads that from its environment, at its start.
-/// The process id stays, as do the sockets of a supervisor.
+/// The process id stays, as do the sockets and variables of a supervisor. Where it cannot, the arenas stay, and nothing else is lost.
 fn use_one_arena(max_memory: usize) {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
     let is_told = std::env::var_os(ARENAS).is_some();
@@ -124,13 +127,21 @@ fn use_one_arena(max_memory: usize) {
         return;
     }
     let mut arguments = std::env::args_os();
-    if let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) {
-        let mut anew = std::process::Command::new(program);
-        // Large blocks go back to the system, each at once.
-        anew.arg0(name).args(arguments).env(ARENAS, "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
-        // Where it cannot, some of the memory is lost, and nothing else.
-        drop(anew.exec());
+    let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) else { return };
+    if !is_called(&program, Path::new(&name)) {
+        return;
     }
+    let mut anew = std::process::Command::new(program);
+    // Large blocks go back to the system, each at once.
+    anew.arg0(name).args(arguments).env(ARENAS, "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
+    drop(anew.exec());
+    // It has failed, and has left SIGPIPE deadly: std prepares it for the program to come.
+    drop(signal_hook::flag::register(SIGPIPE, Arc::default()));
+}
+
+/// Whether `program` is what was called by `name`: behind a loader (`ld.so ai-proxy`) it is the loader.
+fn is_called(program: &Path, name: &Path) -> bool {
+    name.file_name() == program.file_name() || name.canonicalize().is_ok_and(|path| path == program)
 }
 
 fn run_demo(port: u16) -> ExitCode {
@@ -174,8 +185,8 @@ fn fail(text: &str, code: u8) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, parse};
-    use std::path::PathBuf;
+    use super::{Command, is_called, parse};
+    use std::path::{Path, PathBuf};
 
     fn parsed(arguments: &[&str]) -> Result<Command, String> {
         parse(arguments.iter().map(Into::into), PathBuf::from("default.json"))
@@ -207,5 +218,21 @@ mod tests {
             let problem = parsed(arguments).expect_err("bad usage");
             assert!(problem.contains(word), "{problem}");
         }
+    }
+
+    #[test]
+    fn program_behind_a_loader_is_not_what_was_called() {
+        let called = |program: &str, name: &str| is_called(Path::new(program), Path::new(name));
+        assert!(called("/opt/ai-proxy", "ai-proxy") && called("/opt/ai-proxy", "./ai-proxy"));
+        for name in ["./ai-proxy", "/usr/bin/ai-proxy", "", "/"] {
+            assert!(!called("/lib64/ld-linux-x86-64.so.2", name), "{name}");
+        }
+        assert!(!called("/opt/ai-proxy (deleted)", "/opt/ai-proxy"));
+        // By another name.
+        let (program, link) = (std::env::current_exe().expect("it"), std::env::temp_dir());
+        let link = link.join(format!("ai-proxy-link-{}", std::process::id()));
+        std::os::unix::fs::symlink(&program, &link).expect("a link");
+        assert!(is_called(&program, &link));
+        std::fs::remove_file(&link).expect("removed");
     }
 }

@@ -4,6 +4,7 @@ use super::health::best_replica;
 use super::{Api, Ticket};
 use crate::front::Answer;
 use crate::logging;
+use crate::memory;
 use crate::metrics::{Metric, Reading};
 
 /// Prometheus text exposition format.
@@ -13,6 +14,7 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn metrics(api: &Api, ticket: &Ticket) -> Answer {
     let (gateway, stats) = (&api.gateway, &api.stats);
     let busy = stats.busy_workers();
+    let (held, limit) = memory::held();
     let now = [
         (Metric::InFlight, "", gateway.metrics.in_flight()),
         (Metric::Clients, "", stats.clients() as u64),
@@ -20,6 +22,8 @@ pub fn metrics(api: &Api, ticket: &Ticket) -> Answer {
         (Metric::Workers, "idle", api.workers.saturating_sub(busy) as u64),
         (Metric::QueueLength, "", stats.queue_length() as u64),
         (Metric::LogLinesDropped, "", logging::lost_lines()),
+        (Metric::MemoryHeld, "", held as u64),
+        (Metric::MemoryLimit, "", limit as u64),
         (Metric::BuildInfo, env!("CARGO_PKG_VERSION"), 1),
     ];
     // A provider that has not been checked yet is neither well nor ill.

@@ -44,6 +44,10 @@ pub enum Metric {
     ConfigReloads,
     /// Lines of the log that were lost.
     LogLinesDropped,
+    /// Memory that requests and responses hold.
+    MemoryHeld,
+    /// Memory that they may hold.
+    MemoryLimit,
     /// The version.
     BuildInfo,
 }
@@ -85,7 +89,7 @@ const fn family(
 }
 
 /// Every metric there is, in the order of [`Metric`]. Adding one is adding a row.
-pub static FAMILIES: [Family; 16] = [
+pub static FAMILIES: [Family; 18] = [
     family(
         Metric::Requests,
         "ai_proxy_requests_total",
@@ -184,6 +188,20 @@ pub static FAMILIES: [Family; 16] = [
         Kind::Counter,
         &[],
         "Lines of the log that were lost: nothing read or stored them in time.",
+    ),
+    family(
+        Metric::MemoryHeld,
+        "ai_proxy_memory_held_bytes",
+        Kind::Gauge,
+        &[],
+        "Bytes of the memory budget that requests and responses hold.",
+    ),
+    family(
+        Metric::MemoryLimit,
+        "ai_proxy_memory_limit_bytes",
+        Kind::Gauge,
+        &[],
+        "Bytes of the memory budget: what requests and responses may hold together.",
     ),
     family(
         Metric::BuildInfo,

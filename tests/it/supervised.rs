@@ -1,9 +1,10 @@
 //! What a supervisor hears and hands over: readiness, reload, stop, sign of life, sockets.
 
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -191,6 +192,54 @@ fn a_socket_that_the_supervisor_holds_outlives_the_process_and_no_client_is_refu
     early.send(ask("p1/m"));
     let _new = start();
     assert_eq!(early.response().status, 200);
+}
+
+/// Where there is little memory the process starts itself anew, unless it is not glibc's: `cli.rs` says why.
+#[test]
+fn process_started_anew_keeps_its_id_its_sockets_and_its_supervisor() {
+    let (directory, upstream) = (TempDir::new(), Upstream::new(&["m"]));
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let (ear, notify) = (Ear::at(&directory), directory.join("notify"));
+    let socket = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = socket.local_addr().expect("address");
+    // `LISTEN_PID` is the shell's, which becomes the proxy.
+    let (directory, mut command) = activated(directory, &upstream, socket, "1");
+    let path = directory.join("config.json");
+    let config = std::fs::read_to_string(&path).expect("its config").parse().expect("JSON");
+    std::fs::write(path, with(config, json!({"max_memory": 64 << 20})).to_string()).expect("write");
+    command.env("NOTIFY_SOCKET", notify).env_remove("MALLOC_ARENA_MAX");
+    let mut proxy = Proxy::spawn(directory, command);
+    assert_eq!(proxy.has_variable("MALLOC_ARENA_MAX"), cfg!(target_env = "gnu"));
+    assert_eq!(ear.hear(), ["READY=1".to_owned(), format!("STATUS=listening on http://{address}")]);
+    assert_eq!(Client::connect(address).call(ask("p1/m")).status, 200);
+    proxy.signal(Signal::TERM);
+    assert_eq!(ear.hear()[0], "STOPPING=1");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+/// Its file is gone, and it is called as the system calls such a file, so that it tries.
+#[test]
+fn process_that_cannot_start_anew_goes_on_and_outlives_the_reader_of_its_log() {
+    let (directory, upstream) = (TempDir::new(), Upstream::new(&["m"]));
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let path = directory.join("ai-proxy");
+    std::fs::copy(env!("CARGO_BIN_EXE_ai-proxy"), &path).expect("copy");
+    let file = std::fs::File::open(&path).expect("open");
+    std::fs::remove_file(path).expect("remove");
+    let program = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    let config = with(config(&[("p1", &upstream)]), json!({"max_memory": 64 << 20}));
+    std::fs::write(directory.join("config.json"), config.to_string()).expect("write");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = Command::new(program);
+    command.arg0("ai-proxy (deleted)").current_dir(directory.path()).env_remove("MALLOC_ARENA_MAX");
+    let mut proxy = Proxy::spawn_with_log(directory, command, writer);
+    assert!(!proxy.has_variable("MALLOC_ARENA_MAX"));
+    drop(reader);
+    for _ in 0..3 {
+        assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    }
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0), "no SIGPIPE ends it");
 }
 
 #[test]

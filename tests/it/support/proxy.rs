@@ -102,10 +102,20 @@ impl Proxy {
 
     /// Starts `command` and waits for the line that says where it listens.
     pub fn spawn(directory: TempDir, mut command: Command) -> Proxy {
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the binary");
+        command.stderr(Stdio::piped());
+        Proxy::spawn_as_it_is(directory, command)
+    }
+
+    /// As [`Proxy::spawn`], with a stderr of the caller's.
+    pub fn spawn_with_log(directory: TempDir, mut command: Command, log: impl Into<Stdio>) -> Proxy {
+        command.stderr(log);
+        Proxy::spawn_as_it_is(directory, command)
+    }
+
+    fn spawn_as_it_is(directory: TempDir, mut command: Command) -> Proxy {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("start the binary");
         let stdout = Lines::collect(child.stdout.take().expect("stdout"));
-        let stderr = Lines::collect(child.stderr.take().expect("stderr"));
+        let stderr = child.stderr.take().map_or_else(Lines::default, Lines::collect);
         let mut proxy = Proxy { child, stdout, stderr, bound: Vec::new(), directory };
         if !proxy.stdout.wait_for(|line| line.starts_with(LISTENING)) {
             let code = wait(&mut proxy.child);
@@ -224,6 +234,11 @@ impl Proxy {
         Duration::from_millis(10 * ticks.map(|ticks| ticks.parse::<u64>().expect("ticks")).sum::<u64>())
     }
 
+    /// Whether it was started with that variable.
+    pub fn has_variable(&self, name: &str) -> bool {
+        self.proc("environ").split('\0').any(|variable| variable.split('=').next() == Some(name))
+    }
+
     fn proc(&self, file: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).expect("its file in /proc")
     }
@@ -289,7 +304,7 @@ fn wait(child: &mut Child) -> ExitStatus {
 }
 
 /// The lines of a pipe, collected as they come.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Lines(Arc<(Mutex<Collected>, Condvar)>);
 
 #[derive(Default)]
