@@ -106,7 +106,7 @@ pub enum ConfigText {
         /// Why.
         problem: FileProblem,
     },
-    /// A file that the proxy writes is one that it reads, or also writes otherwise.
+    /// The proxy writes a file that it also reads, or also writes under another key.
     SameFile {
         /// The file.
         path: String,
@@ -144,11 +144,11 @@ pub enum ConfigText {
         /// `max_connections`.
         workers: usize,
     },
-    /// `max_memory` is more than the machine has for the process.
+    /// `max_memory` is more than the machine leaves to the process.
     MemoryNotThere {
         /// `max_memory`, MiB.
         asked: usize,
-        /// What there is, MiB.
+        /// What the machine leaves to the process, MiB.
         there: usize,
     },
 }
@@ -394,7 +394,9 @@ impl ConfigText {
                 )
             }
             Self::MemoryNotThere { asked, there } => {
-                format!("max_memory ({asked} MiB) is more than there is for this process ({there} MiB)")
+                format!(
+                    "max_memory ({asked} MiB) is more than this machine leaves to the process ({there} MiB)"
+                )
             }
         }
     }

@@ -46,7 +46,7 @@ pub enum Text<'a> {
     InvalidModel,
     /// `model` is over its bound, bytes.
     ModelTooLong(usize),
-    /// `model` stands there more than once, or in another case.
+    /// `model` comes more than once, or in another case.
     AmbiguousModel,
     /// This member could choose a model that the filters exclude.
     OtherModel(&'a str),
@@ -80,11 +80,11 @@ pub enum Text<'a> {
     UpstreamBroken(&'a str),
     /// The provider's response is over the limit: the provider, the config key that raises the limit, bytes.
     ResponseTooLarge(&'a str, &'a str, usize),
-    /// A provider sends its callers elsewhere.
+    /// A provider redirects requests.
     UpstreamRedirect(&'a str),
-    /// A provider's response has a content coding that was not asked for: whose, which.
+    /// A provider's response has a content coding that was not asked for: the provider, the coding.
     UpstreamEncoding(&'a str, &'a str),
-    /// A check was sent elsewhere: what it was told.
+    /// A provider redirects its health check: the status, and where it leads.
     CheckRedirected(&'a str),
     /// The provider did not answer in time.
     UpstreamTimeout(&'a str),
@@ -116,7 +116,7 @@ pub enum Text<'a> {
     RestartRequired(&'a str),
     /// The log file cannot be opened: path, reason.
     LogFileUnusable(&'a str, &'a str),
-    /// Lines that the log lacks at this place: how many.
+    /// How many lines the log lacks in this place.
     LogLinesDropped(u64),
     /// The state file cannot be read, or holds something else: path, reason.
     StateUnreadable(&'a str, &'a str),
@@ -148,7 +148,7 @@ pub enum Text<'a> {
     Descriptors(u64, u64),
     /// `max_clients` was fitted under the limit of open files.
     ClientsFitted(usize),
-    /// What the process may hold, what requests and responses may of it, and what there is: MiB.
+    /// The memory limit of the process, the part of it for requests and responses, and what the machine leaves: MiB.
     Memory(usize, usize, usize),
 }
 
@@ -175,7 +175,7 @@ impl Text<'_> {
             Self::NotSpoken(path) => format!("该模型的提供商不支持 {path}"),
             Self::MethodNotAllowed(method) => format!("此路径不支持该方法: {method}"),
             Self::MalformedRequest(rule) => format!("请求格式错误: {rule}"),
-            Self::InvalidJson(reason) => format!("请求体不是有效的JSON对象: {reason}"),
+            Self::InvalidJson(reason) => format!("请求体不是有效的 JSON 对象: {reason}"),
             Self::MissingModel => "请求体缺少 model 字段".into(),
             Self::InvalidModel => "model 必须是非空字符串".into(),
             Self::ModelTooLong(limit) => format!("model 超过 {limit} 字节"),
@@ -190,9 +190,11 @@ impl Text<'_> {
             Self::ExpectationFailed => "不支持的 Expect".into(),
             Self::NotImplemented => "不支持的传输编码".into(),
             Self::VersionNotSupported => "只支持 HTTP/1.x".into(),
-            Self::OverRate(limit) => format!("请求过于频繁：该token每分钟最多 {limit} 个请求，请稍后再试"),
-            Self::OverParallel(limit) => format!("请求过于频繁：该token最多同时 {limit} 个请求，请稍后再试"),
-            Self::OverDay(limit) => format!("该token当日（UTC）用量已达 {limit} tokens，请明日再试"),
+            Self::OverRate(limit) => format!("请求过于频繁：该 token 每分钟最多 {limit} 个请求，请稍后再试"),
+            Self::OverParallel(limit) => {
+                format!("请求过于频繁：该 token 最多同时 {limit} 个请求，请稍后再试")
+            }
+            Self::OverDay(limit) => format!("该 token 当日（UTC）用量已达 {limit} tokens，请明日再试"),
             Self::UpstreamUnreachable(name) => format!("无法连接提供商: {name}"),
             Self::UpstreamBroken(name) => format!("提供商的响应中断或格式错误: {name}"),
             Self::ResponseTooLarge(name, key, limit) => {
@@ -267,8 +269,8 @@ impl Text<'_> {
             Self::ModelTooLong(limit) => format!("model is longer than {limit} bytes"),
             Self::AmbiguousModel => "model must be named once, in lower case".into(),
             Self::OtherModel(member) => format!("{member} could choose a model that is not allowed"),
-            Self::UnsupportedEncoding => "Content-Encoding: send the body uncompressed".into(),
-            Self::UpgradeRequired => "no WebSocket here: send plain HTTP/1.1 requests".into(),
+            Self::UnsupportedEncoding => "the body has a Content-Encoding: send it uncompressed".into(),
+            Self::UpgradeRequired => "WebSockets are not supported: send plain HTTP/1.1 requests".into(),
             Self::ClientTimeout => "the request did not arrive in time".into(),
             Self::BodyTooLarge(limit) => format!("the body is over the limit of {limit} bytes"),
             Self::UriTooLong(limit) => format!("the request target is over the limit of {limit} bytes"),
@@ -297,7 +299,7 @@ impl Text<'_> {
             }
             Self::UpstreamEncoding(name, coding) => {
                 format!(
-                    "the response of provider {name} is compressed with {coding}, which was not asked for"
+                    "the response of provider {name} is compressed with {coding}, although no compression was asked for"
                 )
             }
             Self::CheckRedirected(what) => format!("{what} (check the base URL)"),
@@ -339,7 +341,7 @@ impl Text<'_> {
                 format!("cannot read the model list of provider {name}: {reason}")
             }
             Self::Memory(most, budget, there) => format!(
-                "memory limit: {most} MiB, {budget} MiB of it for requests and responses; there are {there} MiB"
+                "memory limit: {most} MiB, {budget} MiB of it for requests and responses; this machine leaves {there} MiB"
             ),
             Self::ModelListCut(name, kept, dropped) => {
                 format!(

@@ -207,13 +207,17 @@ fn idle_process_fits_in_16_mib() {
 #[test]
 fn memory_limit_is_shown_by_check_and_at_start() {
     let (_upstream, proxy) = start(128, json!({"max_memory": 200 * MIB}));
-    proxy.log_line(&["memory limit: 200 MiB", "there are 128 MiB"]);
+    proxy.log_line(&["memory limit: 200 MiB", "this machine leaves 128 MiB"]);
     let check = run(&mut limited(&proxy.directory, 128, &["check", "--config", "config.json"]));
     assert_eq!(check.code, Some(0), "{}", check.output());
     assert!(check.stdout.contains("memory limit: 200 MiB\n"), "{}", check.stdout);
-    assert!(check.stdout.contains("max_memory (200 MiB) is more than there is for this process (128 MiB)"));
+    assert!(
+        check
+            .stdout
+            .contains("max_memory (200 MiB) is more than this machine leaves to the process (128 MiB)")
+    );
     let (_upstream, proxy) = start(128, json!({}));
-    proxy.log_line(&["memory limit: 128 MiB", "there are 128 MiB"]);
+    proxy.log_line(&["memory limit: 128 MiB", "this machine leaves 128 MiB"]);
 }
 
 #[test]
