@@ -106,7 +106,7 @@ fn read_form(bytes: &[u8]) -> usize {
 
 fn messages_request(bytes: &[u8]) -> usize {
     let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
-    ChatRequest::of(body, LIMIT).map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens")))
+    ChatRequest::of(body, LIMIT).map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens", true)))
 }
 
 fn messages_response(bytes: &[u8]) -> usize {

@@ -13,7 +13,7 @@ pub fn check(data: &[u8]) {
     if let Ok(body) = serde_json::from_slice::<&RawValue>(bytes)
         && let Ok(chat) = ChatRequest::of(body, usize::MAX)
     {
-        let written = chat.with_model(b"\"m\"", "max_tokens").concat();
+        let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
         serde_json::from_slice::<&RawValue>(&written).expect("a request is JSON");
     }
     if let Ok(message) = message(bytes, "p/m", "req_1", usize::MAX) {

@@ -183,15 +183,22 @@ pub(super) fn bytes(raw: &RawValue) -> Option<Cow<'_, [u8]>> {
     is_string.then(|| serde_json::Deserializer::from_str(raw.get()).deserialize_bytes(Bytes).ok()).flatten()
 }
 
+/// A string; what is no character in it is replaced.
+pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    Some(match bytes(raw)? {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Cow::Owned(text),
+            Err(error) => Cow::Owned(String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        },
+    })
+}
+
 /// A word: a string, or a number as it stands. An empty one counts as absent.
 pub(super) fn word(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     let raw = raw?;
-    let word = match bytes(raw) {
-        Some(Cow::Borrowed(bytes)) => String::from_utf8_lossy(bytes),
-        Some(Cow::Owned(bytes)) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
-        None => Cow::Borrowed(Some(raw.get()).filter(|text| text.as_bytes()[0].is_ascii_digit())?),
-    };
-    (!word.is_empty()).then_some(word)
+    let number = || Some(raw.get()).filter(|text| text.as_bytes()[0].is_ascii_digit()).map(Cow::Borrowed);
+    text(raw).or_else(number).filter(|word| !word.is_empty())
 }
 
 /// The id of a message, where it can be used.

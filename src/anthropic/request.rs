@@ -12,9 +12,14 @@ use crate::limits::MAX_USER_ID;
 #[derive(Debug, PartialEq, Eq)]
 pub struct ChatRequest {
     max_tokens: String,
-    /// Everything behind the limit, to the closing brace.
+    /// Everything behind the limit, but for the closing brace.
     rest: Vec<u8>,
+    /// It asks for a stream.
+    stream: bool,
 }
+
+/// How a request for a stream ends that asks for its usage too.
+const WITH_USAGE: &[u8] = b",\"stream_options\":{\"include_usage\":true}}";
 
 impl ChatRequest {
     /// The chat request that says what a Messages request says, in at most `limit` bytes. `body` is a JSON object.
@@ -39,15 +44,17 @@ impl ChatRequest {
             .map_err(|refusal| refusal.within("messages"))?;
         rest.write(&["]"]);
         top.write_settings(&mut rest)?;
-        rest.write(&["}"]);
         let too_large = |_| Refusal { place: String::new(), problem: Problem::TooLarge(limit) };
-        Ok(Self { max_tokens: max_tokens.to_string(), rest: rest.into_bytes().map_err(too_large)? })
+        let rest = rest.into_bytes().map_err(too_large)?;
+        Ok(Self { max_tokens: max_tokens.to_string(), rest, stream: top.stream })
     }
 
-    /// The request in pieces, for that model (as JSON); `limit` is what the provider calls the most tokens of an answer.
-    pub fn with_model<'a>(&'a self, model: &'a [u8], limit: &'a str) -> Vec<&'a [u8]> {
+    /// The request in pieces, for that model (as JSON); `limit` is what the provider calls the most tokens of a response.
+    /// `asks_for_usage`: a stream is asked for its usage.
+    pub fn with_model<'a>(&'a self, model: &'a [u8], limit: &'a str, asks_for_usage: bool) -> Vec<&'a [u8]> {
+        let end = if self.stream && asks_for_usage { WITH_USAGE } else { b"}" };
         let limit = [b",\"", limit.as_bytes(), b"\":", self.max_tokens.as_bytes()];
-        [&[b"{\"model\":", model], &limit[..], &[&self.rest]].concat()
+        [&[b"{\"model\":", model], &limit[..], &[&self.rest, end]].concat()
     }
 }
 
@@ -150,7 +157,7 @@ impl<'a> Top<'a> {
             out.write(&[",\"service_tier\":\"default\""]);
         }
         if self.stream {
-            out.write(&[",\"stream\":true,\"stream_options\":{\"include_usage\":true}"]);
+            out.write(&[",\"stream\":true"]);
         }
         Ok(())
     }

@@ -56,11 +56,6 @@ impl Translator {
         self.finish.as_deref().is_some_and(|reason| !reason.is_empty())
     }
 
-    /// Tokens of the prompt and of the completion, where the provider has told them.
-    pub fn tokens(&self) -> Option<(u64, u64)> {
-        self.usage.map(ChatUsage::tokens)
-    }
-
     /// Takes the data of one event; what is to be sent is added to `out`.
     ///
     /// # Errors

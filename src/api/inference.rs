@@ -300,7 +300,9 @@ impl Relay {
                 (self.delivery.envelope.format, &*self.call.path, body)
             }
             Some(chat) => {
-                let body = chat.with_model(&model, known(&replica.url).token_limit);
+                // The Messages API reports the usage of every stream.
+                let limit = known(&replica.url).token_limit;
+                let body = chat.with_model(&model, limit, replica.asks_for_usage(true));
                 (Format::OpenAi, messages::CHAT, body)
             }
         };

@@ -161,7 +161,7 @@ pub struct Replica {
 /// When `stream_options.include_usage` is added to a streamed chat call that lacks it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum StreamUsage {
-    /// Where the token has a limit of tokens a day, unless the provider is known to refuse it.
+    /// Where the token has a limit of tokens a day or the stream is translated, unless the provider is known to refuse it.
     #[default]
     Auto,
     /// Always.
@@ -211,10 +211,10 @@ impl Replica {
         }
     }
 
-    /// Whether a stream for a token with or without a daily limit is asked for its usage.
-    pub fn asks_for_usage(&self, is_limited: bool) -> bool {
+    /// Whether a stream is asked for its usage. `is_needed`: its token has a daily limit, or it is translated.
+    pub fn asks_for_usage(&self, is_needed: bool) -> bool {
         match self.stream_usage {
-            StreamUsage::Auto => is_limited && !known(&self.url).refuses_stream_options,
+            StreamUsage::Auto => is_needed && !known(&self.url).refuses_stream_options,
             StreamUsage::Always => true,
             StreamUsage::Never => false,
         }

@@ -331,6 +331,20 @@ fn a_stream_is_translated_event_by_event() {
 }
 
 #[test]
+fn translated_stream_is_asked_for_its_usage_unless_the_provider_refuses() {
+    for (option, asks) in [("auto", true), ("always", true), ("never", false)] {
+        let upstream = Upstream::new(&["m"]);
+        let provider = json!({"name": "plain", "url": upstream.url(), "key": KEY, "stream_usage": option});
+        let proxy = Proxy::start(&with(config(&[]), json!({"providers": [provider]})));
+        upstream.chat(Reply::sse().chunk(chat_event(&json!({"content": "a"}))).chunk(chat_end()).end());
+        assert_eq!(proxy.call(say("plain/m", true)).status, 200);
+        let end = if asks { r#","stream_options":{"include_usage":true}}"# } else { "}" };
+        let sent = upstream.last().text();
+        assert!(sent.ends_with(&format!(r#""stream":true{end}"#)), "{option}: {sent}");
+    }
+}
+
+#[test]
 fn a_translated_stream_that_breaks_off_never_ends_cleanly() {
     let (upstream, proxy) = start(json!({}));
     let said = chat_event(&json!({"content": "a"}));

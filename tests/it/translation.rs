@@ -48,7 +48,7 @@ fn requests() {
         let body: &RawValue = serde_json::from_slice(given).expect("JSON");
         match ChatRequest::of(body, LIMIT) {
             Ok(chat) => {
-                let written = chat.with_model(b"\"m\"", "max_tokens").concat();
+                let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
                 serde_json::from_slice::<serde::de::IgnoredAny>(&written).expect("JSON comes out");
                 format!("{}\n", String::from_utf8(written).expect("UTF-8"))
             }

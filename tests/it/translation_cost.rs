@@ -99,7 +99,7 @@ fn golden(folder: &str, ending: &str) -> Vec<(String, String)> {
 
 fn request(body: &str, limit: usize) -> Result<usize, Refusal> {
     let raw = serde_json::from_str(body).expect("JSON");
-    ChatRequest::of(raw, limit).map(|chat| chat.with_model(b"\"m\"", "max_tokens").concat().len())
+    ChatRequest::of(raw, limit).map(|chat| chat.with_model(b"\"m\"", "max_tokens", true).concat().len())
 }
 
 /// Bytes of events that the data of chat events become; all that is written counts, also ahead of an error.

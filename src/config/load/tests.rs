@@ -336,6 +336,25 @@ fn a_provider_string_has_three_parts_and_the_key_may_hold_bars_or_be_empty() {
 }
 
 #[test]
+fn usage_of_a_stream_is_asked_for_where_it_is_needed_and_not_refused() {
+    let replica = |host: &str, option: &str| {
+        let url =
+            format!(r#""url": "https://{host}/v1", "name": "p", "key": "k", "stream_usage": "{option}""#);
+        lone_replica(&with_provider(&format!("{{{url}}}")))
+    };
+    for (host, option, is_needed, asks) in [
+        ("a.example", "auto", true, true),
+        ("a.example", "auto", false, false),
+        ("a.example", "never", true, false),
+        ("api.mistral.ai", "auto", true, false),
+        ("api.mistral.ai", "always", false, true),
+    ] {
+        let replica = replica(host, option);
+        assert_eq!(replica.asks_for_usage(is_needed), asks, "{host} {option} {is_needed}");
+    }
+}
+
+#[test]
 fn a_provider_object_takes_every_key() {
     let replica = lone_replica(&with_object(
         r#""anthropic_url": "https://a.example/anthropic/v1/", "key": "k", "models": ["m", "m/n"], "headers": {"X-Team": "red"}, "proxy": "socks5://u:p@127.0.0.1:1080", "weight": 1000, "stream_usage": "never""#,
