@@ -14,7 +14,7 @@ pub enum Denial {
     Missing,
     /// The token sent is none of ours.
     Invalid,
-    /// The header that holds the token came more than once: a reader behind could take another one.
+    /// The header that holds the token came more than once: another reader could take another one.
     Repeated,
 }
 

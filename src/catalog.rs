@@ -56,7 +56,7 @@ pub struct Entry<'a> {
     /// `provider/model`, or a virtual model's name.
     pub id: String,
     object: &'static str,
-    /// Unix time; 0 where nobody says.
+    /// Unix time; 0 where the provider gives none.
     pub created: i64,
     /// The provider's name; `ai-proxy` for a virtual model.
     pub owned_by: &'a str,

@@ -40,7 +40,7 @@ pub const LITTLE_MEMORY: usize = 1024 * 1024 * 1024;
 pub const MIN_BUDGET: usize = 4 * 1024 * 1024;
 /// A share of at most so many bytes may use the whole budget, so that large requests leave room for small ones.
 pub const LITTLE: usize = 64 * 1024;
-/// What a request takes while it is served, beside its body and its response, bytes: the buffers of its connection to the provider,
+/// What a request takes while it is under way, beside its body and its response, bytes: the buffers of its connection to the provider,
 /// and of a stream an event and what its client has still to take.
 pub const SLOT_MEMORY: usize = 192 * 1024;
 /// What a body that is translated holds beside itself, times its size.
@@ -53,7 +53,7 @@ pub const MAX_QUEUE: usize = 1024;
 pub const MAX_RETURNS: usize = 64;
 /// Threads that answer what needs no upstream but may wait (health before the first round, reload).
 pub const CONTROL_THREADS: usize = 16;
-/// How long a control thread waits for its client where there is no memory to keep the answer: anyone may ask for the model list, and
+/// How long a control thread waits for its client where there is no memory to keep the response: anyone may ask for the model list, and
 /// these threads are few.
 pub const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
 /// Control requests waiting for a control thread.
@@ -107,7 +107,7 @@ pub const MAX_ORIGINS: usize = 16_384;
 /// Replicas that are asked for a stored response when it is not known which has it.
 pub const MAX_SEARCHED: u32 = 16;
 
-/// Largest head of an upstream answer, bytes. The part of it that does not fit the read buffer of its connection is held beside it until the head is whole.
+/// Largest head of an upstream response, bytes. The part of it beyond the read buffer of its connection is held beside that until the head is complete.
 pub const MAX_UPSTREAM_HEAD: usize = 64 * 1024;
 /// Most header fields of an upstream answer.
 pub const MAX_UPSTREAM_HEADERS: usize = 128;

@@ -55,7 +55,7 @@ struct Logger {
 
 /// Sends the log of this process to `destination` from now on, at `level` and above. Called again to change any of them,
 /// to reopen a file that was renamed, and to take the system's time zone where that was changed. A file that cannot be
-/// opened is told in the log, which is stderr then.
+/// opened is reported in the log, which is stderr then.
 ///
 /// # Errors
 /// The system refuses the log's thread.

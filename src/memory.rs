@@ -29,7 +29,7 @@ pub enum Holder {
     Request,
     /// A response that is collected from a provider, or an event of one. Three quarters.
     Response,
-    /// What a request takes while it is served, whatever its size. All of it.
+    /// What a request takes while it is under way, whatever its size. All of it.
     Slot,
 }
 

@@ -28,7 +28,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     // First of all, so that a signal during the start is not lost or deadly.
     let signals = signals::take()?;
     reopen_log(&config)?;
-    // The file is there before anybody is told that we serve.
+    // The file is there before the process says that it serves.
     logging::flush();
     log_panics(config.language);
     fit_memory(&config);
@@ -88,7 +88,7 @@ fn reload(gateway: &Gateway, supervisor: &Supervisor) {
         Ok(reloaded) => Text::Reloaded.say(reloaded.config.language),
         Err(problems) => Text::ReloadRefused(&problems.join("; ")).say(gateway.live.snapshot().language),
     };
-    // The renamed file is left before a supervisor goes on with it.
+    // The log has left the renamed file before a supervisor handles it.
     logging::flush();
     supervisor.ready(&status);
 }
@@ -107,7 +107,7 @@ fn listen(config: &Config) -> Listen {
     }
 }
 
-/// A line on stdout for whoever started us; nobody may be listening.
+/// A line on stdout, which may have no reader.
 pub fn say(text: &str) {
     let _ = logging::say(io::stdout(), SAY_TIMEOUT, text);
 }

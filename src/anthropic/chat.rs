@@ -224,7 +224,7 @@ impl Chat<'_> {
 }
 
 impl Choice<'_> {
-    /// Its number; the first where none is told.
+    /// Its number; the first where it has none.
     pub(super) fn number(&self) -> u64 {
         number(self.index).unwrap_or(0)
     }

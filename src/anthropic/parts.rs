@@ -174,7 +174,7 @@ pub(super) fn image_source(source: &RawValue) -> Fit<Image<'_>> {
     }
 }
 
-/// What a model has thought. Without a signature it is what a provider of ours told as `reasoning_content`, and goes back
+/// What a model has thought. Without a signature it comes from a provider's `reasoning_content`, and goes back
 /// as such; signed, it is Anthropic's, and only its models can read it.
 pub(super) fn thought(block: &RawValue) -> Fit<Option<&str>> {
     let (mut thought, mut signed) = (None, false);

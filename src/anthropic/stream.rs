@@ -51,7 +51,7 @@ impl Translator {
         self.over
     }
 
-    /// Whether the provider has said why its answer ended.
+    /// Whether the provider has said why its response ended.
     pub fn has_finished(&self) -> bool {
         self.finish.as_deref().is_some_and(|reason| !reason.is_empty())
     }

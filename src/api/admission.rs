@@ -67,7 +67,7 @@ pub fn parse(request: &Request<Ticket>) -> Result<Body, ApiError> {
     }
 }
 
-/// Refuses a WebSocket (RFC 6455 section 4.1): nothing here speaks it, and a client that is told so sends plain requests. An
+/// Refuses a WebSocket (RFC 6455 section 4.1): nothing here speaks it, and a client that gets 426 sends plain requests. An
 /// HTTP/1.0 request cannot ask for one (RFC 9110 section 7.8).
 ///
 /// # Errors

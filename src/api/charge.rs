@@ -43,7 +43,7 @@ impl Relay {
         }
     }
 
-    /// Notes the tokens of a buffered response. One that is made in the background reports them to who fetches it, and any other
+    /// Notes the tokens of a buffered response. One that is made in the background reports them when it is fetched, and any other
     /// stored response used them when it was made.
     pub(super) fn note_document(&mut self, measured: Measured, body: &[u8]) {
         match self.delivery.request.ticket.action {

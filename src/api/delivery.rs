@@ -61,7 +61,7 @@ impl Delivery {
         }
     }
 
-    /// Takes the provider's id of the answer at hand for the log, and for the client if it sent none and has none yet. One that
+    /// Takes the provider's id of the current response for the log, and for the client if it sent none and has none yet. One that
     /// quotes a key is none.
     pub fn adopt_id(&mut self, headers: Option<&HeaderMap>, provider: &str) {
         let id = headers.and_then(|headers| headers.get(X_REQUEST_ID).or_else(|| headers.get(REQUEST_ID)));
@@ -154,7 +154,7 @@ impl Delivery {
         self.end(status, Reply::finish)
     }
 
-    /// A stream that broke off; `events`: its client can be told in one more, with this number on `/v1/responses`.
+    /// A stream that broke off; `events`: one more event can tell its client, with this number on `/v1/responses`.
     pub fn broken_stream(&mut self, status: u16, fault: Fault, events: bool, sequence: u64) -> Done {
         let event = self.error_of(fault).map(|error| {
             self.record.fail(&error);

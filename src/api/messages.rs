@@ -144,7 +144,7 @@ pub struct Translation {
     meter: Meter,
     /// The request's.
     id: String,
-    /// Another attempt may follow: the message's beginning is held back, because a failure behind it could still be mended.
+    /// Another attempt may follow: the message's beginning is held back, because another attempt can mend a failure after it.
     is_patient: bool,
     mask: Arc<Mask>,
     /// What is to be sent.

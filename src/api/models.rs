@@ -119,7 +119,7 @@ impl Inner {
         }
     }
 
-    /// Forgets what nobody reads, the one that was asked for longest ago first, until there is room for `size` bytes; whether
+    /// Forgets renderings without a reader, the one that was asked for longest ago first, until there is room for `size` bytes; whether
     /// there is. For one alone there always is.
     fn make_room(&mut self, size: usize) -> bool {
         while self.bytes() + size > self.most || self.kept.len() >= MAX_KEPT_LISTS {

@@ -134,7 +134,7 @@ impl Failed {
         }
     }
 
-    /// A stream of that status in which an event behind the first told of an error.
+    /// A stream of that status in which an event after the first is an error.
     pub fn told(status: u16, refusal: Refusal) -> Self {
         let (headers, body) = (HeaderMap::new(), Vec::new());
         Self::Answer(WholeAnswer { status, headers, body, refusal: Some(refusal) })
@@ -237,7 +237,7 @@ impl Failed {
 }
 
 /// How long an answer asks to be left alone: `retry-after-ms` before `Retry-After`, which is seconds or a date (RFC 9110
-/// section 10.2.3). A date is as many seconds as it is behind the answer's own `Date`: the clocks may differ. One that is over is no
+/// section 10.2.3). A date counts from the response's own `Date`: the clocks may differ. One that is over is no
 /// time at all.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);

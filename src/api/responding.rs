@@ -1,4 +1,4 @@
-//! What a response is, and how it goes on: as a stream, or collected first.
+//! What a response is, and its next stage: a stream, or a body that is collected first.
 
 use ureq::http::{HeaderMap, HeaderValue, header};
 
@@ -19,7 +19,7 @@ use crate::upstream::unusable;
 use crate::upstream::{Exchange, Failure, Fault, Whole};
 
 impl Relay {
-    /// A response has begun: how it goes on.
+    /// A response has begun: its next stage.
     pub(super) fn answered(&mut self, exchange: Exchange, attempt: &Attempt) -> Led {
         self.delivery.adopt_id(Some(&exchange.headers), &attempt.choice.provider().name);
         let unusable = unusable::failure_of(exchange.status, &exchange.headers);
@@ -63,7 +63,7 @@ impl Relay {
         Led::On(Stage::Whole(exchange, whole))
     }
 
-    /// An answer that was read whole before any of it leaves.
+    /// A buffered response: read to its end before any of it leaves.
     pub(super) fn document(&mut self, exchange: Exchange, mut body: Vec<u8>, choice: &Choice) -> Outcome {
         // What an error says cannot be read then, but its status can.
         if unusable::coding(&exchange.headers).is_some() {
@@ -139,7 +139,7 @@ fn is_of(exchange: &Exchange, starts: &[&str]) -> bool {
     })
 }
 
-/// The document that events make which nobody asked for.
+/// The document that unrequested events make.
 fn assembled(status: u16, mut headers: HeaderMap, events: &[u8]) -> Result<WholeAnswer, Failure> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     match assemble(events) {
@@ -151,7 +151,7 @@ fn assembled(status: u16, mut headers: HeaderMap, events: &[u8]) -> Result<Whole
     }
 }
 
-/// What an answer read whole says no with. One of success is looked at where it is small.
+/// The refusal in a buffered response. One of success is searched only where it is small.
 fn refusal_in(status: u16, body: &[u8]) -> Option<Refusal> {
     let limit = if status < 400 { MAX_REFUSAL } else { MAX_ERROR_BODY };
     (body.len() <= limit).then(|| Refusal::in_document(body)).flatten()

@@ -101,7 +101,7 @@ mod tests {
             ),
             (r#"{"include_usage" : false,"x":1}"#, r#"{"include_usage" : true,"x":1}"#),
             (r#"{"x":"}","include\u005fusage":null}"#, r#"{"x":"}","include\u005fusage":true}"#),
-            // It asks already, or nobody knows what it asks.
+            // It asks already, or what it asks is malformed.
             (r#"{"include_usage": true}"#, r#"{"include_usage": true}"#),
             (r#"{"include_usage": "no"}"#, r#"{"include_usage": "no"}"#),
             (

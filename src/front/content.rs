@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub enum Content {
     /// This response's alone.
     Owned(Vec<u8>),
-    /// The same bytes for every response that has them; whoever shares them bounds them.
+    /// The same bytes for every response that has them; the service that shares them bounds them.
     Shared(Arc<[u8]>),
 }
 

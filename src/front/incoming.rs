@@ -21,7 +21,7 @@ pub struct Request<T> {
     pub received: Instant,
     /// What its body holds.
     share: Share,
-    /// What its head holds, and what it takes while it is served.
+    /// What its head holds, and what it takes while it is under way.
     slot: Share,
 }
 
@@ -46,7 +46,7 @@ impl<T> Request<T> {
         self.slot.set(self.head.size())
     }
 
-    /// Reserves what it takes while it is served; whether there is room.
+    /// Reserves what it takes while it is under way; whether there is room.
     pub(super) fn reserve_slot(&mut self) -> bool {
         self.slot.set(SLOT_MEMORY + self.head.size())
     }

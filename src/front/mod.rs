@@ -41,7 +41,7 @@ pub use sys::{Want, Woken, wait_for_peer};
 /// What is fixed for the life of a front.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Requests that are handled at once, ongoing answers among them, and threads that handle them at most: 1 or more.
+    /// Requests that are handled at once, ongoing responses among them, and threads that handle them at most: 1 or more.
     pub workers: usize,
     /// Open connections; above it new ones get 503.
     pub max_clients: usize,

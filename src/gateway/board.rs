@@ -59,7 +59,7 @@ struct Entry {
     checking: bool,
     /// Checks that failed in a row.
     failures: u32,
-    /// What the last failed check found, where a request was served after it: what is found again is no news.
+    /// What the last failed check found, where a request succeeded after it: the same finding again is no news.
     refuted: Option<String>,
     check_at: Option<Instant>,
     models_at: Option<Instant>,
@@ -132,7 +132,7 @@ impl Board {
         changed
     }
 
-    /// A replica has served a request: if its last check failed it is healthy from now on. Returns whether that is news: a
+    /// A request to a replica has succeeded: if its last check failed it is healthy from now on. Returns whether that is news: a
     /// provider without a model list fails each check and serves all the same.
     pub fn served(&self, id: ReplicaId) -> bool {
         if !self.any_failed.load(Ordering::Relaxed) {

@@ -1,5 +1,5 @@
-//! How many tokens of a response that is made in the background are charged, so that each is charged once, whoever fetches it how
-//! often.
+//! How many tokens of a response that is made in the background are charged, so that each is charged once, however often the response is
+//! fetched.
 //!
 //! Kept in memory alone: what is not known here any more is charged again.
 

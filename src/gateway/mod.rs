@@ -120,7 +120,7 @@ impl Gateway {
         Arc::clone(&self.upstream.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Has the board know that a replica has served a request.
+    /// Tells the board that a request to a replica has succeeded.
     pub fn served(&self, provider: &Provider, replica: ReplicaId) {
         if self.board.served(replica) {
             let language = self.live.snapshot().language;
@@ -134,7 +134,7 @@ impl Gateway {
         journal.restore(&self.live.snapshot(), &self.quotas);
     }
 
-    /// Whether the daily counts are to be written and nobody is at it.
+    /// Whether the daily counts are to be written and no thread is writing them.
     pub fn is_state_due(&self) -> bool {
         let mut journal = match self.journal.try_lock() {
             Ok(journal) => journal,

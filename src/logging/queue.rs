@@ -1,5 +1,5 @@
 //! The lines that wait for the log's thread: bounded, so that a log that takes nothing costs lines and no memory, and
-//! nobody who has to log waits.
+//! no thread that logs waits.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -32,7 +32,7 @@ struct Writer<'a> {
     file: Option<File>,
     /// A write may have to wait for a reader: it goes to anything but a regular file.
     waits: bool,
-    /// A write has failed and that was told; it is told again only after one has succeeded.
+    /// A write has failed and stderr says so; it says so again only after one has succeeded.
     is_failing: bool,
     /// Lines lost that the log does not say yet.
     missing: u64,
@@ -61,7 +61,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Opens the file; where that fails, stderr is told, and is the log.
+    /// Opens the file; where that fails, stderr says so, and is the log.
     fn open(&mut self, destination: Destination) {
         let language = destination.language;
         let opened = destination.path.as_deref().map(open).transpose();
@@ -100,7 +100,7 @@ impl<'a> Writer<'a> {
                 return true;
             }
             (Err(error), Some(path)) if !self.is_failing => {
-                // With stderr gone too nobody is left to be told.
+                // With stderr gone too there is no place left to say it.
                 let _ = say(io::stderr(), Duration::ZERO, &format!("ai-proxy: {}: {error}", path.display()));
             }
             (Err(_), _) => {}
@@ -156,7 +156,7 @@ fn open(path: &Path) -> Result<File, FileProblem> {
     files::open(path, OpenOptions::new().append(true).create(true), Accept::Log)
 }
 
-/// Writes a line of text to an output that whoever started the process may not read: it is left unsaid after `patience`.
+/// Writes a line of text to an output that may have no reader: the line is dropped after `patience`.
 ///
 /// # Errors
 /// The output is closed, or full.

@@ -22,7 +22,7 @@ pub fn without(events: &[u8]) -> Option<Vec<u8>> {
     (kept.len() < events.len()).then_some(kept)
 }
 
-/// Where the first event ends, behind its blank line.
+/// Where the first event ends, after its blank line.
 fn end_of_event(events: &[u8]) -> usize {
     let (mut at, mut line) = (0, 0);
     while at < events.len() {

@@ -1,4 +1,4 @@
-//! A document from the events of a stream that nobody asked for: some providers stream whatever they are asked.
+//! A document from the events of an unrequested stream: some providers stream every response.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -210,7 +210,7 @@ fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) {
     }
 }
 
-/// Adds a delta to what there is: text behind text, items to lists.
+/// Adds a delta to what there is: text after text, items to lists.
 fn add(into: &mut Map<String, Value>, from: Map<String, Value>) -> Result<(), Unassembled> {
     for (name, value) in from {
         match (into.get_mut(&name), value) {

@@ -18,7 +18,7 @@ use crate::limits::{CONNECT_DELAY, CONNECT_TIMEOUT};
 /// or as soon as one has failed; together they have [`CONNECT_TIMEOUT`]. The other sockets are closed.
 ///
 /// # Errors
-/// What the last address said where none connects; `TimedOut`; the call was given up, and [`wait::facts`] say why.
+/// What the last address said where none connects; `TimedOut`: the call was cancelled, and [`wait::facts`] say why.
 pub fn to_any(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     match addresses {
@@ -173,7 +173,7 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(peer(&[holes[0].address, holes[1].address, good]), good);
         assert!(begun.elapsed() >= 2 * CONNECT_DELAY && begun.elapsed() < CONNECT_TIMEOUT / 2);
-        // One that answers is not waited for.
+        // One that has connected needs no wait.
         assert_eq!(peer(&[good, holes[0].address]), good);
         assert_eq!(peer(&[good]), good);
     }

@@ -19,7 +19,7 @@ pub enum Opening {
 }
 
 impl Opening {
-    /// Looks at the beginning of a stream, cut behind an event, up to the first event that does not only announce.
+    /// Looks at the beginning of a stream, cut after an event, up to the first event that does not only announce.
     pub fn of(stream: &[u8]) -> Self {
         let mut opening = Self::Nothing;
         for event in events(stream) {

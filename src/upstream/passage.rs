@@ -24,7 +24,7 @@ pub struct AsTheyCame {
 
 /// The way of events to the client.
 struct Outlet {
-    /// Another attempt may follow: events that only announce are held back, because a failure behind them could still be mended.
+    /// Another attempt may follow: events that only announce are held back, because another attempt can mend a failure after them.
     is_patient: bool,
     /// These events, at most [`MAX_HELD_EVENT`] bytes.
     held: Vec<u8>,
@@ -50,7 +50,7 @@ impl AsTheyCame {
         Self { events: Events::new(meter), outlet }
     }
 
-    /// The same; `hides_usage`: the event that only reports usage is kept from the client, who did not ask for it.
+    /// The same; `hides_usage`: the event that only reports usage is kept from the client, which did not ask for it.
     pub fn hiding_usage(mut self, hides_usage: bool) -> Self {
         self.outlet.hides_usage = hides_usage;
         self

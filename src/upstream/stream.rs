@@ -24,7 +24,7 @@ pub struct Ended {
     pub response_id: Option<String>,
     /// The number that a further event of the Responses API would have.
     pub next_sequence: u64,
-    /// The error that an event behind the first told of.
+    /// The error in an event after the first.
     pub told: Option<Refusal>,
 }
 
@@ -111,7 +111,7 @@ pub trait Passage: Send {
         0
     }
 
-    /// The error that an event behind the first told of.
+    /// The error in an event after the first.
     fn told(&mut self) -> Option<Refusal> {
         None
     }

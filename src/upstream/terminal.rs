@@ -25,7 +25,7 @@ static LAST_TYPE: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new
 /// What stands in the data of a chat's last event.
 const LAST_DATA: &[u8] = b"[DONE]";
 
-/// Whether a provider sends nothing more behind an event of that name.
+/// Whether a provider sends nothing more after an event of that name.
 fn is_terminal(name: &[u8]) -> bool {
     matches!(
         name,
@@ -40,8 +40,8 @@ fn is_terminal(name: &[u8]) -> bool {
     )
 }
 
-/// What the events of a stream have told of its end. Most events tell nothing, so they are looked at together, some
-/// [`TERMINAL_BATCH`] bytes at a time or when the answer is asked for.
+/// What the events of a stream say of its end. Most say nothing, so they are looked at together, some
+/// [`TERMINAL_BATCH`] bytes at a time, or when a caller needs to know.
 #[derive(Debug, Default)]
 pub struct Terminal {
     /// Complete events that have not been looked at.
@@ -124,7 +124,7 @@ impl Terminal {
 const FINISH_KEY: &str = "\"finish_reason\"";
 static FINISH_REASON: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(FINISH_KEY));
 
-/// Whether the value behind a key is a string that says something.
+/// Whether the value after a key is a string that says something.
 fn is_text(behind_key: &[u8]) -> bool {
     let value = behind_key.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
     value.is_some_and(|value| value.starts_with(b"\"") && !value.starts_with(b"\"\""))
@@ -154,7 +154,7 @@ fn lines(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The `type` at the top level of a document, which may be cut behind it.
+/// The `type` at the top level of a document, which may be cut after it.
 pub fn type_of(document: &[u8]) -> Option<Cow<'_, str>> {
     // How most are written.
     if let Some(rest) = document.strip_prefix(b"{\"type\":\"") {
@@ -209,7 +209,7 @@ fn ends_as_terminal(end: &[u8]) -> bool {
         return false;
     };
     let Some(length) = memchr2(b'"', b'\\', value) else { return false };
-    // What follows closes the document, perhaps behind some more numbers: `"sequence_number":7}`.
+    // The rest closes the document, perhaps after some more numbers: `"sequence_number":7}`.
     let rest = &value[length + 1..];
     let closes_once = rest.iter().filter(|byte| **byte == b'}').count() == 1
         && !rest.contains(&b'{')

@@ -1,4 +1,4 @@
-//! Response heads that make a response unusable whatever its body says: redirects, and content codings that nobody asked for.
+//! Response heads that make a response unusable whatever its body says: redirects, and unrequested content codings.
 
 use ureq::http::{HeaderMap, header};
 
@@ -7,7 +7,7 @@ use super::{Failure, Fault};
 /// Content codings that change the bytes (IANA's registry, and the older names). Others that are met, `identity` or `utf-8`, do not.
 const CODINGS: &[&str] = &["gzip", "br", "zstd", "deflate", "compress", "x-gzip", "x-compress", "dcb", "dcz"];
 
-/// Longest part of a `Location` that is told, bytes.
+/// Longest part of a `Location` that is reported, bytes.
 const MAX_TOLD: usize = 200;
 
 /// Why a response with that head cannot be used, if it cannot. An error status keeps its meaning, whatever its body is coded in.
