@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_kind_is_refused_at_once_for_reading_and_for_writing() {
+    fn file_of_another_kind_is_refused_at_once_for_reading_and_for_writing() {
         let scratch = Scratch::new("kinds");
         let (pipe, socket) = (scratch.0.join("pipe"), scratch.0.join("socket"));
         assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_regular_file_is_read_up_to_its_limit_through_a_link_too() {
+    fn regular_file_is_read_up_to_its_limit_through_a_link_too() {
         let scratch = Scratch::new("limit");
         let (path, link) = (scratch.0.join("file"), scratch.0.join("link"));
         std::fs::write(&path, "0123456789").expect("write");

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn value_with_another_model_is_told_from_one_without() {
+    fn value_with_another_model_is_found() {
         let many = |count: usize| format!("[{}]", vec!["\"good\""; count].join(","));
         for (name, value, expected) in [
             ("models", r#"["good","b/g\u006fod"]"#, true),

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn rendered_lists_that_nobody_reads_are_forgotten() {
+    fn rendered_list_without_reader_is_forgotten() {
         let (rendered, (config, lists)) = (Rendered::new(MOST), source(100, 3));
         for number in 0..3 * MAX_KEPT_LISTS {
             let filter = filter(&number.to_string());

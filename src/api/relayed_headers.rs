@@ -155,7 +155,7 @@ mod tests {
     use super::{is_credential, without_credentials};
 
     #[test]
-    fn is_credential_of_a_name_tells_what_carries_or_selects_a_key() {
+    fn is_credential_finds_names_that_carry_or_select_a_key() {
         for name in [
             "Authorization",
             "X-Api-Key",

@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_stream_counts() {
+    fn last_stream_counts() {
         let body = Body::parse(br#"{"model":"b\u002fc","stream":false,"stream":true}"#).expect("good");
         assert_eq!((body.model.as_str(), body.stream), ("b/c", true));
         assert!(!Body::parse(br#"{"model":"a","stream":"true"}"#).expect("good").stream);

@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn account_tells_what_is_used_of_each_limit() {
+    fn account_has_the_use_of_each_limit() {
         let quotas = Arc::new(Quotas::default());
         let (token, now) = (token(Some(3), Some(2), Some(100)), clock());
         let day = |used| Some(Day { limit: 100, used, reset: Duration::from_secs(86_300) });

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_kept_where_it_is_one() {
+    fn time_is_kept_where_it_is_one() {
         let list = br#"{"data":[{"id":"a","created":5},{"id":"b","created":"x"},{"id":"c","created":-1}]}"#;
         let parsed = parse_list("", list, usize::MAX).expect("a list");
         let times: Vec<i64> = parsed.models.iter().map(|model| model.created).collect();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_takes_more_than_its_room_is_cut() {
+    fn list_that_takes_more_than_its_room_is_cut() {
         let list = br#"[{"id":"a"},{"id":"b"},{"id":"c"}]"#;
         let Parsed { models, dropped } = parse_list("", list, 2 * (MODEL_COST + 1)).expect("a list");
         assert_eq!((models.len(), dropped), (2, 1));

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn hide_in_a_good_response_masks_what_is_no_word_of_it() {
+    fn hide_in_a_good_response_masks_unmistakable_secrets_only() {
         let mask = mask(&["lm-studio", "sk-no-key-required", "sk-1234567890abcdef"]);
         let text = "use lm-studio, sk-no-key-required, sk-1234567890abcdef";
         let hidden = mask.hide(text.as_bytes().to_vec(), Scope::Unmistakable);

@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn served_request_makes_a_replica_healthy_and_is_news_once() {
+    fn successful_request_makes_a_replica_healthy_and_is_news_once() {
         let (board, _, id) = board();
         let check = Check { models: true };
         let healthy = || board.health(id).is_some_and(|health| health.healthy);

@@ -214,7 +214,7 @@ mod tests {
     use super::Reloading;
 
     #[test]
-    fn a_reload_waits_for_another_but_not_for_one_that_hangs() {
+    fn reload_waits_for_another_but_not_for_one_that_hangs() {
         let reloading = Reloading::default();
         let permit = reloading.acquire().expect("free");
         std::thread::scope(|scope| {

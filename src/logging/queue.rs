@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_lines_and_says_where_how_many_are_missing() {
+    fn full_queue_drops_lines_and_says_where_how_many_are_missing() {
         let queue = Queue::default();
         (0..MAX_LOG_LINES + 7).for_each(|number| queue.push(number.to_string()));
         assert_eq!(queue.lost(), 7);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_at_the_end_is_reported_without_a_further_line() {
+    fn gap_at_the_end_is_reported_without_a_further_line() {
         let queue = Queue::default();
         queue.push("x".repeat(MAX_LOG_BYTES));
         queue.push("x".into());
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_reloads_adds_one_entry() {
+    fn storm_of_reloads_adds_one_entry() {
         let queue = Queue::default();
         let destination = |name: &str| Destination { path: Some(name.into()), ..Destination::default() };
         for _ in 0..MAX_LOG_LINES + 100 {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_waits_for_the_entry_at_work_and_no_longer_than_it_may() {
+    fn flush_waits_for_the_entry_at_work_and_no_longer_than_it_may() {
         let queue = Queue::default();
         queue.flush(Duration::from_secs(60));
         queue.push("x".into());

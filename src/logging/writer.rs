@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_of_another_kind_is_not_opened() {
+    fn destination_of_another_kind_is_not_opened() {
         let logger = Logger::new();
         let mut writer = Writer::new(&logger);
         writer.handle(to("/dev/null"));

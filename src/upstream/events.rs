@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usage_of_an_event_over_the_bound_is_read_wherever_it_was_cut() {
+    fn usage_of_an_event_over_the_bound_is_read_wherever_it_was_cut() {
         let text = "x".repeat(MAX_HELD_EVENT + 1);
         let end = "],\"usage\":{\"input_tokens\":8,\"output_tokens\":9}}}\n\ndata: {\"usage\":null}\n\n";
         let begin = "event: response.completed\ndata: {\"response\":{\"output\":[\"";

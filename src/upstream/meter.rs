@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_reported_is_estimated() {
+    fn unreported_tokens_are_estimated() {
         for (usage, expected) in [
             (r#","usage":{"prompt_tokens":3,"completion_tokens":5}"#, used(3, 5, false)),
             (r#","usage":{"prompt_tokens":3,"completion_tokens":0}"#, used(3, 0, false)),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_was_cut_costs_what_was_seen_of_it() {
+    fn truncated_stream_costs_its_visible_part() {
         let mut meter = Meter::new(Output::Text, true);
         meter.events(b"data: {\"message\":{\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n");
         for _ in 0..100 {

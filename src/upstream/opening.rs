@@ -240,7 +240,7 @@ mod tests {
     ];
 
     #[test]
-    fn announcing_event_is_told_from_content() {
+    fn announcing_event_is_distinguished_from_content() {
         for event in ANNOUNCEMENTS {
             assert_eq!(Opening::of(event.as_bytes()), Opening::Announcement, "{event:?}");
             assert_eq!(Opening::of_first(event.as_bytes()), Opening::Announcement, "{event:?}");
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn error_behind_announcements_has_the_status_and_the_document_of_an_http_error() {
+    fn error_after_announcements_has_the_status_and_the_document_of_an_http_error() {
         for (error, status, document) in [
             (
                 "data: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\"error\":{\"code\":\"rate_limit_exceeded\",\"message\":\"m\"},\"output\":[]}}",

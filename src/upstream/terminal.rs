@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn further_event_has_the_number_behind_the_last() {
+    fn further_event_has_the_number_after_the_last() {
         assert_eq!(terminal(&[]).next_sequence(), 0);
         let event = |number: u64| format!("data: {{\"type\":\"x\",\"sequence_number\":{number}}}\n\n");
         assert_eq!(terminal(&[&event(3), &event(41), ": x\n\n"]).next_sequence(), 42);

@@ -92,7 +92,7 @@ fn the_first_header_present_counts() {
 }
 
 #[test]
-fn a_repeated_credential_is_refused() {
+fn repeated_credential_is_refused() {
     let (upstream, proxy) = start(json!({}));
     let right = format!("Bearer {TOKEN}");
     let right = right.as_str();

@@ -239,7 +239,7 @@ fn comments_are_held_back_while_another_replica_could_answer_and_no_longer() {
 }
 
 #[test]
-fn a_slow_response_is_waited_for_by_default() {
+fn slow_response_has_the_whole_time_by_default() {
     let (slow, other) = (Upstream::new(&["m"]), good());
     let limits = json!({"non_stream_timeout": 4, "stream_timeout": 4, "stream_heartbeat": 0});
     let targets = json!({"models": {"v": ["p1/m", "p2/m", "p1/n"]}});
@@ -257,7 +257,7 @@ fn a_slow_response_is_waited_for_by_default() {
 }
 
 #[test]
-fn a_response_over_the_whole_time_is_504_that_no_sdk_repeats() {
+fn response_over_the_whole_time_is_504_that_no_sdk_repeats() {
     let (slow, other) = (Upstream::new(&["m"]), good());
     slow.chat(Reply::default().then(Step::Silence));
     let limits = json!({"non_stream_timeout": 0.5, "stream_timeout": 0.5, "stream_heartbeat": 0});
@@ -271,7 +271,7 @@ fn a_response_over_the_whole_time_is_504_that_no_sdk_repeats() {
 }
 
 #[test]
-fn a_key_refused_with_400_is_put_aside_as_with_401() {
+fn key_refused_with_400_is_in_cooldown_as_with_401() {
     let xai = json!({"code": "Client specified an invalid argument",
         "error": "Incorrect API key provided: xa***. You can obtain an API key from https://console.x.ai."});
     let (bad, other) = (Upstream::new(&["m"]), good());
@@ -288,7 +288,7 @@ fn a_key_refused_with_400_is_put_aside_as_with_401() {
 }
 
 #[test]
-fn a_hanging_replica_leaves_time_for_another_by_attempt_timeout() {
+fn hanging_replica_leaves_time_for_another_by_attempt_timeout() {
     let (bad, other) = (Upstream::new(&["m"]), good());
     bad.chat(Reply::default().then(Step::Silence));
     let limits = json!({"non_stream_timeout": 3, "stream_heartbeat": 3, "attempt_timeout": 0.5});

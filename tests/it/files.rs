@@ -51,7 +51,7 @@ fn assert_refused(directory: &TempDir, config: &Value, parts: &[&str]) {
 }
 
 #[test]
-fn a_file_of_another_kind_is_refused_at_once_whichever_key_names_it() {
+fn file_of_another_kind_is_refused_at_once_whichever_key_names_it() {
     let (directory, upstream) = (TempDir::short(), upstream());
     make_pipe(&directory.join("pipe"));
     symlink("pipe", directory.join("link")).expect("link");
@@ -118,7 +118,7 @@ fn links_to_regular_files_and_character_devices_for_the_log_are_taken() {
 
 /// What issue 14 found: two SIGTERM did nothing, and reloads took all control threads.
 #[test]
-fn a_pipe_in_place_of_the_log_or_the_config_holds_no_reload_and_no_signal() {
+fn pipe_in_place_of_the_log_or_the_config_holds_no_reload_and_no_signal() {
     for replaced in ["log", "config.json"] {
         let upstream = upstream();
         let mut proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"log_file": "log"})));
@@ -147,7 +147,7 @@ fn a_pipe_in_place_of_the_log_or_the_config_holds_no_reload_and_no_signal() {
 }
 
 #[test]
-fn a_file_that_is_written_is_no_file_that_is_read_and_no_other_that_is_written() {
+fn written_file_that_is_read_or_written_elsewhere_is_refused() {
     let (directory, upstream) = (TempDir::new(), upstream());
     let good = with(config(&[("p1", &upstream)]), json!({"tokens": [format!("t|{TOKEN}")]}));
     let certificate = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/certificates/ca.pem");
@@ -230,7 +230,7 @@ impl Drop for Unread {
 }
 
 #[test]
-fn lines_that_nobody_reads_are_dropped_and_their_number_is_logged_where_they_are_missing() {
+fn unread_log_lines_are_dropped_and_counted_in_their_place() {
     let upstream = upstream();
     let mut proxy = Unread::start(json!({}), &upstream);
     proxy.fill();
@@ -254,7 +254,7 @@ fn lines_that_nobody_reads_are_dropped_and_their_number_is_logged_where_they_are
 }
 
 #[test]
-fn a_stderr_that_nobody_reads_holds_neither_reloads_nor_the_end() {
+fn stderr_without_reader_blocks_neither_reloads_nor_the_end() {
     let upstream = upstream();
     let mut proxy = Unread::start(json!({}), &upstream);
     proxy.fill();
@@ -282,7 +282,7 @@ fn a_stderr_that_nobody_reads_holds_neither_reloads_nor_the_end() {
 }
 
 #[test]
-fn a_start_that_fails_leaves_its_last_line_in_the_log() {
+fn start_that_fails_leaves_its_last_line_in_the_log() {
     let upstream = upstream();
     let directory = TempDir::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
@@ -298,7 +298,7 @@ fn a_start_that_fails_leaves_its_last_line_in_the_log() {
 }
 
 #[test]
-fn a_storm_of_reloads_keeps_no_stop_waiting() {
+fn storm_of_reloads_keeps_no_stop_waiting() {
     let upstream = upstream();
     let mut proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"log_file": "log"})));
     for _ in 0..2000 {
@@ -317,7 +317,7 @@ fn a_storm_of_reloads_keeps_no_stop_waiting() {
 }
 
 #[test]
-fn a_log_whose_folder_is_gone_or_that_may_not_be_written_goes_to_stderr_until_a_reload_finds_it() {
+fn log_that_cannot_be_written_goes_to_stderr_until_a_reload_finds_it() {
     let upstream = upstream();
     let directory = TempDir::new();
     std::fs::create_dir(directory.join("logs")).expect("folder");

@@ -85,7 +85,7 @@ fn what_describes_the_clients_connection_stays_here() {
 }
 
 #[test]
-fn credentials_of_the_client_and_what_selects_them_stay_here() {
+fn credentials_and_account_selectors_of_the_client_are_not_forwarded() {
     let names = [
         "OpenAI-Organization",
         "OpenAI-Project",
@@ -200,7 +200,7 @@ const BOUND_TO_AN_ORIGIN: [&str; 10] = [
 ];
 
 #[test]
-fn a_head_of_64_kib_comes_back_and_a_larger_one_is_502() {
+fn head_of_64_kib_comes_back_and_a_larger_one_is_502() {
     let (upstream, proxy) = start();
     let body = completion("hello").to_string();
     let start = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", body.len());
@@ -327,7 +327,7 @@ fn answers_without_a_body_have_none() {
 }
 
 #[test]
-fn a_redirect_is_502_and_neither_followed_nor_passed_on() {
+fn redirect_is_502_and_neither_followed_nor_passed_on() {
     let (upstream, proxy) = start();
     let location = format!("http://user:{TOKEN}@elsewhere.test/{KEY}/v1?key=1");
     for status in [300, 301, 302, 303, 307, 308] {
@@ -349,7 +349,7 @@ fn a_redirect_is_502_and_neither_followed_nor_passed_on() {
 }
 
 #[test]
-fn a_compressed_response_that_nobody_asked_for_is_502_that_names_the_coding() {
+fn unrequested_compression_is_502_that_names_the_coding() {
     let (upstream, proxy) = start();
     for coding in ["gzip", "BR", "zstd", "identity, deflate"] {
         let headers = [("Content-Type", "application/json"), ("Content-Encoding", coding)];

@@ -206,7 +206,7 @@ fn after_the_first_round_nobody_waits() {
 }
 
 #[test]
-fn a_redirected_check_is_unhealthy_and_says_to_look_at_the_base_url() {
+fn redirected_check_is_unhealthy_and_says_to_look_at_the_base_url() {
     let upstream = Upstream::new(&["m"]);
     let location = format!("https://user:{KEY}@elsewhere.test/v1/models?key={KEY}");
     upstream.answer("/v1/models", Reply::whole(307, &[("Location", &location)], ""));

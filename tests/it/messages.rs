@@ -194,7 +194,7 @@ fn after(gate: &Gate, Reply(steps): Reply) -> Reply {
 }
 
 #[test]
-fn a_silent_stream_is_kept_alive_with_comments() {
+fn silent_stream_is_kept_alive_with_comments() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = Gate::new();
     let late = Reply::sse().chunk(event("message_stop")).end();
@@ -227,7 +227,7 @@ fn behind_a_heartbeat(model: &str, path: &str, reply: Reply) -> (String, End) {
 }
 
 #[test]
-fn an_error_behind_a_heartbeat_is_an_event() {
+fn error_after_a_heartbeat_is_an_event() {
     let own = json!({"type": "error", "error": {"type": "rate_limit_error", "message": "slow"}});
     for status in [200, 429] {
         let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, Reply::json(status, &own));
@@ -236,7 +236,7 @@ fn an_error_behind_a_heartbeat_is_an_event() {
 }
 
 #[test]
-fn a_whole_answer_behind_a_heartbeat_is_not_passed_off_as_an_error() {
+fn whole_answer_behind_a_heartbeat_is_not_passed_off_as_an_error() {
     let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, Reply::json(200, &message("hello")));
     assert!(rest.starts_with("event: error\n") && rest.contains("\"reason\":\"upstream_broken\""), "{rest}");
     assert!(!rest.contains("hello"), "{rest}");

@@ -265,7 +265,7 @@ fn a_listed_id_is_called_by_the_name_its_provider_gave_it() {
 }
 
 #[test]
-fn an_id_over_its_bound_is_refused() {
+fn id_over_its_bound_is_refused() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     let get = |id: String| proxy.get(&format!("/v1/models/{id}"));

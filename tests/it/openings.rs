@@ -94,7 +94,7 @@ fn events_under_any_label_are_relayed_at_once_and_read() {
 }
 
 #[test]
-fn events_under_another_label_pass_behind_a_heartbeat() {
+fn events_under_another_label_pass_after_a_heartbeat() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     for label in ["text/plain", "application/json", "text/event-stream"] {
         let gate = Gate::new();
@@ -187,7 +187,7 @@ fn beginnings() -> Vec<(&'static str, Vec<String>, String, u16)> {
 }
 
 #[test]
-fn error_behind_announcing_events_is_a_failed_attempt() {
+fn error_after_announcing_events_is_a_failed_attempt() {
     for (path, announced, error, status) in beginnings() {
         let (first, second, proxy) = start_two(json!({}));
         let begin = || {
@@ -368,7 +368,7 @@ fn event_that_only_speaks_of_an_error_stays_as_it_is() {
 }
 
 #[test]
-fn events_nobody_asked_for_become_one_document() {
+fn unrequested_events_become_one_document() {
     let (upstream, proxy) = start(json!({}));
     let made = json!({"id": "r", "status": "completed", "output": []});
     let message = typed("message_start", json!({"message": {"id": "m", "type": "message", "content": []}}))
@@ -413,7 +413,7 @@ fn events_nobody_asked_for_become_one_document() {
 }
 
 #[test]
-fn events_nobody_asked_for_are_translated() {
+fn unrequested_events_are_translated() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";

@@ -84,7 +84,7 @@ fn path_of_an_operators_call_is_taken_as_it_is() {
 }
 
 #[test]
-fn path_that_means_nothing_is_told_as_it_was_sent() {
+fn unknown_path_stands_in_the_error_as_it_was_sent() {
     let (_upstream, proxy) = start();
     for target in
         ["/v1", "//", "/v2/chat/completions", "/v1/chat/../models", "/v1/chat/completions/x", "/v1/./models"]

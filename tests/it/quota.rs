@@ -28,7 +28,7 @@ fn standing(response: &Response) -> [Option<&str>; 3] {
 }
 
 #[test]
-fn a_refused_call_counts_in_its_tokens_rate() {
+fn refused_call_counts_in_its_tokens_rate() {
     let (upstream, config) = limited(json!({"rpm": 6, "max_parallel": 1, "models": ["^p1/m$"]}));
     let proxy = Proxy::start(&config);
     for (left, (call, status, reason)) in [
@@ -54,7 +54,7 @@ fn a_refused_call_counts_in_its_tokens_rate() {
 }
 
 #[test]
-fn a_rate_is_told_with_every_answer_and_costs_nothing_when_over() {
+fn rate_stands_in_every_response_and_a_refusal_costs_nothing() {
     let (upstream, config) = limited(json!({"rpm": 2}));
     let proxy = Proxy::start(&with(config, json!({"cors_origins": ["https://a.example"]})));
     upstream.chat(Reply::whole(
@@ -230,7 +230,7 @@ fn a_state_file_that_cannot_be_used_is_named_and_stops_nothing() {
 }
 
 #[test]
-fn responses_tell_where_the_day_stands_and_a_refusal_does() {
+fn responses_and_refusals_show_the_day() {
     let (upstream, config) = limited(json!({"tokens_per_day": 10}));
     let proxy = Proxy::start(&config);
     let day = |response: &Response| {

@@ -65,7 +65,7 @@ fn the_key_and_value_of_model_may_be_escaped() {
 }
 
 #[test]
-fn a_model_repeated_or_in_another_case_is_refused() {
+fn model_repeated_or_in_another_case_is_refused() {
     let (upstream, proxy) = start();
     for members in [
         r#""model":"p1/m","model":"p1/m""#,
@@ -85,7 +85,7 @@ fn a_model_repeated_or_in_another_case_is_refused() {
 }
 
 #[test]
-fn a_model_over_its_bound_is_refused() {
+fn model_over_its_bound_is_refused() {
     let (upstream, proxy) = start();
     let named = |length: usize| json!({"model": format!("p1/{}", "m".repeat(length - 3))}).to_string();
     assert_eq!(proxy.call(chat(named(256))).status, 200);

@@ -31,7 +31,7 @@ fn assert_hidden(what: &str, text: &str) {
 }
 
 #[test]
-fn a_quoted_key_is_masked_in_every_body_of_every_status_and_size() {
+fn quoted_key_is_masked_in_every_body_of_every_status_and_size() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"max_retries": 0})));
     let filler = "x ".repeat(9_000);
@@ -61,7 +61,7 @@ fn a_quoted_key_is_masked_in_every_body_of_every_status_and_size() {
 }
 
 #[test]
-fn a_quoted_key_in_a_field_drops_the_field_and_is_no_id() {
+fn quoted_key_in_a_field_drops_the_field_and_is_no_id() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     for written in writings() {
@@ -81,7 +81,7 @@ fn a_quoted_key_in_a_field_drops_the_field_and_is_no_id() {
 }
 
 #[test]
-fn a_quoted_key_is_masked_in_sound_and_pictures_without_a_change_of_length() {
+fn quoted_key_is_masked_in_sound_and_pictures_without_a_change_of_length() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     let noise = "\u{0}\u{1}pk-provider-".repeat(5000);
@@ -103,7 +103,7 @@ fn a_quoted_key_is_masked_in_sound_and_pictures_without_a_change_of_length() {
 }
 
 #[test]
-fn a_quoted_key_is_masked_in_what_is_translated() {
+fn quoted_key_is_masked_in_translations() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     let call = || {
@@ -133,7 +133,7 @@ fn a_quoted_key_is_masked_in_what_is_translated() {
 }
 
 #[test]
-fn a_quoted_key_is_masked_behind_a_heartbeat() {
+fn quoted_key_is_masked_after_a_heartbeat() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"stream_heartbeat": 0.1})));
     for (status, fields, body) in [
@@ -151,7 +151,7 @@ fn a_quoted_key_is_masked_behind_a_heartbeat() {
 }
 
 #[test]
-fn a_quoted_key_is_masked_in_lists_of_models_and_what_is_said_of_them() {
+fn quoted_key_is_masked_in_model_lists_and_their_errors() {
     for body in [format!(r#"{{"data":[{{"id":"m-{KEY}","owned_by":"{KEY}"}}]}}"#), format!(r#""{KEY}""#)] {
         let upstream = Upstream::new(&["m"]);
         upstream.answer("/v1/models", Reply::whole(200, JSON, &body));

@@ -219,7 +219,7 @@ fn process_started_anew_keeps_its_id_its_sockets_and_its_supervisor() {
 
 /// Its file is gone, and it is called as the system calls such a file, so that it tries.
 #[test]
-fn process_that_cannot_start_anew_goes_on_and_outlives_the_reader_of_its_log() {
+fn process_that_cannot_start_anew_continues_and_outlives_the_reader_of_its_log() {
     let (directory, upstream) = (TempDir::new(), Upstream::new(&["m"]));
     upstream.chat(Reply::json(200, &completion("hello")));
     let path = directory.join("ai-proxy");

@@ -240,7 +240,7 @@ fn calls_of_a_stream_are_bounded_and_looked_up() {
 
 /// Found on 9f09ecf: 388 MB for a stream of 10 MiB.
 #[test]
-fn what_is_held_after_an_open_call_is_bounded() {
+fn text_held_after_an_open_call_is_bounded() {
     let function = serde_json::json!({"name": "f", "arguments": "{"});
     let open = chunk(&serde_json::json!({"tool_calls": [{"index": 0, "id": "c", "function": function}]}));
     let mixed = chunk(&serde_json::json!({"reasoning": "a", "content": "b"}));

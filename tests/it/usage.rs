@@ -122,7 +122,7 @@ fn stream_without_usage_costs_an_estimate_of_its_text() {
 }
 
 #[test]
-fn client_that_leaves_costs_what_was_asked_and_what_had_come() {
+fn client_that_leaves_costs_its_prompt_and_the_response_so_far() {
     let (upstream, proxy) = start(1_000_000_000);
     let asked = json!({"model": "p1/m", "stream": true, "messages": []});
     let input = quarter(asked.to_string().len());
