@@ -146,13 +146,8 @@ pub fn admit(gateway: &Gateway, token: &Token, envelope: &mut Envelope) -> Resul
 ///
 /// # Errors
 /// Whatever is wrong with the request.
-pub fn prepare(
-    gateway: &Gateway,
-    request: &Request<Ticket>,
-    token: &Token,
-    mut body: Body,
-) -> Result<Admitted, ApiError> {
-    let config = &*request.ticket.config;
+pub fn prepare(gateway: &Gateway, request: &Request<Ticket>, mut body: Body) -> Result<Admitted, ApiError> {
+    let (config, token) = (&*request.ticket.config, request.ticket.token());
     let path = request.head.target().strip_prefix("/v1").unwrap_or_default();
     let path = relayed_headers::without_credentials(path).into_owned();
     if path.parse::<PathAndQuery>().is_err() {

@@ -70,6 +70,8 @@ pub enum ApiError {
     Unreachable(String),
     /// This provider's answer was cut off or malformed.
     Broken(String),
+    /// This provider's response cannot be put into the form that was asked for. Another would be paid for as well.
+    Untranslatable(String),
     /// This provider's answer is over the limit.
     ResponseTooLarge(String, SizeLimit),
     /// This provider sends its callers elsewhere.
@@ -131,7 +133,8 @@ impl ApiError {
         match fault {
             Fault::ClientGone => None,
             Fault::Unreachable => Some(Self::Unreachable(provider)),
-            Fault::Broken | Fault::CutOff | Fault::Untranslatable => Some(Self::Broken(provider)),
+            Fault::Broken | Fault::CutOff => Some(Self::Broken(provider)),
+            Fault::Untranslatable => Some(Self::Untranslatable(provider)),
             Fault::TimedOut => Some(Self::UpstreamTimeout(provider)),
             Fault::Redirected => Some(Self::Redirected(provider)),
             Fault::Coded(coding) => Some(Self::Coded(provider, coding)),
@@ -208,6 +211,7 @@ impl ApiError {
             Self::NotImplemented => (501, "not_implemented", Hopeless),
             Self::Unreachable(_) => (502, "upstream_unreachable", MayHelp),
             Self::Broken(_) => (502, "upstream_broken", MayHelp),
+            Self::Untranslatable(_) => (502, "upstream_broken", Hopeless),
             Self::ResponseTooLarge(..) => (502, "response_too_large", Hopeless),
             Self::Overloaded => (503, "overloaded", MayHelp),
             Self::ShuttingDown => (503, "shutting_down", MayHelp),
@@ -272,7 +276,7 @@ impl ApiError {
             Self::RateLimited(Limit::Parallel(limit), _) => Text::OverParallel(*limit),
             Self::RateLimited(Limit::Day(limit), _) => Text::OverDay(*limit),
             Self::Unreachable(provider) => Text::UpstreamUnreachable(provider),
-            Self::Broken(provider) => Text::UpstreamBroken(provider),
+            Self::Broken(provider) | Self::Untranslatable(provider) => Text::UpstreamBroken(provider),
             Self::ResponseTooLarge(provider, limit) => {
                 Text::ResponseTooLarge(provider, limit.key, limit.bytes)
             }

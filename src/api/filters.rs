@@ -3,6 +3,7 @@
 //! by its name. Where none applies, everything passes.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -13,9 +14,9 @@ use super::Ticket;
 use super::error::ApiError;
 use super::models::percent_decode;
 use super::splice::{Body, reads_as_model};
-use crate::config::{Config, Token};
+use crate::config::{Config, Filter, Token};
 use crate::front::Request;
-use crate::limits::MAX_TARGETS;
+use crate::limits::{MAX_MODEL, MAX_TARGETS, QUICK_FILTER};
 use crate::routing::Route;
 
 /// A top-level member of a body, or a part of a form, by which some provider chooses a model.
@@ -93,6 +94,20 @@ pub fn chooser(name: &str) -> Option<&'static Chooser> {
     })
 }
 
+/// Whether the filters take too long over a call for the poller's thread: each of their patterns may meet each byte of each id.
+pub fn takes_long(config: &Config, token: &Token, body: &Body) -> bool {
+    let cost = config.supported_models.cost() + token.models.as_ref().map_or(0, Filter::cost);
+    if cost == 0 {
+        return false;
+    }
+    let targets = config.virtual_model(&body.model).map_or(&[][..], |model| &model.targets);
+    let ids: usize = targets.iter().map(|target| target.provider.len() + 1 + target.model.len()).sum();
+    let others: usize =
+        body.choosers.iter().filter_map(|(_, span)| span.as_ref()).map(ExactSizeIterator::len).sum();
+    let bytes = body.model.len() + ids + others.saturating_mul(targets.len().max(1));
+    bytes.saturating_mul(cost) > QUICK_FILTER
+}
+
 /// Refuses a call that could lead to a model which the filters exclude. `routes`: where it goes.
 ///
 /// # Errors
@@ -114,14 +129,19 @@ pub fn check(
     if request.head.query().is_some_and(names_model) {
         return Err(ApiError::OtherModel("?model="));
     }
+    let named = Cell::new(0);
     let may = |id: &str| {
-        !is_indirect(id)
+        named.set(named.get() + 1);
+        named.get() <= MAX_TARGETS
+            && id.len() <= MAX_MODEL
+            && !is_indirect(id)
             && routes.iter().all(|route| {
                 let id = format!("{}/{id}", route.provider);
                 config.supports(&id) && token.allows(&id)
             })
     };
     for (chooser, span) in &body.choosers {
+        named.set(0);
         let value = span.as_ref().and_then(|span| std::str::from_utf8(&request.body[span.clone()]).ok());
         if !value.is_some_and(|value| chooser.kind.is_within(value, &may)) {
             return Err(ApiError::OtherModel(chooser.name));
@@ -150,14 +170,14 @@ impl Kind {
             return true;
         }
         match self {
-            Self::Models => all(value, MAX_TARGETS, |entry| model_of(entry).is_some_and(|id| may(&id))),
-            Self::Tools => all(value, usize::MAX, |tool| {
+            Self::Models => all(value, |entry| model_of(entry).is_some_and(|id| may(&id))),
+            Self::Tools => all(value, |tool| {
                 let Ok(tool) = serde_json::from_str::<Tool<'_>>(tool.get()) else { return false };
                 let kind = tool.kind.unwrap_or_default();
                 (!kind.starts_with("openrouter:") || MODELLESS_TOOLS.contains(&&*kind))
                     && tool.model.is_none_or(|model| may(&model))
             }),
-            Self::Plugins => all(value, usize::MAX, |plugin| {
+            Self::Plugins => all(value, |plugin| {
                 serde_json::from_str::<Plugin<'_>>(plugin.get())
                     .is_ok_and(|plugin| MODELLESS_PLUGINS.contains(&&*plugin.id))
             }),
@@ -192,9 +212,9 @@ fn model_of(entry: &RawValue) -> Option<String> {
     serde_json::from_str(text).ok().or_else(|| Some(serde_json::from_str::<Alone>(text).ok()?.model))
 }
 
-/// Whether `value` is a list of at most `most` entries that are all `good`. Holds one at a time.
-fn all<'a>(value: &'a str, most: usize, good: impl Fn(&'a RawValue) -> bool) -> bool {
-    struct Entries<'a, F>(usize, F, PhantomData<&'a ()>);
+/// Whether `value` is a list of entries that are all `good`. Holds one at a time.
+fn all<'a>(value: &'a str, good: impl Fn(&'a RawValue) -> bool) -> bool {
+    struct Entries<'a, F>(F, PhantomData<&'a ()>);
     impl<'de, F: Fn(&'de RawValue) -> bool> Visitor<'de> for Entries<'de, F> {
         type Value = bool;
 
@@ -203,10 +223,8 @@ fn all<'a>(value: &'a str, most: usize, good: impl Fn(&'a RawValue) -> bool) -> 
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
-            let mut count = 0;
             while let Some(entry) = list.next_element()? {
-                count += 1;
-                if count > self.0 || !self.1(entry) {
+                if !self.0(entry) {
                     return Err(A::Error::custom("not good"));
                 }
             }
@@ -214,7 +232,7 @@ fn all<'a>(value: &'a str, most: usize, good: impl Fn(&'a RawValue) -> bool) -> 
         }
     }
     let mut reader = serde_json::Deserializer::from_str(value);
-    reader.deserialize_seq(Entries(most, good, PhantomData)).unwrap_or(false)
+    reader.deserialize_seq(Entries(good, PhantomData)).unwrap_or(false)
 }
 
 /// An object without a member that chooses a model.
@@ -246,7 +264,45 @@ impl<'de> Deserialize<'de> for Choiceless {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHOOSERS, chooser, names_model};
+    use super::{CHOOSERS, chooser, names_model, takes_long};
+    use crate::api::splice::Body;
+    use crate::config::load;
+
+    #[test]
+    fn takes_long_follows_patterns_and_every_id_that_meets_them() {
+        let config = |filter: &str, targets: usize| {
+            let targets: Vec<String> = (0..targets).map(|number| format!("\"p/{number:0>100}\"")).collect();
+            let text = format!(
+                r#"{{"providers": ["p|http://127.0.0.1:1|"], "tokens": [{{"name": "t", "token": "sk-t", {filter}}}],
+                    "models": {{"v": [{}]}}}}"#,
+                targets.join(",")
+            );
+            load::from_text(&text, &|_| None).expect("a good config")
+        };
+        let (none, quick) = (r#""rpm": 1"#, r#""models": ["^p/", "gpt"]"#);
+        let slow = r#""models": ["(a|x){1,200}y"]"#;
+        let (short, long) = (r#"{"model":"p/m"}"#, format!(r#"{{"model":"p/{}"}}"#, "a".repeat(250)));
+        let others = format!(r#"{{"model":"v","models":["{}"]}}"#, "a".repeat(250));
+        for (filter, targets, body, expected) in [
+            (none, 16, &*others, false),
+            (quick, 1, short, false),
+            (quick, 1, &long, false),
+            (quick, 1, r#"{"model":"v"}"#, false),
+            (quick, 16, &others, true),
+            (slow, 1, short, false),
+            (slow, 1, &long, true),
+            (slow, 1, r#"{"model":"v"}"#, true),
+        ] {
+            let config = config(filter, targets);
+            let body = Body::parse(body.as_bytes()).expect("a good body");
+            assert_eq!(
+                takes_long(&config, &config.tokens[0], &body),
+                expected,
+                "{filter} {targets} {}",
+                body.model
+            );
+        }
+    }
 
     fn is_within(name: &str, value: &str) -> bool {
         let may = |id: &str| id == "good" || id == "b/good";
@@ -268,7 +324,6 @@ mod tests {
 
     #[test]
     fn value_with_another_model_is_found() {
-        let many = |count: usize| format!("[{}]", vec!["\"good\""; count].join(","));
         for (name, value, expected) in [
             ("models", r#"["good","b/g\u006fod"]"#, true),
             ("models", r#"["good","bad"]"#, false),
@@ -277,8 +332,6 @@ mod tests {
             ("models", r#""good""#, false),
             ("models", r#"{"good":1}"#, false),
             ("models", r#"["good",1]"#, false),
-            ("models", &many(16), true),
-            ("models", &many(17), false),
             ("fallbacks", r#"[{"model":"good"},"good"]"#, true),
             ("fallbacks", r#"[{"model":"bad"}]"#, false),
             ("fallbacks", r#"[{"model":"good","fallbacks":["bad"]}]"#, false),

@@ -9,8 +9,10 @@ use super::allowance::{self, Times};
 use super::delivery::Delivery;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
+use super::splice::Body;
 use super::underway;
-use super::{Ticket, admission, charge, masking, messages, relayed_headers, responses};
+use super::{Ticket, admission, charge, filters, masking, messages, relayed_headers, responses};
+use crate::auth::Permit;
 use crate::config::{Format, known};
 use crate::front::{Done, Handled, Request, Responder, Thread};
 use crate::gateway::Gateway;
@@ -45,27 +47,32 @@ pub fn relay(
     let mut envelope = request.ticket.envelope.clone();
     let token = request.ticket.token();
     // What is refused counts too, and what costs more than its own bytes (filters, lists) comes after the count.
-    let admitted = admission::admit(gateway, token, &mut envelope)
-        .and_then(|permit| Ok((admission::prepare(gateway, &request, token, body?)?, permit)));
-    let (mut call, permit) = match admitted {
-        Ok(admitted) => admitted,
-        Err(error) => {
-            record.fail(&error);
-            record.end(&gateway.metrics, &token.name);
-            return responder.send(error.answer(&envelope)).into();
-        }
-    };
-    let reply = new_reply(&request, &call, responder);
-    record.model.clone_from(&call.body.model);
-    let estimated_prompt = charge::estimated_prompt(&request);
-    let (permit, in_flight) = (Some(permit), Some(in_flight));
-    let delivery =
-        Delivery { request, permit, in_flight, envelope, reply, record, estimated_prompt, charge: 0 };
-    let plan = Plan::new(&delivery.request.ticket.config, std::mem::take(&mut call.routes));
+    let admitted = admission::admit(gateway, token, &mut envelope).and_then(|permit| Ok((body?, permit)));
+    let is_long = |(body, _): &(Body, Permit)| filters::takes_long(&request.ticket.config, token, body);
+    let has_to_move = thread == Thread::Poller && admitted.as_ref().is_ok_and(is_long);
     let gateway = Arc::clone(gateway);
-    let (begun, adds_usage, is_short, shares) = (Instant::now(), false, false, Vec::new());
-    Box::new(Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, shares, delivery })
-        .begin(thread)
+    let begin = move |thread| {
+        let prepare = |(body, permit)| Ok((admission::prepare(&gateway, &request, body)?, permit));
+        let (mut call, permit) = match admitted.and_then(prepare) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                record.fail(&error);
+                record.end(&gateway.metrics, &request.ticket.token().name);
+                return responder.send(error.answer(&envelope)).into();
+            }
+        };
+        let reply = new_reply(&request, &call, responder);
+        record.model.clone_from(&call.body.model);
+        let estimated_prompt = charge::estimated_prompt(&request);
+        let (permit, in_flight) = (Some(permit), Some(in_flight));
+        let delivery =
+            Delivery { request, permit, in_flight, envelope, reply, record, estimated_prompt, charge: 0 };
+        let plan = Plan::new(&delivery.request.ticket.config, std::mem::take(&mut call.routes));
+        let (begun, adds_usage, is_short, shares) = (Instant::now(), false, false, Vec::new());
+        Box::new(Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, shares, delivery })
+            .begin(thread)
+    };
+    if has_to_move { Handled::Waits(Box::new(move || begin(Thread::Worker))) } else { begin(thread) }
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.

@@ -2,11 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use regex::Regex;
-
 use super::{Api, ApiError, Ticket, json_answer, refuse};
 use crate::catalog::{self, Lists};
-use crate::config::Config;
+use crate::config::{Config, Filter};
 use crate::front::{Answer, Request};
 use crate::limits::{CHECK_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL};
 use crate::memory::{Holder, Share};
@@ -15,7 +13,7 @@ use crate::memory::{Holder, Share};
 pub fn list(api: &Api, request: &Request<Ticket>) -> Answer {
     let Ticket { config, token, envelope, .. } = &request.ticket;
     api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
-    let filter = token.and_then(|index| config.tokens[index].models.as_deref());
+    let filter = token.and_then(|index| config.tokens[index].models.as_ref());
     let for_codex = parameters(request.head.query()).any(|name| name == "client_version");
     let body = api.rendered.get(config, &api.gateway.board.lists(), filter, for_codex);
     match body {
@@ -62,7 +60,7 @@ struct Inner {
 
 struct Rendering {
     for_codex: bool,
-    filter: Option<Vec<Regex>>,
+    filter: Option<Filter>,
     body: Arc<[u8]>,
     /// Its part of the budget.
     share: Share,
@@ -80,26 +78,26 @@ impl Rendered {
         &self,
         config: &Arc<Config>,
         lists: &Arc<Lists>,
-        filter: Option<&[Regex]>,
+        filter: Option<&Filter>,
         for_codex: bool,
     ) -> Option<Arc<[u8]>> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.follow(config, lists);
-        let is_it = |it: &Rendering| it.for_codex == for_codex && same(it.filter.as_deref(), filter);
+        let is_it = |it: &Rendering| it.for_codex == for_codex && same(it.filter.as_ref(), filter);
         if let Some(at) = inner.kept.iter().position(is_it) {
             let found = inner.kept.remove(at);
             let body = Arc::clone(&found.body);
             inner.kept.push(found);
             return Some(body);
         }
-        let allowed = |id: &str| filter.is_none_or(|models| models.iter().any(|model| model.is_match(id)));
+        let allowed = |id: &str| filter.is_none_or(|models| models.matches(id));
         let entries = catalog::merge(config, lists).filter(|entry| allowed(&entry.id));
         let body: Arc<[u8]> = catalog::render(entries, for_codex).into();
         let mut share = Share::new(Holder::Own);
         if !inner.make_room(body.len()) || !share.set(body.len()) {
             return None;
         }
-        let filter = filter.map(<[Regex]>::to_vec);
+        let filter = filter.cloned();
         inner.kept.push(Rendering { for_codex, filter, body: Arc::clone(&body), share });
         Some(body)
     }
@@ -140,9 +138,9 @@ fn is_read(body: &Arc<[u8]>) -> bool {
     Arc::strong_count(body) > 1
 }
 
-fn same(one: Option<&[Regex]>, other: Option<&[Regex]>) -> bool {
+fn same(one: Option<&Filter>, other: Option<&Filter>) -> bool {
     match (one, other) {
-        (Some(one), Some(other)) => one.iter().map(Regex::as_str).eq(other.iter().map(Regex::as_str)),
+        (Some(one), Some(other)) => one.patterns().eq(other.patterns()),
         (one, other) => one.is_none() && other.is_none(),
     }
 }
@@ -173,11 +171,9 @@ pub fn percent_decode(text: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use regex::Regex;
-
     use super::{Rendered, percent_decode};
     use crate::catalog::{Lists, Model};
-    use crate::config::{Config, load};
+    use crate::config::{Config, Filter, Pattern, load};
     use crate::limits::MAX_KEPT_LISTS;
 
     const MOST: usize = 200_000;
@@ -190,8 +186,8 @@ mod tests {
         (Arc::new(config.expect("a good config")), Arc::new(lists))
     }
 
-    fn filter(text: &str) -> Vec<Regex> {
-        vec![Regex::new(text).expect("a regular expression")]
+    fn filter(text: &str) -> Filter {
+        [Pattern::new(text).expect("a pattern")].into_iter().collect()
     }
 
     #[test]
@@ -199,7 +195,7 @@ mod tests {
         let (rendered, (config, lists)) = (Rendered::new(MOST), source(10, 3));
         let get = |text: Option<&str>, for_codex| {
             let models = text.map(filter);
-            rendered.get(&config, &lists, models.as_deref(), for_codex).expect("room")
+            rendered.get(&config, &lists, models.as_ref(), for_codex).expect("room")
         };
         let all = get(None, false);
         assert!(Arc::ptr_eq(&all, &get(None, false)));

@@ -32,12 +32,15 @@ impl Relay {
         let is_good = (200..300).contains(&exchange.status) && exchange.status != 204;
         let is_labelled = stream::is_event_stream(&exchange.headers);
         // Speech has another way to be asked for as events.
-        let is_wanted = asked || self.call.path.starts_with("/audio/speech");
+        let is_speech = self.call.path.starts_with("/audio/speech");
+        let is_wanted = asked || is_speech;
         if is_good && is_labelled && is_wanted {
             return self.stream(exchange, Vec::new(), true, attempt);
         }
         self.delivery.reply.lock().keep_quiet();
-        if is_good && asked && !is_labelled && !is_media(&exchange) {
+        // Sound may begin as events do.
+        let may_be_events = !is_media(&exchange) || (is_binary(&exchange) && !is_speech);
+        if is_good && asked && !is_labelled && may_be_events {
             return Led::On(Stage::Beginning(exchange, Vec::new()));
         }
         self.begun(exchange, Vec::new(), false, attempt)
@@ -78,7 +81,14 @@ impl Relay {
             let held = self.hold_copies_of(&body);
             match held.and_then(|()| assembled(status, exchange.headers, &body)) {
                 Ok(answer) => answer,
-                Err(failure) => return Outcome::Failed(Failed::Fault(failure)),
+                Err(failure) => {
+                    if failure.fault == Fault::Untranslatable {
+                        let mut meter = self.meter();
+                        meter.events(&body);
+                        self.note_document(meter.measured(), &[]);
+                    }
+                    return Outcome::Failed(Failed::Fault(failure));
+                }
             }
         } else {
             let refusal = refusal_in(status, &body);
@@ -127,7 +137,11 @@ fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
 }
 
 fn is_media(exchange: &Exchange) -> bool {
-    is_of(exchange, &["audio/", "image/", "video/", "application/octet-stream"])
+    is_binary(exchange) || is_of(exchange, &["audio/", "image/", "video/"])
+}
+
+fn is_binary(exchange: &Exchange) -> bool {
+    is_of(exchange, &["application/octet-stream"])
 }
 
 /// Whether the content type begins as one of these; the empty one stands for none.
@@ -148,6 +162,9 @@ fn assembled(status: u16, mut headers: HeaderMap, events: &[u8]) -> Result<Whole
             Ok(WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) })
         }
         Err(Unassembled::Broken(detail)) => Err(Failure { fault: Fault::CutOff, detail: detail.to_owned() }),
+        Err(Unassembled::Unknown(detail)) => {
+            Err(Failure { fault: Fault::Untranslatable, detail: detail.to_owned() })
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use json::Json;
 use reader::{Key, Names, Reader, optional};
 use surroundings::Surroundings;
 
-use super::{Config, Host};
+use super::{Config, Filter, Host};
 use crate::files;
 use crate::limits::{LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_QUOTED};
 use crate::logging::LogFormat;
@@ -60,7 +60,7 @@ const KEYS: &[Key<Config>] = &[
     optional("language", |r, at, v, c| r.set(&mut c.language, at, v, value::language)),
     optional("providers", |r, at, v, c| c.providers = provider::providers(r, at, v)),
     optional("tokens", |r, at, v, c| c.tokens = token::tokens(r, at, v)),
-    optional("supported_models", |r, at, v, c| c.supported_models = value::regexes(r, at, v)),
+    optional("supported_models", |r, at, v, c| c.supported_models = value::filter(r, at, v)),
     optional("models", |r, at, v, c| c.models = virtual_model::virtual_models(r, at, v)),
     optional("max_connections", |r, at, v, c| {
         r.set(&mut c.max_connections, at, v, |v| value::integer(v, 1..=MAX_WORKERS));
@@ -119,7 +119,7 @@ fn defaults() -> Config {
         language: Language::Zh,
         providers: Vec::new(),
         tokens: Vec::new(),
-        supported_models: Vec::new(),
+        supported_models: Filter::default(),
         models: Vec::new(),
         max_connections: 100,
         max_keepalive_connections: 20,

@@ -3,6 +3,7 @@
 //! [`load`] makes it from the file, with all problems at once; [`live`] holds the one in force.
 
 mod credential;
+mod filter;
 mod known;
 pub mod live;
 pub mod load;
@@ -15,9 +16,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use regex::Regex;
-
 pub use credential::{Credential, sha256};
+pub use filter::{Filter, Pattern};
 pub use known::{Known, known};
 pub use live::Live;
 pub use mask::{Mask, Scope};
@@ -60,7 +60,7 @@ pub struct Config {
     /// Client tokens; none refuses every guarded call.
     pub tokens: Vec<Token>,
     /// A model is served when any matches somewhere in its full id; empty: all.
-    pub supported_models: Vec<Regex>,
+    pub supported_models: Filter,
     /// Virtual models, sorted by name.
     pub models: Vec<VirtualModel>,
     /// Requests relayed at once, running streams among them: as many worker threads at most. Needs a restart to change.
@@ -290,7 +290,7 @@ pub struct Token {
     /// What a client sends, or its hash.
     pub token: Credential,
     /// A model is allowed when any matches somewhere in its full id; `None`: all.
-    pub models: Option<Vec<Regex>>,
+    pub models: Option<Filter>,
     /// Requests a minute; `None`: no limit.
     pub rpm: Option<u32>,
     /// Requests at once; `None`: no limit.
@@ -342,7 +342,7 @@ impl Config {
 
     /// Whether `supported_models` lets this full id through.
     pub fn supports(&self, id: &str) -> bool {
-        self.supported_models.is_empty() || self.supported_models.iter().any(|model| model.is_match(id))
+        self.supported_models.is_empty() || self.supported_models.matches(id)
     }
 
     /// The targets of a virtual model that `supported_models` lets through: all where it lets the virtual name through.
@@ -367,6 +367,6 @@ impl Token {
 
     /// Whether the token's own `models` let this full id through.
     pub fn allows(&self, id: &str) -> bool {
-        self.models.as_ref().is_none_or(|models| models.iter().any(|model| model.is_match(id)))
+        self.models.as_ref().is_none_or(|models| models.matches(id))
     }
 }

@@ -14,13 +14,16 @@ use crate::limits::{MAX_ASSEMBLED_ITEMS, MAX_ASSEMBLED_VALUES};
 pub enum Unassembled {
     /// One of them tells of an error; the document that tells of it.
     Refused(Refusal, Vec<u8>),
-    /// They lack their end, or belong to no API that is known; what is wrong.
+    /// They lack their end; what is wrong.
     Broken(&'static str),
+    /// They belong to no API that is known, or are more than is put together; what is wrong.
+    Unknown(&'static str),
 }
 
 const NOT_JSON: Unassembled = Unassembled::Broken("an event that is not JSON");
 const NO_END: Unassembled = Unassembled::Broken("events without their end");
-const TOO_MANY: Unassembled = Unassembled::Broken("too many items in events");
+const TOO_MANY: Unassembled = Unassembled::Unknown("too many items in events");
+const NO_API: Unassembled = Unassembled::Unknown("events of no known API");
 
 /// The document that these events are the stream of: a chat or text completion, a response, or a message.
 ///
@@ -44,6 +47,8 @@ struct Document {
     values: usize,
     /// `[DONE]`, or the terminal event.
     is_over: bool,
+    /// There are events of an API that is not known.
+    is_unknown: bool,
 }
 
 impl Document {
@@ -83,7 +88,7 @@ impl Document {
             }
             "message_stop" => self.is_over = true,
             _ if data["choices"].is_array() => self.add_chunk(data)?,
-            _ => {}
+            _ => self.is_unknown |= kind != "ping" && !kind.starts_with("response."),
         }
         Ok(())
     }
@@ -96,6 +101,9 @@ impl Document {
             |choice: &Value| choice["finish_reason"].as_str().is_some_and(|why| !why.is_empty());
         let choices = self.value.get("choices").and_then(Value::as_array);
         let has_finished = choices.is_some_and(|all| !all.is_empty() && all.iter().all(is_finished));
+        if self.value.is_empty() && self.is_unknown {
+            return Err(NO_API);
+        }
         if self.value.is_empty() || !(self.is_over || has_finished) {
             return Err(NO_END);
         }
@@ -392,10 +400,12 @@ mod tests {
             "data: [DONE]\n\n".to_owned(),
             ": comment\n\n".to_owned(),
             stream(std::slice::from_ref(&said)) + "data: {\"cho",
-            stream(&[json!({"type": "image_generation.completed", "b64_json": "x"})]),
+            stream(&[json!({"type": "ping"})]),
         ] {
             assert!(matches!(assemble(events.as_bytes()), Err(Unassembled::Broken(_))), "{events}");
         }
+        let image = stream(&[json!({"type": "image_generation.completed", "b64_json": "x"})]);
+        assert_eq!(assemble(image.as_bytes()), Err(super::NO_API));
         let refused = stream(&[said, json!({"error": {"code": 429}})]);
         let refusal = assemble(refused.as_bytes());
         assert!(matches!(refusal, Err(Unassembled::Refused(refusal, _)) if refusal.status == 429));

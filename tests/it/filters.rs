@@ -92,6 +92,29 @@ fn member_within_the_filter_passes_untouched() {
     }
 }
 
+/// Each id meets every pattern, so that neither their length nor their number may be the client's to choose.
+#[test]
+fn members_name_few_models_with_short_ids() {
+    let (upstream, proxy) = start(filtered());
+    let list = |entry: &str, count: usize| format!("[{}]", vec![entry; count].join(","));
+    let tool = r#"{"type":"image_generation","model":"small"}"#;
+    let plain = r#"{"type":"function","function":{"name":"f"}}"#;
+    for (member, status) in [
+        (format!(r#""models":{}"#, list("\"small\"", 16)), 200),
+        (format!(r#""models":{}"#, list("\"small\"", 17)), 400),
+        (format!(r#""models":["small{}"]"#, "x".repeat(251)), 200),
+        (format!(r#""models":["small{}"]"#, "x".repeat(252)), 400),
+        (format!(r#""tools":{}"#, list(tool, 16)), 200),
+        (format!(r#""tools":{}"#, list(tool, 17)), 400),
+        (format!(r#""tools":{}"#, list(plain, 200)), 200),
+        (format!(r#""models":{},"tools":{}"#, list("\"small\"", 16), list(tool, 16)), 200),
+    ] {
+        let response = proxy.call(chat(small(&member)));
+        assert_eq!(response.status, status, "{}", &member[..member.len().min(80)]);
+    }
+    assert_eq!(upstream.requests().len(), 5);
+}
+
 #[test]
 fn model_id_that_leads_to_others_is_refused_unless_configured() {
     let (upstream, proxy) = start(filtered());

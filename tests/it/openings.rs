@@ -60,7 +60,13 @@ fn chunk(delta: &Value) -> String {
 fn events_under_any_label_are_relayed_at_once_and_read() {
     let (upstream, proxy) = start(json!({}));
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5}}\n\n";
-    for label in [Some("text/plain"), Some("application/json"), Some("text/event-stream"), None] {
+    for label in [
+        Some("text/plain"),
+        Some("application/json"),
+        Some("text/event-stream"),
+        Some("application/octet-stream"),
+        None,
+    ] {
         let labels: Vec<_> = label.into_iter().map(|label| ("Content-Type", label)).collect();
         let gate = Gate::new();
         // The first bytes alone do not tell.
@@ -96,7 +102,7 @@ fn events_under_any_label_are_relayed_at_once_and_read() {
 #[test]
 fn events_under_another_label_pass_after_a_heartbeat() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
-    for label in ["text/plain", "application/json", "text/event-stream"] {
+    for label in ["text/plain", "application/json", "text/event-stream", "application/octet-stream"] {
         let gate = Gate::new();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {label}\r\nTransfer-Encoding: chunked\r\n\r\n");
         upstream.chat(Reply::default().wait(&gate).send(head).chunk(event("a")).chunk(DONE).end());
@@ -406,10 +412,29 @@ fn unrequested_events_become_one_document() {
     upstream.answer("/v1/images/generations", Reply::sse().chunk("data: {\"type\":\"x\"}\n\n").end());
     let response = proxy.call(call("/v1/images/generations", "p1/m", false));
     assert_error(&response, 502, "upstream_broken");
+    assert_eq!(response.header("x-should-retry"), Some("false"));
 
     let (upstream, proxy) = start(json!({"max_response_size": 2000}));
     upstream.chat(Reply::sse().chunk(event(&"x".repeat(3000))).chunk(DONE).end());
     assert_error(&proxy.call(ask("p1/m")), 502, "response_too_large");
+}
+
+/// They were given in full, and are paid: the replica serves, and no other is asked.
+#[test]
+fn events_of_no_known_api_are_no_fault_of_the_replica() {
+    let (first, second, proxy) = start_two(json!({}));
+    let many: String =
+        (0..2000).map(|index| format!("data: {{\"choices\":[{{\"index\":{index}}}]}}\n\n")).collect();
+    for events in ["data: {\"candidates\":[]}\n\n".to_owned(), many + DONE] {
+        for _ in 0..4 {
+            first.chat(Reply::sse().chunk(&events).end());
+            let response = proxy.call(ask("best"));
+            assert_error(&response, 502, "upstream_broken");
+            assert_eq!(response.header("x-should-retry"), Some("false"));
+        }
+    }
+    assert_eq!((first.requests().len(), second.requests().len()), (8, 0));
+    proxy.log_line(&["stream=false", "status=502", "tokens=~"]);
 }
 
 #[test]

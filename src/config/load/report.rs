@@ -32,7 +32,7 @@ pub fn summary(config: &Config) -> String {
     if config.supported_models.is_empty() {
         lines.push(format!("{}: {}", say(Label::Filters), say(Label::All)));
     } else {
-        let filters = config.supported_models.iter().map(|regex| shown(regex.as_str()));
+        let filters = config.supported_models.patterns().map(shown);
         lines.push(counted(say(Label::Filters), filters, config.language));
     }
     lines.push(format!("{}: {}", say(Label::VirtualModels), config.models.len()));

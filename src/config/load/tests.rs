@@ -302,7 +302,7 @@ fn variables_are_replaced_before_a_string_is_split_and_regexes_are_left_alone() 
     assert_eq!(config.providers[0].name, "p");
     assert_eq!(config.providers[0].replicas[0].key.expose(), "whole|key");
     let config = valid(&with(r#""supported_models": ["^gpt-4$", "a{2}", "x$|${EMPTY}y"]"#));
-    let patterns: Vec<&str> = config.supported_models.iter().map(regex::Regex::as_str).collect();
+    let patterns: Vec<&str> = config.supported_models.patterns().collect();
     assert_eq!(patterns, ["^gpt-4$", "a{2}", "x$|y"]);
 }
 

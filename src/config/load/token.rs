@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 
-use regex::Regex;
-
 use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Reader, optional, required};
-use super::value::{header_value, integer, is_line, regexes, unfit_secret};
-use crate::config::{Credential, Token};
+use super::value::{filter, header_value, integer, is_line, unfit_secret};
+use crate::config::{Credential, Filter, Token};
 use crate::limits::MAX_TOKENS;
 use crate::text::config::{ConfigText, Expected};
 
@@ -23,7 +21,7 @@ const MAX_TOKENS_PER_DAY: u64 = 1_000_000_000_000;
 struct Entry {
     name: Option<String>,
     token: Option<Credential>,
-    models: Option<Vec<Regex>>,
+    models: Option<Filter>,
     rpm: Option<u32>,
     max_parallel: Option<u32>,
     tokens_per_day: Option<u64>,
@@ -100,9 +98,9 @@ fn name(json: &Json) -> Leaf<String> {
 }
 
 /// A token's own filter. An empty one could be read as all or as none, so it is refused.
-fn models(reader: &mut Reader, place: &str, json: &Json) -> Vec<Regex> {
+fn models(reader: &mut Reader, place: &str, json: &Json) -> Filter {
     if matches!(json, Json::Array(items) if items.is_empty()) {
         reader.report(place, ConfigText::Unfit { value: "[]".to_owned(), expected: Expected::Patterns });
     }
-    regexes(reader, place, json)
+    filter(reader, place, json)
 }

@@ -5,12 +5,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use regex::{Regex, RegexBuilder};
-
 use super::json::{Json, Text};
 use super::reader::{Leaf, Reader};
-use crate::config::{Host, Secret};
-use crate::limits::{MAX_MODEL_ID, MAX_QUOTED, MAX_REGEX};
+use crate::config::{Filter, Host, Pattern, Secret};
+use crate::limits::{MAX_MODEL_ID, MAX_QUOTED};
 use crate::logging::LogFormat;
 use crate::text::Language;
 use crate::text::config::{ConfigText, Expected};
@@ -192,16 +190,16 @@ pub(super) fn header_value(json: &Json, may_be_empty: bool) -> Leaf<Secret> {
 }
 
 /// A list of regular expressions. What does not compile is left out and noted.
-pub(super) fn regexes(reader: &mut Reader, place: &str, json: &Json) -> Vec<Regex> {
+pub(super) fn filter(reader: &mut Reader, place: &str, json: &Json) -> Filter {
     let items = reader.items(place, json, MAX_PATTERNS, Json::shown);
-    items.into_iter().filter_map(|(at, item)| reader.read(&at, item, regex)).collect()
+    items.into_iter().filter_map(|(at, item)| reader.read(&at, item, pattern)).collect()
 }
 
-fn regex(json: &Json) -> Leaf<Regex> {
+fn pattern(json: &Json) -> Leaf<Pattern> {
     let Some(text) = json.text().filter(|text| !text.value().is_empty()) else {
         return unfit(json, Expected::Regex);
     };
-    RegexBuilder::new(text.value()).size_limit(MAX_REGEX).build().map_err(|error| match error {
+    Pattern::new(text.value()).map_err(|error| match error {
         regex::Error::CompiledTooBig(limit) => ConfigText::RegexTooBig { pattern: text.shown(), limit },
         other => ConfigText::BadRegex { pattern: text.shown(), reason: regex_reason(&other.to_string()) },
     })

@@ -1,0 +1,87 @@
+//! A filter of models.
+
+use regex::{Error, Regex, RegexBuilder};
+
+use crate::limits::MAX_REGEX;
+
+/// Size at which compiling a pattern is tried first, bytes.
+const LEAST_SIZE: usize = 1024;
+
+/// Regular expressions; a model passes when one of them matches somewhere in its full id.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    patterns: Vec<Pattern>,
+}
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    regex: Regex,
+    /// Bytes that it compiles to, rounded up.
+    size: usize,
+}
+
+impl Pattern {
+    /// Compiles a pattern.
+    ///
+    /// # Errors
+    /// It is malformed, or compiles to more than [`MAX_REGEX`] bytes.
+    pub fn new(text: &str) -> Result<Self, Error> {
+        let mut size = LEAST_SIZE;
+        loop {
+            match RegexBuilder::new(text).size_limit(size).build() {
+                Err(Error::CompiledTooBig(_)) if size < MAX_REGEX => size = MAX_REGEX.min(4 * size),
+                compiled => return compiled.map(|regex| Self { regex, size }),
+            }
+        }
+    }
+}
+
+impl FromIterator<Pattern> for Filter {
+    fn from_iter<I: IntoIterator<Item = Pattern>>(patterns: I) -> Self {
+        Self { patterns: patterns.into_iter().collect() }
+    }
+}
+
+impl Filter {
+    /// Whether it has no pattern.
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// Whether a pattern matches.
+    pub fn matches(&self, id: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.regex.is_match(id))
+    }
+
+    /// The patterns as they are written.
+    pub fn patterns(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.patterns.iter().map(|pattern| pattern.regex.as_str())
+    }
+
+    /// What comparing a byte with the filter costs at most, in about a third of a nanosecond: `regex` without its fast engines may
+    /// look at all that is compiled.
+    pub fn cost(&self) -> usize {
+        self.patterns.iter().map(|pattern| pattern.size).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Filter, Pattern};
+    use crate::limits::MAX_REGEX;
+
+    #[test]
+    fn cost_of_a_filter_grows_with_what_its_patterns_compile_to() {
+        let cost =
+            |text: &str| Pattern::new(text).map(|pattern| [pattern].into_iter().collect::<Filter>().cost());
+        assert_eq!(cost("gpt"), Ok(1024));
+        assert_eq!(cost("(a|x){1,200}y"), Ok(65_536));
+        assert_eq!(cost("(a|x){1,1000}y"), Ok(MAX_REGEX));
+        assert!(cost("(a{1000}){1000}").is_err() && cost("a(").is_err());
+        let both: Filter =
+            ["a", "b"].into_iter().map(|text| Pattern::new(text).expect("a pattern")).collect();
+        assert_eq!((both.cost(), Filter::default().cost()), (2048, 0));
+        assert!(both.matches("xb") && !both.matches("x"));
+    }
+}
