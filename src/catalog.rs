@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::limits::MAX_MODEL;
+use crate::limits::{MAX_MODEL, MODEL_COST};
 
 mod parse;
 
@@ -129,10 +129,21 @@ pub fn only_provider_of<'a>(config: &'a Config, lists: &Lists, model: &str) -> O
 ///
 /// Codex needs that member (openai/codex, `ModelsResponse`), and adds what is in it to the catalog it brings. It stays empty: an
 /// entry there carries the model's system prompt and its tools, and would take the place of Codex's own.
-pub fn render<'a>(entries: impl Iterator<Item = Entry<'a>>, for_codex: bool) -> Vec<u8> {
+///
+/// Before the list grows by at most so many bytes, `has_room` makes room for them. `None`: it has none.
+pub fn render<'a>(
+    entries: impl Iterator<Item = Entry<'a>>,
+    for_codex: bool,
+    mut has_room: impl FnMut(&mut Vec<u8>, usize) -> bool,
+) -> Option<Vec<u8>> {
     let mut out = b"{\"object\":\"list\",\"data\":[".to_vec();
     let start = out.len();
     for entry in entries {
+        // A byte is escaped by six at most; the rest is what every entry has, and the end of the list.
+        let most = 6 * (entry.id.len() + entry.owned_by.len()) + 2 * MODEL_COST;
+        if !has_room(&mut out, most) {
+            return None;
+        }
         if out.len() > start {
             out.push(b',');
         }
@@ -141,7 +152,7 @@ pub fn render<'a>(entries: impl Iterator<Item = Entry<'a>>, for_codex: bool) -> 
     }
     let end: &[u8] = if for_codex { b"],\"models\":[]}" } else { b"]}" };
     out.extend_from_slice(end);
-    out
+    Some(out)
 }
 
 #[cfg(test)]
@@ -196,11 +207,34 @@ mod tests {
     fn list_is_rendered_as_the_api_has_it() {
         let config = config(r#""models": {"v": "a/x"}"#);
         let lists = lists(&[("a", &["x\"\\"])]);
-        let text = |for_codex| String::from_utf8(render(merge(&config, &lists), for_codex)).expect("text");
+        let text = |for_codex| {
+            let rendered = render(merge(&config, &lists), for_codex, |_, _| true);
+            String::from_utf8(rendered.expect("room")).expect("text")
+        };
         let entry = r#"{"id":"a/x\"\\","object":"model","created":7,"owned_by":"a"}"#;
         let v = r#"{"id":"v","object":"model","created":0,"owned_by":"ai-proxy"}"#;
         assert_eq!(text(false), format!(r#"{{"object":"list","data":[{entry},{v}]}}"#));
         assert_eq!(text(true), format!(r#"{{"object":"list","data":[{entry},{v}],"models":[]}}"#));
-        assert_eq!(render(std::iter::empty(), false), br#"{"object":"list","data":[]}"#);
+        let empty = render(std::iter::empty(), false, |_, _| false);
+        assert_eq!(empty.as_deref(), Some(&br#"{"object":"list","data":[]}"#[..]));
+    }
+
+    #[test]
+    fn list_is_rendered_within_the_room_that_is_made_for_each_entry() {
+        let config = config(r#""models": {}"#);
+        let lists = lists(&[("a", &["\u{1}\u{2}\u{3}", "x"]), ("b", &["z"])]);
+        let mut room = 0;
+        let rendered = render(merge(&config, &lists), true, |out, more| {
+            assert!(out.len() <= room || room == 0, "{} bytes in room for {room}", out.len());
+            room = out.len() + more;
+            true
+        });
+        assert!(rendered.is_some_and(|list| list.len() <= room));
+        let mut left = 2;
+        let refused = render(merge(&config, &lists), false, |_, _| {
+            left -= 1;
+            left > 0
+        });
+        assert_eq!(refused, None);
     }
 }

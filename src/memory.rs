@@ -8,7 +8,7 @@ mod machine;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::limits::{LITTLE, MAX_DEFAULT_MEMORY, MIN_BUDGET, OWN_MEMORY, THREAD_STACK};
+use crate::limits::{LITTLE, MAX_DEFAULT_MEMORY, MIN_BUDGET, OWN_MEMORY, SLOT_MEMORY, THREAD_STACK};
 
 pub use machine::available;
 
@@ -142,6 +142,11 @@ const fn budget_of(max_memory: usize) -> usize {
     if left < MIN_BUDGET { MIN_BUDGET } else { left }
 }
 
+/// How many requests, small ones, a process that may have `max_memory` bytes has room for at once.
+pub const fn requests_within(max_memory: usize) -> usize {
+    budget_of(max_memory) / SLOT_MEMORY
+}
+
 /// How many threads a pool of at most `most` may have.
 pub fn threads(most: usize) -> usize {
     THREADS.load(Ordering::Relaxed).min(most)
@@ -158,7 +163,7 @@ const STACKS_PART: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use super::{Holder, Share, budget_of, threads_within};
+    use super::{Holder, Share, budget_of, requests_within, threads_within};
     use crate::limits::{MAX_DEFAULT_MEMORY, MIN_BUDGET};
 
     const MIB: usize = 1024 * 1024;
@@ -171,6 +176,12 @@ mod tests {
             assert_eq!(budget_of(mib * MIB), budget, "{mib} MiB");
         }
         assert!(budget_of(usize::MAX) > MAX_DEFAULT_MEMORY);
+    }
+
+    #[test]
+    fn requests_of_the_default_config_have_room_on_64_mib() {
+        let of = |mib: usize| requests_within(mib * MIB);
+        assert_eq!((of(32), of(64), of(128), of(2048)), (21, 109, 285, 5551));
     }
 
     #[test]

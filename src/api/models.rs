@@ -92,11 +92,17 @@ impl Rendered {
         }
         let allowed = |id: &str| filter.is_none_or(|models| models.matches(id));
         let entries = catalog::merge(config, lists).filter(|entry| allowed(&entry.id));
-        let body: Arc<[u8]> = catalog::render(entries, for_codex).into();
-        let mut share = Share::new(Holder::Own);
-        if !inner.make_room(body.len()) || !share.set(body.len()) {
+        let (mut share, most) = (Share::new(Holder::Own), inner.most);
+        let bytes = catalog::render(entries, for_codex, |bytes, more| {
+            inner.until(|| share.make_room(bytes, more, most))
+        })?;
+        // A copy is made of them.
+        let both = bytes.capacity() + bytes.len();
+        if !inner.make_room(bytes.len()) || !inner.until(|| share.set(both)) {
             return None;
         }
+        let body: Arc<[u8]> = bytes.into();
+        share.admit(body.len());
         let filter = filter.cloned();
         inner.kept.push(Rendering { for_codex, filter, body: Arc::clone(&body), share });
         Some(body)
@@ -121,10 +127,28 @@ impl Inner {
     /// there is. For one alone there always is.
     fn make_room(&mut self, size: usize) -> bool {
         while self.bytes() + size > self.most || self.kept.len() >= MAX_KEPT_LISTS {
-            let Some(oldest) = self.kept.iter().position(|it| !is_read(&it.body)) else { break };
-            self.kept.remove(oldest);
+            if !self.forget_one() {
+                break;
+            }
         }
         self.bytes() == 0 || self.bytes() + size <= self.most
+    }
+
+    /// Forgets likewise until there is room in the budget; whether there is.
+    fn until(&mut self, mut has_room: impl FnMut() -> bool) -> bool {
+        loop {
+            if has_room() {
+                return true;
+            }
+            if !self.forget_one() {
+                return false;
+            }
+        }
+    }
+
+    fn forget_one(&mut self) -> bool {
+        let oldest = self.kept.iter().position(|it| !is_read(&it.body));
+        oldest.map(|at| self.kept.remove(at)).is_some()
     }
 
     fn bytes(&self) -> usize {

@@ -144,6 +144,15 @@ pub enum ConfigText {
         /// `max_connections`.
         workers: usize,
     },
+    /// `max_memory` has room for fewer requests at once than `max_connections`.
+    LittleMemory {
+        /// `max_memory`, MiB.
+        most: usize,
+        /// Requests that it has room for.
+        room: usize,
+        /// `max_connections`.
+        workers: usize,
+    },
     /// `max_memory` is more than the machine leaves to the process.
     MemoryNotThere {
         /// `max_memory`, MiB.
@@ -320,6 +329,11 @@ impl ConfigText {
             Self::IdleWorkers { clients, workers } => {
                 format!("max_clients ({clients}) 小于 max_connections ({workers})：部分工作线程永远不会用到")
             }
+            Self::LittleMemory { most, room, workers } => {
+                format!(
+                    "max_memory ({most} MiB) 同时只容得下 {room} 个请求，少于 max_connections ({workers})：其余的排队等待"
+                )
+            }
             Self::MemoryNotThere { asked, there } => {
                 format!("max_memory ({asked} MiB) 超过本机可给本进程的内存（{there} MiB）")
             }
@@ -391,6 +405,11 @@ impl ConfigText {
             Self::IdleWorkers { clients, workers } => {
                 format!(
                     "max_clients ({clients}) is less than max_connections ({workers}): some workers can never be used"
+                )
+            }
+            Self::LittleMemory { most, room, workers } => {
+                format!(
+                    "max_memory ({most} MiB) has room for {room} requests at once, fewer than max_connections ({workers}): the others wait"
                 )
             }
             Self::MemoryNotThere { asked, there } => {

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ai_proxy::limits;
 use serde_json::json;
 
 use crate::support::calls::{DONE, TOKEN, ask, ask_streamed, assert_error, completion, event, get, post};
@@ -218,6 +219,18 @@ fn memory_limit_is_shown_by_check_and_at_start() {
     );
     let (_upstream, proxy) = start(128, json!({}));
     proxy.log_line(&["memory limit: 128 MiB", "this machine leaves 128 MiB"]);
+}
+
+/// It is rendered within a quarter of the budget, its copy included.
+#[test]
+fn model_list_over_the_memory_is_503_and_survived() {
+    let names: Vec<String> = (0..limits::MAX_MODELS).map(|number| format!("{number:0>100}")).collect();
+    let large = Upstream::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let providers: Vec<String> = (0..8).map(|number| format!("p{number}|{}|k", large.url())).collect();
+    let (_upstream, mut proxy) = start(64, json!({"providers": providers, "log_level": "CRITICAL"}));
+    assert_error(&proxy.call(get("/v1/models")), 503, "overloaded");
+    assert_eq!(proxy.call(get("/v1/models/none")).status, 404);
+    assert!(proxy.is_running());
 }
 
 #[test]

@@ -168,7 +168,11 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
     if config.max_clients < config.max_connections {
         found.push(ConfigText::IdleWorkers { clients: config.max_clients, workers: config.max_connections });
     }
-    let there = memory::available();
+    let (there, room) = (memory::available(), memory::requests_within(config.max_memory));
+    if room < config.max_connections {
+        let most = config.max_memory >> 20;
+        found.push(ConfigText::LittleMemory { most, room, workers: config.max_connections });
+    }
     if config.max_memory > there {
         found.push(ConfigText::MemoryNotThere { asked: config.max_memory >> 20, there: there >> 20 });
     }

@@ -749,6 +749,11 @@ fn warnings_name_missing_tokens_and_an_open_file_that_holds_secrets() {
             "max_clients (50) is less than max_connections (100): some workers can never be used"
         ]
     );
+
+    let little = with(r#""max_memory": 67108864, "max_connections": 110, "language": "en""#);
+    let found = warnings(&valid(&little), Path::new("/nonexistent"));
+    let room = "max_memory (64 MiB) has room for 109 requests at once, fewer than max_connections (110): the others wait";
+    assert!(found.iter().any(|warning| warning == room), "{found:?}");
 }
 
 #[test]
