@@ -189,10 +189,12 @@ pub const MAX_TOKENS_REPORTED: u64 = 1 << 30;
 pub const MAX_REFUSAL: usize = 16 * 1024;
 /// Longest id of a message or a tool call that is translated, bytes: ids are written more than once.
 pub const MAX_ID: usize = 256;
-/// Content blocks of one translated message, those of its tool results included.
+/// Content blocks of one translated response: what stands around each is written for it alone.
+pub const MAX_RESPONSE_BLOCKS: usize = 256;
+/// Content blocks of one message of a translated request, those of its tool results included.
 pub const MAX_BLOCKS: usize = 10_000;
 /// Tool calls of one translated response.
-pub const MAX_TOOL_CALLS: usize = 1_024;
+pub const MAX_TOOL_CALLS: usize = 128;
 /// Longest `metadata.user_id` of a Messages request that is given on as `user`, characters: what OpenAI takes.
 pub const MAX_USER_ID: usize = 64;
 /// Largest event of a chat stream that is translated to Anthropic's format, bytes: such an event is held whole.
@@ -269,6 +271,7 @@ const _: () = assert!(MAX_HEAD <= READ_CHUNK, "one read must be able to hold a w
 const _: () = assert!(MAX_CHUNK_LINE < READ_CHUNK && MAX_TRAILERS < READ_CHUNK);
 const _: () = assert!(MAX_UPSTREAM_HEAD as u64 <= MAX_UNDELIVERED);
 const _: () = assert!(MAX_DRAIN <= MAX_LINGER);
+const _: () = assert!(MAX_TOOL_CALLS < MAX_RESPONSE_BLOCKS, "text may come before each call");
 const _: () = assert!(
     SLOT_MEMORY > 2 * MAX_HEAD && SLOT_MEMORY <= MIN_BUDGET / 8,
     "a few requests fit the least memory"

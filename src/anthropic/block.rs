@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::escapes::escaped_length;
 use super::event::{Delta, Event, Start};
 use super::joined::Joined;
 use super::output::Output;
@@ -66,6 +67,9 @@ impl Tool {
     }
 }
 
+/// Bytes of an event around its text.
+const ROOM: usize = 192;
+
 impl Block {
     /// Text, or what the model thought, of which nothing has come.
     pub(super) fn of_text(is_thought: bool) -> Self {
@@ -117,6 +121,11 @@ impl Block {
         matches!(self.kind, Kind::Tool(_)) && text.len() <= LONGEST && text.trim_ascii() == "{}"
     }
 
+    /// Bytes of text that were not sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.text.text().len() - self.sent
+    }
+
     /// Whether nothing more of it can come, once another has begun.
     pub(super) fn is_complete(&self) -> bool {
         match &self.kind {
@@ -128,6 +137,8 @@ impl Block {
     /// Sends what is there and not sent yet; `last`: nothing more comes. Tells how many bytes are forgotten.
     pub(super) fn send(&mut self, index: usize, last: bool, out: &mut Output) -> usize {
         if !std::mem::replace(&mut self.open, true) {
+            let names = self.call().map_or(0, |tool| escaped_length(&tool.id) + escaped_length(&tool.name));
+            out.reserve(names + ROOM);
             let content_block = match &self.kind {
                 Kind::Text => Start::Text { text: "" },
                 Kind::Thinking => Start::Thinking { thinking: "", signature: "" },
@@ -145,6 +156,7 @@ impl Block {
             // They are looked at whole.
             Kind::Tool(_) => (Delta::InputJson { partial_json: new }, true),
         };
+        out.reserve(escaped_length(new) + ROOM);
         Event::ContentBlockDelta { index, delta }.write(out);
         let size = self.text.text().len();
         if is_kept {

@@ -10,7 +10,7 @@ use super::chat::{self, TOO_MANY_CALLS, ToolCall};
 use super::event::Event;
 use super::output::Output;
 use super::pieces::Piece;
-use crate::limits::{MAX_BLOCKS, MAX_ID, MAX_TOOL_CALLS};
+use crate::limits::{MAX_ID, MAX_RESPONSE_BLOCKS, MAX_TOOL_CALLS};
 
 /// The blocks that have not left, in order.
 #[derive(Debug)]
@@ -49,6 +49,11 @@ impl Blocks {
     /// Whether there was a tool call.
     pub(super) fn has_calls(&self) -> bool {
         self.calls > 0
+    }
+
+    /// Bytes of the text that is held.
+    pub(super) fn held(&self) -> usize {
+        self.held
     }
 
     /// Whether the model has refused.
@@ -95,7 +100,7 @@ impl Blocks {
         let Some(at) = self.known(piece.number(), given.as_deref(), &name) else {
             // White space after arguments that are complete already.
             let nothing = name.is_empty() && arguments.trim_ascii().is_empty();
-            return if nothing { Ok(()) } else { self.call(piece, message) };
+            return if nothing { Ok(()) } else { self.begin_call(piece, &arguments, message) };
         };
         self.hold(arguments.len())?;
         self.held = self.held.saturating_sub(self.queue[at].add_arguments(&arguments));
@@ -107,6 +112,11 @@ impl Blocks {
     /// # Errors
     /// It has no name, or is too much.
     pub(super) fn call(&mut self, call: &ToolCall<'_>, message: &str) -> Result<(), Unfit> {
+        let arguments = call.function.as_ref().map(chat::Function::arguments).unwrap_or_default();
+        self.begin_call(call, &arguments, message)
+    }
+
+    fn begin_call(&mut self, call: &ToolCall<'_>, arguments: &[u8], message: &str) -> Result<(), Unfit> {
         let function = call.function.as_ref().ok_or(Unfit::Malformed("a tool call without its function"))?;
         let name =
             chat::word(function.name).ok_or(Unfit::Malformed("a tool call without a name"))?.into_owned();
@@ -115,7 +125,7 @@ impl Blocks {
         }
         let given = chat::word(call.id).filter(|id| id.len() <= MAX_ID);
         let id = given.map_or_else(|| made_id(message, self.calls), Cow::into_owned);
-        let (index, arguments) = (call.number(), function.arguments());
+        let index = call.number();
         let number = self.first + self.queue.len();
         self.calls += 1;
         self.last_call = Some(number);
@@ -123,7 +133,7 @@ impl Blocks {
         self.by_index.extend(index.map(|index| (index, number)));
         self.hold(name.len() + arguments.len())?;
         let mut block = Block::of_call(index, id, name);
-        block.add_arguments(&arguments);
+        block.add_arguments(arguments);
         self.begin(block)
     }
 
@@ -161,7 +171,7 @@ impl Blocks {
     }
 
     fn begin(&mut self, block: Block) -> Result<(), Unfit> {
-        if self.first + self.queue.len() == MAX_BLOCKS {
+        if self.first + self.queue.len() == MAX_RESPONSE_BLOCKS {
             return Err(Unfit::Malformed("too many content blocks"));
         }
         if let Some(last) = self.queue.back_mut() {
@@ -191,6 +201,7 @@ impl Blocks {
     /// # Errors
     /// A call's arguments are no JSON object.
     pub(super) fn end(&mut self, cut: bool, out: &mut Output) -> Result<(), Unfit> {
+        out.reserve(self.queue.iter().map(|block| EVENTS_ROOM + block.unsent()).sum());
         while !self.queue.is_empty() {
             self.close(cut, out)?;
         }
@@ -236,6 +247,9 @@ impl Blocks {
         Ok(())
     }
 }
+
+/// Bytes of the events of a block around its text.
+const EVENTS_ROOM: usize = 384;
 
 /// The id of a call whose provider gives none that can be used: a client sends it back with the result.
 fn made_id(message: &str, at: usize) -> String {

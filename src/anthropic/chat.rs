@@ -4,12 +4,13 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::answer::Unfit;
-use super::json::members;
+use super::escapes::unescaped;
+use super::json::{inside, members, string};
 use super::usage::ChatUsage;
 use crate::limits::{MAX_CHAT_EVENT, MAX_ID, MAX_TOOL_CALLS};
 
@@ -30,10 +31,14 @@ macro_rules! object {
                         formatter.write_str("an object")
                     }
 
+                    fn visit_str<E: Error>(self, _: &str) -> Result<$name<'a>, E> {
+                        Err(not_quoted())
+                    }
+
                     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<$name<'a>, A::Error> {
                         let mut object = $name::default();
-                        while let Some(Key(key)) = map.next_key()? {
-                            match &*key {
+                        while let Some(key) = map.next_key::<&RawValue>()? {
+                            match &*string(key).unwrap_or_default() {
                                 $(stringify!($field) => object.$field = map.next_value()?,)*
                                 _ => drop(map.next_value::<IgnoredAny>()?),
                             }
@@ -47,9 +52,10 @@ macro_rules! object {
     };
 }
 
-/// A key, borrowed where it holds no escape.
-#[derive(serde::Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+/// That a string stands where none is expected: serde would quote the whole of it.
+fn not_quoted<E: Error>() -> E {
+    E::custom("a string")
+}
 
 object! {
     /// What a chat completion and each event of a streamed one have in common.
@@ -116,6 +122,9 @@ pub(super) struct Calls<'a> {
     too_many: bool,
 }
 
+/// Bytes of an event that are taken for parts of characters, at most: more of them are no characters at all.
+const MAX_CUT: usize = 64;
+
 /// A document as text. In an event, bytes that are no UTF-8 become lone surrogates (`\udc80` to `\udcff`): they may be a
 /// part of a character whose rest comes with the next event.
 ///
@@ -127,9 +136,14 @@ pub(super) fn utf8(document: &[u8]) -> Result<Cow<'_, str>, Unfit> {
         Ok(text) => Ok(Cow::Borrowed(text)),
         Err(_) if document.len() > MAX_CHAT_EVENT => Err(Unfit::Broken("no UTF-8")),
         Err(_) => {
-            let mut text = String::with_capacity(document.len() * 2);
+            let (mut text, mut cut) = (String::with_capacity(document.len() * 2), 0);
             for chunk in document.utf8_chunks() {
                 text.push_str(chunk.valid());
+                cut += chunk.invalid().len();
+                if cut > MAX_CUT {
+                    text.extend((!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER));
+                    continue;
+                }
                 for byte in chunk.invalid() {
                     // Writing into memory does not fail.
                     let _ = write!(text, "\\udc{byte:02x}");
@@ -163,24 +177,7 @@ fn is_error(error: &RawValue) -> bool {
 
 /// A string in WTF-8: UTF-8 that may hold surrogates, for a character may be cut in two.
 pub(super) fn bytes(raw: &RawValue) -> Option<Cow<'_, [u8]>> {
-    struct Bytes;
-    impl<'a> Visitor<'a> for Bytes {
-        type Value = Cow<'a, [u8]>;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("a string")
-        }
-
-        fn visit_borrowed_bytes<E>(self, bytes: &'a [u8]) -> Result<Self::Value, E> {
-            Ok(Cow::Borrowed(bytes))
-        }
-
-        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-            Ok(Cow::Owned(bytes.to_vec()))
-        }
-    }
-    let is_string = raw.get().starts_with('"');
-    is_string.then(|| serde_json::Deserializer::from_str(raw.get()).deserialize_bytes(Bytes).ok()).flatten()
+    inside(raw).ok().map(unescaped)
 }
 
 /// A string; what is no character in it is replaced.
@@ -284,6 +281,10 @@ impl<'a> Deserialize<'a> for First<'a> {
                 formatter.write_str("a list")
             }
 
+            fn visit_str<E: Error>(self, _: &str) -> Result<First<'a>, E> {
+                Err(not_quoted())
+            }
+
             fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<First<'a>, A::Error> {
                 let mut first: Option<Choice<'a>> = None;
                 while let Some(choice) = seq.next_element::<Option<Choice<'a>>>()? {
@@ -309,6 +310,10 @@ impl<'a> Deserialize<'a> for Calls<'a> {
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("a list")
+            }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<Calls<'a>, E> {
+                Err(not_quoted())
             }
 
             fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Calls<'a>, A::Error> {

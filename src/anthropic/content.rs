@@ -1,10 +1,12 @@
 //! The messages of a request and their blocks, as messages of a chat.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::json::{Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string};
 use super::output::Output;
-use super::parts::{self, Count, Image, kind, unknown};
+use super::parts::{self, Count, kind, unknown};
 use super::request::{Separated, output_config};
 
 /// What stands between two blocks of text that become one string, as JSON has it.
@@ -14,21 +16,13 @@ const IMAGE_BELOW: &str = "[image: see the next user message]";
 /// What a failed tool's result begins with: chat has no other way to say so.
 const FAILED: &str = "Error: ";
 
-/// A piece of a user's message.
-enum Part<'a> {
-    Text(&'a str),
-    /// Says that the images after it come from the result of this tool call.
-    Label(&'a str),
-    Image(Image<'a>),
-}
-
 /// Writes the messages of `list`.
 pub(super) fn write_messages(out: &mut Output, messages: &mut Separated, list: &RawValue) -> Fit<()> {
     // The last message, where it is the assistant's: chat begins a new one and cannot go on with it.
     let mut begun = None;
     let mut count = 0;
     elements(list, |at, message| {
-        let (mut role, mut content) = (String::new(), None);
+        let (mut role, mut content) = (Cow::default(), None);
         members(message, |key, value| {
             match key {
                 "role" => role = string(value)?,
@@ -67,195 +61,245 @@ pub(super) fn write_messages(out: &mut Output, messages: &mut Separated, list: &
 
 /// Writes what only text can be in: `system`, or a message of that role.
 pub(super) fn write_system(out: &mut Output, messages: &mut Separated, content: &RawValue) -> Fit<()> {
-    let mut texts = Vec::new();
+    let (before, begun) = (out.bytes().len(), *messages);
+    messages.next(out);
+    out.write(&["{\"role\":\"system\",\"content\":\""]);
+    let mut texts = Texts::default();
     if is_array(content) {
         Count::default().each(content, |_, block| match &*kind(block)? {
-            "text" => parts::text(block).map(|text| texts.push(text)),
+            "text" => parts::text(block).map(|text| texts.add(out, text)),
             other => Err(unknown(other)),
         })?;
     } else {
-        texts.push(inside(content)?);
+        texts.add(out, inside(content)?);
     }
-    if texts.iter().any(|text| !text.is_empty()) {
-        messages.next(out);
-        out.write(&["{\"role\":\"system\",\"content\":"]);
-        write_texts(out, "", &texts);
-        out.write(&["}"]);
+    out.write(&["\"}"]);
+    if texts.are_empty() {
+        out.truncate(before);
+        *messages = begun;
     }
     Ok(())
 }
 
+/// Text alone goes as a string, which every provider takes; with images, as a list of parts. Nothing of the blocks is kept:
+/// they are read again.
 fn write_user(out: &mut Output, messages: &mut Separated, content: &RawValue) -> Fit<()> {
+    const LEAD: &str = "{\"role\":\"user\",\"content\":";
     if !is_array(content) {
-        return write_parts(out, messages, &[Part::Text(inside(content)?)]);
-    }
-    let (mut parts, mut pictures, mut results) = (Vec::new(), Vec::new(), 0);
-    Count::default().each(content, |blocks, block| match &*kind(block)? {
-        "text" => parts::text(block).map(|text| parts.push(Part::Text(text))),
-        "image" => parts::image(block).map(|image| parts.push(Part::Image(image))),
-        "document" => parts::document(blocks, block, |text| parts.push(Part::Text(text))),
-        "tool_result" => {
-            results += 1;
-            write_result(out, messages, (blocks, block), &mut pictures)
-        }
-        other => Err(unknown(other)),
-    })?;
-    pictures.append(&mut parts);
-    if pictures.is_empty() && results > 0 {
+        messages.next(out);
+        out.write(&[LEAD, "\"", inside(content)?, "\"}"]);
         return Ok(());
     }
-    write_parts(out, messages, &pictures)
-}
-
-/// Text alone goes as a string, which every provider takes; with images, as a list of parts.
-fn write_parts(out: &mut Output, messages: &mut Separated, parts: &[Part<'_>]) -> Fit<()> {
-    messages.next(out);
-    out.write(&["{\"role\":\"user\",\"content\":"]);
-    let texts: Vec<&str> = parts.iter().filter_map(Part::text).collect();
-    if texts.len() == parts.len() {
-        write_texts(out, "", &texts);
-    } else {
-        let mut list = Separated::default();
-        out.write(&["["]);
-        for part in parts {
-            list.next(out);
-            part.write(out);
-        }
-        out.write(&["]"]);
-    }
-    out.write(&["}"]);
-    Ok(())
-}
-
-impl<'a> Part<'a> {
-    fn text(&self) -> Option<&'a str> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Label(_) | Self::Image(_) => None,
-        }
-    }
-
-    fn write(&self, out: &mut Output) {
-        match self {
-            Self::Text(text) => out.write(&["{\"type\":\"text\",\"text\":\"", text, "\"}"]),
-            Self::Label(call) => {
-                out.write(&["{\"type\":\"text\",\"text\":\"[image of the result of ", call, "]\"}"]);
-            }
-            Self::Image(image) => {
-                out.write(&["{\"type\":\"image_url\",\"image_url\":{\"url\":\""]);
-                match image {
-                    Image::Data { media_type, base64 } => {
-                        out.write(&["data:", media_type, ";base64,", base64]);
-                    }
-                    Image::Url(url) => out.write(&[url]),
-                }
-                out.write(&["\"}}"]);
-            }
-        }
-    }
-}
-
-/// Writes a tool's result; its images are left to the user's message after it.
-fn write_result<'a>(
-    out: &mut Output,
-    messages: &mut Separated,
-    (blocks, block): (&mut Count, &'a RawValue),
-    pictures: &mut Vec<Part<'a>>,
-) -> Fit<()> {
-    let (mut call, mut content, mut failed) = (None, None, false);
-    members(block, |key, value| {
-        match key {
-            "type" | "cache_control" => {}
-            "tool_use_id" => call = Some(id(value)?),
-            "content" => content = Some(value),
-            "is_error" => failed = boolean(value)?,
-            _ => return Err(Refusal::not_carried("")),
-        }
-        Ok(())
-    })?;
-    let call = call.ok_or_else(|| Refusal::expected("tool_use_id", "a string"))?;
-    let texts = match content {
-        None => Vec::new(),
-        Some(content) => {
-            result(blocks, content, call, pictures).map_err(|refusal| refusal.within("content"))?
-        }
-    };
-    messages.next(out);
-    out.write(&["{\"role\":\"tool\",\"tool_call_id\":\"", call, "\",\"content\":"]);
-    write_texts(out, if failed { FAILED } else { "" }, &texts);
-    out.write(&["}"]);
-    Ok(())
-}
-
-fn result<'a>(
-    blocks: &mut Count,
-    content: &'a RawValue,
-    call: &'a str,
-    pictures: &mut Vec<Part<'a>>,
-) -> Fit<Vec<&'a str>> {
-    if !is_array(content) {
-        return Ok(vec![inside(content)?]);
-    }
-    let (mut texts, mut is_labelled) = (Vec::new(), false);
-    blocks.each(content, |blocks, block| match &*kind(block)? {
-        "text" => parts::text(block).map(|text| texts.push(text)),
-        "document" => parts::document(blocks, block, |text| texts.push(text)),
-        "image" => {
-            texts.push(IMAGE_BELOW);
-            // Once: the id may be longer than the image.
-            if !std::mem::replace(&mut is_labelled, true) {
-                pictures.push(Part::Label(call));
-            }
-            parts::image(block).map(|image| pictures.push(Part::Image(image)))
+    let (mut texts, mut images, mut results) = (0, 0, 0);
+    Count::default().each(content, |blocks, block| match &*kind(block)? {
+        "text" => parts::text(block).map(|_| texts += 1),
+        "image" => parts::image(block).map(|_| images += 1),
+        "document" => parts::document(blocks, block, |_| texts += 1),
+        "tool_result" => {
+            results += 1;
+            write_result(out, messages, blocks, block).map(|of_result| images += of_result)
         }
         other => Err(unknown(other)),
     })?;
-    Ok(texts)
+    if texts + images == 0 && results > 0 {
+        return Ok(());
+    }
+    messages.next(out);
+    out.write(&[LEAD]);
+    if images == 0 { write_texts(out, content) } else { write_parts(out, content) }?;
+    out.write(&["}"]);
+    Ok(())
+}
+
+/// Writes the text of a user's message that holds no images.
+fn write_texts(out: &mut Output, content: &RawValue) -> Fit<()> {
+    let mut texts = Texts::default();
+    out.write(&["\""]);
+    Count::default().each(content, |blocks, block| match &*kind(block)? {
+        "text" => parts::text(block).map(|text| texts.add(out, text)),
+        "document" => parts::document(blocks, block, |text| texts.add(out, text)),
+        _ => Ok(()),
+    })?;
+    out.write(&["\""]);
+    Ok(())
+}
+
+/// Writes the parts of a user's message: the images of tools' results, then its own.
+fn write_parts(out: &mut Output, content: &RawValue) -> Fit<()> {
+    let mut list = Separated::default();
+    out.write(&["["]);
+    Count::default().each(content, |_, block| match &*kind(block)? {
+        "tool_result" => write_images(out, &mut list, block),
+        _ => Ok(()),
+    })?;
+    let text_part = |out: &mut Output, list: &mut Separated, text: &str| {
+        list.next(out);
+        out.write(&["{\"type\":\"text\",\"text\":\"", text, "\"}"]);
+    };
+    Count::default().each(content, |blocks, block| match &*kind(block)? {
+        "text" => parts::text(block).map(|text| text_part(out, &mut list, text)),
+        "image" => parts::image(block).map(|image| {
+            list.next(out);
+            image.write(out);
+        }),
+        "document" => parts::document(blocks, block, |text| text_part(out, &mut list, text)),
+        _ => Ok(()),
+    })?;
+    out.write(&["]"]);
+    Ok(())
+}
+
+/// A tool's result, as JSON has its parts.
+struct ToolResult<'a> {
+    call: &'a str,
+    content: Option<&'a RawValue>,
+    failed: bool,
+}
+
+impl<'a> ToolResult<'a> {
+    fn of(block: &'a RawValue) -> Fit<Self> {
+        let (mut call, mut content, mut failed) = (None, None, false);
+        members(block, |key, value| {
+            match key {
+                "type" | "cache_control" => {}
+                "tool_use_id" => call = Some(id(value)?),
+                "content" => content = Some(value),
+                "is_error" => failed = boolean(value)?,
+                _ => return Err(Refusal::not_carried("")),
+            }
+            Ok(())
+        })?;
+        let call = call.ok_or_else(|| Refusal::expected("tool_use_id", "a string"))?;
+        Ok(Self { call, content, failed })
+    }
+}
+
+/// Writes a tool's result; how many images are left to the user's message after it.
+fn write_result(
+    out: &mut Output,
+    messages: &mut Separated,
+    blocks: &mut Count,
+    block: &RawValue,
+) -> Fit<usize> {
+    let ToolResult { call, content, failed } = ToolResult::of(block)?;
+    let lead = if failed { FAILED } else { "" };
+    messages.next(out);
+    out.write(&["{\"role\":\"tool\",\"tool_call_id\":\"", call, "\",\"content\":\"", lead]);
+    let (mut texts, mut images) = (Texts::default(), 0);
+    match content {
+        Some(content) if is_array(content) => blocks.each(content, |blocks, block| match &*kind(block)? {
+            "text" => parts::text(block).map(|text| texts.add(out, text)),
+            "document" => parts::document(blocks, block, |text| texts.add(out, text)),
+            "image" => parts::image(block).map(|_| {
+                images += 1;
+                texts.add(out, IMAGE_BELOW);
+            }),
+            other => Err(unknown(other)),
+        }),
+        Some(content) => inside(content).map(|text| texts.add(out, text)),
+        None => Ok(()),
+    }
+    .map_err(|refusal| refusal.within("content"))?;
+    out.write(&["\"}"]);
+    Ok(images)
+}
+
+/// Writes the images of a tool's result as parts of the user's message after it.
+fn write_images(out: &mut Output, list: &mut Separated, block: &RawValue) -> Fit<()> {
+    let ToolResult { call, content, .. } = ToolResult::of(block)?;
+    let Some(content) = content.filter(|content| is_array(content)) else { return Ok(()) };
+    let mut is_labelled = false;
+    Count::default().each(content, |_, block| {
+        if kind(block)? != "image" {
+            return Ok(());
+        }
+        // Once: the id may be longer than the image.
+        if !std::mem::replace(&mut is_labelled, true) {
+            list.next(out);
+            out.write(&["{\"type\":\"text\",\"text\":\"[image of the result of ", call, "]\"}"]);
+        }
+        list.next(out);
+        parts::image(block).map(|image| image.write(out))
+    })
 }
 
 fn write_assistant(out: &mut Output, messages: &mut Separated, content: &RawValue) -> Fit<()> {
-    let (mut texts, mut thoughts, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    messages.next(out);
+    out.write(&["{\"role\":\"assistant\",\"content\":"]);
+    let before = out.bytes().len();
+    let (mut texts, mut thoughts, mut calls) = (Texts::default(), 0, 0);
+    out.write(&["\""]);
     if is_array(content) {
         Count::default().each(content, |_, block| match &*kind(block)? {
-            "text" => parts::text(block).map(|text| texts.push(text)),
-            "thinking" => parts::thought(block).map(|thought| thoughts.extend(thought)),
+            "text" => parts::text(block).map(|text| texts.add(out, text)),
+            "thinking" => parts::thought(block).map(|thought| thoughts += usize::from(thought.is_some())),
             // Sealed for Anthropic's models: nobody else can read it.
             "redacted_thinking" => Ok(()),
-            "tool_use" => parts::call(block).map(|call| calls.push(call)),
+            "tool_use" => parts::call(block).map(|_| calls += 1),
             other => Err(unknown(other)),
         })?;
     } else {
-        texts.push(inside(content)?);
+        texts.add(out, inside(content)?);
     }
-    messages.next(out);
-    out.write(&["{\"role\":\"assistant\",\"content\":"]);
-    if texts.is_empty() && !calls.is_empty() {
+    out.write(&["\""]);
+    if !texts.has_begun && calls > 0 {
+        out.truncate(before);
         out.write(&["null"]);
-    } else {
-        write_texts(out, "", &texts);
     }
-    if !thoughts.is_empty() {
-        out.write(&[",\"reasoning_content\":"]);
-        write_texts(out, "", &thoughts);
+    if thoughts > 0 {
+        write_thoughts(out, content)?;
     }
-    if !calls.is_empty() {
-        out.write(&[",\"tool_calls\":["]);
-        let mut list = Separated::default();
-        for call in &calls {
-            list.next(out);
-            call.write(out);
-        }
-        out.write(&["]"]);
+    if calls > 0 {
+        write_calls(out, content)?;
     }
     out.write(&["}"]);
     Ok(())
 }
 
-/// Writes texts as one string behind `lead`. They are copied as they stand in the request, escapes and all.
-fn write_texts(out: &mut Output, lead: &str, texts: &[&str]) {
-    out.write(&["\"", lead]);
-    for (at, text) in texts.iter().enumerate() {
-        out.write(&[if at == 0 { "" } else { BETWEEN }, text]);
-    }
+fn write_thoughts(out: &mut Output, content: &RawValue) -> Fit<()> {
+    let mut texts = Texts::default();
+    out.write(&[",\"reasoning_content\":\""]);
+    Count::default().each(content, |_, block| {
+        if kind(block)? == "thinking"
+            && let Some(thought) = parts::thought(block)?
+        {
+            texts.add(out, thought);
+        }
+        Ok(())
+    })?;
     out.write(&["\""]);
+    Ok(())
+}
+
+fn write_calls(out: &mut Output, content: &RawValue) -> Fit<()> {
+    let mut list = Separated::default();
+    out.write(&[",\"tool_calls\":["]);
+    Count::default().each(content, |_, block| {
+        if kind(block)? == "tool_use" {
+            list.next(out);
+            parts::call(block)?.write(out);
+        }
+        Ok(())
+    })?;
+    out.write(&["]"]);
+    Ok(())
+}
+
+/// Texts that become one string. They are copied as they stand in the request, escapes and all.
+#[derive(Default)]
+struct Texts {
+    has_begun: bool,
+    says_something: bool,
+}
+
+impl Texts {
+    fn add(&mut self, out: &mut Output, text: &str) {
+        out.write(&[if self.has_begun { BETWEEN } else { "" }, text]);
+        self.has_begun = true;
+        self.says_something |= !text.is_empty();
+    }
+
+    fn are_empty(&self) -> bool {
+        !self.says_something
+    }
 }

@@ -1,5 +1,7 @@
 //! Text whose pieces a provider has cut wherever it likes, also inside a character.
 
+use super::output::{KEPT, step};
+
 /// The text of pieces, joined.
 #[derive(Debug, Default)]
 pub(super) struct Joined {
@@ -53,11 +55,18 @@ impl Joined {
     /// Forgets the text, but for a character that is not complete.
     pub(super) fn clear(&mut self) {
         self.text.clear();
+        self.text.shrink_to(KEPT);
     }
 
     fn push_str(&mut self, text: &str) {
         if !text.is_empty() {
             self.end();
+            if self.text.capacity() - self.text.len() < text.len() {
+                self.text.reserve_exact(match self.text.len() {
+                    0 => text.len(),
+                    length => step(length, text.len()),
+                });
+            }
             self.text.push_str(text);
         }
     }

@@ -60,6 +60,10 @@ pub type Fit<T> = Result<T, Refusal>;
 /// # Errors
 /// It is no object, or `member` refuses; the place begins with the member's key.
 pub fn members<'a>(raw: &'a RawValue, member: impl FnMut(&str, &'a RawValue) -> Fit<()>) -> Fit<()> {
+    // serde would quote what is none.
+    if !raw.get().starts_with('{') {
+        return Err(Refusal::expected("", "an object"));
+    }
     let mut refusal = None;
     let visitor = Members { member, refusal: &mut refusal };
     let read = serde_json::Deserializer::from_str(raw.get()).deserialize_map(visitor);
@@ -71,6 +75,9 @@ pub fn members<'a>(raw: &'a RawValue, member: impl FnMut(&str, &'a RawValue) -> 
 /// # Errors
 /// It is no array, or `element` refuses; the place begins with the element's number.
 pub fn elements<'a>(raw: &'a RawValue, element: impl FnMut(usize, &'a RawValue) -> Fit<()>) -> Fit<()> {
+    if !is_array(raw) {
+        return Err(Refusal::expected("", "an array"));
+    }
     let mut refusal = None;
     let visitor = Elements { element, refusal: &mut refusal };
     let read = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(visitor);
@@ -90,9 +97,19 @@ pub fn inside(raw: &RawValue) -> Fit<&str> {
 ///
 /// # Errors
 /// It is no string.
-pub fn string(raw: &RawValue) -> Fit<String> {
-    serde_json::from_str(raw.get()).map_err(|_| Refusal::expected("", "a string"))
+pub fn string(raw: &RawValue) -> Fit<Cow<'_, str>> {
+    inside(raw).map(|inside| word(raw, inside))
 }
+
+/// A string without its escapes. A long one with escapes is no word that is known: it stays as it stands, and takes no memory.
+fn word<'a>(raw: &'a RawValue, inside: &'a str) -> Cow<'a, str> {
+    let is_plain = inside.len() > MAX_ESCAPED || !inside.contains('\\');
+    let decoded = || serde_json::from_str(raw.get()).ok().map(Cow::Owned);
+    (!is_plain).then(decoded).flatten().unwrap_or(Cow::Borrowed(inside))
+}
+
+/// Longest string with escapes that is taken for a word, bytes: each character of as much as is quoted may be one.
+const MAX_ESCAPED: usize = "\\u0000".len() * MAX_QUOTED;
 
 /// An id as JSON has it, without its quotes: it is written more than once.
 ///
@@ -139,11 +156,11 @@ impl<'de, F: FnMut(&str, &'de RawValue) -> Fit<()>> Visitor<'de> for Members<'_,
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        // A key may hold escapes.
-        while let Some((key, value)) = map.next_entry::<Cow<'de, str>, &RawValue>()? {
+        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
             if value.get() == "null" {
                 continue;
             }
+            let key = string(key).unwrap_or_default();
             if let Err(refusal) = (self.member)(&key, value) {
                 *self.refusal = Some(refusal.within(quoted(&key)));
                 return Err(A::Error::custom("refused"));

@@ -7,6 +7,7 @@ mod blocks;
 mod chat;
 mod content;
 pub mod error;
+mod escapes;
 mod event;
 mod joined;
 mod json;

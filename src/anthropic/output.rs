@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::escapes::escaped_length;
+
 /// Written bytes, at most `limit` of them. Whatever exceeds the limit is dropped and remembered as too much, so that
 /// writers need not check each piece.
 #[derive(Debug, Default)]
@@ -35,6 +37,7 @@ impl Output {
 
     /// Adds a string, quoted and escaped.
     pub fn string(&mut self, text: &str) {
+        self.reserve(escaped_length(text) + "\"\"".len());
         // A string always serializes, and what exceeds the limit is remembered.
         let _ = serde_json::to_writer(self, text);
     }
@@ -44,9 +47,15 @@ impl Output {
         &self.bytes
     }
 
-    /// Forgets what was written, and keeps its room.
+    /// Forgets what was written, and keeps its room where that is small.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
+    }
+
+    /// Takes back what was written behind the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.bytes.truncate(length);
     }
 
     /// Whether something exceeded the limit.
@@ -69,17 +78,29 @@ impl Output {
             self.is_over = true;
             return;
         }
-        if self.bytes.capacity() - self.bytes.len() < piece.len() {
-            // A quarter at a time: twice the bytes would stand in memory otherwise.
-            let more = (self.bytes.len() / 4).clamp(piece.len(), room);
-            self.bytes.reserve_exact(more.max(MIN_STEP.min(room)));
-        }
+        self.reserve(piece.len());
         self.bytes.extend_from_slice(piece);
+    }
+
+    /// Makes room for what is about to be written, as far as the limit goes.
+    pub fn reserve(&mut self, size: usize) {
+        if self.bytes.capacity() - self.bytes.len() < size {
+            let room = self.limit.saturating_sub(self.bytes.len());
+            self.bytes.reserve_exact(step(self.bytes.len(), size).min(room));
+        }
     }
 }
 
-/// Least growth of an output, bytes.
-const MIN_STEP: usize = 256;
+/// What a buffer of `length` bytes grows by, so that `more` have room: a quarter, for twice the bytes would stand in memory
+/// otherwise.
+pub(super) fn step(length: usize, more: usize) -> usize {
+    /// Least growth, bytes.
+    const MIN_STEP: usize = 256;
+    (length / 4).max(more).max(MIN_STEP)
+}
+
+/// A larger buffer is not kept when its bytes are forgotten.
+pub(super) const KEPT: usize = 4 * 1024;
 
 impl io::Write for &mut Output {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {

@@ -1,5 +1,7 @@
 //! The blocks of a request's messages, each read as far as chat has a place for it.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::json::{Fit, Refusal, boolean, elements, id, inside, is_array, members, quoted, required, string};
@@ -12,7 +14,19 @@ pub(super) enum Image<'a> {
     Url(&'a str),
 }
 
-/// Counts the blocks of a message, which are kept until it is written.
+impl Image<'_> {
+    /// Writes it as a part of a user's message.
+    pub(super) fn write(&self, out: &mut Output) {
+        out.write(&["{\"type\":\"image_url\",\"image_url\":{\"url\":\""]);
+        match self {
+            Self::Data { media_type, base64 } => out.write(&["data:", media_type, ";base64,", base64]),
+            Self::Url(url) => out.write(&[url]),
+        }
+        out.write(&["\"}}"]);
+    }
+}
+
+/// Counts the blocks of a message.
 #[derive(Default)]
 pub(super) struct Count(usize);
 
@@ -69,7 +83,7 @@ pub(super) fn call(block: &RawValue) -> Fit<Call<'_>> {
     Ok(Call { id, name, input: required(input, "input")?.get() })
 }
 
-pub(super) fn kind(block: &RawValue) -> Fit<String> {
+pub(super) fn kind(block: &RawValue) -> Fit<Cow<'_, str>> {
     let mut kind = None;
     members(block, |key, value| {
         if key == "type" {

@@ -1,6 +1,8 @@
 //! A Messages request as a chat completion request. What chat has no place for is refused by name; what is only a hint and
 //! changes nothing of what is said (`docs/anthropic.md` lists it) is left out.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::content;
@@ -18,6 +20,11 @@ pub struct ChatRequest {
     stream: bool,
 }
 
+/// A translated request has at most so many times the bytes of the request, and [`ROOM`]: its room is taken once.
+const MOST_TIMES: usize = 2;
+/// Bytes around what is translated.
+const ROOM: usize = 512;
+
 /// How a request for a stream ends that asks for its usage too.
 const WITH_USAGE: &[u8] = b",\"stream_options\":{\"include_usage\":true}}";
 
@@ -33,7 +40,7 @@ impl ChatRequest {
         if max_tokens == 0 {
             return Err(Refusal::expected("max_tokens", "a positive integer"));
         }
-        let mut rest = Output::with_capacity(limit, body.get().len());
+        let mut rest = Output::with_capacity(limit, MOST_TIMES * body.get().len() + ROOM);
         rest.write(&[",\"messages\":["]);
         let mut messages = Separated::default();
         if let Some(system) = top.system {
@@ -59,7 +66,7 @@ impl ChatRequest {
 }
 
 /// What stands between the elements of a list that is being written.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Separated(bool);
 
 impl Separated {
@@ -231,7 +238,7 @@ fn write_tool(out: &mut Output, tool: &RawValue) -> Fit<()> {
 }
 
 fn write_tool_choice(out: &mut Output, choice: &RawValue) -> Fit<()> {
-    let (mut kind, mut name, mut one_at_once) = (String::new(), None, false);
+    let (mut kind, mut name, mut one_at_once) = (Cow::default(), None, false);
     members(choice, |key, value| {
         match key {
             "type" => kind = string(value)?,

@@ -1,6 +1,7 @@
 //! Takes a stream of events apart (WHATWG HTML section 9.2.6), as far as their data goes.
 
 use super::answer::Unfit;
+use super::output::{KEPT, step};
 use crate::limits::MAX_CHAT_EVENT;
 
 /// Finds the data of events in bytes that come in pieces.
@@ -8,11 +9,13 @@ use crate::limits::MAX_CHAT_EVENT;
 pub struct Events {
     /// A line has ended: a byte order mark is none any more.
     has_begun: bool,
-    /// A line that has no end yet.
-    line: Vec<u8>,
-    /// The data of the event in hand: its lines, with a line feed between them.
-    data: Option<Vec<u8>>,
-    /// The last line ended with a CR: a LF behind it belongs to it.
+    /// The data of the event at hand, its lines with a line feed between them; behind it a line that has no end yet.
+    buffer: Vec<u8>,
+    /// Where that line begins.
+    line: usize,
+    /// The event has data, be it empty.
+    has_data: bool,
+    /// The last line ended with a CR: a LF after it belongs to it.
     behind_cr: bool,
 }
 
@@ -34,27 +37,25 @@ impl Events {
                 bytes = &bytes[1..];
                 continue;
             }
-            let Some(end) = memchr::memchr2(b'\r', b'\n', bytes) else {
-                self.line.extend_from_slice(bytes);
-                return Ok(self.check()?);
-            };
-            self.line.extend_from_slice(&bytes[..end]);
+            let Some(end) = memchr::memchr2(b'\r', b'\n', bytes) else { return Ok(self.add(bytes)?) };
+            self.add(&bytes[..end])?;
             self.behind_cr = bytes[end] == b'\r';
             bytes = &bytes[end + 1..];
-            self.end_line()?;
-            if self.line.is_empty()
-                && let Some(data) = self.data.take()
-            {
-                event(&data)?;
+            if self.buffer.len() > self.line {
+                self.end_line();
+            } else {
+                if std::mem::take(&mut self.has_data) {
+                    event(&self.buffer)?;
+                }
+                self.forget();
             }
-            self.line.clear();
         }
         Ok(())
     }
 
     /// Bytes held of an event that is not complete.
     pub fn held(&self) -> usize {
-        self.line.capacity() + self.data.as_ref().map_or(0, Vec::capacity)
+        self.buffer.capacity()
     }
 
     /// The stream is over: what it ended in counts as complete, for some providers leave out the last line end.
@@ -65,31 +66,45 @@ impl Events {
         self.take(b"\n\n", event)
     }
 
-    /// Looks at a line that is complete; only `data` matters.
-    fn end_line(&mut self) -> Result<(), Unfit> {
-        if !std::mem::replace(&mut self.has_begun, true) && self.line.starts_with(b"\xEF\xBB\xBF") {
-            self.line.drain(..3);
+    /// Adds to the line that has no end yet.
+    fn add(&mut self, piece: &[u8]) -> Result<(), Unfit> {
+        let size = self.buffer.len() + piece.len();
+        if size > MAX_CHAT_EVENT {
+            return Err(TOO_LARGE);
         }
-        let Some(value) = self.line.strip_prefix(b"data") else { return self.check() };
-        let value = match value {
-            [] => value,
-            [b':', b' ', value @ ..] | [b':', value @ ..] => value,
-            _ => return self.check(),
-        };
-        match &mut self.data {
-            Some(data) => {
-                data.push(b'\n');
-                data.extend_from_slice(value);
-            }
-            None => self.data = Some(value.to_vec()),
+        if size > self.buffer.capacity() {
+            self.buffer.reserve_exact(step(self.buffer.len(), piece.len()));
         }
-        self.check()
+        self.buffer.extend_from_slice(piece);
+        Ok(())
     }
 
-    fn check(&self) -> Result<(), Unfit> {
-        // A line is looked at when it has joined the data.
-        let size = self.line.len().max(self.data.as_ref().map_or(0, Vec::len));
-        if size > MAX_CHAT_EVENT { Err(TOO_LARGE) } else { Ok(()) }
+    /// Looks at a line that is complete; only `data` matters.
+    fn end_line(&mut self) {
+        if !std::mem::replace(&mut self.has_begun, true)
+            && self.buffer[self.line..].starts_with(b"\xEF\xBB\xBF")
+        {
+            self.buffer.drain(self.line..self.line + 3);
+        }
+        let name = match &self.buffer[self.line..] {
+            b"data" => "data",
+            [b'd', b'a', b't', b'a', b':', b' ', ..] => "data: ",
+            [b'd', b'a', b't', b'a', b':', ..] => "data:",
+            _ => return self.buffer.truncate(self.line),
+        };
+        let value = self.line + name.len();
+        if std::mem::replace(&mut self.has_data, true) {
+            self.buffer[self.line] = b'\n';
+            self.line += 1;
+        }
+        self.buffer.drain(self.line..value);
+        self.line = self.buffer.len();
+    }
+
+    fn forget(&mut self) {
+        self.line = 0;
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT);
     }
 }
 

@@ -51,6 +51,11 @@ impl Translator {
         self.over
     }
 
+    /// Bytes held of the message: calls whose arguments are not complete, and what comes after them.
+    pub fn held(&self) -> usize {
+        self.blocks.held()
+    }
+
     /// Whether the provider has said why its response ended.
     pub fn has_finished(&self) -> bool {
         self.finish.as_deref().is_some_and(|reason| !reason.is_empty())

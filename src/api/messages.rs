@@ -246,7 +246,7 @@ impl Passage for Translation {
     }
 
     fn held(&self) -> usize {
-        self.events.held()
+        self.events.held() + self.translator.held()
     }
 
     fn measured(&self) -> Measured {

@@ -268,7 +268,7 @@ impl Relay {
         broke.map(|broke| self.ended(Some(broke)))
     }
 
-    /// Counts what is held of a large event; why the stream ends where there is no room for it.
+    /// Counts what is held of large events; why the stream ends where there is no room for it.
     fn hold(&mut self) -> Option<Broke> {
         let held = self.passage.held();
         let counted = if held > MAX_HELD_EVENT { held } else { 0 };

@@ -452,11 +452,11 @@ fn error_after_a_role_alone_goes_to_another_target() {
 
 #[test]
 fn translated_response_over_max_response_size_is_said_to_be() {
-    let (upstream, proxy) = start(json!({"max_response_size": 20_000}));
+    let (upstream, proxy) = start(json!({"max_response_size": 6_000}));
     let call = json!({"function": {"name": "f"}});
-    let said = json!({"tool_calls": vec![call; 500]});
+    let said = json!({"tool_calls": vec![call; 120]});
     let reply = json!({"choices": [{"message": said, "finish_reason": "tool_calls"}]});
-    assert!(reply.to_string().len() < 20_000);
+    assert!(reply.to_string().len() < 6_000);
     upstream.chat(Reply::json(200, &reply));
     for stream in [false, true] {
         assert_error(&proxy.call(say("plain/m", stream)), 502, "api_error", "response_too_large");
