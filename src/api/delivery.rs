@@ -1,5 +1,8 @@
 //! What the client gets of a relayed call, and how it ends: an answer, an error of ours, or the last event of a stream.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
 use ureq::http::{HeaderMap, HeaderValue};
 
 use super::envelope::{Envelope, REQUEST_ID, X_REQUEST_ID, sane_id};
@@ -137,6 +140,15 @@ impl Delivery {
                 reply.finish()
             });
         }
+        if status < 300
+            && self.envelope.is_responses
+            && let Some(event) = terminal_event(body)
+        {
+            return self.end(status, |reply| {
+                reply.write(&event, false);
+                reply.finish()
+            });
+        }
         let may_say =
             (self.envelope.format == Format::OpenAi && !self.envelope.is_responses) || status >= 400;
         let event = if is_json(body) && (may_say || Refusal::in_document(body).is_some()) {
@@ -208,6 +220,26 @@ pub fn add_stream_fields(fields: &mut Fields) {
             fields.push(name, value);
         }
     }
+}
+
+/// A response that is over, as the event that ends the stream of one; `None`: the document is no such response.
+fn terminal_event(document: &[u8]) -> Option<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Response<'a> {
+        #[serde(borrow)]
+        object: Cow<'a, str>,
+        #[serde(borrow)]
+        status: Cow<'a, str>,
+    }
+    let Response { object, status } = serde_json::from_slice(document).ok()?;
+    let kind = match &*status {
+        "completed" => "response.completed",
+        "incomplete" => "response.incomplete",
+        "failed" => "response.failed",
+        _ => return None,
+    };
+    let start = format!("event: {kind}\ndata: {{\"type\":\"{kind}\",\"sequence_number\":0,\"response\":");
+    (object == "response").then(|| [start.as_bytes(), &single_line(document), b"}\n\n"].concat())
 }
 
 fn is_json(body: &[u8]) -> bool {

@@ -117,6 +117,34 @@ fn events_under_another_label_pass_after_a_heartbeat() {
     }
 }
 
+/// A provider that streams nothing has answered all the same.
+#[test]
+fn response_document_after_a_heartbeat_is_the_terminal_event() {
+    let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
+    for (status, is_event) in [("completed", true), ("incomplete", true), ("queued", false)] {
+        let document =
+            format!("{{\"id\":\"r\",\n\"object\":\"response\",\"status\":\"{status}\",\"output\":[]}}");
+        let gate = Gate::new();
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+        upstream.answer(RESPONSES, Reply::default().wait(&gate).send(head).chunk(&document).end());
+        let mut client = proxy.client();
+        client.send(call(RESPONSES, "p1/m", true));
+        let mut stream = client.streamed();
+        assert_eq!(stream.next_event().as_deref(), Some(HEARTBEAT));
+        gate.open();
+        let event = stream.next_real_event().expect("an event");
+        if is_event {
+            let document = document.replace('\n', "");
+            let data =
+                format!("{{\"type\":\"response.{status}\",\"sequence_number\":0,\"response\":{document}}}");
+            assert_eq!(event, format!("event: response.{status}\ndata: {data}\n\n"));
+            assert_eq!((stream.next_event(), stream.end()), (None, End::FinalChunk));
+        } else {
+            assert!(event.contains("upstream_broken"), "{event}");
+        }
+    }
+}
+
 #[test]
 fn events_under_another_label_are_translated_too() {
     let upstream = Upstream::new(&["m"]);
