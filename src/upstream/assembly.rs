@@ -223,6 +223,10 @@ fn add(into: &mut Map<String, Value>, from: Map<String, Value>) -> Result<(), Un
     for (name, value) in from {
         match (into.get_mut(&name), value) {
             (Some(Value::String(text)), Value::String(more)) if !ONCE.contains(&&*name) => {
+                // Some begin a call with empty arguments, and send the real ones after them.
+                if name == "arguments" && text == "{}" && !more.is_empty() {
+                    text.clear();
+                }
                 text.push_str(&more);
             }
             (Some(Value::Object(ours)), Value::Object(more)) => add(ours, more)?,
@@ -320,6 +324,10 @@ mod tests {
             // Some repeat id and name.
             chunk(&call(1, "c1", "g", "{"), None),
             chunk(&call(1, "c1", "g", "}"), None),
+            // Some begin with empty arguments.
+            chunk(&call(2, "c2", "h", "{}"), None),
+            chunk(&call(2, "c2", "h", ""), None),
+            chunk(&call(2, "c2", "h", "{\"y\":2}"), None),
             chunk(&json!({}), Some("tool_calls")),
             json!({"id": "c", "object": "chat.completion.chunk", "choices": [], "usage": {"prompt_tokens": 3}}),
         ]);
@@ -328,7 +336,8 @@ mod tests {
             "choices": [{"index": 0, "finish_reason": "tool_calls", "message": {
                 "role": "assistant", "content": "ab", "reasoning_content": "hm", "tool_calls": [
                     {"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": "{\"x\":1}"}},
-                    {"index": 1, "id": "c1", "type": "function", "function": {"name": "g", "arguments": "{}"}}]}}]});
+                    {"index": 1, "id": "c1", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+                    {"index": 2, "id": "c2", "type": "function", "function": {"name": "h", "arguments": "{\"y\":2}"}}]}}]});
         assert_eq!(document(&events), expected, "closed behind its finish_reason");
         assert_eq!(document(&(": hi\n\n".to_owned() + &events + "data: [DONE]\n\n")), expected);
     }
