@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use ai_proxy::limits;
 
-use crate::support::calls::{TOKEN, ask, ask_streamed, assert_error, bare, chat, event, get};
+use crate::support::calls::{DONE, TOKEN, ask, ask_streamed, assert_error, bare, chat, event, get};
 use crate::support::client::{Client, Response};
 use crate::support::eventually;
+use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
 use crate::support::temp::TempDir;
@@ -50,6 +51,30 @@ impl Socket {
         let value = |line: &str| line.strip_prefix(&format!("ai_proxy_{name} "))?.parse().ok();
         text.lines().find_map(value).expect("a metric")
     }
+}
+
+/// As `ARCHITECTURE.md` has it: what is left beside the process itself, and of that a slot and its head for each request.
+#[test]
+fn budget_counts_each_request_from_its_slot_to_its_end() {
+    const STREAMS: usize = 20;
+    let socket = Socket::new();
+    let (upstream, _proxy) = start(socket.with(json!({"max_memory": MEMORY})));
+    assert_eq!(limits::OWN_MEMORY, limits::AT_REST + limits::MAX_LISTS + limits::MAX_LOG_BYTES);
+    assert_eq!(socket.gauge("memory_limit_bytes"), budget_of(MEMORY));
+    // The request that asks has its slot.
+    let own = limits::SLOT_MEMORY..limits::SLOT_MEMORY + limits::LITTLE;
+    assert!(own.contains(&socket.gauge("memory_held_bytes")));
+    let gate = Gate::new();
+    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    let mut clients: Vec<Client> = (0..STREAMS).map(|_| socket.client()).collect();
+    clients.iter_mut().for_each(|client| client.send(ask_streamed("p1/m")));
+    upstream.wait_requests(STREAMS);
+    let slots = (STREAMS + 1) * limits::SLOT_MEMORY;
+    let held = socket.gauge("memory_held_bytes");
+    assert!((slots..slots + (STREAMS + 1) * limits::LITTLE).contains(&held), "{held} bytes");
+    gate.open_for(STREAMS);
+    clients.iter_mut().for_each(|client| assert!(client.response().text().ends_with(DONE)));
+    eventually("all is given back", || own.contains(&socket.gauge("memory_held_bytes")).then_some(()));
 }
 
 #[test]
