@@ -331,3 +331,17 @@ impl<'a> Deserialize<'a> for Calls<'a> {
         deserializer.deserialize_seq(List)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_CUT, utf8};
+
+    #[test]
+    fn bytes_of_cut_characters_are_kept_and_a_flood_of_them_is_replaced() {
+        assert_eq!(utf8(b"\xF0\x9Fa").ok().as_deref(), Some("\\udcf0\\udc9fa"));
+        let flood = [0xFF; 1000];
+        let text = utf8(&flood).expect("small");
+        assert_eq!(text.matches("\\udcff").count(), MAX_CUT);
+        assert_eq!(text.matches('\u{fffd}').count(), flood.len() - MAX_CUT);
+    }
+}

@@ -482,6 +482,22 @@ fn a_translated_stream_has_the_bounds_of_any() {
 }
 
 #[test]
+fn call_without_end_in_a_translated_stream_counts_against_max_memory() {
+    let (upstream, proxy) = start(json!({"max_memory": 32 * 1024 * 1024}));
+    let call = |function: Value| chat_event(&json!({"tool_calls": [{"index": 0, "function": function}]}));
+    let more = call(json!({"arguments": "x".repeat(4000)}));
+    let flood = format!("{:x}\r\n{more}\r\n", more.len());
+    let begun = call(json!({"name": "f", "arguments": "{\"a\":\""}));
+    upstream.chat(Reply::sse().chunk(begun).then(Step::Flood(flood.into_bytes())));
+    let response = proxy.call(say("plain/m", true));
+    assert_eq!(response.end, End::Cut);
+    // `max_response_size` is more than the budget has room for.
+    let text = response.text();
+    assert_eq!(kinds(&text).1["error"]["reason"], "overloaded");
+    assert!(text.len() < 8 * 1024 * 1024, "{}", text.len());
+}
+
+#[test]
 fn a_provider_that_does_not_stream_is_streamed_for() {
     let (upstream, proxy) = start(json!({}));
     upstream.chat(Reply::json(200, &completion("hello")));
