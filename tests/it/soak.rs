@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use ai_proxy::limits::CONTROL_THREADS;
 
 use crate::support::calls::{
-    DONE, KEY, TOKEN, ask, ask_streamed, authorized, bare, chat, completion, event, get,
+    DONE, KEY, TOKEN, ask, ask_streamed, authorized, bare, chat, completion, event, get, post,
 };
 use crate::support::client::{Client, End};
 use crate::support::eventually;
@@ -28,6 +28,10 @@ const CLIENTS: usize = 8;
 const WORKERS: usize = 24;
 /// A client's pause between two calls: the point is variety and time, not load.
 const PAUSE: Duration = Duration::from_millis(5);
+/// `max_memory`: an upload of 20 MB has never room, and all the other requests have.
+const MEMORY: usize = 64 << 20;
+/// What rendered model lists may hold in a quiet moment, bytes.
+const LISTS: usize = 1 << 20;
 /// How often the dying provider dies and the configuration is reloaded.
 const UPHEAVAL: Duration = Duration::from_secs(3);
 
@@ -44,6 +48,8 @@ struct Quiet {
     threads: usize,
     descriptors: usize,
     resident: usize,
+    /// Of the memory budget, bytes.
+    held: usize,
 }
 
 /// What all threads share.
@@ -94,12 +100,16 @@ fn nothing_grows_and_no_good_request_fails() {
         std::env::var("AI_PROXY_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     let good = Upstream::new(&["m"]);
     good.script("/v1/chat/completions", |request| whole_or_stream(&request.text()));
+    good.answer("/v1/images/generations", large_image());
+    let odd = Upstream::new(&[]);
+    let lists = AtomicUsize::new(0);
+    odd.script("/v1/models", move |_| odd_list(lists.fetch_add(1, Ordering::Relaxed)));
     let faulty = Upstream::new(&["m"]);
     let turns = AtomicUsize::new(0);
     faulty.script("/v1/chat/completions", move |_| fault(turns.fetch_add(1, Ordering::Relaxed)));
     let mut dying = Upstream::new(&["m"]);
     dying.chat(Reply::json(200, &completion("still here")));
-    let config = |dying: &Upstream| config(&good, &faulty, dying);
+    let config = |dying: &Upstream| config(&good, &faulty, dying, &odd);
     let mut proxy = Proxy::start_in(TempDir::new(), &config(&dying), |_| {});
     let storm = Storm {
         address: proxy.address(),
@@ -133,7 +143,7 @@ fn nothing_grows_and_no_good_request_fails() {
         while Instant::now() < end {
             std::thread::sleep(UPHEAVAL.min(end.saturating_duration_since(Instant::now())));
             assert!(clients.iter().all(|client| !client.is_finished()), "a client met what it may not meet");
-            [&good, &faulty, &dying].into_iter().for_each(Upstream::forget);
+            [&good, &faulty, &dying, &odd].into_iter().for_each(Upstream::forget);
             // It dies with its connections, is missed for a moment, and comes back elsewhere.
             dying = Upstream::new(&["m"]);
             dying.chat(Reply::json(200, &completion("still here")));
@@ -161,6 +171,7 @@ fn nothing_grows_and_no_good_request_fails() {
     assert!(proxy.threads_named("worker") <= WORKERS, "{report}");
     assert!(after.descriptors <= before.descriptors, "{report}");
     assert!(after.resident <= before.resident + MEMORY_NOISE, "{report}");
+    assert!(after.held <= LISTS, "{report}");
     check_log(&proxy.directory.join("soak.log"));
     assert_eq!(proxy.stderr.all().iter().filter(|line| line.contains("panic")).count(), 0);
     proxy.signal(Signal::TERM);
@@ -176,8 +187,9 @@ impl Drop for OnDrop<'_> {
     }
 }
 
-fn config(good: &Upstream, faulty: &Upstream, dying: &Upstream) -> Value {
-    let base = crate::support::proxy::config(&[("good", good), ("faulty", faulty), ("dying", dying)]);
+fn config(good: &Upstream, faulty: &Upstream, dying: &Upstream, odd: &Upstream) -> Value {
+    let providers = [("good", good), ("faulty", faulty), ("dying", dying), ("odd", odd)];
+    let base = crate::support::proxy::config(&providers);
     let changes = json!({
         "log_file": "soak.log",
         "max_connections": WORKERS,
@@ -190,7 +202,8 @@ fn config(good: &Upstream, faulty: &Upstream, dying: &Upstream) -> Value {
         "stream_timeout": 5,
         "stream_heartbeat": 0.2,
         "max_response_size": 200_000,
-        "max_stream_size": 200_000,
+        "max_stream_size": 8_000_000,
+        "max_memory": MEMORY,
         "health_interval": 1,
         "models_interval": 2,
         "models": {"either": ["faulty/m", "dying/m", "good/m"]},
@@ -213,9 +226,14 @@ fn whole_or_stream(request: &str) -> Reply {
 
 /// The faulty one does something else each time.
 fn fault(turn: usize) -> Reply {
+    static FAULTS: LazyLock<Vec<Reply>> = LazyLock::new(faults);
+    FAULTS[turn % FAULTS.len()].clone()
+}
+
+fn faults() -> Vec<Reply> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
     let chunk = format!("{:x}\r\n{}\r\n", event("x").len(), event("x")).into_bytes();
-    let all = [
+    vec![
         Reply::json(200, &completion("for once")),
         Reply::default().then(Step::Fin),
         Reply::default().then(Step::Reset),
@@ -240,16 +258,70 @@ fn fault(turn: usize) -> Reply {
         Reply::json(429, &json!({"error": {"message": "slow down"}})),
         Reply::whole(500, &[("Content-Type", "text/html")], "<h1>oh</h1>"),
         Reply::whole(307, &[("Location", "http://127.0.0.1:1/")], ""),
+        // Errors that quote the key, at once, behind content, and over the size of an event that is held.
+        Reply::sse().chunk(key_error("")).end(),
+        Reply::sse().chunk(event("a")).chunk(key_error("")).end(),
+        Reply::sse().chunk(event("a")).chunk(key_error(&"x".repeat(70_000))).end(),
+        Reply::json(401, &json!({"error": {"message": format!("Incorrect API key provided: {KEY}")}})),
+        // Events for everyone, also for who asked for a document.
+        Reply::sse().chunk(event("a").repeat(50)).chunk(DONE).end(),
+        Reply::sse().chunk(tool_calls(1000)).chunk(DONE).end(),
+        Reply::sse().chunk(event(&"x".repeat(300_000))).chunk(DONE).end(),
+        Reply::sse().chunk("data: {\"type\":\"response.created\"}\n\n".repeat(5000)).end(),
+        Reply::whole(200, &[("Content-Type", "application/json"), ("Content-Encoding", "gzip")], "zip"),
+        Reply::raw(format!("{head}X-Large: {}\r\nContent-Length: 2\r\n\r\n{{}}", "x".repeat(40_000))),
         Reply::json(200, &completion("and gone")).then(Step::IdleClose(Duration::from_millis(10))),
-    ];
-    all[turn % all.len()].clone()
+    ]
+}
+
+fn key_error(padding: &str) -> String {
+    format!("data: {{\"error\":{{\"message\":\"{padding} bad key {KEY}\",\"code\":400}}}}\n\n")
+}
+
+fn tool_calls(count: usize) -> String {
+    let call = |index| json!({"index": index, "function": {"name": "f", "arguments": "{}"}});
+    let calls: Vec<Value> = (0..count).map(call).collect();
+    format!("data: {}\n\n", json!({"choices": [{"index": 0, "delta": {"tool_calls": calls}}]}))
+}
+
+/// Two events of 3 MB.
+fn large_image() -> Reply {
+    let image = "A".repeat(3_000_000);
+    let event = |kind: &str| {
+        format!(
+            "event: {kind}\ndata: {}\n\n",
+            json!({"type": kind, "b64_json": image, "partial_image_index": 0})
+        )
+    };
+    let events = ["image_generation.partial_image", "image_generation.completed"];
+    events.iter().fold(Reply::sse(), |reply, kind| reply.chunk(event(kind))).end()
+}
+
+/// A list of models, each time another that nobody expects.
+fn odd_list(turn: usize) -> Reply {
+    let json = |text: String| Reply::whole(200, &[("Content-Type", "application/json")], text);
+    match turn % 8 {
+        0 => json("[".repeat(100_000)),
+        1 => json(
+            json!({"data": [{"id": "x".repeat(100_000)}, {"id": 7}, null, {"id": "a"}, {"id": "a"}]})
+                .to_string(),
+        ),
+        2 => json(json!({"data": {"id": "a"}}).to_string()),
+        3 => json(format!("{{\"data\":[{}{{\"id\":\"z\"}}]}}", "{\"id\":\"\\u0000\\n\"},".repeat(1000))),
+        4 => Reply::whole(200, &[("Content-Encoding", "gzip")], "zip"),
+        5 => json(json!(["a", {"name": "models/b"}, {"id": KEY}]).to_string()),
+        6 => Reply::whole(401, &[], format!("bad key {KEY}")),
+        _ => json(
+            json!({"data": (0..500).map(|n| json!({"id": n.to_string()})).collect::<Vec<_>>()}).to_string(),
+        ),
+    }
 }
 
 fn client(storm: &Storm, number: usize) {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1));
     let mut kept = None;
     while storm.goes_on() {
-        match dice.roll(16) {
+        match dice.roll(20) {
             0..=4 => ask_the_good(storm, &mut kept),
             5 => stream_from_the_good(storm),
             6 | 7 => ask_for(storm, &ask("faulty/m"), "faulty"),
@@ -259,7 +331,10 @@ fn client(storm: &Storm, number: usize) {
             11 => leave_early(storm, &mut dice),
             12 => ask_for(storm, &get("/metrics"), "metrics"),
             13 => ask_for(storm, &get("/v1/models"), "models"),
-            14 => refused(storm, &mut dice),
+            14 | 15 => refused(storm, &mut dice),
+            16 => ask_for(storm, &ask_message("faulty/m", "call_1"), "faulty, translated"),
+            17 => large_image_from_the_good(storm),
+            18 => ask_for(storm, &chat(large(1 << 20)), "a large upload"),
             _ => pipelined(storm),
         }
     }
@@ -283,9 +358,35 @@ fn stream_from_the_good(storm: &Storm) {
     storm.count("good, streamed");
 }
 
-/// A call of which only this is known: it is answered, in time, in HTTP.
+fn large_image_from_the_good(storm: &Storm) {
+    let body = json!({"model": "good/m", "prompt": "a cat", "stream": true, "partial_images": 1});
+    let response =
+        Client::connect(storm.address).call(authorized("/v1/images/generations", body.to_string()));
+    assert_eq!((response.status, response.end), (200, End::FinalChunk));
+    assert!(response.body.len() > 6_000_000, "{} bytes", response.body.len());
+    storm.count("good, images of 3 MB");
+}
+
+/// A chat of so many bytes.
+fn large(size: usize) -> String {
+    json!({"model": "good/m", "messages": [{"role": "user", "content": "x".repeat(size)}]}).to_string()
+}
+
+/// A message with the result of a tool, which is translated.
+fn ask_message(model: &str, tool_use_id: &str) -> Vec<u8> {
+    let call = json!({"type": "tool_use", "id": "call_1", "name": "f", "input": {}});
+    let result = json!({"type": "tool_result", "tool_use_id": tool_use_id, "content": "7"});
+    let messages = json!([
+        {"role": "user", "content": "hi"}, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}
+    ]);
+    let body = json!({"model": model, "max_tokens": 9, "messages": messages});
+    authorized("/v1/messages", body.to_string())
+}
+
+/// A call of which only this is known: it is answered, in time, in HTTP, and tells no key.
 fn ask_for(storm: &Storm, request: &[u8], what: &str) {
     let response = Client::connect(storm.address).call(request);
+    assert!(memchr::memmem::find(&response.body, KEY.as_bytes()).is_none(), "a key in {what}");
     storm.count(&format!(
         "{what}: {}{}",
         response.status,
@@ -311,7 +412,19 @@ fn leave_early(storm: &Storm, dice: &mut Dice) {
 
 /// What is refused by the front or before a provider is asked.
 fn refused(storm: &Storm, dice: &mut Dice) {
-    let requests = [
+    static REQUESTS: LazyLock<Vec<(Vec<u8>, u16)>> = LazyLock::new(refused_requests);
+    let which = usize::try_from(dice.roll(REQUESTS.len() as u64)).expect("small");
+    let (request, status) = &REQUESTS[which];
+    let mut client = Client::connect(storm.address);
+    // It may be refused before it is sent whole.
+    drop(client.try_send(request));
+    let response = client.response();
+    assert_eq!(response.status, *status, "{which}: {}", response.text());
+    storm.count("refused");
+}
+
+fn refused_requests() -> Vec<(Vec<u8>, u16)> {
+    vec![
         (b"GARBAGE\r\n\r\n".to_vec(), 400),
         (
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
@@ -330,14 +443,15 @@ fn refused(storm: &Storm, dice: &mut Dice) {
         (authorized("/v1/nothing", "{}"), 404),
         (chat(vec![b' '; 300_000]), 400),
         (bare("GET", &format!("/{}", "x".repeat(9000)), &[]), 414),
-    ];
-    let which = usize::try_from(dice.roll(requests.len() as u64)).expect("small");
-    let (request, status) = &requests[which];
-    let mut client = Client::connect(storm.address);
-    // It may be refused before it is sent whole.
-    drop(client.try_send(request));
-    assert_eq!(client.response().status, *status);
-    storm.count("refused");
+        (chat(format!("{{{}\"x\":1}}", "\"model\":\"good/m\",".repeat(1000))), 400),
+        (chat(r#"{"model": "good/m", "Model": "good/m"}"#), 400),
+        (ask(&format!("good/{}", "m".repeat(100_000))), 400),
+        (ask_message("good/m", &"t".repeat(100_000)), 400),
+        (chat(large(20_000_000)), 503),
+        ("\r\n".repeat(5000).into_bytes(), 400),
+        (post("/v1/chat/completions", &[("X-Api-Key", TOKEN), ("Content-Encoding", "gzip")], "zip"), 415),
+        (bare("GET", "/v1/realtime", &[("Connection", "Upgrade"), ("Upgrade", "websocket")]), 426),
+    ]
 }
 
 fn pipelined(storm: &Storm) {
@@ -386,12 +500,14 @@ fn quiet(proxy: &Proxy, storm: &Storm) -> Quiet {
             threads: proxy.threads_outside_pools(),
             descriptors: proxy.open_descriptors(),
             resident: proxy.resident(),
+            held: gauge("ai_proxy_memory_held_bytes", &proxy.get("/metrics").text()) as usize,
         }
     });
     let least = looks.reduce(|one, other| Quiet {
         threads: one.threads.min(other.threads),
         descriptors: one.descriptors.min(other.descriptors),
         resident: one.resident.min(other.resident),
+        held: one.held.min(other.held),
     });
     storm.paused.store(false, Ordering::SeqCst);
     least.expect("some looks")
