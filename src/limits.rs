@@ -177,8 +177,8 @@ pub const MAX_BEGINNING: usize = 1024;
 pub const MAX_ASSEMBLED_ITEMS: usize = 128;
 /// JSON values in events from which a document is assembled: each takes many times the bytes that write it.
 pub const MAX_ASSEMBLED_VALUES: usize = 500_000;
-/// Bytes of complete events that are looked at together for whether one of them is the stream's last.
-pub const TERMINAL_BATCH: usize = 4 * 1024;
+/// Bytes of complete events that are kept for the end of a stream, which looks for its terminal event among at least half of them.
+pub const TERMINAL_TAIL: usize = 4 * 1024;
 /// Bytes at the end of an event that is not held that are looked at for whether it is the stream's last.
 pub const MAX_EVENT_END: usize = 16 * 1024;
 /// Longest `usage` of a response that is read, bytes.

@@ -95,12 +95,15 @@ fn is_forwarded(name: &str) -> bool {
 
 /// Whether a field or a parameter of that name carries or selects credentials.
 fn is_credential(name: &str) -> bool {
+    let name_bytes = name.as_bytes();
+    // The last letter alone tells most names from these.
+    let last = name_bytes.last().map(u8::to_ascii_lowercase);
     let ends_with = |end: &&str| {
-        // The last letter alone tells most names from these.
-        let last = |text: &str| text.bytes().last().map(|byte| byte.to_ascii_lowercase());
-        let start = name.len().checked_sub(end.len());
-        last(name) == last(end)
-            && start.and_then(|start| name.get(start..)).is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+        last == end.as_bytes().last().copied()
+            && name_bytes
+                .len()
+                .checked_sub(end.len())
+                .is_some_and(|start| name_bytes[start..].eq_ignore_ascii_case(end.as_bytes()))
     };
     let carries = CREDENTIALS.iter().any(ends_with) && !name.eq_ignore_ascii_case(IDEMPOTENCY_KEY);
     carries || SELECTORS.iter().any(|other| other.eq_ignore_ascii_case(name))

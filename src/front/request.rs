@@ -83,6 +83,9 @@ pub enum Framing {
 /// A checked request head. Names and values are borrowed from one copy of its bytes.
 pub struct Head {
     raw: Box<[u8]>,
+    /// Method, target and the names of fields, which are ASCII: read often, so checked once.
+    text: String,
+    /// These stand in `text`.
     method: Range<usize>,
     target: Range<usize>,
     fields: Vec<Field>,
@@ -98,14 +101,16 @@ pub struct Head {
 
 #[derive(Debug, Clone)]
 struct Field {
+    /// Where its name stands in `text`.
     name: Range<usize>,
+    /// Where its value stands in `raw`.
     value: Range<usize>,
 }
 
 impl Head {
     /// Bytes that it holds.
     pub(super) fn size(&self) -> usize {
-        self.raw.len() + self.fields.capacity() * size_of::<Field>()
+        self.raw.len() + self.text.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
     /// Parses a whole head, blank line included, as [`Scan::find_end`] delimits it.
@@ -125,19 +130,28 @@ impl Head {
         };
         let meaning = Meaning::of(headers, minor)?;
         let sent = target.start;
-        let target = strip_authority(raw, target, method.clone())?;
-        let fields = headers.iter().map(|header| Field {
-            name: span_in(raw, header.name.as_bytes()),
-            value: span_in(raw, header.value),
-        });
-        let fields = fields.collect();
-        let mut raw: Box<[u8]> = raw.into();
-        if target.start != sent {
-            raw[target.start] = b'/';
-        }
+        let on_wire = strip_authority(raw, target, method.clone())?;
+        let mut text = String::with_capacity(raw.len());
+        let mut add = |piece: &str| {
+            let start = text.len();
+            text.push_str(piece);
+            start..text.len()
+        };
+        let ascii = |range: Range<usize>| std::str::from_utf8(&raw[range]).unwrap_or_default();
+        let method = add(ascii(method));
+        // The first byte of what is left of an absolute form stands for the slash.
+        let slash = if on_wire.start == sent { "" } else { "/" };
+        let start = add(slash).start;
+        let target = start..add(ascii(on_wire.start + slash.len()..on_wire.end)).end;
+        let fields = headers
+            .iter()
+            .map(|header| Field { name: add(header.name), value: span_in(raw, header.value) })
+            .collect();
+        let raw = raw.into();
         Ok(Self {
             fields,
             raw,
+            text,
             method,
             target,
             minor,
@@ -149,12 +163,12 @@ impl Head {
 
     /// The method, as it was sent (methods are case-sensitive).
     pub fn method(&self) -> &str {
-        self.text(&self.method)
+        &self.text[self.method.clone()]
     }
 
     /// Path and query in origin form, as they were sent; `*` for an asterisk target.
     pub fn target(&self) -> &str {
-        self.text(&self.target)
+        &self.text[self.target.clone()]
     }
 
     /// The path, without the query.
@@ -169,8 +183,9 @@ impl Head {
             target.push('?');
             target.push_str(query);
         }
-        self.target = self.raw.len()..self.raw.len() + target.len();
-        self.raw = [&*self.raw, target.as_bytes()].concat().into();
+        let start = self.text.len();
+        self.text.push_str(&target);
+        self.target = start..self.text.len();
     }
 
     /// What stands behind the first `?`.
@@ -180,18 +195,12 @@ impl Head {
 
     /// All fields in the order they came; values without the white space around them.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|field| (self.text(&field.name), &self.raw[field.value.clone()]))
+        self.fields.iter().map(|field| (&self.text[field.name.clone()], &self.raw[field.value.clone()]))
     }
 
     /// The first field of that name, in any case.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
-        let same = |field: &&Field| self.raw[field.name.clone()].eq_ignore_ascii_case(name.as_bytes());
-        self.fields.iter().find(same).map(|field| &self.raw[field.value.clone()])
-    }
-
-    fn text(&self, range: &Range<usize>) -> &str {
-        // Method, target and names were checked byte by byte to be ASCII.
-        std::str::from_utf8(&self.raw[range.clone()]).unwrap_or_default()
+        self.fields().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::limits::TERMINAL_BATCH;
+use crate::limits::TERMINAL_TAIL;
 
 /// Words that events are searched for; made once, for making one costs as much as searching an event.
 static DONE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("[DONE]"));
@@ -40,12 +40,12 @@ fn is_terminal(name: &[u8]) -> bool {
     )
 }
 
-/// What the events of a stream say of its end. Most say nothing, so they are looked at together, some
-/// [`TERMINAL_BATCH`] bytes at a time, or when a caller needs to know.
+/// What the events of a stream say of its end. Nothing but its end needs to know, so the last of them are kept until then, and
+/// no others are looked at.
 #[derive(Debug, Default)]
 pub struct Terminal {
-    /// Complete events that have not been looked at.
-    unseen: Vec<u8>,
+    /// The last complete events, at most [`TERMINAL_TAIL`] bytes; the first of them may be cut.
+    tail: Vec<u8>,
     /// A terminal event has passed.
     is_over: bool,
     /// The last event with `choices` says why each of them ended.
@@ -58,16 +58,14 @@ pub struct Terminal {
 impl Terminal {
     /// Complete events have passed.
     pub fn note(&mut self, events: &[u8]) {
-        if self.unseen.len() + events.len() <= TERMINAL_BATCH {
-            self.unseen.extend_from_slice(events);
-            return;
+        if events.len() > TERMINAL_TAIL / 2 {
+            self.look();
+            return self.look_at(events);
         }
-        self.look();
-        if events.len() <= TERMINAL_BATCH {
-            self.unseen.extend_from_slice(events);
-        } else {
-            self.look_at(events);
+        if self.tail.len() + events.len() > TERMINAL_TAIL {
+            self.tail.drain(..self.tail.len() - TERMINAL_TAIL / 2);
         }
+        self.tail.extend_from_slice(events);
     }
 
     /// The beginning of an event has passed that is too large to be held.
@@ -101,10 +99,10 @@ impl Terminal {
     }
 
     fn look(&mut self) {
-        let mut unseen = std::mem::take(&mut self.unseen);
-        self.look_at(&unseen);
-        unseen.clear();
-        self.unseen = unseen;
+        let mut tail = std::mem::take(&mut self.tail);
+        self.look_at(&tail);
+        tail.clear();
+        self.tail = tail;
     }
 
     fn look_at(&mut self, events: &[u8]) {
@@ -261,7 +259,7 @@ fn has_finished(events: &[u8]) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::Terminal;
-    use crate::limits::TERMINAL_BATCH;
+    use crate::limits::TERMINAL_TAIL;
 
     fn terminal(events: &[&str]) -> Terminal {
         let mut terminal = Terminal::default();
@@ -304,7 +302,7 @@ mod tests {
             ] {
                 assert!(is_over(&[&event]), "{event:?}");
                 assert!(is_over(&["data: {\"type\":\"x\"}\n\n", &event, ": comment\n\n", "data: {}\n\n"]));
-                let filler = format!("data: \"{}\"\n\n", "x".repeat(TERMINAL_BATCH));
+                let filler = format!("data: \"{}\"\n\n", "x".repeat(TERMINAL_TAIL));
                 assert!(is_over(&[&event, &filler, &filler]), "{event:?} and much behind it");
             }
             for event in [

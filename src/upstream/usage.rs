@@ -5,7 +5,7 @@ mod scanner;
 use std::fmt;
 use std::sync::LazyLock;
 
-use memchr::memmem::{Finder, FinderRev, rfind};
+use memchr::memmem::{Finder, rfind};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -19,7 +19,6 @@ const BILLED: &[u8] = b"\"billed_units\"";
 
 /// Made once: making one costs as much as searching a small document.
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY));
-static LAST_USAGE: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(KEY));
 
 /// Tokens of one call, as far as its provider reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -175,7 +174,7 @@ fn object_behind(bytes: &[u8]) -> Option<&[u8]> {
 /// The last `usage`, where it stands at the top level of the document: in most documents it does, near the end. In a JSON document
 /// these bytes are a key or a string unless a backslash precedes them.
 fn last_at_top(document: &[u8]) -> Option<Counts> {
-    let at = LAST_USAGE.rfind(document).filter(|at| *at > 0 && document[at - 1] != b'\\')?;
+    let at = USAGE.find_iter(document).last().filter(|at| *at > 0 && document[at - 1] != b'\\')?;
     let value = object_behind(&document[at + KEY.len()..])?;
     let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Counts>();
     let counts = values.next()?.ok()?;
