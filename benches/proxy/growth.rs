@@ -47,13 +47,13 @@ fn count(reader: usize, directory: &Path) -> io::Result<Vec<f64>> {
     let out = directory.join(format!("{reader}.out"));
     let mut command = servers::this_binary("become")?;
     command.args(["valgrind", "--quiet", "--tool=callgrind", "--dump-before=*growth*counted*"]);
-    command.args(["--dump-after=*growth*counted*", &format!("--callgrind-out-file={}", out.display())]);
+    command.arg(format!("--callgrind-out-file={}", out.display()));
     command.arg(std::env::current_exe()?).args(["read", &reader.to_string()]);
     let status = command.stdout(Stdio::null()).status()?;
     if !status.success() {
         return Err(io::Error::other(format!("callgrind ended with {status}")));
     }
-    // Dumps are numbered from one: one before each reading, one after it, and what came behind the last.
+    // Dumps are numbered from one; each second one holds a reading.
     let mut costs = Vec::new();
     for number in (2..).step_by(2) {
         let Ok(text) = fs::read_to_string(format!("{}.{number}", out.display())) else { break };
@@ -77,14 +77,20 @@ pub fn read(reader: &str) -> io::Result<()> {
         let (growth, place) = (GROWTHS[step % GROWTHS.len()], step / GROWTHS.len());
         for budget in [BUDGET, 2 * BUDGET] {
             let input = grow(seed, place, growth, budget).and_then(|document| (reader.render)(&document));
-            black_box(counted(reader, &input.unwrap_or_default()));
+            counted_end(counted_reading(reader, &input.unwrap_or_default()));
         }
     }
     Ok(())
 }
 
-/// What is counted, by its name.
+/// What is counted: from here by its name,
 #[inline(never)]
-fn counted(reader: &Reader, input: &[u8]) -> usize {
+fn counted_reading(reader: &Reader, input: &[u8]) -> usize {
     (reader.read)(black_box(input))
+}
+
+/// to here.
+#[inline(never)]
+fn counted_end(written: usize) {
+    black_box(written);
 }
