@@ -51,6 +51,8 @@ pub const SLOT_MEMORY: usize = UPSTREAM_READ_BUFFER
     + PIECES_A_TURN * UPSTREAM_READ_BUFFER;
 /// What a body that is translated holds beside itself, times its size.
 pub const TRANSLATED_COPIES: usize = 3;
+/// What events hold beside themselves while a document is assembled from them, times their size: a tree of their values.
+pub const ASSEMBLED_COPIES: usize = 32;
 /// Stack of each thread, bytes: address space, of which the system provides what is touched.
 pub const THREAD_STACK: usize = 512 * 1024;
 /// Requests waiting for a place; above it the next one gets its 503 at once.

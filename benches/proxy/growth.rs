@@ -18,7 +18,7 @@ const PLACES: usize = 12;
 /// What twice the size may cost. Two, and what a table that grows costs where it happens to.
 const DOUBLED_MAX: f64 = 2.6;
 /// Fewer instructions are those of a document that was refused where it began, bytes of the document each.
-const REFUSED: f64 = 2.0;
+const REFUSED: f64 = 0.1;
 
 /// Counts for every reader, and fails where one costs more than its document grew.
 pub fn run() -> io::Result<()> {

@@ -8,17 +8,15 @@ use super::readers::{READERS, Reader};
 
 /// Bytes that a grown document has more than its seed; twice so many in the second measurement.
 const BUDGET: usize = 24 * 1024;
-/// Memory for each byte of a document, the document included.
-const MEMORY: usize = 4;
 /// Bytes written for each byte of a document.
 const WRITTEN: usize = 4;
 /// Buffers of a fixed size, and what the shortest document takes.
 const ROOM: usize = 64 * 1024;
-/// What a doubled document may allocate in all, relative to the one before, times ten.
-const DOUBLED_TENTHS: u64 = 25;
-/// Bytes allocated in all for each byte of a document that are not held against it: one of which little was read, since it
-/// was refused early, is no measure for the one of twice its size.
-const LITTLE: u64 = 8;
+/// What a larger document may allocate in all for each byte, relative to the smaller one, times four.
+const GROWTH_QUARTERS: u64 = 5;
+/// Times [`Reader::memory`] that may be allocated in all whatever the smaller document took: one that was refused early is no
+/// measure for a larger one.
+const LITTLE: usize = 2;
 /// Places grown in one document at most.
 const MAX_STEPS: usize = 3;
 /// Largest seed, so that it is what grows that is measured.
@@ -49,7 +47,8 @@ pub fn check_grown(reader: &Reader, document: &str, steps: &[Step]) {
     if large > 3 * small {
         return;
     }
-    let most = first.max(LITTLE * small as u64) * DOUBLED_TENTHS / 10 + ROOM as u64;
+    let as_before = first.max((LITTLE * reader.memory * small) as u64) * large as u64 / small.max(1) as u64;
+    let most = as_before * GROWTH_QUARTERS / 4 + ROOM as u64;
     assert!(
         second <= most,
         "{}: {first} bytes allocated for {small}, {second} for {large}: {steps:?}",
@@ -68,7 +67,7 @@ fn cost(reader: &Reader, document: &str, steps: &[Step], budget: usize) -> Optio
     let used = measure(|| written = (reader.read)(&input));
     let held = size as u64 + used.bytes_max;
     let name = reader.name;
-    assert!(held <= (MEMORY * size + ROOM) as u64, "{name}: {held} bytes held for {size}: {steps:?}");
+    assert!(held <= (reader.memory * size + ROOM) as u64, "{name}: {held} bytes held for {size}: {steps:?}");
     assert!(written <= WRITTEN * size + ROOM, "{name}: {written} bytes written for {size}: {steps:?}");
     Some((size, used.bytes_total))
 }

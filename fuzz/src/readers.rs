@@ -8,7 +8,7 @@ use ai_proxy::api::multipart;
 use ai_proxy::api::splice::Body;
 use ai_proxy::catalog;
 use ai_proxy::config::{Config, Scope, load};
-use ai_proxy::limits::MAX_HELD_EVENT;
+use ai_proxy::limits::{ASSEMBLED_COPIES, MAX_HELD_EVENT};
 use ai_proxy::upstream::assembly::assemble;
 use ai_proxy::upstream::events;
 use ai_proxy::upstream::meter::{Measured, Meter};
@@ -29,6 +29,8 @@ pub struct Reader {
     pub render: fn(&str) -> Option<Vec<u8>>,
     /// Reads it, and gives the number of bytes written for it.
     pub read: fn(&[u8]) -> usize,
+    /// Memory for each byte of a document, the document included.
+    pub memory: usize,
 }
 
 /// The bytes of a model's name that is put in.
@@ -37,35 +39,83 @@ const MODEL: &[u8] = b"\"a-model\"";
 /// What `max_request_size` and `max_response_size` bound is bounded here by the size of the document.
 const LIMIT: usize = usize::MAX;
 
+/// What most readers may take.
+const MEMORY: usize = 4;
+
 /// All of them.
 pub const READERS: &[Reader] = &[
-    Reader { name: "body", seeds: seeds::bodies, render: as_it_is, read: body },
-    Reader { name: "form", seeds: seeds::forms, render: form, read: read_form },
+    Reader { name: "body", seeds: seeds::bodies, render: as_it_is, read: body, memory: MEMORY },
+    Reader { name: "form", seeds: seeds::forms, render: form, read: read_form, memory: MEMORY },
     Reader {
         name: "messages_request",
         seeds: seeds::messages_requests,
         render: as_it_is,
         read: messages_request,
+        memory: MEMORY,
     },
     Reader {
         name: "messages_response",
         seeds: seeds::messages_responses,
         render: as_it_is,
         read: messages_response,
+        memory: MEMORY,
     },
-    Reader { name: "messages_stream", seeds: seeds::messages_streams, render: stream, read: messages_stream },
+    Reader {
+        name: "messages_stream",
+        seeds: seeds::messages_streams,
+        render: stream,
+        read: messages_stream,
+        memory: MEMORY,
+    },
     Reader {
         name: "messages_error",
         seeds: seeds::errors,
         render: as_it_is,
         read: |bytes| error::translate(400, bytes, "req_1").len(),
+        memory: MEMORY,
     },
-    Reader { name: "relayed_stream", seeds: seeds::streams, render: stream, read: relayed_stream },
-    Reader { name: "relayed_response", seeds: seeds::responses, render: as_it_is, read: relayed_response },
-    Reader { name: "assembled_stream", seeds: seeds::streams, render: stream, read: assembled_stream },
-    Reader { name: "stream_opening", seeds: seeds::streams, render: stream, read: stream_opening },
-    Reader { name: "masked_response", seeds: seeds::responses, render: as_it_is, read: masked_response },
-    Reader { name: "model_list", seeds: seeds::model_lists, render: as_it_is, read: model_list },
+    Reader {
+        name: "relayed_stream",
+        seeds: seeds::streams,
+        render: stream,
+        read: relayed_stream,
+        memory: MEMORY,
+    },
+    Reader {
+        name: "relayed_response",
+        seeds: seeds::responses,
+        render: as_it_is,
+        read: relayed_response,
+        memory: MEMORY,
+    },
+    Reader {
+        name: "assembled_stream",
+        seeds: seeds::streams,
+        render: stream,
+        read: assembled_stream,
+        memory: 1 + ASSEMBLED_COPIES,
+    },
+    Reader {
+        name: "stream_opening",
+        seeds: seeds::streams,
+        render: stream,
+        read: stream_opening,
+        memory: MEMORY,
+    },
+    Reader {
+        name: "masked_response",
+        seeds: seeds::responses,
+        render: as_it_is,
+        read: masked_response,
+        memory: MEMORY,
+    },
+    Reader {
+        name: "model_list",
+        seeds: seeds::model_lists,
+        render: as_it_is,
+        read: model_list,
+        memory: MEMORY,
+    },
 ];
 
 /// What the models of one list may take, bytes: one of the named buffers.

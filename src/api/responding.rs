@@ -7,7 +7,7 @@ use super::messages;
 use super::outcome::{Failed, Outcome, WholeAnswer};
 use super::splice::Body;
 use super::underway::{Led, Stage};
-use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, TRANSLATED_COPIES};
+use crate::limits::{ASSEMBLED_COPIES, MAX_ERROR_BODY, MAX_REFUSAL, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
 use crate::routing::Choice;
 use crate::upstream::assembly::{Unassembled, assemble};
@@ -39,7 +39,8 @@ impl Relay {
         }
         self.delivery.reply.lock().keep_quiet();
         // Sound may begin as events do.
-        let may_be_events = !is_media(&exchange) || (is_binary(&exchange) && !is_speech);
+        let kind = content_type(&exchange);
+        let may_be_events = !is_media(kind) || (is_binary(kind) && !is_speech);
         if is_good && asked && !is_labelled && may_be_events {
             return Led::On(Stage::Beginning(exchange, Vec::new()));
         }
@@ -78,7 +79,7 @@ impl Relay {
             stream::is_event_stream(&exchange.headers) || !self.call.path.starts_with("/audio/");
         let is_unasked = (200..300).contains(&status) && !self.call.body.stream && may_be_events;
         let answer = if is_unasked && begins_like_events(&body) == Some(true) {
-            let held = self.hold_copies_of(&body);
+            let held = self.hold_copies_of(&body, ASSEMBLED_COPIES);
             match held.and_then(|()| assembled(status, exchange.headers, &body)) {
                 Ok(answer) => answer,
                 Err(failure) => {
@@ -98,7 +99,7 @@ impl Relay {
         if self.call.chat_for(choice.provider()).is_none() {
             return self.whole(answer, measured, choice);
         }
-        if let Err(failure) = self.hold_copies_of(&answer.body) {
+        if let Err(failure) = self.hold_copies_of(&answer.body, TRANSLATED_COPIES) {
             return Outcome::Failed(Failed::Fault(failure));
         }
         let Body { model, stream, .. } = &self.call.body;
@@ -115,10 +116,10 @@ impl Relay {
         }
     }
 
-    /// Counts what a body becomes while another is made of it.
-    fn hold_copies_of(&mut self, body: &[u8]) -> Result<(), Failure> {
+    /// Counts what a body becomes while another is made of it: `most` times its size.
+    fn hold_copies_of(&mut self, body: &[u8], most: usize) -> Result<(), Failure> {
         let mut copies = Share::new(Holder::Response);
-        if !copies.set(body.len().saturating_mul(TRANSLATED_COPIES)) {
+        if !copies.set(body.len().saturating_mul(most)) {
             let detail = "no memory to translate it".to_owned();
             return Err(Failure { fault: Fault::Overloaded, detail });
         }
@@ -130,27 +131,33 @@ impl Relay {
 /// A response that is no stream of events is passed on as it comes where it is media, or where a stream was asked for and it is
 /// neither JSON nor text.
 fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
-    let is_document = is_of(exchange, &["", "application/json", "text/"]);
+    let kind = content_type(exchange);
     (200..300).contains(&exchange.status)
         && exchange.status != 204
-        && (is_media(exchange) || (asked && !is_document))
+        && (is_media(kind) || (asked && !is_document(kind)))
 }
 
-fn is_media(exchange: &Exchange) -> bool {
-    is_binary(exchange) || is_of(exchange, &["audio/", "image/", "video/"])
+/// Empty where there is none.
+fn content_type(exchange: &Exchange) -> &[u8] {
+    exchange.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default()
 }
 
-fn is_binary(exchange: &Exchange) -> bool {
-    is_of(exchange, &["application/octet-stream"])
+fn is_document(kind: &[u8]) -> bool {
+    kind.is_empty() || begins_as(kind, &["application/json", "text/"])
 }
 
-/// Whether the content type begins as one of these; the empty one stands for none.
-fn is_of(exchange: &Exchange, starts: &[&str]) -> bool {
-    let kind = exchange.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    starts.iter().any(|start| {
-        let begins = |kind: &[u8]| kind.eq_ignore_ascii_case(start.as_bytes());
-        if start.is_empty() { kind.is_empty() } else { kind.get(..start.len()).is_some_and(begins) }
-    })
+fn is_media(kind: &[u8]) -> bool {
+    is_binary(kind) || begins_as(kind, &["audio/", "image/", "video/"])
+}
+
+fn is_binary(kind: &[u8]) -> bool {
+    begins_as(kind, &["application/octet-stream"])
+}
+
+fn begins_as(kind: &[u8], starts: &[&str]) -> bool {
+    let begins =
+        |start: &&str| kind.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start.as_bytes()));
+    starts.iter().any(begins)
 }
 
 /// The document that unrequested events make.

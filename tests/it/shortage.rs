@@ -9,6 +9,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use ai_proxy::limits::THREAD_STACK;
+
 use crate::support::calls::{KEY, ask, completion, get};
 use crate::support::client::Client;
 use crate::support::gate::Gate;
@@ -16,6 +18,9 @@ use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::Reply;
 use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, eventually};
+
+/// Address space in which no thread can start, and everything else can go on.
+const LESS_THAN_A_THREAD: usize = THREAD_STACK - 32 * 1024;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
@@ -101,8 +106,8 @@ fn without_more_threads_those_there_serve() {
     let threads = || proxy.threads();
     assert_eq!(proxy.get("/v1/models").status, 200);
 
-    let room = proxy.address_space() as u64 + 1024 * 1024;
-    let before = proxy.limit(Resource::As, Some(room));
+    let room = proxy.address_space() + LESS_THAN_A_THREAD;
+    let before = proxy.limit(Resource::As, Some(room as u64));
     let mut clients: Vec<Client> = (0..6).map(|_| proxy.client()).collect();
     for client in &mut clients {
         client.send(ask("p1/m"));
@@ -137,7 +142,7 @@ fn a_drain_needs_no_more_threads() {
     let mut client = proxy.client();
     client.send(ask("p1/m"));
     upstream.wait_requests(1);
-    proxy.limit(Resource::As, Some(proxy.address_space() as u64 + 1024 * 1024));
+    proxy.limit(Resource::As, Some((proxy.address_space() + LESS_THAN_A_THREAD) as u64));
     proxy.signal(Signal::TERM);
     proxy.log_line(&["no new requests are taken"]);
     gate.open();
