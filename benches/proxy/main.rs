@@ -34,6 +34,7 @@ mod wire;
 
 /// What is read in the checks of cost.
 #[path = "../../fuzz/src"]
+#[allow(dead_code, reason = "memory is counted elsewhere")]
 mod documents {
     pub mod grown;
     pub mod readers;
