@@ -14,6 +14,8 @@ def setUpModule():
     log = Path(folder) / "ai_proxy.log"
     alpha = for_module(Upstream("alpha"))
     proxy = for_module(ConfiguredProxy([alpha.entry], log_file=str(log), stream_heartbeat=0.1))
+    # The proxy serves before the thread that writes its log has written the lines of the start.
+    wait_for(lambda: log.exists() and any("开始监听" in line for line in lines()), "the last line of the start")
 
 
 class Log(Case):
