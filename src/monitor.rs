@@ -167,6 +167,7 @@ fn fetch_models(
     let exchange = gateway.upstream().attempt(replica, &call, Patience::until(deadline));
     let mut exchange = exchange.map_err(|failure| failure.detail)?;
     let status = exchange.status;
+    gateway.balance.note_check(replica.id, matches!(status, 401 | 403));
     if let Some(Failure { fault, detail }) = unusable::failure_of(status, &exchange.headers) {
         let is_redirect = fault == Fault::Redirected;
         let told = if is_redirect { Text::CheckRedirected(&detail).say(config.language) } else { detail };

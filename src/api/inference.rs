@@ -67,7 +67,8 @@ pub fn relay(
         let (permit, in_flight) = (Some(permit), Some(in_flight));
         let delivery =
             Delivery { request, permit, in_flight, envelope, reply, record, estimated_prompt, charge: 0 };
-        let plan = Plan::new(&delivery.request.ticket.config, std::mem::take(&mut call.routes));
+        let ticket = &delivery.request.ticket;
+        let plan = Plan::new(&ticket.config, std::mem::take(&mut call.routes), ticket.token());
         let (begun, adds_usage, is_short, shares) = (Instant::now(), false, false, Vec::new());
         Box::new(Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, shares, delivery })
             .begin(thread)

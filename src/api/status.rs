@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Api, Ticket, health, json_answer};
 use crate::auth::quota::Clock;
-use crate::config::{Replica, Token, load};
+use crate::config::{Config, Replica, Token, TokenId, load};
 use crate::front::Answer;
 
 #[derive(Serialize)]
@@ -38,8 +38,10 @@ struct ReplicaStatus<'a> {
     /// Why the last request failed; none: it has served since.
     last_failure: Option<String>,
     in_flight: u32,
-    /// How much longer it is put aside; none: it is not.
+    /// How much longer it is in cooldown; none: it is not.
     cooling_seconds: Option<u64>,
+    /// The only token that the cooldown is for; none: it is for all.
+    cooling_token: Option<&'a str>,
 }
 
 /// A token; `null` where it has no such limit.
@@ -63,7 +65,7 @@ struct Limited {
 pub fn status(api: &Api, ticket: &Ticket) -> Answer {
     let config = &*ticket.config;
     let providers = config.providers.iter().map(|provider| {
-        let replicas = provider.replicas.iter().map(|replica| of_replica(api, replica));
+        let replicas = provider.replicas.iter().map(|replica| of_replica(api, config, replica));
         ProviderStatus { name: &provider.name, replicas: replicas.collect() }
     });
     let status = Status {
@@ -78,11 +80,15 @@ pub fn status(api: &Api, ticket: &Ticket) -> Answer {
     answer
 }
 
-fn of_replica<'a>(api: &Api, replica: &'a Replica) -> ReplicaStatus<'a> {
+fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> ReplicaStatus<'a> {
     let id = replica.id;
     let health = api.gateway.board.health(id);
     let now = Instant::now();
     let condition = api.gateway.balance.condition(id, now);
+    let of_one = condition.cooling_for.filter(|_| condition.cooling_until.is_none());
+    let cooling_until = condition.cooling_until.or(of_one.map(|(_, until)| until));
+    let name_of =
+        |of: TokenId| config.tokens.iter().find(|token| TokenId::of(token) == of).map(|it| &*it.name);
     ReplicaStatus {
         url: &replica.url,
         healthy: health.as_ref().map(|health| health.healthy),
@@ -91,7 +97,8 @@ fn of_replica<'a>(api: &Api, replica: &'a Replica) -> ReplicaStatus<'a> {
         error: health::error_of(&api.gateway, id),
         last_failure: condition.last_failure.map(|(why, _)| why),
         in_flight: condition.in_flight,
-        cooling_seconds: condition.cooling_until.map(|until| whole_seconds(until - now)),
+        cooling_seconds: cooling_until.map(|until| whole_seconds(until - now)),
+        cooling_token: of_one.and_then(|(token, _)| name_of(token)),
     }
 }
 

@@ -309,6 +309,12 @@ impl TokenId {
         let [a, b, c, d, e, f, g, h, ..] = *token.token.digest();
         Self(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
     }
+
+    /// Different ids for different numbers.
+    #[cfg(test)]
+    pub fn numbered(number: u64) -> Self {
+        Self(number)
+    }
 }
 
 /// A name that stands for other models.

@@ -2,12 +2,15 @@
 //!
 //! A replica is *fit*, or it *cools down* until a time, or it is *half open*: its cooldown is over and it has not served
 //! since. Half open, it gets one request at a time, until one is served or it cools down again.
+//!
+//! What a token sends can make any replica fail: a model that the key may not use, a prompt that takes too long. So a
+//! failure counts for its token alone until another token meets one too.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Provider, Replica, ReplicaId};
+use crate::config::{Config, Provider, Replica, ReplicaId, TokenId};
 use crate::limits::{FAILURES_TO_COOL, FIRST_COOLDOWN, MAX_COOLDOWN};
 
 /// Requests in flight, failures and cooldowns of every replica. It lives beside the configuration: what did not change
@@ -18,6 +21,20 @@ pub struct Balance(Mutex<HashMap<ReplicaId, State>>);
 #[derive(Debug, Default)]
 struct State {
     in_flight: u32,
+    /// What counts for every token.
+    record: Record,
+    /// What counts for one token alone: no other has met a failure since the last success.
+    suspicion: Option<(TokenId, Record)>,
+    /// What the monitor's checks say of the key.
+    check: Checked,
+    /// A request is out to learn whether it is fit again.
+    probed: bool,
+    /// Why it failed last, and when; none: it has served since.
+    last_failure: Option<(String, Instant)>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Record {
     /// Failures in a row.
     failures: u32,
     /// How often it has cooled down in a row.
@@ -29,10 +46,16 @@ struct State {
     /// When its last cooldown began or it last recovered: an attempt that began before says nothing of it any more. So a
     /// replica that dies with many requests in flight cools down once, not once for every three of them.
     changed: Option<Instant>,
-    /// A request is out to learn whether it is fit again.
-    probed: bool,
-    /// Why it failed last, and when; none: it has served since.
-    last_failure: Option<(String, Instant)>,
+}
+
+/// Whether the provider has refused the key to a check.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Checked {
+    #[default]
+    Accepted,
+    Refused,
+    /// Refused, and a call has succeeded since: the key may not list models, so its checks say nothing.
+    Refuted,
 }
 
 /// How an attempt ended, for the replica's record.
@@ -40,6 +63,8 @@ struct State {
 pub enum Verdict {
     /// It served.
     Served,
+    /// There was no connection, or it broke: no token is the reason.
+    Lost,
     /// It failed.
     Failed,
     /// It failed in a way that the next request would meet too: it cools down at once.
@@ -57,6 +82,8 @@ pub struct Condition {
     pub in_flight: u32,
     /// When its cooldown ends, where it is cooling down.
     pub cooling_until: Option<Instant>,
+    /// A token that it is in cooldown for, and until when.
+    pub cooling_for: Option<(TokenId, Instant)>,
     /// Why it failed last, and when; none: it has served since, or was never asked.
     pub last_failure: Option<(String, Instant)>,
 }
@@ -66,6 +93,7 @@ pub struct Condition {
 pub struct Lease {
     balance: Arc<Balance>,
     key: ReplicaId,
+    token: Option<TokenId>,
     begun: Instant,
     /// It is the one request that a half open replica gets.
     is_probe: bool,
@@ -77,11 +105,13 @@ impl Balance {
     }
 
     /// The best replica of `provider` that is not among `tried`: the one with the least load among the fit; when none
-    /// is fit, the one that cools off soonest.
+    /// is fit, the one that cools off soonest. `token`: whose request it is; `None`: there is no other token, and each
+    /// failure counts for all.
     pub fn choose(
         self: &Arc<Self>,
         provider: &Provider,
         tried: &[usize],
+        token: Option<TokenId>,
         now: Instant,
     ) -> Option<(usize, Lease)> {
         let mut all = self.lock();
@@ -91,7 +121,7 @@ impl Balance {
                 let replica = &provider.replicas[index];
                 let key = replica.id;
                 let (unfit, load) = all.get(&key).map_or((None, load(0, replica)), |state| {
-                    (state.unfit_until(now), load(state.in_flight, replica))
+                    (state.unfit_until(token, now), load(state.in_flight, replica))
                 });
                 (unfit, load, index, key)
             })
@@ -101,18 +131,30 @@ impl Balance {
         state.in_flight += 1;
         let is_probe = state.is_half_open(now) && !state.probed;
         state.probed |= is_probe;
-        Some((index, Lease { balance: Arc::clone(self), key, begun: now, is_probe }))
+        Some((index, Lease { balance: Arc::clone(self), key, token, begun: now, is_probe }))
     }
 
-    /// Whether a replica of `provider` that is not among `tried` is fit.
-    pub fn has_fit(&self, provider: &Provider, tried: &[usize], now: Instant) -> bool {
-        self.any(provider, tried, |state| state.unfit_until(now).is_none())
+    /// Whether a replica of `provider` that is not among `tried` is fit for that token.
+    pub fn has_fit(
+        &self,
+        provider: &Provider,
+        tried: &[usize],
+        token: Option<TokenId>,
+        now: Instant,
+    ) -> bool {
+        self.any(provider, tried, |state| state.unfit_until(token, now).is_none())
     }
 
-    /// Whether a replica of `provider` that is not among `tried` may serve: also one that cools down for its failures, which
-    /// may be well again by now.
-    pub fn has_hope(&self, provider: &Provider, tried: &[usize], now: Instant) -> bool {
-        self.any(provider, tried, |state| state.unfit_until(now).is_none() || !state.is_told)
+    /// Whether a replica of `provider` that is not among `tried` may serve that token: also one that cools down for its
+    /// failures, which may be well again by now.
+    pub fn has_hope(
+        &self,
+        provider: &Provider,
+        tried: &[usize],
+        token: Option<TokenId>,
+        now: Instant,
+    ) -> bool {
+        self.any(provider, tried, |state| !state.is_told(token, now))
     }
 
     fn any(&self, provider: &Provider, tried: &[usize], is_good: impl Fn(&State) -> bool) -> bool {
@@ -121,13 +163,28 @@ impl Balance {
         others.any(|(_, replica)| all.get(&replica.id).is_none_or(&is_good))
     }
 
+    /// Notes whether the provider has refused the replica's key to a check: a refused call is then no token's doing.
+    pub fn note_check(&self, id: ReplicaId, is_refused: bool) {
+        let mut all = self.lock();
+        let check = &mut all.entry(id).or_default().check;
+        *check = match (is_refused, *check) {
+            (false, _) => Checked::Accepted,
+            (true, Checked::Refuted) => Checked::Refuted,
+            (true, _) => Checked::Refused,
+        };
+    }
+
     /// What requests have met at a replica lately.
     pub fn condition(&self, id: ReplicaId, now: Instant) -> Condition {
-        self.lock().get(&id).map_or_else(Condition::default, |state| Condition {
+        let all = self.lock();
+        let Some(state) = all.get(&id) else { return Condition::default() };
+        let of_one = state.suspicion.and_then(|(token, record)| Some((token, record.cooling_until(now)?)));
+        Condition {
             in_flight: state.in_flight,
-            cooling_until: state.cooling_until.filter(|until| *until > now),
+            cooling_until: state.record.cooling_until(now),
+            cooling_for: of_one,
             last_failure: state.last_failure.clone(),
-        })
+        }
     }
 
     /// Forgets replicas that are no longer configured.
@@ -148,12 +205,68 @@ fn load(in_flight: u32, replica: &Replica) -> u64 {
 
 impl State {
     fn is_half_open(&self, now: Instant) -> bool {
-        self.cooling_until.is_some_and(|until| until <= now)
+        self.record.cooling_until.is_some_and(|until| until <= now)
     }
 
-    /// Until when it cools down; half open and being probed, it is no better than one whose time is over.
-    fn unfit_until(&self, now: Instant) -> Option<Instant> {
-        self.cooling_until.filter(|until| *until > now || self.probed)
+    /// Until when it cools down for that token; half open and being probed, it is no better than one whose time is over.
+    fn unfit_until(&self, token: Option<TokenId>, now: Instant) -> Option<Instant> {
+        let general = self.record.cooling_until.filter(|until| *until > now || self.probed);
+        general.max(self.suspicion_of(token).and_then(|record| record.cooling_until(now)))
+    }
+
+    /// Whether it cools down because the provider said so.
+    fn is_told(&self, token: Option<TokenId>, now: Instant) -> bool {
+        let is_told = |record: &Record| record.is_told && record.cooling_until(now).is_some();
+        is_told(&self.record) || self.suspicion_of(token).is_some_and(is_told)
+    }
+
+    fn suspicion_of(&self, token: Option<TokenId>) -> Option<&Record> {
+        self.suspicion.as_ref().filter(|(of, _)| Some(*of) == token).map(|(_, record)| record)
+    }
+
+    /// The record in which a failure counts: that of all tokens where no token is the reason, or two have met one in a row.
+    fn record_of_failure(&mut self, verdict: Verdict, token: Option<TokenId>) -> &mut Record {
+        let is_next_in_row = self.record.failures > 0 && self.record.cooling_until.is_none();
+        let is_general = verdict == Verdict::Lost
+            || self.check == Checked::Refused
+            || (verdict == Verdict::Failed && is_next_in_row);
+        let Some(token) = token.filter(|_| !is_general) else { return &mut self.record };
+        if let Some((_, of_another)) = self.suspicion.take_if(|(of, _)| *of != token) {
+            self.record.failures = self.record.failures.max(of_another.failures);
+            return &mut self.record;
+        }
+        &mut self.suspicion.get_or_insert((token, self.record)).1
+    }
+}
+
+impl Record {
+    /// When its cooldown ends, where it is not over.
+    fn cooling_until(&self, now: Instant) -> Option<Instant> {
+        self.cooling_until.filter(|until| *until > now)
+    }
+
+    fn is_stale(&self, begun: Instant) -> bool {
+        self.changed.is_some_and(|changed| begun < changed)
+    }
+
+    /// Whether the failure of an attempt says anything new.
+    fn counts(&self, begun: Instant) -> bool {
+        !self.is_stale(begun) && self.cooling_until.is_none_or(|until| begun >= until)
+    }
+
+    /// Notes a failure; gives the time of the cooldown that begins with it.
+    fn fail(&mut self, verdict: Verdict, begun: Instant, now: Instant) -> Option<Duration> {
+        if let Verdict::CoolDown(time) = verdict {
+            self.is_told = true;
+            return Some(self.cool_down(time, now));
+        }
+        if !self.counts(begun) {
+            return None;
+        }
+        self.failures += 1;
+        let is_enough =
+            self.failures >= FAILURES_TO_COOL || self.cooling_until.is_some() || verdict == Verdict::Refused;
+        is_enough.then(|| self.cool_down_longer(now))
     }
 
     fn cool_down(&mut self, time: Duration, now: Instant) -> Duration {
@@ -161,7 +274,6 @@ impl State {
         // A short wait asked for does not cut a longer one.
         self.cooling_until = self.cooling_until.max(Some(now + time));
         self.changed = Some(now);
-        self.failures = 0;
         time
     }
 
@@ -179,35 +291,31 @@ impl Lease {
     pub fn report(&self, verdict: Verdict, now: Instant) -> Option<Duration> {
         let mut all = self.balance.lock();
         let state = all.entry(self.key).or_default();
-        let is_stale = state.changed.is_some_and(|changed| self.begun < changed);
         match verdict {
             Verdict::Unknown => None,
             Verdict::Served => {
-                if !is_stale {
-                    if state.cooling_until.take().is_some() {
-                        state.changed = Some(now);
-                    }
-                    state.failures = 0;
-                    state.cooldowns = 0;
-                    state.last_failure = None;
-                }
+                self.note_success(state, now);
                 None
             }
-            Verdict::CoolDown(time) => {
-                state.is_told = true;
-                Some(state.cool_down(time, now))
+            Verdict::CoolDown(_) | Verdict::Lost | Verdict::Failed | Verdict::Refused => {
+                let counts = matches!(verdict, Verdict::CoolDown(_)) || state.record.counts(self.begun);
+                let record = counts.then(|| state.record_of_failure(verdict, self.token))?;
+                record.fail(verdict, self.begun, now)
             }
-            Verdict::Failed | Verdict::Refused => {
-                let counts = !is_stale && state.cooling_until.is_none_or(|until| self.begun >= until);
-                if !counts {
-                    return None;
-                }
-                state.failures += 1;
-                let enough = state.failures >= FAILURES_TO_COOL
-                    || state.cooling_until.is_some()
-                    || verdict == Verdict::Refused;
-                enough.then(|| state.cool_down_longer(now))
-            }
+        }
+    }
+
+    fn note_success(&self, state: &mut State, now: Instant) {
+        if state.check == Checked::Refused {
+            state.check = Checked::Refuted;
+        }
+        if state.suspicion.is_some_and(|(_, record)| !record.is_stale(self.begun)) {
+            state.suspicion = None;
+        }
+        if !state.record.is_stale(self.begun) {
+            let changed = if state.record.cooling_until.is_some() { Some(now) } else { state.record.changed };
+            state.record = Record { changed, ..Record::default() };
+            state.last_failure = None;
         }
     }
 
@@ -232,11 +340,12 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use super::{Balance, Lease, Verdict};
-    use crate::config::{Provider, Replica, ReplicaId, Secret, StreamUsage};
+    use crate::config::{Provider, Replica, ReplicaId, Secret, StreamUsage, TokenId};
     use crate::limits::{FIRST_COOLDOWN, MAX_COOLDOWN};
     use crate::testing::Random;
 
@@ -262,7 +371,7 @@ mod tests {
     fn load_is_shared_by_weight() {
         let (balance, provider, now) = (Arc::new(Balance::default()), provider(&[1, 3]), Instant::now());
         let leases: Vec<_> =
-            (0..40).map(|_| balance.choose(&provider, &[], now).expect("there are replicas")).collect();
+            (0..40).map(|_| balance.choose(&provider, &[], None, now).expect("there are replicas")).collect();
         assert_eq!(leases.iter().filter(|(index, _)| *index == 1).count(), 30);
     }
 
@@ -271,12 +380,12 @@ mod tests {
         let (balance, provider, start) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
         let fail = |now| {
             for _ in 0..3 {
-                let (index, lease) = balance.choose(&provider, &[1], now).expect("there is a replica");
+                let (index, lease) = balance.choose(&provider, &[1], None, now).expect("there is a replica");
                 assert_eq!(index, 0);
                 lease.report(Verdict::Failed, now);
             }
         };
-        let first = |now| balance.choose(&provider, &[], now).expect("there are replicas").0;
+        let first = |now| balance.choose(&provider, &[], None, now).expect("there are replicas").0;
         fail(start);
         assert_eq!(first(start + Duration::from_secs(9)), 1);
         assert_eq!(first(start + Duration::from_secs(11)), 0);
@@ -289,61 +398,92 @@ mod tests {
     fn when_all_cool_down_the_one_that_is_fit_soonest_is_tried() {
         let (balance, provider, now) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
         for (tried, seconds) in [([1], 100), ([0], 50)] {
-            let (_, lease) = balance.choose(&provider, &tried, now).expect("there is a replica");
+            let (_, lease) = balance.choose(&provider, &tried, None, now).expect("there is a replica");
             lease.report(Verdict::CoolDown(Duration::from_secs(seconds)), now);
         }
-        assert_eq!(balance.choose(&provider, &[], now).map(|(index, _)| index), Some(1));
-        assert!(balance.choose(&provider, &[0, 1], now).is_none());
+        assert_eq!(balance.choose(&provider, &[], None, now).map(|(index, _)| index), Some(1));
+        assert!(balance.choose(&provider, &[0, 1], None, now).is_none());
     }
 
-    /// Random histories over random replicas. After each step: a cooling replica is chosen only where none is fit, a half
-    /// open one gets one request at a time, and in the end nothing is in flight and no probe is out.
+    /// Random histories over random replicas and tokens. After each step: a cooling replica is chosen only where none is fit
+    /// for the token, a half open one gets one request at a time, a cooldown for every token has more than one token's
+    /// failures behind it, and in the end nothing is in flight and no probe is out.
     #[test]
     fn no_history_leaks_a_lease_or_prefers_a_cooling_replica() {
         for seed in 1..300 {
             let mut random = Random::new(seed);
             let weights: Vec<u32> = (0..1 + random.below(4)).map(|_| 1 + random.below(3)).collect();
             let (balance, provider) = (Arc::new(Balance::default()), provider(&weights));
-            let mut now = Instant::now();
+            let (mut now, tokens) = (Instant::now(), 1 + random.below(3));
             let mut held: Vec<(usize, Lease)> = Vec::new();
+            // Tokens that have met a failure in a row, by replica.
+            let mut met: Vec<HashSet<Option<TokenId>>> = vec![HashSet::new(); weights.len()];
             for _ in 0..400 {
                 match random.below(8) {
                     0 => now += Duration::from_secs(u64::from(random.below(30))),
                     1..4 if !held.is_empty() => {
-                        let (_, lease) = held.swap_remove(random.below(held.len() as u32) as usize);
+                        let (index, lease) = held.swap_remove(random.below(held.len() as u32) as usize);
                         let wait = Duration::from_secs(u64::from(random.below(400)));
                         let verdicts = [
                             Verdict::Served,
+                            Verdict::Lost,
                             Verdict::Failed,
                             Verdict::Failed,
                             Verdict::Refused,
                             Verdict::CoolDown(wait),
                             Verdict::Unknown,
                         ];
-                        let cooled = lease.report(verdicts[random.below(6) as usize], now);
+                        let verdict = verdicts[random.below(7) as usize];
+                        let id = provider.replicas[index].id;
+                        let before = balance.lock()[&id].record.cooling_until;
+                        let cooled = lease.report(verdict, now);
                         assert!(cooled.is_none_or(|time| time <= MAX_COOLDOWN), "seed {seed}");
+                        let (record, suspicion) = {
+                            let state = &balance.lock()[&id];
+                            (state.record, state.suspicion)
+                        };
+                        if !matches!(verdict, Verdict::Served | Verdict::Unknown) {
+                            met[index].insert(lease.token);
+                        }
+                        let is_general = verdict == Verdict::Lost || met[index].contains(&None);
+                        if record.cooling_until > before {
+                            assert!(is_general || met[index].len() > 1, "seed {seed}: {verdict:?}");
+                            met[index] = suspicion.iter().map(|(token, _)| Some(*token)).collect();
+                        }
+                        if verdict == Verdict::Served && suspicion.is_none() && record.failures == 0 {
+                            met[index].clear();
+                        }
+                        if verdict == Verdict::Lost {
+                            met[index].insert(None);
+                        }
                     }
                     _ => {
                         let tried: Vec<usize> = (0..weights.len()).filter(|_| random.below(4) == 0).collect();
+                        let token = Some(random.below(tokens)).filter(|_| tokens > 1);
+                        let token = token.map(|number| TokenId::numbered(number.into()));
                         let states: Vec<_> = provider
                             .replicas
                             .iter()
                             .map(|replica| {
                                 let all = balance.lock();
                                 let state = all.get(&replica.id);
-                                state.map_or((None, 0, false), |state| {
-                                    (state.cooling_until, state.in_flight, state.probed)
+                                state.map_or((None, 0, false, None), |state| {
+                                    let own = state.suspicion.filter(|(of, _)| Some(*of) == token);
+                                    let own = own.and_then(|(_, record)| record.cooling_until);
+                                    (state.record.cooling_until, state.in_flight, state.probed, own)
                                 })
                             })
                             .collect();
-                        let is_fit = |(until, _, probed): &(Option<Instant>, u32, bool)| {
-                            until.is_none_or(|until| until <= now && !probed)
-                        };
+                        let is_fit =
+                            |(until, _, probed, own): &(Option<Instant>, u32, bool, Option<Instant>)| {
+                                until.is_none_or(|until| until <= now && !probed)
+                                    && own.is_none_or(|until| until <= now)
+                            };
                         let left = || (0..weights.len()).filter(|index| !tried.contains(index));
                         let has_fit = left().any(|index| is_fit(&states[index]));
-                        assert!(!has_fit || balance.has_hope(&provider, &tried, now), "seed {seed}");
-                        assert_eq!(balance.has_fit(&provider, &tried, now), has_fit, "seed {seed}");
-                        let Some((index, lease)) = balance.choose(&provider, &tried, now) else {
+                        assert!(!has_fit || balance.has_hope(&provider, &tried, token, now), "seed {seed}");
+                        assert_eq!(balance.has_fit(&provider, &tried, token, now), has_fit, "seed {seed}");
+                        let Some((index, lease)) = balance.choose(&provider, &tried, token, now) else {
                             assert_eq!(left().count(), 0, "seed {seed}: a replica was left");
                             continue;
                         };
@@ -375,29 +515,108 @@ mod tests {
     }
 
     #[test]
+    fn failure_of_one_token_counts_for_it_alone_until_another_meets_one() {
+        let start = Instant::now();
+        let [mine, other] = [1, 2].map(|number| Some(TokenId::numbered(number)));
+        for (verdict, times) in [
+            (Verdict::Failed, 3),
+            (Verdict::Refused, 1),
+            (Verdict::CoolDown(Duration::from_secs(60)), 1),
+            (Verdict::CoolDown(MAX_COOLDOWN), 1),
+        ] {
+            let (balance, provider) = (Arc::new(Balance::default()), provider(&[1, 1]));
+            let meet = |token, verdict, now| {
+                let (_, lease) = balance.choose(&provider, &[1], token, now).expect("a replica");
+                lease.report(verdict, now)
+            };
+            let is_fit = |token, now| balance.has_fit(&provider, &[1], token, now);
+            let cooled: Vec<_> = (0..times).filter_map(|_| meet(mine, verdict, start)).collect();
+            assert_eq!(cooled.len(), 1);
+            assert_eq!((is_fit(mine, start), is_fit(other, start), is_fit(None, start)), (false, true, true));
+            let of_one = balance.condition(provider.replicas[0].id, start);
+            assert_eq!(
+                (of_one.cooling_until, of_one.cooling_for.map(|(token, _)| Some(token))),
+                (None, Some(mine))
+            );
+            // Another's success clears it.
+            let now = start + Duration::from_secs(1);
+            meet(other, Verdict::Served, now);
+            assert!(is_fit(mine, now), "{verdict:?}");
+            // Another's failure makes it everybody's.
+            assert_eq!((0..times).filter_map(|_| meet(mine, verdict, now)).count(), 1);
+            assert!(meet(other, verdict, now).is_some(), "{verdict:?}");
+            assert!([mine, other, None].iter().all(|token| !is_fit(*token, now)), "{verdict:?}");
+            // Half open, one token alone cannot put it in cooldown anew.
+            let now = now + MAX_COOLDOWN;
+            assert!(meet(mine, Verdict::Failed, now).is_some());
+            assert_eq!((is_fit(mine, now), is_fit(other, now)), (false, true));
+            assert!(meet(other, Verdict::Failed, now).is_some());
+            assert!(!is_fit(None, now));
+        }
+    }
+
+    #[test]
+    fn failures_in_a_row_count_for_every_token_where_two_have_met_them_or_the_connection_broke() {
+        let [mine, other] = [1, 2].map(|number| Some(TokenId::numbered(number)));
+        for row in [
+            [(mine, Verdict::Failed), (other, Verdict::Failed), (mine, Verdict::Failed)],
+            [(mine, Verdict::Lost), (mine, Verdict::Lost), (mine, Verdict::Lost)],
+        ] {
+            let (balance, provider, now) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
+            let cooled = row.map(|(token, verdict)| {
+                let (_, lease) = balance.choose(&provider, &[1], token, now).expect("a replica");
+                lease.report(verdict, now)
+            });
+            assert_eq!(cooled, [None, None, Some(FIRST_COOLDOWN)]);
+            assert!(!balance.has_fit(&provider, &[1], None, now), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn refused_check_confirms_a_refused_call_unless_a_call_has_succeeded() {
+        let (balance, provider, now) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
+        let (id, mine) = (provider.replicas[0].id, Some(TokenId::numbered(1)));
+        let meet = |verdict| {
+            let (_, lease) = balance.choose(&provider, &[1], mine, now).expect("a replica");
+            lease.report(verdict, now)
+        };
+        let is_fit = || balance.has_fit(&provider, &[1], None, now);
+        balance.note_check(id, true);
+        assert!(is_fit(), "a check alone puts nothing in cooldown");
+        meet(Verdict::Served);
+        balance.note_check(id, true);
+        meet(Verdict::Refused);
+        assert!(is_fit(), "it may not list models");
+        balance.note_check(id, false);
+        balance.note_check(id, true);
+        meet(Verdict::Refused);
+        assert!(!is_fit());
+    }
+
+    #[test]
     fn a_replica_that_dies_with_many_requests_in_flight_cools_down_once() {
         let (balance, provider, start) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
-        let dying: Vec<_> = (0..32).filter_map(|_| balance.choose(&provider, &[1], start)).collect();
+        let dying: Vec<_> = (0..32).filter_map(|_| balance.choose(&provider, &[1], None, start)).collect();
         let now = start + Duration::from_secs(1);
         let times: Vec<_> =
             dying.iter().filter_map(|(_, lease)| lease.report(Verdict::Failed, now)).collect();
         assert_eq!(times, [FIRST_COOLDOWN]);
         // Nor does one that was slow to fail reach past the recovery.
         drop(dying);
-        let slow: Vec<_> = (0..9).filter_map(|_| balance.choose(&provider, &[1], now)).collect();
+        let slow: Vec<_> = (0..9).filter_map(|_| balance.choose(&provider, &[1], None, now)).collect();
         let well = now + FIRST_COOLDOWN;
-        let (_, probe) = balance.choose(&provider, &[1], well).expect("a replica");
+        let (_, probe) = balance.choose(&provider, &[1], None, well).expect("a replica");
         probe.report(Verdict::Served, well);
         let later = well + Duration::from_secs(1);
         assert!(slow.iter().all(|(_, lease)| lease.report(Verdict::Failed, later).is_none()));
-        assert_eq!(balance.choose(&provider, &[1], later).map(|(index, _)| index), Some(0));
-        assert!(balance.has_fit(&provider, &[1], later));
+        assert_eq!(balance.choose(&provider, &[1], None, later).map(|(index, _)| index), Some(0));
+        assert!(balance.has_fit(&provider, &[1], None, later));
     }
 
     #[test]
     fn half_open_it_gets_one_request_at_a_time_until_one_is_served() {
         let (balance, provider, start) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
-        let choose = |now| balance.choose(&provider, &[], now).expect("a replica");
+        let choose = |now| balance.choose(&provider, &[], None, now).expect("a replica");
         let (index, lease) = choose(start);
         assert_eq!((index, lease.report(Verdict::Refused, start)), (0, Some(FIRST_COOLDOWN)));
         drop(lease);
@@ -418,13 +637,16 @@ mod tests {
     #[test]
     fn a_success_from_before_ends_no_cooldown_and_a_short_wait_cuts_no_longer_one() {
         let (balance, provider, start) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
-        let early = balance.choose(&provider, &[1], start).expect("a replica").1;
+        let early = balance.choose(&provider, &[1], None, start).expect("a replica").1;
         let now = start + Duration::from_secs(1);
-        let limited = balance.choose(&provider, &[1], now).expect("a replica").1;
+        let limited = balance.choose(&provider, &[1], None, now).expect("a replica").1;
         limited.report(Verdict::CoolDown(Duration::from_secs(60)), now + Duration::from_secs(1));
         limited.report(Verdict::CoolDown(Duration::from_secs(1)), now + Duration::from_secs(1));
-        assert!(!balance.has_hope(&provider, &[1], now + Duration::from_secs(2)), "it said how long");
+        assert!(!balance.has_hope(&provider, &[1], None, now + Duration::from_secs(2)), "it said how long");
         early.report(Verdict::Served, now + Duration::from_secs(2));
-        assert_eq!(balance.choose(&provider, &[], now + Duration::from_secs(50)).map(|(i, _)| i), Some(1));
+        assert_eq!(
+            balance.choose(&provider, &[], None, now + Duration::from_secs(50)).map(|(i, _)| i),
+            Some(1)
+        );
     }
 }

@@ -8,7 +8,7 @@ pub use balance::{Balance, Condition, Lease, Verdict};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{Config, Provider, Token};
+use crate::config::{Config, Provider, Token, TokenId};
 
 /// A provider and the model to ask it for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,8 @@ impl Route {
 pub struct Plan {
     config: Arc<Config>,
     routes: Vec<Route>,
+    /// Whose request it is; `None`: there is no other token.
+    token: Option<TokenId>,
     /// Places of routes, and of their providers' replicas.
     tried: Vec<(usize, usize)>,
 }
@@ -95,9 +97,10 @@ impl Choice {
 }
 
 impl Plan {
-    /// A plan over `routes`, of which nothing is tried yet.
-    pub fn new(config: &Arc<Config>, routes: Vec<Route>) -> Self {
-        Self { config: Arc::clone(config), routes, tried: Vec::new() }
+    /// A plan over `routes` for a request of that token; nothing is tried yet.
+    pub fn new(config: &Arc<Config>, routes: Vec<Route>, token: &Token) -> Self {
+        let token = (config.tokens.len() > 1).then(|| TokenId::of(token));
+        Self { config: Arc::clone(config), routes, token, tried: Vec::new() }
     }
 
     /// Whether there is but one replica for the request: it alone may be tried again.
@@ -113,9 +116,11 @@ impl Plan {
     pub fn next(&mut self, balance: &Arc<Balance>, now: Instant) -> Option<Choice> {
         let left = || self.left().filter(|left| left.passed_over.len() < left.provider.replicas.len());
         // One alone is asked either way.
-        let fit = |left: &Left<'_>| self.is_lone() || balance.has_fit(left.provider, &left.passed_over, now);
+        let fit = |left: &Left<'_>| {
+            self.is_lone() || balance.has_fit(left.provider, &left.passed_over, self.token, now)
+        };
         let Left { place, route, provider, passed_over } = left().find(fit).or_else(|| left().next())?;
-        let (replica, lease) = balance.choose(provider, &passed_over, now)?;
+        let (replica, lease) = balance.choose(provider, &passed_over, self.token, now)?;
         let provider = self.config.providers.iter().position(|it| std::ptr::eq(it, provider))?;
         let (config, model) = (Arc::clone(&self.config), route.model.clone());
         self.tried.push((place, replica));
@@ -124,7 +129,8 @@ impl Plan {
 
     /// Whether a replica is left that may serve.
     pub fn has_hope_left(&self, balance: &Balance, now: Instant) -> bool {
-        !self.is_lone() && self.left().any(|left| balance.has_hope(left.provider, &left.passed_over, now))
+        !self.is_lone()
+            && self.left().any(|left| balance.has_hope(left.provider, &left.passed_over, self.token, now))
     }
 
     /// Begins anew: every replica may be tried again.
@@ -166,7 +172,7 @@ mod tests {
     fn is_fit(balance: &Balance, config: &Config, name: &str, replica: usize, now: Instant) -> bool {
         let provider = config.provider(name).expect("a provider");
         let others: Vec<usize> = (0..provider.replicas.len()).filter(|other| *other != replica).collect();
-        balance.has_fit(provider, &others, now)
+        balance.has_fit(provider, &others, None, now)
     }
 
     /// Random clusters and histories: a plan offers every replica of every route once, in the order of the routes but for
@@ -179,16 +185,22 @@ mod tests {
             let entries: Vec<String> = (0..counts.len())
                 .flat_map(|p| (0..counts[p]).map(move |r| format!("\"p{p}|http://127.0.0.1:1{p}{r}|\"")))
                 .collect();
-            let config = load::from_text(&format!("{{\"providers\": [{}]}}", entries.join(",")), &|_| None)
-                .map(Arc::new)
-                .expect("a good config");
+            let config = load::from_text(
+                &format!("{{\"providers\": [{}], \"tokens\": [\"t|sk-t\"]}}", entries.join(",")),
+                &|_| None,
+            )
+            .map(Arc::new)
+            .expect("a good config");
             let routes: Vec<Route> = (0..counts.len()).map(|p| Route::new(&format!("p{p}"), "m")).collect();
             let (balance, mut now) = (Arc::new(Balance::default()), Instant::now());
             for _ in 0..40 {
                 now += Duration::from_secs(u64::from(random.below(15)));
-                let fit: Vec<bool> =
-                    config.providers.iter().map(|provider| balance.has_fit(provider, &[], now)).collect();
-                let mut plan = Plan::new(&config, routes.clone());
+                let fit: Vec<bool> = config
+                    .providers
+                    .iter()
+                    .map(|provider| balance.has_fit(provider, &[], None, now))
+                    .collect();
+                let mut plan = Plan::new(&config, routes.clone(), &config.tokens[0]);
                 let mut offered: Vec<(String, usize, bool)> = Vec::new();
                 loop {
                     let fit_left: Vec<(String, usize)> = all_of(&config)

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::support::calls::{DONE, KEY, ask, ask_streamed, assert_error_body, completion, event};
+use crate::support::calls::{
+    DONE, KEY, TOKEN, ask, ask_streamed, assert_error_body, completion, event, get, post,
+};
 use crate::support::client::{End, HEARTBEAT, Response, timed};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
@@ -443,4 +445,64 @@ fn an_error_under_a_status_of_success_quotes_no_key_either() {
         assert_eq!(response.status, 200, "as it came");
         assert!(response.text().contains("bad: ") && !response.text().contains(KEY), "{}", response.text());
     }
+}
+
+/// A body that one token sends, whatever it is refused for, must not take a replica from the others.
+#[test]
+fn failures_of_one_token_leave_the_replica_to_the_others_until_a_second_meets_one() {
+    let other_token = "sk-another-token-7654321-wvx";
+    let ask_as = |token: &str, model: &str| {
+        let body = json!({"model": model, "messages": []}).to_string();
+        post("/v1/chat/completions", &[("Authorization", &format!("Bearer {token}"))], body)
+    };
+    for (refusal, times) in [
+        (answer(401), 1),
+        (answer(402), 1),
+        (answer(403), 1),
+        (Reply::whole(429, &[("Retry-After", "60")], "{}"), 1),
+        (answer(429), 3),
+        (answer(500), 3),
+        (Reply::json(400, &json!({"error": "Incorrect API key provided"})), 1),
+    ] {
+        let (first, second) = (Upstream::new(&["m", "gated"]), good());
+        first.script("/v1/chat/completions", move |request| {
+            let is_refused = request.text().contains("gated");
+            if is_refused { refusal.clone() } else { Reply::json(200, &completion("first")) }
+        });
+        let named = config(&[("p1", &first), ("p1", &second)]);
+        let proxy =
+            Proxy::start(&with(named, json!({"tokens": [format!("a|{TOKEN}"), format!("b|{other_token}")]})));
+        let content = |token, model| {
+            let response = proxy.call(ask_as(token, model));
+            response.json()["choices"][0]["message"]["content"].as_str().map(str::to_owned)
+        };
+        let (of_first, of_second) = (Some("first".to_owned()), Some("other".to_owned()));
+        (0..times).for_each(|_| assert_eq!(content(TOKEN, "p1/gated"), of_second));
+        assert_eq!(content(TOKEN, "p1/m"), of_second, "it is in cooldown for the token that was refused");
+        let status =
+            |key: &str| proxy.call(get("/v1/status")).json()["providers"][0]["replicas"][0][key].clone();
+        assert_eq!((status("cooling_token"), status("cooling_seconds").is_u64()), (json!("a"), true));
+        assert_eq!(content(other_token, "p1/m"), of_first);
+        assert_eq!(content(TOKEN, "p1/m"), of_first, "the other's success clears it");
+        // A second token that is refused alike has the replica put in cooldown for all.
+        (0..times).for_each(|_| drop(content(TOKEN, "p1/gated")));
+        content(other_token, "p1/gated");
+        assert_eq!((content(other_token, "p1/m"), content(TOKEN, "p1/m")), (of_second.clone(), of_second));
+        assert_eq!((status("cooling_token"), status("cooling_seconds").is_u64()), (Value::Null, true));
+    }
+}
+
+/// What a check is refused confirms it.
+#[test]
+fn refused_key_of_which_the_check_knows_is_in_cooldown_for_every_token() {
+    let (first, second) = (Upstream::new(&["m"]), good());
+    first.script("/v1/models", |_| answer(401));
+    first.chat(answer(401));
+    let named = config(&[("p1", &first), ("p1", &second)]);
+    let tokens = json!({"tokens": [format!("a|{TOKEN}"), "b|sk-another-token-7654321-wvx"]});
+    let proxy = Proxy::start(&with(named, tokens));
+    proxy.call(get("/health"));
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    let replica = &proxy.call(get("/v1/status")).json()["providers"][0]["replicas"][0];
+    assert_eq!((&replica["cooling_token"], replica["cooling_seconds"].is_u64()), (&Value::Null, true));
 }
