@@ -171,7 +171,8 @@ pub const MAX_ERROR_BODY: usize = 256 * 1024;
 pub const MAX_ERROR_TEXT: usize = 2 * 1024;
 /// Bytes of an incomplete event that are held back; a larger event is passed on in pieces.
 pub const MAX_HELD_EVENT: usize = 64 * 1024;
-/// Bytes at the end of a piece of a large event that are held back where the event holds an error: a secret may begin there.
+/// Bytes at the end of a piece of a large event that are held back, and at most of a piece of sound or pictures: a secret may begin
+/// there.
 pub const MASK_OVERLAP: usize = 4 * 1024;
 /// Bytes at the beginning of a streamed body that are looked at for whether it is one of events.
 pub const MAX_BEGINNING: usize = 1024;

@@ -136,6 +136,8 @@ fn listed(config: &Config, provider: &Provider, replica: &Replica, body: &[u8]) 
             Some(models)
         }
         Err(reason) => {
+            // It may quote a word of the list.
+            let reason = hidden(provider, reason);
             let text = Text::ModelListUnusable(&provider.name, &quoted(&reason, MAX_REASON));
             log::warn!("{}", text.say(config.language));
             None
@@ -171,14 +173,19 @@ fn fetch_models(
     if let Some(Failure { fault, detail }) = unusable::failure_of(status, &exchange.headers) {
         let is_redirect = fault == Fault::Redirected;
         let told = if is_redirect { Text::CheckRedirected(&detail).say(config.language) } else { detail };
-        let hidden = provider.mask().hide(told.into_bytes(), Scope::All);
-        return Err(String::from_utf8_lossy(&hidden).into_owned());
+        return Err(hidden(provider, told));
     }
     let most = (MAX_LISTS_IN_TRANSIT / replicas(config)).clamp(LEAST_MODEL_LIST, MAX_MODEL_LIST);
     let body = exchange.read_whole(most).map_err(|failure| failure.detail)?;
     // What stands in a list is shown, and what is wrong with it logged.
     let body = provider.mask().hide(body, Scope::Unmistakable);
     if (200..300).contains(&status) { Ok(body) } else { Err(format!("HTTP {status}")) }
+}
+
+/// What is said of a provider, without its secrets.
+fn hidden(provider: &Provider, text: String) -> String {
+    let hidden = provider.mask().hide(text.into_bytes(), Scope::All);
+    String::from_utf8_lossy(&hidden).into_owned()
 }
 
 fn unhealthy(begun: Instant, reason: &str) -> Health {

@@ -79,7 +79,7 @@ impl Delivery {
     /// The fields of a provider's answer as the client gets them.
     pub fn answer_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
         let kept_back = |name: &str, value: &[u8]| {
-            self.envelope.replaces(name) || masking::holds_secret(self.config(), provider, value)
+            self.envelope.replaces(name) || masking::field_holds_secret(self.config(), provider, name, value)
         };
         let mut fields = relayed_headers::of_answer(headers, kept_back);
         self.envelope.mark(&mut fields);

@@ -19,6 +19,11 @@ pub fn holds_secret(config: &Config, provider: &str, value: &[u8]) -> bool {
     config.provider(provider).is_some_and(|provider| provider.mask().is_in(value, Scope::All))
 }
 
+/// Whether a header field holds a secret of the provider, in its name or its value.
+pub fn field_holds_secret(config: &Config, provider: &str, name: &str, value: &[u8]) -> bool {
+    holds_secret(config, provider, value) || holds_secret(config, provider, name.as_bytes())
+}
+
 fn within(config: &Config, provider: &str, text: Vec<u8>, scope: Scope) -> Vec<u8> {
     match config.provider(provider) {
         Some(provider) => provider.mask().hide(text, scope),

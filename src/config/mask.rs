@@ -3,6 +3,7 @@
 //! A provider that quotes a key may write it as it is, with JSON's escapes (once, or in a string within a string), percent-encoded or
 //! with HTML's character references. All of these are read as the bytes they stand for, in one pass over the text.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -10,12 +11,16 @@ use memchr::memmem::Finder;
 use memchr::{memchr_iter, memchr3};
 
 use super::{Provider, Secret};
+use crate::limits::MASK_OVERLAP;
 
 /// A shorter secret is none, and masking it could garble the text.
 const SHORTEST_MASKED: usize = 8;
 
 /// A shorter secret may be a word (`lm-studio`, `not-needed`) that a model says for reasons of its own.
 const SHORTEST_UNMISTAKABLE: usize = 16;
+
+/// Longest escape of a byte, its backslashes aside, bytes: `&#x0000002d;`.
+const LONGEST_ESCAPE: usize = 12;
 
 /// What the name of a header field holds whose value is a credential.
 const CREDENTIAL_NAMES: &[&str] = &["auth", "key", "token", "secret", "cookie", "credential", "password"];
@@ -91,9 +96,17 @@ impl Mask {
 
     /// `text` with every secret masked. It need not be UTF-8.
     pub fn hide(&self, text: Vec<u8>, scope: Scope) -> Vec<u8> {
-        let places = self.places(&text, scope);
+        match self.hidden(&text, scope) {
+            Cow::Owned(hidden) => hidden,
+            Cow::Borrowed(_) => text,
+        }
+    }
+
+    /// As [`Mask::hide`]; copies a text only where it holds a secret.
+    pub fn hidden<'a>(&self, text: &'a [u8], scope: Scope) -> Cow<'a, [u8]> {
+        let places = self.places(text, scope);
         if places.is_empty() {
-            return text;
+            return Cow::Borrowed(text);
         }
         let mut out = Vec::with_capacity(text.len());
         let mut from = 0;
@@ -103,17 +116,33 @@ impl Mask {
             from = place.end;
         }
         out.extend_from_slice(&text[from..]);
-        out
+        Cow::Owned(out)
     }
 
-    /// Overwrites every unmistakable secret in `text` that stands there as it is, and leaves its length; how many bytes at the end may be the
-    /// beginning of another, and wait for what follows.
+    /// Overwrites every unmistakable secret in `text`, and leaves its length; returns how many bytes at the end, at most
+    /// [`MASK_OVERLAP`], may be the beginning of another, and wait for what follows.
     pub fn overwrite(&self, text: &mut [u8]) -> usize {
-        for (place, _) in self.hits(text, Scope::Unmistakable) {
+        let places: Vec<_> =
+            self.places(text, Scope::Unmistakable).into_iter().map(|(place, _)| place).collect();
+        for place in places {
             text[place].fill(b'*');
         }
-        let needles = self.needles.iter().filter(|needle| needle.is_unmistakable);
-        needles.map(|needle| begun(needle.finder.needle(), text)).max().unwrap_or(0)
+        self.begun(&text[text.len().saturating_sub(MASK_OVERLAP)..])
+    }
+
+    /// How many bytes at the end of `text` may be the beginning of an unmistakable secret.
+    fn begun(&self, text: &[u8]) -> usize {
+        let secrets = || self.needles.iter().filter(|it| it.is_unmistakable).map(|it| it.finder.needle());
+        let begun = |text: &[u8]| secrets().map(|secret| begun(secret, text)).max();
+        let escape = begun_escape(text);
+        let whole = &text[..text.len() - escape];
+        let Some(count) = begun(whole) else { return 0 };
+        if !self.has_telling_escape(whole) {
+            return count + escape;
+        }
+        let bytes = read(whole);
+        let count = begun(&bytes).unwrap_or(0);
+        text.len() - written(whole, bytes.len() - count)
     }
 
     /// Where secrets stand in `text`, in order and apart, and what is shown in place of each.
@@ -173,6 +202,19 @@ fn begun(needle: &[u8], text: &[u8]) -> usize {
     let last = &text[text.len().saturating_sub(needle.len().saturating_sub(1))..];
     let Some(first) = needle.first() else { return 0 };
     memchr_iter(*first, last).find(|at| needle.starts_with(&last[*at..])).map_or(0, |at| last.len() - at)
+}
+
+/// How many bytes at the end of `text` may be the beginning of an escape, or hold a whole one.
+fn begun_escape(text: &[u8]) -> usize {
+    let near = text.len().saturating_sub(LONGEST_ESCAPE);
+    let Some(at) = memchr3(b'\\', b'%', b'&', &text[near..]) else { return 0 };
+    let backslashes = text[..near + at].iter().rev().take_while(|byte| **byte == b'\\').count();
+    text.len() - (near + at - backslashes)
+}
+
+/// With how many bytes `text` is written up to the byte of that number that it stands for.
+fn written(text: &[u8], count: usize) -> usize {
+    (0..count).fold(0, |at, _| at + unit(&text[at..]).1)
 }
 
 /// Places in the bytes that `text` stands for, as places in `text`.
@@ -345,17 +387,46 @@ mod tests {
     #[test]
     fn overwrite_of_pieces_hides_a_secret_wherever_they_are_cut() {
         let mask = mask(&["sk-1234567890abcdef", "lm-studio"]);
-        let text = b"\xffsk-1sk-1234567890abcdef lm-studio sk-1234567890abcde";
-        for cut in 0..text.len() {
-            let (mut held, mut out) = (Vec::new(), Vec::new());
-            for piece in [&text[..cut], &text[cut..]] {
-                held.extend_from_slice(piece);
-                let kept = mask.overwrite(&mut held);
-                out.extend(held.drain(..held.len() - kept));
+        for written in [
+            "sk-1234567890abcdef",
+            r"sk\u002d1234567890abcdef",
+            r"\\\\u0073k-1234567890abcde\u0066",
+            "sk%2d1234567890abcdef",
+            "%73k-1234567890abcde%66",
+            "sk&#x0000002d;1234567890abcde&#102;",
+        ] {
+            let (lead, rest) = (b"\xffsk-1%2\\u00".to_vec(), b" lm-studio sk-1234567890abcde");
+            let text = [&lead, written.as_bytes(), rest].concat();
+            let expected = [&lead, "*".repeat(written.len()).as_bytes(), rest].concat();
+            for cut in 0..text.len() {
+                let (mut held, mut out) = (Vec::new(), Vec::new());
+                for piece in [&text[..cut], &text[cut..]] {
+                    held.extend_from_slice(piece);
+                    let kept = mask.overwrite(&mut held);
+                    out.extend(held.drain(..held.len() - kept));
+                }
+                out.append(&mut held);
+                assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{cut}");
             }
-            out.append(&mut held);
-            let expected = b"\xffsk-1******************* lm-studio sk-1234567890abcde";
-            assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn overwrite_holds_back_no_more_than_may_be_a_beginning() {
+        for (text, held) in [
+            ("abc", 0),
+            ("abc sk-12", 5),
+            (r"abc sk\u002d1", 9),
+            ("abc 100% of", 4),
+            ("abc 100% of it all, and more", 0),
+            (r"abc \\\\\\\\\\\\\\\\", 16),
+        ] {
+            assert_eq!(
+                mask(&["sk-1234567890abcdef"]).overwrite(&mut text.as_bytes().to_vec()),
+                held,
+                "{text}"
+            );
+            assert_eq!(mask(&["lm-studio"]).overwrite(&mut text.as_bytes().to_vec()), 0, "{text}");
         }
     }
 

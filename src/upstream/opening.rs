@@ -114,7 +114,7 @@ pub fn events(stream: &[u8]) -> impl Iterator<Item = Event<'_>> {
 }
 
 /// Lines that end in LF, CRLF or CR, without their ends.
-struct Lines<'a>(&'a [u8]);
+pub struct Lines<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];

@@ -1,4 +1,5 @@
-//! What is done with a stream between provider and client: events pass as they came, but for the provider's secrets in errors.
+//! What is done with a stream between provider and client: events pass as they came, but for the provider's secrets in errors, in
+//! large events, and beside the data.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,7 +7,7 @@ use memchr::memmem::Finder;
 
 use super::events::Events;
 use super::meter::{Measured, Meter};
-use super::opening::{Opening, error_among};
+use super::opening::{Lines, Opening, error_among};
 use super::refusal::Refusal;
 use super::stream::{Broke, Passage, Way, failed};
 use super::{Fault, added_usage};
@@ -32,21 +33,27 @@ struct Outlet {
     has_announced: bool,
     mask: Arc<Mask>,
     told: Option<Refusal>,
-    /// The event that is passed on in pieces holds an error.
-    in_large_error: bool,
+    /// The event that is passed on in pieces.
+    large: Option<Large>,
     /// The client did not ask for the event that only reports usage.
     hides_usage: bool,
-    /// The end of its last piece, at most [`MASK_OVERLAP`] bytes: a secret may begin there.
+}
+
+/// What is known of an event that is passed on in pieces.
+#[derive(Default)]
+struct Large {
+    /// It holds the word `error`.
+    speaks_of_error: bool,
+    /// The end of its last piece, at most [`MASK_OVERLAP`] bytes: a secret, or the word, may begin there.
     kept: Vec<u8>,
 }
 
 impl AsTheyCame {
     /// Events of which none has come; `is_patient`: another attempt may follow. `mask` is the provider's.
     pub fn new(meter: Meter, is_patient: bool, mask: Arc<Mask>) -> Self {
-        let (held, kept) = (Vec::new(), Vec::new());
-        let (has_announced, told, in_large_error, hides_usage) = (false, None, false, false);
-        let outlet =
-            Outlet { is_patient, held, has_announced, mask, told, in_large_error, hides_usage, kept };
+        let (held, told, large) = (Vec::new(), None, None);
+        let (has_announced, hides_usage) = (false, false);
+        let outlet = Outlet { is_patient, held, has_announced, mask, told, large, hides_usage };
         Self { events: Events::new(meter), outlet }
     }
 
@@ -68,27 +75,47 @@ impl Outlet {
         }
     }
 
+    /// Good events pass unsearched, but for what stands beside their data; errors and large events do not.
     fn pass(&mut self, part: &[u8], mid_event: bool, way: &mut Way) -> Result<(), Broke> {
-        if !self.in_large_error && ERROR.find(part).is_none() {
-            return self.open(part, mid_event, way);
+        if mid_event || self.large.is_some() {
+            let part = self.masked_piece(part, mid_event);
+            return self.open(&part, mid_event, way);
         }
-        let part = self.masked(part, mid_event);
-        self.open(&part, mid_event, way)
+        let scope = if ERROR.find(part).is_some() {
+            let error = error_among(part);
+            // What only speaks of errors is a good response.
+            let scope = if error.is_some() { Scope::All } else { Scope::Unmistakable };
+            self.told = error.or_else(|| self.told.take());
+            scope
+        } else if part.len() > MAX_HELD_EVENT || self.has_secret_beside_data(part) {
+            Scope::Unmistakable
+        } else {
+            return self.open(part, mid_event, way);
+        };
+        self.open(&self.mask.hidden(part, scope), mid_event, way)
     }
 
-    /// A part that holds an error, without the provider's secrets.
-    fn masked(&mut self, part: &[u8], mid_event: bool) -> Vec<u8> {
-        let mut part = [&std::mem::take(&mut self.kept), part].concat();
-        let error = if mid_event || self.in_large_error { None } else { error_among(&part) };
-        // What only speaks of errors is a good response.
-        let is_error = error.is_some() || mid_event || self.in_large_error;
-        self.told = error.or_else(|| self.told.take());
-        self.in_large_error = mid_event;
-        part = self.mask.hide(part, if is_error { Scope::All } else { Scope::Unmistakable });
-        if mid_event {
-            self.kept = part.split_off(part.len().saturating_sub(MASK_OVERLAP));
+    /// Whether a comment, an event's name or its id holds a secret.
+    fn has_secret_beside_data(&self, events: &[u8]) -> bool {
+        let mut lines = Lines(events).filter(|line| !line.starts_with(b"data:"));
+        lines.any(|line| self.mask.is_in(line, Scope::Unmistakable))
+    }
+
+    /// A piece of a large event, or its end and what follows, without the provider's secrets.
+    fn masked_piece(&mut self, piece: &[u8], mid_event: bool) -> Vec<u8> {
+        let Large { speaks_of_error, kept } = self.large.take().unwrap_or_default();
+        let piece = [&kept, piece].concat();
+        let speaks_of_error = speaks_of_error || ERROR.find(&piece).is_some();
+        if speaks_of_error && !mid_event {
+            self.told = error_among(&piece).or_else(|| self.told.take());
         }
-        part
+        let scope = if speaks_of_error { Scope::All } else { Scope::Unmistakable };
+        let mut piece = self.mask.hide(piece, scope);
+        if mid_event {
+            let kept = piece.split_off(piece.len().saturating_sub(MASK_OVERLAP));
+            self.large = Some(Large { speaks_of_error, kept });
+        }
+        piece
     }
 
     /// Looks at the first events, and decides whether they leave.
@@ -126,7 +153,8 @@ impl Passage for AsTheyCame {
     }
 
     fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke> {
-        let rest = self.events.end();
+        // It is one piece a stream, and may be the beginning of anything.
+        let rest = self.outlet.mask.hide(self.events.end(), Scope::Unmistakable);
         if self.events.is_truncated() || (by_closing && !self.events.is_over()) {
             return Err(failed(Fault::CutOff, "ended before its last event".to_owned()));
         }

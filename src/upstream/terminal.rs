@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
+use super::opening::Lines;
 use crate::limits::TERMINAL_TAIL;
 
 /// Words that events are searched for; made once, for making one costs as much as searching an event.
@@ -130,25 +131,13 @@ fn is_text(behind_key: &[u8]) -> bool {
 
 /// Whether an event among these is terminal. The last may be cut.
 fn names_terminal(events: &[u8]) -> bool {
-    lines(events).any(|line| match line.split_at_checked(5) {
+    Lines(events).any(|line| match line.split_at_checked(5) {
         Some((b"data:", data)) => {
             let data = data.trim_ascii();
             data == LAST_DATA || type_of(data).is_some_and(|kind| is_terminal(kind.as_bytes()))
         }
         Some((b"event", name)) => name.strip_prefix(b":").is_some_and(|name| is_terminal(name.trim_ascii())),
         _ => false,
-    })
-}
-
-fn lines(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let end = memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
-        let line = &bytes[..end];
-        bytes = bytes.get(end + 1..).unwrap_or_default();
-        Some(line)
     })
 }
 

@@ -1,10 +1,12 @@
 //! A provider that quotes our key: it reaches neither a client nor the log, on whatever path its bytes leave.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::support::calls::{KEY, ask, ask_streamed, authorized};
+use crate::support::calls::{DONE, KEY, ask, ask_streamed, authorized};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::reply::{Reply, Step};
 use crate::support::upstream::Upstream;
 
 const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
@@ -84,20 +86,22 @@ fn quoted_key_in_a_field_drops_the_field_and_is_no_id() {
 fn quoted_key_is_masked_in_sound_and_pictures_without_a_change_of_length() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
-    let noise = "\u{0}\u{1}pk-provider-".repeat(5000);
-    let body = format!("{noise}{KEY}{noise}");
+    let noise = "\u{0}\u{1}pk-provider-\\u002d%".repeat(5000);
     let fields = [("Content-Type", "audio/mpeg")];
-    for size in [1, 7, 8191, body.len()] {
-        // Few pieces, however small they are.
-        let (start, rest) = body.split_at(noise.len() + 9 - size.min(5));
-        let (middle, end) = rest.split_at(size.min(rest.len()));
-        let chunked = [start, middle, end].into_iter().filter(|piece| !piece.is_empty());
-        let chunked = chunked.fold(Reply::chunked(200, &fields), Reply::chunk).end();
-        for reply in [Reply::whole(200, &fields, &body), chunked] {
-            upstream.answer("/v1/audio/speech", reply);
-            let response = proxy.call(authorized("/v1/audio/speech", r#"{"model":"p1/m","input":"x"}"#));
-            let expected = format!("{noise}{}{noise}", "*".repeat(KEY.len()));
-            assert!(response.status == 200 && response.text() == expected, "{size}");
+    for written in writings() {
+        let body = format!("{noise}{written}{noise}");
+        for size in [1, 7, 8191, body.len()] {
+            // Few pieces, however small they are.
+            let (start, rest) = body.split_at(noise.len() + 9 - size.min(5));
+            let (middle, end) = rest.split_at(size.min(rest.len()));
+            let chunked = [start, middle, end].into_iter().filter(|piece| !piece.is_empty());
+            let chunked = chunked.fold(Reply::chunked(200, &fields), Reply::chunk).end();
+            for reply in [Reply::whole(200, &fields, &body), chunked] {
+                upstream.answer("/v1/audio/speech", reply);
+                let response = proxy.call(authorized("/v1/audio/speech", r#"{"model":"p1/m","input":"x"}"#));
+                let expected = format!("{noise}{}{noise}", "*".repeat(written.len()));
+                assert!(response.status == 200 && response.text() == expected, "{size} {written}");
+            }
         }
     }
 }
@@ -141,7 +145,7 @@ fn quoted_key_is_masked_after_a_heartbeat() {
         (401, JSON, format!(r#"{{"error":{{"message":"bad: {KEY}."}}}}"#)),
         (500, HTML, format!("<p>bad: {KEY}.</p>")),
     ] {
-        let pause = crate::support::reply::Step::Pause(std::time::Duration::from_millis(400));
+        let pause = Step::Pause(Duration::from_millis(400));
         let Reply(steps) = Reply::whole(status, fields, &body);
         upstream.chat(steps.into_iter().fold(Reply::default().then(pause), Reply::then));
         let response = proxy.call(ask_streamed("p1/m"));
@@ -163,4 +167,128 @@ fn quoted_key_is_masked_in_model_lists_and_their_errors() {
         }
         assert_hidden("the log", &proxy.log());
     }
+}
+
+/// A stream in pieces of chunks that ends by its closing chunk, with the key in a trailer and in a chunk's extension.
+fn streamed(pieces: &[&str]) -> Reply {
+    let fields = [("Content-Type", "text/event-stream"), ("Trailer", "x-debug")];
+    let start = Reply::chunked(200, &fields);
+    let body = pieces.iter().filter(|piece| !piece.is_empty()).fold(start, Reply::chunk);
+    body.send(format!("0;x={KEY}\r\nX-Debug: {KEY}\r\n\r\n"))
+}
+
+#[test]
+fn quoted_key_is_masked_in_every_event_that_is_no_ordinary_content() {
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"max_retries": 0})));
+    let large = "x".repeat(100_000);
+    for written in writings() {
+        for event in [
+            // Errors: small, large with the key before and after the word, and beside content.
+            format!(r#"data: {{"error":{{"message":"bad: {written}."}}}}"#),
+            format!(r#"data: {{"detail":"bad: {written}.","x":"{large}","error":{{"code":1}}}}"#),
+            format!(r#"data: {{"error":{{"code":1}},"x":"{large}","detail":"bad: {written}."}}"#),
+            format!("event: error\ndata: bad: {written}."),
+            format!(r#"data: {{"choices":[{{"delta":{{"content":"no error: bad: {written}."}}}}]}}"#),
+            // What is large, wherever the key stands.
+            format!(r#"data: {{"x":"bad: {written}.{}"}}"#, "x".repeat(66_000)),
+            format!(r#"data: {{"x":"bad: {written}.{large}"}}"#),
+            format!(r#"data: {{"x":"{large}bad: {written}.{large}"}}"#),
+            format!(r#"data: {{"x":"{large}bad: {written}."}}"#),
+            // What stands beside the data.
+            format!(": bad: {written}."),
+            format!("event: bad: {written}.\ndata: {{}}"),
+            format!("id: bad: {written}.\ndata: {{}}"),
+            format!("data: {{}}\nretry: bad: {written}."),
+        ] {
+            for lead in ["", "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n"] {
+                upstream.chat(streamed(&[lead, &event, "\n\n", DONE]));
+                let text = proxy.call(ask_streamed("p1/m")).text();
+                let what = &event[..event.len().min(60)];
+                assert_hidden(what, &text);
+                assert!(text.contains("bad: pk-***wq."), "{what}: {}", &text[..text.len().min(300)]);
+            }
+        }
+    }
+    assert_hidden("the log", &proxy.log());
+}
+
+#[test]
+fn quoted_key_in_a_large_event_is_masked_wherever_it_is_cut() {
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    let start = format!("data: {{\"x\":\"{}bad: ", "x".repeat(100_000));
+    let pause = || Step::Pause(Duration::from_millis(3));
+    for written in [KEY.to_owned(), KEY.replace('-', "\\u002d")] {
+        for cut in (1..written.len()).step_by(3) {
+            let (before, behind) = written.split_at(cut);
+            let reply = Reply::sse().chunk(&start).then(pause()).chunk(before).then(pause());
+            upstream.chat(reply.chunk([behind, ".\"}\n\n", DONE].concat()).end());
+            let text = proxy.call(ask_streamed("p1/m")).text();
+            assert_hidden("a large event", &text);
+            assert!(text.ends_with("bad: pk-***wq.\"}\n\ndata: [DONE]\n\n"), "{cut}");
+        }
+    }
+}
+
+#[test]
+fn quoted_key_is_masked_where_a_stream_breaks_off() {
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    for written in writings() {
+        for last in [
+            format!(": bad: {written}."),
+            format!("data: bad: {written}."),
+            format!("event: error\ndata: bad: {written}."),
+            format!("{{\"error\":\"bad: {written}.\"}}"),
+        ] {
+            let content = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+            upstream.chat(streamed(&[content, &last]));
+            let text = proxy.call(ask_streamed("p1/m")).text();
+            assert_hidden(&last, &text);
+            assert!(text.contains("bad: pk-***wq."), "{last}: {text}");
+        }
+    }
+}
+
+/// A document from events that nobody asked for: the key may lie in pieces in them.
+#[test]
+fn quoted_key_is_masked_in_an_assembled_document() {
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"max_retries": 0})));
+    for written in writings() {
+        let delta = |text: &str| {
+            format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+        };
+        let (before, behind) = written.split_at(if written.starts_with("pk") { 2 } else { 12 });
+        for events in [
+            delta(&format!("bad: {written}.")),
+            delta(&format!("bad: {before}")) + &delta(&format!("{behind}.")),
+            format!("data: {{\"error\":\"bad: {written}.\"}}\n\n"),
+        ] {
+            upstream.chat(streamed(&[&events, DONE]));
+            let text = proxy.call(ask("p1/m")).text();
+            assert_hidden(&events, &text);
+            assert!(text.contains("bad: pk-***wq."), "{events}: {text}");
+        }
+    }
+}
+
+#[test]
+fn quoted_key_in_a_status_line_an_interim_response_and_a_name_goes_nowhere() {
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"max_retries": 0})));
+    for status in [200, 401, 500] {
+        let interim = format!("HTTP/1.1 103 {KEY}\r\nLink: {KEY}\r\n\r\n");
+        let fields = format!("{KEY}: x\r\nX-Good: y\r\nContent-Length: 2\r\n");
+        upstream.chat(Reply::raw(format!("{interim}HTTP/1.1 {status} {KEY}\r\n{fields}\r\n{{}}")));
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!((response.status, response.header("x-good")), (status, Some("y")));
+        assert_hidden("the head", &String::from_utf8_lossy(&response.head.raw));
+    }
+    for broken in [format!("HTTP/1.1 {KEY}\r\n\r\n"), format!("{KEY}\r\n\r\n")] {
+        upstream.chat(Reply::raw(broken));
+        assert_hidden("no head", &proxy.call(ask("p1/m")).text());
+    }
+    assert_hidden("the log", &proxy.log());
 }
