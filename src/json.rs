@@ -1,5 +1,6 @@
 //! JSON from outside, looked over without a tree of values: a tree takes many times the bytes that write it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memchr2;
@@ -18,13 +19,85 @@ pub fn behind_string(mut bytes: &[u8]) -> &[u8] {
     &[]
 }
 
+/// The members of an object that stands at the beginning of some bytes: names decoded, and values as they are written. What is no JSON ends
+/// them; most of what JSON forbids is not looked for.
+pub struct Members<'a> {
+    rest: &'a [u8],
+    /// What follows the object, once its end was met.
+    behind: Option<&'a [u8]>,
+}
+
+impl<'a> Members<'a> {
+    /// The members of the object that the bytes begin with; `None`: they begin with none.
+    pub fn of(bytes: &'a [u8]) -> Option<Self> {
+        Some(Self { rest: bytes.strip_prefix(b"{")?, behind: None })
+    }
+
+    /// What follows the object; `None`: its end was not met.
+    pub fn behind(&self) -> Option<&'a [u8]> {
+        self.behind
+    }
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (Cow<'a, [u8]>, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut rest = self.rest.trim_ascii_start();
+        self.rest = &[];
+        if let Some(behind) = rest.strip_prefix(b"}") {
+            self.behind = Some(behind);
+            return None;
+        }
+        rest = rest.strip_prefix(b",").map_or(rest, <[u8]>::trim_ascii_start);
+        let (name, rest) = string(rest)?;
+        let rest = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        let (value, rest) = value(rest)?;
+        self.rest = rest;
+        Some((name, value))
+    }
+}
+
+/// The string that the bytes begin with, decoded, and what follows it.
+fn string(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
+    let text = bytes.strip_prefix(b"\"")?;
+    let behind = behind_string(text);
+    let text = text[..text.len() - behind.len()].strip_suffix(b"\"")?;
+    if !text.contains(&b'\\') {
+        return Some((Cow::Borrowed(text), behind));
+    }
+    let decoded = serde_json::from_slice::<String>(&bytes[..bytes.len() - behind.len()]).ok()?;
+    Some((Cow::Owned(decoded.into_bytes()), behind))
+}
+
+/// The value that the bytes begin with, as it is written, and what follows it.
+fn value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (mut rest, mut levels) = (bytes, 0_usize);
+    loop {
+        let (&byte, behind) = rest.split_first()?;
+        match byte {
+            b'{' | b'[' => levels += 1,
+            b'}' | b']' if levels == 0 => break,
+            b'}' | b']' => levels -= 1,
+            b',' | b' ' | b'\t' | b'\r' | b'\n' if levels == 0 => break,
+            _ => {}
+        }
+        rest = if byte == b'"' { behind_string(behind) } else { behind };
+        if levels == 0 && matches!(byte, b'}' | b']' | b'"') {
+            break;
+        }
+    }
+    let length = bytes.len() - rest.len();
+    (length > 0).then(|| bytes.split_at(length))
+}
+
 /// Calls `each` with the members of an object, names decoded, in their order; repeated ones too.
 ///
 /// # Errors
 /// `json` is no object and nothing else; says where.
 pub fn members<'a>(json: &'a str, each: impl FnMut(&str, &'a RawValue)) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_map(Members(each)).and_then(|()| json.end())
+    json.deserialize_map(MemberVisitor(each)).and_then(|()| json.end())
 }
 
 /// Calls `each` with the elements of an array.
@@ -33,7 +106,7 @@ pub fn members<'a>(json: &'a str, each: impl FnMut(&str, &'a RawValue)) -> serde
 /// `json` is no array and nothing else; says where.
 pub fn elements<'a>(json: &'a str, each: impl FnMut(&'a RawValue)) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_seq(Elements(each)).and_then(|()| json.end())
+    json.deserialize_seq(ElementVisitor(each)).and_then(|()| json.end())
 }
 
 /// A string's text; `None`: the value is none.
@@ -42,9 +115,9 @@ pub fn text(value: &RawValue) -> Option<String> {
     value.get().starts_with('"').then(|| serde_json::from_str(value.get()).ok())?
 }
 
-struct Members<F>(F);
+struct MemberVisitor<F>(F);
 
-impl<'a, F: FnMut(&str, &'a RawValue)> Visitor<'a> for Members<F> {
+impl<'a, F: FnMut(&str, &'a RawValue)> Visitor<'a> for MemberVisitor<F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,9 +133,9 @@ impl<'a, F: FnMut(&str, &'a RawValue)> Visitor<'a> for Members<F> {
     }
 }
 
-struct Elements<F>(F);
+struct ElementVisitor<F>(F);
 
-impl<'a, F: FnMut(&'a RawValue)> Visitor<'a> for Elements<F> {
+impl<'a, F: FnMut(&'a RawValue)> Visitor<'a> for ElementVisitor<F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -150,7 +150,7 @@ pub fn prepare(gateway: &Gateway, request: &Request<Ticket>, mut body: Body) -> 
     let (config, token) = (&*request.ticket.config, request.ticket.token());
     let path = request.head.target().strip_prefix("/v1").unwrap_or_default();
     let path = relayed_headers::without_credentials(path).into_owned();
-    if path.parse::<PathAndQuery>().is_err() {
+    if !path.bytes().all(is_plain) && path.parse::<PathAndQuery>().is_err() {
         return Err(ApiError::BadRequest("request target"));
     }
     let (mut routes, is_search) = match request.ticket.action {
@@ -172,6 +172,11 @@ pub fn prepare(gateway: &Gateway, request: &Request<Ticket>, mut body: Body) -> 
         _ => Method::GET,
     };
     Ok(Admitted { method, body, chat, refused, routes, is_search, path, kind })
+}
+
+/// Whether a byte may stand anywhere in a request target.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.')
 }
 
 fn routes_by_model(

@@ -29,6 +29,12 @@ const CREDENTIALS: &[&str] = &[
     "token",
 ];
 
+/// How the names of fields begin that say where the client came from.
+const FORWARDED: &str = "x-forwarded-";
+
+/// Longer than every name here: of a longer one, the end is looked at.
+const LONGEST_NAME: usize = 48;
+
 /// The one field that so ends and carries none.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -85,28 +91,33 @@ pub fn of_request(head: &Head, envelope: &Envelope, kept_back: &dyn Fn(&str) -> 
 }
 
 fn is_forwarded(name: &str) -> bool {
-    let is = |other: &&str| other.eq_ignore_ascii_case(name);
-    let forwarded_for = "x-forwarded-";
+    let mut buffer = [0; LONGEST_NAME];
+    let lower = lower_case(name, &mut buffer);
+    let is = |other: &&str| other.as_bytes() == lower;
     !HOP_BY_HOP.iter().any(is)
         && !NOT_FORWARDED.iter().any(is)
-        && !name.get(..forwarded_for.len()).is_some_and(|start| start.eq_ignore_ascii_case(forwarded_for))
-        && !is_credential(name)
+        && !name.get(..FORWARDED.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORWARDED))
+        && !is_credential_in_lower_case(lower)
 }
 
 /// Whether a field or a parameter of that name carries or selects credentials.
 fn is_credential(name: &str) -> bool {
-    let name_bytes = name.as_bytes();
-    // The last letter alone tells most names from these.
-    let last = name_bytes.last().map(u8::to_ascii_lowercase);
-    let ends_with = |end: &&str| {
-        last == end.as_bytes().last().copied()
-            && name_bytes
-                .len()
-                .checked_sub(end.len())
-                .is_some_and(|start| name_bytes[start..].eq_ignore_ascii_case(end.as_bytes()))
-    };
-    let carries = CREDENTIALS.iter().any(ends_with) && !name.eq_ignore_ascii_case(IDEMPOTENCY_KEY);
-    carries || SELECTORS.iter().any(|other| other.eq_ignore_ascii_case(name))
+    is_credential_in_lower_case(lower_case(name, &mut [0; LONGEST_NAME]))
+}
+
+fn is_credential_in_lower_case(name: &[u8]) -> bool {
+    let is = |other: &&str| other.as_bytes() == name;
+    let carries = CREDENTIALS.iter().any(|end| name.ends_with(end.as_bytes())) && !is(&IDEMPOTENCY_KEY);
+    carries || SELECTORS.iter().any(is)
+}
+
+/// A name in lower case; of one that is longer than any that is known, the end.
+fn lower_case<'a>(name: &str, buffer: &'a mut [u8; LONGEST_NAME]) -> &'a [u8] {
+    let end = &name.as_bytes()[name.len().saturating_sub(LONGEST_NAME)..];
+    let lower = &mut buffer[..end.len()];
+    lower.copy_from_slice(end);
+    lower.make_ascii_lowercase();
+    lower
 }
 
 /// A request target, but for the parameters that carry or select credentials: Google's `key`, Azure's `api-key`, and their like.

@@ -9,6 +9,9 @@ use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_TARGET};
 /// Longest request line, bytes: room for a method and a version around the longest target.
 const MAX_REQUEST_LINE: usize = MAX_TARGET + 64;
 
+/// As many fields as most requests have: room for [`MAX_HEADERS`] costs more to set up than these to read.
+const USUAL_HEADERS: usize = 20;
+
 /// Where a scan for the end of a head stands, so that no byte is looked at twice.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Scan {
@@ -34,13 +37,10 @@ impl Scan {
             };
             self.at += found;
             match (bytes[self.at], bytes.get(self.at + 1)) {
-                (b'\r', Some(b'\n')) => {}
-                (b'\r', Some(_)) => return Err(Rejection::Malformed("bare CR")),
+                (b'\r', Some(b'\n')) if self.at + 1 == MAX_HEAD => {}
                 (b'\r', None) => break,
-                (b'\n', _) => {
-                    if self.at == 0 || bytes[self.at - 1] != b'\r' {
-                        return Err(Rejection::Malformed("bare LF"));
-                    }
+                (b'\r', Some(b'\n')) => {
+                    self.at += 1;
                     if self.at - self.line_start == 1 {
                         return Ok(Some(self.at + 1));
                     }
@@ -51,6 +51,8 @@ impl Scan {
                     self.line_start = self.at + 1;
                     self.lines += 1;
                 }
+                (b'\r', Some(_)) => return Err(Rejection::Malformed("bare CR")),
+                (b'\n', _) => return Err(Rejection::Malformed("bare LF")),
                 _ => return Err(Rejection::Malformed("NUL")),
             }
             self.at += 1;
@@ -88,6 +90,8 @@ pub struct Head {
     /// These stand in `text`.
     method: Range<usize>,
     target: Range<usize>,
+    /// Where the path ends in `text`.
+    path_end: usize,
     fields: Vec<Field>,
     /// HTTP/1.0 or 1.1 (any later 1.x counts as 1.1).
     pub minor: u8,
@@ -120,8 +124,14 @@ impl Head {
     pub fn parse(raw: &[u8]) -> Result<Self, Rejection> {
         let line_end = raw.iter().position(|&byte| byte == b'\r').unwrap_or(raw.len());
         let (method, target, minor) = parse_request_line(&raw[..line_end])?;
-        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let headers = match httparse::parse_headers(&raw[line_end + 2..], &mut slots) {
+        let (mut few, mut many);
+        few = [httparse::EMPTY_HEADER; USUAL_HEADERS];
+        let mut parsed = httparse::parse_headers(&raw[line_end + 2..], &mut few);
+        if matches!(parsed, Err(httparse::Error::TooManyHeaders)) {
+            many = [httparse::EMPTY_HEADER; MAX_HEADERS];
+            parsed = httparse::parse_headers(&raw[line_end + 2..], &mut many);
+        }
+        let headers = match parsed {
             Ok(httparse::Status::Complete((_, headers))) => headers,
             Ok(httparse::Status::Partial) => return Err(Rejection::Malformed("header field")),
             Err(httparse::Error::TooManyHeaders) => return Err(Rejection::HeadTooLarge),
@@ -151,6 +161,7 @@ impl Head {
         Ok(Self {
             fields,
             raw,
+            path_end: end_of_path(&text, &target),
             text,
             method,
             target,
@@ -173,7 +184,7 @@ impl Head {
 
     /// The path, without the query.
     pub fn path(&self) -> &str {
-        self.target().split('?').next().unwrap_or_default()
+        &self.text[self.target.start..self.path_end]
     }
 
     /// Replaces the path; the query stays. `path`: visible ASCII without `?`.
@@ -186,6 +197,7 @@ impl Head {
         let start = self.text.len();
         self.text.push_str(&target);
         self.target = start..self.text.len();
+        self.path_end = end_of_path(&self.text, &self.target);
     }
 
     /// What stands behind the first `?`.
@@ -209,6 +221,11 @@ impl fmt::Debug for Head {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {} ({} fields)", self.method(), self.path(), self.fields.len())
     }
+}
+
+/// Where the path of a target ends: at its first `?`.
+fn end_of_path(text: &str, target: &Range<usize>) -> usize {
+    memchr::memchr(b'?', text[target.clone()].as_bytes()).map_or(target.end, |at| target.start + at)
 }
 
 /// Where `part`, a slice of `whole`, stands in it.

@@ -65,9 +65,9 @@ impl Fields {
         if begun == 0 {
             self.0.reserve(USUAL_FIELDS);
         }
-        for part in [name.as_bytes(), b": ", value.as_ref()] {
-            self.0.extend_from_slice(part);
-        }
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b": ");
+        self.0.extend_from_slice(value.as_ref());
         if memchr::memchr2(b'\r', b'\n', &self.0[begun..]).is_some() {
             return self.0.truncate(begun);
         }
@@ -81,10 +81,17 @@ impl Fields {
 
     /// Whether a field of that name was added.
     pub fn contains(&self, name: &str) -> bool {
-        self.0.split(|&byte| byte == b'\n').any(|line| {
-            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
-                && line.get(name.len()) == Some(&b':')
-        })
+        let is_it = |line: &[u8]| {
+            line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name.as_bytes())
+        };
+        let mut lines = &self.0[..];
+        while let Some(end) = memchr::memchr(b'\n', lines) {
+            if is_it(lines) {
+                return true;
+            }
+            lines = &lines[end + 1..];
+        }
+        false
     }
 }
 

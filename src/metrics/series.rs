@@ -90,14 +90,22 @@ impl<V: Default> Series<V> {
         &self.rest
     }
 
-    /// FNV-1a; what can become a label is bounded, so nobody can fill one bucket.
+    /// What can become a label is bounded, so nobody can fill one bucket.
     fn bucket(&self, labels: &[&str]) -> &Place<V> {
-        let bytes = labels.iter().flat_map(|label| label.bytes().chain([0xff]));
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        &self.buckets[(hash ^ (hash >> 32)) as usize % SERIES_BUCKETS]
+        let hash = labels.iter().fold(0, |hash, label| hashed(hash, label.as_bytes()));
+        &self.buckets[(hash >> 32) as usize % SERIES_BUCKETS]
     }
+}
+
+/// A hash of a label and of those before it, eight bytes at a time.
+fn hashed(before: u64, label: &[u8]) -> u64 {
+    let add = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    let (mut hash, mut rest) = (before, label);
+    while let Some((word, behind)) = rest.split_first_chunk() {
+        (hash, rest) = (add(hash, u64::from_le_bytes(*word)), behind);
+    }
+    // The length, so that it matters where a label ends.
+    add(hash, rest.iter().fold(label.len() as u64, |word, byte| word << 8 | u64::from(*byte)))
 }
 
 impl<V> Node<V> {

@@ -7,6 +7,7 @@
 //! failure counts for its token alone until another token meets one too.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,28 @@ use crate::limits::{FAILURES_TO_COOL, FIRST_COOLDOWN, MAX_COOLDOWN};
 /// Requests in flight, failures and cooldowns of every replica. It lives beside the configuration: what did not change
 /// keeps its state over a reload.
 #[derive(Debug, Default)]
-pub struct Balance(Mutex<HashMap<ReplicaId, State>>);
+pub struct Balance(Mutex<States>);
+
+/// The states of replicas. Their ids are hashes.
+type States = HashMap<ReplicaId, State, BuildHasherDefault<AsItIs>>;
+
+/// Takes the last word of a key for its hash.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word;
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -100,7 +122,7 @@ pub struct Lease {
 }
 
 impl Balance {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ReplicaId, State>> {
+    fn lock(&self) -> MutexGuard<'_, States> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

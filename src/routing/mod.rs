@@ -5,6 +5,7 @@ mod balance;
 
 pub use balance::{Balance, Condition, Lease, Verdict};
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,16 +38,16 @@ pub fn resolve<'a>(
             config.targets_supported(model).filter(|target| token.allows(id) || token.allows(&target.id()));
         return targets.map(|target| Route::new(&target.provider, &target.model)).collect();
     }
-    let route = match id.split_once('/') {
-        Some((provider, model)) => Route::new(provider, model),
+    let (provider, model, full) = match id.split_once('/') {
+        Some((provider, model)) => (provider, model, Cow::Borrowed(id)),
         None => match owner(id) {
-            Some(provider) => Route::new(provider, id),
+            Some(provider) => (provider, id, Cow::Owned(format!("{provider}/{id}"))),
             None => return Vec::new(),
         },
     };
-    let known = config.provider(&route.provider).is_some() && !route.model.is_empty();
-    let full = format!("{}/{}", route.provider, route.model);
-    if known && config.supports(&full) && token.allows(&full) { vec![route] } else { Vec::new() }
+    let known = config.provider(provider).is_some() && !model.is_empty();
+    let is_allowed = known && config.supports(&full) && token.allows(&full);
+    if is_allowed { vec![Route::new(provider, model)] } else { Vec::new() }
 }
 
 impl Route {

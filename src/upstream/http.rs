@@ -3,6 +3,9 @@
 //! ureq's own loop cannot leave a call that waits for its answer's head and come back, so the two heads are ours; the
 //! grammar is httparse's, and the bodies are decoded as those of requests are ([`crate::front::body`]).
 
+use std::mem::MaybeUninit;
+
+use httparse::ParserConfig;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::front::Fields;
@@ -60,9 +63,11 @@ pub fn request(method: &Method, path: [&str; 2], host: Option<&str>, fields: &Fi
 /// # Errors
 /// What is wrong: it is not HTTP/1.x, its status is none, or its framing could be read in two ways.
 pub fn start_of(bytes: &[u8]) -> Result<Start, String> {
-    let mut slots = [httparse::EMPTY_HEADER; MAX_UPSTREAM_HEADERS];
-    let mut answer = httparse::Response::new(&mut slots);
-    let used = match answer.parse(bytes) {
+    // Setting them up would cost more than most heads take to read.
+    let mut slots = [const { MaybeUninit::uninit() }; MAX_UPSTREAM_HEADERS];
+    let mut answer = httparse::Response::new(&mut []);
+    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut answer, bytes, &mut slots);
+    let used = match parsed {
         Ok(httparse::Status::Partial) => return Ok(Start::Partial),
         Ok(httparse::Status::Complete(used)) => used,
         Err(error) => return Err(format!("no HTTP answer: {error}")),

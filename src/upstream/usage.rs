@@ -2,14 +2,11 @@
 
 mod scanner;
 
-use std::fmt;
 use std::sync::LazyLock;
 
 use memchr::memmem::{Finder, rfind};
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::json::behind_string;
+use crate::json::{Members, behind_string};
 use crate::limits::MAX_TOKENS_REPORTED;
 pub use scanner::Scanner;
 
@@ -37,106 +34,72 @@ impl Reported {
     }
 }
 
+/// Names of the counts in `usage`: OpenAI's chat API, its responses API, Anthropic's messages API.
+const NAMES: [&[u8]; 7] = [
+    b"prompt_tokens",
+    b"completion_tokens",
+    b"input_tokens",
+    b"output_tokens",
+    // Anthropic counts these beside `input_tokens`; OpenAI counts cached tokens in it.
+    b"cache_creation_input_tokens",
+    b"cache_read_input_tokens",
+    // All that some embedding and rerank APIs report. Where reasoning or sound stands beside the completion (xAI, Gemini), it
+    // is more than the sum of the two.
+    b"total_tokens",
+];
+
+/// The counts that are there, in the order of [`NAMES`].
+type Counts = [Option<u64>; NAMES.len()];
+
+/// The counts in a JSON object, and what follows it. A repeated count cannot be trusted, nor those beside it: `None`.
+fn counts_in(object: &[u8]) -> Option<(Counts, &[u8])> {
+    let (mut counts, mut seen) = (Counts::default(), [false; NAMES.len()]);
+    let mut members = Members::of(object)?;
+    for (name, value) in members.by_ref() {
+        let Some(place) = NAMES.iter().position(|known| *known == &*name) else { continue };
+        if std::mem::replace(&mut seen[place], true) {
+            return None;
+        }
+        counts[place] = count(value);
+    }
+    Some((counts, members.behind()?))
+}
+
 /// A count. Providers write some with a fraction or as a string; one that is negative, no number, or over
 /// [`MAX_TOKENS_REPORTED`] is none.
-#[derive(Debug, Clone, Copy, Default)]
-struct Count(Option<u64>);
-
-impl Count {
-    fn of(number: f64) -> Self {
-        let is_count = (0.0..=MAX_TOKENS_REPORTED as f64).contains(&number);
-        // Within that range nothing is lost.
-        Self(is_count.then(|| number.ceil() as u64))
+fn count(value: &[u8]) -> Option<u64> {
+    if value.len() <= MAX_DIGITS && value.iter().all(u8::is_ascii_digit) {
+        let number = value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+        return (number <= MAX_TOKENS_REPORTED).then_some(number);
     }
+    let number: f64 = match value {
+        [b'"', ..] => serde_json::from_slice::<String>(value).ok()?.trim().parse().ok()?,
+        [b'-' | b'0'..=b'9', ..] => std::str::from_utf8(value).ok()?.parse().ok()?,
+        _ => return None,
+    };
+    let is_count = (0.0..=MAX_TOKENS_REPORTED as f64).contains(&number);
+    // Within that range nothing is lost.
+    is_count.then(|| number.ceil() as u64)
 }
 
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Count;
+/// Digits of a number that fits.
+const MAX_DIGITS: usize = 19;
 
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a count")
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Count, E> {
-                Ok(Count(Some(number).filter(|number| *number <= MAX_TOKENS_REPORTED)))
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Count, E> {
-                Ok(Count(None))
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<Count, E> {
-                Ok(Count::of(number))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Count, E> {
-                Ok(text.trim().parse().map_or(Count(None), Count::of))
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
-                Ok(Count(None))
-            }
-
-            fn visit_unit<E>(self) -> Result<Count, E> {
-                Ok(Count(None))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Count, A::Error> {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Count(None))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Count, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Count(None))
-            }
-        }
-        deserializer.deserialize_any(Any)
-    }
-}
-
-/// `usage` under all its names: OpenAI's chat API, its responses API, Anthropic's messages API.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Counts {
-    prompt_tokens: Count,
-    completion_tokens: Count,
-    input_tokens: Count,
-    output_tokens: Count,
-    /// Anthropic counts these beside `input_tokens`; OpenAI counts cached tokens in it.
-    cache_creation_input_tokens: Count,
-    cache_read_input_tokens: Count,
-    /// All that some embedding and rerank APIs report. Where reasoning or sound stands beside the completion (xAI, Gemini), it
-    /// is more than the sum of the two.
-    total_tokens: Count,
-}
-
-impl Counts {
-    fn reported(&self) -> Reported {
-        let cached = [self.cache_creation_input_tokens.0, self.cache_read_input_tokens.0];
-        let cached: u64 = cached.into_iter().flatten().sum();
-        let prompt = self.prompt_tokens.0.or(self.input_tokens.0.map(|input| input + cached));
-        let completion = self.completion_tokens.0.or(self.output_tokens.0);
-        let Some(total) = self.total_tokens.0 else { return Reported { prompt, completion } };
-        let prompt = prompt.unwrap_or(total.saturating_sub(completion.unwrap_or(0)));
-        let rest = total.saturating_sub(prompt);
-        Reported { prompt: Some(prompt), completion: Some(completion.unwrap_or(0).max(rest)) }
-    }
-}
-
-/// The counts in the JSON object that is the value of `usage`.
-fn counts_in(object: &[u8]) -> Reported {
-    // A repeated count is an error of serde's, and none of them can be trusted.
-    serde_json::from_slice::<Counts>(object).map(|counts| counts.reported()).unwrap_or_default()
+fn reported(counts: &Counts) -> Reported {
+    let [prompt, completion, input, output, written, read, total] = *counts;
+    let cached: u64 = [written, read].into_iter().flatten().sum();
+    let prompt = prompt.or(input.map(|input| input + cached));
+    let completion = completion.or(output);
+    let Some(total) = total else { return Reported { prompt, completion } };
+    let prompt = prompt.unwrap_or(total.saturating_sub(completion.unwrap_or(0)));
+    let rest = total.saturating_sub(prompt);
+    Reported { prompt: Some(prompt), completion: Some(completion.unwrap_or(0).max(rest)) }
 }
 
 /// The usage that a complete JSON document reports.
 pub fn in_document(document: &[u8]) -> Reported {
     if let Some(counts) = last_at_top(document) {
-        return counts.reported();
+        return reported(&counts);
     }
     if !mentions(document) && rfind(document, BILLED).is_none() {
         return Reported::default();
@@ -176,9 +139,8 @@ fn object_behind(bytes: &[u8]) -> Option<&[u8]> {
 fn last_at_top(document: &[u8]) -> Option<Counts> {
     let at = USAGE.find_iter(document).last().filter(|at| *at > 0 && document[at - 1] != b'\\')?;
     let value = object_behind(&document[at + KEY.len()..])?;
-    let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Counts>();
-    let counts = values.next()?.ok()?;
-    (levels(&value[values.byte_offset()..]) == -1).then_some(counts)
+    let (counts, behind) = counts_in(value)?;
+    (levels(behind) == -1).then_some(counts)
 }
 
 /// Levels of nesting that a piece of JSON opens, less those it closes; it begins outside any string.

@@ -2,7 +2,7 @@
 
 use memchr::memchr2;
 
-use super::{Reported, counts_in};
+use super::{Reported, counts_in, reported};
 use crate::limits::MAX_USAGE;
 
 /// Longest key on the way to `usage`, bytes.
@@ -91,8 +91,8 @@ impl Scanner {
         let room = (MAX_USAGE + 1).saturating_sub(self.usage.len());
         self.usage.extend_from_slice(&piece[..piece.len().min(room)]);
         if self.nodes.last() != Some(&Node::Usage) {
-            if self.usage.len() <= MAX_USAGE {
-                self.reported = self.reported.and(counts_in(&self.usage));
+            if let Some((counts, _)) = counts_in(&self.usage).filter(|_| self.usage.len() <= MAX_USAGE) {
+                self.reported = self.reported.and(reported(&counts));
             }
             self.usage.clear();
         }
