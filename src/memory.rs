@@ -34,13 +34,15 @@ pub enum Holder {
 }
 
 impl Holder {
-    const fn quarters(self) -> usize {
-        match self {
+    /// Bytes that all shares together may have while one of this holder grows.
+    fn part(self) -> usize {
+        let quarters = match self {
             Self::Own => 1,
             Self::Request => 2,
             Self::Response => 3,
             Self::Slot => 4,
-        }
+        };
+        BUDGET.load(Ordering::Relaxed) / 4 * quarters
     }
 }
 
@@ -61,6 +63,11 @@ impl Share {
     /// [`LITTLE`] bytes may use the whole budget.
     #[must_use]
     pub fn set(&mut self, bytes: usize) -> bool {
+        self.set_within(bytes, self.holder.part())
+    }
+
+    /// As [`Self::set`], while all shares together have at most `part` bytes.
+    fn set_within(&mut self, bytes: usize, part: usize) -> bool {
         if bytes == self.bytes {
             return true;
         }
@@ -71,8 +78,7 @@ impl Share {
         }
         let more = bytes - self.bytes;
         let held = HELD.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-        let budget = BUDGET.load(Ordering::Relaxed);
-        let most = if bytes <= LITTLE { budget } else { budget / 4 * self.holder.quarters() };
+        let most = if bytes <= LITTLE { BUDGET.load(Ordering::Relaxed) } else { part };
         if held > most {
             HELD.fetch_sub(more, Ordering::Relaxed);
             return false;
@@ -93,26 +99,57 @@ impl Share {
         HELD.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
 
-    /// Gives `bytes`, which this share is of, room for `more` bytes, and for no more than `most` in all; whether there is room. It
-    /// grows by doubling where there is room for that, else by a quarter. While it grows, old and new are there at once.
-    #[must_use]
-    pub fn make_room(&mut self, bytes: &mut Vec<u8>, more: usize, most: usize) -> bool {
-        let needed = bytes.len().saturating_add(more);
-        if needed <= bytes.capacity() {
-            return true;
+    /// Gives `bytes`, which this share is of, room for `more` bytes, and for no more than `size` in all. It grows by doubling. Where
+    /// there is no room for that, bytes without a known length grow by a quarter, and bytes of a known length get room for all of them
+    /// at once: a holder that has begun can then end, and no two of them can take from each other what each needs. While it grows,
+    /// old and new are there at once.
+    ///
+    /// # Errors
+    /// There is no room; the share stays what it was.
+    pub fn make_room(&mut self, bytes: &mut Vec<u8>, more: usize, size: Size) -> Result<(), Shortage> {
+        let (needed, capacity) = (bytes.len().saturating_add(more), bytes.capacity());
+        if needed <= capacity {
+            return Ok(());
         }
-        let doubled = needed.saturating_mul(2).max(LITTLE);
-        for wanted in [doubled, needed.saturating_add(needed / 4)] {
-            let wanted = wanted.min(most).max(needed);
-            if self.set(bytes.capacity().saturating_add(wanted)) {
+        let part = self.holder.part();
+        let (Size::Known(most) | Size::AtMost(most)) = size;
+        let most = most.max(needed);
+        let doubled = needed.saturating_mul(2).max(LITTLE).min(most);
+        let (plenty, least) = match size {
+            Size::Known(_) => (part / PLENTY, most),
+            Size::AtMost(_) => (part, needed.saturating_add(needed / 4).min(most)),
+        };
+        for (wanted, part) in [(doubled, plenty), (least, part)] {
+            if self.set_within(capacity.saturating_add(wanted), part) {
                 bytes.reserve_exact(wanted - bytes.len());
                 self.admit(bytes.capacity());
-                return true;
+                return Ok(());
             }
         }
-        false
+        Err(if capacity.saturating_add(least) > part { Shortage::Lasting } else { Shortage::Passing })
     }
 }
+
+/// How large bytes become that grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// So large.
+    Known(usize),
+    /// No larger than this.
+    AtMost(usize),
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// Others hold it.
+    Passing,
+    /// No holder of its kind may have so much.
+    Lasting,
+}
+
+/// Bytes of a known length follow what comes while all shares together have at most this part of what their holder may have.
+const PLENTY: usize = 8;
 
 impl Drop for Share {
     fn drop(&mut self) {
@@ -163,7 +200,7 @@ const STACKS_PART: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use super::{Holder, Share, budget_of, requests_within, threads_within};
+    use super::{Holder, PLENTY, Share, Shortage, Size, budget_of, requests_within, threads_within};
     use crate::limits::{MAX_DEFAULT_MEMORY, MIN_BUDGET};
 
     const MIB: usize = 1024 * 1024;
@@ -206,19 +243,32 @@ mod tests {
 
     #[test]
     fn room_is_made_by_doubling_up_to_the_most() {
-        let (mut share, mut bytes) = (Share::new(Holder::Response), Vec::new());
-        let mut grown = 0;
-        while bytes.len() < 3 * MIB {
-            let before = bytes.capacity();
-            assert!(share.make_room(&mut bytes, 1000, 3 * MIB));
-            grown += usize::from(bytes.capacity() > before);
-            bytes.extend_from_slice(&[0; 1000][..1000.min(3 * MIB - bytes.len())]);
-            assert_eq!(share.bytes, bytes.capacity());
+        for size in [Size::AtMost(3 * MIB), Size::Known(3 * MIB)] {
+            let (mut share, mut bytes) = (Share::new(Holder::Response), Vec::new());
+            let mut grown = 0;
+            while bytes.len() < 3 * MIB {
+                let before = bytes.capacity();
+                assert_eq!(share.make_room(&mut bytes, 1000, size), Ok(()));
+                grown += usize::from(bytes.capacity() > before);
+                bytes.extend_from_slice(&[0; 1000][..1000.min(3 * MIB - bytes.len())]);
+                assert_eq!(share.bytes, bytes.capacity());
+            }
+            assert!(bytes.capacity() <= 3 * MIB + 1000, "{}", bytes.capacity());
+            assert!(grown < 10, "{grown} times");
+            let most = share.bytes;
+            let too_much = share.make_room(&mut bytes, usize::MAX / 2, Size::AtMost(usize::MAX));
+            assert_eq!((too_much, share.bytes), (Err(Shortage::Lasting), most));
         }
-        assert!(bytes.capacity() <= 3 * MIB + 1000, "{}", bytes.capacity());
-        assert!(grown < 10, "{grown} times");
-        let most = share.bytes;
-        assert!(!share.make_room(&mut bytes, usize::MAX / 2, usize::MAX));
-        assert_eq!(share.bytes, most);
+    }
+
+    #[test]
+    fn bytes_of_known_length_get_all_their_room_at_once_where_memory_is_not_plenty() {
+        let part = Holder::Request.part();
+        let (mut share, mut bytes) = (Share::new(Holder::Request), Vec::new());
+        let whole = part / 2;
+        assert_eq!(share.make_room(&mut bytes, part / PLENTY, Size::Known(whole)), Ok(()));
+        assert!(bytes.capacity() >= whole, "{} of {whole}", bytes.capacity());
+        let lasting = share.make_room(&mut bytes, whole + 1, Size::Known(part));
+        assert_eq!((lasting, share.bytes), (Err(Shortage::Lasting), bytes.capacity()));
     }
 }

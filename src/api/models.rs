@@ -7,7 +7,7 @@ use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
 use crate::front::{Answer, Request};
 use crate::limits::{CHECK_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL};
-use crate::memory::{Holder, Share};
+use crate::memory::{Holder, Share, Size};
 
 /// The merged list. Until every provider has been asked once it waits for their responses, no longer than a check may take.
 pub fn list(api: &Api, request: &Request<Ticket>) -> Answer {
@@ -92,9 +92,9 @@ impl Rendered {
         }
         let allowed = |id: &str| filter.is_none_or(|models| models.matches(id));
         let entries = catalog::merge(config, lists).filter(|entry| allowed(&entry.id));
-        let (mut share, most) = (Share::new(Holder::Own), inner.most);
+        let (mut share, most) = (Share::new(Holder::Own), Size::AtMost(inner.most));
         let bytes = catalog::render(entries, for_codex, |bytes, more| {
-            inner.until(|| share.make_room(bytes, more, most))
+            inner.until(|| share.make_room(bytes, more, most).is_ok())
         })?;
         // A copy is made of them.
         let both = bytes.capacity() + bytes.len();

@@ -48,6 +48,8 @@ enum Phase<T> {
 pub enum Step<T> {
     /// To be waited for.
     Wait(Interest),
+    /// Memory for its body: to be tried again from time to time.
+    Short,
     /// Another turn, after others had theirs.
     Again,
     /// A handler.
@@ -81,6 +83,11 @@ impl<T> Conn<T> {
             phase: Phase::Linger { left: MAX_LINGER, until: Some(until), is_shut: false },
             deadline: until,
         }
+    }
+
+    /// Whether its body waits for memory.
+    pub(super) fn is_short(&self) -> bool {
+        matches!(&self.phase, Phase::Body(incoming) if incoming.is_short)
     }
 
     /// Whether what is left of a refused body is awaited.
@@ -161,7 +168,7 @@ impl<T> Conn<T> {
         if !late {
             return Step::Close;
         }
-        self.refuse(context, Rejection::Timeout);
+        self.refuse(context, if self.is_short() { Rejection::Overloaded } else { Rejection::Timeout });
         self.advance(context)
     }
 
@@ -247,7 +254,8 @@ impl<T> Conn<T> {
             return self.answer_early(context, &request.head, shape, answer);
         }
         let decoder = decoder.unwrap_or_else(Decoder::done);
-        self.phase = Phase::Body(Box::new(Incoming { request, lane, decoder, step: BODY_STEP }));
+        self.phase =
+            Phase::Body(Box::new(Incoming { request, lane, decoder, step: BODY_STEP, is_short: false }));
         self.allow(context, context.limits.client_timeout);
     }
 
@@ -301,7 +309,14 @@ impl<T> Conn<T> {
 
     fn advance_body<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
         let Phase::Body(incoming) = &mut self.phase else { return None };
+        let was_short = incoming.is_short;
         match incoming.take(&mut self.wire.input, context.limits.max_body) {
+            Ok(()) if incoming.is_short => {
+                if !was_short {
+                    self.allow(context, context.limits.queue_timeout);
+                }
+                return Some(Step::Short);
+            }
             Ok(()) => {}
             Err(Rejection::BodyTooLarge) => {
                 self.refuse_body(context);
@@ -322,7 +337,7 @@ impl<T> Conn<T> {
             self.refuse(context, Rejection::Malformed("the request was cut off"));
             return None;
         }
-        if incoming.request.body.len() >= incoming.step {
+        if was_short || incoming.request.body.len() >= incoming.step {
             incoming.step = incoming.request.body.len() + BODY_STEP;
             self.allow(context, context.limits.client_timeout);
         }

@@ -6,7 +6,7 @@ use super::body::{Decoder, Piece};
 use super::wire::Input;
 use super::{Head, Lane, Rejection};
 use crate::limits::SLOT_MEMORY;
-use crate::memory::{Holder, Share};
+use crate::memory::{Holder, Share, Shortage, Size};
 
 /// A whole request.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Incoming<T> {
     pub(super) decoder: Decoder,
     /// Body length at which the client gets more time.
     pub(super) step: usize,
+    /// It waits for memory, and nothing more of it is read.
+    pub(super) is_short: bool,
 }
 
 impl<T> Request<T> {
@@ -61,12 +63,16 @@ impl<T> Request<T> {
 impl<T> Incoming<T> {
     /// A request that has come whole.
     pub(super) fn whole(request: Request<T>, lane: Lane) -> Self {
-        Self { request, lane, decoder: Decoder::done(), step: 0 }
+        Self { request, lane, decoder: Decoder::done(), step: 0, is_short: false }
     }
 
-    /// Moves the body's bytes out of `input`.
+    /// Moves the body's bytes out of `input`, if there is room for them: else `is_short`, and they stay there.
     pub(super) fn take(&mut self, input: &mut Input, max_body: usize) -> Result<(), Rejection> {
         let bytes = input.rest();
+        self.is_short = !self.has_room(bytes.len(), max_body)?;
+        if self.is_short {
+            return Ok(());
+        }
         let mut at = 0;
         let mut taken = Ok(());
         while taken.is_ok() && at < bytes.len() && !self.decoder.is_done() {
@@ -89,17 +95,25 @@ impl<T> Incoming<T> {
         taken
     }
 
-    fn append(&mut self, payload: &[u8], max_body: usize) -> Result<(), Rejection> {
+    /// Makes room for so many bytes, those of the framing included. A claim alone reserves nothing: there are bytes.
+    fn has_room(&mut self, come: usize, max_body: usize) -> Result<bool, Rejection> {
         let Request { body, share, .. } = &mut self.request;
-        let length = body.len() + payload.len();
-        if length > max_body {
-            return Err(Rejection::BodyTooLarge);
+        let left = self.decoder.announced().map(|left| usize::try_from(left).unwrap_or(usize::MAX));
+        let size = match left {
+            Some(left) => Size::Known(body.len().saturating_add(left).min(max_body)),
+            None => Size::AtMost(max_body),
+        };
+        match share.make_room(body, come.min(left.unwrap_or(usize::MAX)), size) {
+            Ok(()) => Ok(true),
+            Err(Shortage::Passing) => Ok(false),
+            Err(Shortage::Lasting) => Err(Rejection::Overloaded),
         }
-        // A claim alone reserves nothing, but nothing is reserved past it.
-        let left =
-            self.decoder.announced().map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        if !share.make_room(body, payload.len(), length.saturating_add(left).min(max_body)) {
-            return Err(Rejection::Overloaded);
+    }
+
+    fn append(&mut self, payload: &[u8], max_body: usize) -> Result<(), Rejection> {
+        let body = &mut self.request.body;
+        if body.len() + payload.len() > max_body {
+            return Err(Rejection::BodyTooLarge);
         }
         body.extend_from_slice(payload);
         Ok(())

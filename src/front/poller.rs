@@ -219,6 +219,7 @@ impl<S: Service> Poller<S> {
     fn follow(&mut self, conn: Conn<S::Ticket>, step: Step<S::Ticket>) {
         match step {
             Step::Close => {}
+            Step::Short => self.table.put(conn),
             Step::Ready(lane, request) => self.queue(lane, Waiting { request, wire: conn.wire }),
             Step::Again => {
                 self.again.push(conn.wire.slot.token);
@@ -398,11 +399,14 @@ impl<S: Service> Poller<S> {
 
     fn sweep(&mut self, now: Instant) {
         self.see_to_accept(now);
-        for token in self.table.conns(|conn| conn.deadline <= now) {
-            if let Some(mut conn) = self.table.take(token) {
-                let step = conn.expire(&self.shared.context(self.limits, self.now));
-                self.follow(conn, step);
+        for token in self.table.conns(|conn| conn.deadline <= now || conn.is_short()) {
+            let Some(mut conn) = self.table.take(token) else { continue };
+            if conn.deadline > now {
+                self.proceed(conn);
+                continue;
             }
+            let step = conn.expire(&self.shared.context(self.limits, self.now));
+            self.follow(conn, step);
         }
     }
 

@@ -15,7 +15,7 @@ use super::{By, Failure, Fault};
 use crate::front::Source;
 use crate::front::body::Piece;
 use crate::limits::{MAX_UPSTREAM_HEAD, PIECES_A_TURN, UPSTREAM_READ_BUFFER};
-use crate::memory::{Holder, Share};
+use crate::memory::{Holder, Share, Size};
 
 /// A request that is on its way: its answer is awaited.
 pub struct Awaited {
@@ -495,8 +495,11 @@ impl Whole {
             return Err(too_large());
         }
         let room = due.unwrap_or(UPSTREAM_READ_BUFFER).min(UPSTREAM_READ_BUFFER);
-        let most = due.map_or(max, |due| filled + due).saturating_add(room);
-        if !self.share.make_room(&mut self.bytes, room, most) {
+        let size = match due {
+            Some(due) => Size::Known(filled + due + room),
+            None => Size::AtMost(max.saturating_add(room)),
+        };
+        if self.share.make_room(&mut self.bytes, room, size).is_err() {
             let detail = "no memory for its body".to_owned();
             return Err(Failure { fault: Fault::Overloaded, detail });
         }

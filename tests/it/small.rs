@@ -151,7 +151,8 @@ fn mixed_load_under_256_mib_of_address_space_is_survived() {
 /// The attack of issue 14: sixteen uploads of 30 MB, all but their last byte, by one token.
 #[test]
 fn uploads_over_the_memory_are_503_and_small_requests_are_served_beside_them() {
-    let (_upstream, mut proxy) = start(256, json!({"client_timeout": 60, "log_level": "CRITICAL"}));
+    let changes = json!({"client_timeout": 60, "queue_timeout": 1, "log_level": "CRITICAL"});
+    let (_upstream, mut proxy) = start(256, changes);
     let body = upload(30 * MIB);
     let mut clients: Vec<Client> = std::thread::scope(|scope| {
         let (proxy, body) = (&proxy, &body);
@@ -182,6 +183,43 @@ fn uploads_over_the_memory_are_503_and_small_requests_are_served_beside_them() {
         client.send(&body[body.len() - 1..]);
         assert_eq!(client.response().status, 200);
     }
+    assert!(proxy.is_running());
+}
+
+/// One of them fits: whoever has begun can end, and the others wait for it instead of taking from each other what each needs.
+#[test]
+fn uploads_that_fit_one_after_another_are_served_so() {
+    const UPLOADS: usize = 4;
+    let changes = json!({"client_timeout": 60, "queue_timeout": 60, "log_level": "CRITICAL"});
+    let (_upstream, mut proxy) = start(128, changes);
+    let body = upload(30 * MIB);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..UPLOADS).map(|_| scope.spawn(|| status_of(&proxy, &body))).collect();
+        threads.into_iter().for_each(|thread| assert_eq!(thread.join().expect("a client"), 200));
+    });
+    eventually("all is given back", || {
+        let text = proxy.get("/metrics").text();
+        let held: Option<usize> =
+            text.lines().find_map(|line| line.strip_prefix("ai_proxy_memory_held_bytes ")?.parse().ok());
+        (held? < MIB).then_some(())
+    });
+    assert!(proxy.is_running());
+}
+
+/// A client that stops amid its upload keeps no other waiting for longer than `queue_timeout`.
+#[test]
+fn upload_that_waits_for_memory_is_503_after_queue_timeout() {
+    let changes = json!({"client_timeout": 60, "queue_timeout": 1, "log_level": "CRITICAL"});
+    let (_upstream, mut proxy) = start(128, changes);
+    let body = upload(30 * MIB);
+    let mut first = proxy.client();
+    first.send(&body[..body.len() - 1]);
+    let asked = Instant::now();
+    assert_eq!(status_of(&proxy, &body), 503);
+    assert!(asked.elapsed() > Duration::from_millis(900), "{:?}", asked.elapsed());
+    assert_eq!(status_of(&proxy, &ask("p1/m")), 200);
+    first.send(&body[body.len() - 1..]);
+    assert_eq!(first.response().status, 200);
     assert!(proxy.is_running());
 }
 
