@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use ureq::http::{HeaderMap, HeaderValue};
 
 use super::envelope::{Envelope, REQUEST_ID, X_REQUEST_ID, sane_id};
 use super::error::ApiError;
 use super::outcome::{Failed, WholeAnswer};
 use super::record::Record;
-use super::{Ticket, error_event, masking, relayed_headers};
+use super::{Ticket, error_event, masking, promised, relayed_headers};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::config::{Config, Format};
@@ -118,41 +117,46 @@ impl Delivery {
     /// An answer of the provider's that was read whole.
     pub fn answer(&mut self, answer: WholeAnswer) -> Done {
         let WholeAnswer { status, mut headers, body, refusal } = answer;
+        let is_refusal = refusal.is_some();
         let body = match refusal {
             _ if status >= 400 => self.error_body(status, &mut headers, body),
             Some(_) => masking::without_secrets(self.config(), &self.record.provider, body),
             None => masking::without_keys(self.config(), &self.record.provider, body),
         };
         if self.is_committed() {
-            return self.in_promised_stream(status, &headers, &body);
+            return self.in_promised_stream(status, &headers, &body, is_refusal);
         }
         let fields = self.answer_fields(&headers, &self.record.provider);
         self.end(status, |reply| reply.send(Answer { status, fields, body: body.into() }))
     }
 
-    /// A heartbeat has promised a stream: what came instead, unless translation has made events of it, can only be told of in
-    /// an event. Anthropic's has a name, and an answer is no error.
-    fn in_promised_stream(&mut self, status: u16, headers: &HeaderMap, body: &[u8]) -> Done {
-        if status < 300 && stream::is_event_stream(headers) {
+    /// A heartbeat has promised a stream: a document leaves as the events that say the same, else an event tells of it. Anthropic's
+    /// has a name, and an answer is no error.
+    fn in_promised_stream(
+        &mut self,
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+        is_refusal: bool,
+    ) -> Done {
+        let events = match (self.envelope.format, self.envelope.is_responses) {
+            _ if status >= 300 => None,
+            _ if stream::is_event_stream(headers) => Some(Cow::Borrowed(body)),
+            (Format::OpenAi, true) => promised::response(body).map(Cow::Owned),
+            (Format::OpenAi, false) if !is_refusal => promised::completion(body).map(Cow::Owned),
+            _ => None,
+        };
+        if let Some(events) = events {
             return self.end(status, |reply| {
                 reply.begin(status, &Fields::default(), None);
-                reply.write(body, false);
-                reply.finish()
-            });
-        }
-        if status < 300
-            && self.envelope.is_responses
-            && let Some(event) = terminal_event(body)
-        {
-            return self.end(status, |reply| {
-                reply.write(&event, false);
+                reply.write(&events, false);
                 reply.finish()
             });
         }
         let may_say =
             (self.envelope.format == Format::OpenAi && !self.envelope.is_responses) || status >= 400;
         let event = if is_json(body) && (may_say || Refusal::in_document(body).is_some()) {
-            error_event::of_document(&single_line(body), &self.envelope)
+            error_event::of_document(&promised::single_line(body), &self.envelope)
         } else {
             let error = ApiError::Broken(self.record.provider.clone());
             self.record.fail(&error);
@@ -222,31 +226,6 @@ pub fn add_stream_fields(fields: &mut Fields) {
     }
 }
 
-/// A response that is over, as the event that ends the stream of one; `None`: the document is no such response.
-fn terminal_event(document: &[u8]) -> Option<Vec<u8>> {
-    #[derive(Deserialize)]
-    struct Response<'a> {
-        #[serde(borrow)]
-        object: Cow<'a, str>,
-        #[serde(borrow)]
-        status: Cow<'a, str>,
-    }
-    let Response { object, status } = serde_json::from_slice(document).ok()?;
-    let kind = match &*status {
-        "completed" => "response.completed",
-        "incomplete" => "response.incomplete",
-        "failed" => "response.failed",
-        _ => return None,
-    };
-    let start = format!("event: {kind}\ndata: {{\"type\":\"{kind}\",\"sequence_number\":0,\"response\":");
-    (object == "response").then(|| [start.as_bytes(), &single_line(document), b"}\n\n"].concat())
-}
-
 fn is_json(body: &[u8]) -> bool {
     serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
-}
-
-/// A JSON document without the line ends that would cut an event.
-fn single_line(document: &[u8]) -> Vec<u8> {
-    document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect()
 }

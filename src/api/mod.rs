@@ -18,6 +18,7 @@ mod models;
 pub mod multipart;
 mod outcome;
 mod paths;
+mod promised;
 mod record;
 mod relayed_headers;
 mod responding;

@@ -146,6 +146,37 @@ fn response_document_after_a_heartbeat_is_the_terminal_event() {
 }
 
 #[test]
+fn completion_document_after_a_heartbeat_is_a_chunk_and_the_end() {
+    let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
+    let chat = json!({"id": "c", "object": "chat.completion", "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3, "completion_tokens": 5}});
+    let chunk = json!({"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3, "completion_tokens": 5}});
+    let text = json!({"object": "text_completion", "choices": [{"index": 0, "text": "hi", "finish_reason": "stop"}]});
+    let error = json!({"error": {"message": "no", "code": 429}, "choices": [{"finish_reason": "error"}]});
+    for (path, document, events, end) in [
+        (CHAT, &chat, format!("data: {chunk}\n\n{DONE}"), End::FinalChunk),
+        ("/v1/completions", &text, format!("data: {text}\n\n{DONE}"), End::FinalChunk),
+        (CHAT, &error, format!("data: {error}\n\n"), End::Cut),
+        ("/v1/images/generations", &json!({"data": []}), "data: {\"data\":[]}\n\n".to_owned(), End::Cut),
+    ] {
+        let gate = Gate::new();
+        let written = serde_json::to_string_pretty(document).expect("JSON");
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+        upstream.answer(path, Reply::default().wait(&gate).send(head).chunk(&written).end());
+        let mut client = proxy.client();
+        client.send(call(path, "p1/m", true));
+        let mut stream = client.streamed();
+        assert_eq!(stream.next_event().as_deref(), Some(HEARTBEAT));
+        gate.open();
+        let rest = stream.events().concat().replace(HEARTBEAT, "");
+        let data = |text: &str| -> Vec<Option<Value>> {
+            text.split("data: ").skip(1).map(|data| serde_json::from_str(data.trim()).ok()).collect()
+        };
+        assert_eq!((data(&rest), stream.end()), (data(&events), end), "{path}: {rest}");
+    }
+    proxy.log_line(&["stream=true", "status=200", "tokens=3+5", "ttfb=0."]);
+}
+
+#[test]
 fn events_under_another_label_are_translated_too() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));

@@ -1,0 +1,193 @@
+//! A document in the place of a stream that a heartbeat has promised: the events that say the same.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::json::{elements, members};
+use crate::limits::MAX_TOOL_CALLS;
+
+/// A response of the Responses API that is over, as the event that ends the stream of one; `None`: the document is no such
+/// response.
+pub fn response(document: &[u8]) -> Option<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Response<'a> {
+        #[serde(borrow)]
+        object: Cow<'a, str>,
+        #[serde(borrow)]
+        status: Cow<'a, str>,
+    }
+    let Response { object, status } = serde_json::from_slice(document).ok()?;
+    let kind = match &*status {
+        "completed" => "response.completed",
+        "incomplete" => "response.incomplete",
+        "failed" => "response.failed",
+        _ => return None,
+    };
+    let start = format!("event: {kind}\ndata: {{\"type\":\"{kind}\",\"sequence_number\":0,\"response\":");
+    (object == "response").then(|| [start.as_bytes(), &single_line(document), b"}\n\n"].concat())
+}
+
+/// A chat or text completion as one chunk and `[DONE]`; `None`: the document is none, or has more than [`MAX_TOOL_CALLS`]
+/// tool calls.
+pub fn completion(document: &[u8]) -> Option<Vec<u8>> {
+    let mut chunk = Chunk { out: Vec::with_capacity(document.len()), is_completion: false, calls: 0 };
+    chunk.document(std::str::from_utf8(document).ok()?)?;
+    let is_good = chunk.is_completion && chunk.calls <= MAX_TOOL_CALLS;
+    is_good.then(|| [b"data: ", &single_line(&chunk.out)[..], b"\n\ndata: [DONE]\n\n"].concat())
+}
+
+/// A JSON document without the line ends that would cut an event.
+pub fn single_line(document: &[u8]) -> Vec<u8> {
+    document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect()
+}
+
+/// A completion's document, written again as its chunk: what is not named here stays as it is.
+struct Chunk {
+    out: Vec<u8>,
+    is_completion: bool,
+    calls: usize,
+}
+
+impl Chunk {
+    fn document(&mut self, document: &str) -> Option<()> {
+        self.object(document, |chunk, name, value| match (name, value.get()) {
+            ("object", "\"chat.completion\"") => chunk.out.extend(b"\"object\":\"chat.completion.chunk\""),
+            ("choices", choices) if choices.starts_with('[') => {
+                chunk.is_completion = true;
+                chunk.out.extend(b"\"choices\":");
+                chunk.array(choices, |chunk, _, choice| chunk.choice(choice));
+            }
+            _ => chunk.member(name, value),
+        })
+    }
+
+    fn choice(&mut self, choice: &RawValue) {
+        let is_object = self.object(choice.get(), |chunk, name, value| match name {
+            "message" => {
+                chunk.out.extend(b"\"delta\":");
+                chunk.delta(value);
+            }
+            _ => chunk.member(name, value),
+        });
+        self.is_completion &= is_object.is_some();
+    }
+
+    fn delta(&mut self, message: &RawValue) {
+        let is_object = self.object(message.get(), |chunk, name, value| match (name, value.get()) {
+            ("tool_calls", calls) if calls.starts_with('[') => {
+                chunk.out.extend(b"\"tool_calls\":");
+                chunk.array(calls, Self::tool_call);
+            }
+            _ => chunk.member(name, value),
+        });
+        self.is_completion &= is_object.is_some();
+    }
+
+    /// A call in a chunk has its place among the message's: clients join its pieces by it.
+    fn tool_call(&mut self, place: usize, call: &RawValue) {
+        let (mut has_place, mut is_empty) = (false, true);
+        let read = members(call.get(), |name, _| {
+            has_place |= name == "index";
+            is_empty = false;
+        });
+        self.is_completion &= read.is_ok();
+        self.calls += 1;
+        let comma = if is_empty { "" } else { "," };
+        let start = if has_place { "{".to_owned() } else { format!("{{\"index\":{place}{comma}") };
+        self.out.extend(start.as_bytes());
+        self.out.extend(call.get().as_bytes().get(1..).unwrap_or_default());
+    }
+
+    fn member(&mut self, name: &str, value: &RawValue) {
+        // What was read as text can be written.
+        self.out.extend(serde_json::to_vec(name).unwrap_or_default());
+        self.out.push(b':');
+        self.out.extend(value.get().as_bytes());
+    }
+
+    /// Writes an object, each of whose members `write` writes; `None`: it is none.
+    fn object(&mut self, object: &str, mut write: impl FnMut(&mut Self, &str, &RawValue)) -> Option<()> {
+        let mut is_first = true;
+        self.out.push(b'{');
+        members(object, |name, value| {
+            if !std::mem::take(&mut is_first) {
+                self.out.push(b',');
+            }
+            write(self, name, value);
+        })
+        .ok()?;
+        self.out.push(b'}');
+        Some(())
+    }
+
+    /// Writes an array, each of whose elements `write` writes.
+    fn array(&mut self, array: &str, mut write: impl FnMut(&mut Self, usize, &RawValue)) {
+        let mut count = 0;
+        self.out.push(b'[');
+        let read = elements(array, |element| {
+            if count > 0 {
+                self.out.push(b',');
+            }
+            write(self, count, element);
+            count += 1;
+        });
+        self.is_completion &= read.is_ok();
+        self.out.push(b']');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::completion;
+    use crate::limits::MAX_TOOL_CALLS;
+
+    fn chunk(document: &str) -> Option<String> {
+        let events = String::from_utf8(completion(document.as_bytes())?).expect("text");
+        let data = events.strip_prefix("data: ").and_then(|it| it.strip_suffix("\n\ndata: [DONE]\n\n"));
+        Some(data.expect("one event and the end").to_owned())
+    }
+
+    #[test]
+    fn completion_becomes_a_chunk_that_says_the_same() {
+        for (document, expected) in [
+            (
+                "{\"id\":\"c\",\n \"object\": \"chat.completion\",\r\n\"choices\":[{\"index\":0, \"message\":{\"role\":\"assistant\",\"content\":\"a\\nb\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1.50}}",
+                r#"{"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":"a\nb"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1.50}}"#,
+            ),
+            (
+                r#"{"choices":[{"message":{"tool_calls":[{"id":"x","function":{"name":"f","arguments":"{}"}},{},{"index":7}]}},{"message":{"tool_calls":[{"id":"y"}]}}]}"#,
+                r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"x","function":{"name":"f","arguments":"{}"}},{"index":1},{"index":7}]}},{"delta":{"tool_calls":[{"index":0,"id":"y"}]}}]}"#,
+            ),
+            (
+                r#"{"object":"text_completion","choices":[{"text":"a","index":0}]}"#,
+                r#"{"object":"text_completion","choices":[{"text":"a","index":0}]}"#,
+            ),
+            (r#"{"choices":[],"x":{"message":{}}}"#, r#"{"choices":[],"x":{"message":{}}}"#),
+        ] {
+            assert_eq!(chunk(document).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn document_that_is_no_completion_becomes_no_chunk() {
+        for document in [
+            "",
+            "[]",
+            r#"{"data":[]}"#,
+            r#"{"choices":{}}"#,
+            r#"{"choices":[1]}"#,
+            r#"{"choices":[{"message":"a"}]}"#,
+            r#"{"choices":[{"message":{"tool_calls":[1]}}]}"#,
+            r#"{"choices":[{"message":{}}]"#,
+        ] {
+            assert_eq!(chunk(document), None, "{document}");
+        }
+        let many = |count| {
+            let calls = vec!["{}"; count].join(",");
+            chunk(&format!("{{\"choices\":[{{\"message\":{{\"tool_calls\":[{calls}]}}}}]}}"))
+        };
+        assert_eq!([MAX_TOOL_CALLS, MAX_TOOL_CALLS + 1].map(|count| many(count).is_some()), [true, false]);
+    }
+}
