@@ -247,6 +247,9 @@ pub const MAX_TOKENS: usize = 1_000;
 pub const MAX_REGEX: usize = 256 * 1024;
 /// What filters may cost on the poller's own thread: bytes of ids times bytes of compiled patterns. It takes 0.2 ms at most.
 pub const QUICK_FILTER: usize = 512 * 1024;
+/// What a search for a stored response may cost a limited token's filters, as [`QUICK_FILTER`] counts: 0.2 s at most. Providers of which
+/// it is not known by then whether the token may call them are not asked.
+pub const MAX_REACH: usize = 512 * 1024 * 1024;
 /// Targets of one virtual model.
 pub const MAX_TARGETS: usize = 16;
 /// Longest request id taken over from a client or an upstream, bytes.

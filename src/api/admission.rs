@@ -153,16 +153,19 @@ pub fn prepare(gateway: &Gateway, request: &Request<Ticket>, mut body: Body) -> 
     if !path.bytes().all(is_plain) && path.parse::<PathAndQuery>().is_err() {
         return Err(ApiError::BadRequest("request target"));
     }
-    let (mut routes, is_search) = match request.ticket.action {
-        Action::StoredResponse => {
-            let found = responses::find(gateway, config, token, request.head.path())?;
-            if !found.model.is_empty() {
-                body.model = found.model;
-            }
-            (found.routes, found.is_search)
+    let is_stored = request.ticket.action == Action::StoredResponse;
+    let takes_long = filters::takes_long(config, token, &body) || (is_stored && token.models.is_some());
+    let permit = filters::permit(gateway, config, takes_long)?;
+    let (mut routes, is_search) = if is_stored {
+        let found = responses::find(gateway, config, token, request.head.path())?;
+        if !found.model.is_empty() {
+            body.model = found.model;
         }
-        _ => (routes_by_model(gateway, request, token, &body)?, false),
+        (found.routes, found.is_search)
+    } else {
+        (routes_by_model(gateway, request, token, &body)?, false)
     };
+    drop(permit);
     let kind = announced(&request.head, &body)?;
     let Translated { chat, refused } = messages::translate(config, request, &mut routes)?;
     // What a HEAD would have to tell of is known from a GET alone.

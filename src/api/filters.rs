@@ -16,6 +16,7 @@ use super::models::percent_decode;
 use super::splice::{Body, reads_as_model};
 use crate::config::{Config, Filter, Token};
 use crate::front::Request;
+use crate::gateway::{ExclusivePermit, Gateway};
 use crate::limits::{MAX_MODEL, MAX_TARGETS, QUICK_FILTER};
 use crate::routing::Route;
 
@@ -96,7 +97,7 @@ pub fn chooser(name: &str) -> Option<&'static Chooser> {
 
 /// Whether the filters take too long over a call for the poller's thread: each of their patterns may meet each byte of each id.
 pub fn takes_long(config: &Config, token: &Token, body: &Body) -> bool {
-    let cost = config.supported_models.cost() + token.models.as_ref().map_or(0, Filter::cost);
+    let cost = cost(config, Some(token));
     if cost == 0 {
         return false;
     }
@@ -106,6 +107,25 @@ pub fn takes_long(config: &Config, token: &Token, body: &Body) -> bool {
         body.choosers.iter().filter_map(|(_, span)| span.as_ref()).map(ExactSizeIterator::len).sum();
     let bytes = body.model.len() + ids + others.saturating_mul(targets.len().max(1));
     bytes.saturating_mul(cost) > QUICK_FILTER
+}
+
+/// What comparing a byte with the filters of that token costs at most ([`Filter::cost`]).
+pub fn cost(config: &Config, token: Option<&Token>) -> usize {
+    let models = token.and_then(|token| token.models.as_ref());
+    config.supported_models.cost() + models.map_or(0, Filter::cost)
+}
+
+/// The permit for a comparison with filters that takes long. It is no wait for one that does not.
+///
+/// # Errors
+/// [`ApiError::Overloaded`]: others held it for all of `queue_timeout`.
+pub fn permit<'a>(
+    gateway: &'a Gateway,
+    config: &Config,
+    takes_long: bool,
+) -> Result<Option<ExclusivePermit<'a>>, ApiError> {
+    let acquire = || gateway.costly_filters.acquire(config.queue_timeout).ok_or(ApiError::Overloaded);
+    takes_long.then(acquire).transpose()
 }
 
 /// Refuses a call that could lead to a model which the filters exclude. `routes`: where it goes.

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Api, ApiError, Ticket, json_answer, refuse};
+use super::{Api, ApiError, Ticket, filters, json_answer, refuse};
 use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
 use crate::front::{Answer, Request};
-use crate::limits::{CHECK_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL};
+use crate::limits::{CHECK_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL, QUICK_FILTER};
 use crate::memory::{Holder, Share, Size};
 
 /// The merged list. Until every provider has been asked once it waits for their responses, no longer than a check may take.
@@ -35,8 +35,14 @@ pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Answer {
         return refuse(&api.gateway, &ApiError::ModelTooLong, envelope);
     }
     api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
+    let token = token.map(|index| &config.tokens[index]);
+    let takes_long = id.len().saturating_mul(filters::cost(config, token)) > QUICK_FILTER;
+    let _permit = match filters::permit(&api.gateway, config, takes_long) {
+        Ok(permit) => permit,
+        Err(error) => return refuse(&api.gateway, &error, envelope),
+    };
     let lists = api.gateway.board.lists();
-    let allowed = |id: &str| token.is_none_or(|index| config.tokens[index].allows(id));
+    let allowed = |id: &str| token.is_none_or(|token| token.allows(id));
     match catalog::find(config, &lists, &id).filter(|entry| allowed(&entry.id)) {
         Some(entry) => json_answer(200, envelope, &entry),
         None => refuse(&api.gateway, &ApiError::ModelNotFound(id), envelope),

@@ -10,12 +10,12 @@ use ureq::http::Method;
 use super::admission::Admitted;
 use super::error::ApiError;
 use super::models::percent_decode;
-use super::{Action, Ticket};
-use crate::catalog::Lists;
+use super::{Action, Ticket, filters};
+use crate::catalog::{Lists, Model};
 use crate::config::{Config, Format, Provider, Replica, ReplicaId, Token};
 use crate::front::Request;
 use crate::gateway::{Gateway, Origin};
-use crate::limits::MAX_RESPONSE_ID;
+use crate::limits::{MAX_MODEL_ID, MAX_REACH, MAX_RESPONSE_ID};
 use crate::routing::{self, Choice, Route};
 
 /// Where a stored response may be.
@@ -49,9 +49,9 @@ pub fn is_id(segment: &str) -> bool {
 pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Result<Found, ApiError> {
     let lists = gateway.board.lists();
     let origin = gateway.origins.of(&id_of(path));
-    let may_have = |provider: &Provider, model: &str| {
-        provider.speaks(Format::OpenAi) && may_reach(config, token, &lists, provider, model)
-    };
+    let mut reach = Reach::of(config, token, &lists);
+    let mut may_have =
+        |provider: &Provider, model: &str| provider.speaks(Format::OpenAi) && reach.includes(provider, model);
     if let Some(origin) = origin
         && let Some((provider, replica)) = place_of(config, origin.replica)
     {
@@ -110,17 +110,72 @@ fn place_of(config: &Config, id: ReplicaId) -> Option<(&Provider, usize)> {
     })
 }
 
-/// Whether the token may call a model of this provider: `model`, or any that is configured or listed.
-fn may_reach(config: &Config, token: &Token, lists: &Lists, provider: &Provider, model: &str) -> bool {
-    let leads_there = |id: &str| {
-        let routes = routing::resolve(config, token, id, |_| None);
-        routes.iter().any(|route| route.provider == provider.name)
-    };
-    token.models.is_none()
-        || leads_there(model)
-        || config.models.iter().any(|model| leads_there(&model.name))
-        || lists
-            .of(&provider.name)
-            .iter()
-            .any(|model| leads_there(&format!("{}/{}", provider.name, model.id)))
+/// Which providers a token may call.
+struct Reach<'a> {
+    config: &'a Config,
+    token: &'a Token,
+    lists: &'a Lists,
+    /// Cost of a byte of an id, and what may still be spent ([`MAX_REACH`]).
+    cost: usize,
+    left: usize,
+}
+
+impl<'a> Reach<'a> {
+    fn of(config: &'a Config, token: &'a Token, lists: &'a Lists) -> Self {
+        Self { config, token, lists, cost: filters::cost(config, Some(token)), left: MAX_REACH }
+    }
+
+    /// Whether the token may call a model of this provider: `model`, or any that is configured or listed.
+    fn includes(&mut self, provider: &Provider, model: &str) -> bool {
+        let Self { config, token, lists, .. } = *self;
+        let of_list = |model: &Model| format!("{}/{}", provider.name, model.id);
+        token.models.is_none()
+            || self.leads_to(provider, model)
+            || config.models.iter().any(|model| self.leads_to(provider, &model.name))
+            || lists.of(&provider.name).iter().any(|model| self.leads_to(provider, &of_list(model)))
+    }
+
+    fn leads_to(&mut self, provider: &Provider, id: &str) -> bool {
+        let targets = self.config.virtual_model(id).map_or(0, |model| model.targets.len());
+        let bytes = id.len() + targets * MAX_MODEL_ID;
+        self.left = self.left.saturating_sub(bytes.saturating_mul(self.cost));
+        let routes = || routing::resolve(self.config, self.token, id, |_| None);
+        self.left > 0 && routes().iter().any(|route| route.provider == provider.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reach;
+    use crate::catalog::{Lists, Model};
+    use crate::config::load;
+
+    #[test]
+    fn reach_is_found_among_all_models_as_far_as_the_filters_may_cost() {
+        let config = |filter: &str| {
+            let text = format!(
+                r#"{{"providers": ["a|http://127.0.0.1:1|", "b|http://127.0.0.1:2|"], "models": {{"v": "b/hidden"}},
+                    "tokens": [{{"name": "t", "token": "sk-token-0123456789", "models": {filter}}}]}}"#
+            );
+            load::from_text(&text, &|_| None).expect("a good config")
+        };
+        let mut lists = Lists::default();
+        let ids = (0..400).map(|number| format!("m{number:03}")).chain(["z".to_owned()]);
+        lists.put("a", ids.map(|id| Model { id: id.into(), created: 0 }).collect());
+        // The bound of such a pattern is what it compiles to, although it fails at the first byte of an id.
+        let costly = "^(x|y){1,1000}z";
+        for (filter, a, b) in [
+            (r#"["^a/z$"]"#.to_owned(), true, false),
+            (r#"["^v$"]"#.to_owned(), false, true),
+            (r#"["hidden"]"#.to_owned(), false, true),
+            (format!(r#"["^a/m000$", "{costly}"]"#), true, false),
+            (format!(r#"["^a/z$", "{costly}"]"#), false, false),
+        ] {
+            let config = config(&filter);
+            let includes = |provider: usize| {
+                Reach::of(&config, &config.tokens[0], &lists).includes(&config.providers[provider], "")
+            };
+            assert_eq!((includes(0), includes(1)), (a, b), "{filter}");
+        }
+    }
 }

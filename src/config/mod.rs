@@ -343,7 +343,8 @@ impl Config {
 
     /// The virtual model of that name.
     pub fn virtual_model(&self, name: &str) -> Option<&VirtualModel> {
-        self.models.iter().find(|model| model.name == name)
+        let at = self.models.binary_search_by(|model| (*model.name).cmp(name)).ok()?;
+        self.models.get(at)
     }
 
     /// Whether `supported_models` lets this full id through.

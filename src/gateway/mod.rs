@@ -4,16 +4,18 @@
 
 mod board;
 mod charges;
+mod exclusive;
 mod journal;
 mod origins;
 mod recent;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 pub use board::{Board, Check, Health};
 pub use charges::Charges;
+pub use exclusive::{Exclusive, ExclusivePermit};
 pub use origins::{Origin, Origins};
 
 use crate::auth::Quotas;
@@ -52,7 +54,10 @@ pub struct Gateway {
     upstream: RwLock<Arc<Upstream>>,
     /// Where the configuration came from; none: it is built in and cannot be reloaded.
     path: Option<PathBuf>,
-    reloading: Reloading,
+    /// One reload at a time. The next waits no longer than [`RELOAD_TIMEOUT`]: a disk that hangs must not take every control thread.
+    reloading: Exclusive,
+    /// One costly filter of models at a time: several would keep every processor from those that read requests.
+    pub costly_filters: Exclusive,
 }
 
 /// What a reload did.
@@ -62,33 +67,6 @@ pub struct Reloaded {
     pub config: Arc<Config>,
     /// Keys whose change needs a restart.
     pub restart_required: Vec<&'static str>,
-}
-
-/// One reload at a time. The next waits no longer than [`RELOAD_TIMEOUT`]: a disk that hangs must not take every control
-/// thread.
-#[derive(Debug, Default)]
-struct Reloading {
-    is_taken: Mutex<bool>,
-    released: Condvar,
-}
-
-/// The right to reload, until it is dropped.
-struct ReloadPermit<'a>(&'a Reloading);
-
-impl Reloading {
-    fn acquire(&self) -> Option<ReloadPermit<'_>> {
-        let is_taken = self.is_taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.released.wait_timeout_while(is_taken, RELOAD_TIMEOUT, |is_taken| *is_taken);
-        let (mut is_taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        (!std::mem::replace(&mut *is_taken, true)).then(|| ReloadPermit(self))
-    }
-}
-
-impl Drop for ReloadPermit<'_> {
-    fn drop(&mut self) {
-        *self.0.is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.released.notify_one();
-    }
 }
 
 impl Gateway {
@@ -111,7 +89,8 @@ impl Gateway {
             journal: Mutex::default(),
             upstream,
             path,
-            reloading: Reloading::default(),
+            reloading: Exclusive::default(),
+            costly_filters: Exclusive::default(),
         }
     }
 
@@ -156,7 +135,7 @@ impl Gateway {
     /// Every problem of the new configuration, a sentence each; the old one stays then.
     pub fn reload(&self) -> Result<Reloaded, Vec<String>> {
         let busy = || vec![Text::ReloadBusy.say(self.live.snapshot().language)];
-        let _permit = self.reloading.acquire().ok_or_else(busy)?;
+        let _permit = self.reloading.acquire(RELOAD_TIMEOUT).ok_or_else(busy)?;
         let old = self.live.snapshot();
         let language = old.language;
         let new = match &self.path {
@@ -207,22 +186,4 @@ impl Gateway {
 pub fn reopen_log(config: &Config) -> io::Result<()> {
     let destination = Destination { path: config.log_file.clone(), language: config.language };
     logging::start(destination, config.log_level, config.log_format)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Reloading;
-
-    #[test]
-    fn reload_waits_for_another_but_not_for_one_that_hangs() {
-        let reloading = Reloading::default();
-        let permit = reloading.acquire().expect("free");
-        std::thread::scope(|scope| {
-            let next = scope.spawn(|| reloading.acquire().is_some());
-            drop(permit);
-            assert!(next.join().expect("joined"), "it ended");
-        });
-        let _hangs = reloading.acquire().expect("free");
-        assert!(reloading.acquire().is_none());
-    }
 }

@@ -115,6 +115,24 @@ fn members_name_few_models_with_short_ids() {
     assert_eq!(upstream.requests().len(), 5);
 }
 
+/// Where several were evaluated at once, no processor was left for those that read requests.
+#[test]
+fn costly_filters_are_evaluated_one_at_a_time_within_queue_timeout() {
+    let costly: Vec<String> = (0..4).map(|number| format!("(a|x){{1,{}}}y", 990 + number)).collect();
+    let tokens = json!([{"name": "t", "token": TOKEN, "models": costly}]);
+    let (upstream, proxy) = start(json!({"tokens": tokens, "queue_timeout": 0.01}));
+    let model = format!("p1/{}", "a".repeat(250));
+    let call = || proxy.call(authorized("/v1/chat/completions", json!({"model": model}).to_string()));
+    let mut statuses: Vec<u16> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| call().status)).collect();
+        calls.into_iter().map(|call| call.join().expect("joined")).collect()
+    });
+    statuses.sort_unstable();
+    assert!(matches!(statuses[..], [404, .., 503]), "{statuses:?}");
+    assert!(upstream.requests().is_empty());
+    assert_error(&call(), 404, "model_not_found");
+}
+
 #[test]
 fn model_id_that_leads_to_others_is_refused_unless_configured() {
     let (upstream, proxy) = start(filtered());
