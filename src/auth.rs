@@ -72,10 +72,18 @@ pub fn is_presented(head: &Head) -> bool {
     head.fields().any(|(name, _)| CREDENTIALS.iter().any(|it| it.eq_ignore_ascii_case(name)))
 }
 
-/// Whether the caller may administrate: on this machine and not through a proxy, or with any valid token. A browser on
+/// Lets in who may administrate: a caller on this machine and not through a proxy, or one with any valid token. A browser on
 /// this machine that another site's page has sent here is not the operator.
-pub fn is_admin(config: &Config, head: &Head, peer: Peer) -> bool {
-    (peer.is_local() && !is_proxied(head) && !is_foreign(head)) || identify(config, head).is_ok()
+///
+/// # Errors
+/// [`Denial`]; a token that came twice is refused on this machine as well.
+pub fn admit_admin(config: &Config, head: &Head, peer: Peer) -> Result<(), Denial> {
+    let is_operator = peer.is_local() && !is_proxied(head) && !is_foreign(head);
+    match identify(config, head) {
+        Ok(_) => Ok(()),
+        Err(Denial::Missing | Denial::Invalid) if is_operator => Ok(()),
+        Err(denial) => Err(denial),
+    }
 }
 
 /// Whether a proxy passed the request on.

@@ -287,18 +287,20 @@ fn find_at(path: &str, method: &str) -> Result<&'static Endpoint, ApiError> {
 }
 
 fn check_guard(guard: Guard, config: &Config, head: &Head, peer: Peer) -> Result<Option<usize>, ApiError> {
-    let identified = || match auth::identify(config, head) {
-        Ok(token) => Ok(Some(token)),
-        Err(Denial::Missing) => Err(ApiError::MissingToken),
-        Err(Denial::Invalid) => Err(ApiError::InvalidToken),
-        Err(Denial::Repeated) => Err(ApiError::BadRequest("a header field that holds a token came twice")),
+    let refused = |denial| match denial {
+        Denial::Missing => ApiError::MissingToken,
+        Denial::Invalid => ApiError::InvalidToken,
+        Denial::Repeated => ApiError::BadRequest("a header field that holds a token came twice"),
     };
     match guard {
         Guard::Open => Ok(None),
         Guard::Optional if !auth::is_presented(head) => Ok(None),
-        Guard::Optional | Guard::Token => identified(),
-        Guard::Admin if auth::is_admin(config, head, peer) => Ok(None),
-        Guard::Admin => Err(ApiError::Forbidden),
+        Guard::Optional | Guard::Token => auth::identify(config, head).map(Some).map_err(refused),
+        Guard::Admin => match auth::admit_admin(config, head, peer) {
+            Ok(()) => Ok(None),
+            Err(denial @ Denial::Repeated) => Err(refused(denial)),
+            Err(Denial::Missing | Denial::Invalid) => Err(ApiError::Forbidden),
+        },
     }
 }
 

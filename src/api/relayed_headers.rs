@@ -54,19 +54,38 @@ const SELECTORS: &[&str] = &[
     "x-portkey-provider",
 ];
 
-/// Fields of a response that speak of the provider's origin, and would bind or wipe ours in a browser: HTTPS for ever, another
-/// address, cleared storage, pinned keys, cookies, error reports.
+/// Fields of a response that a browser would take for ours: what outlives the response at its origin, what sends the browser elsewhere,
+/// and who else may read or measure it. What only restricts this one response (`Content-Security-Policy`, `X-Frame-Options`,
+/// `Referrer-Policy`, `Permissions-Policy`) passes; `Access-Control-*` is `cors_origins`' to say.
 const NOT_RELAYED: &[&str] = &[
+    "accept-ch",
+    "activate-storage-access",
     "alt-svc",
+    "attribution-reporting-register-source",
+    "attribution-reporting-register-trigger",
     "clear-site-data",
+    "critical-ch",
+    "cross-origin-resource-policy",
+    "expect-ct",
     "nel",
+    "observe-browsing-topics",
+    "origin-agent-cluster",
     "public-key-pins",
     "public-key-pins-report-only",
+    "refresh",
     "report-to",
     "reporting-endpoints",
+    "service-worker-allowed",
     "set-cookie",
     "set-cookie2",
+    "set-login",
+    "sourcemap",
+    "speculation-rules",
     "strict-transport-security",
+    "timing-allow-origin",
+    "use-as-dictionary",
+    "x-permitted-cross-domain-policies",
+    "x-sourcemap",
 ];
 
 /// The fields of a client's request that a provider gets, but for those that are `kept_back` by name; it can find the request

@@ -101,6 +101,15 @@ impl Line {
         }
     }
 
+    /// Takes off blank lines ahead of a head: they mean nothing, and are no end of it.
+    fn skip_blank_lines(&mut self) {
+        let (input, mut count) = (self.input(), 0);
+        while let [b'\r', b'\n', ..] | [b'\n', ..] = input[count..] {
+            count += if input[count] == b'\r' { 2 } else { 1 };
+        }
+        self.consume(count);
+    }
+
     /// Whether nothing is here that the socket does not show: TLS may hold what came together with the answer, which would be
     /// taken for the next one.
     fn is_silent(&mut self) -> bool {
@@ -223,6 +232,9 @@ impl Awaited {
     /// What the bytes that are here begin with; takes a head off that is whole, and the part of one that fills the read buffer.
     fn start(&mut self) -> Result<Start, String> {
         let before = self.held.len();
+        if before == 0 {
+            self.line.skip_blank_lines();
+        }
         let input = self.line.input();
         let start = if before == 0 {
             http::start_of(input)?

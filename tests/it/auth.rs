@@ -105,7 +105,11 @@ fn repeated_credential_is_refused() {
     ] {
         let message = assert_error(&proxy.call(post(CHAT, &headers, BODY)), 400, "bad_request");
         assert!(!message.contains("sk-"), "{message}");
-        assert_error(&proxy.call(bare("GET", "/v1/models", &headers)), 400, "bad_request");
+        for (method, path) in
+            [("GET", "/v1/models"), ("GET", "/metrics"), ("GET", "/v1/status"), ("POST", "/v1/reload")]
+        {
+            assert_error(&proxy.call(bare(method, path, &headers)), 400, "bad_request");
+        }
     }
     assert!(upstream.requests().is_empty());
 }

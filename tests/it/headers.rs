@@ -186,17 +186,45 @@ fn a_providers_own_headers_win() {
 }
 
 /// What a browser would keep for our origin, or act upon.
-const BOUND_TO_AN_ORIGIN: [&str; 10] = [
-    "set-cookie",
-    "set-cookie2",
-    "strict-transport-security",
+const BOUND_TO_AN_ORIGIN: [&str; 28] = [
+    "accept-ch",
+    "activate-storage-access",
     "alt-svc",
+    "attribution-reporting-register-source",
+    "attribution-reporting-register-trigger",
     "clear-site-data",
+    "critical-ch",
+    "cross-origin-resource-policy",
+    "expect-ct",
+    "nel",
+    "observe-browsing-topics",
+    "origin-agent-cluster",
     "public-key-pins",
     "public-key-pins-report-only",
-    "nel",
+    "refresh",
     "report-to",
     "reporting-endpoints",
+    "service-worker-allowed",
+    "set-cookie",
+    "set-cookie2",
+    "set-login",
+    "sourcemap",
+    "speculation-rules",
+    "strict-transport-security",
+    "timing-allow-origin",
+    "use-as-dictionary",
+    "x-permitted-cross-domain-policies",
+    "x-sourcemap",
+];
+
+/// What restricts a response and nothing else.
+const PROTECTIVE: [&str; 6] = [
+    "content-security-policy",
+    "cross-origin-opener-policy",
+    "permissions-policy",
+    "referrer-policy",
+    "x-content-type-options",
+    "x-frame-options",
 ];
 
 #[test]
@@ -241,6 +269,26 @@ fn head_of_64_kib_comes_back_and_a_larger_one_is_502() {
     assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"));
 }
 
+/// Each piece that held a blank line was once read together with all before it.
+#[test]
+fn blank_lines_ahead_of_a_head_are_no_part_of_it() {
+    let (upstream, proxy) = start();
+    let body = completion("hello").to_string();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    for (blank, count, status) in
+        [("\r\n", 1, 200), ("\r\n", 20_000, 200), ("\n", 90_000, 200), ("\r\n", 80_000, 502)]
+    {
+        let interim = "HTTP/1.1 103 Early\r\n\r\n";
+        let lines = blank.repeat(count);
+        for start in [lines.clone(), format!("{interim}{lines}")] {
+            upstream.chat(Reply::raw(format!("{start}{head}{body}")));
+            let response = proxy.call(ask("p1/m"));
+            assert_eq!(response.status, status, "{count} {}", response.text());
+            assert!(status != 200 || response.text() == body);
+        }
+    }
+}
+
 #[test]
 fn an_answers_headers_come_back() {
     let (upstream, proxy) = start();
@@ -265,7 +313,9 @@ fn an_answers_headers_come_back() {
         ("Upgrade", "h2c"),
     ];
     let bound = BOUND_TO_AN_ORIGIN.map(|name| (name, "a=1"));
-    upstream.chat(Reply::whole(200, &[&headers[..], &bound, &bound[..1]].concat(), "{ \"odd\" : 1 }"));
+    let protective = PROTECTIVE.map(|name| (name, "a"));
+    let fields = [&headers[..], &bound, &bound[..1], &protective].concat();
+    upstream.chat(Reply::whole(200, &fields, "{ \"odd\" : 1 }"));
     let response = proxy.call(ask("p1/m"));
     assert_eq!((response.status, response.text().as_str()), (200, "{ \"odd\" : 1 }"));
     for (name, value) in [
@@ -284,6 +334,9 @@ fn an_answers_headers_come_back() {
         assert_eq!(response.head.all(name), [value], "{name}");
     }
     assert_eq!(response.head.all("x-twice"), ["a", "b"]);
+    for name in PROTECTIVE {
+        assert_eq!(response.head.all(name), ["a"], "{name}");
+    }
     let stays = ["x-hop", "keep-alive", "proxy-authenticate", "trailer", "upgrade"];
     for name in BOUND_TO_AN_ORIGIN.into_iter().chain(stays) {
         assert!(response.head.all(name).is_empty(), "{name}: {:?}", response.head.headers);
