@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, VirtualModel};
 use crate::limits::{MAX_MODEL, MODEL_COST};
 
 mod parse;
@@ -105,9 +105,8 @@ pub fn merge<'a>(config: &'a Config, lists: &'a Lists) -> impl Iterator<Item = E
 
 /// The entry of that id in what [`merge`] gives, found without making the rest.
 pub fn find<'a>(config: &'a Config, lists: &'a Lists, id: &str) -> Option<Entry<'a>> {
-    if let Some(model) = config.virtual_model(id)
-        && config.targets_supported(model).next().is_some()
-    {
+    let is_usable = |model: &&VirtualModel| config.targets_supported(model).next().is_some();
+    if let Some(model) = config.virtual_model(id).filter(is_usable) {
         return Some(Entry::of_virtual(&model.name));
     }
     let (name, model) = id.split_once('/')?;

@@ -40,8 +40,8 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileProblem> {
 pub fn open(path: &Path, options: &mut OpenOptions, accept: Accept) -> Result<File, FileProblem> {
     // Opening a device can have an effect of its own, so look first.
     check(path, accept)?;
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
-    let file = options.custom_flags(flags.cast_signed()).open(path)?;
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+    let file = options.custom_flags(flags).open(path)?;
     // Another file may have taken the path since.
     check_type(file.metadata()?.file_type(), accept)?;
     Ok(file)

@@ -137,9 +137,8 @@ fn listed(config: &Config, provider: &Provider, replica: &Replica, body: &[u8]) 
         }
         Err(reason) => {
             // It may quote a word of the list.
-            let reason = hidden(provider, reason);
-            let text = Text::ModelListUnusable(&provider.name, &quoted(&reason, MAX_REASON));
-            log::warn!("{}", text.say(config.language));
+            let reason = quoted(&hidden(provider, reason), MAX_REASON);
+            log::warn!("{}", Text::ModelListUnusable(&provider.name, &reason).say(config.language));
             None
         }
     }

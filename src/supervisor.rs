@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -31,7 +32,7 @@ impl Supervisor {
             return Ok(Self(None));
         };
         let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("NOTIFY_SOCKET: {}: {error}", name.display()))
+            io::Error::new(error.kind(), format!("NOTIFY_SOCKET: {}: {error}", Path::new(&name).display()))
         };
         let address = address(&name).map_err(named)?;
         let socket = UnixDatagram::unbound().map_err(named)?;

@@ -29,9 +29,7 @@ impl Poller {
     /// Puts the ids of the sources with something to read into `ready`; empty after `timeout`.
     pub fn wait(&self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
         ready.clear();
-        if let Some(timeout) = timeout
-            && !timeout.is_zero()
-        {
+        if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) {
             self.sleep(timeout)?;
         }
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -140,9 +140,10 @@ impl Upstream {
 
     fn send_due(&mut self) {
         let now = Instant::now();
-        while let Some(&Reverse((at, slot, generation))) = self.due.peek()
-            && at <= now
-        {
+        while let Some(&Reverse((at, slot, generation))) = self.due.peek() {
+            if at > now {
+                break;
+            }
             self.due.pop();
             match &self.slots[slot] {
                 Some(connection) if connection.generation == generation => self.send_late(slot, at),

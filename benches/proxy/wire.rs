@@ -26,7 +26,7 @@ pub fn parse_head(bytes: &[u8]) -> io::Result<Option<Head<'_>>> {
     let Some(end) = find(bytes, b"\r\n\r\n") else {
         return if bytes.len() > HEAD_MAX_BYTES { Err(invalid("head too long")) } else { Ok(None) };
     };
-    let text = str::from_utf8(&bytes[..end]).map_err(|_| invalid("head is not UTF-8"))?;
+    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| invalid("head is not UTF-8"))?;
     let mut lines = text.split("\r\n");
     let first_line = lines.next().unwrap_or_default();
     let mut framing = Framing::Length(0);
@@ -59,7 +59,7 @@ pub fn parse_chunk(bytes: &[u8]) -> io::Result<Chunk<'_>> {
     let Some(line) = find(&bytes[..bytes.len().min(20)], b"\r\n") else {
         return if bytes.len() >= 20 { Err(invalid("chunk size")) } else { Ok(Chunk::Incomplete) };
     };
-    let size = str::from_utf8(&bytes[..line]).ok().and_then(|hex| usize::from_str_radix(hex, 16).ok());
+    let size = std::str::from_utf8(&bytes[..line]).ok().and_then(|hex| usize::from_str_radix(hex, 16).ok());
     let size = size.ok_or_else(|| invalid("chunk size"))?;
     let start = line + 2;
     let end = start + size;
@@ -81,7 +81,7 @@ pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 pub fn number_after(bytes: &[u8], key: &[u8]) -> Option<u64> {
     let digits = &bytes[find(bytes, key)? + key.len()..];
     let len = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    str::from_utf8(&digits[..len]).ok()?.parse().ok()
+    std::str::from_utf8(&digits[..len]).ok()?.parse().ok()
 }
 
 pub fn invalid(what: &str) -> io::Error {

@@ -10,9 +10,8 @@ use super::cut;
 /// Reads it as a request, as an answer, as a stream and as an error.
 pub fn check(data: &[u8]) {
     let (step, bytes) = cut(data);
-    if let Ok(body) = serde_json::from_slice::<&RawValue>(bytes)
-        && let Ok(chat) = ChatRequest::of(body, usize::MAX)
-    {
+    let body = serde_json::from_slice::<&RawValue>(bytes).ok();
+    if let Some(Ok(chat)) = body.map(|body| ChatRequest::of(body, usize::MAX)) {
         let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
         serde_json::from_slice::<&RawValue>(&written).expect("a request is JSON");
     }

@@ -11,6 +11,7 @@ use super::event::Event;
 use super::output::Output;
 use super::pieces::Piece;
 use crate::limits::{MAX_ID, MAX_RESPONSE_BLOCKS, MAX_TOOL_CALLS};
+use crate::text::beginning;
 
 /// The blocks that have not left, in order.
 #[derive(Debug)]
@@ -255,5 +256,5 @@ const EVENTS_ROOM: usize = 384;
 fn made_id(message: &str, at: usize) -> String {
     /// Room for the words and the number around it.
     const ROOM: usize = 32;
-    format!("call_{}_{at}", &message[..message.floor_char_boundary(MAX_ID - ROOM)])
+    format!("call_{}_{at}", beginning(message, MAX_ID - ROOM))
 }

@@ -248,11 +248,11 @@ impl<'a> Said<'a> {
         if too_many {
             return Err(TOO_MANY_CALLS);
         }
-        if list.is_empty()
-            && let Some(call) = self.function_call
-            && let Ok(function) = serde_json::from_str(call.get())
-        {
-            list.push(ToolCall { function: Some(function), ..ToolCall::default() });
+        if list.is_empty() {
+            let function = self.function_call.and_then(|call| serde_json::from_str(call.get()).ok());
+            list.extend(
+                function.map(|function| ToolCall { function: Some(function), ..ToolCall::default() }),
+            );
         }
         Ok(list)
     }

@@ -260,10 +260,10 @@ fn write_thoughts(out: &mut Output, content: &RawValue) -> Fit<()> {
     let mut texts = Texts::default();
     out.write(&[",\"reasoning_content\":\""]);
     Count::default().each(content, |_, block| {
-        if kind(block)? == "thinking"
-            && let Some(thought) = parts::thought(block)?
-        {
-            texts.add(out, thought);
+        if kind(block)? == "thinking" {
+            if let Some(thought) = parts::thought(block)? {
+                texts.add(out, thought);
+            }
         }
         Ok(())
     })?;

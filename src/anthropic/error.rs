@@ -9,6 +9,7 @@ use super::chat::text;
 use super::json::{elements, members};
 use super::output::Output;
 use crate::limits::MAX_ERROR_TEXT;
+use crate::text::beginning;
 
 /// An error in Anthropic's shape.
 #[derive(Debug, Serialize)]
@@ -62,9 +63,9 @@ pub fn event(document: &[u8]) -> Vec<u8> {
 pub fn translate(status: u16, body: &[u8], request_id: &str) -> Vec<u8> {
     let told = serde_json::from_slice(body).map(Told::of).unwrap_or_default();
     // A character that is cut stands behind what is kept.
-    let beginning = String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_TEXT + 1)]);
+    let text = String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_TEXT + 1)]);
     let message = told.message.filter(|message| !message.trim().is_empty());
-    let message = message.as_deref().unwrap_or(&beginning[..beginning.floor_char_boundary(MAX_ERROR_TEXT)]);
+    let message = message.as_deref().unwrap_or_else(|| beginning(&text, MAX_ERROR_TEXT));
     let code = told.code.as_deref().filter(|code| !code.is_empty());
     let mut out = Output::with_capacity(usize::MAX, message.len() + ROOM);
     // Strings always serialize.

@@ -72,9 +72,8 @@ impl Joined {
     }
 
     fn surrogate(&mut self, unit: u16) {
-        if let Some(half) = self.half
-            && let Some(Ok(joined)) = char::decode_utf16([half, unit]).next()
-        {
+        let joined = self.half.and_then(|half| char::decode_utf16([half, unit]).next()?.ok());
+        if let Some(joined) = joined {
             self.half = None;
             self.text.push(joined);
         } else if BYTES.contains(&unit) && self.half.is_none() {

@@ -8,6 +8,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::limits::{MAX_ID, MAX_QUOTED};
+use crate::text::beginning;
 
 /// Why a request cannot be put into the other format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Refusal {
 
 /// As much of a client's word as an error quotes: each level of a place would copy the whole.
 pub fn quoted(word: &str) -> &str {
-    &word[..word.floor_char_boundary(MAX_QUOTED)]
+    beginning(word, MAX_QUOTED)
 }
 
 /// What the functions of this room give.

@@ -76,10 +76,10 @@ impl Translator {
         }
         let document = chat::utf8(data)?;
         let mut chat = chat::parse(&document)?;
-        if !std::mem::replace(&mut self.is_begun, true)
-            && let Some(id) = chat::id(chat.id)
-        {
-            self.id = id.into_owned();
+        if !std::mem::replace(&mut self.is_begun, true) {
+            if let Some(id) = chat::id(chat.id) {
+                self.id = id.into_owned();
+            }
         }
         self.usage = chat.usage().or(self.usage);
         let choice = chat.choices.take().and_then(|choices| choices.0);

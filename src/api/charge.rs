@@ -48,9 +48,10 @@ impl Relay {
     pub(super) fn note_document(&mut self, measured: Measured, body: &[u8]) {
         match self.delivery.request.ticket.action {
             Action::StoredResponse => {
-                if let Some(id) = self.fetched_id().filter(|_| measured.is_reported())
-                    && (self.gateway.charges.knows(&id) || is_made_in_background(body))
-                {
+                let is_chargeable =
+                    |id: &String| self.gateway.charges.knows(id) || is_made_in_background(body);
+                let id = self.fetched_id().filter(|_| measured.is_reported()).filter(is_chargeable);
+                if let Some(id) = id {
                     self.charge_once(&id, measured);
                 }
             }

@@ -15,6 +15,7 @@ use crate::config::{Config, Format};
 use crate::front::{Answer, Done, Fields, Request};
 use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
 use crate::metrics::InFlight;
+use crate::text::beginning;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
 use crate::upstream::{Fault, Reply, SharedReply};
@@ -190,9 +191,11 @@ impl Delivery {
         headers.remove("content-encoding");
         headers.insert("content-type", HeaderValue::from_static("application/json"));
         let text = String::from_utf8_lossy(&body);
-        let cut = text.floor_char_boundary(MAX_ERROR_TEXT);
-        let text = if text.trim().is_empty() { format!("HTTP {status}") } else { text[..cut].to_owned() };
-        ApiError::Upstream(status, text).body(&self.envelope)
+        let message = match text.trim() {
+            "" => format!("HTTP {status}"),
+            _ => beginning(&text, MAX_ERROR_TEXT).to_owned(),
+        };
+        ApiError::Upstream(status, message).body(&self.envelope)
     }
 
     fn error_of(&self, fault: Fault) -> Option<ApiError> {

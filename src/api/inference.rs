@@ -340,16 +340,14 @@ impl Relay {
         if failed.is_retryable() || (self.call.is_search && !is_good) {
             return Outcome::Failed(failed);
         }
-        if let Failed::Answer(answer) = &failed
-            && is_good
-        {
-            let id = || response_id::in_answer(&answer.body);
-            responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, id);
-        }
-        if let Failed::Answer(answer) = &failed
-            && !is_error
-        {
-            self.note_document(measured, &answer.body);
+        if let Failed::Answer(answer) = &failed {
+            if is_good {
+                let id = || response_id::in_answer(&answer.body);
+                responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, id);
+            }
+            if !is_error {
+                self.note_document(measured, &answer.body);
+            }
         }
         let result = failed.result();
         self.note(choice, failed.verdict(), result);

@@ -232,10 +232,10 @@ impl Api {
         let config = self.gateway.live.snapshot();
         let found = find(head);
         let envelope = Envelope::of(&config, Some(head));
-        if head.method() == "OPTIONS"
-            && let Some(fields) = envelope.preflight_fields(head)
-        {
-            return Admission::Answer(Answer { status: 204, fields, body: Vec::new().into() });
+        if head.method() == "OPTIONS" {
+            if let Some(fields) = envelope.preflight_fields(head) {
+                return Admission::Answer(Answer { status: 204, fields, body: Vec::new().into() });
+            }
         }
         let admitted = admission::check_upgrade(head).and_then(|()| {
             let endpoint = found?;

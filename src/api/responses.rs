@@ -49,17 +49,16 @@ pub fn is_id(segment: &str) -> bool {
 pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Result<Found, ApiError> {
     let lists = gateway.board.lists();
     let origin = gateway.origins.of(&id_of(path));
+    let place = origin.and_then(|origin| Some((place_of(config, origin.replica)?, origin.model)));
     let mut reach = Reach::of(config, token, &lists);
     let mut may_have =
         |provider: &Provider, model: &str| provider.speaks(Format::OpenAi) && reach.includes(provider, model);
-    if let Some(origin) = origin
-        && let Some((provider, replica)) = place_of(config, origin.replica)
-    {
-        if !may_have(provider, &origin.model) {
+    if let Some(((provider, replica), model)) = place {
+        if !may_have(provider, &model) {
             return Err(ApiError::NotFound(path.to_owned()));
         }
         let route = Route { pin: Some(replica), ..Route::new(&provider.name, "") };
-        return Ok(Found { model: origin.model, routes: vec![route], is_search: false });
+        return Ok(Found { model, routes: vec![route], is_search: false });
     }
     let able = config.providers.iter().filter(|provider| may_have(provider, ""));
     let routes: Vec<Route> = able.map(|provider| Route::new(&provider.name, "")).collect();

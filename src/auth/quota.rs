@@ -243,10 +243,10 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some((quotas, id)) = &self.of
-            && let Some(used) = quotas.lock().tokens.get_mut(id)
-        {
-            used.parallel = used.parallel.saturating_sub(1);
+        if let Some((quotas, id)) = &self.of {
+            if let Some(used) = quotas.lock().tokens.get_mut(id) {
+                used.parallel = used.parallel.saturating_sub(1);
+            }
         }
     }
 }

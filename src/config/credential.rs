@@ -55,12 +55,11 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 fn bytes_of(digits: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
-    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
-    if pairs.len() != bytes.len() || !rest.is_empty() {
+    if digits.len() != 2 * bytes.len() {
         return None;
     }
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        let [high, low] = [pair[0], pair[1]].map(|digit| char::from(digit).to_digit(16));
         *byte = u8::try_from(high? << 4 | low?).ok()?;
     }
     Some(bytes)

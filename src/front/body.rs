@@ -137,9 +137,7 @@ impl Decoder {
     fn step(&mut self, byte: u8) -> Result<State, Rejection> {
         let state = step(self.state, self.padded, byte)?;
         // A provider's are bounded by what it delivers with them (`MAX_UNDELIVERED`).
-        if let State::Extension { .. } = state
-            && !self.padded
-        {
+        if matches!(state, State::Extension { .. }) && !self.padded {
             self.extensions += 1;
             if self.extensions > MAX_EXTENSIONS {
                 return Err(EXTENSIONS_TOO_LONG);

@@ -151,10 +151,9 @@ fn write(path: &Path, document: &Document) -> Result<(), FileProblem> {
     files::check(path, Accept::Regular)?;
     let new = files::aside(path);
     // Never what stands there already, left by a crash or put there as a pipe or a link.
-    if let Err(error) = fs::remove_file(&new)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error.into());
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(&text)?;

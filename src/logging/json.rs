@@ -7,6 +7,7 @@ use log::Record;
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 
 use crate::limits::MAX_QUOTED;
+use crate::text::beginning;
 
 /// Time, level, and the event's fields; the words of an event without fields stand in `message`.
 pub fn line(now: &Zoned, level: &str, record: &Record<'_>) -> String {
@@ -67,9 +68,9 @@ impl<'v> VisitValue<'v> for FieldValue<'_> {
 /// A JSON string of at most `limit` bytes of text. Whatever a reader could take for the end of a line is escaped, also what JSON itself lets
 /// stand (C1, U+2028, U+2029).
 fn push_string(line: &mut String, text: &str, limit: usize) {
-    let cut = text.floor_char_boundary(limit);
+    let kept = beginning(text, limit);
     line.push('"');
-    for character in text[..cut].chars() {
+    for character in kept.chars() {
         match character {
             '"' | '\\' => line.extend(['\\', character]),
             c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
@@ -78,7 +79,7 @@ fn push_string(line: &mut String, text: &str, limit: usize) {
             c => line.push(c),
         }
     }
-    line.push_str(if cut < text.len() { "…\"" } else { "\"" });
+    line.push_str(if kept.len() < text.len() { "…\"" } else { "\"" });
 }
 
 #[cfg(test)]

@@ -380,9 +380,22 @@ pub fn quoted(text: &str, limit: usize) -> String {
     out
 }
 
+/// The beginning of `text`: as many whole characters as `limit` bytes hold.
+pub fn beginning(text: &str, limit: usize) -> &str {
+    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Language, Text, quoted};
+    use super::{Language, Text, beginning, quoted};
+
+    #[test]
+    fn beginning_of_wide_characters_ends_before_the_one_that_is_cut() {
+        let text = "a天😀";
+        let ends: Vec<usize> = (0..=9).map(|limit| beginning(text, limit).len()).collect();
+        assert_eq!(ends, [0, 1, 1, 1, 4, 4, 4, 4, 8, 8]);
+    }
 
     #[test]
     fn promised_sentences_are_to_the_letter() {

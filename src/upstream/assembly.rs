@@ -107,8 +107,7 @@ impl Document {
         if self.value.is_empty() || !(self.is_over || has_finished) {
             return Err(NO_END);
         }
-        if let Some(object) = self.value.get_mut("object")
-            && object == "chat.completion.chunk"
+        if let Some(object) = self.value.get_mut("object").filter(|object| *object == "chat.completion.chunk")
         {
             *object = json!("chat.completion");
         }
@@ -180,9 +179,8 @@ impl Document {
     }
 
     fn stop_block(&mut self, index: &Value) {
-        if let Some(block) = self.block(index)
-            && let Some(Value::String(input)) = block.remove(PARTIAL)
-        {
+        let Some(block) = self.block(index) else { return };
+        if let Some(Value::String(input)) = block.remove(PARTIAL) {
             block.insert("input".to_owned(), serde_json::from_str(&input).unwrap_or_else(|_| json!({})));
         }
     }

@@ -6,6 +6,7 @@ use memchr::memmem::Finder;
 use serde_json::value::RawValue;
 
 use crate::json::{elements, members, text};
+use crate::text::beginning;
 
 /// What a provider's error document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +130,7 @@ impl Refusal {
             KINDS.iter().find(|(kind, _)| kind.eq_ignore_ascii_case(word)).map(|(_, status)| *status)
         };
         let message = error.message.and_then(text).or(plain).unwrap_or_default();
-        let message = &message[..message.floor_char_boundary(MAX_SEARCHED_MESSAGE)];
+        let message = beginning(&message, MAX_SEARCHED_MESSAGE);
         let told = [&words.join(" "), message].join(" ").to_lowercase();
         let status = number.or_else(|| words.iter().find_map(kind));
         let begins =

@@ -164,10 +164,10 @@ impl Relay {
         self.ready.source |= ready.source;
         self.ready.ended |= ready.ended;
         // Where nothing came, time has passed, or the client can take more.
-        if (!ready.source || self.is_behind)
-            && let Some(progress) = self.see_to_clock()
-        {
-            return progress;
+        if !ready.source || self.is_behind {
+            if let Some(progress) = self.see_to_clock() {
+                return progress;
+            }
         }
         if !self.beginning.is_empty() {
             let beginning = std::mem::take(&mut self.beginning);

@@ -111,7 +111,7 @@ impl Terminal {
         if is_typed || DONE.find(events).is_some() {
             self.is_over |= names_terminal(events);
         }
-        if is_typed && let Some(number) = last_sequence(events) {
+        if let Some(number) = is_typed.then(|| last_sequence(events)).flatten() {
             self.next_sequence = number.saturating_add(1);
         }
         if let Some(finished) = has_finished(events) {

@@ -85,9 +85,7 @@ fn connect(
     addresses: &[SocketAddr],
 ) -> Result<TcpStream, Error> {
     let stream = connect::to_any(addresses)?;
-    if addresses.len() > 1
-        && let (Some(host), Ok(peer)) = (host, stream.peer_addr())
-    {
+    if let (2.., Some(host), Ok(peer)) = (addresses.len(), host, stream.peer_addr()) {
         resolver.prefer(host, peer.ip());
     }
     Ok(stream)

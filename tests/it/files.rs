@@ -242,9 +242,8 @@ fn unread_log_lines_are_dropped_and_counted_in_their_place() {
     while written + missing < 5000 {
         let line = stderr.next().expect("a line").expect("text");
         written += u64::from(line.contains("耗时:"));
-        if let Some((_, gap)) = line.split_once(" WARNING ")
-            && let Some(lines) = gap.strip_suffix(" log lines are missing here")
-        {
+        let warning = line.split_once(" WARNING ").map(|(_, warning)| warning);
+        if let Some(lines) = warning.and_then(|text| text.strip_suffix(" log lines are missing here")) {
             missing += lines.parse::<u64>().expect("a number");
         }
     }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -85,7 +85,7 @@ fn ready_reload_and_stop_are_told_in_order() {
 #[test]
 fn a_name_in_the_abstract_namespace_and_the_sign_of_life() {
     let directory = TempDir::new();
-    let name = format!("ai-proxy-test-{}", directory.path().file_name().expect("name").display());
+    let name = format!("ai-proxy-test-{}", directory.path().file_name().expect("name").to_string_lossy());
     let address = SocketAddr::from_abstract_name(&name).expect("address");
     let ear = Ear::over(UnixDatagram::bind_addr(&address).expect("bind"));
     let (_upstream, _proxy) = start(directory, |command| {
@@ -229,10 +229,10 @@ fn process_that_cannot_start_anew_continues_and_outlives_the_reader_of_its_log()
     let program = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     let config = with(config(&[("p1", &upstream)]), json!({"max_memory": 64 << 20}));
     std::fs::write(directory.join("config.json"), config.to_string()).expect("write");
-    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let (reader, writer) = UnixStream::pair().expect("a pair");
     let mut command = Command::new(program);
     command.arg0("ai-proxy (deleted)").current_dir(directory.path()).env_remove("MALLOC_ARENA_MAX");
-    let mut proxy = Proxy::spawn_with_log(directory, command, writer);
+    let mut proxy = Proxy::spawn_with_log(directory, command, OwnedFd::from(writer));
     assert!(!proxy.has_variable("MALLOC_ARENA_MAX"));
     drop(reader);
     for _ in 0..3 {
