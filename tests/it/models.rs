@@ -274,3 +274,13 @@ fn id_over_its_bound_is_refused() {
     assert_error(&get("m".repeat(257)), 400, "invalid_model");
     assert_error(&get("m".repeat(7000)), 400, "invalid_model");
 }
+
+#[test]
+fn listed_model_that_no_client_could_name_is_left_out() {
+    let ids = ["m".repeat(253), "n".repeat(254), "é".repeat(127)];
+    let upstream = provider(&[&ids[0], &ids[1], &ids[2]]);
+    let proxy = Proxy::start(&config(&[("p1", &upstream)]));
+    assert_eq!(listed(&proxy), [format!("p1/{}", ids[0])]);
+    assert_eq!(proxy.call(ask(&format!("p1/{}", ids[0]))).status, 200);
+    assert_error(&proxy.call(ask(&format!("p1/{}", ids[1]))), 400, "invalid_model");
+}

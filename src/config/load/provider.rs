@@ -12,7 +12,7 @@ use super::reader::{Key, Leaf, Names, Reader, optional, required};
 use super::surroundings::Variable;
 use super::value::{header_value, integer, model_id, split_port, unfit, unfit_secret};
 use crate::config::{CaFile, HOP_BY_HOP, Provider, Replica, ReplicaId, Secret, StreamUsage, known};
-use crate::limits::{MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
+use crate::limits::{MAX_MODEL, MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
 
@@ -72,6 +72,7 @@ pub(super) fn providers(reader: &mut Reader, place: &str, json: &Json) -> Vec<Pr
     let mut providers: Vec<Provider> = Vec::new();
     for (at, item) in reader.items(place, json, MAX_PROVIDERS, Json::masked) {
         let Some(entry) = entry(reader, &at, item) else { continue };
+        check_full_ids(reader, &at, &entry);
         let (name, replica) = entry.into_replica(reader);
         match providers.iter_mut().find(|provider| provider.name == name) {
             Some(provider) => provider.replicas.push(replica),
@@ -79,6 +80,16 @@ pub(super) fn providers(reader: &mut Reader, place: &str, json: &Json) -> Vec<Pr
         }
     }
     providers
+}
+
+/// Reports models that no client could name: `name/model` may have [`MAX_MODEL`] bytes.
+fn check_full_ids(reader: &mut Reader, at: &str, entry: &Entry) {
+    let most = MAX_MODEL.saturating_sub(entry.name.len() + 1);
+    for (index, id) in entry.models.iter().flatten().enumerate().filter(|(_, id)| id.len() > most) {
+        let value = format!("\"{}\"", quoted(id, MAX_QUOTED));
+        let problem = ConfigText::Unfit { value, expected: Expected::ModelId(most) };
+        reader.report(&format!("{at}.models[{index}]"), problem);
+    }
 }
 
 /// The provider names of the raw config, as far as they can be told.

@@ -538,6 +538,25 @@ fn virtual_models_are_sorted_and_point_at_providers() {
 }
 
 #[test]
+fn model_that_no_client_could_name_is_refused_by_name() {
+    let listed = |id: &str| {
+        format!(r#"{{"providers": [{{"name": "prov", "url": "https://1", "models": ["m", "{id}"]}}]}}"#)
+    };
+    assert!(load(&listed(&"x".repeat(251))).is_ok());
+    for (id, most) in [("x".repeat(252), 251), ("é".repeat(126), 251), ("x".repeat(257), 256)] {
+        let said = said(&listed(&id));
+        let end = format!("expected a model id of 1 to {most} bytes without control characters");
+        assert!(said[0].starts_with("providers[0].models[1]: \"") && said[0].ends_with(&end), "{said:?}");
+        assert_eq!(said.len(), 1, "{said:?}");
+    }
+    let named = |name: &str| with(&format!(r#""models": {{"{name}": "a/m"}}"#));
+    assert!(load(&named(&"x".repeat(256))).is_ok());
+    let said = said(&named(&"x".repeat(257)));
+    let end = "expected a model id of 1 to 256 bytes without control characters";
+    assert!(said.len() == 1 && said[0].starts_with("models[") && said[0].ends_with(end), "{said:?}");
+}
+
+#[test]
 fn all_problems_come_at_once_in_the_order_of_the_file() {
     let text = r#"{
         "client_timeout": 0,
