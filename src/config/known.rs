@@ -2,10 +2,16 @@
 //!
 //! Whatever else providers do in their own way passes as it is; `docs/providers.md` says what, `tests/golden/providers` holds it.
 
+use super::Format;
+
 /// How a provider differs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Known {
     host: &'static str,
+    /// The path of its base URL; empty: any may be right.
+    base_path: &'static str,
+    /// The path of the base URL at which it speaks Anthropic's format; empty: any may be right.
+    anthropic_path: &'static str,
     /// It speaks Anthropic's format as well, at the same base URL, and takes its key in that format's header.
     pub is_anthropic: bool,
     /// What follows `/models` to get the whole list.
@@ -20,6 +26,8 @@ pub struct Known {
 
 const ORDINARY: Known = Known {
     host: "",
+    base_path: "",
+    anthropic_path: "",
     is_anthropic: false,
     list_query: "",
     listed_prefix: "",
@@ -27,16 +35,75 @@ const ORDINARY: Known = Known {
     refuses_stream_options: false,
 };
 
+/// A host whose base URL has that path.
+const fn at(host: &'static str, base_path: &'static str) -> Known {
+    Known { host, base_path, ..ORDINARY }
+}
+
 const KNOWN: &[Known] = &[
     // Lists 20 models a page unless asked for more, 1,000 at most.
-    Known { host: "api.anthropic.com", is_anthropic: true, list_query: "?limit=1000", ..ORDINARY },
+    Known {
+        is_anthropic: true,
+        anthropic_path: "/v1",
+        list_query: "?limit=1000",
+        ..at("api.anthropic.com", "/v1")
+    },
     // Its newer models refuse the older name, which is the one that everybody else knows.
-    Known { host: "api.openai.com", token_limit: "max_completion_tokens", ..ORDINARY },
+    Known { token_limit: "max_completion_tokens", ..at("api.openai.com", "/v1") },
     // 422: extra inputs are not permitted.
-    Known { host: "api.mistral.ai", refuses_stream_options: true, ..ORDINARY },
-    Known { host: "codestral.mistral.ai", refuses_stream_options: true, ..ORDINARY },
-    Known { host: "generativelanguage.googleapis.com", listed_prefix: "models/", ..ORDINARY },
+    Known { refuses_stream_options: true, ..at("api.mistral.ai", "/v1") },
+    Known { refuses_stream_options: true, ..at("codestral.mistral.ai", "/v1") },
+    Known { listed_prefix: "models/", ..at("generativelanguage.googleapis.com", "/v1beta/openai") },
+    // Its base URL works with `/v1` and without.
+    Known { anthropic_path: "/anthropic/v1", ..at("api.deepseek.com", "") },
+    Known { anthropic_path: "/anthropic/v1", ..at("api.moonshot.cn", "/v1") },
+    Known { anthropic_path: "/anthropic/v1", ..at("api.moonshot.ai", "/v1") },
+    Known { anthropic_path: "/api/anthropic/v1", ..at("open.bigmodel.cn", "/api/paas/v4") },
+    Known { anthropic_path: "/api/anthropic/v1", ..at("api.z.ai", "/api/paas/v4") },
+    at("dashscope.aliyuncs.com", "/compatible-mode/v1"),
+    at("dashscope-intl.aliyuncs.com", "/compatible-mode/v1"),
+    at("openrouter.ai", "/api/v1"),
+    at("api.groq.com", "/openai/v1"),
+    at("api.x.ai", "/v1"),
+    at("api.siliconflow.cn", "/v1"),
+    at("ark.cn-beijing.volces.com", "/api/v3"),
 ];
+
+/// What clients, not base URLs, end in.
+const ENDPOINTS: &[&str] = &[
+    "/chat/completions",
+    "/completions",
+    "/messages",
+    "/responses",
+    "/embeddings",
+    "/images/generations",
+    "/audio/speech",
+    "/audio/transcriptions",
+    "/moderations",
+    "/rerank",
+];
+
+/// The base URL that is probably meant by `url`, where that is another: `url` ends in the path of an endpoint, or lacks the path that
+/// its host is known to need.
+pub fn base_url_meant(url: &str, format: Format) -> Option<String> {
+    let start = url.find("://")? + "://".len();
+    let (origin, path) = url.split_at(url[start..].find('/').map_or(url.len(), |at| start + at));
+    let endpoint = ENDPOINTS.iter().find_map(|endpoint| path.strip_suffix(endpoint));
+    // Azure has a base URL that ends in `/models`, but no version before it.
+    let list = || path.strip_suffix("/models").filter(|base| ends_in_version(base));
+    let base = endpoint.or_else(list).unwrap_or(path).trim_end_matches('/');
+    let known = known(url);
+    let needed = if format == Format::Anthropic { known.anthropic_path } else { known.base_path };
+    let is_short = needed.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'));
+    let base = if is_short || (base == "/v1" && !needed.is_empty()) { needed } else { base };
+    (base != path).then(|| format!("{origin}{base}"))
+}
+
+/// Whether the last segment of a path is `v1` or its like.
+fn ends_in_version(path: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))
+}
 
 /// What is known of the provider at that URL.
 pub fn known(url: &str) -> &'static Known {
@@ -46,7 +113,48 @@ pub fn known(url: &str) -> &'static Known {
 
 #[cfg(test)]
 mod tests {
-    use super::known;
+    use super::{base_url_meant, known};
+    use crate::config::Format;
+
+    #[test]
+    fn base_url_meant_is_told_where_the_url_is_probably_another() {
+        for (url, meant) in [
+            ("https://api.openai.com", Some("https://api.openai.com/v1")),
+            ("https://api.openai.com/v1/chat/completions", Some("https://api.openai.com/v1")),
+            ("https://api.openai.com/chat/completions", Some("https://api.openai.com/v1")),
+            ("https://api.openai.com/v1/models", Some("https://api.openai.com/v1")),
+            ("https://open.bigmodel.cn/v1", Some("https://open.bigmodel.cn/api/paas/v4")),
+            ("https://open.bigmodel.cn/api/paas", Some("https://open.bigmodel.cn/api/paas/v4")),
+            ("https://openrouter.ai/v1", Some("https://openrouter.ai/api/v1")),
+            (
+                "https://generativelanguage.googleapis.com/v1beta",
+                Some("https://generativelanguage.googleapis.com/v1beta/openai"),
+            ),
+            ("http://127.0.0.1:11434/v1/responses", Some("http://127.0.0.1:11434/v1")),
+            ("http://box/v4/embeddings", Some("http://box/v4")),
+            ("http://box//messages", Some("http://box")),
+            ("https://api.openai.com/v1", None),
+            ("https://open.bigmodel.cn/api/coding/paas/v4", None),
+            ("https://api.openai.com/v2", None),
+            ("https://api.deepseek.com", None),
+            ("https://api.deepseek.com/v1", None),
+            ("https://x.services.ai.azure.com/models", None),
+            ("http://127.0.0.1:1234", None),
+            ("http://box/v1", None),
+        ] {
+            assert_eq!(base_url_meant(url, Format::OpenAi).as_deref(), meant, "{url}");
+        }
+        for (url, meant) in [
+            ("https://api.deepseek.com/anthropic", Some("https://api.deepseek.com/anthropic/v1")),
+            ("https://api.deepseek.com/v1", Some("https://api.deepseek.com/anthropic/v1")),
+            ("https://api.moonshot.cn/anthropic/v1/messages", Some("https://api.moonshot.cn/anthropic/v1")),
+            ("https://api.anthropic.com", Some("https://api.anthropic.com/v1")),
+            ("https://api.anthropic.com/v1", None),
+            ("https://openrouter.ai/api/v1", None),
+        ] {
+            assert_eq!(base_url_meant(url, Format::Anthropic).as_deref(), meant, "{url}");
+        }
+    }
 
     #[test]
     fn a_provider_is_known_by_its_host_alone() {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use credential::{Credential, sha256};
 pub use filter::{Filter, Pattern};
-pub use known::{Known, known};
+pub use known::{Known, base_url_meant, known};
 pub use live::Live;
 pub use mask::{Mask, Scope};
 pub use secret::Secret;

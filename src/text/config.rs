@@ -137,6 +137,17 @@ pub enum ConfigText {
         /// Its permission bits.
         mode: u32,
     },
+    /// A provider's URL is probably not its base URL.
+    BaseUrl {
+        /// The provider.
+        provider: String,
+        /// The key that holds the URL.
+        key: &'static str,
+        /// The URL.
+        url: String,
+        /// The one that is probably meant.
+        meant: String,
+    },
     /// Fewer open connections are allowed than there are workers.
     IdleWorkers {
         /// `max_clients`.
@@ -326,6 +337,9 @@ impl ConfigText {
             Self::OpenFile { path, mode } => {
                 format!("配置文件 {path} 含有密钥，但其他用户可以访问（权限 {mode:04o}）；建议 chmod 600")
             }
+            Self::BaseUrl { provider, key, url, meant } => {
+                format!("提供商 {provider} 的 {key} ({url}) 可能不是 base URL；应为 {meant}")
+            }
             Self::IdleWorkers { clients, workers } => {
                 format!("max_clients ({clients}) 小于 max_connections ({workers})：部分工作线程永远不会用到")
             }
@@ -401,6 +415,9 @@ impl ConfigText {
                 format!(
                     "the config file {path} holds secrets but others may access it (mode {mode:04o}); chmod 600 is advised"
                 )
+            }
+            Self::BaseUrl { provider, key, url, meant } => {
+                format!("provider {provider}: {key} ({url}) is probably not its base URL, which is {meant}")
             }
             Self::IdleWorkers { clients, workers } => {
                 format!(

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::provider::bare_url;
 use super::value::LEVELS;
-use crate::config::{Config, Host, Provider, Replica, Secret, StreamUsage, Target};
+use crate::config::{Config, Format, Host, Provider, Replica, Secret, StreamUsage, Target, base_url_meant};
 use crate::files;
 use crate::limits::{MAX_CONFIG_FILE, MAX_QUOTED};
 use crate::memory;
@@ -179,8 +179,29 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
     if config.state_file.is_none() && config.tokens.iter().any(|token| token.tokens_per_day.is_some()) {
         found.push(ConfigText::NoStateFile);
     }
+    found.extend(config.providers.iter().flat_map(base_urls));
     found.extend(open_file(config, path));
     found.iter().map(|text| text.say(config.language)).collect()
+}
+
+/// A warning for each URL of a provider that is probably not its base URL.
+fn base_urls(provider: &Provider) -> impl Iterator<Item = ConfigText> {
+    provider.replicas.iter().flat_map(|replica| {
+        let anthropic_url = replica.anthropic_url.as_ref().filter(|url| **url != replica.url);
+        let urls = [
+            ("url", Some(&replica.url), Format::OpenAi),
+            ("anthropic_url", anthropic_url, Format::Anthropic),
+        ];
+        urls.into_iter().filter_map(|(key, url, format)| {
+            let (url, meant) = (url?, base_url_meant(url?, format)?);
+            Some(ConfigText::BaseUrl {
+                provider: shown(&provider.name),
+                key,
+                url: shown(url),
+                meant: shown(&meant),
+            })
+        })
+    })
 }
 
 /// A warning when others may read the file and a secret stands in it, rather than the name of a variable.

@@ -783,3 +783,28 @@ fn keys_that_need_a_restart_are_named_only_when_they_change() {
         valid(&with(r#""host": "::1", "port": 2, "max_connections": 3, "max_clients": 4, "max_retries": 9"#));
     assert_eq!(restart_required(&old, &new), ["host", "port", "max_connections", "max_clients"]);
 }
+
+#[test]
+fn warnings_name_a_url_that_is_probably_not_the_base_url() {
+    let providers = r#""providers": [
+        "zhipu|https://open.bigmodel.cn/v1|key", "good|https://api.openai.com/v1|key",
+        {"name": "own", "url": "https://own.example/v1/chat/completions"},
+        {"name": "deep", "url": "https://api.deepseek.com", "anthropic_url": "https://api.deepseek.com/anthropic"}],
+        "tokens": ["a|sk-token-0123456789"]"#;
+    let found = |language: &str| {
+        let config = valid(&format!(r#"{{{providers}, "language": "{language}"}}"#));
+        warnings(&config, Path::new("/nonexistent"))
+    };
+    assert_eq!(
+        found("en"),
+        [
+            "provider zhipu: url (https://open.bigmodel.cn/v1) is probably not its base URL, which is https://open.bigmodel.cn/api/paas/v4",
+            "provider own: url (https://own.example/v1/chat/completions) is probably not its base URL, which is https://own.example/v1",
+            "provider deep: anthropic_url (https://api.deepseek.com/anthropic) is probably not its base URL, which is https://api.deepseek.com/anthropic/v1",
+        ]
+    );
+    assert_eq!(
+        found("zh")[0],
+        "提供商 zhipu 的 url (https://open.bigmodel.cn/v1) 可能不是 base URL；应为 https://open.bigmodel.cn/api/paas/v4"
+    );
+}
