@@ -49,7 +49,9 @@ impl WholeAnswer {
     /// The status that its body amounts to, where that is an error under a status of success, or a refused key under 400.
     fn telling_status(&self) -> u16 {
         match &self.refusal {
-            Some(refusal) if self.status < 400 || (self.status == 400 && refusal.bad_key) => refusal.status,
+            Some(refusal) if self.status < 400 || (self.status == 400 && refusal.status == 401) => {
+                refusal.status
+            }
             _ => self.status,
         }
     }

@@ -11,14 +11,13 @@ use crate::text::beginning;
 /// What a provider's error document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The HTTP error status it names, or that its kind stands for; 502 where it says neither.
+    /// The HTTP error status it names, or that its kind stands for; 401 where it says that the key is wrong; 502 where it says
+    /// none of these.
     pub status: u16,
     /// Its own word for it: `insufficient_quota`, say; may be empty.
     pub word: String,
     /// The account behind the key has nothing left to pay with: no matter of waiting a minute.
     pub out_of_funds: bool,
-    /// It is the key that is refused, though the status may be 400; `status` is 401 then.
-    pub bad_key: bool,
 }
 
 /// What each refusal holds; made once, for making one costs as much as searching a small answer.
@@ -83,7 +82,7 @@ const BAD_KEY: &[&str] = &[
 
 impl Default for Refusal {
     fn default() -> Self {
-        Self { status: 502, word: String::new(), out_of_funds: false, bad_key: false }
+        Self { status: 502, word: String::new(), out_of_funds: false }
     }
 }
 
@@ -140,7 +139,6 @@ impl Refusal {
             status: if bad_key { 401 } else { status.unwrap_or(502) },
             word: words.into_iter().find(|word| number_of(word).is_none()).unwrap_or_default(),
             out_of_funds: OUT_OF_FUNDS.iter().any(|sign| told.contains(sign)),
-            bad_key,
         }
     }
 }

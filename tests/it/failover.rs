@@ -287,6 +287,11 @@ fn key_refused_with_400_is_in_cooldown_as_with_401() {
     let alone = Proxy::start(&config(&[("p1", &bad)]));
     let response = alone.call(ask("p1/m"));
     assert_eq!((response.status, response.json()), (400, xai), "as the provider has it");
+    // The error's own word says it as well as its message.
+    bad.chat(Reply::json(400, &json!({"error": {"message": "no", "code": "invalid_api_key"}})));
+    let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other)]));
+    check("refused key", &proxy.call(ask("p1/m")), &Seen::Other, false);
+    proxy.log_line(&["WARNING", "replica=1", "cooldown=300s", "HTTP 400 invalid_api_key"]);
 }
 
 #[test]
