@@ -100,6 +100,20 @@ pub fn members<'a>(json: &'a str, each: impl FnMut(&str, &'a RawValue)) -> serde
     json.deserialize_map(MemberVisitor(each)).and_then(|()| json.end())
 }
 
+/// Calls `each` with the members of an object as they are written, names without their quotes; repeated ones too.
+///
+/// # Errors
+/// As [`members`].
+pub fn raw_members<'a>(json: &'a str, each: impl FnMut(&'a str, &'a str)) -> serde_json::Result<()> {
+    let mut json = serde_json::Deserializer::from_str(json);
+    json.deserialize_map(RawMemberVisitor(each)).and_then(|()| json.end())
+}
+
+/// A string as it is written, without its quotes; `None`: the value is none.
+pub fn inside(json: &str) -> Option<&str> {
+    json.strip_prefix('"')?.strip_suffix('"')
+}
+
 /// Calls `each` with the elements of an array.
 ///
 /// # Errors
@@ -128,6 +142,23 @@ impl<'a, F: FnMut(&str, &'a RawValue)> Visitor<'a> for MemberVisitor<F> {
         while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
             // A name that is no text is none that is looked for.
             (self.0)(&text(name).unwrap_or_default(), value);
+        }
+        Ok(())
+    }
+}
+
+struct RawMemberVisitor<F>(F);
+
+impl<'a, F: FnMut(&'a str, &'a str)> Visitor<'a> for RawMemberVisitor<F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            (self.0)(inside(name.get()).unwrap_or_default(), value.get());
         }
         Ok(())
     }

@@ -49,10 +49,8 @@ pub const SLOT_MEMORY: usize = UPSTREAM_READ_BUFFER
     + 2 * MAX_HELD_EVENT
     + MASK_OVERLAP
     + PIECES_A_TURN * UPSTREAM_READ_BUFFER;
-/// What a body that is translated holds beside itself, times its size.
+/// What a body that is translated, or events that a document is assembled from, hold beside themselves, times their size.
 pub const TRANSLATED_COPIES: usize = 3;
-/// What events hold beside themselves while a document is assembled from them, times their size: a tree of their values.
-pub const ASSEMBLED_COPIES: usize = 32;
 /// Stack of each thread, bytes: address space, of which the system provides what is touched.
 pub const THREAD_STACK: usize = 512 * 1024;
 /// Requests waiting for a place; above it the next one gets its 503 at once.
@@ -178,8 +176,12 @@ pub const MASK_OVERLAP: usize = 4 * 1024;
 pub const MAX_BEGINNING: usize = 1024;
 /// Items of one list (choices, tool calls, content blocks) in a document that is assembled from events.
 pub const MAX_ASSEMBLED_ITEMS: usize = 128;
-/// JSON values in events from which a document is assembled: each takes many times the bytes that write it.
-pub const MAX_ASSEMBLED_VALUES: usize = 500_000;
+/// Members and items that such a document is put together from, beside those that come whole: each takes some 100 bytes.
+pub const MAX_ASSEMBLED_NODES: usize = 1024;
+/// Levels of such a document that are put together from parts.
+pub const MAX_ASSEMBLED_DEPTH: usize = 16;
+/// Bytes of such an event that are no UTF-8, at most: more of them are no cut characters.
+pub const MAX_ASSEMBLED_CUT: usize = 64;
 /// Bytes of complete events that are kept for the end of a stream, which looks for its terminal event among at least half of them.
 pub const TERMINAL_TAIL: usize = 4 * 1024;
 /// Bytes at the end of an event that is not held that are looked at for whether it is the stream's last.

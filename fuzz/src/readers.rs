@@ -8,7 +8,7 @@ use ai_proxy::api::multipart;
 use ai_proxy::api::splice::Body;
 use ai_proxy::catalog;
 use ai_proxy::config::{Config, Scope, load};
-use ai_proxy::limits::{ASSEMBLED_COPIES, MAX_HELD_EVENT};
+use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::assembly::assemble;
 use ai_proxy::upstream::events;
 use ai_proxy::upstream::meter::{Measured, Meter};
@@ -93,7 +93,7 @@ pub const READERS: &[Reader] = &[
         seeds: seeds::streams,
         render: stream,
         read: assembled_stream,
-        memory: 1 + ASSEMBLED_COPIES,
+        memory: MEMORY,
     },
     Reader {
         name: "stream_opening",

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// What stands between the quotes of a valid JSON string, without escapes, in WTF-8: UTF-8 that may hold surrogates, for a
 /// character may be cut in two.
-pub(super) fn unescaped(inside: &str) -> Cow<'_, [u8]> {
+pub fn unescaped(inside: &str) -> Cow<'_, [u8]> {
     let mut rest = inside.as_bytes();
     let Some(mut at) = memchr::memchr(b'\\', rest) else { return Cow::Borrowed(rest) };
     // No escape is shorter than its character.

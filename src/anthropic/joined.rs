@@ -4,7 +4,7 @@ use super::output::{KEPT, step};
 
 /// The text of pieces, joined.
 #[derive(Debug, Default)]
-pub(super) struct Joined {
+pub struct Joined {
     text: String,
     /// The first half of a surrogate pair, whose second half may come with the next piece.
     half: Option<u16>,
@@ -21,8 +21,13 @@ impl Joined {
         &self.text
     }
 
+    /// The text.
+    pub fn into_text(self) -> String {
+        self.text
+    }
+
     /// Adds a piece, in WTF-8: UTF-8 that may hold surrogates.
-    pub(super) fn push(&mut self, mut piece: &[u8]) {
+    pub fn push(&mut self, mut piece: &[u8]) {
         loop {
             let error = match std::str::from_utf8(piece) {
                 Ok(text) => return self.push_str(text),
@@ -45,7 +50,7 @@ impl Joined {
     }
 
     /// No piece follows: a character that is not complete is lost.
-    pub(super) fn end(&mut self) {
+    pub fn end(&mut self) {
         if self.half.take().is_some() || !self.bytes.is_empty() {
             self.bytes.clear();
             self.text.push(char::REPLACEMENT_CHARACTER);

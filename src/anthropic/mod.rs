@@ -20,6 +20,8 @@ mod stream;
 mod usage;
 
 pub use answer::{Unfit, message};
+pub use escapes::unescaped;
+pub use joined::Joined;
 pub use json::{Problem, Refusal};
 pub use output::{Output, TooLarge};
 pub use request::ChatRequest;

@@ -7,7 +7,7 @@ use super::messages;
 use super::outcome::{Failed, Outcome, WholeAnswer};
 use super::splice::Body;
 use super::underway::{Led, Stage};
-use crate::limits::{ASSEMBLED_COPIES, MAX_ERROR_BODY, MAX_REFUSAL, TRANSLATED_COPIES};
+use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
 use crate::routing::Choice;
 use crate::upstream::assembly::{Unassembled, assemble};
@@ -79,7 +79,7 @@ impl Relay {
             stream::is_event_stream(&exchange.headers) || !self.call.path.starts_with("/audio/");
         let is_unasked = (200..300).contains(&status) && !self.call.body.stream && may_be_events;
         let answer = if is_unasked && begins_like_events(&body) == Some(true) {
-            let held = self.hold_copies_of(&body, ASSEMBLED_COPIES);
+            let held = self.hold_copies_of(&body);
             match held.and_then(|()| assembled(status, exchange.headers, &body)) {
                 Ok(answer) => answer,
                 Err(failure) => {
@@ -99,7 +99,7 @@ impl Relay {
         if self.call.chat_for(choice.provider()).is_none() {
             return self.whole(answer, measured, choice);
         }
-        if let Err(failure) = self.hold_copies_of(&answer.body, TRANSLATED_COPIES) {
+        if let Err(failure) = self.hold_copies_of(&answer.body) {
             return Outcome::Failed(Failed::Fault(failure));
         }
         let Body { model, stream, .. } = &self.call.body;
@@ -116,10 +116,10 @@ impl Relay {
         }
     }
 
-    /// Counts what a body becomes while another is made of it: `most` times its size.
-    fn hold_copies_of(&mut self, body: &[u8], most: usize) -> Result<(), Failure> {
+    /// Counts what a body becomes while another is made of it.
+    fn hold_copies_of(&mut self, body: &[u8]) -> Result<(), Failure> {
         let mut copies = Share::new(Holder::Response);
-        if !copies.set(body.len().saturating_mul(most)) {
+        if !copies.set(body.len().saturating_mul(TRANSLATED_COPIES)) {
             let detail = "no memory to translate it".to_owned();
             return Err(Failure { fault: Fault::Overloaded, detail });
         }

@@ -1,13 +1,14 @@
 //! A document from the events of an unrequested stream: some providers stream every response.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+mod node;
+
+use std::fmt::Write as _;
 
 use super::opening::{Event, Opening, events};
 use super::refusal::Refusal;
 use super::terminal::type_of;
-use crate::limits::{MAX_ASSEMBLED_ITEMS, MAX_ASSEMBLED_VALUES};
+use crate::limits::{MAX_ASSEMBLED_CUT, MAX_ASSEMBLED_ITEMS};
+use node::{Fit, Object, Room, each_item, each_member, index_of, is_json, member, write_name};
 
 /// Why events make no document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub enum Unassembled {
 const NOT_JSON: Unassembled = Unassembled::Broken("an event that is not JSON");
 const NO_END: Unassembled = Unassembled::Broken("events without their end");
 const TOO_MANY: Unassembled = Unassembled::Unknown("too many items in events");
+const AT_ODDS: Unassembled = Unassembled::Unknown("events that do not fit together");
 const NO_API: Unassembled = Unassembled::Unknown("events of no known API");
 
 /// The document that these events are the stream of: a chat or text completion, a response, or a message.
@@ -32,19 +34,23 @@ const NO_API: Unassembled = Unassembled::Unknown("events of no known API");
 pub fn assemble(stream: &[u8]) -> Result<Vec<u8>, Unassembled> {
     let mut document = Document::default();
     for event in events(stream) {
-        document.take(&event)?;
+        document.take(event)?;
     }
-    document.end()
+    document.end(stream.len())
 }
 
 /// What the events have said so far.
 #[derive(Default)]
 struct Document {
-    value: Map<String, Value>,
+    /// The members of the document, but for the lists below.
+    members: Object,
+    /// The choices of a chat or text completion, and their `index`.
+    choices: Option<Vec<(u64, Object)>>,
+    /// The content blocks of a message.
+    blocks: Option<Vec<Object>>,
     /// The response that its terminal event holds, as it is.
     response: Option<Vec<u8>>,
-    /// JSON values in the events so far: a value takes many times the bytes that write it.
-    values: usize,
+    room: Room,
     /// `[DONE]`, or the terminal event.
     is_over: bool,
     /// There are events of an API that is not known.
@@ -52,7 +58,7 @@ struct Document {
 }
 
 impl Document {
-    fn take(&mut self, event: &Event<'_>) -> Result<(), Unassembled> {
+    fn take(&mut self, mut event: Event<'_>) -> Fit<()> {
         if event.data.is_empty() {
             return Ok(());
         }
@@ -60,229 +66,205 @@ impl Document {
             self.is_over = true;
             return Ok(());
         }
-        let kind = type_of(&event.data).unwrap_or_else(|| String::from_utf8_lossy(event.name));
-        if let "response.completed" | "response.incomplete" = &*kind {
-            let data: Terminal<'_> = serde_json::from_slice(&event.data).map_err(|_| NOT_JSON)?;
-            self.response = Some(data.response.get().as_bytes().to_vec());
-            return Ok(());
-        }
-        self.values += event.data.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
-        if self.values > MAX_ASSEMBLED_VALUES {
-            return Err(TOO_MANY);
-        }
-        let mut data: Value = serde_json::from_slice(&event.data).map_err(|_| NOT_JSON)?;
-        if let Opening::Refusal(refusal, document) = Opening::of_event(event) {
+        event.data = utf8(event.data)?;
+        if let Opening::Refusal(refusal, document) = Opening::of_event(&event) {
             return Err(Unassembled::Refused(refusal, document));
         }
+        let kind = type_of(&event.data).unwrap_or_else(|| String::from_utf8_lossy(event.name));
+        let data = std::str::from_utf8(&event.data).map_err(|_| NOT_JSON)?;
         match &*kind {
-            "message_start" => self.value = object(data["message"].take()),
-            "content_block_start" => self.start_block(&data["index"], data["content_block"].clone())?,
-            "content_block_delta" => self.extend_block(&data)?,
-            "content_block_stop" => self.stop_block(&data["index"]),
-            "message_delta" => {
-                merge(&mut self.value, object(data["delta"].take()));
-                let usage = self.value.entry("usage").or_insert_with(|| json!({}));
-                if let Value::Object(usage) = usage {
-                    merge(usage, object(data["usage"].take()));
-                }
+            "response.completed" | "response.incomplete" => {
+                let response = member(data, "response")?.ok_or(NOT_JSON)?;
+                self.response = Some(response.as_bytes().to_vec());
             }
+            "message_start" => self.start_message(member(data, "message")?.ok_or(NO_END)?)?,
+            "content_block_start" => self.start_block(data)?,
+            "content_block_delta" => self.extend_block(data)?,
+            "message_delta" => self.extend_message(data)?,
             "message_stop" => self.is_over = true,
-            _ if data["choices"].is_array() => self.add_chunk(data)?,
-            _ => self.is_unknown |= kind != "ping" && !kind.starts_with("response."),
+            _ if self.is_chunk(&kind, data)? => self.add_chunk(data)?,
+            _ => {
+                self.is_unknown |=
+                    !matches!(&*kind, "ping" | "content_block_stop") && !kind.starts_with("response.")
+            }
         }
         Ok(())
     }
 
-    fn end(mut self) -> Result<Vec<u8>, Unassembled> {
+    /// The document, of events of so many bytes.
+    fn end(mut self, size: usize) -> Fit<Vec<u8>> {
         if let Some(response) = self.response {
             return Ok(response);
         }
-        let is_finished =
-            |choice: &Value| choice["finish_reason"].as_str().is_some_and(|why| !why.is_empty());
-        let choices = self.value.get("choices").and_then(Value::as_array);
-        let has_finished = choices.is_some_and(|all| !all.is_empty() && all.iter().all(is_finished));
-        if self.value.is_empty() && self.is_unknown {
-            return Err(NO_API);
+        if self.choices.is_none() && self.blocks.is_none() {
+            return Err(if self.is_unknown { NO_API } else { NO_END });
         }
-        if self.value.is_empty() || !(self.is_over || has_finished) {
+        let has_finished =
+            self.choices.as_ref().is_some_and(|all| !all.is_empty() && all.iter().all(says_why));
+        if !(self.is_over || has_finished) {
             return Err(NO_END);
         }
-        if let Some(object) = self.value.get_mut("object").filter(|object| *object == "chat.completion.chunk")
-        {
-            *object = json!("chat.completion");
+        if self.members.raw("object") == Some("\"chat.completion.chunk\"") {
+            self.members.set("object", "\"chat.completion\"", &mut self.room)?;
         }
-        serde_json::to_vec(&self.value).map_err(|_| NOT_JSON)
+        for block in self.blocks.iter_mut().flatten() {
+            end_block(block, &mut self.room)?;
+        }
+        Ok(self.written(size))
     }
 
-    /// Adds a chunk of a chat or text completion.
-    fn add_chunk(&mut self, mut chunk: Value) -> Result<(), Unassembled> {
-        let choices = match chunk["choices"].take() {
-            Value::Array(choices) => choices,
-            _ => Vec::new(),
-        };
-        let mut rest = object(chunk);
-        rest.remove("choices");
-        let ours = self.value.entry("choices").or_insert_with(|| json!([]));
-        for choice in choices {
-            let mut choice = object(choice);
-            if let Some(delta) = choice.remove("delta") {
-                choice.insert("message".to_owned(), delta);
+    fn written(self, size: usize) -> Vec<u8> {
+        // Nearly all that is written stands in the events, once.
+        let mut out = Vec::with_capacity(size);
+        out.push(b'{');
+        if let Some(choices) = self.choices {
+            write_list("choices", choices.into_iter().map(|(_, choice)| choice), &mut out);
+        }
+        if let Some(blocks) = self.blocks {
+            write_list("content", blocks.into_iter(), &mut out);
+        }
+        self.members.write_members(&mut out);
+        out.push(b'}');
+        out.shrink_to_fit();
+        out
+    }
+
+    /// Whether an event is a chunk of a chat or text completion. A later one may have usage alone.
+    fn is_chunk(&self, kind: &str, event: &str) -> Fit<bool> {
+        let choices = member(event, "choices")?;
+        Ok(choices.is_some_and(|choices| choices.starts_with('['))
+            || (self.choices.is_some() && kind.is_empty()))
+    }
+
+    fn add_chunk(&mut self, chunk: &str) -> Fit<()> {
+        let Self { members, choices, room, .. } = self;
+        let choices = choices.get_or_insert_with(Vec::new);
+        each_member(chunk, &mut |name, value| {
+            if name != "choices" {
+                return members.set(name, value, room);
             }
-            add_to_list(ours, Value::Object(choice))?;
-        }
-        merge(&mut self.value, rest);
-        Ok(())
+            let mut position = 0;
+            each_item(value, &mut |choice| {
+                position += 1;
+                add_choice(choices, index_of(choice).unwrap_or(position - 1), choice, room)
+            })
+        })
     }
 
-    fn blocks(&mut self) -> Option<&mut Vec<Value>> {
-        self.value.get_mut("content").and_then(Value::as_array_mut)
+    fn start_message(&mut self, message: &str) -> Fit<()> {
+        let Self { members, room, .. } = self;
+        *members = Object::default();
+        let blocks = self.blocks.insert(Vec::new());
+        each_member(message, &mut |name, value| match name {
+            "content" => each_item(value, &mut |block| add_block(blocks, block, room)),
+            _ => members.set(name, value, room),
+        })
     }
 
-    fn block(&mut self, index: &Value) -> Option<&mut Map<String, Value>> {
-        let at = usize::try_from(index.as_u64()?).ok()?;
-        self.blocks()?.get_mut(at)?.as_object_mut()
-    }
-
-    fn start_block(&mut self, index: &Value, block: Value) -> Result<(), Unassembled> {
-        let blocks = self.blocks().ok_or(NO_END)?;
-        let is_next = index.as_u64() == Some(blocks.len() as u64);
-        if !is_next || blocks.len() == MAX_ASSEMBLED_ITEMS {
+    fn start_block(&mut self, event: &str) -> Fit<()> {
+        let blocks = self.blocks.as_mut().ok_or(NO_END)?;
+        if index_of(event) != Some(blocks.len() as u64) {
             return Err(TOO_MANY);
         }
-        blocks.push(block);
-        Ok(())
+        add_block(blocks, member(event, "content_block")?.ok_or(NOT_JSON)?, &mut self.room)
     }
 
-    fn extend_block(&mut self, event: &Value) -> Result<(), Unassembled> {
-        let block = self.block(&event["index"]).ok_or(NO_END)?;
-        let delta = &event["delta"];
-        let (from, to) = match delta["type"].as_str() {
-            Some("text_delta") => ("text", "text"),
-            Some("thinking_delta") => ("thinking", "thinking"),
-            Some("signature_delta") => ("signature", "signature"),
-            // It is JSON in pieces until the block ends.
-            Some("input_json_delta") => ("partial_json", PARTIAL),
-            Some("citations_delta") => {
-                let citations = block.entry("citations").or_insert_with(|| json!([]));
-                if !citations.is_array() {
-                    *citations = json!([]);
-                }
-                if let Value::Array(all) = citations {
-                    all.push(delta["citation"].clone());
-                }
-                return Ok(());
+    fn extend_block(&mut self, event: &str) -> Fit<()> {
+        let at = index_of(event).and_then(|index| usize::try_from(index).ok()).ok_or(NO_END)?;
+        let block = self.blocks.as_mut().and_then(|blocks| blocks.get_mut(at)).ok_or(NO_END)?;
+        let room = &mut self.room;
+        each_member(member(event, "delta")?.ok_or(NOT_JSON)?, &mut |name, value| match name {
+            "type" => Ok(()),
+            "citation" => block.add("citations", &["[", value, "]"].concat(), room),
+            _ => block.add(name, value, room),
+        })
+    }
+
+    fn extend_message(&mut self, event: &str) -> Fit<()> {
+        let Self { members, room, .. } = self;
+        each_member(event, &mut |name, value| match name {
+            "type" => Ok(()),
+            "delta" => each_member(value, &mut |name, value| members.set(name, value, room)),
+            "usage" if value.starts_with('{') => {
+                let usage = members.object("usage", room)?;
+                each_member(value, &mut |name, value| usage.set(name, value, room))
             }
-            _ => return Ok(()),
-        };
-        append(block, to, &delta[from]);
-        Ok(())
+            _ => members.set(name, value, room),
+        })
     }
+}
 
-    fn stop_block(&mut self, index: &Value) {
-        let Some(block) = self.block(index) else { return };
-        if let Some(Value::String(input)) = block.remove(PARTIAL) {
-            block.insert("input".to_owned(), serde_json::from_str(&input).unwrap_or_else(|_| json!({})));
+/// Adds a choice to the one of its index.
+fn add_choice(choices: &mut Vec<(u64, Object)>, index: u64, choice: &str, room: &mut Room) -> Fit<()> {
+    let known = choices.iter().position(|(ours, _)| *ours == index);
+    let at = known.unwrap_or(choices.len());
+    if known.is_none() {
+        if at == MAX_ASSEMBLED_ITEMS {
+            return Err(TOO_MANY);
         }
+        choices.push((index, Object::default()));
     }
+    let ours = &mut choices[at].1;
+    each_member(choice, &mut |name, value| match name {
+        "delta" => ours.add("message", value, room),
+        // Other texts beside the delta are said again, not continued.
+        _ if name != "text" && value.starts_with('"') => ours.set(name, value, room),
+        _ => ours.add(name, value, room),
+    })
 }
 
-/// The terminal event of a response.
-#[derive(Deserialize)]
-struct Terminal<'a> {
-    #[serde(borrow)]
-    response: &'a RawValue,
+fn says_why((_, choice): &(u64, Object)) -> bool {
+    choice.raw("finish_reason").is_some_and(|why| why.starts_with('"') && why != "\"\"")
 }
 
-/// Where the input of a tool use is gathered.
-const PARTIAL: &str = "partial_json";
-
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(members) => members,
-        _ => Map::new(),
+fn add_block(blocks: &mut Vec<Object>, block: &str, room: &mut Room) -> Fit<()> {
+    if blocks.len() == MAX_ASSEMBLED_ITEMS {
+        return Err(TOO_MANY);
     }
-}
-
-/// Members that say the same in each chunk, or say it once: not to be strung together.
-const ONCE: [&str; 9] =
-    ["id", "type", "role", "name", "index", "object", "model", "finish_reason", "system_fingerprint"];
-
-/// Takes over members, the later ones in place of the earlier, but for nothing.
-fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) {
-    for (name, value) in from {
-        if !value.is_null() || !into.contains_key(&name) {
-            into.insert(name, value);
-        }
-    }
-}
-
-/// Adds a delta to what there is: text after text, items to lists.
-fn add(into: &mut Map<String, Value>, from: Map<String, Value>) -> Result<(), Unassembled> {
-    for (name, value) in from {
-        match (into.get_mut(&name), value) {
-            (Some(Value::String(text)), Value::String(more)) if !ONCE.contains(&&*name) => {
-                // Some begin a call with empty arguments, and send the real ones after them.
-                if name == "arguments" && text == "{}" && !more.is_empty() {
-                    text.clear();
-                }
-                text.push_str(&more);
-            }
-            (Some(Value::Object(ours)), Value::Object(more)) => add(ours, more)?,
-            (Some(list @ Value::Array(_)), Value::Array(more)) => {
-                for item in more {
-                    add_to_list(list, item)?;
-                }
-            }
-            // An empty list of the first chunk may grow as well.
-            (None | Some(Value::Null), Value::Array(items)) => {
-                let mut list = json!([]);
-                for item in items {
-                    add_to_list(&mut list, item)?;
-                }
-                into.insert(name, list);
-            }
-            (Some(ours), value) => {
-                let is_nothing = value.is_null() || value.as_str().is_some_and(str::is_empty);
-                if !is_nothing {
-                    *ours = value;
-                }
-            }
-            (None, value) => {
-                into.insert(name, value);
-            }
-        }
-    }
+    blocks.push(Object::of(block, room)?);
     Ok(())
 }
 
-/// Adds an item to the one of its `index`, else to the end.
-fn add_to_list(list: &mut Value, item: Value) -> Result<(), Unassembled> {
-    let Value::Array(items) = list else { return Ok(()) };
-    let Some(index) = item["index"].as_u64() else {
-        items.push(item);
-        return Ok(());
-    };
-    let is_full = items.len() >= MAX_ASSEMBLED_ITEMS;
-    let same = items.iter_mut().find(|ours| ours["index"].as_u64() == Some(index));
-    match same.and_then(Value::as_object_mut) {
-        Some(ours) => add(ours, object(item)),
-        None if is_full => Err(TOO_MANY),
-        None => {
-            // Its lists are made as those of later chunks are.
-            let mut ours = Map::new();
-            add(&mut ours, object(item))?;
-            items.push(Value::Object(ours));
-            Ok(())
-        }
-    }
+/// Where the input of a tool use comes in parts.
+const PARTIAL: &str = "partial_json";
+
+/// Makes the input of a tool use of its parts. It is no JSON where the model had to stop within it: the API itself leaves it empty then.
+fn end_block(block: &mut Object, room: &mut Room) -> Fit<()> {
+    let Some(partial) = block.take(PARTIAL) else { return Ok(()) };
+    let input = partial.into_text();
+    block.set("input", if is_json(&input) { &input } else { "{}" }, room)
 }
 
-fn append(block: &mut Map<String, Value>, name: &str, more: &Value) {
-    let Some(more) = more.as_str() else { return };
-    match block.get_mut(name) {
-        Some(Value::String(text)) => text.push_str(more),
-        _ => drop(block.insert(name.to_owned(), json!(more))),
+fn write_list(name: &str, items: impl Iterator<Item = Object>, out: &mut Vec<u8>) {
+    write_name(name, out);
+    let mut lead = &b"["[..];
+    for item in items {
+        out.extend_from_slice(lead);
+        item.write(out);
+        lead = b",";
     }
+    out.extend_from_slice(if lead == b"[" { b"[]" } else { b"]" });
+}
+
+/// The data of an event as UTF-8. Other bytes become lone surrogates, as [`crate::anthropic::Joined`] takes them: each may be a part of a
+/// character whose rest comes with the next event.
+fn utf8(data: Vec<u8>) -> Fit<Vec<u8>> {
+    if std::str::from_utf8(&data).is_ok() {
+        return Ok(data);
+    }
+    let cut: usize = data.utf8_chunks().map(|chunk| chunk.invalid().len()).sum();
+    if cut > MAX_ASSEMBLED_CUT {
+        return Err(NOT_JSON);
+    }
+    let mut text = String::with_capacity(data.len() + cut * "\\udc80".len());
+    for chunk in data.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing into memory does not fail.
+            let _ = write!(text, "\\udc{byte:02x}");
+        }
+    }
+    Ok(text.into_bytes())
 }
 
 #[cfg(test)]
@@ -290,7 +272,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Unassembled, assemble};
-    use crate::limits::{MAX_ASSEMBLED_ITEMS, MAX_ASSEMBLED_VALUES};
+    use crate::limits::{MAX_ASSEMBLED_CUT, MAX_ASSEMBLED_DEPTH, MAX_ASSEMBLED_ITEMS, MAX_ASSEMBLED_NODES};
 
     fn stream(events: &[Value]) -> String {
         events.iter().map(|event| format!("data: {event}\n\n")).collect()
@@ -427,7 +409,134 @@ mod tests {
         };
         assert!(assemble(calls(MAX_ASSEMBLED_ITEMS).as_bytes()).is_ok());
         assert_eq!(assemble(calls(MAX_ASSEMBLED_ITEMS + 1).as_bytes()), Err(super::TOO_MANY));
-        let dense = format!("data: {{\"choices\":[],\"x\":[{}0]}}\n\n", "0,".repeat(MAX_ASSEMBLED_VALUES));
-        assert_eq!(assemble(dense.as_bytes()), Err(super::TOO_MANY));
+    }
+
+    #[test]
+    fn members_and_levels_that_are_put_together_are_bounded() {
+        // A choice has its message and its finish_reason, and each name is a member.
+        let named = |count: usize| {
+            let names: String = (0..count).map(|name| format!(",\"a{name}\":1")).collect();
+            let part = format!("data: {{\"choices\":[{{\"delta\":{{\"b\":1{names}}}}}]}}\n\n");
+            part.repeat(2) + &stream(&[chunk(&json!({}), Some("stop"))])
+        };
+        // Of the chunk: id, object, model; of its choice: message, index, finish_reason; b.
+        let most = MAX_ASSEMBLED_NODES - 7;
+        assert!(assemble(named(most).as_bytes()).is_ok());
+        assert_eq!(assemble(named(most + 1).as_bytes()), Err(super::TOO_MANY));
+        let nested = |depth: usize| {
+            let delta = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+            let part = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n");
+            part.repeat(2) + &stream(&[chunk(&json!({}), Some("stop"))])
+        };
+        assert!(assemble(nested(MAX_ASSEMBLED_DEPTH).as_bytes()).is_ok());
+        assert_eq!(assemble(nested(MAX_ASSEMBLED_DEPTH + 1).as_bytes()), Err(super::TOO_MANY));
+        // What nothing is added to may be as deep and have as many members as it likes.
+        let whole = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+        let part =
+            format!("data: {{\"choices\":[{{\"delta\":{{\"a\":{whole}}},\"finish_reason\":\"stop\"}}]}}\n\n");
+        let made = assemble(part.as_bytes()).expect("a document");
+        assert!(String::from_utf8(made).expect("text").contains(&whole));
+    }
+
+    #[test]
+    fn characters_cut_between_parts_are_joined() {
+        let part =
+            |text: &[u8]| [b"data: {\"choices\":[{\"delta\":{\"content\":\"", text, b"\"}}]}\n\n"].concat();
+        let end = stream(&[chunk(&json!({}), Some("stop"))]);
+        let content = |parts: &[&[u8]]| {
+            let mut all: Vec<u8> = parts.iter().flat_map(|text| part(text)).collect();
+            all.extend_from_slice(end.as_bytes());
+            let made = serde_json::from_slice::<Value>(&assemble(&all)?).expect("JSON");
+            Ok(made["choices"][0]["message"]["content"].as_str().expect("text").to_owned())
+        };
+        for (parts, expected) in [
+            (&[&b"a\\ud83d"[..], b"\\ude00b"][..], "a\u{1f600}b"),
+            (&[b"a\xf0\x9f", b"\x98", b"\x80b"], "a\u{1f600}b"),
+            (&[b"\xc3", b"\xa9\\n\\\"\\u00e9"], "\u{e9}\n\"\u{e9}"),
+            // Halves that stay alone.
+            (&[b"\\ud83d", b"x"], "\u{fffd}x"),
+            (&[b"\xf0\x9f", b"x"], "\u{fffd}x"),
+        ] {
+            assert_eq!(content(parts), Ok(expected.to_owned()), "{parts:?}");
+        }
+        let flood = vec![0xff; MAX_ASSEMBLED_CUT + 1];
+        assert_eq!(content(&[&flood]), Err(super::NOT_JSON));
+    }
+
+    #[test]
+    fn what_a_provider_says_is_kept_or_refused() {
+        let delta = |delta: &str| format!("data: {{\"choices\":[{{\"delta\":{delta}}}]}}\n\n");
+        let end = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\",\"native_finish_reason\":\"end\"}]}\n\n";
+        let message = |deltas: &[&str]| {
+            let all: String =
+                deltas.iter().map(|it| delta(it)).chain([end.to_owned(), end.to_owned()]).collect();
+            let choices = &document(&(all + "data: {\"usage\":{\"total_tokens\":1}}\n\n"))["choices"];
+            assert_eq!(
+                choices.as_array().map(Vec::len),
+                Some(1),
+                "a choice without an index is the same one"
+            );
+            assert_eq!(choices[0]["native_finish_reason"], "end", "said twice");
+            choices[0]["message"].clone()
+        };
+        for (deltas, expected) in [
+            // Members that nobody knows yet.
+            (&[r#"{"poem":"a"}"#, r#"{"poem":"b","n":1}"#, r#"{"n":2}"#][..], json!({"poem": "ab", "n": 2})),
+            // Calls without an index come whole.
+            (
+                &[r#"{"tool_calls":[{"id":"a"}]}"#, r#"{"tool_calls":[{"id":"b"},{"id":"c"}]}"#],
+                json!({"tool_calls": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}),
+            ),
+            (
+                &[
+                    r#"{"reasoning_details":[{"index":0,"format":"f","text":"a"}]}"#,
+                    r#"{"reasoning_details":[{"index":0,"format":"f","text":"b"}]}"#,
+                ],
+                json!({"reasoning_details": [{"index": 0, "format": "f", "text": "ab"}]}),
+            ),
+            (
+                &[
+                    r#"{"content":null,"tool_calls":[]}"#,
+                    r#"{"content":"a","tool_calls":[{"index":0}]}"#,
+                    r#"{"content":null}"#,
+                ],
+                json!({"content": "a", "tool_calls": [{"index": 0}]}),
+            ),
+            // Numbers as they were written.
+            (
+                &[r#"{"n":1e2,"m":12345678901234567890123}"#],
+                serde_json::from_str(r#"{"n":1e2,"m":12345678901234567890123}"#).expect("JSON"),
+            ),
+        ] {
+            assert_eq!(message(deltas), expected, "{deltas:?}");
+        }
+        for (first, second) in [
+            (r#"{"content":"a"}"#, r#"{"content":["b"]}"#),
+            (r#"{"a":{"b":1}}"#, r#"{"a":2}"#),
+            (r#"{"a":[1]}"#, r#"{"a":"b"}"#),
+        ] {
+            let all = [&delta(first), &delta(second), end].concat();
+            assert_eq!(assemble(all.as_bytes()), Err(super::AT_ODDS), "{first} {second}");
+        }
+        let usage = document(&(end.to_owned() + "data: {\"usage\":{\"total_tokens\":1}}\n\n"));
+        assert_eq!(usage["usage"], json!({"total_tokens": 1}), "usage beside no choices");
+    }
+
+    #[test]
+    fn message_keeps_what_is_beside_its_blocks() {
+        let events = [
+            json!({"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 3, "service_tier": "standard"}}}),
+            json!({"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "input": {}}}),
+            json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": "{\"x"}}),
+            json!({"type": "content_block_start", "index": 1, "content_block": {"type": "new", "x": "a"}}),
+            json!({"type": "content_block_delta", "index": 1, "delta": {"type": "new_delta", "x": "b", "y": 1}}),
+            json!({"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "context_management": {"z": 1},
+                "usage": {"input_tokens": null, "output_tokens": 9, "service_tier": "standard"}}),
+            json!({"type": "message_stop"}),
+        ];
+        let expected = json!({"content": [{"type": "tool_use", "input": {}}, {"type": "new", "x": "ab", "y": 1}],
+            "stop_reason": "max_tokens", "context_management": {"z": 1},
+            "usage": {"input_tokens": 3, "output_tokens": 9, "service_tier": "standard"}});
+        assert_eq!(document(&stream(&events)), expected);
     }
 }
