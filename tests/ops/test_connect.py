@@ -18,15 +18,18 @@ from tools import run
 
 INSIDE = "AI_PROXY_NETWORK_OF_ITS_OWN"
 NAME = "two-families.example"
-SETUP = 'ip link set lo up && mount --bind "$1" /etc/hosts && exec "$0" -m unittest test_connect'
-
-
-class BlackHole:
-    """Takes no connection and refuses none: its queue is full."""
-
-    def __init__(self, port):
-        self.listener = socket.create_server(("::1", port), family=socket.AF_INET6, backlog=0)
-        self.first = socket.create_connection(("::1", port))
+# A neighbour that the kernel sends to and that nobody is: no connection to it is refused.
+HOLE = "2001:db8::2"
+SETUP = """set -e
+ip link set lo up
+ip link add near type veth peer name far
+ip link set near up
+ip link set far up
+ip -6 address add 2001:db8::1/64 dev near nodad
+ip -6 neighbour add %s lladdr 02:00:00:00:00:02 dev near nud permanent
+mount --bind "$1" /etc/hosts
+exec "$0" -m unittest test_connect
+""" % HOLE
 
 
 class Provider(BaseHTTPRequestHandler):
@@ -58,7 +61,7 @@ def call(proxy):
 class Outside(unittest.TestCase):
     def test_on_a_network_of_its_own(self):
         with tempfile.NamedTemporaryFile("w") as hosts:
-            hosts.write("::1 %s\n127.0.0.1 %s\n" % (NAME, NAME))
+            hosts.write("%s %s\n127.0.0.1 %s\n" % (HOLE, NAME, NAME))
             hosts.flush()
             said = run("unshare", "--net", "--mount", "sh", "-c", SETUP, sys.executable, hosts.name,
                        cwd=Path(__file__).parent, env={**os.environ, INSIDE: "1"})
@@ -72,7 +75,8 @@ class Inside(unittest.TestCase):
         server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = server.server_address[1]
-        hole = BlackHole(port)
+        with self.assertRaises(TimeoutError):
+            socket.create_connection((HOLE, port), timeout=1)
         provider = "p|http://%s:%d/v1|%s" % (NAME, port, provider_key("p"))
         with ConfiguredProxy([provider]) as proxy:
             begun = time.monotonic()
@@ -83,4 +87,3 @@ class Inside(unittest.TestCase):
                 self.assertEqual(json.loads(fetch(call(proxy), b'{"model":"p/m"}'))["choices"], [])
             self.assertLess(time.monotonic() - begun, 20 * 0.2, "the address that connected was not remembered")
         server.shutdown()
-        del hole
