@@ -170,7 +170,7 @@ fn quoted_key_is_masked_in_model_lists_and_their_errors() {
 }
 
 /// A stream in pieces of chunks that ends by its closing chunk, with the key in a trailer and in a chunk's extension.
-fn streamed(pieces: &[&str]) -> Reply {
+fn streamed_as_events(pieces: &[&str]) -> Reply {
     let fields = [("Content-Type", "text/event-stream"), ("Trailer", "x-debug")];
     let start = Reply::chunked(200, &fields);
     let body = pieces.iter().filter(|piece| !piece.is_empty()).fold(start, Reply::chunk);
@@ -202,7 +202,7 @@ fn quoted_key_is_masked_in_every_event_that_is_no_ordinary_content() {
             format!("data: {{}}\nretry: bad: {written}."),
         ] {
             for lead in ["", "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n"] {
-                upstream.chat(streamed(&[lead, &event, "\n\n", DONE]));
+                upstream.chat(streamed_as_events(&[lead, &event, "\n\n", DONE]));
                 let text = proxy.call(ask_streamed("p1/m")).text();
                 let what = &event[..event.len().min(60)];
                 assert_hidden(what, &text);
@@ -243,7 +243,7 @@ fn quoted_key_is_masked_where_a_stream_breaks_off() {
             format!("{{\"error\":\"bad: {written}.\"}}"),
         ] {
             let content = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
-            upstream.chat(streamed(&[content, &last]));
+            upstream.chat(streamed_as_events(&[content, &last]));
             let text = proxy.call(ask_streamed("p1/m")).text();
             assert_hidden(&last, &text);
             assert!(text.contains("bad: pk-***wq."), "{last}: {text}");
@@ -266,7 +266,7 @@ fn quoted_key_is_masked_in_an_assembled_document() {
             delta(&format!("bad: {before}")) + &delta(&format!("{behind}.")),
             format!("data: {{\"error\":\"bad: {written}.\"}}\n\n"),
         ] {
-            upstream.chat(streamed(&[&events, DONE]));
+            upstream.chat(streamed_as_events(&[&events, DONE]));
             let text = proxy.call(ask("p1/m")).text();
             assert_hidden(&events, &text);
             assert!(text.contains("bad: pk-***wq."), "{events}: {text}");
@@ -289,6 +289,57 @@ fn quoted_key_in_a_status_line_an_interim_response_and_a_name_goes_nowhere() {
     for broken in [format!("HTTP/1.1 {KEY}\r\n\r\n"), format!("{KEY}\r\n\r\n")] {
         upstream.chat(Reply::raw(broken));
         assert_hidden("no head", &proxy.call(ask("p1/m")).text());
+    }
+    assert_hidden("the log", &proxy.log());
+}
+
+#[test]
+fn quoted_key_is_masked_on_every_relayed_path() {
+    let upstream = Upstream::new(&["m"]);
+    let provider = json!({"name": "p1", "url": upstream.url(), "anthropic_url": upstream.url(), "key": KEY});
+    let changes = json!({"providers": [provider], "max_retries": 0});
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
+    let error = |written: &str| format!(r#"{{"error":{{"message":"bad: {written}."}}}}"#);
+    let content = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+    let large = "x".repeat(100_000);
+    for path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/responses/compact",
+        "/v1/moderations",
+        "/v1/images/generations",
+        "/v1/images/edits",
+        "/v1/audio/transcriptions",
+        "/v1/rerank",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+    ] {
+        for written in &writings()[..2] {
+            let error = error(written);
+            for (streamed, reply) in [
+                (false, Reply::whole(200, JSON, format!(r#"{{"text":"bad: {written}."}}"#))),
+                (false, Reply::whole(400, JSON, &error)),
+                (true, Reply::whole(200, JSON, &error)),
+                (true, streamed_as_events(&[content, "data: ", &error, "\n\n"])),
+                (true, streamed_as_events(&[content, ": bad: ", written, ".\n\n", DONE])),
+                (true, streamed_as_events(&["data: {\"x\":\"bad: ", written, ".", &large, "\"}\n\n", DONE])),
+            ] {
+                upstream.answer(path, reply);
+                let body = json!({"model": "p1/m", "stream": streamed, "max_tokens": 9, "messages": []});
+                let text = proxy.call(authorized(path, body.to_string())).text();
+                assert_hidden(path, &text);
+                assert!(text.contains("bad: pk-***wq."), "{path}: {}", &text[..text.len().min(300)]);
+            }
+        }
+    }
+    for written in writings() {
+        upstream.answer("/v1/responses/resp_1", Reply::whole(200, JSON, error(&written)));
+        let token = [("X-Api-Key", crate::support::calls::TOKEN)];
+        let response = proxy.call(crate::support::calls::bare("GET", "/v1/responses/resp_1", &token));
+        assert_hidden("a stored response", &response.text());
+        assert!(response.text().contains("bad: pk-***wq."), "{}", response.text());
     }
     assert_hidden("the log", &proxy.log());
 }
