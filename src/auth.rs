@@ -4,6 +4,8 @@ pub mod quota;
 
 pub use quota::{Permit, Quotas};
 
+use std::hint::black_box;
+
 use crate::config::{Config, sha256};
 use crate::front::{Head, Peer};
 
@@ -111,7 +113,12 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 /// Compares in a time that depends on the lengths alone.
 fn same(ours: &[u8], sent: &[u8]) -> bool {
-    let difference = ours.iter().zip(sent).fold(0, |sum, (a, b)| std::hint::black_box(sum | (a ^ b)));
+    let (mut a, mut b, mut difference) = (ours, sent, 0);
+    while let (Some((one, a_rest)), Some((other, b_rest))) = (a.split_first_chunk(), b.split_first_chunk()) {
+        difference = black_box(difference | (u64::from_ne_bytes(*one) ^ u64::from_ne_bytes(*other)));
+        (a, b) = (a_rest, b_rest);
+    }
+    let difference = a.iter().zip(b).fold(difference, |sum, (a, b)| black_box(sum | u64::from(a ^ b)));
     ours.len() == sent.len() && difference == 0
 }
 
@@ -132,6 +139,14 @@ mod tests {
     fn same_means_equal_in_length_and_bytes() {
         assert!(same(b"abc", b"abc"));
         assert!(!same(b"abc", b"abd"));
+        let long = *b"sk-0123456789abcdef-2";
+        assert!(same(&long, &long));
+        for place in 0..long.len() {
+            let mut other = long;
+            other[place] ^= 1;
+            assert!(!same(&long, &other), "{place}");
+            assert!(!same(&long, &long[..place]), "{place}");
+        }
         assert!(!same(b"abc", b"ab"));
         assert!(!same(b"ab", b"abc"));
         assert!(!same(b"abc", b""));

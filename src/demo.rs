@@ -83,7 +83,7 @@ impl Service for Provider {
         false
     }
 
-    fn handle(&self, request: Request<()>, responder: Responder, _: Thread) -> Handled {
+    fn handle(&self, request: Box<Request<()>>, responder: Responder, _: Thread) -> Handled {
         let Ok(call) = serde_json::from_slice::<Value>(&request.body) else {
             return responder.send(error(400, "the body is not JSON")).into();
         };

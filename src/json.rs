@@ -61,11 +61,11 @@ impl<'a> Iterator for Members<'a> {
 /// The string that the bytes begin with, decoded, and what follows it.
 fn string(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let text = bytes.strip_prefix(b"\"")?;
-    let behind = behind_string(text);
-    let text = text[..text.len() - behind.len()].strip_suffix(b"\"")?;
-    if !text.contains(&b'\\') {
-        return Some((Cow::Borrowed(text), behind));
+    let at = memchr2(b'"', b'\\', text)?;
+    if text[at] == b'"' {
+        return Some((Cow::Borrowed(&text[..at]), &text[at + 1..]));
     }
+    let behind = behind_string(&text[at..]);
     let decoded = serde_json::from_slice::<String>(&bytes[..bytes.len() - behind.len()]).ok()?;
     Some((Cow::Owned(decoded.into_bytes()), behind))
 }

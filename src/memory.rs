@@ -94,6 +94,11 @@ impl Share {
         self.bytes = bytes;
     }
 
+    /// Makes it the share of what another is of, too.
+    pub fn take_over(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Gives all of it back.
     pub fn give_back(&mut self) {
         HELD.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);

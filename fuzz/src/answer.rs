@@ -159,7 +159,7 @@ impl Stage {
 impl Head {
     fn of(exchange: &Exchange) -> Self {
         let fields = exchange.headers.iter();
-        let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_vec()));
         Self {
             status: exchange.status,
             fields: sorted(fields.collect()),

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use ureq::http::{HeaderMap, HeaderValue};
-
 use super::envelope::{Envelope, REQUEST_ID, X_REQUEST_ID, sane_id};
 use super::error::ApiError;
 use super::outcome::{Failed, WholeAnswer};
@@ -18,12 +16,12 @@ use crate::metrics::InFlight;
 use crate::text::beginning;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
-use crate::upstream::{Fault, Reply, SharedReply};
+use crate::upstream::{Fault, Headers, Reply, SharedReply};
 
 /// The client's side of a call, from its first attempt to its end.
 pub struct Delivery {
     /// What the client asked.
-    pub request: Request<Ticket>,
+    pub request: Box<Request<Ticket>>,
     /// Given back before the answer's last byte leaves: the client's next request may be quicker than we are.
     pub permit: Option<Permit>,
     /// The same holds for its place among the requests under way.
@@ -66,9 +64,9 @@ impl Delivery {
 
     /// Takes the provider's id of the current response for the log, and for the client if it sent none and has none yet. One that
     /// quotes a key is none.
-    pub fn adopt_id(&mut self, headers: Option<&HeaderMap>, provider: &str) {
+    pub fn adopt_id(&mut self, headers: Option<&Headers>, provider: &str) {
         let id = headers.and_then(|headers| headers.get(X_REQUEST_ID).or_else(|| headers.get(REQUEST_ID)));
-        let id = id.and_then(|id| sane_id(id.as_bytes()));
+        let id = id.and_then(sane_id);
         let id = id.filter(|id| !masking::holds_secret(self.config(), provider, id.as_bytes()));
         self.record.upstream_id = id.map(str::to_owned);
         if !self.is_committed() {
@@ -77,7 +75,7 @@ impl Delivery {
     }
 
     /// The fields of a provider's answer as the client gets them.
-    pub fn answer_fields(&self, headers: &HeaderMap, provider: &str) -> Fields {
+    pub fn answer_fields(&self, headers: &Headers, provider: &str) -> Fields {
         let kept_back = |name: &str, value: &[u8]| {
             self.envelope.replaces(name) || masking::field_holds_secret(self.config(), provider, name, value)
         };
@@ -133,13 +131,7 @@ impl Delivery {
 
     /// A heartbeat has promised a stream: a document leaves as the events that say the same, else an event tells of it. Anthropic's
     /// has a name, and an answer is no error.
-    fn in_promised_stream(
-        &mut self,
-        status: u16,
-        headers: &HeaderMap,
-        body: &[u8],
-        is_refusal: bool,
-    ) -> Done {
+    fn in_promised_stream(&mut self, status: u16, headers: &Headers, body: &[u8], is_refusal: bool) -> Done {
         let events = match (self.envelope.format, self.envelope.is_responses) {
             _ if status >= 300 => None,
             _ if stream::is_event_stream(headers) => Some(Cow::Borrowed(body)),
@@ -181,7 +173,7 @@ impl Delivery {
     }
 
     /// An error that is not JSON is put into our shape; a key that the provider quotes is masked.
-    fn error_body(&self, status: u16, headers: &mut HeaderMap, mut body: Vec<u8>) -> Vec<u8> {
+    fn error_body(&self, status: u16, headers: &mut Headers, mut body: Vec<u8>) -> Vec<u8> {
         let too_long = body.len() > MAX_ERROR_BODY;
         body.truncate(MAX_ERROR_BODY);
         let body = masking::without_secrets(self.config(), &self.record.provider, body);
@@ -189,7 +181,7 @@ impl Delivery {
             return body;
         }
         headers.remove("content-encoding");
-        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        headers.set("content-type", b"application/json");
         let text = String::from_utf8_lossy(&body);
         let message = match text.trim() {
             "" => format!("HTTP {status}"),
@@ -203,7 +195,7 @@ impl Delivery {
     }
 
     fn end(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Done {
-        if let Some(permit) = self.permit.take() {
+        if let Some(permit) = self.permit.take().filter(Permit::is_counted) {
             permit.spend(self.charge, Clock::now());
         }
         self.in_flight = None;

@@ -1,11 +1,9 @@
 //! What goes with every answer, whatever it says: the request's id, the language, the browser's permission.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-
-use ureq::http::HeaderName;
 
 use crate::anthropic;
 use crate::auth::quota::{Day, Standing};
@@ -15,15 +13,15 @@ use crate::limits::MAX_REQUEST_ID;
 use crate::text::Language;
 
 /// The request's id, as most name it.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: &str = "x-request-id";
 /// The same, as Anthropic names it.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+pub const REQUEST_ID: &str = "request-id";
 
 /// What surrounds an answer.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     /// The id of the request.
-    pub id: String,
+    pub id: Arc<str>,
     /// The client sent it.
     pub id_is_clients: bool,
     /// Language of messages.
@@ -61,7 +59,7 @@ impl Envelope {
         let sent = head.and_then(|head| head.field("x-request-id")).and_then(sane_id);
         Self {
             id_is_clients: sent.is_some(),
-            id: sent.map_or_else(new_id, str::to_owned),
+            id: sent.map_or_else(new_id, Arc::from),
             language: config.language,
             format: format_of(head),
             is_responses: head.is_some_and(|head| head.path().starts_with("/v1/responses")),
@@ -82,10 +80,10 @@ impl Envelope {
 
     /// Adds what every answer carries.
     pub fn mark(&self, fields: &mut Fields) {
-        fields.push("x-request-id", &self.id);
+        fields.push("x-request-id", &*self.id);
         // Anthropic's SDKs look for it here; the provider's own stays.
         if self.format == Format::Anthropic && !fields.contains("request-id") {
-            fields.push("request-id", &self.id);
+            fields.push("request-id", &*self.id);
         }
         if let Some(standing) = self.standing {
             fields.push(LIMIT, standing.limit.to_string());
@@ -130,9 +128,9 @@ impl Envelope {
     }
 
     /// The upstream's id in place of `ours`, which we made up, if there is one.
-    pub fn adopt_id(&mut self, ours: &str, upstreams: Option<&str>) {
+    pub fn adopt_id(&mut self, ours: &Arc<str>, upstreams: Option<&str>) {
         if !self.id_is_clients {
-            upstreams.unwrap_or(ours).clone_into(&mut self.id);
+            self.id = upstreams.map_or_else(|| Arc::clone(ours), Arc::from);
         }
     }
 }
@@ -164,7 +162,7 @@ pub fn sane_id(value: &[u8]) -> Option<&str> {
 }
 
 /// An id that nobody can guess and none has had: unique over restarts by the hasher's random seed, within one by the count.
-pub fn new_id() -> String {
+pub fn new_id() -> Arc<str> {
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -179,7 +177,7 @@ pub fn new_id() -> String {
             value >> 4
         });
     }
-    std::str::from_utf8(&id).unwrap_or_default().to_owned()
+    std::str::from_utf8(&id).unwrap_or_default().into()
 }
 
 fn allows_all(config: &Config) -> bool {

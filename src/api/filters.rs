@@ -82,13 +82,16 @@ const MODELLESS_PLUGINS: &[&str] = &["web", "file-parser", "response-healing", "
 
 /// The chooser that some reader takes this name for. Go's `encoding/json` folds letters as Unicode does.
 pub fn chooser(name: &str) -> Option<&'static Chooser> {
+    if name.is_ascii() {
+        return CHOOSERS.iter().find(|row| row.name.eq_ignore_ascii_case(name));
+    }
     CHOOSERS.iter().find(|row| {
         let fold = |letter| match letter {
             'ſ' => 's',
             '\u{212a}' => 'k',
             other => other.to_ascii_lowercase(),
         };
-        // Most names differ in length; a folded letter has up to three bytes for one.
+        // A folded letter has up to three bytes for one.
         name.len() >= row.name.len()
             && name.len() <= 3 * row.name.len()
             && name.chars().map(fold).eq(row.name.chars().map(|letter| letter.to_ascii_lowercase()))

@@ -17,7 +17,7 @@ use crate::config::{Format, known};
 use crate::front::{Done, Handled, Request, Responder, Thread};
 use crate::gateway::Gateway;
 use crate::limits::MAX_SEARCHED;
-use crate::memory::Share;
+use crate::memory::{Holder, Share};
 use crate::metrics::Metric;
 use crate::routing::{Choice, Plan, Verdict};
 use crate::upstream::meter::Measured;
@@ -33,7 +33,7 @@ const QUEUED_LONG: Duration = Duration::from_millis(50);
 /// Relays a call to the provider that its model names.
 pub fn relay(
     gateway: &Arc<Gateway>,
-    request: Request<Ticket>,
+    request: Box<Request<Ticket>>,
     responder: Responder,
     thread: Thread,
 ) -> Handled {
@@ -69,8 +69,9 @@ pub fn relay(
             Delivery { request, permit, in_flight, envelope, reply, record, estimated_prompt, charge: 0 };
         let ticket = &delivery.request.ticket;
         let plan = Plan::new(&ticket.config, std::mem::take(&mut call.routes), ticket.token());
-        let (begun, adds_usage, is_short, shares) = (Instant::now(), false, false, Vec::new());
-        Box::new(Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, shares, delivery })
+        let (begun, adds_usage, is_short) = (Instant::now(), false, false);
+        let share = Share::new(Holder::Response);
+        Box::new(Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, share, delivery })
             .begin(thread)
     };
     if has_to_move { Handled::Waits(Box::new(move || begin(Thread::Worker))) } else { begin(thread) }
@@ -96,7 +97,7 @@ pub struct Relay {
     /// The attempt in hand has less time than a first one would have.
     is_short: bool,
     /// What the responses that were collected for it hold, to its end.
-    pub(super) shares: Vec<Share>,
+    pub(super) share: Share,
     pub(super) delivery: Delivery,
 }
 
@@ -298,20 +299,21 @@ impl Relay {
         let model = self.call.body.written(&choice.model);
         self.adds_usage = self.has_to_ask_for_usage(replica);
         let chat = self.call.chat_for(choice.provider());
+        let (as_sent, translated);
         let (format, path, body) = match chat {
             None => {
                 let (body, bytes) = (&self.call.body, &*self.delivery.request.body);
-                let body = match self.adds_usage {
+                as_sent = match self.adds_usage {
                     true => body.with_model_and_usage(bytes, &model),
                     false => body.with_model(bytes, &model),
                 };
-                (self.delivery.envelope.format, &*self.call.path, body)
+                (self.delivery.envelope.format, &*self.call.path, &as_sent[..])
             }
             Some(chat) => {
                 // The Messages API reports the usage of every stream.
                 let limit = known(&replica.url).token_limit;
-                let body = chat.with_model(&model, limit, replica.asks_for_usage(true));
-                (Format::OpenAi, messages::CHAT, body)
+                translated = chat.with_model(&model, limit, replica.asks_for_usage(true));
+                (Format::OpenAi, messages::CHAT, &translated[..])
             }
         };
         let fields = |kept_back: &dyn Fn(&str) -> bool| {
@@ -328,7 +330,7 @@ impl Relay {
             fields
         };
         let method = self.call.method.clone();
-        let call = Call { method, format, path, fields: &fields, body: &body };
+        let call = Call { method, format, path, fields: &fields, body };
         self.gateway.upstream().send(replica, &call, allowance.patience, Some(&self.delivery.reply), by)
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use ureq::http::{HeaderValue, header};
 
 use super::Ticket;
 use super::error::ApiError;
@@ -98,7 +97,7 @@ pub fn answer(
         } else {
             ("application/json", anthropic::message(&answer.body, model, id, limit))
         };
-        answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        answer.headers.set("content-type", kind.as_bytes());
         match translated {
             Ok(body) => return Ok(WholeAnswer { body, ..answer }),
             // A provider that says 200 and means something else.

@@ -113,13 +113,13 @@ const fn stored_response(method: &'static str, behind_id: &'static str) -> Endpo
 
 /// Every endpoint (README, "Endpoints"). Adding one is adding a row.
 const ENDPOINTS: &[Endpoint] = &[
+    relayed("/v1/chat/completions"),
     get("/", Guard::Open, Action::Index),
     get("/health", Guard::Open, Action::Health),
     get("/healthz", Guard::Open, Action::Liveness),
     get("/metrics", Guard::Admin, Action::Metrics),
     get("/v1/models", Guard::Optional, Action::ListModels),
     get("/v1/models/", Guard::Optional, Action::RetrieveModel),
-    relayed("/v1/chat/completions"),
     relayed("/v1/completions"),
     relayed("/v1/embeddings"),
     post("/v1/responses", Guard::Token, Action::CreateResponse),
@@ -326,7 +326,7 @@ impl Service for Api {
         request.body.len() <= QUICK_BODY && request.ticket.action != Action::StoredResponse
     }
 
-    fn handle(&self, request: Request<Ticket>, responder: Responder, thread: Thread) -> Handled {
+    fn handle(&self, request: Box<Request<Ticket>>, responder: Responder, thread: Thread) -> Handled {
         let answer = match request.ticket.action {
             Action::Relay | Action::RelayForm | Action::CreateResponse | Action::StoredResponse => {
                 return inference::relay(&self.gateway, request, responder, thread);

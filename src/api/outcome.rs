@@ -6,13 +6,12 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::tz::TimeZone;
-use ureq::http::HeaderMap;
 
 use crate::front::Done;
 use crate::limits::{MAX_COOLDOWN, MAX_RETRY_WAIT};
 use crate::routing::Verdict;
 use crate::upstream::refusal::Refusal;
-use crate::upstream::{Failure, Fault};
+use crate::upstream::{Failure, Fault, Headers};
 
 /// What the metrics say of an attempt that served.
 pub const SUCCESS: &str = "success";
@@ -38,7 +37,7 @@ pub struct WholeAnswer {
     /// Status code.
     pub status: u16,
     /// Header fields as they came.
-    pub headers: HeaderMap,
+    pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
     /// What it says no with, where it does: also under a status of success (OpenRouter).
@@ -138,7 +137,7 @@ impl Failed {
 
     /// A stream of that status in which an event after the first is an error.
     pub fn told(status: u16, refusal: Refusal) -> Self {
-        let (headers, body) = (HeaderMap::new(), Vec::new());
+        let (headers, body) = (Headers::default(), Vec::new());
         Self::Answer(WholeAnswer { status, headers, body, refusal: Some(refusal) })
     }
 
@@ -151,7 +150,7 @@ impl Failed {
     }
 
     /// Header fields of the answer, where there was one.
-    pub fn headers(&self) -> Option<&HeaderMap> {
+    pub fn headers(&self) -> Option<&Headers> {
         match self {
             Self::Fault(_) => None,
             Self::Answer(answer) => Some(&answer.headers),
@@ -241,8 +240,9 @@ impl Failed {
 /// How long an answer asks to be left alone: `retry-after-ms` before `Retry-After`, which is seconds or a date (RFC 9110
 /// section 10.2.3). A date counts from the response's own `Date`: the clocks may differ. One that is over is no
 /// time at all.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+fn retry_after(headers: &Headers) -> Option<Duration> {
+    let text =
+        |name: &str| headers.get(name).and_then(|value| std::str::from_utf8(value).ok()).map(str::trim);
     let number = |name: &str| text(name).and_then(|text| text.parse::<f64>().ok());
     let seconds = match number("retry-after-ms") {
         Some(milliseconds) => Some(milliseconds / 1000.0),
@@ -270,16 +270,16 @@ mod tests {
     use std::time::Duration;
 
     use jiff::{SignedDuration, Timestamp};
-    use ureq::http::{HeaderMap, HeaderValue};
 
     use super::{consequence_of_status, retry_after};
     use crate::limits::MAX_COOLDOWN;
     use crate::routing::Verdict;
+    use crate::upstream::Headers;
 
     fn wait(fields: &[(&'static str, &str)]) -> Option<Duration> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::default();
         for (name, value) in fields {
-            headers.insert(*name, HeaderValue::from_str(value).expect("a value"));
+            headers.set(name, value.as_bytes());
         }
         retry_after(&headers)
     }

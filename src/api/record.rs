@@ -1,5 +1,6 @@
 //! What the log and the metrics say of a relayed call (README, "Log" and "Metrics").
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Ticket;
@@ -21,7 +22,7 @@ pub struct Record {
     /// The provider asked last.
     pub provider: String,
     /// The provider's own id of the model it was asked for.
-    pub provider_model: String,
+    pub provider_model: Arc<str>,
     /// It has taken that model: the id is none that the client made up.
     pub model_taken: bool,
     /// The model the client names.
@@ -39,7 +40,7 @@ pub struct Record {
     /// Attempts made.
     pub attempts: u32,
     /// Its id in the log: the client's own, else one of ours. The provider gets it too.
-    pub request_id: String,
+    pub request_id: Arc<str>,
     /// The id that the provider asked last gave it. The client has this one, unless it sent its own.
     pub upstream_id: Option<String>,
     /// Why we refused it, where we did.
@@ -52,7 +53,7 @@ impl Record {
         Self {
             begun: request.received,
             provider: String::new(),
-            provider_model: String::new(),
+            provider_model: Arc::default(),
             model_taken: false,
             model: String::new(),
             status: 0,
@@ -61,7 +62,7 @@ impl Record {
             tokens: None,
             first_byte: None,
             attempts: 0,
-            request_id: request.ticket.envelope.id.clone(),
+            request_id: Arc::clone(&request.ticket.envelope.id),
             upstream_id: None,
             reason: None,
         }
@@ -90,7 +91,7 @@ impl Record {
     pub fn answered_by(&mut self, choice: &Choice, taken: bool) {
         self.model_taken = taken;
         choice.provider().name.clone_into(&mut self.provider);
-        choice.model.clone_into(&mut self.provider_model);
+        self.provider_model = Arc::clone(&choice.model);
     }
 
     /// The call has ended: it is counted, and has its line in the log.

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use ureq::http::{HeaderMap, HeaderValue, header};
-
 use super::envelope::{Envelope, X_REQUEST_ID};
 use super::models::percent_decode;
 use crate::config::HOP_BY_HOP;
 use crate::front::{Fields, Head};
+use crate::upstream::Headers;
 
 /// Fields of a request that are ours, not the provider's: framing, and where the client came from. With an `Origin`, Anthropic answers
 /// 401 whatever the key.
@@ -97,14 +96,14 @@ pub fn of_request(head: &Head, envelope: &Envelope, kept_back: &dyn Fn(&str) -> 
     for (name, value) in head.fields() {
         // A CGI or WSGI provider reads `_` as `-`: `Content_Length` would be a second `Content-Length` to it.
         let read = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
-        let is_replaced = read.eq_ignore_ascii_case(X_REQUEST_ID.as_str()) || kept_back(&read);
+        let is_replaced = read.eq_ignore_ascii_case(X_REQUEST_ID) || kept_back(&read);
         let is_named = named.iter().any(|other| other.eq_ignore_ascii_case(name));
         if is_forwarded(&read) && !is_replaced && !is_named {
             fields.push(name, value);
         }
     }
-    if !kept_back(X_REQUEST_ID.as_str()) {
-        fields.push(X_REQUEST_ID.as_str(), &envelope.id);
+    if !kept_back(X_REQUEST_ID) {
+        fields.push(X_REQUEST_ID, &*envelope.id);
     }
     fields
 }
@@ -126,7 +125,9 @@ fn is_credential(name: &str) -> bool {
 
 fn is_credential_in_lower_case(name: &[u8]) -> bool {
     let is = |other: &&str| other.as_bytes() == name;
-    let carries = CREDENTIALS.iter().any(|end| name.ends_with(end.as_bytes())) && !is(&IDEMPOTENCY_KEY);
+    // The last letter alone tells most names from these.
+    let ends_with = |end: &&str| end.as_bytes().last() == name.last() && name.ends_with(end.as_bytes());
+    let carries = CREDENTIALS.iter().any(ends_with) && !is(&IDEMPOTENCY_KEY);
     carries || SELECTORS.iter().any(is)
 }
 
@@ -157,19 +158,18 @@ pub fn without_credentials(target: &str) -> Cow<'_, str> {
 
 /// The fields of a provider's answer that a client gets, but for those that are `kept_back` by name or value.
 /// `Content-Length` is the front's to say; the request's id is [`super::envelope::Envelope`]'s.
-pub fn of_answer(headers: &HeaderMap, kept_back: impl Fn(&str, &[u8]) -> bool) -> Fields {
-    let named = named_in(headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes));
+pub fn of_answer(headers: &Headers, kept_back: impl Fn(&str, &[u8]) -> bool) -> Fields {
+    let named = named_in(headers.get_all("connection"));
     let mut fields = Fields::default();
-    for (name, value) in headers {
-        let text = name.as_str();
-        let passes = !HOP_BY_HOP.contains(&text)
-            && !matches!(text, "content-length" | "x-request-id" | "x-ai-proxy-provider")
-            && !NOT_RELAYED.contains(&text)
-            && !text.starts_with("access-control-")
-            && !kept_back(text, value.as_bytes())
-            && !named.iter().any(|other| other == text);
+    for (name, value) in headers.iter() {
+        let passes = !HOP_BY_HOP.contains(&name)
+            && !matches!(name, "content-length" | "x-request-id" | "x-ai-proxy-provider")
+            && !NOT_RELAYED.contains(&name)
+            && !name.starts_with("access-control-")
+            && !kept_back(name, value)
+            && !named.iter().any(|other| other == name);
         if passes {
-            fields.push(text, value.as_bytes());
+            fields.push(name, value);
         }
     }
     fields

@@ -1,7 +1,5 @@
 //! What a response is, and its next stage: a stream, or a body that is collected first.
 
-use ureq::http::{HeaderMap, HeaderValue, header};
-
 use super::inference::{Attempt, Relay};
 use super::messages;
 use super::outcome::{Failed, Outcome, WholeAnswer};
@@ -16,7 +14,7 @@ use crate::upstream::opening::begins_like_events;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
 use crate::upstream::unusable;
-use crate::upstream::{Exchange, Failure, Fault, Whole};
+use crate::upstream::{Exchange, Failure, Fault, Headers, Whole};
 
 impl Relay {
     /// A response has begun: its next stage.
@@ -123,7 +121,7 @@ impl Relay {
             let detail = "no memory to translate it".to_owned();
             return Err(Failure { fault: Fault::Overloaded, detail });
         }
-        self.shares.push(copies);
+        self.share.take_over(copies);
         Ok(())
     }
 }
@@ -139,7 +137,7 @@ fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
 
 /// Empty where there is none.
 fn content_type(exchange: &Exchange) -> &[u8] {
-    exchange.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default()
+    exchange.headers.get("content-type").unwrap_or_default()
 }
 
 fn is_document(kind: &[u8]) -> bool {
@@ -161,8 +159,8 @@ fn begins_as(kind: &[u8], starts: &[&str]) -> bool {
 }
 
 /// The document that unrequested events make.
-fn assembled(status: u16, mut headers: HeaderMap, events: &[u8]) -> Result<WholeAnswer, Failure> {
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+fn assembled(status: u16, mut headers: Headers, events: &[u8]) -> Result<WholeAnswer, Failure> {
+    headers.set("content-type", b"application/json");
     match assemble(events) {
         Ok(body) => Ok(WholeAnswer { status, headers, body, refusal: None }),
         Err(Unassembled::Refused(refusal, body)) => {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
+use memchr::memchr2_iter;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -38,6 +39,9 @@ pub struct Body {
     /// It asks for a response in the background.
     pub(super) is_background: bool,
 }
+
+/// A body in pieces, some of which may be empty.
+type Pieces<'a> = [&'a [u8]; 5];
 
 /// How a value is written in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,22 +124,22 @@ impl Body {
     }
 
     /// The body in pieces, with `model` ([`Body::written`]) in its place.
-    pub fn with_model<'a>(&self, bytes: &'a [u8], model: &'a [u8]) -> Vec<&'a [u8]> {
+    pub fn with_model<'a>(&self, bytes: &'a [u8], model: &'a [u8]) -> Pieces<'a> {
         match &self.span {
-            Some(span) => vec![&bytes[..span.start], model, &bytes[span.end..]],
-            None => vec![bytes],
+            Some(span) => [&bytes[..span.start], model, &bytes[span.end..], b"", b""],
+            None => [bytes, b"", b"", b"", b""],
         }
     }
 
     /// The same; it asks for the usage of its stream too.
-    pub fn with_model_and_usage<'a>(&self, bytes: &'a [u8], model: &'a [u8]) -> Vec<&'a [u8]> {
+    pub fn with_model_and_usage<'a>(&self, bytes: &'a [u8], model: &'a [u8]) -> Pieces<'a> {
         let (Some(span), Some(usage)) = (&self.span, &self.usage) else {
             return self.with_model(bytes, model);
         };
         let mut places = [(span, model), (&usage.span, usage.text.as_bytes())];
         places.sort_by_key(|(span, _)| span.start);
         let [(first, one), (second, other)] = places;
-        vec![&bytes[..first.start], one, &bytes[first.end..second.start], other, &bytes[second.end..]]
+        [&bytes[..first.start], one, &bytes[first.end..second.start], other, &bytes[second.end..]]
     }
 }
 
@@ -231,6 +235,10 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 /// serde_json skips what nobody asks for without recursion and so without its own limit; the provider's parser may
 /// not be as careful.
 fn check_depth(bytes: &[u8]) -> Result<(), ApiError> {
+    // In strings or not, so few nest no deeper.
+    if memchr2_iter(b'{', b'[', bytes).nth(MAX_DEPTH).is_none() {
+        return Ok(());
+    }
     let (mut depth, mut rest) = (0usize, bytes);
     while let Some((&byte, behind)) = rest.split_first() {
         match byte {

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use ureq::http::{HeaderMap, HeaderValue};
-
 use super::delivery::add_stream_fields;
 use super::inference::{Attempt, Relay};
 use super::messages::Translation;
@@ -16,7 +14,7 @@ use crate::upstream::meter::Measured;
 use crate::upstream::passage::{AsTheyCame, Bytes};
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream::{self, Broke, Ended, Passage, Way};
-use crate::upstream::{Exchange, Failure, Fault, Patience};
+use crate::upstream::{Exchange, Failure, Fault, Headers, Patience};
 
 /// An answer on its way, and what its end needs to know of its beginning.
 pub struct Streaming {
@@ -45,7 +43,7 @@ impl Relay {
         if is_events {
             self.delivery.reply.lock().end_quiet();
             if !stream::is_event_stream(&exchange.headers) {
-                exchange.headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
+                exchange.headers.set("content-type", b"text/event-stream");
             }
         }
         let mut fields = self.delivery.answer_fields(&exchange.headers, &choice.provider().name);
@@ -57,7 +55,7 @@ impl Relay {
         let length = length.filter(|_| !is_events && !is_translated);
         let mask = || Arc::clone(choice.provider().mask());
         let passage: Box<dyn Passage> = if is_translated {
-            let (model, id) = (&self.call.body.model, &self.delivery.envelope.id);
+            let (model, id) = (&*self.call.body.model, &*self.delivery.envelope.id);
             let limit = config.max_response_size;
             Box::new(Translation::new((model, id), limit, self.meter(), *others, mask()))
         } else if is_events {
@@ -92,14 +90,8 @@ impl Relay {
     }
 
     /// A stream whose first event says no is an answer with the status that the event stands for.
-    fn refused(
-        &mut self,
-        refusal: Refusal,
-        mut headers: HeaderMap,
-        body: Vec<u8>,
-        choice: &Choice,
-    ) -> Outcome {
-        headers.insert("content-type", HeaderValue::from_static("application/json"));
+    fn refused(&mut self, refusal: Refusal, mut headers: Headers, body: Vec<u8>, choice: &Choice) -> Outcome {
+        headers.set("content-type", b"application/json");
         headers.remove("cache-control");
         let answer = WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) };
         self.whole(answer, Measured::default(), choice)

@@ -201,7 +201,7 @@ impl UnderWay {
         }
         match whole.collect(&mut exchange, self.has_ended) {
             Ok(Collected::Whole) => {
-                self.relay.shares.push(whole.share);
+                self.relay.share.take_over(whole.share);
                 if whole.bytes.len() > QUICK_BODY {
                     return Led::Large(exchange, whole.bytes);
                 }

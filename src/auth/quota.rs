@@ -138,7 +138,7 @@ impl Quotas {
     /// Which limit is met, and how long to wait.
     pub fn admit(self: &Arc<Self>, token: &Token, now: Clock) -> Result<Permit, Refused> {
         if !token.is_limited() {
-            return Ok(Permit { of: None, is_counted: false, standing: None, day: None });
+            return Ok(Permit::UNLIMITED);
         }
         let id = TokenId::of(token);
         let mut all = self.lock();
@@ -229,6 +229,14 @@ impl Used {
 }
 
 impl Permit {
+    /// That of a token without limits.
+    pub const UNLIMITED: Self = Self { of: None, is_counted: false, standing: None, day: None };
+
+    /// Whether its token has a limit of tokens a day.
+    pub fn is_counted(&self) -> bool {
+        self.is_counted
+    }
+
     /// Counts the tokens that the request has used, on the day that it is.
     pub fn spend(&self, tokens: u64, now: Clock) {
         let Some((quotas, id)) = self.of.as_ref().filter(|_| self.is_counted && tokens > 0) else { return };

@@ -120,6 +120,10 @@ impl Decoder {
             };
             return Ok(Piece::Payload(count));
         }
+        if let Some((size, count)) = usual_framing(self.state, input) {
+            self.state = size.map_or(State::Size { size: 0, digits: 0 }, State::Data);
+            return Ok(Piece::Framing(count));
+        }
         for (index, &byte) in input.iter().enumerate() {
             if matches!(self.state, State::Data(_) | State::Done) {
                 return Ok(Piece::Framing(index));
@@ -145,6 +149,33 @@ impl Decoder {
         }
         Ok(state)
     }
+}
+
+/// What most chunks are framed by, read at once: the line end behind a chunk, the line of a size without extension and blanks. Gives the
+/// size, where its line is there, and how many bytes that took; `None`: it is read byte by byte.
+fn usual_framing(state: State, input: &[u8]) -> Option<(Option<u64>, usize)> {
+    let line = match state {
+        State::DataCr => input.strip_prefix(b"\r\n")?,
+        State::Size { digits: 0, .. } => input,
+        _ => return None,
+    };
+    let before = input.len() - line.len();
+    match usual_size(line) {
+        Some((size, length)) => Some((Some(size), before + length)),
+        None => (before > 0 && line.is_empty()).then_some((None, before)),
+    }
+}
+
+/// A size that is not 0, of up to eight digits, and the length of its line.
+fn usual_size(line: &[u8]) -> Option<(u64, usize)> {
+    let mut size = 0;
+    for (at, byte) in line.iter().enumerate().take(9) {
+        match char::from(*byte).to_digit(16) {
+            Some(digit) if at < 8 => size = size << 4 | u64::from(digit),
+            _ => return (size > 0 && line[at..].starts_with(b"\r\n")).then_some((size, at + 2)),
+        }
+    }
+    None
 }
 
 const MALFORMED: Rejection = Rejection::Malformed("chunk");

@@ -37,7 +37,7 @@ enum Phase<T> {
     /// empty lines came ahead of it.
     Head { scan: Scan, since: Option<Instant>, is_idle: bool, skipped: usize },
     /// For the rest of its body.
-    Body(Box<Incoming<T>>),
+    Body(Incoming<T>),
     /// For the rest of a body nobody wants: so many bytes may still come.
     Drain { decoder: Decoder, left: usize },
     /// For the answer to leave and the client to have read it: so many more bytes are read and dropped.
@@ -114,7 +114,7 @@ impl<T> Conn<T> {
             return step;
         }
         if let Step::Ready(lane, request) = step {
-            self.phase = Phase::Body(Box::new(Incoming::whole(*request, lane)));
+            self.phase = Phase::Body(Incoming::whole(request, lane));
         }
         self.wire.input.discard();
         self.refuse(context, Rejection::Overloaded);
@@ -247,15 +247,14 @@ impl<T> Conn<T> {
         if head.expects_continue && self.wire.input.rest().is_empty() {
             self.wire.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
         }
-        let mut request = Request::new(head, ticket, context.now);
+        let mut request = Box::new(Request::new(head, ticket, context.now));
         if !request.reserve_head() {
             let answer = context.service.reject(Rejection::Overloaded, Some(&request.head));
             let shape = Shape::of(&request.head);
             return self.answer_early(context, &request.head, shape, answer);
         }
         let decoder = decoder.unwrap_or_else(Decoder::done);
-        self.phase =
-            Phase::Body(Box::new(Incoming { request, lane, decoder, step: BODY_STEP, is_short: false }));
+        self.phase = Phase::Body(Incoming { request, lane, decoder, step: BODY_STEP, is_short: false });
         self.allow(context, context.limits.client_timeout);
     }
 
@@ -331,7 +330,7 @@ impl<T> Conn<T> {
             let Phase::Body(incoming) = std::mem::replace(&mut self.phase, Phase::idle()) else {
                 return None;
             };
-            return Some(Step::Ready(incoming.lane, Box::new(incoming.request)));
+            return Some(Step::Ready(incoming.lane, incoming.request));
         }
         if self.wire.ended {
             self.refuse(context, Rejection::Malformed("the request was cut off"));

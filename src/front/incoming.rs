@@ -27,7 +27,7 @@ pub struct Request<T> {
 
 /// A request whose body is coming.
 pub struct Incoming<T> {
-    pub(super) request: Request<T>,
+    pub(super) request: Box<Request<T>>,
     pub(super) lane: Lane,
     pub(super) decoder: Decoder,
     /// Body length at which the client gets more time.
@@ -62,7 +62,7 @@ impl<T> Request<T> {
 
 impl<T> Incoming<T> {
     /// A request that has come whole.
-    pub(super) fn whole(request: Request<T>, lane: Lane) -> Self {
+    pub(super) fn whole(request: Box<Request<T>>, lane: Lane) -> Self {
         Self { request, lane, decoder: Decoder::done(), step: 0, is_short: false }
     }
 
@@ -97,7 +97,7 @@ impl<T> Incoming<T> {
 
     /// Makes room for so many bytes, those of the framing included. A claim alone reserves nothing: there are bytes.
     fn has_room(&mut self, come: usize, max_body: usize) -> Result<bool, Rejection> {
-        let Request { body, share, .. } = &mut self.request;
+        let Request { body, share, .. } = &mut *self.request;
         let left = self.decoder.announced().map(|left| usize::try_from(left).unwrap_or(usize::MAX));
         let size = match left {
             Some(left) => Size::Known(body.len().saturating_add(left).min(max_body)),

@@ -185,7 +185,7 @@ pub trait Service: Send + Sync + 'static {
     fn is_quick(&self, request: &Request<Self::Ticket>) -> bool;
 
     /// Answers a request, or begins to. A panic costs this request a 500 and nothing else.
-    fn handle(&self, request: Request<Self::Ticket>, responder: Responder, thread: Thread) -> Handled;
+    fn handle(&self, request: Box<Request<Self::Ticket>>, responder: Responder, thread: Thread) -> Handled;
 
     /// The answer to a request the front refuses; the head is there when it was understood.
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Answer;

@@ -275,7 +275,7 @@ impl<S: Service> Poller<S> {
                     let token = wire.slot.token;
                     let handled = worker::handle(
                         &self.shared,
-                        *request,
+                        request,
                         wire,
                         Thread::Poller,
                         self.limits.client_timeout,

@@ -425,7 +425,10 @@ fn is_valid_host(value: &[u8]) -> bool {
         plain if plain.contains(&b':') => return false,
         plain => plain,
     };
-    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:!$&'()*+,;=".contains(&byte);
+    let is_host_byte = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'!' | b'$' | b'&'..=b',' | b';' | b'=')
+    };
     let is_hex = |at: usize| inner.get(at).is_some_and(u8::is_ascii_hexdigit);
     let is_good =
         |(at, &byte): (usize, &u8)| is_host_byte(byte) || (byte == b'%' && is_hex(at + 1) && is_hex(at + 2));

@@ -36,7 +36,7 @@ impl Client {
     /// Sends a whole answer as far as the client takes it now; the connection ends behind it.
     pub(super) fn send_last(&self, shape: Shape, answer: &Answer) {
         let framing = Framing::Length(answer.body.len() as u64);
-        let mut bytes = shape.head(answer.status, &answer.fields, framing);
+        let mut bytes = shape.head(answer.status, &answer.fields, framing, 0);
         if !shape.head_only {
             bytes.extend_from_slice(&answer.body);
         }
@@ -51,6 +51,8 @@ impl AsFd for Client {
     }
 }
 
+/// What the lines of an answer's head that the front adds fit into, bytes.
+const USUAL_HEAD: usize = 192;
 /// What the fields of most messages fit into, bytes.
 const USUAL_FIELDS: usize = 512;
 
@@ -61,17 +63,27 @@ pub struct Fields(Vec<u8>);
 impl Fields {
     /// Adds a field. A name or value that could end its line is left out whole: nothing can forge a field.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        self.push_joined(name, &[value.as_ref()]);
+    }
+
+    /// The same, with a value in parts.
+    pub fn push_joined(&mut self, name: &str, value: &[&[u8]]) {
         let begun = self.0.len();
         if begun == 0 {
             self.0.reserve(USUAL_FIELDS);
         }
         self.0.extend_from_slice(name.as_bytes());
         self.0.extend_from_slice(b": ");
-        self.0.extend_from_slice(value.as_ref());
+        value.iter().for_each(|part| self.0.extend_from_slice(part));
         if memchr::memchr2(b'\r', b'\n', &self.0[begun..]).is_some() {
             return self.0.truncate(begun);
         }
         self.0.extend_from_slice(b"\r\n");
+    }
+
+    /// Adds a field whose value is a number.
+    pub fn push_number(&mut self, name: &str, value: u64) {
+        self.push(name, decimal(value, &mut [0; 20]));
     }
 
     /// The fields as lines, each with its end.
@@ -126,9 +138,9 @@ impl Shape {
         Self { keep_alive: false, ..self }
     }
 
-    /// The head of an answer, up to and with its blank line.
-    fn head(self, status: u16, fields: &Fields, framing: Framing) -> Vec<u8> {
-        let mut out = Vec::with_capacity(192 + fields.0.len());
+    /// The head of an answer, up to and with its blank line, in a buffer that has room for some more.
+    fn head(self, status: u16, fields: &Fields, framing: Framing, more: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(USUAL_HEAD + fields.0.len() + more);
         out.extend_from_slice(b"HTTP/1.1 ");
         push_decimal(&mut out, u64::from(status));
         out.push(b' ');
@@ -163,7 +175,8 @@ impl Wire {
         self.client.started.store(true, Ordering::Relaxed);
         let bodiless = matches!(answer.status, 100..=199 | 204 | 304);
         let framing = if bodiless { Framing::None } else { Framing::Length(answer.body.len() as u64) };
-        let mut head = shape.head(answer.status, &answer.fields, framing);
+        let more = if answer.body.len() <= COALESCE { answer.body.len() } else { 0 };
+        let mut head = shape.head(answer.status, &answer.fields, framing, more);
         if shape.head_only || bodiless {
             self.send_or_keep(head, Vec::new().into());
         } else if answer.body.len() <= COALESCE {
@@ -252,7 +265,7 @@ impl Responder {
             None if chunked => Framing::Chunked,
             None => Framing::None,
         };
-        let pending = shape.head(status, fields, framing);
+        let pending = shape.head(status, fields, framing, 0);
         let client_timeout = self.client_timeout;
         Stream { wire: self.wire, shape, chunked, left, client_timeout, pending, sent: 0, behind_since: None }
     }
@@ -357,9 +370,12 @@ impl Stream {
     }
 }
 
+fn push_decimal(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(decimal(number, &mut [0; 20]));
+}
+
 /// Formatting would cost more than all else in a head.
-fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
     loop {
         at -= 1;
@@ -370,7 +386,7 @@ fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
             break;
         }
     }
-    out.extend_from_slice(&digits[at..]);
+    &digits[at..]
 }
 
 /// The line ahead of a chunk (RFC 9112 section 7.1). It stands before every event: formatting would cost as much as

@@ -122,7 +122,7 @@ impl<T: Send + 'static> Pool<T> {
             Job::Request(request, wire) => {
                 let token = wire.slot.token;
                 let patience = shared.service.limits().client_timeout;
-                (token, handle(shared, *request, wire, Thread::Worker, patience))
+                (token, handle(shared, request, wire, Thread::Worker, patience))
             }
             Job::Rest(rest, client, token) => (token, behind_barrier(shared, &client, None, rest)),
             Job::Settle(mut conn) => {
@@ -163,7 +163,7 @@ pub type HandledFor = Option<(Handled, Arc<Client>)>;
 /// Runs the handler behind the panic barrier.
 pub fn handle<S: Service>(
     shared: &Shared<S>,
-    request: Request<S::Ticket>,
+    request: Box<Request<S::Ticket>>,
     wire: Box<Wire>,
     thread: Thread,
     client_timeout: Duration,

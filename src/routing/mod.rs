@@ -17,7 +17,7 @@ pub struct Route {
     /// The provider.
     pub provider: String,
     /// Its own id of the model.
-    pub model: String,
+    pub model: Arc<str>,
     /// The one replica that can serve, by its place among the provider's.
     pub pin: Option<usize>,
 }
@@ -53,7 +53,7 @@ pub fn resolve<'a>(
 impl Route {
     /// A route that any replica can serve.
     pub fn new(provider: &str, model: &str) -> Self {
-        Self { provider: provider.to_owned(), model: model.to_owned(), pin: None }
+        Self { provider: provider.to_owned(), model: model.into(), pin: None }
     }
 }
 
@@ -85,7 +85,7 @@ pub struct Choice {
     /// Its place among the provider's replicas.
     pub replica: usize,
     /// The model to ask it for.
-    pub model: String,
+    pub model: Arc<str>,
     /// Its place in the balance, held while it is in use.
     pub lease: Lease,
 }
@@ -123,7 +123,7 @@ impl Plan {
         let Left { place, route, provider, passed_over } = left().find(fit).or_else(|| left().next())?;
         let (replica, lease) = balance.choose(provider, &passed_over, self.token, now)?;
         let provider = self.config.providers.iter().position(|it| std::ptr::eq(it, provider))?;
-        let (config, model) = (Arc::clone(&self.config), route.model.clone());
+        let (config, model) = (Arc::clone(&self.config), Arc::clone(&route.model));
         self.tried.push((place, replica));
         Some(Choice { config, provider, replica, model, lease })
     }

@@ -48,19 +48,22 @@ impl Output {
     }
 }
 
-/// Members whose strings a model writes.
-const TEXT: &[&str] = &[
-    "arguments",
-    "content",
-    "delta",
-    "partial_json",
-    "reasoning",
-    "reasoning_content",
-    "refusal",
-    "text",
-    "thinking",
-    "transcript",
-];
+/// Whether a model writes the strings of the members of that name.
+fn is_written(key: &[u8]) -> bool {
+    matches!(
+        key,
+        b"arguments"
+            | b"content"
+            | b"delta"
+            | b"partial_json"
+            | b"reasoning"
+            | b"reasoning_content"
+            | b"refusal"
+            | b"text"
+            | b"thinking"
+            | b"transcript"
+    )
+}
 
 /// Tokens of a prompt, by the body of the request.
 pub fn prompt(body: &[u8], is_form: bool) -> u64 {
@@ -103,7 +106,7 @@ pub fn file_tokens(bytes: u64) -> u64 {
 fn text_in(document: &[u8]) -> u64 {
     let mut bytes = 0;
     each_string(document, |key, value| {
-        if TEXT.iter().any(|text| text.as_bytes() == key) {
+        if is_written(key) {
             bytes += value.len() as u64;
         }
     });

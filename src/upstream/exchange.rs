@@ -5,13 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ureq::http::HeaderMap;
 use ureq::unversioned::transport::NextTimeout;
 
 use super::http::{self, Ending, Head, Start};
 use super::pool::{Connection, Pool};
 use super::wait::{Manner, Patience, Watched};
-use super::{By, Failure, Fault};
+use super::{By, Failure, Fault, Headers};
 use crate::front::Source;
 use crate::front::body::Piece;
 use crate::limits::{MAX_UPSTREAM_HEAD, PIECES_A_TURN, UPSTREAM_READ_BUFFER};
@@ -41,7 +40,7 @@ pub struct Exchange {
     /// Status code.
     pub status: u16,
     /// Header fields as they came.
-    pub headers: HeaderMap,
+    pub headers: Headers,
     line: Line,
     body: Ending,
     keep_alive: bool,
@@ -61,16 +60,18 @@ impl Line {
         Self { connection: Some(connection), pool: Arc::clone(pool), watched }
     }
 
-    /// Writes `bytes`, waiting where that is allowed.
-    fn write(&mut self, mut bytes: &[u8]) -> Result<(), ureq::Error> {
+    /// Writes these pieces, waiting where that is allowed.
+    fn write<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) -> Result<(), ureq::Error> {
         let Some(Connection { transport, .. }) = &mut self.connection else { return Ok(()) };
         self.watched.during(|| {
-            while !bytes.is_empty() {
-                let room = transport.buffers().output();
-                let count = bytes.len().min(room.len());
-                room[..count].copy_from_slice(&bytes[..count]);
-                transport.transmit_output(count, NextTimeout::default())?;
-                bytes = &bytes[count..];
+            for mut bytes in pieces {
+                while !bytes.is_empty() {
+                    let room = transport.buffers().output();
+                    let count = bytes.len().min(room.len());
+                    room[..count].copy_from_slice(&bytes[..count]);
+                    transport.transmit_output(count, NextTimeout::default())?;
+                    bytes = &bytes[count..];
+                }
             }
             Ok(())
         })
@@ -155,8 +156,7 @@ impl Awaited {
         awaited.line.watched.wait(manner);
         let line = &mut awaited.line;
         let pieces = std::iter::once(head).chain(body.iter().copied());
-        let sent = pieces.map(|piece| line.write(piece)).find(Result::is_err).unwrap_or_else(|| line.flush());
-        match sent {
+        match line.write(pieces).and_then(|()| line.flush()) {
             Ok(()) => Ok(awaited),
             Err(error) => Err(Failure::of(&line.watched, &error, Fault::Broken)),
         }
@@ -508,7 +508,7 @@ impl Whole {
         }
         let room = due.unwrap_or(UPSTREAM_READ_BUFFER).min(UPSTREAM_READ_BUFFER);
         let size = match due {
-            Some(due) => Size::Known(filled + due + room),
+            Some(due) => Size::Known(filled + due),
             None => Size::AtMost(max.saturating_add(room)),
         };
         if self.share.make_room(&mut self.bytes, room, size).is_err() {

@@ -6,8 +6,9 @@
 use std::mem::MaybeUninit;
 
 use httparse::ParserConfig;
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use ureq::http::{Method, StatusCode};
 
+use super::Headers;
 use crate::front::Fields;
 use crate::front::body::Decoder;
 use crate::front::request::Framing;
@@ -19,7 +20,7 @@ pub struct Head {
     /// Status code, 200 to 599.
     pub status: u16,
     /// Header fields as they came.
-    pub headers: HeaderMap,
+    pub headers: Headers,
     /// What follows.
     pub body: Ending,
     /// Whether the connection may serve another request behind the body.
@@ -78,25 +79,20 @@ pub fn start_of(bytes: &[u8]) -> Result<Start, String> {
         200..600 => {}
         _ => return Err(format!("status {status}")),
     }
-    let mut headers = HeaderMap::with_capacity(answer.headers.len());
-    for field in answer.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes());
-        let value = HeaderValue::from_bytes(field.value.trim_ascii_end());
-        let (Ok(name), Ok(value)) = (name, value) else { return Err("header field".to_owned()) };
-        headers.append(name, value);
-    }
+    let mut headers = Headers::with_capacity(answer.headers.len(), used);
+    answer.headers.iter().for_each(|field| headers.append(field.name, field.value.trim_ascii_end()));
     let body = ending(status, minor, &headers)?;
     let keep_alive = stays(minor, &headers) && matches!(body, Ending::Framed(_));
     Ok(Start::Final(Head { status, headers, body, keep_alive }, used))
 }
 
-fn ending(status: u16, minor: u8, headers: &HeaderMap) -> Result<Ending, String> {
+fn ending(status: u16, minor: u8, headers: &Headers) -> Result<Ending, String> {
     let length = announced(headers)?;
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut codings = headers.get_all("transfer-encoding");
     let coding = codings.next();
     if let Some(coding) = coding {
         // A message with both can be read in two ways, and HTTP/1.0 knows no chunks (RFC 9112 section 6.1).
-        let is_plain = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        let is_plain = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
         if !is_plain || minor == 0 || length.is_some() {
             return Err("Transfer-Encoding other than chunked alone".to_owned());
         }
@@ -112,10 +108,10 @@ fn ending(status: u16, minor: u8, headers: &HeaderMap) -> Result<Ending, String>
 }
 
 /// `Content-Length`; repeated it must say the same (RFC 9112 section 6.3).
-fn announced(headers: &HeaderMap) -> Result<Option<u64>, String> {
+fn announced(headers: &Headers) -> Result<Option<u64>, String> {
     let mut length = None;
-    for value in headers.get_all(header::CONTENT_LENGTH) {
-        let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    for value in headers.get_all("content-length") {
+        let digits = std::str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit));
         let this = digits.and_then(|digits| digits.parse::<u64>().ok());
         match (this, length) {
             (Some(this), None) => length = Some(this),
@@ -127,11 +123,10 @@ fn announced(headers: &HeaderMap) -> Result<Option<u64>, String> {
 }
 
 /// Whether the provider keeps the connection (RFC 9112 section 9.3).
-fn stays(minor: u8, headers: &HeaderMap) -> bool {
+fn stays(minor: u8, headers: &Headers) -> bool {
     let mut options = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .get_all("connection")
+        .flat_map(|value| value.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii);
     if minor == 0 {
         let (mut keeps, mut closes) = (false, false);
@@ -185,7 +180,7 @@ mod tests {
         for end in 0..whole.len() {
             assert!(matches!(start_of(&whole.as_bytes()[..end]), Ok(Start::Partial)), "{end}");
         }
-        assert_eq!(head(whole).expect("good").headers["content-type"], "a/b");
+        assert_eq!(head(whole).expect("good").headers.get("content-type"), Some(&b"a/b"[..]));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod connect;
 mod estimate;
 pub mod events;
 mod exchange;
+mod headers;
 mod http;
 pub mod meter;
 pub mod opening;
@@ -32,6 +33,7 @@ use ureq::http::{Method, Uri};
 
 pub use estimate::{Output, prompt as estimated_prompt};
 pub use exchange::{Awaited, Collected, Exchange, Unanswered, Whole};
+pub use headers::Headers;
 pub use reply::{Reply, SharedReply};
 pub use wait::{Patience, pause};
 
@@ -222,7 +224,7 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     /// Of a base URL as the configuration has it: checked, in normal form.
     fn of(url: &'a str) -> Self {
-        let host = url.find("://").map_or(0, |at| at + 3);
+        let host = end_of_scheme(url);
         let path = url[host..].find('/').map_or(url.len(), |at| host + at);
         Self { origin: &url[..path], path: &url[path..] }
     }
@@ -232,7 +234,7 @@ impl<'a> Target<'a> {
     }
 
     fn authority(&self) -> &'a str {
-        self.origin.split_once("://").map_or(self.origin, |(_, authority)| authority)
+        &self.origin[end_of_scheme(self.origin)..]
     }
 
     fn uri(&self) -> Result<Uri, ureq::Error> {
@@ -240,21 +242,24 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Where the authority of a checked URL begins: after the first colon and two slashes.
+fn end_of_scheme(url: &str) -> usize {
+    url.find(':').map_or(0, |at| (at + "://".len()).min(url.len()))
+}
+
 fn request_head(replica: &Replica, target: &Target<'_>, call: &Call<'_>) -> Vec<u8> {
     // The provider's own headers win over whatever else there is of their names.
     let is_own = |name: &str| replica.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
     let mut fields = (call.fields)(&is_own);
-    let mut add = |name: &str, value: &str| {
-        if !is_own(name) {
-            fields.push(name, value);
-        }
-    };
-    add("accept-encoding", "identity");
-    add_credentials(&mut add, replica, call.format);
+    if !is_own("accept-encoding") {
+        fields.push("accept-encoding", "identity");
+    }
+    add_credentials(&mut fields, &is_own, replica, call.format);
     let length: usize = call.body.iter().map(|piece| piece.len()).sum();
     // A body that is not announced would be read as the next request, whatever the method (RFC 9112 section 6.3).
-    if length > 0 || !matches!(call.method, Method::GET | Method::DELETE) {
-        add("content-length", &length.to_string());
+    let is_announced = length > 0 || !matches!(call.method, Method::GET | Method::DELETE);
+    if is_announced && !is_own("content-length") {
+        fields.push_number("content-length", length as u64);
     }
     if speaks_as_anthropic(replica, call.format)
         && !fields.contains("anthropic-version")
@@ -277,15 +282,16 @@ fn base_url(replica: &Replica, format: Format) -> &str {
 
 /// The provider's key goes in as a bearer token, in Anthropic's format as `x-api-key` beside a version; where both formats
 /// are spoken at one URL, a call in OpenAI's carries both, for the list of models is Anthropic's there.
-fn add_credentials(add: &mut impl FnMut(&str, &str), replica: &Replica, format: Format) {
-    if replica.key.is_empty() {
+fn add_credentials(fields: &mut Fields, is_own: &dyn Fn(&str) -> bool, replica: &Replica, format: Format) {
+    let key = replica.key.expose().as_bytes();
+    if key.is_empty() {
         return;
     }
-    if format == Format::OpenAi {
-        add("authorization", &["Bearer ", replica.key.expose()].concat());
+    if format == Format::OpenAi && !is_own("authorization") {
+        fields.push_joined("authorization", &[b"Bearer ", key]);
     }
-    if speaks_as_anthropic(replica, format) {
-        add("x-api-key", replica.key.expose());
+    if speaks_as_anthropic(replica, format) && !is_own("x-api-key") {
+        fields.push("x-api-key", key);
     }
 }
 

@@ -4,11 +4,9 @@
 use std::io;
 use std::time::Instant;
 
-use ureq::http::{HeaderMap, header};
-
 use super::meter::Measured;
 use super::refusal::Refusal;
-use super::{Exchange, Failure, Fault, SharedReply};
+use super::{Exchange, Failure, Fault, Headers, SharedReply};
 use crate::front::{Fields, Ready};
 use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN};
 use crate::memory::{Holder, Share};
@@ -48,9 +46,9 @@ impl From<Broke> for Failure {
 }
 
 /// Whether the answer is a stream of events in the clear.
-pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii());
-    let plain = headers.get(header::CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
+pub fn is_event_stream(headers: &Headers) -> bool {
+    let kind = headers.get("content-type").map(<[u8]>::trim_ascii);
+    let plain = headers.get("content-encoding").is_none_or(|coding| coding == b"identity");
     plain
         && kind.is_some_and(|kind| {
             kind.get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
@@ -207,7 +205,7 @@ impl Relay {
     }
 
     /// The provider's header fields.
-    pub fn into_headers(self) -> HeaderMap {
+    pub fn into_headers(self) -> Headers {
         self.exchange.headers
     }
 

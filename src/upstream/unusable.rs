@@ -1,8 +1,6 @@
 //! Response heads that make a response unusable whatever its body says: redirects, and unrequested content codings.
 
-use ureq::http::{HeaderMap, header};
-
-use super::{Failure, Fault};
+use super::{Failure, Fault, Headers};
 
 /// Content codings that change the bytes (IANA's registry, and the older names). Others that are met, `identity` or `utf-8`, do not.
 const CODINGS: &[&str] = &["gzip", "br", "zstd", "deflate", "compress", "x-gzip", "x-compress", "dcb", "dcz"];
@@ -11,12 +9,12 @@ const CODINGS: &[&str] = &["gzip", "br", "zstd", "deflate", "compress", "x-gzip"
 const MAX_TOLD: usize = 200;
 
 /// Why a response with that head cannot be used, if it cannot. An error status keeps its meaning, whatever its body is coded in.
-pub fn failure_of(status: u16, headers: &HeaderMap) -> Option<Failure> {
+pub fn failure_of(status: u16, headers: &Headers) -> Option<Failure> {
     match status {
         // 304 is no redirect: it has what its client asked for.
         304 | 400.. => None,
         300..400 => {
-            let place = headers.get(header::LOCATION).map(|value| told(value.as_bytes()));
+            let place = headers.get("location").map(told);
             let place = place.map(|place| format!(" to {place}")).unwrap_or_default();
             Some(Failure { fault: Fault::Redirected, detail: format!("HTTP {status}{place}") })
         }
@@ -28,10 +26,9 @@ pub fn failure_of(status: u16, headers: &HeaderMap) -> Option<Failure> {
 }
 
 /// The content coding of a body that is not there as it is.
-pub fn coding(headers: &HeaderMap) -> Option<&'static str> {
-    let values = headers.get_all(header::CONTENT_ENCODING).iter();
-    let mut named =
-        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+pub fn coding(headers: &Headers) -> Option<&'static str> {
+    let values = headers.get_all("content-encoding");
+    let mut named = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
     named.find_map(|name| CODINGS.iter().find(|coding| coding.as_bytes().eq_ignore_ascii_case(name)).copied())
 }
 
@@ -49,15 +46,13 @@ fn told(location: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ureq::http::{HeaderMap, HeaderName, HeaderValue};
-
     use super::failure_of;
-    use crate::upstream::Fault;
+    use crate::upstream::{Fault, Headers};
 
     fn failure(status: u16, fields: &[(&'static str, &'static str)]) -> Option<(Fault, String)> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::default();
         for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            headers.append(name, value.as_bytes());
         }
         failure_of(status, &headers).map(|failure| (failure.fault, failure.detail))
     }

@@ -37,7 +37,7 @@ impl Service for Held {
         unreachable!("all is answered by its head")
     }
 
-    fn handle(&self, _: Request<()>, _: Responder, _: Thread) -> Handled {
+    fn handle(&self, _: Box<Request<()>>, _: Responder, _: Thread) -> Handled {
         unreachable!("all is answered by its head")
     }
 

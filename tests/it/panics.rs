@@ -91,7 +91,7 @@ impl Service for Panicking {
         request.head.path().starts_with("/quick")
     }
 
-    fn handle(&self, request: Request<()>, responder: Responder, thread: Thread) -> Handled {
+    fn handle(&self, request: Box<Request<()>>, responder: Responder, thread: Thread) -> Handled {
         let is_quick = request.head.path().starts_with("/quick");
         assert_eq!(thread == Thread::Poller, is_quick);
         self.held.fetch_add(1, Ordering::SeqCst);

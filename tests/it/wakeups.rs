@@ -67,7 +67,7 @@ impl Service for Told {
         false
     }
 
-    fn handle(&self, request: Request<()>, responder: Responder, _: Thread) -> Handled {
+    fn handle(&self, request: Box<Request<()>>, responder: Responder, _: Thread) -> Handled {
         responder.send(self.answer(request.head.path())).into()
     }
 
