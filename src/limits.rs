@@ -129,6 +129,8 @@ pub const UPSTREAM_READ_BUFFER: usize = 16 * 1024;
 pub const UPSTREAM_WRITE_BUFFER: usize = 4 * 1024;
 /// Bytes of a request that are gathered before they leave for the provider: most requests leave in one write.
 pub const MAX_GATHERED: usize = 16 * 1024;
+/// Bytes of one request that leave for its provider before others have their turn.
+pub const SENT_A_TURN: usize = 256 * 1024;
 /// Largest model list of a provider, bytes.
 pub const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
 /// Bytes of model lists that are read at the same time, one for each replica: with many replicas each may have fewer than

@@ -15,7 +15,7 @@ use crate::limits::{
     CHECK_TIMEOUT, LEAST_MODEL_LIST, MAX_LISTS, MAX_LISTS_IN_TRANSIT, MAX_MODEL_LIST, THREAD_STACK,
 };
 use crate::text::{Text, quoted};
-use crate::upstream::{Call, Failure, Fault, Patience, unusable};
+use crate::upstream::{Call, Failure, Fault, unusable};
 
 /// Longest reason kept of a failed check, bytes.
 const MAX_REASON: usize = 200;
@@ -163,19 +163,19 @@ fn fetch_models(
         format: Format::OpenAi,
         path: &path,
         fields: &|_| Fields::default(),
-        body: &[],
+        length: 0,
     };
-    let exchange = gateway.upstream().attempt(replica, &call, Patience::until(deadline));
-    let mut exchange = exchange.map_err(|failure| failure.detail)?;
-    let status = exchange.status;
+    let response = gateway.upstream().attempt(replica, &call, deadline);
+    let mut response = response.map_err(|failure| failure.detail)?;
+    let status = response.status;
     gateway.balance.note_check(replica.id, matches!(status, 401 | 403));
-    if let Some(Failure { fault, detail }) = unusable::failure_of(status, &exchange.headers) {
+    if let Some(Failure { fault, detail }) = unusable::failure_of(status, &response.headers) {
         let is_redirect = fault == Fault::Redirected;
         let told = if is_redirect { Text::CheckRedirected(&detail).say(config.language) } else { detail };
         return Err(hidden(provider, told));
     }
     let most = (MAX_LISTS_IN_TRANSIT / replicas(config)).clamp(LEAST_MODEL_LIST, MAX_MODEL_LIST);
-    let body = exchange.read_whole(most).map_err(|failure| failure.detail)?;
+    let body = response.read_whole(most, deadline).map_err(|failure| failure.detail)?;
     // What stands in a list is shown, and what is wrong with it logged.
     let body = provider.mask().hide(body, Scope::Unmistakable);
     if (200..300).contains(&status) { Ok(body) } else { Err(format!("HTTP {status}")) }

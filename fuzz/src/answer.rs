@@ -14,7 +14,8 @@ use ai_proxy::limits::{
     MAX_UNDELIVERED, MAX_UPSTREAM_HEAD, MAX_UPSTREAM_HEADERS, RELAY_PIECE, UPSTREAM_READ_BUFFER,
 };
 use ai_proxy::upstream::{
-    Awaited, By, Call, Collected, Exchange, Failure, Fault, Patience, Unanswered, Upstream, Whole,
+    Call, Collected, Failure, Fault, PendingResponse, Sent, Timeouts, Unanswered, Upstream, UpstreamResponse,
+    Whole,
 };
 
 use super::{chunked, cut, with_runs};
@@ -26,7 +27,7 @@ const RUN_LENGTH: usize = MAX_UPSTREAM_HEAD / 2;
 /// What a socket takes at once.
 const MOST_AT_ONCE: usize = 4 * UPSTREAM_READ_BUFFER;
 
-/// Reads it whole and in pieces, as a stream is read and as a document is, without waiting and waiting.
+/// Reads it whole and in pieces, as a stream is read and as a document is.
 pub fn check(data: &[u8]) {
     let (step, bytes) = cut(data);
     let bytes = with_runs(bytes, MAX_RUNS, RUN_LENGTH);
@@ -43,7 +44,7 @@ pub fn check(data: &[u8]) {
     let collected = Run::of(&bytes, step, Reading::Collecting);
     assert_eq!(whole, collected, "collected, in pieces of {step}");
     if bytes.len() <= MOST_AT_ONCE {
-        check_waiting(&bytes, &whole.told);
+        check_whole(&bytes, &whole.told);
     }
 }
 
@@ -87,15 +88,15 @@ struct Run {
 }
 
 enum Stage {
-    Head(Awaited),
-    Body(Box<Exchange>, Head, Whole),
+    Head(PendingResponse),
+    Body(Box<UpstreamResponse>, Head, Whole),
     Over(Told),
 }
 
 impl Run {
     fn of(bytes: &[u8], step: usize, reading: Reading) -> Self {
-        let (mut provider, awaited) = call();
-        let mut stage = Stage::Head(awaited);
+        let (mut provider, pending) = call();
+        let mut stage = Stage::Head(pending);
         for piece in bytes.chunks(step) {
             let sent = provider.write_all(piece);
             assert!(sent.is_ok() || matches!(stage, Stage::Over(_)), "{sent:?}");
@@ -118,28 +119,28 @@ impl Run {
 impl Stage {
     /// Goes on as far as that is possible at once, something having come. `ended`: the provider has ended the connection.
     fn go_on(mut self, ended: bool, reading: Reading) -> Self {
-        match &mut self {
-            Self::Head(awaited) => awaited.woken(),
-            Self::Body(exchange, ..) => exchange.woken(),
+        match &self {
+            Self::Head(pending) => pending.source().set_ready(ended),
+            Self::Body(response, ..) => response.source().set_ready(ended),
             Self::Over(_) => {}
         }
-        if let Self::Head(mut awaited) = self {
-            let head = match awaited.poll(ended) {
-                Ok(None) => return Self::Head(awaited),
+        if let Self::Head(mut pending) = self {
+            let head = match pending.poll(false) {
+                Ok(None) => return Self::Head(pending),
                 Ok(Some(head)) => head,
                 Err(unanswered) => return Self::Over(refused(unanswered)),
             };
-            let exchange = Box::new(awaited.into_exchange(head));
-            let head = Head::of(&exchange);
-            self = Self::Body(exchange, head, Whole::new(usize::MAX));
+            let response = Box::new(pending.into_response(head));
+            let head = Head::of(&response);
+            self = Self::Body(response, head, Whole::new(usize::MAX));
         }
-        let Self::Body(mut exchange, head, mut whole) = self else { return self };
+        let Self::Body(mut response, head, mut whole) = self else { return self };
         let is_whole = match reading {
-            Reading::Passing => pass(&mut exchange, &mut whole.bytes, ended),
-            Reading::Collecting => collect(&mut exchange, &mut whole, ended),
+            Reading::Passing => pass(&mut response, &mut whole.bytes),
+            Reading::Collecting => collect(&mut response, &mut whole),
         };
         match is_whole {
-            Ok(None) => Self::Body(exchange, head, whole),
+            Ok(None) => Self::Body(response, head, whole),
             Ok(Some(())) => Self::Over(Told::Answer(head, whole.bytes, true)),
             Err(failure) => {
                 assert_eq!(failure.fault, Fault::CutOff, "{}", failure.detail);
@@ -157,14 +158,14 @@ impl Stage {
 }
 
 impl Head {
-    fn of(exchange: &Exchange) -> Self {
-        let fields = exchange.headers.iter();
+    fn of(response: &UpstreamResponse) -> Self {
+        let fields = response.headers.iter();
         let fields = fields.map(|(name, value)| (name.to_owned(), value.to_vec()));
         Self {
-            status: exchange.status,
+            status: response.status,
             fields: sorted(fields.collect()),
-            length: exchange.length(),
-            is_close_delimited: exchange.is_close_delimited(),
+            length: response.length(),
+            is_close_delimited: response.is_close_delimited(),
         }
     }
 }
@@ -175,24 +176,24 @@ fn sorted(mut fields: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
 }
 
 /// As the relay of a stream does it.
-fn pass(exchange: &mut Exchange, body: &mut Vec<u8>, ended: bool) -> Result<Option<()>, Failure> {
+fn pass(response: &mut UpstreamResponse, body: &mut Vec<u8>) -> Result<Option<()>, Failure> {
     let mut piece = [0; RELAY_PIECE];
     loop {
-        match exchange.read_at_once(&mut piece, ended)? {
+        match response.read(&mut piece)? {
             None => return Ok(None),
             Some(0) => return Ok(Some(())),
             Some(count) => body.extend_from_slice(&piece[..count]),
         }
-        if exchange.is_drained() {
+        if response.is_drained() {
             return Ok(None);
         }
     }
 }
 
-fn collect(exchange: &mut Exchange, whole: &mut Whole, ended: bool) -> Result<Option<()>, Failure> {
+fn collect(response: &mut UpstreamResponse, whole: &mut Whole) -> Result<Option<()>, Failure> {
     loop {
-        match whole.collect(exchange, ended)? {
-            Collected::Source => return Ok(None),
+        match whole.collect(response)? {
+            Collected::Waits => return Ok(None),
             Collected::Whole => return Ok(Some(())),
             Collected::Again => {}
         }
@@ -209,9 +210,9 @@ fn refused(unanswered: Unanswered) -> Told {
     }
 }
 
-/// A thread that waits learns the same, and a document is never larger than it may be.
-fn check_waiting(bytes: &[u8], told: &Told) {
-    let (learnt, fault) = wait(bytes, usize::MAX);
+/// What came at once is read the same, and a document is never larger than it may be.
+fn check_whole(bytes: &[u8], told: &Told) {
+    let (learnt, fault) = read_whole(bytes, usize::MAX);
     match told {
         // Of a document that breaks off there is nothing.
         Told::Answer(head, _, false) => {
@@ -221,27 +222,30 @@ fn check_waiting(bytes: &[u8], told: &Told) {
         _ => assert_eq!((&learnt, fault), (told, None)),
     }
     if let Told::Answer(_, body, true) = told {
-        assert_eq!(wait(bytes, body.len()), (told.clone(), None));
+        assert_eq!(read_whole(bytes, body.len()), (told.clone(), None));
         if let Some(less) = body.len().checked_sub(1) {
-            assert_eq!(wait(bytes, less).1, Some(Fault::TooLarge));
+            assert_eq!(read_whole(bytes, less).1, Some(Fault::TooLarge));
         }
     }
 }
 
-/// What a thread that waits makes of it, where a document may have so many bytes, and why of a document there is none.
-fn wait(bytes: &[u8], max: usize) -> (Told, Option<Fault>) {
-    let (mut provider, mut awaited) = call();
+/// What it is where all of it has come and a document may have so many bytes, and why there is no document.
+fn read_whole(bytes: &[u8], max: usize) -> (Told, Option<Fault>) {
+    let (mut provider, mut pending) = call();
     provider.write_all(bytes).expect("there is room");
     provider.shutdown(Shutdown::Write).expect("it can be ended");
-    let mut exchange = match awaited.wait() {
-        Ok(head) => awaited.into_exchange(head),
+    pending.source().set_ready(true);
+    let mut response = match pending.poll(false) {
+        Ok(Some(head)) => pending.into_response(head),
+        Ok(None) => panic!("waits for what cannot come"),
         Err(unanswered) => return (refused(unanswered), None),
     };
-    let head = Head::of(&exchange);
-    let body = exchange.read_whole(max);
+    let head = Head::of(&response);
+    let mut whole = Whole::new(max);
+    let body = collect(&mut response, &mut whole).map(|over| over.map(|()| whole.bytes));
     assert!(another().is_none(), "a connection that has ended is kept");
     match body {
-        Ok(body) => (Told::Answer(head, body, true), None),
+        Ok(body) => (Told::Answer(head, body.expect("all of it came"), true), None),
         Err(failure) => (Told::Answer(head, Vec::new(), false), Some(failure.fault)),
     }
 }
@@ -463,7 +467,7 @@ static PROVIDER: LazyLock<(Upstream, Replica)> = LazyLock::new(|| {
 });
 
 /// A request to a provider that has not answered yet, and its end of the connection.
-fn call() -> (TcpStream, Awaited) {
+fn call() -> (TcpStream, PendingResponse) {
     let (provider, ours) = UnixStream::pair().expect("a pair of sockets");
     let [provider, ours] = [provider, ours].map(|socket| {
         socket.set_nonblocking(true).expect("non-blocking");
@@ -474,26 +478,30 @@ fn call() -> (TcpStream, Awaited) {
 }
 
 /// A request on a connection that is idle.
-fn another() -> Option<Awaited> {
+fn another() -> Option<PendingResponse> {
     let call = Call {
         method: "POST".parse().expect("a method"),
         format: Format::OpenAi,
         path: "/x",
         fields: &|_| Fields::default(),
-        body: &[b"{}"],
+        length: 2,
     };
-    let sent = PROVIDER.0.send(&PROVIDER.1, &call, Patience::default(), None, By::Idle);
-    sent.expect("it leaves, or there is none")
+    let request = PROVIDER.0.request(&PROVIDER.1, &call, Timeouts::default()).expect("a way there");
+    let mut pending = request.on_idle().ok()?;
+    assert_eq!(pending.send(&[b"{}"]).ok(), Some(Sent::Whole), "it leaves at once");
+    Some(pending)
 }
 
 /// Whether the connection is given to the next call, which gets its own answer then.
 fn serves_another(provider: &mut TcpStream) -> bool {
-    let Some(mut awaited) = another() else { return false };
+    let Some(mut pending) = another() else { return false };
     let answer = b"HTTP/1.1 201 x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
     provider.write_all(answer).expect("somebody listens");
-    awaited.woken();
-    let head = awaited.poll(false).expect("an answer").expect("all of it");
-    let mut exchange = awaited.into_exchange(head);
-    assert_eq!((exchange.status, exchange.read_whole(2).ok()), (201, Some(b"ok".to_vec())));
+    pending.source().set_ready(false);
+    let head = pending.poll(false).expect("an answer").expect("all of it");
+    let mut response = pending.into_response(head);
+    let mut whole = Whole::new(2);
+    assert!(matches!(collect(&mut response, &mut whole), Ok(Some(()))));
+    assert_eq!((response.status, &*whole.bytes), (201, &b"ok"[..]));
     true
 }

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::upstream::Patience;
+use crate::upstream::Timeouts;
 
 /// What an attempt may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowance {
     /// For the call.
-    pub patience: Patience,
+    pub timeouts: Timeouts,
     /// It has less than a first attempt would have: that it did not make it says little of its replica.
     pub is_short: bool,
 }
@@ -38,10 +38,10 @@ pub fn of(config: &Config, streamed: bool, times: Times, is_first: bool, others:
     let left = times.left(config, streamed);
     let share = config.attempt_timeout.filter(|_| others).map(|time| time.min(left));
     let is_short = !is_first && config.attempt_timeout.is_none_or(|time| left < time);
-    let patience = if streamed {
-        Patience { until: None, silence: Some(config.stream_timeout), haste: share.or(Some(left)) }
+    let timeouts = if streamed {
+        Timeouts { total: None, idle: Some(config.stream_timeout), first_byte: share.or(Some(left)) }
     } else {
-        Patience { until: times.begun.checked_add(config.non_stream_timeout), silence: None, haste: share }
+        Timeouts { total: times.begun.checked_add(config.non_stream_timeout), idle: None, first_byte: share }
     };
-    Allowance { patience, is_short }
+    Allowance { timeouts, is_short }
 }

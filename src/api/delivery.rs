@@ -16,7 +16,7 @@ use crate::metrics::InFlight;
 use crate::text::beginning;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
-use crate::upstream::{Fault, Headers, Reply, SharedReply};
+use crate::upstream::{ClientResponse, Fault, Headers};
 
 /// The client's side of a call, from its first attempt to its end.
 pub struct Delivery {
@@ -29,7 +29,7 @@ pub struct Delivery {
     /// What goes with the answer.
     pub envelope: Envelope,
     /// Its way.
-    pub reply: SharedReply,
+    pub response: ClientResponse,
     /// What is to be said of it.
     pub record: Record,
     /// Tokens of its prompt, estimated from its body.
@@ -46,7 +46,7 @@ impl Delivery {
 
     /// Whether a status has left: no attempt may follow then.
     pub fn is_committed(&self) -> bool {
-        self.reply.lock().is_committed()
+        self.response.is_committed()
     }
 
     /// An attempt at this provider begins. A client that asked for a stream may hear a heartbeat before it says anything.
@@ -58,7 +58,7 @@ impl Delivery {
             let mut fields = self.envelope.fields("text/event-stream");
             fields.push("x-ai-proxy-provider", provider);
             add_stream_fields(&mut fields);
-            self.reply.lock().promise(fields);
+            self.response.promise(fields);
         }
     }
 
@@ -97,7 +97,7 @@ impl Delivery {
     pub fn fault(&mut self, fault: Fault) -> Done {
         match self.error_of(fault) {
             Some(error) => self.error(&error),
-            None => self.end(CLIENT_CLOSED_REQUEST, |reply| reply.break_off(None)),
+            None => self.end(CLIENT_CLOSED_REQUEST, |response| response.break_off(None)),
         }
     }
 
@@ -106,11 +106,11 @@ impl Delivery {
         self.record.fail(error);
         if self.is_committed() {
             let event = error_event::of(error, &self.envelope, 0);
-            return self.end(200, |reply| reply.break_off(Some(&event)));
+            return self.end(200, |response| response.break_off(Some(&event)));
         }
         let mut answer = error.answer(&self.envelope);
         answer.fields.push("x-ai-proxy-provider", &self.record.provider);
-        self.end(error.status(), |reply| reply.send(answer))
+        self.end(error.status(), |response| response.send(answer))
     }
 
     /// An answer of the provider's that was read whole.
@@ -126,7 +126,7 @@ impl Delivery {
             return self.in_promised_stream(status, &headers, &body, is_refusal);
         }
         let fields = self.answer_fields(&headers, &self.record.provider);
-        self.end(status, |reply| reply.send(Answer { status, fields, body: body.into() }))
+        self.end(status, |response| response.send(Answer { status, fields, body: body.into() }))
     }
 
     /// A heartbeat has promised a stream: a document leaves as the events that say the same, else an event tells of it. Anthropic's
@@ -140,10 +140,10 @@ impl Delivery {
             _ => None,
         };
         if let Some(events) = events {
-            return self.end(status, |reply| {
-                reply.begin(status, &Fields::default(), None);
-                reply.write(&events, false);
-                reply.finish()
+            return self.end(status, |response| {
+                response.begin(status, &Fields::default(), None);
+                response.write(&events, false);
+                response.finish()
             });
         }
         let may_say =
@@ -155,12 +155,12 @@ impl Delivery {
             self.record.fail(&error);
             error_event::of(&error, &self.envelope, 0)
         };
-        self.end(status, |reply| reply.break_off(Some(&event)))
+        self.end(status, |response| response.break_off(Some(&event)))
     }
 
     /// A stream that is complete.
     pub fn whole_stream(&mut self, status: u16) -> Done {
-        self.end(status, Reply::finish)
+        self.end(status, ClientResponse::finish)
     }
 
     /// A stream that broke off; `events`: one more event can tell its client, with this number on `/v1/responses`.
@@ -169,7 +169,7 @@ impl Delivery {
             self.record.fail(&error);
             error_event::of(&error, &self.envelope, sequence)
         });
-        self.end(status, |reply| reply.break_off(event.as_deref().filter(|_| events)))
+        self.end(status, |response| response.break_off(event.as_deref().filter(|_| events)))
     }
 
     /// An error that is not JSON is put into our shape; a key that the provider quotes is masked.
@@ -194,16 +194,15 @@ impl Delivery {
         ApiError::of_fault(fault, &self.record.provider, self.config())
     }
 
-    fn end(&mut self, status: u16, end: impl FnOnce(&mut Reply) -> Option<Done>) -> Done {
+    fn end(&mut self, status: u16, end: impl FnOnce(&mut ClientResponse) -> Option<Done>) -> Done {
         if let Some(permit) = self.permit.take().filter(Permit::is_counted) {
             permit.spend(self.charge, Clock::now());
         }
         self.in_flight = None;
-        let mut reply = self.reply.lock();
-        let done = end(&mut reply);
+        let done = end(&mut self.response);
         self.record.status = status;
-        self.record.bytes = reply.bytes();
-        self.record.first_byte = reply.started();
+        self.record.bytes = self.response.bytes();
+        self.record.first_byte = self.response.started();
         // A reply ends once: each path above ends it and returns.
         done.expect("a reply is ended once")
     }

@@ -10,8 +10,7 @@ use super::delivery::Delivery;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
-use super::underway;
-use super::{Ticket, admission, charge, filters, masking, messages, relayed_headers, responses};
+use super::{Ticket, admission, charge, filters, masking, messages, relayed_headers, responses, task};
 use crate::auth::Permit;
 use crate::config::{Format, known};
 use crate::front::{Done, Handled, Request, Responder, Thread};
@@ -22,12 +21,12 @@ use crate::metrics::Metric;
 use crate::routing::{Choice, Plan, Verdict};
 use crate::upstream::meter::Measured;
 use crate::upstream::response_id;
-use crate::upstream::{self, Awaited, By, Call, Failure, Fault, Reply, SharedReply};
+use crate::upstream::{Call, ClientResponse, Failure, Fault, Outgoing, PendingResponse, Sent, Timeouts};
 
 /// Pause before a lone replica is tried again after it could not be reached.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A client that has waited so long for a worker may have left; a provider is not asked for nobody.
+/// A client that has waited so long may have left: the provider is skipped then.
 const QUEUED_LONG: Duration = Duration::from_millis(50);
 
 /// Relays a call to the provider that its model names.
@@ -51,7 +50,7 @@ pub fn relay(
     let is_long = |(body, _): &(Body, Permit)| filters::takes_long(&request.ticket.config, token, body);
     let has_to_move = thread == Thread::Poller && admitted.as_ref().is_ok_and(is_long);
     let gateway = Arc::clone(gateway);
-    let begin = move |thread| {
+    let begin = move || {
         let prepare = |(body, permit)| Ok((admission::prepare(&gateway, &request, body)?, permit));
         let (mut call, permit) = match admitted.and_then(prepare) {
             Ok(prepared) => prepared,
@@ -61,33 +60,32 @@ pub fn relay(
                 return responder.send(error.answer(&envelope)).into();
             }
         };
-        let reply = new_reply(&request, &call, responder);
+        let response = new_response(&request, &call, responder);
         record.model.clone_from(&call.body.model);
         let estimated_prompt = charge::estimated_prompt(&request);
         let (permit, in_flight) = (Some(permit), Some(in_flight));
         let delivery =
-            Delivery { request, permit, in_flight, envelope, reply, record, estimated_prompt, charge: 0 };
+            Delivery { request, permit, in_flight, envelope, response, record, estimated_prompt, charge: 0 };
         let ticket = &delivery.request.ticket;
         let plan = Plan::new(&ticket.config, std::mem::take(&mut call.routes), ticket.token());
         let (begun, adds_usage, is_short) = (Instant::now(), false, false);
         let share = Share::new(Holder::Response);
-        Box::new(Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, share, delivery })
-            .begin(thread)
+        Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, share, delivery }.begin()
     };
-    if has_to_move { Handled::Waits(Box::new(move || begin(Thread::Worker))) } else { begin(thread) }
+    if has_to_move { Handled::Compute(Box::new(begin)) } else { begin() }
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
-fn new_reply(request: &Request<Ticket>, call: &Admitted, responder: Responder) -> SharedReply {
+fn new_response(request: &Request<Ticket>, call: &Admitted, responder: Responder) -> ClientResponse {
     let heartbeat = request.ticket.config.stream_heartbeat.filter(|_| call.body.stream);
-    SharedReply::new(Reply::new(responder, heartbeat))
+    ClientResponse::new(responder, heartbeat)
 }
 
 /// One call under way.
 pub struct Relay {
     pub(super) gateway: Arc<Gateway>,
     pub(super) call: Admitted,
-    plan: Plan,
+    pub(super) plan: Plan,
     /// What the client gets of the attempts that failed, if none serves.
     last: Option<Box<Failed>>,
     /// When the provider's time began: the client's upload and the queue are not its fault.
@@ -109,88 +107,49 @@ pub struct Attempt {
     pub others: bool,
 }
 
+/// What follows in the plan of attempts.
+pub enum Decision {
+    /// An attempt.
+    Attempt(Box<Attempt>),
+    /// A pause, and the same replicas again.
+    Pause(Duration),
+    /// Nothing.
+    End,
+}
+
+/// A request on its way to a replica.
+pub enum Asked {
+    /// On an idle connection; how far it has left.
+    On(PendingResponse, Sent),
+    /// A connection has to be made.
+    Unconnected(Outgoing),
+}
+
 impl Relay {
-    /// Answers the call, or has its answer awaited. On the poller's thread only what goes at once is done there.
-    fn begin(mut self: Box<Self>, thread: Thread) -> Handled {
+    fn begin(mut self) -> Handled {
         if self.client_has_left() {
             let done = self.delivery.fault(Fault::ClientGone);
             return self.end(done).into();
         }
-        match (self.next_attempt(), thread) {
-            (None, _) => self.give_last().into(),
-            (Some(attempt), Thread::Worker) => self.go_on(attempt, By::Any),
-            (Some(attempt), Thread::Poller) => self.begin_at_once(attempt),
-        }
+        task::begin(self)
     }
 
-    fn begin_at_once(mut self: Box<Self>, attempt: Attempt) -> Handled {
-        match self.ask(&attempt, By::Idle) {
-            Ok(Some(awaited)) if awaited.is_sent() => underway::answer(self, attempt, awaited),
-            Ok(Some(mut awaited)) => Handled::Waits(Box::new(move || match awaited.send_rest() {
-                Ok(()) => underway::answer(self, attempt, awaited),
-                Err(failure) => self.follow_up(Failed::Fault(failure), attempt),
-            })),
-            Ok(None) => Handled::Waits(Box::new(move || self.go_on(attempt, By::Any))),
-            Err(failure) => self.follow_up(Failed::Fault(failure), attempt),
+    /// The next attempt, where there is one.
+    pub(super) fn next_attempt(&mut self) -> Decision {
+        let (balance, now) = (&self.gateway.balance, Instant::now());
+        if let Some(choice) = self.plan.next(balance, now) {
+            self.delivery.begin_attempt(&choice.provider().name, self.call.body.stream);
+            let others = self.has_retries() && self.plan.has_hope_left(balance, now);
+            return Decision::Attempt(Box::new(Attempt { choice, others }));
         }
-    }
-
-    /// Makes an attempt, waiting until its request has been sent.
-    pub(super) fn go_on(mut self: Box<Self>, attempt: Attempt, by: By) -> Handled {
-        match self.ask(&attempt, by) {
-            Ok(Some(awaited)) => underway::answer(self, attempt, awaited),
-            Ok(None) => self.follow_up(Failed::Fault(unreachable("no connection")), attempt),
-            Err(failure) => self.follow_up(Failed::Fault(failure), attempt),
-        }
-    }
-
-    /// What follows from a failed attempt: another, on a thread that may wait, or the end.
-    pub(super) fn follow_up(mut self: Box<Self>, failed: Failed, attempt: Attempt) -> Handled {
-        let may_retry = self.may_retry(&failed) && self.has_retries() && self.has_time();
-        let same_again = failed.is_unreachable() && self.plan.is_lone();
-        self.put_aside(failed, &attempt.choice);
-        drop(attempt);
-        if !may_retry {
-            return self.give_last().into();
-        }
-        Handled::Waits(Box::new(move || self.try_again(same_again)))
-    }
-
-    fn try_again(mut self: Box<Self>, same_again: bool) -> Handled {
-        if same_again {
-            if !self.may_pause(RECONNECT_PAUSE) {
-                return self.give_last().into();
-            }
-            self.plan.again();
-        }
-        match self.next_attempt() {
-            Some(attempt) => self.go_on(attempt, By::Any),
-            None => self.give_last().into(),
-        }
-    }
-
-    /// The next attempt, where there is one. Waits only where one has failed.
-    fn next_attempt(&mut self) -> Option<Attempt> {
-        loop {
-            let balance = &self.gateway.balance;
-            let now = Instant::now();
-            if let Some(choice) = self.plan.next(balance, now) {
-                self.delivery.begin_attempt(&choice.provider().name, self.call.body.stream);
-                let others = self.has_retries() && self.plan.has_hope_left(balance, now);
-                return Some(Attempt { choice, others });
-            }
-            // All were tried: one that asked for a short wait may be asked again behind it.
-            let once = self.plan.is_lone() || self.call.is_search;
-            let wait = self.last.as_ref().and_then(|last| last.short_wait()).filter(|_| !once)?;
-            if !self.may_pause(wait) {
-                return None;
-            }
-            self.plan.again();
-        }
+        // All were tried: one that asked for a short wait may be asked again behind it.
+        let once = self.plan.is_lone() || self.call.is_search;
+        let wait = self.last.as_ref().and_then(|last| last.short_wait()).filter(|_| !once);
+        wait.map_or(Decision::End, Decision::Pause)
     }
 
     /// Gives the client what the attempts that failed have left.
-    fn give_last(mut self: Box<Self>) -> Done {
+    pub(super) fn give_last(&mut self) -> Done {
         let last = self.last.take().map_or_else(|| Failed::Fault(unreachable("no replica")), |last| *last);
         // A provider works for a client that leaves.
         if last.fault() == Some(Fault::ClientGone) && self.delivery.record.attempts > 0 {
@@ -205,7 +164,7 @@ impl Relay {
     }
 
     /// The client has gone while an attempt was made.
-    pub(super) fn client_gone(mut self: Box<Self>, attempt: &Attempt) -> Done {
+    pub(super) fn client_gone(&mut self, attempt: &Attempt) -> Done {
         let failed =
             Failed::Fault(Failure { fault: Fault::ClientGone, detail: "the client went away".to_owned() });
         self.put_aside(failed, &attempt.choice);
@@ -213,7 +172,7 @@ impl Relay {
     }
 
     /// Notes a failed attempt, and keeps what it left for the client where no other serves.
-    fn put_aside(&mut self, failed: Failed, choice: &Choice) {
+    pub(super) fn put_aside(&mut self, failed: Failed, choice: &Choice) {
         self.note_failed(choice, &failed);
         let before = self.last.take();
         self.last = Some(self.the_telling_one(before, failed, choice));
@@ -221,9 +180,8 @@ impl Relay {
 
     /// Whether nobody has waited for a call that was queued for long.
     fn client_has_left(&self) -> bool {
-        let client = || self.delivery.reply.lock().client();
         let queued = self.begun.saturating_duration_since(self.delivery.request.received);
-        queued > QUEUED_LONG && client().is_some_and(|it| it.is_gone())
+        queued > QUEUED_LONG && self.delivery.response.client().is_gone()
     }
 
     /// The call has been answered: it is counted, and has its line in the log.
@@ -233,9 +191,13 @@ impl Relay {
         done
     }
 
-    /// Whether another attempt can mend this one.
-    fn may_retry(&self, failed: &Failed) -> bool {
-        if self.call.is_search { failed.fault() != Some(Fault::ClientGone) } else { failed.is_retryable() }
+    /// Whether another attempt can mend this one, and may be made.
+    pub(super) fn may_retry(&self, failed: &Failed) -> bool {
+        let is_mended = match self.call.is_search {
+            true => failed.fault() != Some(Fault::ClientGone),
+            false => failed.is_retryable(),
+        };
+        is_mended && self.has_retries() && self.has_time_for(Duration::ZERO)
     }
 
     /// What came of an attempt, for the replica's record and for the metrics; gives the time of a cooldown that begins.
@@ -253,19 +215,13 @@ impl Relay {
         self.delivery.record.attempts <= most && !self.delivery.is_committed()
     }
 
-    fn has_time(&self) -> bool {
-        !self.times().left(self.delivery.config(), self.call.body.stream).is_zero()
+    /// Whether there is time behind a pause.
+    pub(super) fn has_time_for(&self, pause: Duration) -> bool {
+        pause < self.times().left(self.delivery.config(), self.call.body.stream)
     }
 
     fn times(&self) -> Times {
         Times { begun: self.begun, now: Instant::now() }
-    }
-
-    /// Waits before another attempt, if there is time for it; whether the attempt may then be made: the client is there,
-    /// and has not had a heartbeat meanwhile.
-    fn may_pause(&self, wait: Duration) -> bool {
-        let in_time = wait < self.times().left(self.delivery.config(), self.call.body.stream);
-        in_time && upstream::pause(&self.delivery.reply, wait) && !self.delivery.is_committed()
     }
 
     /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
@@ -288,40 +244,45 @@ impl Relay {
         }
     }
 
-    /// Sends the call to a replica, in the format its provider speaks.
-    fn ask(&mut self, attempt: &Attempt, by: By) -> Result<Option<Awaited>, Failure> {
+    /// Asks a replica, in the format its provider speaks; `fresh`: on a new connection.
+    pub(super) fn ask(&mut self, attempt: &Attempt, fresh: bool) -> Result<Asked, Failure> {
         let Attempt { choice, others } = attempt;
         let is_first = self.delivery.record.attempts == 1;
         let streamed = self.call.body.stream;
         let allowance = allowance::of(self.delivery.config(), streamed, self.times(), is_first, *others);
         self.is_short = allowance.is_short;
         let replica = &choice.provider().replicas[choice.replica];
-        let model = self.call.body.written(&choice.model);
         self.adds_usage = self.has_to_ask_for_usage(replica);
-        let chat = self.call.chat_for(choice.provider());
-        let (as_sent, translated);
-        let (format, path, body) = match chat {
-            None => {
-                let (body, bytes) = (&self.call.body, &*self.delivery.request.body);
-                as_sent = match self.adds_usage {
-                    true => body.with_model_and_usage(bytes, &model),
-                    false => body.with_model(bytes, &model),
-                };
-                (self.delivery.envelope.format, &*self.call.path, &as_sent[..])
+        self.with_body(choice, |body| {
+            let length = body.iter().map(|piece| piece.len()).sum();
+            let outgoing = self.request(choice, length, allowance.timeouts)?;
+            let pending = match fresh {
+                true => Err(outgoing),
+                false => outgoing.on_idle(),
+            };
+            match pending {
+                Err(outgoing) => Ok(Asked::Unconnected(outgoing)),
+                Ok(mut pending) => {
+                    let sent = pending.send(body)?;
+                    Ok(Asked::On(pending, sent))
+                }
             }
-            Some(chat) => {
-                // The Messages API reports the usage of every stream.
-                let limit = known(&replica.url).token_limit;
-                translated = chat.with_model(&model, limit, replica.asks_for_usage(true));
-                (Format::OpenAi, messages::CHAT, &translated[..])
-            }
+        })
+    }
+
+    /// The request for a replica, but for its body of that length.
+    fn request(&self, choice: &Choice, length: usize, timeouts: Timeouts) -> Result<Outgoing, Failure> {
+        let is_translated = self.call.chat_for(choice.provider()).is_some();
+        let (format, path) = match is_translated {
+            false => (self.delivery.envelope.format, &*self.call.path),
+            true => (Format::OpenAi, messages::CHAT),
         };
         let fields = |kept_back: &dyn Fn(&str) -> bool| {
             let Delivery { request, .. } = &self.delivery;
             let kind = self.call.kind;
             let mut fields = relayed_headers::of_request(&request.head, &request.ticket.envelope, &|name| {
                 kept_back(name)
-                    || (chat.is_some() && messages::is_field_of_its_own(name))
+                    || (is_translated && messages::is_field_of_its_own(name))
                     || (kind.is_some() && name.eq_ignore_ascii_case("content-type"))
             });
             if let Some(kind) = kind {
@@ -330,8 +291,25 @@ impl Relay {
             fields
         };
         let method = self.call.method.clone();
-        let call = Call { method, format, path, fields: &fields, body };
-        self.gateway.upstream().send(replica, &call, allowance.patience, Some(&self.delivery.reply), by)
+        let replica = &choice.provider().replicas[choice.replica];
+        let call = Call { method, format, path, fields: &fields, length };
+        self.gateway.upstream().request(replica, &call, timeouts)
+    }
+
+    /// Makes the body for a replica, in pieces.
+    pub(super) fn with_body<T>(&self, choice: &Choice, send: impl FnOnce(&[&[u8]]) -> T) -> T {
+        let replica = &choice.provider().replicas[choice.replica];
+        let model = self.call.body.written(&choice.model);
+        let (body, bytes) = (&self.call.body, &*self.delivery.request.body);
+        match self.call.chat_for(choice.provider()) {
+            None if self.adds_usage => send(&body.with_model_and_usage(bytes, &model)),
+            None => send(&body.with_model(bytes, &model)),
+            Some(chat) => {
+                // The Messages API reports the usage of every stream.
+                let limit = known(&replica.url).token_limit;
+                send(&chat.with_model(&model, limit, replica.asks_for_usage(true)))
+            }
+        }
     }
 
     /// A response that was read whole, and what is known of its tokens.

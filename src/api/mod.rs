@@ -27,7 +27,7 @@ mod scrape;
 pub mod splice;
 mod status;
 mod streaming;
-mod underway;
+mod task;
 mod usage_option;
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use super::inference::{Attempt, Relay};
 use super::messages;
 use super::outcome::{Failed, Outcome, WholeAnswer};
 use super::splice::Body;
-use super::underway::{Led, Stage};
+use super::task::{Stage, Step};
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
 use crate::routing::Choice;
@@ -14,71 +14,76 @@ use crate::upstream::opening::begins_like_events;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
 use crate::upstream::unusable;
-use crate::upstream::{Exchange, Failure, Fault, Headers, Whole};
+use crate::upstream::{Failure, Fault, Headers, UpstreamResponse, Whole};
 
 impl Relay {
     /// A response has begun: its next stage.
-    pub(super) fn answered(&mut self, exchange: Exchange, attempt: &Attempt) -> Led {
-        self.delivery.adopt_id(Some(&exchange.headers), &attempt.choice.provider().name);
-        let unusable = unusable::failure_of(exchange.status, &exchange.headers);
+    pub(super) fn answered(&mut self, response: UpstreamResponse, attempt: &Attempt) -> Step {
+        self.delivery.adopt_id(Some(&response.headers), &attempt.choice.provider().name);
+        let unusable = unusable::failure_of(response.status, &response.headers);
         // No bytes are coded in no way.
-        let unusable = unusable.filter(|it| it.fault == Fault::Redirected || !exchange.is_over());
+        let unusable = unusable.filter(|it| it.fault == Fault::Redirected || !response.is_over());
         if let Some(failure) = unusable {
-            return Led::Outcome(Outcome::Failed(Failed::Fault(failure)));
+            return Step::Ended(Outcome::Failed(Failed::Fault(failure)));
         }
         let asked = self.call.body.stream;
-        let is_good = (200..300).contains(&exchange.status) && exchange.status != 204;
-        let is_labelled = stream::is_event_stream(&exchange.headers);
+        let is_good = (200..300).contains(&response.status) && response.status != 204;
+        let is_labelled = stream::is_event_stream(&response.headers);
         // Speech has another way to be asked for as events.
         let is_speech = self.call.path.starts_with("/audio/speech");
         let is_wanted = asked || is_speech;
         if is_good && is_labelled && is_wanted {
-            return self.stream(exchange, Vec::new(), true, attempt);
+            return self.stream(response, Vec::new(), true, attempt);
         }
-        self.delivery.reply.lock().keep_quiet();
+        self.delivery.response.keep_quiet();
         // Sound may begin as events do.
-        let kind = content_type(&exchange);
+        let kind = content_type(&response);
         let may_be_events = !is_media(kind) || (is_binary(kind) && !is_speech);
         if is_good && asked && !is_labelled && may_be_events {
-            return Led::On(Stage::Beginning(exchange, Vec::new()));
+            return Step::To(Stage::AwaitBody(response, Vec::new()));
         }
-        self.begun(exchange, Vec::new(), false, attempt)
+        self.begun(response, Vec::new(), false, attempt)
     }
 
     /// What a response is, is known; `beginning` was read of its body.
     pub(super) fn begun(
         &mut self,
-        mut exchange: Exchange,
+        mut response: UpstreamResponse,
         beginning: Vec<u8>,
         is_events: bool,
         attempt: &Attempt,
-    ) -> Led {
+    ) -> Step {
         let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
         // A heartbeat has promised events, and what is translated is events or a document: nothing else.
         let may_pass = !self.delivery.is_committed() && !is_translated;
-        if is_events || (may_pass && is_streamed(&exchange, self.call.body.stream)) {
-            return self.stream(exchange, beginning, is_events, attempt);
+        if is_events || (may_pass && is_streamed(&response, self.call.body.stream)) {
+            return self.stream(response, beginning, is_events, attempt);
         }
         // It has begun: it is no hanging replica.
-        exchange.take_time();
+        response.take_time();
         let whole = Whole::begun(beginning, self.delivery.config().max_response_size);
-        Led::On(Stage::Whole(exchange, whole))
+        Step::To(Stage::Collect(response, whole))
     }
 
     /// A buffered response: read to its end before any of it leaves.
-    pub(super) fn document(&mut self, exchange: Exchange, mut body: Vec<u8>, choice: &Choice) -> Outcome {
+    pub(super) fn document(
+        &mut self,
+        response: UpstreamResponse,
+        mut body: Vec<u8>,
+        choice: &Choice,
+    ) -> Outcome {
         // What an error says cannot be read then, but its status can.
-        if unusable::coding(&exchange.headers).is_some() {
+        if unusable::coding(&response.headers).is_some() {
             body.clear();
         }
-        let status = exchange.status;
+        let status = response.status;
         // A transcript as plain text may begin as it likes.
         let may_be_events =
-            stream::is_event_stream(&exchange.headers) || !self.call.path.starts_with("/audio/");
+            stream::is_event_stream(&response.headers) || !self.call.path.starts_with("/audio/");
         let is_unasked = (200..300).contains(&status) && !self.call.body.stream && may_be_events;
         let answer = if is_unasked && begins_like_events(&body) == Some(true) {
             let held = self.hold_copies_of(&body);
-            match held.and_then(|()| assembled(status, exchange.headers, &body)) {
+            match held.and_then(|()| assembled(status, response.headers, &body)) {
                 Ok(answer) => answer,
                 Err(failure) => {
                     if failure.fault == Fault::Untranslatable {
@@ -91,7 +96,7 @@ impl Relay {
             }
         } else {
             let refusal = refusal_in(status, &body);
-            WholeAnswer { status, headers: exchange.headers, body, refusal }
+            WholeAnswer { status, headers: response.headers, body, refusal }
         };
         let measured = Measured::of_document(&answer.body, self.output());
         if self.call.chat_for(choice.provider()).is_none() {
@@ -128,16 +133,16 @@ impl Relay {
 
 /// A response that is no stream of events is passed on as it comes where it is media, or where a stream was asked for and it is
 /// neither JSON nor text.
-fn is_streamed(exchange: &Exchange, asked: bool) -> bool {
-    let kind = content_type(exchange);
-    (200..300).contains(&exchange.status)
-        && exchange.status != 204
+fn is_streamed(response: &UpstreamResponse, asked: bool) -> bool {
+    let kind = content_type(response);
+    (200..300).contains(&response.status)
+        && response.status != 204
         && (is_media(kind) || (asked && !is_document(kind)))
 }
 
 /// Empty where there is none.
-fn content_type(exchange: &Exchange) -> &[u8] {
-    exchange.headers.get("content-type").unwrap_or_default()
+fn content_type(response: &UpstreamResponse) -> &[u8] {
+    response.headers.get("content-type").unwrap_or_default()
 }
 
 fn is_document(kind: &[u8]) -> bool {

@@ -7,14 +7,14 @@ use super::inference::{Attempt, Relay};
 use super::messages::Translation;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::responses;
-use super::underway::{Led, Stage};
+use super::task::{Stage, Step};
 use crate::front::Done;
 use crate::routing::{Choice, Verdict};
 use crate::upstream::meter::Measured;
 use crate::upstream::passage::{AsTheyCame, Bytes};
 use crate::upstream::refusal::Refusal;
-use crate::upstream::stream::{self, Broke, Ended, Passage, Way};
-use crate::upstream::{Exchange, Failure, Fault, Headers, Patience};
+use crate::upstream::stream::{self, Broke, Ended, Passage, ResponseHead};
+use crate::upstream::{Failure, Fault, Headers, Timeouts, UpstreamResponse};
 
 /// An answer on its way, and what its end needs to know of its beginning.
 pub struct Streaming {
@@ -29,29 +29,29 @@ impl Relay {
     /// A response that is passed on as it comes; `beginning` is what was read of its body to learn what it is.
     pub(super) fn stream(
         &mut self,
-        mut exchange: Exchange,
+        mut response: UpstreamResponse,
         beginning: Vec<u8>,
         is_events: bool,
         attempt: &Attempt,
-    ) -> Led {
+    ) -> Step {
         let Attempt { choice, others } = attempt;
         let config = &self.delivery.request.ticket.config;
         // What is passed on as it comes is a stream, asked for or not.
         if !self.call.body.stream {
-            exchange.be_patient(Patience::silence(config.stream_timeout));
+            response.set_timeouts(Timeouts::idle(config.stream_timeout));
         }
         if is_events {
-            self.delivery.reply.lock().end_quiet();
-            if !stream::is_event_stream(&exchange.headers) {
-                exchange.headers.set("content-type", b"text/event-stream");
+            self.delivery.response.end_quiet();
+            if !stream::is_event_stream(&response.headers) {
+                response.headers.set("content-type", b"text/event-stream");
             }
         }
-        let mut fields = self.delivery.answer_fields(&exchange.headers, &choice.provider().name);
-        if is_events || exchange.length().is_none() {
+        let mut fields = self.delivery.answer_fields(&response.headers, &choice.provider().name);
+        if is_events || response.length().is_none() {
             add_stream_fields(&mut fields);
         }
         let is_translated = self.call.chat_for(choice.provider()).is_some();
-        let length = exchange.length().map(|length| length + beginning.len() as u64);
+        let length = response.length().map(|length| length + beginning.len() as u64);
         let length = length.filter(|_| !is_events && !is_translated);
         let mask = || Arc::clone(choice.provider().mask());
         let passage: Box<dyn Passage> = if is_translated {
@@ -64,18 +64,17 @@ impl Relay {
         } else {
             Box::new(Bytes::new(self.meter(), mask()))
         };
-        let status = exchange.status;
-        let reply = self.delivery.reply.clone();
-        let way = Way { reply, status, fields, length, is_begun: false };
-        match stream::Relay::new(exchange, beginning, passage, way, config.max_stream_size) {
-            Ok(stream) => Led::On(Stage::Stream(Box::new(Streaming { stream, status, is_events }))),
-            Err(failure) => Led::Outcome(Outcome::Failed(Failed::Fault(failure))),
+        let status = response.status;
+        let head = ResponseHead { status, fields, length, is_begun: false };
+        match stream::Relay::new(response, beginning, passage, head, config.max_stream_size) {
+            Ok(stream) => Step::To(Stage::Stream(Box::new(Streaming { stream, status, is_events }))),
+            Err(failure) => Step::Ended(Outcome::Failed(Failed::Fault(failure))),
         }
     }
 
     /// It has ended, perhaps before it has begun: then another attempt may follow.
     pub(super) fn stream_ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Outcome {
-        let is_begun = self.delivery.reply.lock().is_begun();
+        let is_begun = self.delivery.response.is_begun();
         match ended.broke {
             Some(Broke::Refused(refusal, body)) => {
                 self.refused(refusal, streaming.stream.into_headers(), body, choice)

@@ -11,7 +11,6 @@ mod content;
 mod desk;
 mod incoming;
 mod listener;
-mod ongoing;
 mod places;
 mod poller;
 pub mod request;
@@ -20,6 +19,7 @@ mod running;
 mod source;
 mod sys;
 mod table;
+mod task;
 mod wire;
 mod worker;
 
@@ -30,13 +30,13 @@ use std::time::{Duration, Instant};
 pub use content::Content;
 pub use incoming::Request;
 pub use listener::Listen;
-pub use ongoing::{Ongoing, Ready, Turn};
 pub use poller::places_to_refuse;
 pub use request::Head;
 pub use response::{Answer, Client, Done, Fields, Responder, Stream};
 pub use running::{Bound, Pulse, Running, Stats};
 pub use source::Source;
-pub use sys::{Want, Woken, wait_for_peer};
+pub use sys::{Want, wait_for_peer};
+pub use task::{Computation, Io, Job, Next, Task};
 
 /// What is fixed for the life of a front.
 #[derive(Debug, Clone, Copy)]
@@ -145,21 +145,18 @@ pub enum Notice {
 pub enum Handled {
     /// An answer, or a request that was given up.
     Done(Done),
-    /// An answer that goes on without a thread of its own.
-    Ongoing(Box<dyn Ongoing>),
-    /// It has to wait: a worker goes on with it.
-    Waits(Rest),
+    /// A request under way, which the poller advances from here on.
+    Task(Box<dyn Task>),
+    /// What is left of it takes long to compute: a helper does it.
+    Compute(Computation),
 }
-
-/// What a handler has still to do where it may wait.
-pub type Rest = Box<dyn FnOnce() -> Handled + Send>;
 
 /// On which thread a handler runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thread {
     /// The one that all connections wait for: it must not wait, nor take long.
     Poller,
-    /// A worker.
+    /// A worker: what it does may take long.
     Worker,
 }
 

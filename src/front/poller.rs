@@ -14,15 +14,15 @@ use crossbeam_channel::Receiver;
 use super::conn::{Conn, Step};
 use super::desk::{Desk, Waiting};
 use super::listener::Listener;
-use super::ongoing::{Ongoing, Ready, Turn};
 use super::response::{Client, Done, Shape};
 use super::running::{Return, Shared, Stats};
-use super::source::{SOURCE, Sources};
+use super::source::{SOURCE, Source, Sources};
 use super::sys::{self, Event, Interest};
 use super::table::{Here, Table};
+use super::task::{Computation, Io, Next, Task};
 use super::wire::Wire;
 use super::worker::{self, HandledFor, Job, Outcome, panic_message};
-use super::{Handled, Lane, Limits, Notice, Rejection, Rest, Service, Settings, Thread, after};
+use super::{Handled, Lane, Limits, Notice, Rejection, Service, Settings, Thread, after};
 use crate::limits::{
     ACCEPT_BACKOFF, CONTROL_THREADS, DRAIN_GRACE, EVENT_BATCH, MAX_CONTROL_QUEUE, MAX_QUEUE, MAX_REFUSED,
     ONGOING_SWEEP, READ_CHUNK, READS_A_TURN, SWEEP_INTERVAL,
@@ -52,8 +52,8 @@ pub struct Poller<S: Service> {
     desks: [Desk<S::Ticket>; 2],
     /// A request waits for a thread that the system refuses to start, or for memory.
     is_short: bool,
-    /// Answers under way.
-    ongoing: usize,
+    /// Tasks here.
+    tasks: usize,
     scratch: Vec<u8>,
     accept: Accept,
     drain_grace_until: Option<Instant>,
@@ -84,7 +84,7 @@ impl<S: Service> Poller<S> {
             returned,
             desks,
             is_short: false,
-            ongoing: 0,
+            tasks: 0,
             scratch: vec![0; READ_CHUNK],
             accept: Accept::default(),
             drain_grace_until: None,
@@ -97,7 +97,7 @@ impl<S: Service> Poller<S> {
     pub(super) fn run(mut self) {
         let mut events = sys::event_buffer(EVENT_BATCH);
         let mut happened = Vec::with_capacity(EVENT_BATCH);
-        let (mut next_sweep, mut next_ongoing_sweep) = (self.now, self.now);
+        let (mut next_sweep, mut next_task_sweep) = (self.now, self.now);
         loop {
             if self.shared.epoll.wait(&mut events, &mut happened, self.patience()).is_err() {
                 // Nothing that a wait can recover from; pausing keeps it from spinning.
@@ -108,9 +108,9 @@ impl<S: Service> Poller<S> {
             self.go_on();
             happened.drain(..).for_each(|event| self.told(event));
             self.serve(now);
-            if now >= next_ongoing_sweep {
-                next_ongoing_sweep = now + ONGOING_SWEEP;
-                self.sweep_answers();
+            if now >= next_task_sweep {
+                next_task_sweep = now + ONGOING_SWEEP;
+                self.sweep_tasks();
             }
             if now >= next_sweep {
                 next_sweep = now + SWEEP_INTERVAL;
@@ -130,7 +130,7 @@ impl<S: Service> Poller<S> {
         if !self.again.is_empty() || (!self.is_short && self.desks.iter().any(Desk::can_serve)) {
             return Some(Duration::ZERO);
         }
-        if self.ongoing > 0 {
+        if self.tasks > 0 {
             return Some(ONGOING_SWEEP);
         }
         (self.table.used() > 0 || self.accept.failed.is_some()).then_some(SWEEP_INTERVAL)
@@ -145,8 +145,8 @@ impl<S: Service> Poller<S> {
                     self.leave(lane);
                     self.proceed(conn);
                 }
-                // What was told of its source before it was watched is not told again.
-                Outcome::Ongoing(token, answer) => self.enter(token, answer, true),
+                Outcome::Task(token, task) => self.enter(token, task),
+                Outcome::Ran(token) => self.turn(token),
                 Outcome::Lost => self.leave(lane),
             }
         }
@@ -160,8 +160,8 @@ impl<S: Service> Poller<S> {
                 self.accept((listener - LISTENERS) as usize);
             }
             source if source & SOURCE != 0 => {
-                if let Some(client) = self.sources.told(source, event.ended) {
-                    self.turn(client, Ready { source: true, ended: event.ended });
+                if let Some(client) = self.sources.on_event(source, event.readable, event.ended) {
+                    self.turn(client);
                 }
             }
             token => {
@@ -171,8 +171,8 @@ impl<S: Service> Poller<S> {
                 match place.here {
                     Here::Nothing => {}
                     Here::Conn(_) => self.readable(token),
-                    Here::Answer(_) if event.ended => self.give_up(token),
-                    Here::Answer(_) => self.turn(token, Ready::default()),
+                    Here::Task(_) if event.ended => self.cancel(token),
+                    Here::Task(_) => self.turn(token),
                 }
             }
         }
@@ -187,7 +187,7 @@ impl<S: Service> Poller<S> {
         for token in due {
             match self.table.place(token).map(|place| &place.here) {
                 Some(Here::Conn(_)) => self.readable(token),
-                Some(Here::Answer(_)) => self.turn(token, Ready::default()),
+                Some(Here::Task(_)) => self.turn(token),
                 Some(Here::Nothing) | None => {}
             }
         }
@@ -296,14 +296,18 @@ impl<S: Service> Poller<S> {
     fn handled(&mut self, token: u64, handled: HandledFor) {
         match handled {
             Some((Handled::Done(done), _)) => self.done(done),
-            Some((Handled::Ongoing(answer), _)) => self.enter(token, answer, false),
-            Some((Handled::Waits(rest), client)) => self.wait_elsewhere(rest, client, token),
+            Some((Handled::Task(task), _)) => self.enter(token, task),
+            Some((Handled::Compute(rest), client)) => self.compute_elsewhere(rest, client, token),
             None => self.leave(Lane::Worker),
         }
     }
 
-    fn wait_elsewhere(&mut self, rest: Rest, client: Arc<Client>, token: u64) {
-        self.shared.pool(Lane::Worker).send(&self.shared, Job::Rest(rest, client, token));
+    fn compute_elsewhere(&mut self, rest: Computation, client: Arc<Client>, token: u64) {
+        if !self.shared.pool(Lane::Worker).send(&self.shared, Job::Compute(rest, Arc::clone(&client), token))
+        {
+            sys::shut_write(&*client);
+            self.leave(Lane::Worker);
+        }
     }
 
     /// A request has been answered: its place is free, its connection waits for what the client asks next.
@@ -311,7 +315,8 @@ impl<S: Service> Poller<S> {
         let mut conn = Conn::behind(done.wire, done.keep, self.limits, self.now);
         if conn.wire.has_output() && !conn.wire.leave(Lane::Worker) {
             // It keeps its place until the client has taken it.
-            return self.shared.pool(Lane::Worker).send(&self.shared, Job::Settle(conn));
+            self.shared.pool(Lane::Worker).send(&self.shared, Job::Settle(conn));
+            return;
         }
         self.leave(Lane::Worker);
         self.proceed(conn);
@@ -330,69 +335,64 @@ impl<S: Service> Poller<S> {
         }
     }
 
-    /// An answer goes on; `is_late`: its source may have told of something already.
-    fn enter(&mut self, token: u64, answer: Box<dyn Ongoing>, is_late: bool) {
-        self.ongoing += 1;
-        let watched = self.sources.watch(&self.shared.epoll, answer.source(), token);
-        let has_left = self.table.place(token).is_none_or(|place| {
-            place.unwatched = watched.is_err();
-            place.ended
-        });
-        self.table.put_answer(token, answer);
-        match watched {
-            _ if has_left => self.give_up(token),
-            Ok(false) if !is_late => {}
-            Ok(ended) => self.turn(token, Ready { source: true, ended }),
-            // What cannot be watched is seen to by the sweep.
-            Err(_) => self.turn(token, Ready { source: true, ended: true }),
+    /// A task begins here.
+    fn enter(&mut self, token: u64, task: Box<dyn Task>) {
+        self.tasks += 1;
+        let has_left = self.table.place(token).is_none_or(|place| place.ended);
+        self.table.put_task(token, task);
+        if has_left { self.cancel(token) } else { self.turn(token) }
+    }
+
+    /// One turn of a task.
+    fn turn(&mut self, token: u64) {
+        self.drive(token, |task, io| task.advance(io));
+    }
+
+    /// The client of a task has gone.
+    fn cancel(&mut self, token: u64) {
+        self.drive(token, |task, _| Next::Done(task.cancel()));
+    }
+
+    /// Takes a step of a task, behind the panic barrier.
+    fn drive(&mut self, token: u64, step: impl FnOnce(Box<dyn Task>, &mut Turn<'_, S>) -> Next) {
+        let Some(task) = self.table.take_task(token) else { return };
+        let client = Arc::clone(task.client());
+        let (shared, sources, scratch) = (&self.shared, &mut self.sources, &mut self.scratch[..]);
+        let mut turn = Turn { shared, sources, scratch, now: self.now, token, watched: None };
+        let next = catch_unwind(AssertUnwindSafe(|| step(task, &mut turn)));
+        if let (Some(unwatched), Some(place)) = (turn.watched, self.table.place(token)) {
+            place.unwatched = unwatched;
         }
-    }
-
-    /// One turn of an answer.
-    fn turn(&mut self, token: u64, ready: Ready) {
-        self.drive(token, |answer, scratch| answer.go_on(ready, scratch));
-    }
-
-    /// The client of an answer has gone.
-    fn give_up(&mut self, token: u64) {
-        self.drive(token, |answer, _| Turn::Done(answer.give_up()));
-    }
-
-    /// Takes a step of an answer, behind the panic barrier.
-    fn drive(&mut self, token: u64, step: impl FnOnce(Box<dyn Ongoing>, &mut [u8]) -> Turn) {
-        let Some(answer) = self.table.take_answer(token) else { return };
-        let client = Arc::clone(answer.client());
-        let scratch = &mut self.scratch[..];
-        match catch_unwind(AssertUnwindSafe(|| step(answer, scratch))) {
-            Ok(Turn::Wait(answer)) => self.table.put_answer(token, answer),
-            Ok(Turn::Again(answer)) => {
-                self.table.put_answer(token, answer);
+        match next {
+            Ok(Next::Park(task)) => self.table.put_task(token, task),
+            Ok(Next::Yield(task)) => {
+                self.table.put_task(token, task);
                 self.again.push(token);
             }
-            Ok(Turn::Waits(rest)) => {
-                self.ongoing -= 1;
-                self.wait_elsewhere(rest, client, token);
+            Ok(Next::Compute(rest)) => {
+                self.tasks -= 1;
+                self.compute_elsewhere(rest, client, token);
             }
-            Ok(Turn::Done(done)) => {
-                self.ongoing -= 1;
+            Ok(Next::Done(done)) => {
+                self.tasks -= 1;
                 self.done(done);
             }
             Err(panic) => self.lost(&client, &*panic),
         }
     }
 
-    /// An answer has panicked: its connection has ended.
+    /// A task has panicked: its connection has ended.
     fn lost(&mut self, client: &Client, panic: &(dyn std::any::Any + Send)) {
         self.shared.service.notice(Notice::Panicked(panic_message(panic)));
         sys::shut_write(client);
-        self.ongoing -= 1;
+        self.tasks -= 1;
         self.leave(Lane::Worker);
     }
 
-    fn sweep_answers(&mut self) {
-        if self.ongoing > 0 {
-            for (token, unwatched) in self.table.answers() {
-                self.turn(token, Ready { source: unwatched, ended: unwatched });
+    fn sweep_tasks(&mut self) {
+        if self.tasks > 0 {
+            for token in self.table.tasks() {
+                self.turn(token);
             }
         }
     }
@@ -435,5 +435,36 @@ impl<S: Service> Poller<S> {
             }
         }
         self.table.free_left();
+    }
+}
+
+/// What a task has of the poller for a turn.
+struct Turn<'a, S: Service> {
+    shared: &'a Arc<Shared<S>>,
+    sources: &'a mut Sources,
+    scratch: &'a mut [u8],
+    now: Instant,
+    token: u64,
+    /// A source was to be watched; inside: it could not be.
+    watched: Option<Option<Arc<Source>>>,
+}
+
+impl<S: Service> Io for Turn<'_, S> {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn scratch(&mut self) -> &mut [u8] {
+        self.scratch
+    }
+
+    fn watch(&mut self, source: &Arc<Source>) {
+        let watched = self.sources.watch(&self.shared.epoll, source, self.token);
+        // What cannot be watched is seen to by the sweep.
+        self.watched = Some(watched.is_err().then(|| Arc::clone(source)));
+    }
+
+    fn spawn(&mut self, job: super::task::Job) -> bool {
+        self.shared.pool(Lane::Worker).send(self.shared, Job::Run(job, self.token))
     }
 }

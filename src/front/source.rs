@@ -1,5 +1,5 @@
-//! Sockets that answers come from, as the poller watches them: each is registered once, and stays so while its connection
-//! serves one answer after the other.
+//! Sockets of providers, as the poller watches them: each is registered once, and stays so while its connection serves one
+//! request after the other. What is known of a socket's readiness is kept here and nowhere else.
 
 use std::io;
 use std::net::TcpStream;
@@ -13,43 +13,120 @@ use super::sys::Epoll;
 
 /// Marks the token of a source.
 pub const SOURCE: u64 = 1 << 62;
-/// No answer waits for it.
+/// No task waits for it.
 const NOBODY: u64 = u64::MAX;
 
 /// A provider's socket.
 #[derive(Debug)]
 pub struct Source {
     stream: TcpStream,
-    registered: OnceLock<Registered>,
+    readiness: Arc<Readiness>,
+    slot: OnceLock<Slot>,
+    /// Bytes that came on it, and how many of them had come when the client last got some.
+    received: AtomicU64,
+    delivered: AtomicU64,
+    /// Bytes of a request have still to leave.
+    is_unsent: AtomicBool,
 }
 
-/// What is known of a source.
+/// What is known of a socket that reports each change once. One thread at a time uses it: the atomics order nothing.
 #[derive(Debug)]
-struct Watch {
-    /// The token of the client whose answer waits for it, or [`NOBODY`].
+struct Readiness {
+    /// The token of the client whose task waits for it, or [`NOBODY`].
     waits: AtomicU64,
-    /// It has told of its end, which it does but once.
-    ended: AtomicBool,
-}
-
-/// A source in the poller's table.
-#[derive(Debug)]
-struct Registered {
-    watch: Arc<Watch>,
-    _slot: Slot,
+    /// A read may find something.
+    is_readable: AtomicBool,
+    /// The peer has ended its side, which is reported once.
+    has_ended: AtomicBool,
+    /// Nothing is read for now, whatever is there.
+    is_held: AtomicBool,
 }
 
 impl Source {
-    /// A socket that no answer waits for yet.
+    /// A socket that no task waits for yet.
     pub fn new(stream: TcpStream) -> Arc<Self> {
-        Arc::new(Self { stream, registered: OnceLock::new() })
+        let readiness = Readiness {
+            waits: AtomicU64::new(NOBODY),
+            is_readable: AtomicBool::new(true),
+            has_ended: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
+        };
+        Arc::new(Self {
+            stream,
+            readiness: Arc::new(readiness),
+            slot: OnceLock::new(),
+            received: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            is_unsent: AtomicBool::new(false),
+        })
     }
 
-    /// No answer waits for it any more: what happens on it is nobody's. Has to be called before another may use it.
+    /// A request begins: what there was to read has been read, and what comes from now on is reported.
+    pub fn begin_request(&self) {
+        self.readiness.is_readable.store(false, Ordering::Relaxed);
+        self.received.store(0, Ordering::Relaxed);
+        self.delivered.store(0, Ordering::Relaxed);
+    }
+
+    /// No task waits for it any more: what happens on it is nobody's. Has to be called before another may use it.
     pub fn release(&self) {
-        if let Some(registered) = self.registered.get() {
-            registered.watch.waits.store(NOBODY, Ordering::Release);
+        self.readiness.waits.store(NOBODY, Ordering::Release);
+    }
+
+    /// Whether a read may find something.
+    pub fn is_readable(&self) -> bool {
+        self.readiness.is_readable.load(Ordering::Relaxed) && !self.readiness.is_held.load(Ordering::Relaxed)
+    }
+
+    /// There is something to read; `ended`: and the peer's end behind it.
+    pub fn set_ready(&self, ended: bool) {
+        self.readiness.is_readable.store(true, Ordering::Relaxed);
+        if ended {
+            self.readiness.has_ended.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// A read found less than it had room for. That was all, unless the peer's end is behind it, which a short read does not show;
+    /// `certainly`: the read found nothing.
+    pub fn drained(&self, certainly: bool) {
+        if certainly || !self.readiness.has_ended.load(Ordering::Relaxed) {
+            self.readiness.is_readable.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps reads from happening, or lets them happen again.
+    pub fn hold_reads(&self, held: bool) {
+        self.readiness.is_held.store(held, Ordering::Relaxed);
+    }
+
+    /// Bytes came.
+    pub fn receive(&self, count: usize) {
+        self.received.store(self.received() + count as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes that came since the request began, those of TLS included.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// The client got something of what came.
+    pub fn deliver(&self) {
+        self.delivered.store(self.received(), Ordering::Relaxed);
+    }
+
+    /// Bytes that came since the client last got some.
+    pub fn undelivered(&self) -> u64 {
+        self.received() - self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Whether bytes of a request have still to leave.
+    pub fn is_unsent(&self) -> bool {
+        self.is_unsent.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether bytes of a request have still to leave.
+    pub fn set_unsent(&self, unsent: bool) {
+        self.is_unsent.store(unsent, Ordering::Relaxed);
     }
 }
 
@@ -68,7 +145,7 @@ impl AsFd for Source {
 }
 
 /// The sources that are registered.
-pub struct Sources(Places<Arc<Watch>>);
+pub struct Sources(Places<Arc<Readiness>>);
 
 impl Sources {
     /// None yet.
@@ -77,32 +154,33 @@ impl Sources {
         Self(Places::new(usize::MAX))
     }
 
-    /// Has the answer to `client` told of what happens at `source` from now on, and of how it is now if it was never watched
-    /// before; whether its end was told of already.
+    /// Has the task for `client` run whenever something happens at `source` from now on.
     ///
     /// # Errors
     /// The system refuses to watch it.
-    pub(super) fn watch(&mut self, epoll: &Epoll, source: &Source, client: u64) -> io::Result<bool> {
-        if let Some(registered) = source.registered.get() {
-            registered.watch.waits.store(client, Ordering::Release);
-            return Ok(registered.watch.ended.load(Ordering::Acquire));
+    pub(super) fn watch(&mut self, epoll: &Epoll, source: &Source, client: u64) -> io::Result<()> {
+        source.readiness.waits.store(client, Ordering::Release);
+        if source.slot.get().is_some() {
+            return Ok(());
         }
         self.0.free_left(|_| {});
-        let watch = Arc::new(Watch { waits: AtomicU64::new(client), ended: AtomicBool::new(false) });
-        let slot = self.0.take(Arc::clone(&watch)).ok_or(io::ErrorKind::OutOfMemory)?;
-        epoll.watch_input(source, slot.token | SOURCE)?;
+        let slot = self.0.take(Arc::clone(&source.readiness)).ok_or(io::ErrorKind::OutOfMemory)?;
+        epoll.watch(source, slot.token | SOURCE)?;
         // The poller alone registers, so it was not set meanwhile.
-        drop(source.registered.set(Registered { watch, _slot: slot }));
-        Ok(false)
+        drop(source.slot.set(slot));
+        Ok(())
     }
 
-    /// The source of that token has something to tell, perhaps its end: the client whose answer waits for it.
-    pub(super) fn told(&mut self, token: u64, ended: bool) -> Option<u64> {
-        let Watch { waits, ended: has_ended } = &**self.0.get(token & !SOURCE)?;
-        if ended {
-            has_ended.store(true, Ordering::Release);
+    /// Something happened at the source of that token: the client whose task waits for it.
+    pub(super) fn on_event(&mut self, token: u64, readable: bool, ended: bool) -> Option<u64> {
+        let readiness = &**self.0.get(token & !SOURCE)?;
+        if readable {
+            readiness.is_readable.store(true, Ordering::Relaxed);
         }
-        Some(waits.load(Ordering::Acquire)).filter(|client| *client != NOBODY)
+        if ended {
+            readiness.has_ended.store(true, Ordering::Relaxed);
+        }
+        Some(readiness.waits.load(Ordering::Acquire)).filter(|client| *client != NOBODY)
     }
 }
 
@@ -121,53 +199,66 @@ mod tests {
         (one, listener.accept().expect("accept").0)
     }
 
+    /// The next event; that there is room again is none.
     fn next(epoll: &Epoll) -> Option<Event> {
         let mut happened = Vec::new();
-        epoll.wait(&mut event_buffer(4), &mut happened, Some(Duration::from_secs(5))).expect("wait");
-        happened.pop()
+        loop {
+            epoll.wait(&mut event_buffer(4), &mut happened, Some(Duration::from_secs(5))).expect("wait");
+            let event = happened.pop()?;
+            if event.readable || event.ended {
+                return Some(event);
+            }
+        }
+    }
+
+    fn on(sources: &mut Sources, event: Event) -> Option<u64> {
+        sources.on_event(event.token, event.readable, event.ended)
     }
 
     #[test]
-    fn what_happens_is_told_to_whoever_waits_and_to_nobody_else() {
+    fn event_of_source_runs_the_task_that_waits_and_no_other() {
         let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::new());
         let (near, mut far) = pair();
         let source = Source::new(near);
-        // What came before it was watched is told of too.
+        // What came before it was watched is reported too.
         far.write_all(b"x").expect("write");
-        assert!(!sources.watch(&epoll, &source, 7).expect("watch"));
-        let event = next(&epoll).expect("told");
+        sources.watch(&epoll, &source, 7).expect("watch");
+        let event = next(&epoll).expect("an event");
         assert_ne!(event.token & SOURCE, 0);
-        assert_eq!(sources.told(event.token, event.ended), Some(7));
+        assert_eq!(on(&mut sources, event), Some(7));
 
         source.release();
         far.write_all(b"y").expect("write");
-        let event = next(&epoll).expect("told");
-        assert_eq!(sources.told(event.token, event.ended), None);
+        let event = next(&epoll).expect("an event");
+        assert_eq!(on(&mut sources, event), None);
 
-        // Another answer has it; its end is told once, and known from then on.
-        assert!(!sources.watch(&epoll, &source, 8).expect("watch"));
+        // Another task has it; its end is reported once, and known from then on.
+        sources.watch(&epoll, &source, 8).expect("watch");
         drop(far);
-        let event = next(&epoll).expect("told");
+        let event = next(&epoll).expect("an event");
         assert!(event.ended && event.readable);
-        assert_eq!(sources.told(event.token, event.ended), Some(8));
-        source.release();
-        assert!(sources.watch(&epoll, &source, 9).expect("watch"), "its end was told of");
+        assert_eq!(on(&mut sources, event), Some(8));
+        source.drained(false);
+        assert!(source.is_readable(), "behind a short read stands the end");
+        source.drained(true);
+        assert!(!source.is_readable());
     }
 
     #[test]
-    fn a_late_event_meets_no_other_source_in_its_place() {
+    fn late_event_meets_no_other_source_in_its_place() {
         let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::new());
         let (near, mut far) = pair();
         let source = Source::new(near);
         far.write_all(b"x").expect("write");
         sources.watch(&epoll, &source, 7).expect("watch");
-        let late = next(&epoll).expect("told").token;
+        let late = next(&epoll).expect("an event").token;
         drop(source);
         let (near, _far) = pair();
         let other = Source::new(near);
+        other.begin_request();
         sources.watch(&epoll, &other, 8).expect("watch");
         assert_eq!(sources.0.iter().count(), 1, "the place is used again");
-        assert_eq!(sources.told(late, true), None);
-        assert!(!sources.watch(&epoll, &other, 8).expect("watch"), "the end was another's");
+        assert_eq!(sources.on_event(late, true, true), None);
+        assert!(!other.is_readable(), "the event was another's");
     }
 }

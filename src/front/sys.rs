@@ -61,17 +61,6 @@ pub fn is_gone(socket: BorrowedFd<'_>) -> bool {
     matches!(poll(&mut wait, Some(&timespec(Duration::ZERO))), Ok(count) if count > 0)
 }
 
-/// What ended a wait for a peer on behalf of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Woken {
-    /// The peer is ready, or has failed.
-    Ready,
-    /// The client went away.
-    ClientGone,
-    /// Time is up.
-    Timeout,
-}
-
 /// What is waited for of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
@@ -79,31 +68,15 @@ pub enum Want {
     Read,
     /// Room for bytes to it.
     Write,
-    /// Either.
-    Either,
 }
 
-/// Waits until `peer` is ready as wanted, the client has gone, or `deadline` has passed.
-pub fn wait_for_peer(
-    peer: BorrowedFd<'_>,
-    want: Want,
-    client: Option<BorrowedFd<'_>>,
-    deadline: Instant,
-) -> io::Result<Woken> {
+/// Waits until `peer` is ready as wanted or has failed; `false`: `deadline` has passed.
+pub fn wait_for_peer(peer: BorrowedFd<'_>, want: Want, deadline: Instant) -> io::Result<bool> {
     let interest = match want {
         Want::Read => PollFlags::IN,
         Want::Write => PollFlags::OUT,
-        Want::Either => PollFlags::IN.union(PollFlags::OUT),
     };
-    let mut both = [PollFd::new(&peer, interest), PollFd::from_borrowed_fd(client.unwrap_or(peer), GONE)];
-    let watched = if client.is_some() { &mut both[..] } else { &mut both[..1] };
-    if !poll_until(watched, Some(deadline))? {
-        return Ok(Woken::Timeout);
-    }
-    if watched.get(1).is_some_and(|client| !client.revents().is_empty()) {
-        return Ok(Woken::ClientGone);
-    }
-    Ok(Woken::Ready)
+    poll_until(&mut [PollFd::new(&peer, interest)], Some(deadline))
 }
 
 fn poll_until(wait: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
@@ -146,11 +119,6 @@ impl Epoll {
 
     /// Has `socket` tell that it can be read, that it has room again after it had none, and that it has ended.
     pub fn watch(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
-        self.insert(socket, token, CHANGES | epoll::EventFlags::OUT)
-    }
-
-    /// Has `socket` tell that it can be read, and that it has ended.
-    pub fn watch_input(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
         self.insert(socket, token, CHANGES)
     }
 
@@ -189,8 +157,10 @@ impl Epoll {
 }
 
 /// Each change at a socket, once.
-const CHANGES: epoll::EventFlags =
-    epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);
+const CHANGES: epoll::EventFlags = epoll::EventFlags::IN
+    .union(epoll::EventFlags::OUT)
+    .union(epoll::EventFlags::RDHUP)
+    .union(epoll::EventFlags::ET);
 
 /// Something that happened at a socket.
 #[derive(Debug, Clone, Copy)]

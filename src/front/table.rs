@@ -1,8 +1,11 @@
-//! The poller's connections, and the answers under way to their clients.
+//! The poller's connections, and the tasks of their requests.
+
+use std::sync::Arc;
 
 use super::conn::Conn;
-use super::ongoing::Ongoing;
 use super::places::{Places, Slot};
+use super::source::Source;
+use super::task::Task;
 
 /// The poller's connections.
 pub struct Table<T> {
@@ -18,8 +21,8 @@ pub struct Place<T> {
     pub(super) unread: bool,
     /// The client has ended its side: what there is to read has an end behind it.
     pub(super) ended: bool,
-    /// The source of the answer here could not be watched: nobody tells of it.
-    pub(super) unwatched: bool,
+    /// The source of the task here could not be watched: nothing of it is reported.
+    pub(super) unwatched: Option<Arc<Source>>,
     pub(super) here: Here<T>,
 }
 
@@ -29,8 +32,8 @@ pub enum Here<T> {
     Nothing,
     /// A connection that waits.
     Conn(Conn<T>),
-    /// An answer that waits.
-    Answer(Box<dyn Ongoing>),
+    /// A task that waits.
+    Task(Box<dyn Task>),
 }
 
 impl<T> Table<T> {
@@ -47,8 +50,7 @@ impl<T> Table<T> {
     /// A place, if there is one; `refused`: for a connection that is only told why it is not served.
     pub(super) fn reserve(&mut self, refused: bool) -> Option<Slot> {
         let here = Here::Nothing;
-        let slot =
-            self.places.take(Place { refused, unread: false, ended: false, unwatched: false, here })?;
+        let slot = self.places.take(Place { refused, unread: false, ended: false, unwatched: None, here })?;
         self.refused += usize::from(refused);
         Some(slot)
     }
@@ -66,10 +68,10 @@ impl<T> Table<T> {
         }
     }
 
-    /// An answer is here to wait.
-    pub(super) fn put_answer(&mut self, token: u64, answer: Box<dyn Ongoing>) {
+    /// A task is here to wait.
+    pub(super) fn put_task(&mut self, token: u64, task: Box<dyn Task>) {
         if let Some(place) = self.places.get(token) {
-            place.here = Here::Answer(answer);
+            place.here = Here::Task(task);
         }
     }
 
@@ -90,11 +92,11 @@ impl<T> Table<T> {
         }
     }
 
-    /// Takes the answer to this token's client, if it is here.
-    pub(super) fn take_answer(&mut self, token: u64) -> Option<Box<dyn Ongoing>> {
+    /// Takes the task of this token's client, if it is here.
+    pub(super) fn take_task(&mut self, token: u64) -> Option<Box<dyn Task>> {
         let here = &mut self.places.get(token)?.here;
         match std::mem::replace(here, Here::Nothing) {
-            Here::Answer(answer) => Some(answer),
+            Here::Task(task) => Some(task),
             other => {
                 *here = other;
                 None
@@ -108,9 +110,14 @@ impl<T> Table<T> {
         self.places.iter().filter(|(_, place)| waits(place)).map(|(token, _)| token).collect()
     }
 
-    /// The tokens of all answers that wait here, and whether nobody tells of their sources.
-    pub(super) fn answers(&self) -> Vec<(u64, bool)> {
-        let waiting = self.places.iter().filter(|(_, place)| matches!(place.here, Here::Answer(_)));
-        waiting.map(|(token, place)| (token, place.unwatched)).collect()
+    /// The tokens of all tasks that wait here. A source that is not watched may be ready.
+    pub(super) fn tasks(&self) -> Vec<u64> {
+        let waiting = self.places.iter().filter(|(_, place)| matches!(place.here, Here::Task(_)));
+        waiting
+            .map(|(token, place)| {
+                place.unwatched.iter().for_each(|source| source.set_ready(true));
+                token
+            })
+            .collect()
     }
 }

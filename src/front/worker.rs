@@ -11,21 +11,23 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::conn::Conn;
 use super::incoming::Request;
-use super::ongoing::Ongoing;
 use super::response::{Client, Done, Responder, Shape};
 use super::running::{Return, Shared};
 use super::sys;
+use super::task::{self, Computation, Task};
 use super::wire::Wire;
-use super::{Handled, Lane, Notice, Rejection, Rest, Service, Thread};
+use super::{Handled, Lane, Notice, Rejection, Service, Thread};
 use crate::limits::{CONTROL_PATIENCE, THREAD_STACK};
 use crate::memory;
 
-/// A piece of work that may wait. It has its place among the requests in hand.
+/// A piece of work that may wait or take long.
 pub enum Job<T> {
     /// A whole request.
     Request(Box<Request<T>>, Box<Wire>),
-    /// What a handler has still to do for the client of that token.
-    Rest(Rest, Arc<Client>, u64),
+    /// What is left of a request takes long to compute; it is for the client of that token.
+    Compute(Computation, Arc<Client>, u64),
+    /// What the task for the client of that token waits for, and needs nothing of it.
+    Run(task::Job, u64),
     /// An answer that its client has to take, while the poller may keep no more of them.
     Settle(Conn<T>),
 }
@@ -34,8 +36,10 @@ pub enum Job<T> {
 pub enum Outcome<T> {
     /// The answer is given: how its connection goes on.
     Done(Conn<T>),
-    /// The answer to the client of that token goes on without a thread.
-    Ongoing(u64, Box<dyn Ongoing>),
+    /// The request of the client of that token is under way.
+    Task(u64, Box<dyn Task>),
+    /// What the task for the client of that token waits for is there.
+    Ran(u64),
     /// A panic: the connection has ended.
     Lost,
 }
@@ -58,17 +62,21 @@ impl<T: Send + 'static> Pool<T> {
     /// A pool for so many jobs at once, on as many threads where there is memory for their stacks.
     pub(super) fn new(lane: Lane, most: usize) -> Self {
         let max = memory::threads(most);
-        let (jobs, queue) = bounded(most);
+        // A task that ends leaves its job behind.
+        let (jobs, queue) = bounded(2 * most);
         let (unfinished, started) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Self { lane, jobs, queue, unfinished, started, max, refused: AtomicBool::new(false) }
     }
 
-    /// Sends a job. Only what has its place may be sent, so there is room for it. Called by the poller alone.
-    pub(super) fn send<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>, job: Job<T>) {
+    /// Sends a job; whether there was room for it. For what has its place there is. Called by the poller alone.
+    pub(super) fn send<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>, job: Job<T>) -> bool {
         self.has_thread(shared);
         self.unfinished.fetch_add(1, Ordering::Relaxed);
-        // Fails only when the threads are gone, with the process.
-        drop(self.jobs.try_send(job));
+        let is_sent = self.jobs.try_send(job).is_ok();
+        if !is_sent {
+            self.unfinished.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_sent
     }
 
     /// Whether a thread is free for a job, or can be started.
@@ -124,7 +132,13 @@ impl<T: Send + 'static> Pool<T> {
                 let patience = shared.service.limits().client_timeout;
                 (token, handle(shared, request, wire, Thread::Worker, patience))
             }
-            Job::Rest(rest, client, token) => (token, behind_barrier(shared, &client, None, rest)),
+            Job::Compute(rest, client, token) => (token, behind_barrier(shared, &client, None, rest)),
+            Job::Run(job, token) => {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+                    shared.service.notice(Notice::Panicked(panic_message(&*panic)));
+                }
+                return Outcome::Ran(token);
+            }
             Job::Settle(mut conn) => {
                 conn.wire.settle(self.patience(shared));
                 return Outcome::Done(conn);
@@ -132,9 +146,11 @@ impl<T: Send + 'static> Pool<T> {
         };
         loop {
             match handled {
-                Some((Handled::Waits(rest), client)) => handled = behind_barrier(shared, &client, None, rest),
+                Some((Handled::Compute(rest), client)) => {
+                    handled = behind_barrier(shared, &client, None, rest);
+                }
                 Some((Handled::Done(done), _)) => return Outcome::Done(self.settled(shared, done)),
-                Some((Handled::Ongoing(answer), _)) => return Outcome::Ongoing(token, answer),
+                Some((Handled::Task(task), _)) => return Outcome::Task(token, task),
                 None => return Outcome::Lost,
             }
         }

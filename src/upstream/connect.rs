@@ -10,7 +10,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use ureq::Error;
 
-use super::wait;
+use super::timeouts::Limit;
 use crate::front::Want;
 use crate::limits::{CONNECT_DELAY, CONNECT_TIMEOUT};
 
@@ -18,25 +18,25 @@ use crate::limits::{CONNECT_DELAY, CONNECT_TIMEOUT};
 /// or as soon as one has failed; together they have [`CONNECT_TIMEOUT`]. The other sockets are closed.
 ///
 /// # Errors
-/// What the last address said where none connects; `TimedOut`: the call was cancelled, and [`wait::facts`] say why.
-pub fn to_any(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
+/// What the last address said where none connects; `TimedOut`: there was no more time.
+pub fn to_any(addresses: &[SocketAddr], limit: &Limit) -> Result<TcpStream, Error> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     match addresses {
         [] => Err(Error::HostNotFound),
-        [address] => Ok(to_one(*address, deadline)?),
-        several => Ok(race(several, deadline)?),
+        [address] => Ok(to_one(*address, deadline, limit)?),
+        several => Ok(race(several, deadline, limit)?),
     }
 }
 
-fn to_one(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+fn to_one(address: SocketAddr, deadline: Instant, limit: &Limit) -> io::Result<TcpStream> {
     let socket = begin(address)?;
-    match wait::for_peer(socket.as_fd(), Want::Write, Some(deadline))? {
+    match limit.wait(socket.as_fd(), Want::Write, Some(deadline))? {
         true => finish(socket),
         false => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
-fn race(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+fn race(addresses: &[SocketAddr], deadline: Instant, limit: &Limit) -> io::Result<TcpStream> {
     let mut race = Race::new()?;
     let mut left = addresses.iter();
     let mut due = Instant::now();
@@ -53,7 +53,7 @@ fn race(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
                 None => due = deadline,
             }
         }
-        match race.wait(due.min(deadline))? {
+        match race.wait(due.min(deadline), limit)? {
             Some(Ok(stream)) => return Ok(stream),
             Some(Err(error)) => {
                 last = error;
@@ -108,9 +108,9 @@ impl Race {
         self.sockets.iter().all(Option::is_none)
     }
 
-    /// What became of the first that is ready; `None` at `limit`.
-    fn wait(&mut self, limit: Instant) -> io::Result<Option<io::Result<TcpStream>>> {
-        if !wait::for_peer(self.epoll.as_fd(), Want::Read, Some(limit))? {
+    /// What became of the first that is ready; `None` at `until`.
+    fn wait(&mut self, until: Instant, limit: &Limit) -> io::Result<Option<io::Result<TcpStream>>> {
+        if !limit.wait(self.epoll.as_fd(), Want::Read, Some(until))? {
             return Ok(None);
         }
         let empty = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
@@ -134,7 +134,7 @@ mod tests {
 
     use super::to_any;
     use crate::limits::{CONNECT_DELAY, CONNECT_TIMEOUT};
-    use crate::upstream::wait::{Facts, Patience, Stop, Watched};
+    use crate::upstream::timeouts::Limit;
 
     /// An address that takes no connection and refuses none: its queue is full.
     struct BlackHole {
@@ -157,7 +157,11 @@ mod tests {
     }
 
     fn peer(addresses: &[SocketAddr]) -> SocketAddr {
-        to_any(addresses).expect("a connection").peer_addr().expect("a peer")
+        to_any(addresses, &plenty()).expect("a connection").peer_addr().expect("a peer")
+    }
+
+    fn plenty() -> std::sync::Arc<Limit> {
+        Limit::until(Instant::now() + 2 * CONNECT_TIMEOUT)
     }
 
     /// Where a good one listens.
@@ -193,13 +197,13 @@ mod tests {
     #[test]
     fn refusal_of_all_addresses_is_an_error() {
         for addresses in [vec![refusing()], vec![refusing(), refusing(), refusing()]] {
-            let error = to_any(&addresses).expect_err("nobody listens");
+            let error = to_any(&addresses, &plenty()).expect_err("nobody listens");
             assert!(
                 matches!(&error, Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused),
                 "{error}"
             );
         }
-        assert!(matches!(to_any(&[]), Err(Error::HostNotFound)));
+        assert!(matches!(to_any(&[], &plenty()), Err(Error::HostNotFound)));
     }
 
     #[test]
@@ -207,10 +211,9 @@ mod tests {
         let holes = [BlackHole::new(), BlackHole::new()];
         for count in [1, 2] {
             let addresses: Vec<SocketAddr> = holes[..count].iter().map(|hole| hole.address).collect();
-            let patience = Patience::until(Instant::now() + CONNECT_DELAY + Duration::from_millis(50));
-            let mut watched = Watched::new(patience, None, Facts::default());
-            assert!(watched.during(|| to_any(&addresses)).is_err());
-            assert_eq!(watched.facts().stop, Some(Stop::TimedOut));
+            let limit = Limit::until(Instant::now() + CONNECT_DELAY + Duration::from_millis(50));
+            let error = to_any(&addresses, &limit).expect_err("nobody takes it");
+            assert!(matches!(&error, Error::Io(error) if error.kind() == io::ErrorKind::TimedOut), "{error}");
         }
     }
 }

@@ -2,10 +2,13 @@
 
 mod added_usage;
 pub mod assembly;
+mod blocking;
+mod client_response;
 mod connect;
+mod connecting;
+mod connectors;
 mod estimate;
 pub mod events;
-mod exchange;
 mod headers;
 mod http;
 pub mod meter;
@@ -13,42 +16,43 @@ pub mod opening;
 pub mod passage;
 mod pool;
 pub mod refusal;
-mod reply;
 mod resolver;
+mod response;
 pub mod response_id;
 mod socks;
 pub mod stream;
 mod terminal;
+mod timeouts;
 mod transport;
 pub mod unusable;
 pub mod usage;
-mod wait;
-mod ways;
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ureq::http::{Method, Uri};
+use ureq::http::Method;
 
+pub use client_response::ClientResponse;
+pub use connecting::Connecting;
 pub use estimate::{Output, prompt as estimated_prompt};
-pub use exchange::{Awaited, Collected, Exchange, Unanswered, Whole};
 pub use headers::Headers;
-pub use reply::{Reply, SharedReply};
-pub use wait::{Patience, pause};
+pub use pool::Connection;
+pub use response::{Collected, PendingResponse, Sent, Unanswered, UpstreamResponse, Whole, failure_of_time};
+pub use timeouts::Timeouts;
 
 use crate::config::{Config, Format, Replica};
-use crate::front::Fields;
-use exchange::Line;
-use pool::{Connection, Pool};
+use crate::front::{Fields, Job};
+use connecting::Destination;
+use connectors::Connectors;
+use pool::Pool;
+use timeouts::Limit;
 use transport::TcpTransport;
-use wait::{Facts, Stop, Watched};
-use ways::Ways;
 
 /// The HTTP client all threads share, with its pool of idle connections.
 #[derive(Debug)]
 pub struct Upstream {
-    ways: Ways,
+    connectors: Connectors,
     pool: Arc<Pool>,
     idle: (usize, Duration),
 }
@@ -67,8 +71,17 @@ pub struct Call<'a> {
     /// Makes its header fields, but for those whose names it is given as kept back: the provider's key and own headers
     /// stand in their place.
     pub fields: &'a MakeFields<'a>,
-    /// Body, in pieces that are sent one behind the other.
-    pub body: &'a [&'a [u8]],
+    /// Bytes of its body.
+    pub length: usize,
+}
+
+/// A request that is to be sent: what it takes beside its body.
+pub struct Outgoing {
+    head: Vec<u8>,
+    destination: Destination,
+    timeouts: Timeouts,
+    /// Neither TLS nor a proxy is in between.
+    is_clear: bool,
 }
 
 /// Why an attempt gave no answer, or an answer no end.
@@ -107,29 +120,20 @@ pub struct Failure {
     pub detail: String,
 }
 
-/// How a connection is come by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
-    /// An idle one alone, and nothing is waited for.
-    Idle,
-    /// An idle one, else a new one.
-    Any,
-    /// A new one alone.
-    New,
-}
-
 impl Upstream {
     /// A client with that configuration's limits for idle connections.
     pub fn new(config: &Config) -> Self {
         let idle = Self::idle_limits(config);
-        Self { ways: Ways::new(), pool: Pool::new(idle.0, idle.1), idle }
+        Self { connectors: Connectors::new(), pool: Pool::new(idle.0, idle.1), idle }
     }
 
     /// Takes in a connection to a replica that somebody else has made, non-blocking, as if a call had left it idle; the replica
     /// has neither proxy nor `ca_file`.
     pub fn adopt(&self, replica: &Replica, stream: TcpStream) {
-        let origin = Target::of(&replica.url).origin;
-        self.pool.put(Connection::new(Box::new(TcpTransport::new(stream)), origin, Ways::PLAIN));
+        let Target { origin, .. } = Target::of(&replica.url);
+        let transport = TcpTransport::new(stream, origin.starts_with("http:"), Limit::until(Instant::now()));
+        let source = Arc::clone(transport.source());
+        self.pool.put(Connection::new((Box::new(transport), source), origin, Connectors::PLAIN));
     }
 
     /// Closes connections that have been idle for longer than `keepalive_expiry`.
@@ -144,72 +148,66 @@ impl Upstream {
 
     /// Forgets what no replica of that configuration needs.
     pub fn retain(&self, config: &Config) {
-        self.ways.retain(config);
+        self.connectors.retain(config);
     }
 
     fn idle_limits(config: &Config) -> (usize, Duration) {
         (config.max_keepalive_connections, config.keepalive_expiry)
     }
 
-    /// Sends a request to a replica. `reply`: the client's side; its leaving ends the attempt, and in silence it gets its
-    /// heartbeats. `None`: there is no connection that may be used.
+    /// A request to a replica, which may take so long.
     ///
     /// # Errors
-    /// `Unreachable`, `Broken`, `TimedOut` or `ClientGone`.
-    pub fn send(
+    /// `Unreachable`: what the configuration says of the way there is wrong.
+    pub fn request(
         &self,
         replica: &Replica,
         call: &Call<'_>,
-        patience: Patience,
-        reply: Option<&SharedReply>,
-        by: By,
-    ) -> Result<Option<Awaited>, Failure> {
+        timeouts: Timeouts,
+    ) -> Result<Outgoing, Failure> {
         let target = Target::of(base_url(replica, call.format));
         let proxy = replica.proxy_for(call.format);
-        let clear = proxy.is_none() && !target.is_tls();
-        let mut watched = Watched::new(patience, reply, Facts { clear, ..Facts::default() });
-        let unreachable =
-            |watched: &Watched, error: &ureq::Error| Failure::of(watched, error, Fault::Unreachable);
-        let way =
-            self.ways.of(proxy, replica.ca_file.as_ref()).map_err(|error| unreachable(&watched, &error))?;
-        let idle = if by == By::New { None } else { self.pool.take(target.origin, way.number) };
-        let is_reused = idle.is_some();
-        let connection = match idle {
-            Some(connection) => connection,
-            None if by == By::Idle => return Ok(None),
-            None => {
-                let transport = watched.during(|| way.connect(&target.uri()?));
-                let transport = transport.map_err(|error| unreachable(&watched, &error))?;
-                Connection::new(transport, target.origin, way.number)
-            }
-        };
-        let line = Line::new(connection, &self.pool, watched);
-        let head = request_head(replica, &target, call);
-        Awaited::send(line, &head, call.body, by, is_reused).map(Some)
+        let is_clear = proxy.is_none() && !target.is_tls();
+        let destination = self
+            .connectors
+            .of(proxy, replica.ca_file.as_ref())
+            .map(|connector| Destination::new(target.origin, connector, &self.pool))
+            .map_err(|error| Failure { fault: Fault::Unreachable, detail: error.to_string() })?;
+        Ok(Outgoing { head: request_head(replica, &target, call), destination, timeouts, is_clear })
     }
+}
 
-    /// One attempt at one replica, up to its answer's head.
-    ///
-    /// A request on an idle connection that ends without a byte of answer is sent once more on a new connection: the
-    /// provider had closed it meanwhile. It can in principle run twice then, as with every HTTP client.
+impl Outgoing {
+    /// Begins it on an idle connection, where there is one.
     ///
     /// # Errors
-    /// Any [`Fault`] but `TooLarge`.
-    pub fn attempt(
-        &self,
-        replica: &Replica,
-        call: &Call<'_>,
-        patience: Patience,
-    ) -> Result<Exchange, Failure> {
-        for by in [By::Any, By::New] {
-            let Some(mut awaited) = self.send(replica, call, patience, None, by)? else { break };
-            match awaited.wait() {
-                Err(Unanswered::Stale) => {}
-                Err(Unanswered::Failed(failure)) => return Err(failure),
-                Ok(head) => return Ok(awaited.into_exchange(head)),
-            }
+    /// There is none.
+    pub fn on_idle(self) -> Result<PendingResponse, Self> {
+        match self.destination.idle() {
+            Some(connection) => Ok(self.begin(connection, true)),
+            None => Err(self),
         }
-        Err(Failure { fault: Fault::Broken, detail: "closed without an answer".to_owned() })
+    }
+
+    /// Begins it on a new connection.
+    pub fn on_new(self, connection: Connection) -> PendingResponse {
+        self.begin(connection, false)
+    }
+
+    fn begin(self, connection: Connection, is_reused: bool) -> PendingResponse {
+        let Self { head, destination, timeouts, is_clear } = self;
+        PendingResponse::new(connection, destination.pool(), head, timeouts, (is_clear, is_reused))
+    }
+
+    /// When the time for a connection is over, one that has waited since `begun`. `is_committed`: the client has had its first
+    /// byte.
+    pub fn deadline(&self, begun: Instant, is_committed: bool) -> Instant {
+        timeouts::Timer::new(self.timeouts, begun).deadline(is_committed)
+    }
+
+    /// A connection for it by then: the job that makes it, and where it arrives.
+    pub fn connect(&self, deadline: Instant) -> (Job, Connecting) {
+        self.destination.connect(deadline)
     }
 }
 
@@ -236,10 +234,6 @@ impl<'a> Target<'a> {
     fn authority(&self) -> &'a str {
         &self.origin[end_of_scheme(self.origin)..]
     }
-
-    fn uri(&self) -> Result<Uri, ureq::Error> {
-        self.origin.parse().map_err(|error| ureq::Error::from(ureq::http::Error::from(error)))
-    }
 }
 
 /// Where the authority of a checked URL begins: after the first colon and two slashes.
@@ -255,11 +249,10 @@ fn request_head(replica: &Replica, target: &Target<'_>, call: &Call<'_>) -> Vec<
         fields.push("accept-encoding", "identity");
     }
     add_credentials(&mut fields, &is_own, replica, call.format);
-    let length: usize = call.body.iter().map(|piece| piece.len()).sum();
     // A body that is not announced would be read as the next request, whatever the method (RFC 9112 section 6.3).
-    let is_announced = length > 0 || !matches!(call.method, Method::GET | Method::DELETE);
+    let is_announced = call.length > 0 || !matches!(call.method, Method::GET | Method::DELETE);
     if is_announced && !is_own("content-length") {
-        fields.push_number("content-length", length as u64);
+        fields.push_number("content-length", call.length as u64);
     }
     if speaks_as_anthropic(replica, call.format)
         && !fields.contains("anthropic-version")
@@ -302,15 +295,6 @@ fn speaks_as_anthropic(replica: &Replica, format: Format) -> bool {
 /// The version of Anthropic's API.
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 
-impl From<Stop> for Fault {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::ClientGone => Self::ClientGone,
-            Stop::TimedOut => Self::TimedOut,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::Target;
@@ -325,7 +309,7 @@ mod tests {
             let target = Target::of(url);
             assert_eq!((target.origin, target.authority(), target.path), (origin, authority, path));
             assert_eq!(target.is_tls(), url.starts_with("https"));
-            assert!(target.uri().is_ok());
+            assert!(target.origin.parse::<ureq::http::Uri>().is_ok());
         }
     }
 }

@@ -164,7 +164,7 @@ impl Passage for AsTheyCame {
         if self.events.is_truncated() || (by_closing && !self.events.is_over()) {
             return Err(failed(Fault::CutOff, "ended before its last event".to_owned()));
         }
-        if !way.is_begun && matches!(Opening::of(&rest), Opening::Nothing | Opening::Announcement) {
+        if !way.is_begun() && matches!(Opening::of(&rest), Opening::Nothing | Opening::Announcement) {
             return Err(failed(Fault::CutOff, "ended before its first event".to_owned()));
         }
         self.outlet.send(&rest, false, way)

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use ureq::unversioned::transport::Transport;
 
+use crate::front::Source;
+
 /// The idle connections, the longest idle first.
 pub struct Pool {
     idle: Mutex<VecDeque<Idle>>,
@@ -25,21 +27,27 @@ struct Idle {
 pub struct Connection {
     /// What is written to and read from.
     pub transport: Box<dyn Transport>,
+    /// Its socket.
+    pub source: Arc<Source>,
     /// Scheme, host and port.
     origin: Box<str>,
-    /// The number of the way there: by which proxy, and who vouches for the other end.
-    way: usize,
+    /// The number of its connector: by which proxy, and who vouches for the other end.
+    connector: usize,
 }
 
 impl Connection {
-    /// A new connection to `origin` by the way of that number.
-    pub fn new(transport: Box<dyn Transport>, origin: &str, way: usize) -> Self {
-        Self { transport, origin: origin.into(), way }
+    /// A new connection to `origin` by the connector of that number.
+    pub fn new(
+        (transport, source): (Box<dyn Transport>, Arc<Source>),
+        origin: &str,
+        connector: usize,
+    ) -> Self {
+        Self { transport, source, origin: origin.into(), connector }
     }
 
     /// Whether it may take the place of another one.
-    fn leads_to(&self, origin: &str, way: usize) -> bool {
-        *self.origin == *origin && self.way == way
+    fn leads_to(&self, origin: &str, connector: usize) -> bool {
+        *self.origin == *origin && self.connector == connector
     }
 }
 
@@ -64,10 +72,10 @@ impl Pool {
     }
 
     /// The freshest connection there that is still open.
-    pub fn take(&self, origin: &str, way: usize) -> Option<Connection> {
+    pub fn take(&self, origin: &str, connector: usize) -> Option<Connection> {
         loop {
             let mut idle = self.lock();
-            let at = idle.iter().rposition(|idle| idle.connection.leads_to(origin, way))?;
+            let at = idle.iter().rposition(|idle| idle.connection.leads_to(origin, connector))?;
             let mut found = idle.remove(at)?;
             drop(idle);
             if found.since.elapsed() < self.expiry && found.connection.transport.is_open() {
@@ -99,12 +107,15 @@ impl fmt::Debug for Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use ureq::Error;
     use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
 
     use super::{Connection, Pool};
+    use crate::front::Source;
 
     /// A connection that its provider has closed.
     #[derive(Debug)]
@@ -129,7 +140,9 @@ mod tests {
     }
 
     fn to(origin: &str) -> Connection {
-        Connection::new(Box::new(Closed(LazyBuffers::new(1, 1))), origin, 0)
+        let (socket, _) = UnixStream::pair().expect("a pair of sockets");
+        let source = Source::new(OwnedFd::from(socket).into());
+        Connection::new((Box::new(Closed(LazyBuffers::new(1, 1))), source), origin, 0)
     }
 
     fn kept(pool: &Pool, origin: &str) -> usize {
@@ -157,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_connection_is_not_given_out_nor_one_by_another_way() {
+    fn a_closed_connection_is_not_given_out_nor_one_of_another_connector() {
         let pool = Pool::new(5, Duration::from_secs(60));
         pool.put(to("a"));
         assert!(pool.take("a", 1).is_none());

@@ -12,12 +12,12 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use super::wait;
+use super::timeouts::Limit;
 use crate::limits::{DNS_TTL, MAX_ADDRESSES, MAX_DNS_NAMES, THREAD_STACK};
 
 /// How long a failed look-up stands before the next is tried.
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
-/// How often a thread that waits for a look-up sees to its client.
+/// How often a thread that waits for a look-up sees whether it may.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 /// A resolver that remembers. Addresses older than [`DNS_TTL`] are still used while one thread looks them up anew, and
@@ -41,7 +41,16 @@ struct Entry {
     looking: bool,
 }
 
-impl Resolver for CachingResolver {
+/// A look-up that may be waited for so long.
+#[derive(Debug)]
+pub struct LimitedResolver {
+    /// Where it looks.
+    pub resolver: CachingResolver,
+    /// How long.
+    pub limit: Arc<Limit>,
+}
+
+impl Resolver for LimitedResolver {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let host = uri.host().ok_or(Error::HostNotFound)?;
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
@@ -51,7 +60,7 @@ impl Resolver for CachingResolver {
             found.push(SocketAddr::new(address, port));
             return Ok(found);
         }
-        for address in self.addresses(host)? {
+        for address in self.resolver.addresses(host, &self.limit)? {
             found.push(SocketAddr::new(address, port));
         }
         Ok(found)
@@ -69,7 +78,7 @@ impl CachingResolver {
         }
     }
 
-    fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
+    fn addresses(&self, host: &str, limit: &Limit) -> Result<Vec<IpAddr>, Error> {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let now = Instant::now();
@@ -95,8 +104,7 @@ impl CachingResolver {
                 return Err(Error::HostNotFound);
             }
             drop(self.0.changed.wait_timeout(names, LOOK_AROUND).unwrap_or_else(PoisonError::into_inner));
-            // Without the lock: a heartbeat to a slow client must not hold up other look-ups.
-            if wait::is_over() {
+            if Instant::now() >= limit.end() {
                 return Err(Error::HostNotFound);
             }
             names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);

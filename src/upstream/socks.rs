@@ -1,5 +1,5 @@
-//! SOCKS5 (RFC 1928, with the user name and password of RFC 1929), on our own connection: it keeps the deadline, the
-//! heartbeat and the eye on the client that ureq's own SOCKS connection does not have.
+//! SOCKS5 (RFC 1928, with the user name and password of RFC 1929), on our own connection: it keeps the limit of the wait, which
+//! ureq's own SOCKS connection does not have.
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use ureq::Proxy;
 
-use super::wait;
+use super::timeouts::Limit;
 use crate::front::Want;
 
 const VERSION: u8 = 5;
@@ -23,8 +23,9 @@ const IPV6: u8 = 4;
 /// `port`.
 ///
 /// # Errors
-/// The proxy refuses, or does not speak SOCKS5; the call is given up.
-pub fn negotiate(stream: &TcpStream, proxy: &Proxy, host: &str, port: u16) -> io::Result<()> {
+/// The proxy refuses, or does not speak SOCKS5; there is no more time.
+pub fn negotiate(stream: &TcpStream, proxy: &Proxy, host: &str, port: u16, limit: &Limit) -> io::Result<()> {
+    let stream = &Proxied { stream, limit };
     let user = proxy.username().unwrap_or_default();
     let password = proxy.password().unwrap_or_default();
     let offered: &[u8] = if user.is_empty() {
@@ -68,7 +69,13 @@ pub fn negotiate(stream: &TcpStream, proxy: &Proxy, host: &str, port: u16) -> io
     read_reply(stream)
 }
 
-fn read_reply(stream: &TcpStream) -> io::Result<()> {
+/// The connection to a proxy, and how long it may be waited for.
+struct Proxied<'a> {
+    stream: &'a TcpStream,
+    limit: &'a Limit,
+}
+
+fn read_reply(stream: &Proxied<'_>) -> io::Result<()> {
     let [version, status, _, kind] = read_exact(stream)?;
     if version != VERSION {
         return Err(refused("does not speak SOCKS5"));
@@ -102,12 +109,12 @@ fn push_counted(bytes: &mut Vec<u8>, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+fn write_all(Proxied { stream, limit }: &Proxied<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match send(stream, bytes, SendFlags::NOSIGNAL) {
             Ok(count) => bytes = &bytes[count..],
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
-                wait::for_peer(stream.as_fd(), Want::Write, None)?;
+                limit.wait(stream.as_fd(), Want::Write, None)?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -115,11 +122,11 @@ fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn read_exact<const N: usize>(stream: &TcpStream) -> io::Result<[u8; N]> {
+fn read_exact<const N: usize>(Proxied { stream, limit }: &Proxied<'_>) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     let mut filled = 0;
     while filled < N {
-        wait::for_peer(stream.as_fd(), Want::Read, None)?;
+        limit.wait(stream.as_fd(), Want::Read, None)?;
         match recv(stream, &mut bytes[filled..], RecvFlags::empty()) {
             Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok((count, _)) => filled += count,

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::meter::Measured;
 use super::refusal::Refusal;
-use super::{Exchange, Failure, Fault, Headers, SharedReply};
-use crate::front::{Fields, Ready};
+use super::{ClientResponse, Failure, Fault, Headers, UpstreamResponse};
+use crate::front::Fields;
 use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN};
 use crate::memory::{Holder, Share};
 
@@ -55,19 +55,19 @@ pub fn is_event_stream(headers: &Headers) -> bool {
         })
 }
 
-/// A stream on its way. The client's answer begins with the first event, so that until then a failure can still become
-/// another attempt: [`super::Reply::is_begun`] tells. It is not ended here.
+/// A stream on its way. The client's response begins with the first event, so that until then a failure can still become
+/// another attempt: [`ClientResponse::is_begun`] tells. It is not ended here.
 pub struct Relay {
-    exchange: Exchange,
+    response: UpstreamResponse,
     passage: Box<dyn Passage>,
-    way: Way,
+    head: ResponseHead,
     /// Bytes that came, of at most so many.
     size: usize,
     max_size: usize,
-    /// The beginning of the body, which was read to learn what it is.
-    beginning: Vec<u8>,
-    /// What the front has told of the provider's socket and was not used up.
-    ready: Ready,
+    /// What was read of the body to learn what it is.
+    first: Vec<u8>,
+    /// There may be more to read: behind TLS the socket alone does not show it.
+    has_more: bool,
     /// The client had still to take something when it was last looked at.
     is_behind: bool,
     /// What an event of more than the usual size holds.
@@ -135,130 +135,130 @@ pub enum Progress {
 }
 
 impl Relay {
-    /// A stream of which nothing is read yet but its `beginning`.
+    /// A stream of which nothing is read yet but its beginning, `first`; the client's response has that `head`.
     ///
     /// # Errors
     /// More is announced than may come.
     pub fn new(
-        exchange: Exchange,
-        beginning: Vec<u8>,
+        response: UpstreamResponse,
+        first: Vec<u8>,
         passage: Box<dyn Passage>,
-        way: Way,
+        head: ResponseHead,
         max_size: usize,
     ) -> Result<Self, Failure> {
-        if way.length.is_some_and(|length| length > max_size as u64) {
+        if head.length.is_some_and(|length| length > max_size as u64) {
             return Err(too_large(max_size).into());
         }
-        let ready = Ready { source: true, ended: false };
         let share = Share::new(Holder::Response);
-        Ok(Self { exchange, passage, way, size: 0, max_size, beginning, ready, is_behind: false, share })
+        let (size, has_more, is_behind) = (0, true, false);
+        Ok(Self { response, passage, head, size, max_size, first, has_more, is_behind, share })
     }
 
-    /// Goes on as far as that is possible at once.
-    pub fn go_on(&mut self, ready: Ready, piece: &mut [u8]) -> Progress {
-        if ready.source {
-            self.exchange.woken();
-        }
-        self.ready.source |= ready.source;
-        self.ready.ended |= ready.ended;
+    /// Passes on what is at hand. `piece`: what it may read into.
+    pub fn advance(&mut self, client: &mut ClientResponse, piece: &mut [u8], now: Instant) -> Progress {
+        let has_news = self.response.source().is_readable();
+        self.has_more |= has_news;
         // Where nothing came, time has passed, or the client can take more.
-        if !ready.source || self.is_behind {
-            if let Some(progress) = self.see_to_clock() {
+        if !has_news || self.is_behind {
+            if let Some(progress) = self.see_to_clock(client, now) {
                 return progress;
             }
         }
-        if !self.beginning.is_empty() {
-            let beginning = std::mem::take(&mut self.beginning);
-            if let Some(ended) = self.step(Ok(beginning.len()), &beginning) {
+        if !self.first.is_empty() {
+            let first = std::mem::take(&mut self.first);
+            if let Some(ended) = self.step(Ok(first.len()), &first, client) {
                 return Progress::Ended(ended);
             }
         }
         for _ in 0..PIECES_A_TURN {
-            if !self.ready.source {
+            if !self.has_more {
                 break;
             }
-            let read = match self.exchange.read_at_once(piece, self.ready.ended) {
+            let read = match self.response.read(piece) {
                 Ok(None) => {
-                    self.ready.source = false;
+                    self.has_more = false;
                     break;
                 }
                 Ok(Some(count)) => Ok(count),
                 Err(failure) => Err(failure),
             };
-            if let Some(ended) = self.step(read, piece) {
+            if let Some(ended) = self.step(read, piece, client) {
                 return Progress::Ended(ended);
             }
-            if self.exchange.is_drained() {
-                self.ready.source = false;
-            }
+            self.has_more = !self.response.is_drained();
         }
-        match self.see_to_client() {
+        match self.see_to_client(client) {
             Err(error) => Progress::Ended(self.client_gone(&error)),
-            Ok(()) if self.ready.source && !self.is_behind => Progress::Again,
+            Ok(()) if self.has_more && !self.is_behind => Progress::Again,
             Ok(()) => Progress::Waits,
         }
     }
 
     /// Its client has gone.
-    pub fn give_up(&mut self) -> Ended {
+    pub fn cancel(&mut self) -> Ended {
         self.client_gone(&io::ErrorKind::ConnectionAborted.into())
     }
 
     /// The provider's header fields.
     pub fn into_headers(self) -> Headers {
-        self.exchange.headers
+        self.response.headers
     }
 
     /// Sends what there is for the client.
-    fn see_to_client(&mut self) -> io::Result<()> {
-        let mut reply = self.way.reply.lock();
-        reply.flush()?;
-        let is_behind = reply.is_behind();
-        drop(reply);
+    fn see_to_client(&mut self, client: &mut ClientResponse) -> io::Result<()> {
+        client.flush()?;
+        let is_behind = client.is_behind();
         if std::mem::replace(&mut self.is_behind, is_behind) && !is_behind {
-            self.exchange.listen();
+            self.response.restart_timer();
         }
         Ok(())
     }
 
     /// Sees to the client, its heartbeat and the provider's time limit; what follows where nothing may be read now.
-    fn see_to_clock(&mut self) -> Option<Progress> {
-        let now = Instant::now();
-        let is_due = self.way.reply.lock().next_beat().is_some_and(|due| now >= due);
-        if is_due && self.way.is_undecided() {
-            self.passage.release(&mut self.way);
+    fn see_to_clock(&mut self, client: &mut ClientResponse, now: Instant) -> Option<Progress> {
+        if client.next_beat().is_some_and(|due| now >= due) {
+            let mut way = Way { client, head: &mut self.head };
+            if way.is_undecided() {
+                self.passage.release(&mut way);
+            }
         }
-        let beat = self.way.reply.lock().beat(now);
-        if let Err(error) = beat.and_then(|()| self.see_to_client()) {
+        if let Err(error) = client.beat(now).and_then(|()| self.see_to_client(client)) {
             return Some(Progress::Ended(self.client_gone(&error)));
         }
         if self.is_behind {
             return Some(Progress::Waits);
         }
         let overdue = || failed(Fault::TimedOut, "timed out".to_owned());
-        self.exchange.is_overdue(now).then(|| Progress::Ended(self.ended(Some(overdue()))))
+        let is_overdue = now >= self.response.deadline(client.is_committed());
+        is_overdue.then(|| Progress::Ended(self.ended(Some(overdue()))))
     }
 
     /// Takes what was read; what came of the stream where it ends with it.
-    fn step(&mut self, read: Result<usize, Failure>, piece: &[u8]) -> Option<Ended> {
+    fn step(
+        &mut self,
+        read: Result<usize, Failure>,
+        piece: &[u8],
+        client: &mut ClientResponse,
+    ) -> Option<Ended> {
+        let mut way = Way { client, head: &mut self.head };
         let broke = match read {
             // What ends by closing and has said its last is whole, also where the provider closes without the words that
             // TLS has for it, or resets the connection.
             Err(Failure { fault: Fault::CutOff, .. })
-                if self.exchange.is_close_delimited() && self.passage.is_over() =>
+                if self.response.is_close_delimited() && self.passage.is_over() =>
             {
-                return Some(self.close());
+                return Some(self.close(client));
             }
             Err(failure) => Some(Broke::Failed(failure)),
-            Ok(0) => return Some(self.close()),
+            Ok(0) => return Some(self.close(client)),
             Ok(count) => {
                 // What is under the limit still goes, so that where a stream ends does not depend on how it was cut.
                 let passed = count.min(self.max_size - self.size);
                 self.size += passed;
-                let taken = self.passage.take(&piece[..passed], &mut self.way).err();
+                let taken = self.passage.take(&piece[..passed], &mut way).err();
                 let taken = taken.or_else(|| self.hold());
-                if !self.way.is_begun && self.passage.has_announced() {
-                    self.exchange.take_time();
+                if !self.head.is_begun && self.passage.has_announced() {
+                    self.response.take_time();
                 }
                 taken.or_else(|| (passed < count).then(|| too_large(self.max_size)))
             }
@@ -274,8 +274,9 @@ impl Relay {
     }
 
     /// The provider's answer has ended.
-    fn close(&mut self) -> Ended {
-        let broke = self.passage.end(self.exchange.is_close_delimited(), &mut self.way).err();
+    fn close(&mut self, client: &mut ClientResponse) -> Ended {
+        let mut way = Way { client, head: &mut self.head };
+        let broke = self.passage.end(self.response.is_close_delimited(), &mut way).err();
         self.ended(broke)
     }
 
@@ -302,34 +303,45 @@ fn too_large(max_size: usize) -> Broke {
     failed(Fault::StreamTooLarge, format!("more than {max_size} bytes"))
 }
 
-/// A stream's way to the client.
-pub struct Way {
-    /// The client's side.
-    pub reply: SharedReply,
-    /// How its answer begins, where a heartbeat has not begun it.
+/// How the client's response begins, where a heartbeat has not begun it.
+pub struct ResponseHead {
+    /// Its status.
     pub status: u16,
-    /// The same.
+    /// Its header fields.
     pub fields: Fields,
     /// Bytes of body, where that is known.
     pub length: Option<u64>,
-    /// Something has been sent.
+    /// The stream has begun it.
     pub is_begun: bool,
 }
 
-impl Way {
+/// A stream's way to the client.
+pub struct Way<'a> {
+    /// The client's side.
+    pub client: &'a mut ClientResponse,
+    /// How its response begins.
+    pub head: &'a mut ResponseHead,
+}
+
+impl Way<'_> {
     /// Sends a piece on; `mid_event`: an event is not complete behind it. It leaves at the end of the turn.
     pub fn send(&mut self, part: &[u8], mid_event: bool) {
-        let mut reply = self.reply.lock();
-        if !std::mem::replace(&mut self.is_begun, true) {
-            reply.begin(self.status, &self.fields, self.length);
+        let ResponseHead { status, fields, length, is_begun } = &mut *self.head;
+        if !std::mem::replace(is_begun, true) {
+            self.client.begin(*status, fields, *length);
         }
         if !part.is_empty() {
-            reply.write(part, mid_event);
+            self.client.write(part, mid_event);
         }
     }
 
-    /// Whether nothing has left for the client: what comes may still be an answer of another kind.
+    /// Whether something has been sent.
+    pub fn is_begun(&self) -> bool {
+        self.head.is_begun
+    }
+
+    /// Whether nothing has left for the client: what comes may still be a response of another kind.
     pub fn is_undecided(&self) -> bool {
-        !self.is_begun && !self.reply.lock().is_committed()
+        !self.head.is_begun && !self.client.is_committed()
     }
 }

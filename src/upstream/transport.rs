@@ -1,155 +1,74 @@
-//! Our own TCP transport under ureq: it waits for the provider and watches the client in one `poll`, knows a silence
-//! from a long answer, and sends a request's head and body in one write.
+//! Our own TCP transport under ureq: it never waits once its connection stands, and sends a request's head and body in one write.
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::net::{RecvFlags, SendFlags};
-use ureq::unversioned::resolver::Resolver;
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
-};
-use ureq::{Error, Proxy, ProxyProtocol};
+use ureq::Error;
+use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
 
-use super::connect;
-use super::resolver::CachingResolver;
-use super::socks;
-use super::wait::{self, Manner};
+use super::timeouts::Limit;
 use crate::front::{Source, Want};
 use crate::limits::{MAX_GATHERED, MAX_UNDELIVERED, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
-/// Opens TCP connections, unless an earlier connector of the chain (a proxy's) has opened one.
-#[derive(Debug)]
-pub struct TcpConnector(pub CachingResolver);
-
-impl<In: Transport> Connector<In> for TcpConnector {
-    type Out = Either<In, TcpTransport>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, Error> {
-        if let Some(transport) = chained {
-            return Ok(Some(Either::A(transport)));
-        }
-        let Some(proxy) = details.config.proxy().filter(|proxy| is_socks(proxy)) else {
-            let stream = connect(&self.0, details.uri.host(), &details.addrs)?;
-            return Ok(Some(Either::B(TcpTransport::new(stream))));
-        };
-        Ok(Some(Either::B(TcpTransport::new(through_socks(&self.0, proxy, details)?))))
-    }
-}
-
-fn is_socks(proxy: &Proxy) -> bool {
-    !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
-}
-
-/// `socks5h` has the proxy resolve the provider's name; `socks5` resolves it here, as curl does, and tries each address.
-fn through_socks(
-    resolver: &CachingResolver,
-    proxy: &Proxy,
-    details: &ConnectionDetails<'_>,
-) -> Result<TcpStream, Error> {
-    let mut addresses = resolver.resolve(proxy.uri(), details.config, details.timeout)?;
-    for address in addresses.iter_mut() {
-        address.set_port(proxy.port());
-    }
-    let targets: Vec<String> = if proxy.resolve_target() {
-        details.addrs.iter().map(|address| address.ip().to_string()).collect()
-    } else {
-        details.uri.host().map(str::to_owned).into_iter().collect()
-    };
-    let port = details.uri.port_u16().unwrap_or(if details.needs_tls() { 443 } else { 80 });
-    let mut last = Error::HostNotFound;
-    for host in targets {
-        let stream = connect(resolver, proxy.uri().host(), &addresses)?;
-        match socks::negotiate(&stream, proxy, &host, port) {
-            Ok(()) => return Ok(stream),
-            Err(error) => last = Error::Io(error),
-        }
-        if wait::is_over() {
-            break;
-        }
-    }
-    Err(last)
-}
-
-/// A connection to one of the addresses of `host`; the resolver remembers which, for the next.
-fn connect(
-    resolver: &CachingResolver,
-    host: Option<&str>,
-    addresses: &[SocketAddr],
-) -> Result<TcpStream, Error> {
-    let stream = connect::to_any(addresses)?;
-    if let (2.., Some(host), Ok(peer)) = (addresses.len(), host, stream.peer_addr()) {
-        resolver.prefer(host, peer.ip());
-    }
-    Ok(stream)
-}
-
-/// One TCP connection, non-blocking.
+/// One TCP connection, non-blocking. It waits only where a timeout is given, which ureq's connectors do while they make the
+/// connection, and then no longer than its limit.
 pub struct TcpTransport {
-    stream: Arc<Source>,
+    source: Arc<Source>,
     buffers: LazyBuffers,
-    /// A request's bytes that have not left: head and body go together, at the latest when the answer is awaited.
+    /// A request's bytes that have not left: head and body go together, at the latest when the response is awaited.
     unsent: Vec<u8>,
-    /// The provider takes no more bytes; it may still have an answer for us (a 413, say).
+    /// The provider takes no more bytes; it may still have a response for us (a 413, say).
     deaf: bool,
+    /// Nothing but HTTP runs on it: no TLS, no proxy.
+    is_clear: bool,
+    limit: Arc<Limit>,
 }
 
 impl TcpTransport {
     /// On a connection that is there, non-blocking.
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: TcpStream, is_clear: bool, limit: Arc<Limit>) -> Self {
         let buffers = LazyBuffers::new(UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER);
-        Self { stream: Source::new(stream), buffers, unsent: Vec::new(), deaf: false }
+        Self { source: Source::new(stream), buffers, unsent: Vec::new(), deaf: false, is_clear, limit }
     }
 
-    /// Sends what is here, and `tail` bytes of the output buffer behind it.
-    fn flush(&mut self, tail: usize) -> io::Result<()> {
+    /// Its socket.
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// Sends what is here, and `tail` bytes of the output buffer behind it. What the socket does not take is kept, unless `waits`.
+    fn flush(&mut self, tail: usize, waits: bool) -> io::Result<()> {
         let tail = &self.buffers.output()[..tail];
-        let stream = &*self.stream;
-        let (mut sent, mut has_waited) = (0, false);
+        let mut sent = 0;
         let all = self.unsent.len() + tail.len();
         while sent < all && !self.deaf {
             let head = self.unsent.get(sent..).unwrap_or_default();
             let rest = &tail[sent.saturating_sub(self.unsent.len())..];
-            match send(stream, head, rest) {
-                Ok(0) if wait::manner() != Manner::Patient && wait::manner() != Manner::Send => {
-                    self.unsent.extend_from_slice(tail);
-                    self.unsent.drain(..sent);
-                    wait::note(|facts| facts.unsent = true);
-                    return Err(io::ErrorKind::WouldBlock.into());
+            match send(&self.source, head, rest) {
+                Ok(0) if waits => {
+                    self.limit.wait(self.source.as_fd(), Want::Write, None)?;
+                }
+                // A response before the request is sent whole refuses it: the rest is not wanted. Behind TLS or a proxy, what can
+                // be read may be anything.
+                Ok(0) if self.is_clear && matches!(peeked(&self.source), Peeked::Answer | Peeked::End) => {
+                    self.deaf = true;
                 }
                 Ok(0) => {
-                    // An answer before the request is sent whole refuses it: the rest is not wanted. Behind TLS or a
-                    // proxy, what can be read may be anything.
-                    let heard = if wait::facts().clear { peeked(stream) } else { Peeked::Interim };
-                    match heard {
-                        Peeked::Answer | Peeked::End => self.deaf = true,
-                        Peeked::Nothing => {
-                            has_waited = wait::for_peer(stream.as_fd(), Want::Either, None)?;
-                        }
-                        Peeked::Interim => {
-                            has_waited = wait::for_peer(stream.as_fd(), Want::Write, None)?;
-                        }
-                    }
+                    self.unsent.extend_from_slice(tail);
+                    self.unsent.drain(..sent);
+                    self.source.set_unsent(true);
+                    return Ok(());
                 }
-                Ok(count) => {
-                    sent += count;
-                    // Bytes that the provider takes are a sign of life; those that leave at once are none.
-                    if sent < all || has_waited {
-                        wait::heard(0);
-                    }
-                }
+                Ok(count) => sent += count,
                 Err(_) => self.deaf = true,
             }
         }
         self.unsent.clear();
-        wait::note(|facts| facts.unsent = false);
+        self.source.set_unsent(false);
         Ok(())
     }
 }
@@ -199,58 +118,66 @@ impl Transport for TcpTransport {
         &mut self.buffers
     }
 
-    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
-        // Where nothing may be waited for, what leaves at once is seen when all is here.
-        if self.unsent.len() + amount <= MAX_GATHERED || wait::manner() == Manner::SendAtOnce {
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        // What is kept because the socket has no room grows by no more than who writes it adds at once.
+        if self.unsent.len() + amount <= MAX_GATHERED || self.source.is_unsent() {
             self.unsent.extend_from_slice(&self.buffers.output()[..amount]);
             return Ok(());
         }
-        Ok(self.flush(amount)?)
+        Ok(self.flush(amount, may_wait(timeout))?)
     }
 
-    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let waits = may_wait(timeout);
         if !self.unsent.is_empty() {
-            self.flush(0)?;
+            self.flush(0, waits)?;
         }
-        wait::runs_on(&self.stream);
-        if matches!(wait::manner(), Manner::Send | Manner::SendAtOnce) {
+        if !waits && !self.source.is_readable() {
             return Err(Error::Io(io::ErrorKind::WouldBlock.into()));
         }
         let room = self.buffers.input_append_buf();
         if room.is_empty() {
             return Err(Error::LargeResponseHeader(UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER));
         }
-        let stream = &*self.stream;
         loop {
-            wait::for_peer(stream.as_fd(), Want::Read, None)?;
-            match rustix::net::recv(stream, &mut *room, RecvFlags::empty()) {
+            if waits {
+                self.limit.wait(self.source.as_fd(), Want::Read, None)?;
+            }
+            match rustix::net::recv(&**self.source, &mut *room, RecvFlags::empty()) {
                 Ok((count, _)) => {
-                    wait::heard(count);
+                    self.source.receive(count);
                     if count < room.len() {
-                        wait::drained(count == 0);
+                        self.source.drained(count == 0);
                     }
                     self.buffers.input_appended(count);
-                    if wait::facts().undelivered > MAX_UNDELIVERED {
+                    if self.source.undelivered() > MAX_UNDELIVERED {
                         return Err(Error::LargeResponseHeader(UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER));
                     }
                     return Ok(count > 0);
                 }
-                Err(rustix::io::Errno::AGAIN) => wait::drained(true),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) if !waits => {
+                    self.source.drained(true);
+                    return Err(Error::Io(io::ErrorKind::WouldBlock.into()));
+                }
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(Error::Io(error.into())),
             }
         }
     }
 
-    /// Asked before a pooled connection is used: an idle one must be silent. What epoll has told of would be known without a
-    /// system call, but late, and what came before it would be taken for the answer.
+    /// Asked before a pooled connection is used: an idle one must be silent. What epoll has reported would be known without a
+    /// system call, but late, and what came before it would be taken for the response.
     fn is_open(&mut self) -> bool {
-        !self.deaf && peeked(&self.stream) == Peeked::Nothing
+        !self.deaf && peeked(&self.source) == Peeked::Nothing
     }
+}
+
+fn may_wait(timeout: NextTimeout) -> bool {
+    !timeout.after.is_not_happening()
 }
 
 impl fmt::Debug for TcpTransport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("TcpTransport").field("peer", &self.stream.peer_addr().ok()).finish()
+        formatter.debug_struct("TcpTransport").field("peer", &self.source.peer_addr().ok()).finish()
     }
 }

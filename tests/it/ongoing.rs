@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ai_proxy::front::{
-    Admission, Answer, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Notice, Ongoing, Peer,
-    Ready, Rejection, Request, Responder, Running, Service, Settings, Source, Stream, Turn,
+    Admission, Answer, Client as Socket, Done, Fields, Handled, Head, Io, Lane, Limits, Next, Notice, Peer,
+    Rejection, Request, Responder, Running, Service, Settings, Source, Stream, Task,
 };
 
 use crate::support::calls::get;
@@ -42,27 +42,29 @@ struct Endless {
     turns: Arc<AtomicUsize>,
     /// It has more only where it is told so, and counts no other turn.
     waits: bool,
+    is_watched: bool,
 }
 
-impl Ongoing for Endless {
-    fn source(&self) -> &Arc<Source> {
-        &self.source
-    }
-
+impl Task for Endless {
     fn client(&self) -> &Arc<Socket> {
         &self.client
     }
 
-    fn go_on(self: Box<Self>, ready: Ready, _: &mut [u8]) -> Turn {
+    fn advance(mut self: Box<Self>, io: &mut dyn Io) -> Next {
+        if !std::mem::replace(&mut self.is_watched, true) {
+            self.source.begin_request();
+            io.watch(&self.source);
+        }
         if self.waits {
-            self.turns.fetch_add(usize::from(ready.source), Ordering::SeqCst);
-            return Turn::Wait(self);
+            self.turns.fetch_add(usize::from(self.source.is_readable()), Ordering::SeqCst);
+            self.source.drained(true);
+            return Next::Park(self);
         }
         self.turns.fetch_add(1, Ordering::SeqCst);
-        Turn::Again(self)
+        Next::Yield(self)
     }
 
-    fn give_up(self: Box<Self>) -> Done {
+    fn cancel(self: Box<Self>) -> Done {
         self.stream.abort()
     }
 }
@@ -100,7 +102,7 @@ impl Service for Beginning {
         let turns = Arc::new(AtomicUsize::new(0));
         self.answers.lock().expect("answers").push(Seen { feed, turns: Arc::clone(&turns) });
         let waits = self.unwatched;
-        Handled::Ongoing(Box::new(Endless { stream, client, source, turns, waits }))
+        Handled::Task(Box::new(Endless { stream, client, source, turns, waits, is_watched: false }))
     }
 
     fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {

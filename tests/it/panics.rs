@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ai_proxy::front::{
-    Admission, Answer, Client as Socket, Done, Fields, Handled, Head, Lane, Limits, Notice, Ongoing, Peer,
-    Ready, Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream, Thread, Turn,
+    Admission, Answer, Client as Socket, Done, Fields, Handled, Head, Io, Lane, Limits, Next, Notice, Peer,
+    Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream, Task, Thread,
 };
 
 use crate::support::calls::{get, post};
@@ -36,27 +36,25 @@ struct Scripted {
     source: Arc<Source>,
 }
 
-impl Ongoing for Scripted {
-    fn source(&self) -> &Arc<Source> {
-        &self.source
-    }
-
+impl Task for Scripted {
     fn client(&self) -> &Arc<Socket> {
         &self.client
     }
 
-    fn go_on(mut self: Box<Self>, _: Ready, scratch: &mut [u8]) -> Turn {
+    fn advance(mut self: Box<Self>, io: &mut dyn Io) -> Next {
+        io.watch(&self.source);
+        let scratch = io.scratch();
         match std::io::Read::read(&mut &**self.source, scratch) {
             Ok(1..) if scratch[0] == b'p' => panic!("as told"),
             Ok(1..) if scratch[0] == b'e' => {
                 self.stream.push(b" and half");
-                Turn::Done(self.stream.finish())
+                Next::Done(self.stream.finish())
             }
-            _ => Turn::Wait(self),
+            _ => Next::Park(self),
         }
     }
 
-    fn give_up(self: Box<Self>) -> Done {
+    fn cancel(self: Box<Self>) -> Done {
         self.stream.abort()
     }
 }
@@ -100,13 +98,13 @@ impl Service for Panicking {
             "/index" | "/control/index" | "/quick/index" => {
                 panic!("byte {} of the body", request.body[request.body.len()])
             }
-            "/quick/rest" => Handled::Waits(Box::new(move || {
+            "/quick/rest" => Handled::Compute(Box::new(move || {
                 drop(responder);
                 panic!("index out of bounds, in what was left to do");
             })),
             "/quick/waits" => {
                 let gate = self.gate.clone();
-                Handled::Waits(Box::new(move || {
+                Handled::Compute(Box::new(move || {
                     assert!(gate.pass(Duration::from_secs(20)), "never opened");
                     responder.send(answer(200, "held")).into()
                 }))
@@ -124,7 +122,7 @@ impl Service for Panicking {
                 let (source, other_end) = tcp_pair();
                 self.sources.lock().expect("sources").push(other_end);
                 let client = Arc::clone(stream.client());
-                Handled::Ongoing(Box::new(Scripted { stream, client, source }))
+                Handled::Task(Box::new(Scripted { stream, client, source }))
             }
             "/gate" => {
                 assert!(self.gate.pass(Duration::from_secs(20)), "never opened");

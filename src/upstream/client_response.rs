@@ -1,7 +1,7 @@
 //! The client's side of a relayed call: nothing sent yet, or a stream that has begun. Heartbeats happen here.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::front::{Answer, Client, Done, Fields, Responder, Stream};
@@ -10,24 +10,9 @@ use crate::front::{Answer, Client, Done, Fields, Responder, Stream};
 /// some parsers take for the end of an event without data.
 const HEARTBEAT: &[u8] = b": keep-alive\n";
 
-/// A reply, as the call and its waits share it.
-#[derive(Clone)]
-pub struct SharedReply(Arc<Mutex<Reply>>);
-
-impl SharedReply {
-    /// A reply of which nothing is sent yet.
-    pub fn new(reply: Reply) -> Self {
-        Self(Arc::new(Mutex::new(reply)))
-    }
-
-    /// The reply; nobody holds it for longer than a write that does not wait.
-    pub fn lock(&self) -> MutexGuard<'_, Reply> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The answer to a relayed call, from the first attempt to its end.
-pub struct Reply {
+/// The response to a relayed call, from the first attempt to its end.
+pub struct ClientResponse {
+    client: Arc<Client>,
     state: State,
     /// How often a heartbeat is due, for a request that asked for a stream.
     heartbeat: Option<Duration>,
@@ -48,10 +33,11 @@ enum State {
     Ended,
 }
 
-impl Reply {
+impl ClientResponse {
     /// Nothing is sent yet. `heartbeat`: only for a request that asked for an event stream.
     pub fn new(responder: Responder, heartbeat: Option<Duration>) -> Self {
         Self {
+            client: Arc::clone(responder.client()),
             state: State::Pending(responder),
             heartbeat,
             last_sent: Instant::now(),
@@ -64,12 +50,8 @@ impl Reply {
     }
 
     /// The client's socket.
-    pub fn client(&self) -> Option<Arc<Client>> {
-        match &self.state {
-            State::Pending(responder) => Some(Arc::clone(responder.client())),
-            State::Open(stream) => Some(Arc::clone(stream.client())),
-            State::Ended => None,
-        }
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
     }
 
     /// What this attempt gives is no stream of events: no heartbeat fits into it, or may come before it.
@@ -98,7 +80,7 @@ impl Reply {
         self.started.is_some()
     }
 
-    /// When the first byte of the provider's answer went to the client.
+    /// When the first byte of the provider's response went to the client.
     pub fn started(&self) -> Option<Instant> {
         self.started
     }
@@ -116,7 +98,7 @@ impl Reply {
         self.last_sent.checked_add(heartbeat)
     }
 
-    /// Sends a heartbeat if it is due; the first one commits the answer to a 200.
+    /// Sends a heartbeat if it is due; the first one commits the response to a 200.
     ///
     /// # Errors
     /// The client does not take it.
@@ -167,7 +149,7 @@ impl Reply {
         };
     }
 
-    /// Adds a piece of the stream, to leave with the next [`Reply::flush`]; `mid_event`: an event is not complete behind it.
+    /// Adds a piece of the stream, to leave with the next [`ClientResponse::flush`]; `mid_event`: an event is not complete behind it.
     pub fn write(&mut self, piece: &[u8], mid_event: bool) {
         self.last_sent = Instant::now();
         self.mid_event = mid_event;
@@ -177,7 +159,7 @@ impl Reply {
         }
     }
 
-    /// Sends a whole answer; where a stream has begun already, ends its connection instead.
+    /// Sends a buffered response; where a stream has begun already, ends its connection instead.
     pub fn send(&mut self, answer: Answer) -> Option<Done> {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Pending(responder) => {

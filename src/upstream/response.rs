@@ -1,5 +1,4 @@
-//! A request and its answer on one connection: sent, then awaited, then read. Each step can be taken on a thread that waits,
-//! or as far as it goes at once and taken up again when the socket has more.
+//! A request and its response on one connection: sent, then awaited, then read, each as far as it goes at once.
 
 use std::io;
 use std::sync::Arc;
@@ -9,24 +8,31 @@ use ureq::unversioned::transport::NextTimeout;
 
 use super::http::{self, Ending, Head, Start};
 use super::pool::{Connection, Pool};
-use super::wait::{Manner, Patience, Watched};
-use super::{By, Failure, Fault, Headers};
+use super::timeouts::{Timeouts, Timer};
+use super::{Failure, Fault, Headers};
 use crate::front::Source;
 use crate::front::body::Piece;
-use crate::limits::{MAX_UPSTREAM_HEAD, PIECES_A_TURN, UPSTREAM_READ_BUFFER};
+use crate::limits::{MAX_UPSTREAM_HEAD, PIECES_A_TURN, SENT_A_TURN, UPSTREAM_READ_BUFFER};
 use crate::memory::{Holder, Share, Size};
 
-/// A request that is on its way: its answer is awaited.
-pub struct Awaited {
+/// A request that is being sent or has been: its response is awaited.
+pub struct PendingResponse {
     line: Line,
+    /// The head of the request, until all of the request has left.
+    request: Vec<u8>,
+    /// Bytes of head and body that the connection has taken.
+    sent: usize,
+    /// It was idle before.
     is_reused: bool,
-    /// Bytes of the answer are here that have not been looked at.
+    /// Bytes of the response came, TLS taken off.
+    is_answered: bool,
+    /// Bytes of the response are here that have not been looked at.
     is_unseen: bool,
     /// The beginning of a head that is larger than the read buffer.
     held: Vec<u8>,
 }
 
-/// Why a request got no answer.
+/// Why a request got no response.
 #[derive(Debug)]
 pub enum Unanswered {
     /// The provider had closed the connection while it was idle: the request may be sent once more, on a new one.
@@ -35,8 +41,19 @@ pub enum Unanswered {
     Failed(Failure),
 }
 
-/// An answer whose body has still to be read.
-pub struct Exchange {
+/// How far a request has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// All of it has.
+    Whole,
+    /// The provider has to take what it was sent first.
+    Blocked,
+    /// It had its share of this turn.
+    Part,
+}
+
+/// A response whose body has still to be read.
+pub struct UpstreamResponse {
     /// Status code.
     pub status: u16,
     /// Header fields as they came.
@@ -46,50 +63,50 @@ pub struct Exchange {
     keep_alive: bool,
 }
 
-/// A connection in use, and what is known of its call.
-pub(super) struct Line {
+/// A connection in use.
+struct Line {
+    source: Arc<Source>,
     /// Until it has gone back to the pool.
     connection: Option<Connection>,
     pool: Arc<Pool>,
-    watched: Watched,
+    timer: Timer,
+    /// Bytes that had come when the timer was last looked after.
+    heard: u64,
+    /// Nothing but HTTP runs on it: no TLS, no proxy.
+    is_clear: bool,
 }
 
 impl Line {
-    /// A connection that a call begins to use.
-    pub fn new(connection: Connection, pool: &Arc<Pool>, watched: Watched) -> Self {
-        Self { connection: Some(connection), pool: Arc::clone(pool), watched }
+    /// Takes what has come of the response; `false` at the connection's end.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing more has come. What the connection failed with.
+    fn more(&mut self) -> Result<bool, ureq::Error> {
+        let Some(Connection { transport, .. }) = &mut self.connection else { return Ok(false) };
+        let more = transport.await_input(NextTimeout::default());
+        if self.source.received() != self.heard {
+            self.heard = self.source.received();
+            self.timer.restart();
+        }
+        more
     }
 
-    /// Writes these pieces, waiting where that is allowed.
-    fn write<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) -> Result<(), ureq::Error> {
-        let Some(Connection { transport, .. }) = &mut self.connection else { return Ok(()) };
-        self.watched.during(|| {
-            for mut bytes in pieces {
-                while !bytes.is_empty() {
-                    let room = transport.buffers().output();
-                    let count = bytes.len().min(room.len());
-                    room[..count].copy_from_slice(&bytes[..count]);
-                    transport.transmit_output(count, NextTimeout::default())?;
-                    bytes = &bytes[count..];
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// Sees to it that what was written leaves; as far as it goes at once where nothing may be waited for.
-    fn flush(&mut self) -> Result<(), ureq::Error> {
-        // The transport sends before it reads, and is told to stop there.
-        match self.more() {
-            Err(error) if would_block(&error) => Ok(()),
-            other => other.map(drop),
+    /// Sends what has still to leave, as far as it goes at once, and reads nothing; whether something of a response is here all
+    /// the same.
+    fn flush(&mut self) -> Result<bool, ureq::Error> {
+        match self.flush_and_look() {
+            Err(error) if would_block(&error) => Ok(false),
+            other => other,
         }
     }
 
-    /// Waits for more of the answer, where that is allowed; `false` at the connection's end.
-    fn more(&mut self) -> Result<bool, ureq::Error> {
-        let Some(Connection { transport, .. }) = &mut self.connection else { return Ok(false) };
-        self.watched.during(|| transport.await_input(NextTimeout::default()))
+    /// As [`Line::more`], and the socket is not read.
+    fn flush_and_look(&mut self) -> Result<bool, ureq::Error> {
+        // The transport sends before it reads.
+        self.source.hold_reads(true);
+        let more = self.more();
+        self.source.hold_reads(false);
+        more
     }
 
     fn input(&mut self) -> &[u8] {
@@ -111,21 +128,16 @@ impl Line {
         self.consume(count);
     }
 
-    /// Whether nothing is here that the socket does not show: TLS may hold what came together with the answer, which would be
+    /// Whether nothing is here that the socket does not show: TLS may hold what came together with the response, which would be
     /// taken for the next one.
     fn is_silent(&mut self) -> bool {
-        if self.watched.facts().clear {
-            return true;
-        }
-        self.watched.wait(Manner::Drained);
-        self.more().is_err_and(|error| would_block(&error))
+        self.is_clear || self.flush_and_look().is_err_and(|error| would_block(&error))
     }
 
-    /// The call has done with the connection; `is_clean`: another may use it.
+    /// The request has done with the connection; `is_clean`: another may use it.
     fn leave(&mut self, is_clean: bool) {
-        let is_clean =
-            is_clean && self.input().is_empty() && !self.watched.facts().unsent && self.is_silent();
-        self.watched.done_with_socket();
+        let is_clean = is_clean && self.input().is_empty() && !self.source.is_unsent() && self.is_silent();
+        self.source.release();
         if let Some(connection) = self.connection.take().filter(|_| is_clean) {
             self.pool.put(connection);
         }
@@ -138,66 +150,78 @@ impl Drop for Line {
     }
 }
 
-impl Awaited {
-    /// Sends a request. Where nothing may be waited for, a part of it may have still to leave then: [`Awaited::is_sent`]
-    /// tells.
+impl PendingResponse {
+    /// A request with that head that is to be sent on `connection`. `is_clear`: neither TLS nor a proxy is in between.
+    pub(super) fn new(
+        connection: Connection,
+        pool: &Arc<Pool>,
+        request: Vec<u8>,
+        timeouts: Timeouts,
+        (is_clear, is_reused): (bool, bool),
+    ) -> Self {
+        connection.source.begin_request();
+        let line = Line {
+            source: Arc::clone(&connection.source),
+            connection: Some(connection),
+            pool: Arc::clone(pool),
+            timer: Timer::new(timeouts, Instant::now()),
+            heard: 0,
+            is_clear,
+        };
+        Self { line, request, sent: 0, is_reused, is_answered: false, is_unseen: false, held: Vec::new() }
+    }
+
+    /// Sends what is left of the request, whose body is in these pieces, as far as it goes at once.
     ///
     /// # Errors
-    /// The connection was lost, or the call is over.
-    pub(super) fn send(
-        line: Line,
-        head: &[u8],
-        body: &[&[u8]],
-        by: By,
-        is_reused: bool,
-    ) -> Result<Self, Failure> {
-        let mut awaited = Self { line, is_reused, is_unseen: false, held: Vec::new() };
-        let manner = if by == By::Idle { Manner::SendAtOnce } else { Manner::Send };
-        awaited.line.watched.wait(manner);
-        let line = &mut awaited.line;
-        let pieces = std::iter::once(head).chain(body.iter().copied());
-        match line.write(pieces).and_then(|()| line.flush()) {
-            Ok(()) => Ok(awaited),
-            Err(error) => Err(Failure::of(&line.watched, &error, Fault::Broken)),
+    /// The connection was lost.
+    pub fn send(&mut self, body: &[&[u8]]) -> Result<Sent, Failure> {
+        let (had_waited, before) = (self.line.source.is_unsent(), self.sent);
+        let sent = self.send_on(body).map_err(|error| failed(&error, Fault::Broken))?;
+        // Bytes that the provider takes are a sign of life; those that leave at once are none.
+        if had_waited && (self.sent > before || sent == Sent::Whole) {
+            self.line.timer.restart();
         }
-    }
-
-    /// Whether the request has left whole.
-    pub fn is_sent(&self) -> bool {
-        !self.line.watched.facts().unsent
-    }
-
-    /// Sends what has still to leave, waiting for the provider to take it.
-    ///
-    /// # Errors
-    /// As [`Awaited::send`].
-    pub fn send_rest(&mut self) -> Result<(), Failure> {
-        self.line.watched.wait(Manner::Send);
-        self.line.flush().map_err(|error| Failure::of(&self.line.watched, &error, Fault::Broken))
-    }
-
-    /// Waits for the answer's head.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub fn wait(&mut self) -> Result<Head, Unanswered> {
-        self.line.watched.wait(Manner::Patient);
-        match self.read()? {
-            Some(head) => Ok(head),
-            None => Err(broken("no answer".to_owned())),
+        if sent == Sent::Whole {
+            self.request = Vec::new();
         }
+        Ok(sent)
     }
 
-    /// The answer's head, if it is whole by now. `ended`: the provider has ended the connection behind what there is.
+    fn send_on(&mut self, body: &[&[u8]]) -> Result<Sent, ureq::Error> {
+        let Self { line, request, sent, is_unseen, .. } = self;
+        if line.source.is_unsent() {
+            *is_unseen |= line.flush()?;
+        }
+        let (mut skipped, end) = (*sent, *sent + SENT_A_TURN);
+        for piece in std::iter::once(&**request).chain(body.iter().copied()) {
+            let mut rest = piece.get(skipped..).unwrap_or_default();
+            skipped = skipped.saturating_sub(piece.len());
+            while !rest.is_empty() {
+                if line.source.is_unsent() {
+                    return Ok(Sent::Blocked);
+                }
+                if *sent >= end {
+                    return Ok(Sent::Part);
+                }
+                let Some(Connection { transport, .. }) = &mut line.connection else { break };
+                let room = transport.buffers().output();
+                let count = rest.len().min(room.len());
+                room[..count].copy_from_slice(&rest[..count]);
+                transport.transmit_output(count, NextTimeout::default())?;
+                rest = &rest[count..];
+                *sent += count;
+            }
+        }
+        *is_unseen |= line.flush()?;
+        Ok(if line.source.is_unsent() { Sent::Blocked } else { Sent::Whole })
+    }
+
+    /// The response's head, if it is whole by now. `is_committed`: the client has had its first byte.
     ///
     /// # Errors
-    /// Why there will be none, but for the time it takes: [`Awaited::is_overdue`] tells.
-    pub fn poll(&mut self, ended: bool) -> Result<Option<Head>, Unanswered> {
-        self.line.watched.wait_not(ended);
-        self.read()
-    }
-
-    fn read(&mut self) -> Result<Option<Head>, Unanswered> {
+    /// Why there will be none, but for the time it takes: [`PendingResponse::deadline`] tells.
+    pub fn poll(&mut self, is_committed: bool) -> Result<Option<Head>, Unanswered> {
         loop {
             while std::mem::take(&mut self.is_unseen) {
                 match self.start().map_err(broken)? {
@@ -207,7 +231,7 @@ impl Awaited {
                         // How some servers say that an idle connection is over (RFC 9110 section 15.5.9): it has
                         // crossed the request, or the request came too late.
                         let is_over = head.status == 408 && !head.keep_alive;
-                        if self.is_reused && is_over && !self.line.watched.is_committed() {
+                        if self.is_reused && is_over && !is_committed {
                             return Err(Unanswered::Stale);
                         }
                         return Ok(Some(head));
@@ -215,16 +239,17 @@ impl Awaited {
                 }
             }
             match self.line.more() {
-                Ok(true) => {
-                    self.is_unseen = true;
-                    self.line.watched.note(|facts| facts.answered = true);
-                }
+                Ok(true) => (self.is_unseen, self.is_answered) = (true, true),
+                // TLS says goodbye in bytes of its own.
                 Ok(false) => {
-                    self.line.watched.note(|facts| facts.ended_cleanly = true);
-                    return Err(self.unanswered(&io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+                    let error = io::Error::from(io::ErrorKind::UnexpectedEof).into();
+                    return Err(self.unanswered(&error, !is_committed));
                 }
                 Err(error) if would_block(&error) => return Ok(None),
-                Err(error) => return Err(self.unanswered(&error)),
+                Err(error) => {
+                    let is_silent = self.line.source.received() == 0;
+                    return Err(self.unanswered(&error, is_silent && !is_committed));
+                }
             }
         }
     }
@@ -263,57 +288,44 @@ impl Awaited {
         Ok(start)
     }
 
-    fn unanswered(&self, error: &ureq::Error) -> Unanswered {
-        let watched = &self.line.watched;
-        if self.is_reused && watched.facts().is_unanswered() && !watched.is_committed() {
+    /// `may_repeat`: where the connection was idle and the provider has said nothing, the request may be sent once more.
+    fn unanswered(&self, error: &ureq::Error, may_repeat: bool) -> Unanswered {
+        if self.is_reused && !self.is_answered && may_repeat {
             return Unanswered::Stale;
         }
-        Unanswered::Failed(Failure::of(watched, error, Fault::Broken))
+        Unanswered::Failed(failed(error, Fault::Broken))
     }
 
-    /// Whether the time it may take is over.
-    pub fn is_overdue(&self, now: Instant) -> bool {
-        self.line.watched.is_overdue(now)
+    /// When the time it may take is over. `is_committed`: the client has had its first byte.
+    pub fn deadline(&self, is_committed: bool) -> Instant {
+        self.line.timer.deadline(is_committed)
     }
 
-    /// Its socket has something to read.
-    pub fn woken(&mut self) {
-        self.line.watched.woken();
+    /// The socket that the response comes on.
+    pub fn source(&self) -> &Arc<Source> {
+        &self.line.source
     }
 
-    /// The socket that the answer comes on.
-    pub fn socket(&self) -> Option<Arc<Source>> {
-        self.line.watched.socket()
-    }
-
-    /// The answer of which that is the head.
-    pub fn into_exchange(self, head: Head) -> Exchange {
+    /// The response of which that is the head.
+    pub fn into_response(self, head: Head) -> UpstreamResponse {
         let Head { status, headers, body, keep_alive } = head;
-        Exchange { status, headers, line: self.line, body, keep_alive }
+        UpstreamResponse { status, headers, line: self.line, body, keep_alive }
     }
 }
 
-impl Exchange {
-    /// Reads what is at hand of the body, waiting for some; 0 at its end.
+impl UpstreamResponse {
+    /// Reads what is at hand of the body; `None`: there is nothing more for now, 0: its end.
     ///
     /// # Errors
-    /// Any [`Fault`] but `Unreachable` and `TooLarge`.
-    pub fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
-        self.line.watched.listen();
-        self.line.watched.wait(Manner::Patient);
-        self.read_on(into).map_err(|error| self.failure(&error))
-    }
-
-    /// Reads what is at hand of the body without waiting; `None`: there is nothing more for now. `ended`: the provider has
-    /// ended the connection behind what there is.
-    ///
-    /// # Errors
-    /// As [`Exchange::read`], and not for the time it takes: [`Exchange::is_overdue`] tells.
-    pub fn read_at_once(&mut self, into: &mut [u8], ended: bool) -> Result<Option<usize>, Failure> {
-        self.line.watched.wait_not(ended);
+    /// `CutOff`: what there is says that there will be no whole body. Not the time it takes: [`UpstreamResponse::deadline`] tells.
+    pub fn read(&mut self, into: &mut [u8]) -> Result<Option<usize>, Failure> {
         match self.read_on(into) {
             Err(error) if would_block(&error) => Ok(None),
-            other => other.map(Some).map_err(|error| self.failure(&error)),
+            // The system gives a connection up that is silent for very long.
+            Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(failed(&error.into(), Fault::TimedOut))
+            }
+            other => other.map(Some).map_err(|error| failed(&error, Fault::CutOff)),
         }
     }
 
@@ -325,8 +337,8 @@ impl Exchange {
             }
             let filled = self.take(into)?;
             if filled > 0 {
-                self.line.watched.delivered();
-                // Its connection is the next call's from here on.
+                self.line.source.deliver();
+                // Its connection is the next request's from here on.
                 if self.is_over() {
                     self.line.leave(self.keep_alive);
                 }
@@ -373,47 +385,37 @@ impl Exchange {
         Ok(filled)
     }
 
-    fn failure(&self, error: &ureq::Error) -> Failure {
-        let timed_out = matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut);
-        let otherwise = if timed_out { Fault::TimedOut } else { Fault::CutOff };
-        Failure::of(&self.line.watched, error, otherwise)
+    /// When the time it may take is over. `is_committed`: the client has had its first byte.
+    pub fn deadline(&self, is_committed: bool) -> Instant {
+        self.line.timer.deadline(is_committed)
     }
 
-    /// Whether the time it may take is over.
-    pub fn is_overdue(&self, now: Instant) -> bool {
-        self.line.watched.is_overdue(now)
-    }
-
-    /// Its socket has something to read.
-    pub fn woken(&mut self) {
-        self.line.watched.woken();
+    /// The socket that it comes on.
+    pub fn source(&self) -> &Arc<Source> {
+        &self.line.source
     }
 
     /// Whether it is certain that there is nothing more to read for now: behind TLS there may be, and an end is something.
     pub fn is_drained(&mut self) -> bool {
-        let watched = &self.line.watched;
-        let all_came = watched.is_drained() && watched.facts().clear;
-        all_came && self.line.input().is_empty() && !self.is_over()
+        self.line.is_clear
+            && !self.line.source.is_readable()
+            && self.line.input().is_empty()
+            && !self.is_over()
     }
 
     /// The client has taken what came: the provider is waited for again.
-    pub fn listen(&mut self) {
-        self.line.watched.listen();
+    pub fn restart_timer(&mut self) {
+        self.line.timer.restart();
     }
 
-    /// It may take the whole time that its call has: what another replica would do no longer counts.
+    /// It may take the whole time that its request has: what another replica would do no longer counts.
     pub fn take_time(&mut self) {
-        self.line.watched.take_time();
+        self.line.timer.take_time();
     }
 
-    /// Reads the body whole, waiting for it.
-    ///
-    /// # Errors
-    /// As [`Exchange::read`]; `TooLarge` above `max` bytes, at once where the length says so; `Overloaded` where there is no memory.
-    pub fn read_whole(&mut self, max: usize) -> Result<Vec<u8>, Failure> {
-        let mut whole = Whole::new(max);
-        while !whole.is_read(self, |exchange, room| exchange.read(room).map(Some))? {}
-        Ok(whole.bytes)
+    /// From now on these are its time limits.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.line.timer.set(timeouts);
     }
 
     /// How many bytes of body are announced and have still to be read.
@@ -422,11 +424,6 @@ impl Exchange {
             Ending::Framed(decoder) => decoder.announced(),
             Ending::Closing => None,
         }
-    }
-
-    /// From now on the provider has that much patience.
-    pub fn be_patient(&mut self, patience: Patience) {
-        self.line.watched.be_patient(patience);
     }
 
     /// Whether the end of the body is told by nothing but the end of the connection (RFC 9112 section 6.3).
@@ -453,7 +450,7 @@ pub struct Whole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collected {
     /// There is nothing more of it for now.
-    Source,
+    Waits,
     /// It has more, and had its share of this turn.
     Again,
     /// All of it.
@@ -473,36 +470,27 @@ impl Whole {
         Self { bytes, share, max }
     }
 
-    /// Takes what is at hand of the body. `ended`: the provider has ended the connection behind what there is.
+    /// Takes what is at hand of the body.
     ///
     /// # Errors
-    /// As [`Exchange::read_at_once`]; `TooLarge`, at once where the length says so; `Overloaded` where there is no memory.
-    pub fn collect(&mut self, exchange: &mut Exchange, ended: bool) -> Result<Collected, Failure> {
+    /// As [`UpstreamResponse::read`]; `TooLarge`, at once where the length says so; `Overloaded` where there is no memory.
+    pub fn collect(&mut self, response: &mut UpstreamResponse) -> Result<Collected, Failure> {
         for _ in 0..PIECES_A_TURN {
-            let mut drained = false;
-            let whole = self.is_read(exchange, |exchange, room| {
-                let read = exchange.read_at_once(room, ended);
-                drained = matches!(read, Ok(None));
-                read
-            })?;
-            match (whole, drained) {
-                (true, _) => return Ok(Collected::Whole),
-                (false, true) => return Ok(Collected::Source),
-                (false, false) => {}
+            match self.read_piece(response)? {
+                None => return Ok(Collected::Waits),
+                Some(0) => return Ok(Collected::Whole),
+                Some(_) if response.is_over() => return Ok(Collected::Whole),
+                Some(_) => {}
             }
         }
         Ok(Collected::Again)
     }
 
-    /// Reads a piece; whether it was the last one.
-    fn is_read(
-        &mut self,
-        exchange: &mut Exchange,
-        read: impl FnOnce(&mut Exchange, &mut [u8]) -> Result<Option<usize>, Failure>,
-    ) -> Result<bool, Failure> {
+    /// As [`UpstreamResponse::read`].
+    fn read_piece(&mut self, response: &mut UpstreamResponse) -> Result<Option<usize>, Failure> {
         let (filled, max) = (self.bytes.len(), self.max);
         let too_large = || Failure { fault: Fault::TooLarge, detail: format!("more than {max} bytes") };
-        let due = exchange.length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        let due = response.length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         if due.is_some_and(|due| due > max.saturating_sub(filled)) {
             return Err(too_large());
         }
@@ -516,12 +504,12 @@ impl Whole {
             return Err(Failure { fault: Fault::Overloaded, detail });
         }
         self.bytes.resize(filled + room, 0);
-        let read = read(exchange, &mut self.bytes[filled..]);
+        let read = response.read(&mut self.bytes[filled..]);
         self.bytes.truncate(filled + *read.as_ref().unwrap_or(&None).as_ref().unwrap_or(&0));
         if self.bytes.len() > max {
             return Err(too_large());
         }
-        Ok(read? == Some(0) || exchange.is_over())
+        read
     }
 }
 
@@ -541,12 +529,14 @@ impl Ending {
     }
 }
 
-impl Failure {
-    /// What a failed step amounts to, where the call was not given up.
-    pub(super) fn of(watched: &Watched, error: &ureq::Error, otherwise: Fault) -> Self {
-        let fault = watched.facts().stop.map_or(otherwise, Fault::from);
-        Self { fault, detail: error.to_string() }
-    }
+/// There is no more time.
+pub fn failure_of_time() -> Failure {
+    let detail = io::Error::from(io::ErrorKind::TimedOut).to_string();
+    Failure { fault: Fault::TimedOut, detail }
+}
+
+fn failed(error: &ureq::Error, fault: Fault) -> Failure {
+    Failure { fault, detail: error.to_string() }
 }
 
 fn broken(detail: String) -> Unanswered {
@@ -561,16 +551,18 @@ fn would_block(error: &ureq::Error) -> bool {
 mod tests {
     use std::collections::VecDeque;
     use std::io;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
     use std::sync::Arc;
     use std::time::Duration;
 
     use ureq::Error;
     use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
 
-    use super::{Awaited, Collected, Line, Unanswered, Whole};
-    use crate::upstream::Fault;
+    use super::{Collected, PendingResponse, Unanswered, UpstreamResponse, Whole};
+    use crate::front::Source;
     use crate::upstream::pool::{Connection, Pool};
-    use crate::upstream::wait::{Facts, Patience, Watched};
+    use crate::upstream::{Failure, Fault, Timeouts};
 
     /// A provider that sends these pieces, then nothing, or its end.
     #[derive(Debug)]
@@ -606,27 +598,42 @@ mod tests {
         }
     }
 
-    fn awaited(pieces: &[&[u8]], ends: bool, is_reused: bool) -> (Awaited, Arc<Pool>) {
+    fn pending(pieces: &[&[u8]], ends: bool, is_reused: bool) -> (PendingResponse, Arc<Pool>) {
         let pieces = pieces.iter().map(|piece| piece.to_vec()).collect();
         let transport = Scripted { buffers: LazyBuffers::new(1024, 64), pieces, ends };
         let pool = Pool::new(1, Duration::from_secs(60));
-        let watched = Watched::new(Patience::default(), None, Facts::default());
-        let line = Line::new(Connection::new(Box::new(transport), "http://a", 0), &pool, watched);
-        (Awaited { line, is_reused, is_unseen: false, held: Vec::new() }, pool)
+        let (socket, _) = UnixStream::pair().expect("a pair of sockets");
+        let source = Source::new(OwnedFd::from(socket).into());
+        let connection = Connection::new((Box::new(transport), source), "http://a", 0);
+        let timeouts = Timeouts::default();
+        (PendingResponse::new(connection, &pool, Vec::new(), timeouts, (false, is_reused)), pool)
+    }
+
+    /// The body, where there is nothing that it waits for.
+    fn whole(response: &mut UpstreamResponse) -> Result<Vec<u8>, Failure> {
+        let mut whole = Whole::new(100);
+        loop {
+            match whole.collect(response)? {
+                Collected::Whole => return Ok(whole.bytes),
+                Collected::Again => {}
+                Collected::Waits => unreachable!("all is there"),
+            }
+        }
     }
 
     /// The status and the body, or what went wrong, and whether the connection went back to its pool.
     fn read(pieces: &[&[u8]], ends: bool) -> (Result<(u16, String), Fault>, bool) {
-        let (mut awaited, pool) = awaited(pieces, ends, false);
+        let (mut pending, pool) = pending(pieces, ends, false);
         let read = || -> Result<(u16, String), Fault> {
-            let head = match awaited.wait() {
-                Ok(head) => head,
+            let head = match pending.poll(false) {
+                Ok(Some(head)) => head,
+                Ok(None) => unreachable!("all is there"),
                 Err(Unanswered::Failed(failure)) => return Err(failure.fault),
                 Err(Unanswered::Stale) => unreachable!("the connection is new"),
             };
-            let mut exchange = awaited.into_exchange(head);
-            let body = exchange.read_whole(100).map_err(|failure| failure.fault)?;
-            Ok((exchange.status, String::from_utf8_lossy(&body).into_owned()))
+            let mut response = pending.into_response(head);
+            let body = whole(&mut response).map_err(|failure| failure.fault)?;
+            Ok((response.status, String::from_utf8_lossy(&body).into_owned()))
         };
         let read = read();
         (read, pool.take("http://a", 0).is_some())
@@ -695,12 +702,12 @@ mod tests {
     fn what_stands_before_broken_framing_is_given_on_however_it_came() {
         let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1z\r\n";
         for step in 1..=answer.len() {
-            let (mut awaited, _) = awaited(&answer.chunks(step).collect::<Vec<_>>(), false, false);
-            let Ok(head) = awaited.wait() else { unreachable!("its head is good") };
-            let (mut exchange, mut body, mut piece) = (awaited.into_exchange(head), Vec::new(), [0; 100]);
+            let (mut pending, _) = pending(&answer.chunks(step).collect::<Vec<_>>(), false, false);
+            let Ok(Some(head)) = pending.poll(false) else { unreachable!("its head is good") };
+            let (mut response, mut body, mut piece) = (pending.into_response(head), Vec::new(), [0; 100]);
             let failure = loop {
-                match exchange.read(&mut piece) {
-                    Ok(count) => body.extend_from_slice(&piece[..count]),
+                match response.read(&mut piece) {
+                    Ok(count) => body.extend_from_slice(&piece[..count.unwrap_or_default()]),
                     Err(failure) => break failure,
                 }
             };
@@ -710,38 +717,38 @@ mod tests {
 
     #[test]
     fn an_idle_connection_that_ends_without_a_byte_is_stale_and_one_that_says_something_is_not() {
-        let (mut silent, _) = awaited(&[], true, true);
-        assert!(matches!(silent.wait(), Err(Unanswered::Stale)));
-        let (mut fresh, _) = awaited(&[], true, false);
-        assert!(matches!(fresh.wait(), Err(Unanswered::Failed(_))));
-        let (mut half, _) = awaited(&[b"HTTP/1.1 2"], true, true);
-        assert!(matches!(half.wait(), Err(Unanswered::Failed(_))));
+        let (mut silent, _) = pending(&[], true, true);
+        assert!(matches!(silent.poll(false), Err(Unanswered::Stale)));
+        let (mut fresh, _) = pending(&[], true, false);
+        assert!(matches!(fresh.poll(false), Err(Unanswered::Failed(_))));
+        let (mut half, _) = pending(&[b"HTTP/1.1 2"], true, true);
+        assert!(matches!(half.poll(false), Err(Unanswered::Failed(_))));
         let over = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n";
-        let (mut crossed, _) = awaited(&[over], false, true);
-        assert!(matches!(crossed.wait(), Err(Unanswered::Stale)));
-        let (mut fresh, _) = awaited(&[over], false, false);
-        assert!(matches!(fresh.wait(), Ok(head) if head.status == 408));
+        let (mut crossed, _) = pending(&[over], false, true);
+        assert!(matches!(crossed.poll(false), Err(Unanswered::Stale)));
+        let (mut fresh, _) = pending(&[over], false, false);
+        assert!(matches!(fresh.poll(false), Ok(Some(head)) if head.status == 408));
     }
 
     #[test]
-    fn what_is_not_there_yet_is_waited_for_by_nobody() {
-        let (mut awaited, pool) = awaited(&[&OF_LENGTH[..40]], false, false);
-        assert!(matches!(awaited.poll(false), Ok(None)));
-        let mut exchange = match read_on(&mut awaited, &OF_LENGTH[40..66]) {
-            Some(head) => awaited.into_exchange(head),
+    fn response_that_is_not_there_yet_is_read_later() {
+        let (mut pending, pool) = pending(&[&OF_LENGTH[..40]], false, false);
+        assert!(matches!(pending.poll(false), Ok(None)));
+        let mut response = match read_on(&mut pending, &OF_LENGTH[40..66]) {
+            Some(head) => pending.into_response(head),
             None => unreachable!("the head is whole"),
         };
         let mut whole = Whole::new(100);
-        assert_eq!(whole.collect(&mut exchange, false).ok(), Some(Collected::Source));
-        drop(exchange);
+        assert_eq!(whole.collect(&mut response).ok(), Some(Collected::Waits));
+        drop(response);
         assert!(pool.take("http://a", 0).is_none());
     }
 
-    fn read_on(awaited: &mut Awaited, more: &[u8]) -> Option<super::Head> {
-        let buffers = awaited.line.connection.as_mut()?.transport.buffers();
+    fn read_on(pending: &mut PendingResponse, more: &[u8]) -> Option<super::Head> {
+        let buffers = pending.line.connection.as_mut()?.transport.buffers();
         buffers.input_append_buf()[..more.len()].copy_from_slice(more);
         buffers.input_appended(more.len());
-        awaited.is_unseen = true;
-        awaited.poll(false).ok()?
+        pending.is_unseen = true;
+        pending.poll(false).ok()?
     }
 }

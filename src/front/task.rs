@@ -1,0 +1,55 @@
+//! Requests that their handler has not answered at once: the poller advances each of them by what its two sockets are ready for, so
+//! that waiting for a provider costs neither a thread nor its stack.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Handled;
+use super::response::{Client, Done};
+use super::source::Source;
+
+/// A request under way. Many are advanced by one thread: none may make it wait.
+pub trait Task: Send {
+    /// Whom its response goes to.
+    fn client(&self) -> &Arc<Client>;
+
+    /// Advances it as far as that is possible at once: at its beginning, when its source or its client is ready, when its job is
+    /// done, and every [`crate::limits::ONGOING_SWEEP`], to see to its time limits.
+    fn advance(self: Box<Self>, io: &mut dyn Io) -> Next;
+
+    /// Ends it: its client has gone.
+    fn cancel(self: Box<Self>) -> Done;
+}
+
+/// What a task has of the thread that advances it.
+pub trait Io {
+    /// When this turn began.
+    fn now(&self) -> Instant;
+
+    /// What it may read into.
+    fn scratch(&mut self) -> &mut [u8];
+
+    /// Has the task advance whenever something happens at `source` from now on.
+    fn watch(&mut self, source: &Arc<Source>);
+
+    /// Has a helper do `job`, and the task advance behind it; `false`: too much waits for helpers already.
+    fn spawn(&mut self, job: Job) -> bool;
+}
+
+/// What may wait or take long, and needs nothing of the request.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// The rest of a request that takes long to compute: a helper does it.
+pub type Computation = Box<dyn FnOnce() -> Handled + Send>;
+
+/// What a task needs next.
+pub enum Next {
+    /// Its source, its client, which has to take what it was sent, or its job.
+    Park(Box<dyn Task>),
+    /// Another turn: it has had its share of this one.
+    Yield(Box<dyn Task>),
+    /// A helper, for what takes long to compute.
+    Compute(Computation),
+    /// Nothing: it has ended.
+    Done(Done),
+}

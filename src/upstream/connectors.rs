@@ -1,0 +1,260 @@
+//! How connections to providers are made: a connector for each pair of proxy and trusted certificate authorities.
+//!
+//! A connector of its own keeps what a TLS handshake costs to prepare and what it can resume. It waits, so helpers run it.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use ureq::config::Config as Settings;
+use ureq::http::Uri;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::Resolver;
+use ureq::unversioned::transport::time::{Duration, Instant};
+use ureq::unversioned::transport::{
+    ConnectProxyConnector, ConnectionDetails, Connector as Link, Either, NextTimeout, RustlsConnector,
+    Transport,
+};
+use ureq::{Agent, Error, Proxy, ProxyProtocol};
+
+use super::resolver::{CachingResolver, LimitedResolver};
+use super::timeouts::Limit;
+use super::transport::TcpTransport;
+use super::{connect, socks};
+use crate::config::{CaFile, Config, Replica, Secret};
+use crate::front::Source;
+use crate::limits::{UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
+
+/// Every connector that has been used, the plain one always at hand.
+#[derive(Debug)]
+pub struct Connectors {
+    plain: Arc<Connector>,
+    others: RwLock<Others>,
+    resolver: CachingResolver,
+}
+
+/// How a connection is made.
+pub struct Connector {
+    /// Tells it from the others.
+    pub number: usize,
+    settings: Settings,
+    resolver: CachingResolver,
+    tls: RustlsConnector,
+}
+
+#[derive(Debug, Default)]
+struct Others {
+    known: Vec<Other>,
+    /// How many there have ever been.
+    count: usize,
+}
+
+/// A connector with a proxy, or with certificate authorities of its own.
+#[derive(Debug)]
+struct Other {
+    proxy: Option<Secret>,
+    ca_file: Option<CaFile>,
+    connector: Arc<Connector>,
+}
+
+impl Connectors {
+    /// The number of the connector without proxy or authorities of its own.
+    pub const PLAIN: usize = 0;
+
+    /// None used yet.
+    pub fn new() -> Self {
+        let resolver = CachingResolver::default();
+        let plain = Arc::new(Connector::new(Self::PLAIN, &resolver, None, None));
+        Self { plain, others: RwLock::default(), resolver }
+    }
+
+    /// The connector through that proxy to whom those authorities vouch for.
+    ///
+    /// # Errors
+    /// The proxy's URL is none; the configuration's loader has checked it.
+    pub fn of(&self, proxy: Option<&Secret>, ca_file: Option<&CaFile>) -> Result<Arc<Connector>, Error> {
+        if proxy.is_none() && ca_file.is_none() {
+            return Ok(Arc::clone(&self.plain));
+        }
+        let find = |others: &Others| {
+            others.known.iter().find(|it| it.is(proxy, ca_file)).map(|it| Arc::clone(&it.connector))
+        };
+        if let Some(connector) = find(&self.others.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(connector);
+        }
+        let through = proxy.map(|proxy| Proxy::new(proxy.expose())).transpose()?;
+        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connector) = find(&others) {
+            return Ok(connector);
+        }
+        others.count += 1;
+        let connector = Arc::new(Connector::new(others.count, &self.resolver, through, ca_file));
+        let (proxy, ca_file) = (proxy.cloned(), ca_file.cloned());
+        others.known.push(Other { proxy, ca_file, connector: Arc::clone(&connector) });
+        Ok(connector)
+    }
+
+    /// Forgets the connectors that no replica of `config` uses.
+    pub fn retain(&self, config: &Config) {
+        let takes = |replica: &Replica, other: &Other| {
+            [&replica.proxy, &replica.anthropic_proxy]
+                .into_iter()
+                .any(|proxy| other.is(proxy.as_ref(), replica.ca_file.as_ref()))
+        };
+        let taken = |other: &Other| {
+            config.providers.iter().flat_map(|provider| &provider.replicas).any(|it| takes(it, other))
+        };
+        self.others.write().unwrap_or_else(PoisonError::into_inner).known.retain(taken);
+    }
+}
+
+impl Other {
+    fn is(&self, proxy: Option<&Secret>, ca_file: Option<&CaFile>) -> bool {
+        self.proxy.as_ref() == proxy && self.ca_file.as_ref() == ca_file
+    }
+}
+
+impl Connector {
+    fn new(
+        number: usize,
+        resolver: &CachingResolver,
+        proxy: Option<Proxy>,
+        ca_file: Option<&CaFile>,
+    ) -> Self {
+        let roots = ca_file.map_or(RootCerts::WebPki, |ca| {
+            ca.certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>().into()
+        });
+        // Whatever the product depends on is said here, not left to the library's defaults.
+        let settings = Agent::config_builder()
+            .proxy(proxy)
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .user_agent("")
+            .input_buffer_size(UPSTREAM_READ_BUFFER)
+            .output_buffer_size(UPSTREAM_WRITE_BUFFER)
+            .build();
+        Self { number, settings, resolver: resolver.clone(), tls: RustlsConnector::default() }
+    }
+
+    /// A new connection to the host of `uri`, TLS included where it asks for that, and its socket. It waits, no longer than `limit`.
+    ///
+    /// # Errors
+    /// Whatever kept it from standing.
+    pub fn connect(
+        self: &Arc<Self>,
+        uri: &Uri,
+        limit: &Arc<Limit>,
+    ) -> Result<(Box<dyn Transport>, Arc<Source>), Error> {
+        let opening = Arc::new(Opening {
+            connector: Arc::clone(self),
+            limit: Arc::clone(limit),
+            is_clear: self.settings.proxy().is_none() && uri.scheme_str() == Some("http"),
+            source: OnceLock::new(),
+        });
+        let resolver = LimitedResolver { resolver: self.resolver.clone(), limit: Arc::clone(limit) };
+        // The transport waits for as long as the limit says, whatever this is: that it is there says that it may wait.
+        let timeout = NextTimeout { after: Duration::from_secs(u64::MAX), ..NextTimeout::default() };
+        // A proxy resolves the name itself, unless its scheme leaves that to the client.
+        let addrs = match self.settings.proxy().is_none_or(Proxy::resolve_target) {
+            true => resolver.resolve(uri, &self.settings, timeout)?,
+            false => resolver.empty(),
+        };
+        let through = Arc::clone(&opening);
+        let transport = opening.open(&ConnectionDetails {
+            uri,
+            addrs,
+            config: &self.settings,
+            request_level: false,
+            resolver: &resolver,
+            now: Instant::now(),
+            timeout,
+            current_time: Arc::new(Instant::now),
+            run_connector: Arc::new(move |details| through.open(details)),
+            register_shutdown: Arc::new(|_| Ok(())),
+        })?;
+        if uri.scheme_str() == Some("https") && !transport.is_tls() {
+            return Err(Error::TlsRequired);
+        }
+        let source = opening.source.get().ok_or(Error::ConnectionFailed)?;
+        Ok((transport, Arc::clone(source)))
+    }
+}
+
+/// A connection that is being made.
+struct Opening {
+    connector: Arc<Connector>,
+    limit: Arc<Limit>,
+    /// Nothing but HTTP will run on it: no TLS, no proxy.
+    is_clear: bool,
+    source: OnceLock<Arc<Source>>,
+}
+
+impl Opening {
+    /// Opens a connection, perhaps that to a proxy: ureq's connectors, one behind the other, on a socket of ours.
+    fn open(&self, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
+        let transport = match ConnectProxyConnector::default().connect(details, None::<()>)? {
+            Some(Either::B(tunnel)) => tunnel,
+            Some(Either::A(())) | None => {
+                let transport = TcpTransport::new(self.tcp(details)?, self.is_clear, Arc::clone(&self.limit));
+                // One socket alone is left open.
+                drop(self.source.set(Arc::clone(transport.source())));
+                Box::new(transport) as Box<dyn Transport>
+            }
+        };
+        match self.connector.tls.connect(details, Some(transport))? {
+            Some(Either::A(transport)) => Ok(transport),
+            Some(Either::B(transport)) => Ok(Box::new(transport)),
+            None => Err(Error::ConnectionFailed),
+        }
+    }
+
+    fn tcp(&self, details: &ConnectionDetails<'_>) -> Result<TcpStream, Error> {
+        match details.config.proxy().filter(|proxy| is_socks(proxy)) {
+            Some(proxy) => self.through_socks(proxy, details),
+            None => self.to_any(details.uri.host(), &details.addrs),
+        }
+    }
+
+    /// `socks5h` has the proxy resolve the provider's name; `socks5` resolves it here, as curl does, and tries each address.
+    fn through_socks(&self, proxy: &Proxy, details: &ConnectionDetails<'_>) -> Result<TcpStream, Error> {
+        let mut addresses = details.resolver.resolve(proxy.uri(), details.config, details.timeout)?;
+        for address in addresses.iter_mut() {
+            address.set_port(proxy.port());
+        }
+        let targets: Vec<String> = if proxy.resolve_target() {
+            details.addrs.iter().map(|address| address.ip().to_string()).collect()
+        } else {
+            details.uri.host().map(str::to_owned).into_iter().collect()
+        };
+        let port = details.uri.port_u16().unwrap_or(if details.needs_tls() { 443 } else { 80 });
+        let mut last = Error::HostNotFound;
+        for host in targets {
+            let stream = self.to_any(proxy.uri().host(), &addresses)?;
+            match socks::negotiate(&stream, proxy, &host, port, &self.limit) {
+                Ok(()) => return Ok(stream),
+                Err(error) => last = Error::Io(error),
+            }
+            if std::time::Instant::now() >= self.limit.end() {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    /// A connection to one of the addresses of `host`; the resolver remembers which, for the next.
+    fn to_any(&self, host: Option<&str>, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
+        let stream = connect::to_any(addresses, &self.limit)?;
+        if let (Some(host), Ok(peer), 2..) = (host, stream.peer_addr(), addresses.len()) {
+            self.connector.resolver.prefer(host, peer.ip());
+        }
+        Ok(stream)
+    }
+}
+
+fn is_socks(proxy: &Proxy) -> bool {
+    !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Connector").field("number", &self.number).finish_non_exhaustive()
+    }
+}

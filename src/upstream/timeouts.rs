@@ -1,0 +1,132 @@
+//! How long a provider is waited for.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::front::{Want, wait_for_peer};
+use crate::limits::{CHECK_TIMEOUT, CONNECT_TIMEOUT};
+
+/// How long a request may take; whichever ends first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timeouts {
+    /// To its last byte, by then.
+    pub total: Option<Instant>,
+    /// Without a byte from the provider, so long.
+    pub idle: Option<Duration>,
+    /// The same, while another attempt may still follow: until the response is taken ([`Timer::take_time`]), or the client has had
+    /// its first byte.
+    pub first_byte: Option<Duration>,
+}
+
+impl Timeouts {
+    /// To the last byte, by then.
+    pub fn until(deadline: Instant) -> Self {
+        Self { total: Some(deadline), ..Self::default() }
+    }
+
+    /// Without a byte from the provider, so long.
+    pub fn idle(time: Duration) -> Self {
+        Self { idle: Some(time), ..Self::default() }
+    }
+}
+
+/// The time limits of a request, and since when its provider has been silent.
+#[derive(Debug, Clone, Copy)]
+pub struct Timer {
+    timeouts: Timeouts,
+    quiet_since: Instant,
+}
+
+impl Timer {
+    /// The provider is waited for from now on.
+    pub fn new(timeouts: Timeouts, now: Instant) -> Self {
+        Self { timeouts, quiet_since: now }
+    }
+
+    /// Changes how long the rest of the request may take.
+    pub fn set(&mut self, timeouts: Timeouts) {
+        self.timeouts = timeouts;
+    }
+
+    /// It may take the whole time it has: no other attempt is to follow.
+    pub fn take_time(&mut self) {
+        self.timeouts.first_byte = None;
+    }
+
+    /// The provider has given a sign of life, or is waited for again: the time that the client has needed to take what came is no
+    /// silence of the provider's.
+    pub fn restart(&mut self) {
+        self.quiet_since = Instant::now();
+    }
+
+    /// When its time is over. `is_committed`: the client has had its first byte.
+    pub fn deadline(&self, is_committed: bool) -> Instant {
+        let Timeouts { total, idle, first_byte } = self.timeouts;
+        let silence = idle.into_iter().chain(first_byte.filter(|_| !is_committed)).min();
+        let silent = silence.and_then(|time| self.quiet_since.checked_add(time));
+        let deadline = total.into_iter().chain(silent).min();
+        // Nothing may wait for ever.
+        deadline.unwrap_or_else(|| self.quiet_since + CHECK_TIMEOUT)
+    }
+}
+
+/// How long a helper may wait for a connection.
+#[derive(Debug)]
+pub struct Limit {
+    begun: Instant,
+    deadline: Instant,
+    is_abandoned: AtomicBool,
+}
+
+/// How often a wait looks whether it is still wanted.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Limit {
+    /// Until then.
+    pub fn until(deadline: Instant) -> Arc<Self> {
+        Arc::new(Self { begun: Instant::now(), deadline, is_abandoned: AtomicBool::new(false) })
+    }
+
+    /// Nobody waits for the connection any more: it has [`CONNECT_TIMEOUT`] in all, so that helpers are not held by who left.
+    pub fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody waits for it any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed)
+    }
+
+    /// When the wait has to end.
+    pub fn end(&self) -> Instant {
+        match self.is_abandoned() {
+            true => self.deadline.min(self.begun + CONNECT_TIMEOUT),
+            false => self.deadline,
+        }
+    }
+
+    /// Waits until `peer` is ready as wanted; `Ok(false)` at `until`.
+    ///
+    /// # Errors
+    /// `TimedOut`: the limit is reached. What `poll` says.
+    pub fn wait(&self, peer: BorrowedFd<'_>, want: Want, until: Option<Instant>) -> io::Result<bool> {
+        loop {
+            let (now, end) = (Instant::now(), self.end());
+            // Also where the peer is always ready: a flood must not outlast the limit.
+            if now >= end {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let look_again = Some(now + LOOK_AGAIN);
+            let next = [look_again, until].into_iter().flatten().fold(end, Instant::min);
+            if wait_for_peer(peer, want, next)? {
+                return Ok(true);
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(false);
+            }
+        }
+    }
+}
