@@ -77,10 +77,11 @@ const fn to_the_client(verdict: Verdict) -> Consequence {
 fn consequence_of_fault(fault: Fault) -> Consequence {
     match fault {
         // Nothing was asked yet.
-        Fault::Unreachable => elsewhere(Verdict::Lost),
-        // A provider that dies takes the request with it; the answer that was lost is worth no more than none.
-        Fault::Broken | Fault::CutOff => elsewhere(Verdict::Lost),
-        // It may hang, or the client has asked for much: the balance looks whether another token's call fails too. There is time left for another only where the attempt had but a part of it.
+        Fault::Unreachable => elsewhere(Verdict::Unreachable),
+        // A provider that dies takes the request with it, or the request has made it die; the answer that was lost is worth no more
+        // than none.
+        Fault::Broken | Fault::CutOff => elsewhere(Verdict::Failed),
+        // It may hang, or the client has asked for much. There is time left for another only where the attempt had but a part of it.
         Fault::TimedOut => elsewhere(Verdict::Failed),
         // A path or a parameter of the client's may lead there: it says nothing of the replica. Its checks do.
         Fault::Redirected => elsewhere(Verdict::Unknown),

@@ -85,8 +85,8 @@ enum Checked {
 pub enum Verdict {
     /// It served.
     Served,
-    /// There was no connection, or it broke: no token is the reason.
-    Lost,
+    /// There was no connection: no token is the reason.
+    Unreachable,
     /// It failed.
     Failed,
     /// It failed in a way that the next request would meet too: it cools down at once.
@@ -249,7 +249,7 @@ impl State {
     /// The record in which a failure counts: that of all tokens where no token is the reason, or two have met one in a row.
     fn record_of_failure(&mut self, verdict: Verdict, token: Option<TokenId>) -> &mut Record {
         let is_next_in_row = self.record.failures > 0 && self.record.cooling_until.is_none();
-        let is_general = verdict == Verdict::Lost
+        let is_general = verdict == Verdict::Unreachable
             || self.check == Checked::Refused
             || (verdict == Verdict::Failed && is_next_in_row);
         let Some(token) = token.filter(|_| !is_general) else { return &mut self.record };
@@ -319,7 +319,7 @@ impl Lease {
                 self.note_success(state, now);
                 None
             }
-            Verdict::CoolDown(_) | Verdict::Lost | Verdict::Failed | Verdict::Refused => {
+            Verdict::CoolDown(_) | Verdict::Unreachable | Verdict::Failed | Verdict::Refused => {
                 let counts = matches!(verdict, Verdict::CoolDown(_)) || state.record.counts(self.begun);
                 let record = counts.then(|| state.record_of_failure(verdict, self.token))?;
                 record.fail(verdict, self.begun, now)
@@ -448,7 +448,7 @@ mod tests {
                         let wait = Duration::from_secs(u64::from(random.below(400)));
                         let verdicts = [
                             Verdict::Served,
-                            Verdict::Lost,
+                            Verdict::Unreachable,
                             Verdict::Failed,
                             Verdict::Failed,
                             Verdict::Refused,
@@ -467,7 +467,7 @@ mod tests {
                         if !matches!(verdict, Verdict::Served | Verdict::Unknown) {
                             met[index].insert(lease.token);
                         }
-                        let is_general = verdict == Verdict::Lost || met[index].contains(&None);
+                        let is_general = verdict == Verdict::Unreachable || met[index].contains(&None);
                         if record.cooling_until > before {
                             assert!(is_general || met[index].len() > 1, "seed {seed}: {verdict:?}");
                             met[index] = suspicion.iter().map(|(token, _)| Some(*token)).collect();
@@ -475,7 +475,7 @@ mod tests {
                         if verdict == Verdict::Served && suspicion.is_none() && record.failures == 0 {
                             met[index].clear();
                         }
-                        if verdict == Verdict::Lost {
+                        if verdict == Verdict::Unreachable {
                             met[index].insert(None);
                         }
                     }
@@ -578,11 +578,11 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_count_for_every_token_where_two_have_met_them_or_the_connection_broke() {
+    fn failures_in_a_row_count_for_every_token_where_two_have_met_them_or_there_was_no_connection() {
         let [mine, other] = [1, 2].map(|number| Some(TokenId::numbered(number)));
         for row in [
             [(mine, Verdict::Failed), (other, Verdict::Failed), (mine, Verdict::Failed)],
-            [(mine, Verdict::Lost), (mine, Verdict::Lost), (mine, Verdict::Lost)],
+            [(mine, Verdict::Unreachable), (mine, Verdict::Unreachable), (mine, Verdict::Unreachable)],
         ] {
             let (balance, provider, now) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
             let cooled = row.map(|(token, verdict)| {

@@ -467,6 +467,8 @@ fn failures_of_one_token_leave_the_replica_to_the_others_until_a_second_meets_on
         (Reply::whole(429, &[("Retry-After", "60")], "{}"), 1),
         (answer(429), 3),
         (answer(500), 3),
+        (Reply::default().then(Step::Reset), 3),
+        (Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{").then(Step::Fin), 3),
         (Reply::json(400, &json!({"error": "Incorrect API key provided"})), 1),
     ] {
         let (first, second) = (Upstream::new(&["m", "gated"]), good());
