@@ -149,7 +149,7 @@ impl Delivery {
         let may_say =
             (self.envelope.format == Format::OpenAi && !self.envelope.is_responses) || status >= 400;
         let event = if is_json(body) && (may_say || Refusal::in_document(body).is_some()) {
-            error_event::of_document(&promised::single_line(body), &self.envelope)
+            error_event::of_document(&promised::single_line(body).collect::<Vec<_>>(), &self.envelope)
         } else {
             let error = ApiError::Broken(self.record.provider.clone());
             self.record.fail(&error);

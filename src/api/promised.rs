@@ -26,104 +26,102 @@ pub fn response(document: &[u8]) -> Option<Vec<u8>> {
         _ => return None,
     };
     let start = format!("event: {kind}\ndata: {{\"type\":\"{kind}\",\"sequence_number\":0,\"response\":");
-    (object == "response").then(|| [start.as_bytes(), &single_line(document), b"}\n\n"].concat())
+    (object == "response")
+        .then(|| start.into_bytes().into_iter().chain(single_line(document)).chain(*b"}\n\n").collect())
 }
 
 /// A chat or text completion as one chunk and `[DONE]`; `None`: the document is none, or has more than [`MAX_TOOL_CALLS`]
 /// tool calls.
 pub fn completion(document: &[u8]) -> Option<Vec<u8>> {
-    let mut chunk = Chunk { out: Vec::with_capacity(document.len()), is_completion: false, calls: 0 };
-    chunk.document(std::str::from_utf8(document).ok()?)?;
-    let is_good = chunk.is_completion && chunk.calls <= MAX_TOOL_CALLS;
-    is_good.then(|| [b"data: ", &single_line(&chunk.out)[..], b"\n\ndata: [DONE]\n\n"].concat())
+    let mut chunk = Chunk { out: b"data: ".to_vec(), has_choices: false, is_bad: false, calls: 0 };
+    chunk.document(std::str::from_utf8(document).ok()?);
+    chunk.out.extend(b"\n\ndata: [DONE]\n\n");
+    (chunk.has_choices && !chunk.is_bad).then_some(chunk.out)
 }
 
 /// A JSON document without the line ends that would cut an event.
-pub fn single_line(document: &[u8]) -> Vec<u8> {
-    document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect()
+pub fn single_line(document: &[u8]) -> impl Iterator<Item = u8> {
+    document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n'))
 }
 
 /// A completion's document, written again as its chunk: what is not named here stays as it is.
 struct Chunk {
     out: Vec<u8>,
-    is_completion: bool,
+    has_choices: bool,
+    is_bad: bool,
     calls: usize,
 }
 
 impl Chunk {
-    fn document(&mut self, document: &str) -> Option<()> {
-        self.object(document, |chunk, name, value| match (name, value.get()) {
+    fn document(&mut self, document: &str) {
+        self.object(document, &|chunk, name, value| match (name, value.get()) {
             ("object", "\"chat.completion\"") => chunk.out.extend(b"\"object\":\"chat.completion.chunk\""),
-            ("choices", choices) if choices.starts_with('[') => {
-                chunk.is_completion = true;
+            ("choices", choices) => {
+                chunk.has_choices = true;
                 chunk.out.extend(b"\"choices\":");
-                chunk.array(choices, |chunk, _, choice| chunk.choice(choice));
+                chunk.array(choices, &|chunk, _, choice| chunk.choice(choice));
             }
             _ => chunk.member(name, value),
-        })
+        });
     }
 
     fn choice(&mut self, choice: &RawValue) {
-        let is_object = self.object(choice.get(), |chunk, name, value| match name {
+        self.object(choice.get(), &|chunk, name, value| match name {
             "message" => {
                 chunk.out.extend(b"\"delta\":");
                 chunk.delta(value);
             }
             _ => chunk.member(name, value),
         });
-        self.is_completion &= is_object.is_some();
     }
 
     fn delta(&mut self, message: &RawValue) {
-        let is_object = self.object(message.get(), |chunk, name, value| match (name, value.get()) {
+        self.object(message.get(), &|chunk, name, value| match (name, value.get()) {
             ("tool_calls", calls) if calls.starts_with('[') => {
                 chunk.out.extend(b"\"tool_calls\":");
-                chunk.array(calls, Self::tool_call);
+                chunk.array(calls, &Self::tool_call);
             }
             _ => chunk.member(name, value),
         });
-        self.is_completion &= is_object.is_some();
     }
 
     /// A call in a chunk has its place among the message's: clients join its pieces by it.
     fn tool_call(&mut self, place: usize, call: &RawValue) {
-        let (mut has_place, mut is_empty) = (false, true);
-        let read = members(call.get(), |name, _| {
-            has_place |= name == "index";
-            is_empty = false;
-        });
-        self.is_completion &= read.is_ok();
         self.calls += 1;
-        let comma = if is_empty { "" } else { "," };
-        let start = if has_place { "{".to_owned() } else { format!("{{\"index\":{place}{comma}") };
-        self.out.extend(start.as_bytes());
-        self.out.extend(call.get().as_bytes().get(1..).unwrap_or_default());
+        self.is_bad |= self.calls > MAX_TOOL_CALLS;
+        if self.is_bad {
+            return;
+        }
+        let mut has_place = false;
+        self.object(call.get(), &|chunk, name, value| chunk.member(name, value));
+        self.is_bad |= members(call.get(), |name, _| has_place |= name == "index").is_err();
+        if !has_place && self.out.pop().is_some() {
+            let comma = if self.out.ends_with(b"{") { "" } else { "," };
+            self.out.extend(format!("{comma}\"index\":{place}}}").as_bytes());
+        }
     }
 
     fn member(&mut self, name: &str, value: &RawValue) {
         // What was read as text can be written.
         self.out.extend(serde_json::to_vec(name).unwrap_or_default());
         self.out.push(b':');
-        self.out.extend(value.get().as_bytes());
+        self.out.extend(single_line(value.get().as_bytes()));
     }
 
-    /// Writes an object, each of whose members `write` writes; `None`: it is none.
-    fn object(&mut self, object: &str, mut write: impl FnMut(&mut Self, &str, &RawValue)) -> Option<()> {
-        let mut is_first = true;
-        self.out.push(b'{');
-        members(object, |name, value| {
-            if !std::mem::take(&mut is_first) {
-                self.out.push(b',');
-            }
+    /// Writes an object, each of whose members `write` writes.
+    fn object(&mut self, object: &str, write: &dyn Fn(&mut Self, &str, &RawValue)) {
+        let mut lead = b'{';
+        let read = members(object, |name, value| {
+            self.out.push(lead);
+            lead = b',';
             write(self, name, value);
-        })
-        .ok()?;
-        self.out.push(b'}');
-        Some(())
+        });
+        self.is_bad |= read.is_err();
+        self.out.extend(if lead == b'{' { &b"{}"[..] } else { b"}" });
     }
 
     /// Writes an array, each of whose elements `write` writes.
-    fn array(&mut self, array: &str, mut write: impl FnMut(&mut Self, usize, &RawValue)) {
+    fn array(&mut self, array: &str, write: &dyn Fn(&mut Self, usize, &RawValue)) {
         let mut count = 0;
         self.out.push(b'[');
         let read = elements(array, |element| {
@@ -133,7 +131,7 @@ impl Chunk {
             write(self, count, element);
             count += 1;
         });
-        self.is_completion &= read.is_ok();
+        self.is_bad |= read.is_err();
         self.out.push(b']');
     }
 }
@@ -158,11 +156,15 @@ mod tests {
             ),
             (
                 r#"{"choices":[{"message":{"tool_calls":[{"id":"x","function":{"name":"f","arguments":"{}"}},{},{"index":7}]}},{"message":{"tool_calls":[{"id":"y"}]}}]}"#,
-                r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"x","function":{"name":"f","arguments":"{}"}},{"index":1},{"index":7}]}},{"delta":{"tool_calls":[{"index":0,"id":"y"}]}}]}"#,
+                r#"{"choices":[{"delta":{"tool_calls":[{"id":"x","function":{"name":"f","arguments":"{}"},"index":0},{"index":1},{"index":7}]}},{"delta":{"tool_calls":[{"id":"y","index":0}]}}]}"#,
             ),
             (
                 r#"{"object":"text_completion","choices":[{"text":"a","index":0}]}"#,
                 r#"{"object":"text_completion","choices":[{"text":"a","index":0}]}"#,
+            ),
+            (
+                r#"{"choices":[{"message":{"tool_calls":[{}]}}]}"#,
+                r#"{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#,
             ),
             (r#"{"choices":[],"x":{"message":{}}}"#, r#"{"choices":[],"x":{"message":{}}}"#),
         ] {
@@ -178,6 +180,7 @@ mod tests {
             r#"{"data":[]}"#,
             r#"{"choices":{}}"#,
             r#"{"choices":[1]}"#,
+            r#"{"choices":[1],"choices":[]}"#,
             r#"{"choices":[{"message":"a"}]}"#,
             r#"{"choices":[{"message":{"tool_calls":[1]}}]}"#,
             r#"{"choices":[{"message":{}}]"#,
