@@ -158,7 +158,7 @@ pub fn prepare(gateway: &Gateway, request: &Request<Ticket>, mut body: Body) -> 
     }
     let is_stored = request.ticket.action == Action::StoredResponse;
     let takes_long = filters::takes_long(config, token, &body) || (is_stored && token.models.is_some());
-    let permit = filters::permit(gateway, config, takes_long)?;
+    let permit = filters::permit(gateway, takes_long, config.queue_timeout)?;
     let (mut routes, is_search) = if is_stored {
         let found = responses::find(gateway, config, token, request.head.path())?;
         if !found.model.is_empty() {

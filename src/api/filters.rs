@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -104,12 +105,17 @@ pub fn takes_long(config: &Config, token: &Token, body: &Body) -> bool {
     if cost == 0 {
         return false;
     }
-    let targets = config.virtual_model(&body.model).map_or(&[][..], |model| &model.targets);
-    let ids: usize = targets.iter().map(|target| target.provider.len() + 1 + target.model.len()).sum();
+    let targets = config.virtual_model(&body.model).map_or(0, |model| model.targets.len());
     let others: usize =
         body.choosers.iter().filter_map(|(_, span)| span.as_ref()).map(ExactSizeIterator::len).sum();
-    let bytes = body.model.len() + ids + others.saturating_mul(targets.len().max(1));
+    let bytes = id_bytes(config, &body.model) + others.saturating_mul(targets.max(1));
     bytes.saturating_mul(cost) > QUICK_FILTER
+}
+
+/// Bytes that the filters meet where a client names `id`: its own, and those of a virtual model's targets.
+pub fn id_bytes(config: &Config, id: &str) -> usize {
+    let targets = config.virtual_model(id).map_or(&[][..], |model| &model.targets);
+    id.len() + targets.iter().map(|target| target.provider.len() + 1 + target.model.len()).sum::<usize>()
 }
 
 /// What comparing a byte with the filters of that token costs at most ([`Filter::cost`]).
@@ -118,16 +124,16 @@ pub fn cost(config: &Config, token: Option<&Token>) -> usize {
     config.supported_models.cost() + models.map_or(0, Filter::cost)
 }
 
-/// The permit for a comparison with filters that takes long. It is no wait for one that does not.
+/// The permit for a comparison with filters; only one that takes long needs it, and waits for it.
 ///
 /// # Errors
-/// [`ApiError::Overloaded`]: others held it for all of `queue_timeout`.
-pub fn permit<'a>(
-    gateway: &'a Gateway,
-    config: &Config,
+/// [`ApiError::Overloaded`]: others held it for all of `timeout`.
+pub fn permit(
+    gateway: &Gateway,
     takes_long: bool,
-) -> Result<Option<ExclusivePermit<'a>>, ApiError> {
-    let acquire = || gateway.costly_filters.acquire(config.queue_timeout).ok_or(ApiError::Overloaded);
+    timeout: Duration,
+) -> Result<Option<ExclusivePermit<'_>>, ApiError> {
+    let acquire = || gateway.costly_filters.acquire(timeout).ok_or(ApiError::Overloaded);
     takes_long.then(acquire).transpose()
 }
 

@@ -6,7 +6,7 @@ use super::{Api, ApiError, Ticket, filters, json_answer, refuse};
 use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
 use crate::front::{Answer, Request};
-use crate::limits::{CHECK_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL, QUICK_FILTER};
+use crate::limits::{CHECK_TIMEOUT, CONTROL_PATIENCE, MAX_KEPT_LISTS, MAX_MODEL, QUICK_FILTER};
 use crate::memory::{Holder, Share, Size};
 
 /// The merged list. Until every provider has been asked once it waits for their responses, no longer than a check may take.
@@ -37,7 +37,8 @@ pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Answer {
     api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
     let token = token.map(|index| &config.tokens[index]);
     let takes_long = id.len().saturating_mul(filters::cost(config, token)) > QUICK_FILTER;
-    let _permit = match filters::permit(&api.gateway, config, takes_long) {
+    let timeout = config.queue_timeout.min(CONTROL_PATIENCE);
+    let _permit = match filters::permit(&api.gateway, takes_long, timeout) {
         Ok(permit) => permit,
         Err(error) => return refuse(&api.gateway, &error, envelope),
     };

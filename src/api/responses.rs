@@ -15,7 +15,7 @@ use crate::catalog::{Lists, Model};
 use crate::config::{Config, Format, Provider, Replica, ReplicaId, Token};
 use crate::front::Request;
 use crate::gateway::{Gateway, Origin};
-use crate::limits::{MAX_MODEL_ID, MAX_REACH, MAX_RESPONSE_ID};
+use crate::limits::{MAX_REACH, MAX_RESPONSE_ID};
 use crate::routing::{self, Choice, Route};
 
 /// Where a stored response may be.
@@ -135,9 +135,11 @@ impl<'a> Reach<'a> {
     }
 
     fn leads_to(&mut self, provider: &Provider, id: &str) -> bool {
-        let targets = self.config.virtual_model(id).map_or(0, |model| model.targets.len());
-        let bytes = id.len() + targets * MAX_MODEL_ID;
-        self.left = self.left.saturating_sub(bytes.saturating_mul(self.cost));
+        if self.left == 0 {
+            return false;
+        }
+        let cost = filters::id_bytes(self.config, id).saturating_mul(self.cost);
+        self.left = self.left.saturating_sub(cost);
         let routes = || routing::resolve(self.config, self.token, id, |_| None);
         self.left > 0 && routes().iter().any(|route| route.provider == provider.name)
     }
