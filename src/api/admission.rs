@@ -145,11 +145,16 @@ pub fn admit(gateway: &Gateway, token: &Token, envelope: &mut Envelope) -> Resul
     admitted.map_err(|refused| ApiError::RateLimited(refused.limit, refused.wait))
 }
 
-/// What it takes to relay a call: where to, and what of it.
+/// What it takes to relay a call: where to, and what of it. `has_left`: whether its client has.
 ///
 /// # Errors
-/// Whatever is wrong with the request.
-pub fn prepare(gateway: &Gateway, request: &Request<Ticket>, mut body: Body) -> Result<Admitted, ApiError> {
+/// Whatever is wrong with the request; [`ApiError::Overloaded`] where its client left while others' filters were evaluated.
+pub fn prepare(
+    gateway: &Gateway,
+    request: &Request<Ticket>,
+    mut body: Body,
+    has_left: &dyn Fn() -> bool,
+) -> Result<Admitted, ApiError> {
     let (config, token) = (&*request.ticket.config, request.ticket.token());
     let path = request.head.target().strip_prefix("/v1").unwrap_or_default();
     let path = relayed_headers::without_credentials(path).into_owned();
@@ -159,6 +164,9 @@ pub fn prepare(gateway: &Gateway, request: &Request<Ticket>, mut body: Body) -> 
     let is_stored = request.ticket.action == Action::StoredResponse;
     let takes_long = filters::takes_long(config, token, &body) || (is_stored && token.models.is_some());
     let permit = filters::permit(gateway, takes_long, config.queue_timeout)?;
+    if permit.is_some() && has_left() {
+        return Err(ApiError::Overloaded);
+    }
     let (mut routes, is_search) = if is_stored {
         let found = responses::find(gateway, config, token, request.head.path())?;
         if !found.model.is_empty() {

@@ -51,7 +51,8 @@ pub fn relay(
     let has_to_move = thread == Thread::Poller && admitted.as_ref().is_ok_and(is_long);
     let gateway = Arc::clone(gateway);
     let begin = move || {
-        let prepare = |(body, permit)| Ok((admission::prepare(&gateway, &request, body)?, permit));
+        let has_left = || responder.client().is_gone();
+        let prepare = |(body, permit)| Ok((admission::prepare(&gateway, &request, body, &has_left)?, permit));
         let (mut call, permit) = match admitted.and_then(prepare) {
             Ok(prepared) => prepared,
             Err(error) => {
