@@ -231,6 +231,18 @@ fn quoted_key_in_a_large_event_is_masked_wherever_it_is_cut() {
     }
 }
 
+/// Why a list cannot be read may quote a word of it, and a short key is one.
+#[test]
+fn short_key_is_masked_in_what_is_wrong_with_a_model_list() {
+    let upstream = Upstream::new(&["m"]);
+    upstream.answer("/v1/models", Reply::whole(200, JSON, r#""lm-secret-1""#));
+    let provider = json!({"name": "p1", "url": upstream.url(), "key": "lm-secret-1"});
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"providers": [provider]})));
+    proxy.get("/v1/models");
+    let line = proxy.log_line(&["p1", "***"]);
+    assert!(line.contains("WARNING") && !line.contains("lm-secret-1"), "{line}");
+}
+
 #[test]
 fn quoted_key_is_masked_where_a_stream_breaks_off() {
     let upstream = Upstream::new(&["m"]);
