@@ -9,6 +9,7 @@ use super::error::ApiError;
 use super::to_json;
 use crate::anthropic;
 use crate::config::Format;
+use crate::upstream::refusal::first_element;
 
 /// The event that ends a stream with an error of ours. `sequence`: the number that an event of the Responses API has here.
 pub fn of(error: &ApiError, envelope: &Envelope, sequence: u64) -> Vec<u8> {
@@ -30,7 +31,11 @@ pub fn of_document(document: &[u8], envelope: &Envelope) -> Vec<u8> {
     match (envelope.format, envelope.is_responses) {
         (Format::Anthropic, _) => anthropic::error::event(document),
         (Format::OpenAi, true) => response_error(document),
-        (Format::OpenAi, false) => plain(document),
+        (Format::OpenAi, false) => {
+            // Google puts its errors into an array, which no client takes for an error.
+            let element = std::str::from_utf8(document).ok().and_then(first_element);
+            plain(element.map_or(document, str::as_bytes))
+        }
     }
 }
 

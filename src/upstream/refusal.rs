@@ -192,7 +192,7 @@ impl<'a> Facts<'a> {
 }
 
 /// The first element of an array.
-fn first_element(array: &str) -> Option<&str> {
+pub fn first_element(array: &str) -> Option<&str> {
     let mut first = None;
     elements(array, |element| {
         first.get_or_insert(element.get());

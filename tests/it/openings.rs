@@ -152,10 +152,12 @@ fn completion_document_after_a_heartbeat_is_a_chunk_and_the_end() {
     let chunk = json!({"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3, "completion_tokens": 5}});
     let text = json!({"object": "text_completion", "choices": [{"index": 0, "text": "hi", "finish_reason": "stop"}]});
     let error = json!({"error": {"message": "no", "code": 429}, "choices": [{"finish_reason": "error"}]});
+    let google = json!([{"error": {"message": "no", "code": 429, "status": "RESOURCE_EXHAUSTED"}}]);
     for (path, document, events, end) in [
         (CHAT, &chat, format!("data: {chunk}\n\n{DONE}"), End::FinalChunk),
         ("/v1/completions", &text, format!("data: {text}\n\n{DONE}"), End::FinalChunk),
         (CHAT, &error, format!("data: {error}\n\n"), End::Cut),
+        (CHAT, &google, format!("data: {}\n\n", google[0]), End::Cut),
         ("/v1/images/generations", &json!({"data": []}), "data: {\"data\":[]}\n\n".to_owned(), End::Cut),
     ] {
         let gate = Gate::new();
