@@ -1,21 +1,22 @@
 //! Health checks and model lists, side by side, on their intervals, never on a request's path.
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Instant;
 
-use ureq::http::Method;
+use ureq::Body;
 
 use crate::catalog::{self, Model, Parsed};
-use crate::config::{Config, Format, Provider, Replica, ReplicaId, Scope, known};
-use crate::front::Fields;
+use crate::config::{Config, Provider, Replica, ReplicaId, Scope, known};
 use crate::gateway::{Check, Gateway, Health};
 use crate::limits::{
-    CHECK_TIMEOUT, LEAST_MODEL_LIST, MAX_LISTS, MAX_LISTS_IN_TRANSIT, MAX_MODEL_LIST, THREAD_STACK,
+    CHECK_TIMEOUT, LEAST_MODEL_LIST, MAX_LISTS, MAX_LISTS_IN_TRANSIT, MAX_MODEL_LIST, MAX_UPSTREAM_HEAD,
+    THREAD_STACK, UPSTREAM_READ_BUFFER,
 };
+use crate::memory::{Holder, Share, Size};
 use crate::text::{Text, quoted};
-use crate::upstream::{Call, Failure, Fault, unusable};
+use crate::upstream::{Failure, Fault, unusable};
 
 /// Longest reason kept of a failed check, bytes.
 const MAX_REASON: usize = 200;
@@ -158,15 +159,7 @@ fn fetch_models(
 ) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + config.non_stream_timeout.min(CHECK_TIMEOUT);
     let path = format!("/models{}", known(&replica.url).list_query);
-    let call = Call {
-        method: Method::GET,
-        format: Format::OpenAi,
-        path: &path,
-        fields: &|_| Fields::default(),
-        length: 0,
-    };
-    let response = gateway.upstream().attempt(replica, &call, deadline);
-    let mut response = response.map_err(|failure| failure.detail)?;
+    let response = gateway.upstream().get(replica, &path, deadline).map_err(in_words)?;
     let status = response.status;
     gateway.balance.note_check(replica.id, matches!(status, 401 | 403));
     if let Some(Failure { fault, detail }) = unusable::failure_of(status, &response.headers) {
@@ -175,10 +168,47 @@ fn fetch_models(
         return Err(hidden(provider, told));
     }
     let most = (MAX_LISTS_IN_TRANSIT / replicas(config)).clamp(LEAST_MODEL_LIST, MAX_MODEL_LIST);
-    let body = response.read_whole(most, deadline).map_err(|failure| failure.detail)?;
+    let body = read_body(response.body, most)?;
     // What stands in a list is shown, and what is wrong with it logged.
     let body = provider.mask().hide(body, Scope::Unmistakable);
     if (200..300).contains(&status) { Ok(body) } else { Err(format!("HTTP {status}")) }
+}
+
+/// A body of at most `most` bytes.
+fn read_body(body: Body, most: usize) -> Result<Vec<u8>, String> {
+    let too_large = || format!("more than {most} bytes");
+    let size = match body.content_length().map(usize::try_from) {
+        Some(Ok(length)) if length <= most => Size::Known(length + UPSTREAM_READ_BUFFER),
+        Some(_) => return Err(too_large()),
+        None => Size::AtMost(most + UPSTREAM_READ_BUFFER),
+    };
+    let (mut bytes, mut share, mut reader) = (Vec::new(), Share::new(Holder::Response), body.into_reader());
+    loop {
+        let filled = bytes.len();
+        let room = share.make_room(&mut bytes, UPSTREAM_READ_BUFFER, size);
+        room.map_err(|_| "no memory for its body".to_owned())?;
+        bytes.resize(filled + UPSTREAM_READ_BUFFER, 0);
+        let count = reader.read(&mut bytes[filled..]).map_err(|error| in_words(error.into()))?;
+        bytes.truncate(filled + count);
+        if bytes.len() > most {
+            return Err(too_large());
+        }
+        if count == 0 {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// Why a call failed. What the system says too is said as it says it.
+fn in_words(error: ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => ureq::Error::from(io::Error::from(io::ErrorKind::TimedOut)).to_string(),
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            ureq::Error::from(io::Error::from(io::ErrorKind::UnexpectedEof)).to_string()
+        }
+        ureq::Error::LargeResponseHeader(..) => format!("a head of more than {MAX_UPSTREAM_HEAD} bytes"),
+        other => other.to_string(),
+    }
 }
 
 /// What is said of a provider, without its secrets.

@@ -86,6 +86,14 @@ impl Fields {
         self.push(name, decimal(value, &mut [0; 20]));
     }
 
+    /// Name and value of each field.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.split(|byte| *byte == b'\n').filter_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    }
+
     /// The fields as lines, each with its end.
     pub fn as_lines(&self) -> &[u8] {
         &self.0

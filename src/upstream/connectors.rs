@@ -2,7 +2,6 @@
 //!
 //! A connector of its own keeps what a TLS handshake costs to prepare and what it can resume. It waits, so helpers run it.
 
-use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use ureq::config::Config as Settings;
@@ -14,12 +13,12 @@ use ureq::unversioned::transport::{
     ConnectProxyConnector, ConnectionDetails, Connector as Link, Either, NextTimeout, RustlsConnector,
     Transport,
 };
-use ureq::{Agent, Error, Proxy, ProxyProtocol};
+use ureq::{Agent, Error, Proxy};
 
 use super::resolver::{CachingResolver, LimitedResolver};
+use super::tcp;
 use super::timeouts::Limit;
 use super::transport::TcpTransport;
-use super::{connect, socks};
 use crate::config::{CaFile, Config, Replica, Secret};
 use crate::front::Source;
 use crate::limits::{UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
@@ -65,6 +64,11 @@ impl Connectors {
         let resolver = CachingResolver::default();
         let plain = Arc::new(Connector::new(Self::PLAIN, &resolver, None, None));
         Self { plain, others: RwLock::default(), resolver }
+    }
+
+    /// Looks up a name, no longer than `limit`.
+    pub fn resolver(&self, limit: Arc<Limit>) -> LimitedResolver {
+        LimitedResolver { resolver: self.resolver.clone(), limit }
     }
 
     /// The connector through that proxy to whom those authorities vouch for.
@@ -120,13 +124,10 @@ impl Connector {
         proxy: Option<Proxy>,
         ca_file: Option<&CaFile>,
     ) -> Self {
-        let roots = ca_file.map_or(RootCerts::WebPki, |ca| {
-            ca.certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>().into()
-        });
         // Whatever the product depends on is said here, not left to the library's defaults.
         let settings = Agent::config_builder()
             .proxy(proxy)
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .tls_config(tls(ca_file))
             .user_agent("")
             .input_buffer_size(UPSTREAM_READ_BUFFER)
             .output_buffer_size(UPSTREAM_WRITE_BUFFER)
@@ -145,11 +146,11 @@ impl Connector {
     ) -> Result<(Box<dyn Transport>, Arc<Source>), Error> {
         let opening = Arc::new(Opening {
             connector: Arc::clone(self),
-            limit: Arc::clone(limit),
+            resolver: LimitedResolver { resolver: self.resolver.clone(), limit: Arc::clone(limit) },
             is_clear: self.settings.proxy().is_none() && uri.scheme_str() == Some("http"),
             source: OnceLock::new(),
         });
-        let resolver = LimitedResolver { resolver: self.resolver.clone(), limit: Arc::clone(limit) };
+        let resolver = &opening.resolver;
         // The transport waits for as long as the limit says, whatever this is: that it is there says that it may wait.
         let timeout = NextTimeout { after: Duration::from_secs(u64::MAX), ..NextTimeout::default() };
         // A proxy resolves the name itself, unless its scheme leaves that to the client.
@@ -163,7 +164,7 @@ impl Connector {
             addrs,
             config: &self.settings,
             request_level: false,
-            resolver: &resolver,
+            resolver,
             now: Instant::now(),
             timeout,
             current_time: Arc::new(Instant::now),
@@ -181,7 +182,7 @@ impl Connector {
 /// A connection that is being made.
 struct Opening {
     connector: Arc<Connector>,
-    limit: Arc<Limit>,
+    resolver: LimitedResolver,
     /// Nothing but HTTP will run on it: no TLS, no proxy.
     is_clear: bool,
     source: OnceLock<Arc<Source>>,
@@ -193,7 +194,11 @@ impl Opening {
         let transport = match ConnectProxyConnector::default().connect(details, None::<()>)? {
             Some(Either::B(tunnel)) => tunnel,
             Some(Either::A(())) | None => {
-                let transport = TcpTransport::new(self.tcp(details)?, self.is_clear, Arc::clone(&self.limit));
+                let transport = TcpTransport::new(
+                    tcp::open(&self.resolver, details)?,
+                    self.is_clear,
+                    Arc::clone(&self.resolver.limit),
+                );
                 // One socket alone is left open.
                 drop(self.source.set(Arc::clone(transport.source())));
                 Box::new(transport) as Box<dyn Transport>
@@ -205,52 +210,14 @@ impl Opening {
             None => Err(Error::ConnectionFailed),
         }
     }
-
-    fn tcp(&self, details: &ConnectionDetails<'_>) -> Result<TcpStream, Error> {
-        match details.config.proxy().filter(|proxy| is_socks(proxy)) {
-            Some(proxy) => self.through_socks(proxy, details),
-            None => self.to_any(details.uri.host(), &details.addrs),
-        }
-    }
-
-    /// `socks5h` has the proxy resolve the provider's name; `socks5` resolves it here, as curl does, and tries each address.
-    fn through_socks(&self, proxy: &Proxy, details: &ConnectionDetails<'_>) -> Result<TcpStream, Error> {
-        let mut addresses = details.resolver.resolve(proxy.uri(), details.config, details.timeout)?;
-        for address in addresses.iter_mut() {
-            address.set_port(proxy.port());
-        }
-        let targets: Vec<String> = if proxy.resolve_target() {
-            details.addrs.iter().map(|address| address.ip().to_string()).collect()
-        } else {
-            details.uri.host().map(str::to_owned).into_iter().collect()
-        };
-        let port = details.uri.port_u16().unwrap_or(if details.needs_tls() { 443 } else { 80 });
-        let mut last = Error::HostNotFound;
-        for host in targets {
-            let stream = self.to_any(proxy.uri().host(), &addresses)?;
-            match socks::negotiate(&stream, proxy, &host, port, &self.limit) {
-                Ok(()) => return Ok(stream),
-                Err(error) => last = Error::Io(error),
-            }
-            if std::time::Instant::now() >= self.limit.end() {
-                break;
-            }
-        }
-        Err(last)
-    }
-
-    /// A connection to one of the addresses of `host`; the resolver remembers which, for the next.
-    fn to_any(&self, host: Option<&str>, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
-        let stream = connect::to_any(addresses, &self.limit)?;
-        if let (Some(host), Ok(peer), 2..) = (host, stream.peer_addr(), addresses.len()) {
-            self.connector.resolver.prefer(host, peer.ip());
-        }
-        Ok(stream)
-    }
 }
 
-fn is_socks(proxy: &Proxy) -> bool {
-    !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
+/// Trust in those authorities alone, or in the public ones.
+pub fn tls(ca_file: Option<&CaFile>) -> TlsConfig {
+    let roots = ca_file.map_or(RootCerts::WebPki, |ca| {
+        ca.certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>().into()
+    });
+    TlsConfig::builder().root_certs(roots).build()
 }
 
 impl std::fmt::Debug for Connector {

@@ -1,8 +1,8 @@
 //! Talking to providers: one attempt at a time, on connections that ureq makes, and what came of it as facts.
 
 mod added_usage;
+mod agent;
 pub mod assembly;
-mod blocking;
 mod client_response;
 mod connect;
 mod connecting;
@@ -21,6 +21,7 @@ mod response;
 pub mod response_id;
 mod socks;
 pub mod stream;
+mod tcp;
 mod terminal;
 mod timeouts;
 mod transport;

@@ -42,7 +42,7 @@ struct Entry {
 }
 
 /// A look-up that may be waited for so long.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LimitedResolver {
     /// Where it looks.
     pub resolver: CachingResolver,

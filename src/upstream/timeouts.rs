@@ -22,11 +22,6 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// To the last byte, by then.
-    pub fn until(deadline: Instant) -> Self {
-        Self { total: Some(deadline), ..Self::default() }
-    }
-
     /// Without a byte from the provider, so long.
     pub fn idle(time: Duration) -> Self {
         Self { idle: Some(time), ..Self::default() }

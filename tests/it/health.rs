@@ -216,3 +216,51 @@ fn redirected_check_is_unhealthy_and_says_to_look_at_the_base_url() {
     assert_eq!(error.as_deref(), Some(expected));
     proxy.log_line(&["WARNING", expected]);
 }
+
+#[test]
+fn check_whose_response_is_incomplete_or_too_large_says_so() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    let list = model_list(&["m"]).to_string();
+    let padded = |bytes: usize| format!("{head}X-Padding: {}\r\n", "x".repeat(bytes));
+    let complete = |head: &str| format!("{head}Content-Length: {}\r\n\r\n{list}", list.len());
+    for (reply, error) in [
+        (Reply::raw(complete(&padded(60_000))), None),
+        (Reply::raw(format!("HTTP/1.1 103 Early Hints\r\n\r\n{}", complete(head))), None),
+        (Reply::raw(format!("{head}\r\n{list}")).then(Step::Fin), None),
+        (Reply::chunked(200, &[]).chunk(&list).end(), None),
+        (Reply::raw(complete(&padded(65_536))), Some("a head of more than 65536 bytes")),
+        (Reply::raw("").then(Step::Fin), Some("io: unexpected end of file")),
+        (Reply::raw(head).then(Step::Fin), Some("io: unexpected end of file")),
+        (
+            Reply::raw(format!("{head}Content-Length: 1000\r\n\r\n{list}")).then(Step::Fin),
+            Some("io: unexpected end of file"),
+        ),
+        (Reply::chunked(200, &[]).chunk(&list).then(Step::Fin), Some("io: unexpected end of file")),
+        (Reply::raw(format!("{head}Content-Length: 8388609\r\n\r\n")), Some("more than 8388608 bytes")),
+        (
+            Reply::raw(format!("{head}\r\n")).then(Step::Flood(vec![b' '; 65_536])),
+            Some("more than 8388608 bytes"),
+        ),
+        (Reply::raw(head).then(Step::Silence), Some("io: timed out")),
+        (Reply::raw(complete(head).replace(&list, "")).then(Step::Silence), Some("io: timed out")),
+        (Reply::raw("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"), Some("HTTP 500")),
+    ] {
+        let upstream = Upstream::new(&["m"]);
+        upstream.answer("/v1/models", reply.clone());
+        let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"non_stream_timeout": 1})));
+        let details = proxy.get("/health").json()["details"]["p1"].clone();
+        assert_eq!(details["error"].as_str(), error, "{details}");
+    }
+}
+
+#[test]
+fn check_of_a_dripping_provider_ends_at_its_deadline() {
+    let upstream = Upstream::new(&["m"]);
+    let head = Reply::raw("HTTP/1.1 200 OK\r\nX-Padding: ");
+    let drip = |reply: Reply, _| reply.then(Step::Pause(Duration::from_millis(50))).send("x");
+    upstream.answer("/v1/models", (0..200).fold(head, drip));
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"non_stream_timeout": 1})));
+    let (took, health) = timed(|| proxy.get("/health"));
+    assert_eq!(health.json()["details"]["p1"]["error"], "io: timed out");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
