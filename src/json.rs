@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use memchr::memchr2;
+use memchr::{memchr2, memchr2_iter};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -17,6 +17,24 @@ pub fn behind_string(mut bytes: &[u8]) -> &[u8] {
         bytes = bytes.get(at + 2..).unwrap_or_default();
     }
     &[]
+}
+
+/// Where a document has more than `most` levels of objects and arrays. serde_json skips what nobody asks for without a bound of its own, and
+/// remembers each level of it: a reader of several levels would hold the depth of those below it for each.
+pub fn deeper_than(json: &[u8], most: usize) -> Option<usize> {
+    // In strings or not, so few nest no deeper.
+    memchr2_iter(b'{', b'[', json).nth(most)?;
+    let (mut depth, mut rest) = (0, json);
+    while let Some((&byte, behind)) = rest.split_first() {
+        match byte {
+            b'{' | b'[' if depth == most => return Some(json.len() - rest.len()),
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        rest = if byte == b'"' { behind_string(behind) } else { behind };
+    }
+    None
 }
 
 /// The members of an object that stands at the beginning of some bytes: names decoded, and values as they are written. What is no JSON ends

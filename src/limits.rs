@@ -176,6 +176,8 @@ pub const MAX_HELD_EVENT: usize = 64 * 1024;
 pub const MASK_OVERLAP: usize = 4 * 1024;
 /// Bytes at the beginning of a streamed body that are looked at for whether it is one of events.
 pub const MAX_BEGINNING: usize = 1024;
+/// Levels of objects and arrays in a request, or in an event that a document is assembled from: what the usual JSON parsers take.
+pub const MAX_DEPTH: usize = 128;
 /// Items of one list (choices, tool calls, content blocks) in a document that is assembled from events.
 pub const MAX_ASSEMBLED_ITEMS: usize = 128;
 /// Members and items that such a document is put together from, beside those that come whole: each takes some 100 bytes.

@@ -23,10 +23,13 @@ pub enum Growth {
     Lengthen,
     /// A string of the length that most bounds on names let through.
     Name,
+    /// The item or the string in arrays in arrays.
+    Nest,
 }
 
 /// All of them.
-pub const GROWTHS: [Growth; 4] = [Growth::Repeat, Growth::Distinct, Growth::Lengthen, Growth::Name];
+pub const GROWTHS: [Growth; 5] =
+    [Growth::Repeat, Growth::Distinct, Growth::Lengthen, Growth::Name, Growth::Nest];
 
 /// Length of [`Growth::Name`], bytes.
 const NAME: usize = 200;
@@ -40,6 +43,18 @@ pub fn places(document: &str) -> usize {
 pub fn grow(document: &str, place: usize, growth: Growth, budget: usize) -> Option<String> {
     let found = find(document)?;
     let place = found.get(place % found.len().max(1))?;
+    if growth == Growth::Nest {
+        let (start, end) = place.ends();
+        let levels = budget / "[]".len();
+        let pieces = [
+            &document[..start],
+            &"[".repeat(levels),
+            &document[start..end],
+            &"]".repeat(levels),
+            &document[end..],
+        ];
+        return Some(pieces.concat());
+    }
     let (at, added) = match (place, growth) {
         (Place::Text(text), Growth::Lengthen) => (text.start, "x".repeat(budget)),
         (Place::Text(text), Growth::Name) => (text.start, "n".repeat(NAME.min(budget))),
@@ -57,6 +72,14 @@ pub fn grow(document: &str, place: usize, growth: Growth, budget: usize) -> Opti
 }
 
 impl Place {
+    /// Where it begins and ends, the quotes of a string included.
+    fn ends(&self) -> (usize, usize) {
+        match self {
+            Self::Item(range) => (range.start, range.end),
+            Self::Text(range) => (range.start - 1, range.end + 1),
+        }
+    }
+
     fn end(&self) -> usize {
         match self {
             Self::Item(range) | Self::Text(range) => range.end,

@@ -155,6 +155,10 @@ fn read_form(bytes: &[u8]) -> usize {
 }
 
 fn messages_request(bytes: &[u8]) -> usize {
+    // Every request is read for its model first, which bounds its depth.
+    if Body::parse(bytes).is_err() {
+        return 0;
+    }
     let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
     ChatRequest::of(body, LIMIT).map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens", true)))
 }

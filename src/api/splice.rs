@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use memchr::memchr2_iter;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -12,11 +11,8 @@ use super::error::ApiError;
 use super::filters::{self, Chooser};
 use super::usage_option::{self, Addition};
 use crate::anthropic::Refusal;
-use crate::json::behind_string;
-use crate::limits::{MAX_MODEL, MAX_RESPONSE_ID};
-
-/// Deepest nesting of a body that is relayed: what the usual JSON parsers on the other side take.
-const MAX_DEPTH: usize = 128;
+use crate::json::deeper_than;
+use crate::limits::{MAX_DEPTH, MAX_MODEL, MAX_RESPONSE_ID};
 
 /// What a body says at its top level, and where.
 #[derive(Debug, PartialEq, Eq)]
@@ -232,28 +228,12 @@ pub(super) fn note<T>(
 #[derive(serde::Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// serde_json skips what nobody asks for without recursion and so without its own limit; the provider's parser may
-/// not be as careful.
+/// The provider's parser may not be as careful as ours.
 fn check_depth(bytes: &[u8]) -> Result<(), ApiError> {
-    // In strings or not, so few nest no deeper.
-    if memchr2_iter(b'{', b'[', bytes).nth(MAX_DEPTH).is_none() {
-        return Ok(());
+    match deeper_than(bytes, MAX_DEPTH) {
+        Some(at) => Err(ApiError::InvalidJson(format!("nested deeper than {MAX_DEPTH} at byte {at}"))),
+        None => Ok(()),
     }
-    let (mut depth, mut rest) = (0usize, bytes);
-    while let Some((&byte, behind)) = rest.split_first() {
-        match byte {
-            b'{' | b'[' if depth == MAX_DEPTH => {
-                let at = bytes.len() - rest.len();
-                let reason = format!("nested deeper than {MAX_DEPTH} at byte {at}");
-                return Err(ApiError::InvalidJson(reason));
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        rest = if byte == b'"' { behind_string(behind) } else { behind };
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 use super::opening::{Event, Opening, events};
 use super::refusal::Refusal;
 use super::terminal::type_of;
-use crate::limits::{MAX_ASSEMBLED_CUT, MAX_ASSEMBLED_ITEMS};
+use crate::json::deeper_than;
+use crate::limits::{MAX_ASSEMBLED_CUT, MAX_ASSEMBLED_ITEMS, MAX_DEPTH};
 use node::{Fit, Object, Room, each_item, each_member, index_of, is_json, member, write_name};
 
 /// Why events make no document.
@@ -67,6 +68,9 @@ impl Document {
             return Ok(());
         }
         event.data = utf8(event.data)?;
+        if deeper_than(&event.data, MAX_DEPTH).is_some() {
+            return Err(NOT_JSON);
+        }
         if let Opening::Refusal(refusal, document) = Opening::of_event(&event) {
             return Err(Unassembled::Refused(refusal, document));
         }
@@ -272,7 +276,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Unassembled, assemble};
-    use crate::limits::{MAX_ASSEMBLED_CUT, MAX_ASSEMBLED_DEPTH, MAX_ASSEMBLED_ITEMS, MAX_ASSEMBLED_NODES};
+    use crate::limits::{
+        MAX_ASSEMBLED_CUT, MAX_ASSEMBLED_DEPTH, MAX_ASSEMBLED_ITEMS, MAX_ASSEMBLED_NODES, MAX_DEPTH,
+    };
 
     fn stream(events: &[Value]) -> String {
         events.iter().map(|event| format!("data: {event}\n\n")).collect()
@@ -430,12 +436,15 @@ mod tests {
         };
         assert!(assemble(nested(MAX_ASSEMBLED_DEPTH).as_bytes()).is_ok());
         assert_eq!(assemble(nested(MAX_ASSEMBLED_DEPTH + 1).as_bytes()), Err(super::TOO_MANY));
-        // What nothing is added to may be as deep and have as many members as it likes.
+        // What nothing is added to may be as deep as any document.
         let whole = format!("{}1{}", "[".repeat(100), "]".repeat(100));
         let part =
             format!("data: {{\"choices\":[{{\"delta\":{{\"a\":{whole}}},\"finish_reason\":\"stop\"}}]}}\n\n");
         let made = assemble(part.as_bytes()).expect("a document");
         assert!(String::from_utf8(made).expect("text").contains(&whole));
+        let deep = "[".repeat(MAX_DEPTH) + &"]".repeat(MAX_DEPTH);
+        let part = format!("data: {{\"choices\":[{{\"finish_reason\":\"stop\"}}],\"a\":{deep}}}\n\n");
+        assert_eq!(assemble(part.as_bytes()), Err(super::NOT_JSON));
     }
 
     #[test]
