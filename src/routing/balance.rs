@@ -76,8 +76,9 @@ enum Checked {
     #[default]
     Accepted,
     Refused,
-    /// Refused, and a call has succeeded since: the key may not list models, so its checks say nothing.
-    Refuted,
+    /// Refused, and either a call has succeeded since, because the key may not list models, or the refusal has confirmed one of a
+    /// call: it confirms no other.
+    Settled,
 }
 
 /// How an attempt ended, for the replica's record.
@@ -191,7 +192,7 @@ impl Balance {
         let check = &mut all.entry(id).or_default().check;
         *check = match (is_refused, *check) {
             (false, _) => Checked::Accepted,
-            (true, Checked::Refuted) => Checked::Refuted,
+            (true, Checked::Settled) => Checked::Settled,
             (true, _) => Checked::Refused,
         };
     }
@@ -249,9 +250,13 @@ impl State {
     /// The record in which a failure counts: that of all tokens where no token is the reason, or two have met one in a row.
     fn record_of_failure(&mut self, verdict: Verdict, token: Option<TokenId>) -> &mut Record {
         let is_next_in_row = self.record.failures > 0 && self.record.cooling_until.is_none();
-        let is_general = verdict == Verdict::Unreachable
-            || self.check == Checked::Refused
-            || (verdict == Verdict::Failed && is_next_in_row);
+        let is_refusal = matches!(verdict, Verdict::Refused | Verdict::CoolDown(_));
+        let is_confirmed = is_refusal && self.check == Checked::Refused;
+        if is_confirmed {
+            self.check = Checked::Settled;
+        }
+        let is_general =
+            verdict == Verdict::Unreachable || is_confirmed || (verdict == Verdict::Failed && is_next_in_row);
         let Some(token) = token.filter(|_| !is_general) else { return &mut self.record };
         if let Some((_, of_another)) = self.suspicion.take_if(|(of, _)| *of != token) {
             self.record.failures = self.record.failures.max(of_another.failures);
@@ -329,7 +334,7 @@ impl Lease {
 
     fn note_success(&self, state: &mut State, now: Instant) {
         if state.check == Checked::Refused {
-            state.check = Checked::Refuted;
+            state.check = Checked::Settled;
         }
         if state.suspicion.is_some_and(|(_, record)| !record.is_stale(self.begun)) {
             state.suspicion = None;
@@ -595,24 +600,29 @@ mod tests {
     }
 
     #[test]
-    fn refused_check_confirms_a_refused_call_unless_a_call_has_succeeded() {
+    fn refused_check_confirms_one_refused_call_unless_a_call_has_succeeded() {
         let (balance, provider, now) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
         let (id, mine) = (provider.replicas[0].id, Some(TokenId::numbered(1)));
-        let meet = |verdict| {
+        let meet = |verdict, now| {
             let (_, lease) = balance.choose(&provider, &[1], mine, now).expect("a replica");
             lease.report(verdict, now)
         };
-        let is_fit = || balance.has_fit(&provider, &[1], None, now);
+        let is_fit = |now| balance.has_fit(&provider, &[1], None, now);
         balance.note_check(id, true);
-        assert!(is_fit(), "a check alone puts nothing in cooldown");
-        meet(Verdict::Served);
+        assert!(is_fit(now), "a check alone puts nothing in cooldown");
+        meet(Verdict::Served, now);
         balance.note_check(id, true);
-        meet(Verdict::Refused);
-        assert!(is_fit(), "it may not list models");
+        meet(Verdict::Refused, now);
+        assert!(is_fit(now), "it may not list models");
         balance.note_check(id, false);
         balance.note_check(id, true);
-        meet(Verdict::Refused);
-        assert!(!is_fit());
+        meet(Verdict::Refused, now);
+        assert!(!is_fit(now));
+        // Once: one token cannot hold it there by a check that always fails.
+        let later = now + FIRST_COOLDOWN;
+        balance.note_check(id, true);
+        meet(Verdict::Refused, later);
+        assert!(is_fit(later));
     }
 
     #[test]
