@@ -59,7 +59,7 @@ pub const MAX_QUEUE: usize = 1024;
 pub const MAX_RETURNS: usize = 64;
 /// Threads that answer what needs no upstream but may wait (health before the first round, reload).
 pub const CONTROL_THREADS: usize = 16;
-/// How long a control thread waits for its client where there is no memory to keep the response, or for a costly filter: anyone may ask
+/// How long a control thread waits for its client where there is no memory to keep the response, or for a costly filter of another: anyone may ask
 /// for the model list, and these threads are few.
 pub const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
 /// Control requests waiting for a control thread.

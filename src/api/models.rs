@@ -1,11 +1,12 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Api, ApiError, Ticket, filters, json_answer, refuse};
 use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
 use crate::front::{Answer, Request};
+use crate::gateway::Exclusive;
 use crate::limits::{CHECK_TIMEOUT, CONTROL_PATIENCE, MAX_KEPT_LISTS, MAX_MODEL, QUICK_FILTER};
 use crate::memory::{Holder, Share, Size};
 
@@ -52,7 +53,11 @@ pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Answer {
 
 /// The list as responses have it: rendered once for each configuration, filter and state of the lists, and shared by all
 /// responses.
-pub struct Rendered(Mutex<Inner>);
+pub struct Rendered {
+    inner: Mutex<Inner>,
+    /// One at a time is rendered.
+    rendering: Exclusive,
+}
 
 struct Inner {
     /// Bytes that all of them may have together.
@@ -76,11 +81,12 @@ struct Rendering {
 impl Rendered {
     /// None yet; all together may have `most` bytes.
     pub fn new(most: usize) -> Self {
-        Self(Mutex::new(Inner { most, source: None, kept: Vec::new(), earlier: Vec::new() }))
+        let inner = Inner { most, source: None, kept: Vec::new(), earlier: Vec::new() };
+        Self { inner: Mutex::new(inner), rendering: Exclusive::default() }
     }
 
-    /// The list for callers with that filter of models. One at a time is rendered; `None`: what clients have still to take of
-    /// others leaves no room for it.
+    /// The list for callers with that filter of models. `None`: what clients have still to take of others leaves no room for it, or others
+    /// were rendered for all of [`CONTROL_PATIENCE`].
     fn get(
         &self,
         config: &Arc<Config>,
@@ -88,21 +94,22 @@ impl Rendered {
         filter: Option<&Filter>,
         for_codex: bool,
     ) -> Option<Arc<[u8]>> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.follow(config, lists);
-        let is_it = |it: &Rendering| it.for_codex == for_codex && same(it.filter.as_ref(), filter);
-        if let Some(at) = inner.kept.iter().position(is_it) {
-            let found = inner.kept.remove(at);
-            let body = Arc::clone(&found.body);
-            inner.kept.push(found);
+        let kept = || self.inner().kept(config, lists, filter, for_codex);
+        if let Some(body) = kept() {
+            return Some(body);
+        }
+        let _permit = self.rendering.acquire(CONTROL_PATIENCE)?;
+        if let Some(body) = kept() {
             return Some(body);
         }
         let allowed = |id: &str| filter.is_none_or(|models| models.matches(id));
         let entries = catalog::merge(config, lists).filter(|entry| allowed(&entry.id));
-        let (mut share, most) = (Share::new(Holder::Own), Size::AtMost(inner.most));
+        let (mut share, most) = (Share::new(Holder::Own), Size::AtMost(self.inner().most));
+        // A filter may take long over many models: nobody waits for it who wants what is kept.
         let bytes = catalog::render(entries, for_codex, |bytes, more| {
-            inner.until(|| share.make_room(bytes, more, most).is_ok())
+            self.inner().until(|| share.make_room(bytes, more, most).is_ok())
         })?;
+        let mut inner = self.inner();
         // A copy is made of them.
         let both = bytes.capacity() + bytes.len();
         if !inner.make_room(bytes.len()) || !inner.until(|| share.set(both)) {
@@ -110,24 +117,48 @@ impl Rendered {
         }
         let body: Arc<[u8]> = bytes.into();
         share.admit(body.len());
-        let filter = filter.cloned();
-        inner.kept.push(Rendering { for_codex, filter, body: Arc::clone(&body), share });
+        if inner.is_from(config, lists) {
+            let (filter, body) = (filter.cloned(), Arc::clone(&body));
+            inner.kept.push(Rendering { for_codex, filter, body, share });
+        } else {
+            inner.earlier.push((Arc::clone(&body), share));
+        }
         Some(body)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// Forgets what was rendered from another source.
-    fn follow(&mut self, config: &Arc<Config>, lists: &Arc<Lists>) {
+    /// The one that is kept for these callers. Those from another source are kept no longer.
+    fn kept(
+        &mut self,
+        config: &Arc<Config>,
+        lists: &Arc<Lists>,
+        filter: Option<&Filter>,
+        for_codex: bool,
+    ) -> Option<Arc<[u8]>> {
         self.earlier.retain(|(body, _)| is_read(body));
-        let is_same = |(old_config, old_lists): &(Arc<Config>, Arc<Lists>)| {
-            Arc::ptr_eq(old_config, config) && Arc::ptr_eq(old_lists, lists)
-        };
-        if !self.source.as_ref().is_some_and(is_same) {
+        if !self.is_from(config, lists) {
             self.source = Some((Arc::clone(config), Arc::clone(lists)));
             self.earlier
                 .extend(self.kept.drain(..).map(|it| (it.body, it.share)).filter(|(body, _)| is_read(body)));
         }
+        let is_it = |it: &Rendering| it.for_codex == for_codex && same(it.filter.as_ref(), filter);
+        let found = self.kept.iter().position(is_it)?;
+        let found = self.kept.remove(found);
+        let body = Arc::clone(&found.body);
+        self.kept.push(found);
+        Some(body)
+    }
+
+    /// Whether that is what `kept` was rendered from.
+    fn is_from(&self, config: &Arc<Config>, lists: &Arc<Lists>) -> bool {
+        self.source.as_ref().is_some_and(|(old_config, old_lists)| {
+            Arc::ptr_eq(old_config, config) && Arc::ptr_eq(old_lists, lists)
+        })
     }
 
     /// Forgets renderings without a reader, the one that was asked for longest ago first, until there is room for `size` bytes; whether
@@ -205,7 +236,7 @@ mod tests {
     use super::{Rendered, percent_decode};
     use crate::catalog::{Lists, Model};
     use crate::config::{Config, Filter, Pattern, load};
-    use crate::limits::MAX_KEPT_LISTS;
+    use crate::limits::{CONTROL_PATIENCE, MAX_KEPT_LISTS};
 
     const MOST: usize = 200_000;
 
@@ -238,13 +269,27 @@ mod tests {
     }
 
     #[test]
+    fn rendered_list_is_served_while_another_is_rendered_and_another_waits_for_a_second() {
+        let (rendered, (config, lists)) = (Rendered::new(MOST), source(10, 3));
+        let all = rendered.get(&config, &lists, None, false).expect("room");
+        let slow = rendered.rendering.acquire(CONTROL_PATIENCE).expect("free");
+        std::thread::scope(|scope| {
+            let get = |for_codex| rendered.get(&config, &lists, None, for_codex);
+            assert!(scope.spawn(move || get(false)).join().is_ok_and(|body| body == Some(all)));
+            assert!(scope.spawn(move || get(true)).join().is_ok_and(|body| body.is_none()));
+        });
+        drop(slow);
+        assert!(rendered.get(&config, &lists, None, true).is_some());
+    }
+
+    #[test]
     fn rendered_list_without_reader_is_forgotten() {
         let (rendered, (config, lists)) = (Rendered::new(MOST), source(100, 3));
         for number in 0..3 * MAX_KEPT_LISTS {
             let filter = filter(&number.to_string());
             assert!(rendered.get(&config, &lists, Some(&filter), false).is_some());
         }
-        assert_eq!(rendered.0.lock().expect("a lock").kept.len(), MAX_KEPT_LISTS);
+        assert_eq!(rendered.inner().kept.len(), MAX_KEPT_LISTS);
     }
 
     #[test]
