@@ -231,16 +231,22 @@ impl State {
         self.record.cooling_until.is_some_and(|until| until <= now)
     }
 
-    /// Until when it cools down for that token; half open and being probed, it is no better than one whose time is over.
-    fn unfit_until(&self, token: Option<TokenId>, now: Instant) -> Option<Instant> {
-        let general = self.record.cooling_until.filter(|until| *until > now || self.probed);
-        general.max(self.suspicion_of(token).and_then(|record| record.cooling_until(now)))
+    /// Until when it cools down for every token; half open and being probed, it is no better than one whose time is over.
+    fn unfit_for_all_until(&self, now: Instant) -> Option<Instant> {
+        self.record.cooling_until.filter(|until| *until > now || self.probed)
     }
 
-    /// Whether it cools down because the provider said so.
+    /// Until when it cools down for that token.
+    fn unfit_until(&self, token: Option<TokenId>, now: Instant) -> Option<Instant> {
+        let of_one = self.suspicion_of(token).and_then(|record| record.cooling_until(now));
+        self.unfit_for_all_until(now).max(of_one)
+    }
+
+    /// Whether it cools down for that token because the provider said so.
     fn is_told(&self, token: Option<TokenId>, now: Instant) -> bool {
-        let is_told = |record: &Record| record.is_told && record.cooling_until(now).is_some();
-        is_told(&self.record) || self.suspicion_of(token).is_some_and(is_told)
+        let of_one = self.suspicion_of(token).filter(|record| record.cooling_until(now).is_some());
+        (self.record.is_told && self.unfit_for_all_until(now).is_some())
+            || of_one.is_some_and(|record| record.is_told)
     }
 
     fn suspicion_of(&self, token: Option<TokenId>) -> Option<&Record> {
