@@ -105,7 +105,7 @@ impl Rendered {
         let allowed = |id: &str| filter.is_none_or(|models| models.matches(id));
         let entries = catalog::merge(config, lists).filter(|entry| allowed(&entry.id));
         let (mut share, most) = (Share::new(Holder::Own), Size::AtMost(self.inner().most));
-        // A filter may take long over many models: nobody waits for it who wants what is kept.
+        // A filter may take long over many models: requests for a kept list do not wait for it.
         let bytes = catalog::render(entries, for_codex, |bytes, more| {
             self.inner().until(|| share.make_room(bytes, more, most).is_ok())
         })?;

@@ -1,4 +1,4 @@
-//! A permit that one thread holds at a time, in the order in which they asked for it.
+//! A permit that one thread holds at a time; threads get it in the order in which they ask.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -90,7 +90,7 @@ mod tests {
             let next = scope.spawn(|| exclusive.acquire(Duration::from_millis(20)).is_some());
             assert!(!next.join().expect("joined"));
         });
-        assert_eq!(exclusive.threads().len(), 1, "who leaves is not waited for");
+        assert_eq!(exclusive.threads().len(), 1, "a thread that left holds no place");
         drop(hangs);
         assert!(exclusive.acquire(Duration::ZERO).is_some());
     }
