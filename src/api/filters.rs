@@ -8,12 +8,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Ticket;
 use super::error::ApiError;
-use super::models::percent_decode;
 use super::splice::{Body, reads_as_model};
 use crate::config::{Config, Filter, Token};
 use crate::front::Request;
@@ -188,7 +188,7 @@ fn is_indirect(id: &str) -> bool {
 fn names_model(query: &str) -> bool {
     query.split('&').any(|parameter| {
         let name = parameter.split('=').next().unwrap_or_default();
-        reads_as_model(percent_decode(name).as_bytes())
+        reads_as_model(percent_decode_str(name).decode_utf8_lossy().as_bytes())
     })
 }
 

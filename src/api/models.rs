@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use percent_encoding::percent_decode_str;
+
 use super::{Api, ApiError, Ticket, filters, json_answer, refuse};
 use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
@@ -31,7 +33,8 @@ fn parameters(query: Option<&str>) -> impl Iterator<Item = &str> {
 /// One entry of the list.
 pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Answer {
     let Ticket { config, token, envelope, .. } = &request.ticket;
-    let id = percent_decode(request.head.path().strip_prefix("/v1/models/").unwrap_or_default());
+    let segment = request.head.path().strip_prefix("/v1/models/").unwrap_or_default();
+    let id = percent_decode_str(segment).decode_utf8_lossy();
     if id.len() > MAX_MODEL {
         return refuse(&api.gateway, &ApiError::ModelTooLong, envelope);
     }
@@ -47,7 +50,7 @@ pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Answer {
     let allowed = |id: &str| token.is_none_or(|token| token.allows(id));
     match catalog::find(config, &lists, &id).filter(|entry| allowed(&entry.id)) {
         Some(entry) => json_answer(200, envelope, &entry),
-        None => refuse(&api.gateway, &ApiError::ModelNotFound(id), envelope),
+        None => refuse(&api.gateway, &ApiError::ModelNotFound(id.into_owned()), envelope),
     }
 }
 
@@ -207,33 +210,11 @@ fn same(one: Option<&Filter>, other: Option<&Filter>) -> bool {
     }
 }
 
-/// RFC 3986 section 2.1; what is no escape stays as it is.
-pub fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let digit = |offset: usize| bytes.get(at + offset).and_then(|&byte| char::from(byte).to_digit(16));
-        match (byte, digit(1), digit(2)) {
-            // Two hex digits are at most 255.
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(u8::try_from(high * 16 + low).unwrap_or_default());
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::{Rendered, percent_decode};
+    use super::Rendered;
     use crate::catalog::{Lists, Model};
     use crate::config::{Config, Filter, Pattern, load};
     use crate::limits::{CONTROL_PATIENCE, MAX_KEPT_LISTS};
@@ -306,13 +287,5 @@ mod tests {
         assert!(refused && bytes <= MOST, "{bytes} bytes");
         held.pop();
         assert!(rendered.get(&config, &source(100, 50).1, None, false).is_some());
-    }
-
-    #[test]
-    fn escapes_are_decoded_and_everything_else_stays() {
-        assert_eq!(percent_decode("a%2Fb%2fc/d"), "a/b/c/d");
-        assert_eq!(percent_decode("%E6%A8%A1"), "模");
-        assert_eq!(percent_decode("100%"), "100%");
-        assert_eq!(percent_decode("%zz%2"), "%zz%2");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
+
 use super::envelope::{Envelope, X_REQUEST_ID};
-use super::models::percent_decode;
 use crate::config::HOP_BY_HOP;
 use crate::front::{Fields, Head};
 use crate::upstream::Headers;
@@ -144,7 +145,8 @@ fn lower_case<'a>(name: &str, buffer: &'a mut [u8; LONGEST_NAME]) -> &'a [u8] {
 pub fn without_credentials(target: &str) -> Cow<'_, str> {
     let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
     let is_kept = |parameter: &&str| {
-        let name = percent_decode(parameter.split('=').next().unwrap_or_default());
+        let name = parameter.split('=').next().unwrap_or_default();
+        let name = percent_decode_str(name).decode_utf8_lossy();
         // Google's system parameters have a `$` before their names as well.
         !is_credential(name.trim_start_matches('$'))
     };

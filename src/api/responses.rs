@@ -5,11 +5,11 @@
 //! a restart or at another instance, the providers are asked in turn: an id is a random one of its provider's own, and
 //! whoever does not have it says 404.
 
+use percent_encoding::percent_decode_str;
 use ureq::http::Method;
 
 use super::admission::Admitted;
 use super::error::ApiError;
-use super::models::percent_decode;
 use super::{Action, Ticket, filters};
 use crate::catalog::{Lists, Model};
 use crate::config::{Config, Format, Provider, Replica, ReplicaId, Token};
@@ -30,14 +30,13 @@ pub struct Found {
 
 /// The id that a path below `/v1/responses/` names, decoded.
 pub fn id_of(path: &str) -> String {
-    percent_decode(
-        path.strip_prefix("/v1/responses/").and_then(|rest| rest.split('/').next()).unwrap_or_default(),
-    )
+    let segment = path.strip_prefix("/v1/responses/").and_then(|rest| rest.split('/').next());
+    percent_decode_str(segment.unwrap_or_default()).decode_utf8_lossy().into_owned()
 }
 
 /// Whether this segment of a path can be an id: nothing in it changes which path the provider sees.
 pub fn is_id(segment: &str) -> bool {
-    let id = percent_decode(segment);
+    let id = percent_decode_str(segment).decode_utf8_lossy();
     let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.=~+:".contains(byte);
     (1..=MAX_RESPONSE_ID).contains(&id.len()) && !id.starts_with('.') && id.as_bytes().iter().all(may_stand)
 }
@@ -147,9 +146,18 @@ impl<'a> Reach<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::Reach;
+    use super::{Reach, id_of};
     use crate::catalog::{Lists, Model};
     use crate::config::load;
+
+    #[test]
+    fn id_in_a_path_is_decoded_and_what_is_no_escape_stays() {
+        for (segment, id) in
+            [("a%2Fb%2fc/d", "a/b/c"), ("%E6%A8%A1", "模"), ("100%", "100%"), ("%zz%2", "%zz%2")]
+        {
+            assert_eq!(id_of(&format!("/v1/responses/{segment}")), id);
+        }
+    }
 
     #[test]
     fn reach_is_found_among_all_models_as_far_as_the_filters_may_cost() {

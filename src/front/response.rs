@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ureq::http::StatusCode;
+
 use super::content::Content;
 use super::request::Framing;
 use super::wire::Wire;
@@ -83,7 +85,7 @@ impl Fields {
 
     /// Adds a field whose value is a number.
     pub fn push_number(&mut self, name: &str, value: u64) {
-        self.push(name, decimal(value, &mut [0; 20]));
+        self.push(name, itoa::Buffer::new().format(value));
     }
 
     /// Name and value of each field.
@@ -379,22 +381,7 @@ impl Stream {
 }
 
 fn push_decimal(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(decimal(number, &mut [0; 20]));
-}
-
-/// Formatting would cost more than all else in a head.
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        // One digit.
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    &digits[at..]
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The line ahead of a chunk (RFC 9112 section 7.1). It stands before every event: formatting would cost as much as
@@ -426,45 +413,9 @@ fn push_date(out: &mut Vec<u8>) {
     });
 }
 
-/// Reason phrases of RFC 9110 section 15 for what we send or relay; a client must not depend on them.
+/// A client must not depend on it.
 fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        100 => "Continue",
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        206 => "Partial Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        402 => "Payment Required",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        417 => "Expectation Failed",
-        422 => "Unprocessable Content",
-        426 => "Upgrade Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "Unknown",
-    }
+    StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }
 
 #[cfg(test)]
