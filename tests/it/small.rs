@@ -259,6 +259,21 @@ fn memory_limit_is_shown_by_check_and_at_start() {
     proxy.log_line(&["memory limit: 128 MiB", "this machine leaves 128 MiB"]);
 }
 
+/// Events that nobody asked for take three times their size beside themselves while a document is made of them.
+#[test]
+fn document_of_unrequested_events_fits_where_a_translated_one_does() {
+    let upstream = Upstream::new(&["m"]);
+    let text = "x".repeat(100_000);
+    let events = [event(&text).repeat(40).as_str(), DONE].concat();
+    upstream.chat(Reply::whole(200, &[("Content-Type", "text/event-stream")], events));
+    let mut proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"max_memory": 64 * MIB})));
+    let response = proxy.call(ask("p1/m"));
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.json()["choices"][0]["message"]["content"], json!(text.repeat(40)));
+    assert!(proxy.most_resident() < 64 * MIB, "{}", proxy.most_resident());
+    assert!(proxy.is_running());
+}
+
 /// It is rendered within a quarter of the budget, its copy included.
 #[test]
 fn model_list_over_the_memory_is_503_and_survived() {
