@@ -89,7 +89,7 @@ impl Document {
             _ if self.is_chunk(&kind, data)? => self.add_chunk(data)?,
             _ => {
                 self.is_unknown |=
-                    !matches!(&*kind, "ping" | "content_block_stop") && !kind.starts_with("response.")
+                    !matches!(&*kind, "ping" | "content_block_stop") && !kind.starts_with("response.");
             }
         }
         Ok(())
@@ -135,6 +135,9 @@ impl Document {
 
     /// Whether an event is a chunk of a chat or text completion. A later one may have usage alone.
     fn is_chunk(&self, kind: &str, event: &str) -> Fit<bool> {
+        if !event.starts_with('{') {
+            return if is_json(event) { Ok(false) } else { Err(NOT_JSON) };
+        }
         let choices = member(event, "choices")?;
         Ok(choices.is_some_and(|choices| choices.starts_with('['))
             || (self.choices.is_some() && kind.is_empty()))
@@ -146,6 +149,9 @@ impl Document {
         each_member(chunk, &mut |name, value| {
             if name != "choices" {
                 return members.set(name, value, room);
+            }
+            if value == "null" {
+                return Ok(());
             }
             let mut position = 0;
             each_item(value, &mut |choice| {
@@ -160,6 +166,7 @@ impl Document {
         *members = Object::default();
         let blocks = self.blocks.insert(Vec::new());
         each_member(message, &mut |name, value| match name {
+            "content" if value == "null" => Ok(()),
             "content" => each_item(value, &mut |block| add_block(blocks, block, room)),
             _ => members.set(name, value, room),
         })
@@ -188,11 +195,14 @@ impl Document {
         let Self { members, room, .. } = self;
         each_member(event, &mut |name, value| match name {
             "type" => Ok(()),
-            "delta" => each_member(value, &mut |name, value| members.set(name, value, room)),
+            "delta" if value.starts_with('{') => {
+                each_member(value, &mut |name, value| members.set(name, value, room))
+            }
             "usage" if value.starts_with('{') => {
                 let usage = members.object("usage", room)?;
                 each_member(value, &mut |name, value| usage.set(name, value, room))
             }
+            "delta" | "usage" => Ok(()),
             _ => members.set(name, value, room),
         })
     }
@@ -236,7 +246,11 @@ const PARTIAL: &str = "partial_json";
 fn end_block(block: &mut Object, room: &mut Room) -> Fit<()> {
     let Some(partial) = block.take(PARTIAL) else { return Ok(()) };
     let input = partial.into_text();
-    block.set("input", if is_json(&input) { &input } else { "{}" }, room)
+    if !is_json(&input) {
+        return block.set("input", "{}", room);
+    }
+    block.take("input");
+    block.set("input", &input, room)
 }
 
 fn write_list(name: &str, items: impl Iterator<Item = Object>, out: &mut Vec<u8>) {
@@ -527,6 +541,8 @@ mod tests {
             let all = [&delta(first), &delta(second), end].concat();
             assert_eq!(assemble(all.as_bytes()), Err(super::AT_ODDS), "{first} {second}");
         }
+        let nulls = "data: \"warm\"\n\ndata: {\"choices\":null,\"usage\":null}\n\n";
+        assert_eq!(document(&[nulls, end, nulls].concat())["choices"].as_array().map(Vec::len), Some(1));
         let usage = document(&(end.to_owned() + "data: {\"usage\":{\"total_tokens\":1}}\n\n"));
         assert_eq!(usage["usage"], json!({"total_tokens": 1}), "usage beside no choices");
     }
@@ -539,6 +555,7 @@ mod tests {
             json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": "{\"x"}}),
             json!({"type": "content_block_start", "index": 1, "content_block": {"type": "new", "x": "a"}}),
             json!({"type": "content_block_delta", "index": 1, "delta": {"type": "new_delta", "x": "b", "y": 1}}),
+            json!({"type": "message_delta", "delta": null, "usage": null}),
             json!({"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "context_management": {"z": 1},
                 "usage": {"input_tokens": null, "output_tokens": 9, "service_tier": "standard"}}),
             json!({"type": "message_stop"}),
