@@ -1,10 +1,11 @@
 //! JSON from outside, looked over without a tree of values: a tree takes many times the bytes that write it.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
 
 use memchr::{memchr2, memchr2_iter};
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// What follows a string whose opening quote has been passed; nothing where it has no end.
@@ -88,11 +89,11 @@ fn string(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     Some((Cow::Owned(decoded.into_bytes()), behind))
 }
 
-/// The value that the bytes begin with, as it is written, and what follows it.
+/// The value that the bytes begin with, as it is written, and what follows it. It may be cut.
 fn value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut rest, mut levels) = (bytes, 0_usize);
     loop {
-        let (&byte, behind) = rest.split_first()?;
+        let Some((&byte, behind)) = rest.split_first() else { break };
         match byte {
             b'{' | b'[' => levels += 1,
             b'}' | b']' if levels == 0 => break,
@@ -109,22 +110,75 @@ fn value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (length > 0).then(|| bytes.split_at(length))
 }
 
+/// The string at the end of a path of members, the first of each name; the document may be cut behind it.
+pub fn string_at(document: &[u8], path: &[&str]) -> Option<String> {
+    let Some((first, rest)) = path.split_first() else {
+        return document.starts_with(b"\"").then(|| serde_json::from_slice(document).ok())?;
+    };
+    let mut members = Members::of(document.trim_ascii_start())?;
+    let (_, value) = members.find(|(name, _)| **name == *first.as_bytes())?;
+    string_at(value, rest)
+}
+
+/// Why not all of a document was looked at.
+pub enum Stop<E> {
+    /// It is not what it should be, and nothing else.
+    Unfit(serde_json::Error),
+    /// Whoever looked wants no more of it.
+    Refused(E),
+}
+
+impl From<Stop<Infallible>> for serde_json::Error {
+    fn from(stop: Stop<Infallible>) -> Self {
+        match stop {
+            Stop::Unfit(error) => error,
+            Stop::Refused(never) => match never {},
+        }
+    }
+}
+
+/// Calls `each` with the members of an object as they are written, repeated ones too, until it refuses.
+///
+/// # Errors
+/// What `each` says, or that `json` is no object.
+pub fn try_members<'a, E>(
+    json: &'a str,
+    each: impl FnMut(&'a RawValue, &'a RawValue) -> Result<(), E>,
+) -> Result<(), Stop<E>> {
+    let (mut json, mut refused) = (serde_json::Deserializer::from_str(json), None);
+    let read = json.deserialize_map(Each { each, refused: &mut refused }).and_then(|()| json.end());
+    read.map_err(|error| refused.map_or(Stop::Unfit(error), Stop::Refused))
+}
+
+/// Calls `each` with the elements of an array until it refuses.
+///
+/// # Errors
+/// What `each` says, or that `json` is no array.
+pub fn try_elements<'a, E>(
+    json: &'a str,
+    mut each: impl FnMut(&'a RawValue) -> Result<(), E>,
+) -> Result<(), Stop<E>> {
+    let (mut json, mut refused) = (serde_json::Deserializer::from_str(json), None);
+    let each = |_: &'a RawValue, element| each(element);
+    let read = json.deserialize_seq(Each { each, refused: &mut refused }).and_then(|()| json.end());
+    read.map_err(|error| refused.map_or(Stop::Unfit(error), Stop::Refused))
+}
+
 /// Calls `each` with the members of an object, names decoded, in their order; repeated ones too.
 ///
 /// # Errors
 /// `json` is no object and nothing else; says where.
-pub fn members<'a>(json: &'a str, each: impl FnMut(&str, &'a RawValue)) -> serde_json::Result<()> {
-    let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_map(MemberVisitor(each)).and_then(|()| json.end())
+pub fn members<'a>(json: &'a str, mut each: impl FnMut(&str, &'a RawValue)) -> serde_json::Result<()> {
+    // A name that is no text is none that is looked for.
+    Ok(try_members(json, |name, value| Ok(each(&text(name).unwrap_or_default(), value)))?)
 }
 
 /// Calls `each` with the members of an object as they are written, names without their quotes; repeated ones too.
 ///
 /// # Errors
 /// As [`members`].
-pub fn raw_members<'a>(json: &'a str, each: impl FnMut(&'a str, &'a str)) -> serde_json::Result<()> {
-    let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_map(RawMemberVisitor(each)).and_then(|()| json.end())
+pub fn raw_members<'a>(json: &'a str, mut each: impl FnMut(&'a str, &'a str)) -> serde_json::Result<()> {
+    Ok(try_members(json, |name, value| Ok(each(inside(name.get()).unwrap_or_default(), value.get())))?)
 }
 
 /// A string as it is written, without its quotes; `None`: the value is none.
@@ -136,9 +190,8 @@ pub fn inside(json: &str) -> Option<&str> {
 ///
 /// # Errors
 /// `json` is no array and nothing else; says where.
-pub fn elements<'a>(json: &'a str, each: impl FnMut(&'a RawValue)) -> serde_json::Result<()> {
-    let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_seq(ElementVisitor(each)).and_then(|()| json.end())
+pub fn elements<'a>(json: &'a str, mut each: impl FnMut(&'a RawValue)) -> serde_json::Result<()> {
+    Ok(try_elements(json, |element| Ok(each(element)))?)
 }
 
 /// A string's text; `None`: the value is none.
@@ -147,54 +200,62 @@ pub fn text(value: &RawValue) -> Option<String> {
     value.get().starts_with('"').then(|| serde_json::from_str(value.get()).ok())?
 }
 
-struct MemberVisitor<F>(F);
+/// Hands on what is read; an element has itself for its name.
+struct Each<'r, F, E> {
+    each: F,
+    refused: &'r mut Option<E>,
+}
 
-impl<'a, F: FnMut(&str, &'a RawValue)> Visitor<'a> for MemberVisitor<F> {
+impl<'a, E, F: FnMut(&'a RawValue, &'a RawValue) -> Result<(), E>> Each<'_, F, E> {
+    fn give<S: Error>(&mut self, name: &'a RawValue, value: &'a RawValue) -> Result<(), S> {
+        (self.each)(name, value).map_err(|refused| {
+            *self.refused = Some(refused);
+            S::custom("refused")
+        })
+    }
+}
+
+impl<'a, E, F: FnMut(&'a RawValue, &'a RawValue) -> Result<(), E>> Visitor<'a> for Each<'_, F, E> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
+        formatter.write_str("an object or an array")
     }
 
     fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            // A name that is no text is none that is looked for.
-            (self.0)(&text(name).unwrap_or_default(), value);
+        while let Some((name, value)) = map.next_entry()? {
+            self.give(name, value)?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(mut self, mut list: A) -> Result<(), A::Error> {
+        while let Some(element) = list.next_element()? {
+            self.give(element, element)?;
         }
         Ok(())
     }
 }
 
-struct RawMemberVisitor<F>(F);
+#[cfg(test)]
+mod tests {
+    use super::string_at;
 
-impl<'a, F: FnMut(&'a str, &'a str)> Visitor<'a> for RawMemberVisitor<F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            (self.0)(inside(name.get()).unwrap_or_default(), value.get());
+    #[test]
+    fn string_at_finds_the_first_of_its_path_in_a_document_that_may_be_cut() {
+        for (document, path, found) in [
+            (r#"{"a":"x"}"#, &["a"][..], Some("x")),
+            (r#" { "b" : [{"a":1},"}"] , "a" : "x\u0041" , "#, &["a"], Some("xA")),
+            (r#"{"b":{"a":"y"},"\u0061":"x","a":"z""#, &["a"], Some("x")),
+            (r#"{"a":{"b":{"c":"x"},"d":"#, &["a", "b", "c"], Some("x")),
+            (r#"{"a":null,"a":{"b":"x"}}"#, &["a", "b"], None),
+            (r#"{"a":"x"#, &["a"], None),
+            (r#"{"a":1}"#, &["a"], None),
+            (r#"["a","x"]"#, &["a"], None),
+            ("", &["a"], None),
+            ("{", &["a"], None),
+        ] {
+            assert_eq!(string_at(document.as_bytes(), path).as_deref(), found, "{document}");
         }
-        Ok(())
-    }
-}
-
-struct ElementVisitor<F>(F);
-
-impl<'a, F: FnMut(&'a RawValue)> Visitor<'a> for ElementVisitor<F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(mut self, mut elements: A) -> Result<(), A::Error> {
-        while let Some(element) = elements.next_element()? {
-            (self.0)(element);
-        }
-        Ok(())
     }
 }

@@ -186,6 +186,8 @@ pub const MAX_ASSEMBLED_NODES: usize = 1024;
 pub const MAX_ASSEMBLED_DEPTH: usize = 16;
 /// Bytes of such an event that are no UTF-8, at most: more of them are no cut characters.
 pub const MAX_ASSEMBLED_CUT: usize = 64;
+/// Events of a stream whose reports of usage are looked for together, bytes.
+pub const MAX_UNREAD: usize = 2 * 1024;
 /// Bytes of complete events that are kept for the end of a stream, which looks for its terminal event among at least half of them.
 pub const TERMINAL_TAIL: usize = 4 * 1024;
 /// Bytes at the end of an event that is not held that are looked at for whether it is the stream's last.

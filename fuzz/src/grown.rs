@@ -34,9 +34,16 @@ pub const GROWTHS: [Growth; 5] =
 /// Length of [`Growth::Name`], bytes.
 const NAME: usize = 200;
 
-/// How many places a document has; 0 for what is no JSON document.
-pub fn places(document: &str) -> usize {
-    find(document).map_or(0, |found| found.len())
+/// Every way to grow a document in one place, by the number of the growth and of the place, each document once. None for what is no JSON.
+pub fn steps(document: &str) -> Vec<(usize, usize)> {
+    let places = find(document).unwrap_or_default();
+    let growths = |place: &Place| match place {
+        Place::Item(_) => [Growth::Repeat, Growth::Distinct].iter(),
+        Place::Text(_) => [Growth::Repeat, Growth::Lengthen, Growth::Name].iter(),
+    };
+    let number = |growth: &Growth| GROWTHS.iter().position(|it| it == growth).unwrap_or_default();
+    let of_place = |(at, place)| growths(place).map(move |growth| (number(growth), at));
+    places.iter().enumerate().flat_map(of_place).collect()
 }
 
 /// The document with its place of that number (modulo their count) grown by some `budget` bytes. `None`: it is no JSON.

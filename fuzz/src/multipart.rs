@@ -16,7 +16,7 @@ pub fn check(data: &[u8]) {
     assert!((1..=256).contains(&body.model.len()) && !body.model.contains(char::is_control));
     let new = body.written(NEW);
     let pieces = body.with_model(form, &new);
-    let [start, middle, rest, ..] = pieces;
+    let [start, middle, rest, b"", b""] = pieces else { panic!("{} pieces", pieces.len()) };
     assert_eq!(middle, new);
     assert_eq!([start, body.model.as_bytes(), rest].concat(), form);
     let models = plainly(content_type, form).unwrap_or_default();

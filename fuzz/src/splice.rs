@@ -19,7 +19,7 @@ pub fn check(bytes: &[u8]) {
     assert_eq!((name.as_str(), serde_json::from_str(written).ok()), ("model", Some(body.model.clone())));
 
     let pieces = body.with_model(bytes, NEW);
-    let [start, new, rest, ..] = pieces;
+    let [start, new, rest, b"", b""] = pieces else { panic!("{} pieces", pieces.len()) };
     assert_eq!(new, NEW);
     assert_eq!([start, written.as_bytes(), rest].concat(), bytes);
     let spliced = pieces.concat();

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::json::{Stop, try_elements, try_members};
 use crate::limits::{MAX_ID, MAX_QUOTED};
 use crate::text::beginning;
 
@@ -60,29 +60,43 @@ pub type Fit<T> = Result<T, Refusal>;
 ///
 /// # Errors
 /// It is no object, or `member` refuses; the place begins with the member's key.
-pub fn members<'a>(raw: &'a RawValue, member: impl FnMut(&str, &'a RawValue) -> Fit<()>) -> Fit<()> {
+pub fn members<'a>(raw: &'a RawValue, mut member: impl FnMut(&str, &'a RawValue) -> Fit<()>) -> Fit<()> {
     // serde would quote what is none.
     if !raw.get().starts_with('{') {
         return Err(Refusal::expected("", "an object"));
     }
-    let mut refusal = None;
-    let visitor = Members { member, refusal: &mut refusal };
-    let read = serde_json::Deserializer::from_str(raw.get()).deserialize_map(visitor);
-    read.map_err(|_| refusal.unwrap_or_else(|| Refusal::expected("", "an object")))
+    let each = |key: &'a RawValue, value: &'a RawValue| {
+        if value.get() == "null" {
+            return Ok(());
+        }
+        let key = string(key).unwrap_or_default();
+        member(&key, value).map_err(|refusal| refusal.within(quoted(&key)))
+    };
+    try_members(raw.get(), each).map_err(|stop| refusal(stop, "an object"))
 }
 
 /// Hands each element of an array to `element`.
 ///
 /// # Errors
 /// It is no array, or `element` refuses; the place begins with the element's number.
-pub fn elements<'a>(raw: &'a RawValue, element: impl FnMut(usize, &'a RawValue) -> Fit<()>) -> Fit<()> {
+pub fn elements<'a>(raw: &'a RawValue, mut element: impl FnMut(usize, &'a RawValue) -> Fit<()>) -> Fit<()> {
     if !is_array(raw) {
         return Err(Refusal::expected("", "an array"));
     }
-    let mut refusal = None;
-    let visitor = Elements { element, refusal: &mut refusal };
-    let read = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(visitor);
-    read.map_err(|_| refusal.unwrap_or_else(|| Refusal::expected("", "an array")))
+    let mut at = 0;
+    let each = |value| {
+        element(at, value).map_err(|refusal| refusal.within(at))?;
+        at += 1;
+        Ok(())
+    };
+    try_elements(raw.get(), each).map_err(|stop| refusal(stop, "an array"))
+}
+
+fn refusal(stop: Stop<Refusal>, expected: &'static str) -> Refusal {
+    match stop {
+        Stop::Unfit(_) => Refusal::expected("", expected),
+        Stop::Refused(refusal) => refusal,
+    }
 }
 
 /// A string as JSON has it, escapes and all, without its quotes: it can be copied into another.
@@ -142,56 +156,4 @@ pub fn is_array(raw: &RawValue) -> bool {
 /// It is not.
 pub fn required<'a>(value: Option<&'a RawValue>, key: &str) -> Fit<&'a RawValue> {
     value.ok_or_else(|| Refusal::expected(key, "a value"))
-}
-
-struct Members<'r, F> {
-    member: F,
-    refusal: &'r mut Option<Refusal>,
-}
-
-impl<'de, F: FnMut(&str, &'de RawValue) -> Fit<()>> Visitor<'de> for Members<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            if value.get() == "null" {
-                continue;
-            }
-            let key = string(key).unwrap_or_default();
-            if let Err(refusal) = (self.member)(&key, value) {
-                *self.refusal = Some(refusal.within(quoted(&key)));
-                return Err(A::Error::custom("refused"));
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Elements<'r, F> {
-    element: F,
-    refusal: &'r mut Option<Refusal>,
-}
-
-impl<'de, F: FnMut(usize, &'de RawValue) -> Fit<()>> Visitor<'de> for Elements<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        let mut at = 0;
-        while let Some(value) = seq.next_element::<&RawValue>()? {
-            if let Err(refusal) = (self.element)(at, value) {
-                *self.refusal = Some(refusal.within(at));
-                return Err(A::Error::custom("refused"));
-            }
-            at += 1;
-        }
-        Ok(())
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
 use percent_encoding::percent_decode_str;
 
 use super::envelope::{Envelope, X_REQUEST_ID};
@@ -96,7 +97,11 @@ pub fn of_request(head: &Head, envelope: &Envelope, kept_back: &dyn Fn(&str) -> 
     let mut fields = Fields::default();
     for (name, value) in head.fields() {
         // A CGI or WSGI provider reads `_` as `-`: `Content_Length` would be a second `Content-Length` to it.
-        let read = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
+        let read = if memchr(b'_', name.as_bytes()).is_some() {
+            Cow::Owned(name.replace('_', "-"))
+        } else {
+            Cow::Borrowed(name)
+        };
         let is_replaced = read.eq_ignore_ascii_case(X_REQUEST_ID) || kept_back(&read);
         let is_named = named.iter().any(|other| other.eq_ignore_ascii_case(name));
         if is_forwarded(&read) && !is_replaced && !is_named {

@@ -170,8 +170,14 @@ fn usual_framing(state: State, input: &[u8]) -> Option<(Option<u64>, usize)> {
 fn usual_size(line: &[u8]) -> Option<(u64, usize)> {
     let mut size = 0;
     for (at, byte) in line.iter().enumerate().take(9) {
-        match char::from(*byte).to_digit(16) {
-            Some(digit) if at < 8 => size = size << 4 | u64::from(digit),
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            _ => 16,
+        };
+        match digit {
+            0..16 if at < 8 => size = size << 4 | u64::from(digit),
             _ => return (size > 0 && line[at..].starts_with(b"\r\n")).then_some((size, at + 2)),
         }
     }

@@ -387,10 +387,15 @@ fn push_decimal(out: &mut Vec<u8>, number: u64) {
 /// The line ahead of a chunk (RFC 9112 section 7.1). It stands before every event: formatting would cost as much as
 /// finding where the event ends.
 fn push_chunk_size(out: &mut Vec<u8>, size: usize) {
-    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
-    let nibbles = (0..digits).rev().map(|at| size >> (4 * at) & 0xf);
-    out.extend(nibbles.map(|nibble| b"0123456789abcdef"[nibble]));
-    out.extend_from_slice(b"\r\n");
+    let mut line = [0; 18];
+    line[16..].copy_from_slice(b"\r\n");
+    let (mut at, mut left) = (16, size);
+    while at == 16 || left > 0 {
+        at -= 1;
+        line[at] = b"0123456789abcdef"[left & 0xf];
+        left >>= 4;
+    }
+    out.extend_from_slice(&line[at..]);
 }
 
 /// `Date` (RFC 9110 section 6.6.1), formatted once a second and thread.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::estimate::{self, Output};
 use super::usage::{self, Reported, Scanner};
+use crate::limits::MAX_UNREAD;
 
 /// What is known of the tokens of a response.
 #[derive(Debug, Clone, Copy, Default)]
@@ -95,6 +96,8 @@ pub struct Meter {
     /// Bytes that are no events.
     plain: u64,
     reported: Reported,
+    /// Complete events in which no report was looked for yet, at most [`MAX_UNREAD`] bytes: one search of many costs less.
+    unread: Vec<u8>,
     large: Scanner,
 }
 
@@ -104,10 +107,19 @@ impl Meter {
         Self { output, is_exact, ..Self::default() }
     }
 
-    /// Complete events have come.
+    /// Events have come; the last may be cut.
     pub fn events(&mut self, events: &[u8]) {
-        self.reported = self.reported.and(usage::in_events(events));
         self.sample(events);
+        let is_complete = events.ends_with(b"\n") || events.ends_with(b"\r");
+        if !is_complete || events.len() > MAX_UNREAD {
+            self.reported = self.reported.and(usage::in_events(events));
+            return;
+        }
+        if self.unread.len() + events.len() > MAX_UNREAD {
+            self.reported = self.reported.and(usage::in_events(&self.unread));
+            self.unread.clear();
+        }
+        self.unread.extend_from_slice(events);
     }
 
     /// The data of an event has come.
@@ -151,7 +163,8 @@ impl Meter {
             Output::Images | Output::Sound => estimate::file_tokens(self.plain + self.bytes),
             Output::Figures => 0,
         };
-        Measured { reported: self.reported, completion, is_cut: false }
+        let reported = self.reported.and(usage::in_events(&self.unread));
+        Measured { reported, completion, is_cut: false }
     }
 }
 

@@ -32,6 +32,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use memchr::memchr;
 use ureq::http::Method;
 
 pub use client_response::ClientResponse;
@@ -224,7 +225,7 @@ impl<'a> Target<'a> {
     /// Of a base URL as the configuration has it: checked, in normal form.
     fn of(url: &'a str) -> Self {
         let host = end_of_scheme(url);
-        let path = url[host..].find('/').map_or(url.len(), |at| host + at);
+        let path = memchr(b'/', &url.as_bytes()[host..]).map_or(url.len(), |at| host + at);
         Self { origin: &url[..path], path: &url[path..] }
     }
 
@@ -239,7 +240,7 @@ impl<'a> Target<'a> {
 
 /// Where the authority of a checked URL begins: after the first colon and two slashes.
 fn end_of_scheme(url: &str) -> usize {
-    url.find(':').map_or(0, |at| (at + "://".len()).min(url.len()))
+    memchr(b':', url.as_bytes()).map_or(0, |at| (at + "://".len()).min(url.len()))
 }
 
 fn request_head(replica: &Replica, target: &Target<'_>, call: &Call<'_>) -> Vec<u8> {

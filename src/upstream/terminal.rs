@@ -2,16 +2,15 @@
 //! `finish_reason` of a chat.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::LazyLock;
 
 use memchr::memmem::{Finder, FinderRev};
 use memchr::{memchr2, memrchr2};
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::opening::Lines;
+use crate::json::string_at;
 use crate::limits::TERMINAL_TAIL;
 
 /// Words that events are searched for; made once, for making one costs as much as searching an event.
@@ -151,39 +150,7 @@ pub fn type_of(document: &[u8]) -> Option<Cow<'_, str>> {
         }
     }
     TYPE.find(document)?;
-    let mut found = None;
-    // Reading ends in an error as soon as it is found, or where the document is cut.
-    let _ = FindType(&mut found).deserialize(&mut serde_json::Deserializer::from_slice(document));
-    found.map(Cow::Owned)
-}
-
-struct FindType<'a>(&'a mut Option<String>);
-
-impl<'de> DeserializeSeed<'de> for FindType<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for FindType<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            if key == "type" {
-                *self.0 = Some(map.next_value()?);
-                return Err(A::Error::custom("found"));
-            }
-            map.next_value::<IgnoredAny>()?;
-        }
-        Ok(())
-    }
+    string_at(document, &["type"]).map(Cow::Owned)
 }
 
 /// Whether the last member of the document whose end this is says that the event is terminal.

@@ -4,11 +4,11 @@
 use ai_proxy::upstream::assembly::assemble;
 
 use super::corpora::targets::cost::check_grown;
-use super::corpora::targets::grown::{GROWTHS, places};
+use super::corpora::targets::grown::steps;
 use super::corpora::targets::readers::READERS;
 
 /// Documents grown in one place, for each seed at most; a seed with fewer has each of its places grown in each way.
-const SINGLE: usize = 40;
+const SINGLE: usize = 25;
 /// Buffers of a fixed size, bytes.
 const ROOM: u64 = 64 * 1024;
 /// Documents grown in several places at once, for each seed.
@@ -31,13 +31,13 @@ fn grown_documents_cost_their_size_to_read() {
             let sweep = move || {
                 let mut grown = 0;
                 for seed in (reader.seeds)() {
-                    let (count, mut dice) = (places(&seed), Dice(grown));
-                    let every = (count * GROWTHS.len()).div_ceil(SINGLE).max(1);
-                    for step in (0..count * GROWTHS.len()).step_by(every) {
-                        check_grown(reader, &seed, &[(step % GROWTHS.len(), step / GROWTHS.len())]);
+                    let (steps, mut dice) = (steps(&seed), Dice(grown));
+                    let every = steps.len().div_ceil(SINGLE).max(1);
+                    for step in steps.iter().step_by(every) {
+                        check_grown(reader, &seed, &[*step]);
                         grown += 1;
                     }
-                    for _ in 0..MIXED.min(count) {
+                    for _ in 0..MIXED.min(steps.len()) {
                         check_grown(reader, &seed, &[(); 3].map(|()| (dice.roll(), dice.roll())));
                         grown += 1;
                     }
