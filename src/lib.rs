@@ -9,6 +9,7 @@ pub mod limits;
 mod testing;
 pub mod text;
 
+pub mod core;
 pub mod files;
 
 pub mod logging;

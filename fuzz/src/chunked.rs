@@ -1,9 +1,9 @@
 //! A chunked body: payload and end do not depend on how it came, and are those that a plain reading of the grammar
 //! finds.
 
+use ai_proxy::core::body::{Decoder, Piece};
+use ai_proxy::core::request_head::Framing;
 use ai_proxy::front::Rejection;
-use ai_proxy::front::body::{Decoder, Piece};
-use ai_proxy::front::request::Framing;
 
 use super::cut;
 

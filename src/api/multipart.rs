@@ -11,7 +11,7 @@ use memchr::memmem;
 use super::error::ApiError;
 use super::filters::{self, Chooser};
 use super::splice::{Body, checked_model, note, reads_as_model};
-use crate::front::request::is_token_byte;
+use crate::core::request_head::is_token_byte;
 use crate::limits::{MAX_BOUNDARY, MAX_PART_HEAD, MAX_PARTS};
 
 /// Looks at a form. `content_type`: the value of the request's `Content-Type`, empty where there is none.

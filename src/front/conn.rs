@@ -3,13 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::body::{Decoder, Piece};
 use super::incoming::{Incoming, Request};
-use super::request::Scan;
 use super::response::Shape;
 use super::sys::{self, Interest};
 use super::wire::Wire;
 use super::{Admission, Head, Lane, Limits, Rejection, Service, after};
+use crate::core::body::{Decoder, Piece};
+use crate::core::request_head::Scan;
 use crate::limits::{
     BODY_STEP, LINGER, MAX_DRAIN, MAX_EMPTY_LINES, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN,
 };

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::body::{Decoder, Piece};
 use super::wire::Input;
 use super::{Head, Lane, Rejection};
+use crate::core::body::{Decoder, Piece};
 use crate::limits::SLOT_MEMORY;
 use crate::memory::{Holder, Share, Shortage, Size};
 

@@ -5,7 +5,6 @@
 //! thread as far as that need not wait, else on a thread of a fixed pool ([`worker`]), to which it goes over a bounded
 //! channel. So slow and idle clients and slow providers hold no thread, and overload has one place.
 
-pub mod body;
 mod conn;
 mod content;
 mod desk;
@@ -13,7 +12,6 @@ mod incoming;
 mod listener;
 mod places;
 mod poller;
-pub mod request;
 mod response;
 mod running;
 mod source;
@@ -27,12 +25,14 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+pub use crate::core::Rejection;
+pub use crate::core::fields::Fields;
+pub use crate::core::request_head::Head;
 pub use content::Content;
 pub use incoming::Request;
 pub use listener::Listen;
 pub use poller::places_to_refuse;
-pub use request::Head;
-pub use response::{Answer, Client, Done, Fields, Responder, Stream};
+pub use response::{Answer, Client, Done, Responder, Stream};
 pub use running::{Bound, Pulse, Running, Stats};
 pub use source::Source;
 pub use sys::{Want, wait_for_peer};
@@ -95,35 +95,6 @@ pub enum Admission<T> {
     Answer(Answer),
     /// Its body is read, then [`Service::handle`] gets it with this ticket.
     Run(Lane, T),
-}
-
-/// Why the front itself refuses a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rejection {
-    /// Not HTTP as RFC 9112 has it; names the part.
-    Malformed(&'static str),
-    /// The target is over [`crate::limits::MAX_TARGET`].
-    UriTooLong,
-    /// The head is over [`crate::limits::MAX_HEAD`] or [`crate::limits::MAX_HEADERS`].
-    HeadTooLarge,
-    /// The body is over [`Limits::max_body`].
-    BodyTooLarge,
-    /// An unknown `Expect`.
-    ExpectationFailed,
-    /// An unknown transfer coding.
-    UnknownCoding,
-    /// Not HTTP/1.x.
-    VersionNotSupported,
-    /// The request did not arrive in time.
-    Timeout,
-    /// No worker in time, or no room for the body.
-    Overloaded,
-    /// Over [`Settings::max_clients`].
-    TooManyClients,
-    /// Draining.
-    ShuttingDown,
-    /// The handler panicked.
-    Panicked,
 }
 
 /// What an operator should hear of, once each time it begins or ends.

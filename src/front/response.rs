@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
 use super::content::Content;
-use super::request::Framing;
 use super::wire::Wire;
 use super::{Head, sys};
+use crate::core::fields::Fields;
+use crate::core::request_head::Framing;
 use crate::limits::COALESCE;
 
 /// The socket of a client, shared with whoever must notice that the client went away.
@@ -55,67 +56,6 @@ impl AsFd for Client {
 
 /// What the lines of an answer's head that the front adds fit into, bytes.
 const USUAL_HEAD: usize = 192;
-/// What the fields of most messages fit into, bytes.
-const USUAL_FIELDS: usize = 512;
-
-/// Header fields as they go on the wire.
-#[derive(Debug, Default, Clone)]
-pub struct Fields(Vec<u8>);
-
-impl Fields {
-    /// Adds a field. A name or value that could end its line is left out whole: nothing can forge a field.
-    pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
-        self.push_joined(name, &[value.as_ref()]);
-    }
-
-    /// The same, with a value in parts.
-    pub fn push_joined(&mut self, name: &str, value: &[&[u8]]) {
-        let begun = self.0.len();
-        if begun == 0 {
-            self.0.reserve(USUAL_FIELDS);
-        }
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b": ");
-        value.iter().for_each(|part| self.0.extend_from_slice(part));
-        if memchr::memchr2(b'\r', b'\n', &self.0[begun..]).is_some() {
-            return self.0.truncate(begun);
-        }
-        self.0.extend_from_slice(b"\r\n");
-    }
-
-    /// Adds a field whose value is a number.
-    pub fn push_number(&mut self, name: &str, value: u64) {
-        self.push(name, itoa::Buffer::new().format(value));
-    }
-
-    /// Name and value of each field.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.split(|byte| *byte == b'\n').filter_map(|line| {
-            let colon = memchr::memchr(b':', line)?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
-    }
-
-    /// The fields as lines, each with its end.
-    pub fn as_lines(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Whether a field of that name was added.
-    pub fn contains(&self, name: &str) -> bool {
-        let is_it = |line: &[u8]| {
-            line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name.as_bytes())
-        };
-        let mut lines = &self.0[..];
-        while let Some(end) = memchr::memchr(b'\n', lines) {
-            if is_it(lines) {
-                return true;
-            }
-            lines = &lines[end + 1..];
-        }
-        false
-    }
-}
 
 /// A whole answer. `Content-Length`, `Connection` and `Date` are the front's own to add.
 #[derive(Debug, Clone)]
@@ -150,13 +90,13 @@ impl Shape {
 
     /// The head of an answer, up to and with its blank line, in a buffer that has room for some more.
     fn head(self, status: u16, fields: &Fields, framing: Framing, more: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(USUAL_HEAD + fields.0.len() + more);
+        let mut out = Vec::with_capacity(USUAL_HEAD + fields.as_lines().len() + more);
         out.extend_from_slice(b"HTTP/1.1 ");
         push_decimal(&mut out, u64::from(status));
         out.push(b' ');
         out.extend_from_slice(reason_phrase(status).as_bytes());
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(&fields.0);
+        out.extend_from_slice(fields.as_lines());
         if !fields.contains("date") {
             push_date(&mut out);
         }

@@ -9,8 +9,6 @@ mod connecting;
 mod connectors;
 mod estimate;
 pub mod events;
-mod headers;
-mod http;
 pub mod meter;
 pub mod opening;
 pub mod passage;
@@ -35,15 +33,16 @@ use std::time::{Duration, Instant};
 use memchr::memchr;
 use ureq::http::Method;
 
+pub use crate::core::headers::Headers;
 pub use client_response::ClientResponse;
 pub use connecting::Connecting;
 pub use estimate::{Output, prompt as estimated_prompt};
-pub use headers::Headers;
 pub use pool::Connection;
 pub use response::{Collected, PendingResponse, Sent, Unanswered, UpstreamResponse, Whole, failure_of_time};
 pub use timeouts::Timeouts;
 
 use crate::config::{Config, Format, Replica};
+use crate::core::response_head;
 use crate::front::{Fields, Job};
 use connecting::Destination;
 use connectors::Connectors;
@@ -267,7 +266,7 @@ fn request_head(replica: &Replica, target: &Target<'_>, call: &Call<'_>) -> Vec<
         fields.push(name, value.expose());
     }
     let host = Some(target.authority()).filter(|_| !is_own("host"));
-    http::request(&call.method, [target.path, call.path], host, &fields)
+    response_head::request(&call.method, [target.path, call.path], host, &fields)
 }
 
 /// A replica that is asked for a format it has no URL for gets the call at its only one: it knows best what to say.

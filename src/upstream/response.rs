@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use ureq::unversioned::transport::NextTimeout;
 
-use super::http::{self, Ending, Head, Start};
 use super::pool::{Connection, Pool};
 use super::timeouts::{Timeouts, Timer};
 use super::{Failure, Fault, Headers};
+use crate::core::body::Piece;
+use crate::core::response_head::{self, Ending, Head, Start};
 use crate::front::Source;
-use crate::front::body::Piece;
 use crate::limits::{MAX_UPSTREAM_HEAD, PIECES_A_TURN, SENT_A_TURN, UPSTREAM_READ_BUFFER};
 use crate::memory::{Holder, Share, Size};
 
@@ -262,12 +262,12 @@ impl PendingResponse {
         }
         let input = self.line.input();
         let start = if before == 0 {
-            http::start_of(input)?
+            response_head::start_of(input)?
         } else {
             self.held.extend_from_slice(input);
             // Read once, when it may be whole: not anew with each of many small pieces.
             let may_end = ends_within(&self.held[before.saturating_sub(3)..]);
-            if may_end { http::start_of(&self.held)? } else { Start::Partial }
+            if may_end { response_head::start_of(&self.held)? } else { Start::Partial }
         };
         let arrived = self.line.input().len();
         let used = match &start {

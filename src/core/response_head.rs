@@ -1,17 +1,17 @@
 //! HTTP/1.1 as a client speaks it (RFC 9112): the head of a request, and the head of an answer with how its body ends.
 //!
 //! ureq's own loop cannot leave a call that waits for its answer's head and come back, so the two heads are ours; the
-//! grammar is httparse's, and the bodies are decoded as those of requests are ([`crate::front::body`]).
+//! grammar is httparse's, and the bodies are decoded as those of requests are ([`super::body`]).
 
 use std::mem::MaybeUninit;
 
 use httparse::ParserConfig;
 use ureq::http::{Method, StatusCode};
 
-use super::Headers;
-use crate::front::Fields;
-use crate::front::body::Decoder;
-use crate::front::request::Framing;
+use super::body::Decoder;
+use super::fields::Fields;
+use super::headers::Headers;
+use super::request_head::Framing;
 use crate::limits::MAX_UPSTREAM_HEADERS;
 
 /// The head of an answer.
@@ -144,7 +144,7 @@ mod tests {
     use ureq::http::Method;
 
     use super::{Ending, Head, Start, request, start_of};
-    use crate::front::Fields;
+    use crate::core::fields::Fields;
 
     fn head(text: &str) -> Result<Head, String> {
         match start_of(text.as_bytes())? {

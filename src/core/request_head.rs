@@ -113,7 +113,7 @@ struct Field {
 
 impl Head {
     /// Bytes that it holds.
-    pub(super) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.raw.len() + self.text.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
@@ -449,7 +449,7 @@ pub fn is_token_byte(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Framing, Head, Scan};
-    use crate::front::Rejection;
+    use crate::core::Rejection;
     use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_TARGET};
 
     /// Scans and parses as a connection does, in steps of `step` bytes; `None`: more is needed.

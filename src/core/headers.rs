@@ -17,7 +17,7 @@ struct Field {
 
 impl Headers {
     /// No fields, and room for so many in so many bytes.
-    pub(super) fn with_capacity(fields: usize, bytes: usize) -> Self {
+    pub fn with_capacity(fields: usize, bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), fields: Vec::with_capacity(fields) }
     }
 

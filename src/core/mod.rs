@@ -1,0 +1,37 @@
+//! What an auditor reads: pure functions and state machines without sockets, threads or a clock. Bytes of clients and
+//! providers become checked types here, and a message leaves in the form that is written here.
+
+pub mod body;
+pub mod fields;
+pub mod headers;
+pub mod request_head;
+pub mod response_head;
+
+/// Why a request is refused before a handler sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// Not HTTP as RFC 9112 has it; names the part.
+    Malformed(&'static str),
+    /// The target is over [`crate::limits::MAX_TARGET`].
+    UriTooLong,
+    /// The head is over [`crate::limits::MAX_HEAD`] or [`crate::limits::MAX_HEADERS`].
+    HeadTooLarge,
+    /// The body is over the limit of `max_request_size`.
+    BodyTooLarge,
+    /// An unknown `Expect`.
+    ExpectationFailed,
+    /// An unknown transfer coding.
+    UnknownCoding,
+    /// Not HTTP/1.x.
+    VersionNotSupported,
+    /// The request did not arrive in time.
+    Timeout,
+    /// No worker in time, or no room for the body.
+    Overloaded,
+    /// Over the limit of open connections.
+    TooManyClients,
+    /// Draining.
+    ShuttingDown,
+    /// The handler panicked.
+    Panicked,
+}
