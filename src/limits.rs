@@ -109,7 +109,7 @@ pub const MAX_PART_HEAD: usize = 8 * 1024;
 /// Longest id of a stored response, characters.
 pub const MAX_RESPONSE_ID: usize = 512;
 /// Stored responses whose provider is remembered.
-pub const MAX_ORIGINS: usize = 16_384;
+pub const MAX_RESPONSE_OWNERS: usize = 16_384;
 /// Replicas that are asked for a stored response when it is not known which has it.
 pub const MAX_SEARCHED: u32 = 16;
 
@@ -216,8 +216,8 @@ pub const MAX_RETRY_WAIT: Duration = Duration::from_secs(2);
 pub const MAX_COOLDOWN: Duration = Duration::from_secs(300);
 /// First cooldown of a failing replica; it doubles up to [`MAX_COOLDOWN`].
 pub const FIRST_COOLDOWN: Duration = Duration::from_secs(10);
-/// Failures in a row after which a replica cools down.
-pub const FAILURES_TO_COOL: u32 = 3;
+/// Failures in a row that put a replica in cooldown.
+pub const FAILURES_TO_COOLDOWN: u32 = 3;
 
 /// Largest state file, bytes.
 pub const MAX_STATE_FILE: u64 = 4 * 1024 * 1024;

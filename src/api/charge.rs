@@ -97,7 +97,7 @@ impl Relay {
 
     /// Whether this process saw a response made, and not in the background.
     fn is_charged_already(&self, id: &str) -> bool {
-        let was_made_here = self.gateway.origins.of(id).is_some_and(|origin| !origin.model.is_empty());
+        let was_made_here = self.gateway.response_owners.of(id).is_some_and(|owner| !owner.model.is_empty());
         was_made_here && !self.gateway.charges.knows(id)
     }
 

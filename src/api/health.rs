@@ -130,7 +130,7 @@ impl ReplicaDetail {
             latency_ms: health.as_ref().map(|health| health.latency.as_millis()),
             checked_at: health.as_ref().map(|health| health.checked_at.to_string()),
             error: error_of(gateway, id),
-            cooling_until: condition.cooling_until.map(|until| in_time(until).to_string()),
+            cooling_until: condition.cooldown_until.map(|until| in_time(until).to_string()),
         }
     }
 }

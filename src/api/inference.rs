@@ -206,7 +206,7 @@ impl Relay {
         self.gateway.metrics.add(Metric::Attempts, &[&choice.provider().name, result], 1);
         if result == SUCCESS {
             let replica = &choice.provider().replicas[choice.replica];
-            self.gateway.served(choice.provider(), replica.id);
+            self.gateway.succeeded(choice.provider(), replica.id);
         }
         choice.lease.report(verdict, Instant::now())
     }

@@ -91,7 +91,7 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
         // There is as little memory for the response of another.
         Fault::Overloaded => to_the_client(Verdict::Unknown),
         // It was given in full, and another would be as little use.
-        Fault::Untranslatable => to_the_client(Verdict::Served),
+        Fault::Untranslatable => to_the_client(Verdict::Succeeded),
         // Nobody is left to ask for.
         Fault::ClientGone => to_the_client(Verdict::Unknown),
     }
@@ -120,7 +120,7 @@ fn consequence_of_status(
         // for an overload. 501 and 505 are not: they say what is never served.
         500 | 502 | 503 | 504 | 520..=524 | 529 => elsewhere(asked(Verdict::Failed)),
         // The request itself is refused (400, 404, 413, 422 and the like), or served.
-        _ => to_the_client(Verdict::Served),
+        _ => to_the_client(Verdict::Succeeded),
     }
 }
 
@@ -319,17 +319,17 @@ mod tests {
     fn what_a_status_leads_to() {
         let wait = Some(Duration::from_secs(40));
         for (status, goes_elsewhere, verdict) in [
-            (200, false, Verdict::Served),
-            (400, false, Verdict::Served),
+            (200, false, Verdict::Succeeded),
+            (400, false, Verdict::Succeeded),
             (401, true, Verdict::CoolDown(MAX_COOLDOWN)),
             (402, true, Verdict::CoolDown(MAX_COOLDOWN)),
             (403, true, Verdict::Refused),
-            (404, false, Verdict::Served),
+            (404, false, Verdict::Succeeded),
             (408, true, Verdict::Failed),
-            (422, false, Verdict::Served),
+            (422, false, Verdict::Succeeded),
             (429, true, Verdict::Failed),
             (500, true, Verdict::Failed),
-            (501, false, Verdict::Served),
+            (501, false, Verdict::Succeeded),
             (503, true, Verdict::Failed),
             (529, true, Verdict::Failed),
         ] {

@@ -14,7 +14,7 @@ use super::{Action, Ticket, filters};
 use crate::catalog::{Lists, Model};
 use crate::config::{Config, Format, Provider, Replica, ReplicaId, Token};
 use crate::front::Request;
-use crate::gateway::{Gateway, Origin};
+use crate::gateway::{Gateway, ResponseOwner};
 use crate::limits::{MAX_REACH, MAX_RESPONSE_ID};
 use crate::routing::{self, Choice, Route};
 
@@ -47,8 +47,8 @@ pub fn is_id(segment: &str) -> bool {
 /// This token may call no provider that could have it.
 pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Result<Found, ApiError> {
     let lists = gateway.board.lists();
-    let origin = gateway.origins.of(&id_of(path));
-    let place = origin.and_then(|origin| Some((place_of(config, origin.replica)?, origin.model)));
+    let owner = gateway.response_owners.of(&id_of(path));
+    let place = owner.and_then(|owner| Some((place_of(config, owner.replica)?, owner.model)));
     let mut reach = Reach::of(config, token, &lists);
     let mut may_have =
         |provider: &Provider, model: &str| provider.speaks(Format::OpenAi) && reach.includes(provider, model);
@@ -71,8 +71,8 @@ pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Re
 
 /// What continues a response goes where that response is, if one of the routes leads there.
 pub fn pin(gateway: &Gateway, config: &Config, routes: &mut Vec<Route>, previous: &str) {
-    let Some(origin) = gateway.origins.of(previous) else { return };
-    let Some((provider, replica)) = place_of(config, origin.replica) else { return };
+    let Some(owner) = gateway.response_owners.of(previous) else { return };
+    let Some((provider, replica)) = place_of(config, owner.replica) else { return };
     if let Some(at) = routes.iter().position(|route| route.provider == provider.name) {
         let route = Route { pin: Some(replica), ..routes.swap_remove(at) };
         *routes = vec![route];
@@ -90,7 +90,7 @@ pub fn learn(
     let (id, model) = match request.ticket.action {
         Action::CreateResponse => (made(), &*call.body.model),
         Action::StoredResponse if call.method == Method::DELETE => {
-            return gateway.origins.forget(&id_of(request.head.path()));
+            return gateway.response_owners.forget(&id_of(request.head.path()));
         }
         // Nothing tells what the client called its model.
         Action::StoredResponse if call.is_search => (Some(id_of(request.head.path())), ""),
@@ -98,7 +98,7 @@ pub fn learn(
     };
     let Some(id) = id else { return };
     let replica = choice.provider().replicas[choice.replica].id;
-    gateway.origins.remember(id, Origin { replica, model: model.to_owned() });
+    gateway.response_owners.remember(id, ResponseOwner { replica, model: model.to_owned() });
 }
 
 fn place_of(config: &Config, id: ReplicaId) -> Option<(&Provider, usize)> {

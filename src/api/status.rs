@@ -85,8 +85,8 @@ fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> Replic
     let health = api.gateway.board.health(id);
     let now = Instant::now();
     let condition = api.gateway.balance.condition(id, now);
-    let of_one = condition.cooling_for.filter(|_| condition.cooling_until.is_none());
-    let cooling_until = condition.cooling_until.or(of_one.map(|(_, until)| until));
+    let of_one = condition.cooldown_for.filter(|_| condition.cooldown_until.is_none());
+    let cooling_until = condition.cooldown_until.or(of_one.map(|(_, until)| until));
     let name_of =
         |of: TokenId| config.tokens.iter().find(|token| TokenId::of(token) == of).map(|it| &*it.name);
     ReplicaStatus {

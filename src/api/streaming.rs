@@ -109,7 +109,7 @@ impl Relay {
             None => {
                 match ended.told {
                     Some(refusal) => self.note_failed(choice, &Failed::told(status, refusal)),
-                    None => drop(self.note(choice, Verdict::Served, SUCCESS)),
+                    None => drop(self.note(choice, Verdict::Succeeded, SUCCESS)),
                 }
                 self.delivery.whole_stream(status)
             }

@@ -134,7 +134,7 @@ impl Board {
 
     /// A request to a replica has succeeded: if its last check failed it is healthy from now on. Returns whether that is news: a
     /// provider without a model list fails each check and serves all the same.
-    pub fn served(&self, id: ReplicaId) -> bool {
+    pub fn succeeded(&self, id: ReplicaId) -> bool {
         if !self.any_failed.load(Ordering::Relaxed) {
             return false;
         }
@@ -315,17 +315,17 @@ mod tests {
         let (board, _, id) = board();
         let check = Check { models: true };
         let healthy = || board.health(id).is_some_and(|health| health.healthy);
-        assert!(!board.served(id), "before the first check");
+        assert!(!board.succeeded(id), "before the first check");
         assert!(board.post(id, check, found(Some("refused")), None));
         assert!(!healthy());
-        assert!(board.served(id));
+        assert!(board.succeeded(id));
         assert!(healthy() && board.health(id).is_some_and(|health| health.error.is_none()));
-        assert!(!board.served(id));
+        assert!(!board.succeeded(id));
         // A provider that serves and has no list fails each check: that is no news each time.
         assert!(!board.post(id, check, found(Some("refused")), None));
-        assert!(!healthy() && !board.served(id) && healthy());
+        assert!(!healthy() && !board.succeeded(id) && healthy());
         assert_eq!(board.claim(id, Instant::now()), None, "no request brings a check");
         assert!(board.post(id, check, found(Some("HTTP 401")), None), "another reason is news");
-        assert!(board.served(id) && healthy());
+        assert!(board.succeeded(id) && healthy());
     }
 }

@@ -6,8 +6,8 @@ mod board;
 mod charges;
 mod exclusive;
 mod journal;
-mod origins;
 mod recent;
+mod response_owners;
 
 use std::io;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 pub use board::{Board, Check, Health};
 pub use charges::Charges;
 pub use exclusive::{Exclusive, ExclusivePermit};
-pub use origins::{Origin, Origins};
+pub use response_owners::{ResponseOwner, ResponseOwners};
 
 use crate::auth::Quotas;
 use crate::config::{Config, Live, Provider, ReplicaId, load};
@@ -44,7 +44,7 @@ pub struct Gateway {
     /// What tokens have used.
     pub quotas: Arc<Quotas>,
     /// Where stored responses are.
-    pub origins: Origins,
+    pub response_owners: ResponseOwners,
     /// What is charged of the responses that are made in the background.
     pub charges: Charges,
     /// What was counted since the start.
@@ -83,7 +83,7 @@ impl Gateway {
             board: Board::default(),
             balance: Arc::default(),
             quotas: Arc::default(),
-            origins: Origins::default(),
+            response_owners: ResponseOwners::default(),
             charges: Charges::default(),
             metrics,
             journal: Mutex::default(),
@@ -100,8 +100,8 @@ impl Gateway {
     }
 
     /// Tells the board that a request to a replica has succeeded.
-    pub fn served(&self, provider: &Provider, replica: ReplicaId) {
-        if self.board.served(replica) {
+    pub fn succeeded(&self, provider: &Provider, replica: ReplicaId) {
+        if self.board.succeeded(replica) {
             let language = self.live.snapshot().language;
             log::info!("{}", Text::ProviderHealthy(&provider.name).say(language));
         }

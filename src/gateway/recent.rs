@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::limits::{MAX_ORIGINS, MAX_RESPONSE_ID};
+use crate::limits::{MAX_RESPONSE_ID, MAX_RESPONSE_OWNERS};
 
-/// At most [`MAX_ORIGINS`] values, in two halves: what is used moves to the young one; when that is full, the old one is forgotten
+/// At most [`MAX_RESPONSE_OWNERS`] values, in two halves: what is used moves to the young one; when that is full, the old one is forgotten
 /// whole.
 #[derive(Debug)]
 pub struct Recent<V> {
@@ -32,7 +32,7 @@ impl<V> Recent<V> {
         if id.len() > MAX_RESPONSE_ID {
             return;
         }
-        if self.young.len() >= MAX_ORIGINS / 2 && !self.young.contains_key(&id) {
+        if self.young.len() >= MAX_RESPONSE_OWNERS / 2 && !self.young.contains_key(&id) {
             self.old = std::mem::take(&mut self.young);
         }
         self.old.remove(&id);

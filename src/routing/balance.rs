@@ -1,7 +1,7 @@
-//! Which replica next: least requests in flight over weight, none that is cooling down while another is fit.
+//! Which replica next: least requests in flight over weight, and none in cooldown while another is available.
 //!
-//! A replica is *fit*, or it *cools down* until a time, or it is *half open*: its cooldown is over and it has not served
-//! since. Half open, it gets one request at a time, until one is served or it cools down again.
+//! A replica is *available*, or *in cooldown* until a time, or *half open*: its cooldown is over, and no request has succeeded
+//! since. A half-open replica gets one request at a time, until one succeeds or the next cooldown begins.
 //!
 //! What a token sends can make any replica fail: a model that the key may not use, a prompt that takes too long. So a
 //! failure counts for its token alone until another token meets one too.
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Provider, Replica, ReplicaId, TokenId};
-use crate::limits::{FAILURES_TO_COOL, FIRST_COOLDOWN, MAX_COOLDOWN};
+use crate::limits::{FAILURES_TO_COOLDOWN, FIRST_COOLDOWN, MAX_COOLDOWN};
 
 /// Requests in flight, failures and cooldowns of every replica. It lives beside the configuration: what did not change
 /// keeps its state over a reload.
@@ -49,9 +49,9 @@ struct State {
     suspicion: Option<(TokenId, Record)>,
     /// What the monitor's checks say of the key.
     check: Checked,
-    /// A request is out to learn whether it is fit again.
+    /// A request in flight probes it: it is half open.
     probed: bool,
-    /// Why it failed last, and when; none: it has served since.
+    /// Why it failed last, and when; none: a request has succeeded since.
     last_failure: Option<(String, Instant)>,
 }
 
@@ -59,14 +59,14 @@ struct State {
 struct Record {
     /// Failures in a row.
     failures: u32,
-    /// How often it has cooled down in a row.
+    /// Cooldowns in a row.
     cooldowns: u32,
-    /// When its cooldown ends; stays when it has ended, until the replica serves: it is half open then.
-    cooling_until: Option<Instant>,
-    /// It cools down because the provider said so, not because it failed: then it will not serve any sooner.
-    is_told: bool,
+    /// When its cooldown ends; stays when it has ended, until a request succeeds: the replica is half open then.
+    cooldown_until: Option<Instant>,
+    /// The provider itself set the cooldown: trying sooner does not help.
+    is_by_provider: bool,
     /// When its last cooldown began or it last recovered: an attempt that began before says nothing of it any more. So a
-    /// replica that dies with many requests in flight cools down once, not once for every three of them.
+    /// replica that dies with many requests in flight begins one cooldown, not one for every three of them.
     changed: Option<Instant>,
 }
 
@@ -84,13 +84,13 @@ enum Checked {
 /// How an attempt ended, for the replica's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It served.
-    Served,
+    /// The request succeeded, as far as the replica is concerned.
+    Succeeded,
     /// There was no connection: no token is the reason.
     Unreachable,
     /// It failed.
     Failed,
-    /// It failed in a way that the next request would meet too: it cools down at once.
+    /// It failed in a way that the next request would meet too: its cooldown begins at once.
     Refused,
     /// It is to be left alone for so long.
     CoolDown(Duration),
@@ -103,11 +103,11 @@ pub enum Verdict {
 pub struct Condition {
     /// Requests in flight.
     pub in_flight: u32,
-    /// When its cooldown ends, where it is cooling down.
-    pub cooling_until: Option<Instant>,
+    /// When its cooldown ends, where it is in cooldown.
+    pub cooldown_until: Option<Instant>,
     /// A token that it is in cooldown for, and until when.
-    pub cooling_for: Option<(TokenId, Instant)>,
-    /// Why it failed last, and when; none: it has served since, or was never asked.
+    pub cooldown_for: Option<(TokenId, Instant)>,
+    /// Why it failed last, and when; none: a request has succeeded since, or there was none.
     pub last_failure: Option<(String, Instant)>,
 }
 
@@ -127,8 +127,8 @@ impl Balance {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The best replica of `provider` that is not among `tried`: the one with the least load among the fit; when none
-    /// is fit, the one that cools off soonest. `token`: whose request it is; `None`: there is no other token, and each
+    /// The best replica of `provider` that is not among `tried`: the one with the least load among the available ones; when none
+    /// is available, the one whose cooldown ends first. `token`: whose request it is; `None`: there is no other token, and each
     /// failure counts for all.
     pub fn choose(
         self: &Arc<Self>,
@@ -143,12 +143,12 @@ impl Balance {
             .map(|index| {
                 let replica = &provider.replicas[index];
                 let key = replica.id;
-                let (unfit, load) = all.get(&key).map_or((None, load(0, replica)), |state| {
-                    (state.unfit_until(token, now), load(state.in_flight, replica))
+                let (unavailable, load) = all.get(&key).map_or((None, load(0, replica)), |state| {
+                    (state.unavailable_until(token, now), load(state.in_flight, replica))
                 });
-                (unfit, load, index, key)
+                (unavailable, load, index, key)
             })
-            .min_by_key(|&(unfit, load, index, _)| (unfit, load, index));
+            .min_by_key(|&(unavailable, load, index, _)| (unavailable, load, index));
         let (_, _, index, key) = best?;
         let state = all.entry(key).or_default();
         state.in_flight += 1;
@@ -157,18 +157,18 @@ impl Balance {
         Some((index, Lease { balance: Arc::clone(self), key, token, begun: now, is_probe }))
     }
 
-    /// Whether a replica of `provider` that is not among `tried` is fit for that token.
-    pub fn has_fit(
+    /// Whether a replica of `provider` that is not among `tried` is available to that token.
+    pub fn has_available(
         &self,
         provider: &Provider,
         tried: &[usize],
         token: Option<TokenId>,
         now: Instant,
     ) -> bool {
-        self.any(provider, tried, |state| state.unfit_until(token, now).is_none())
+        self.any(provider, tried, |state| state.unavailable_until(token, now).is_none())
     }
 
-    /// Whether a replica of `provider` that is not among `tried` may serve that token: also one that cools down for its
+    /// Whether a replica of `provider` that is not among `tried` may serve that token: also one in cooldown for its
     /// failures, which may be well again by now.
     pub fn has_hope(
         &self,
@@ -177,7 +177,7 @@ impl Balance {
         token: Option<TokenId>,
         now: Instant,
     ) -> bool {
-        self.any(provider, tried, |state| !state.is_told(token, now))
+        self.any(provider, tried, |state| !state.is_in_cooldown_by_provider(token, now))
     }
 
     fn any(&self, provider: &Provider, tried: &[usize], is_good: impl Fn(&State) -> bool) -> bool {
@@ -201,11 +201,11 @@ impl Balance {
     pub fn condition(&self, id: ReplicaId, now: Instant) -> Condition {
         let all = self.lock();
         let Some(state) = all.get(&id) else { return Condition::default() };
-        let of_one = state.suspicion.and_then(|(token, record)| Some((token, record.cooling_until(now)?)));
+        let of_one = state.suspicion.and_then(|(token, record)| Some((token, record.cooldown_until(now)?)));
         Condition {
             in_flight: state.in_flight,
-            cooling_until: state.record.cooling_until(now),
-            cooling_for: of_one,
+            cooldown_until: state.record.cooldown_until(now),
+            cooldown_for: of_one,
             last_failure: state.last_failure.clone(),
         }
     }
@@ -228,25 +228,25 @@ fn load(in_flight: u32, replica: &Replica) -> u64 {
 
 impl State {
     fn is_half_open(&self, now: Instant) -> bool {
-        self.record.cooling_until.is_some_and(|until| until <= now)
+        self.record.cooldown_until.is_some_and(|until| until <= now)
     }
 
-    /// Until when it cools down for every token; half open and being probed, it is no better than one whose time is over.
-    fn unfit_for_all_until(&self, now: Instant) -> Option<Instant> {
-        self.record.cooling_until.filter(|until| *until > now || self.probed)
+    /// Until when it is in cooldown for every token; half open and being probed, it is no better than one whose time is over.
+    fn unavailable_for_all_until(&self, now: Instant) -> Option<Instant> {
+        self.record.cooldown_until.filter(|until| *until > now || self.probed)
     }
 
-    /// Until when it cools down for that token.
-    fn unfit_until(&self, token: Option<TokenId>, now: Instant) -> Option<Instant> {
-        let of_one = self.suspicion_of(token).and_then(|record| record.cooling_until(now));
-        self.unfit_for_all_until(now).max(of_one)
+    /// Until when it is in cooldown for that token.
+    fn unavailable_until(&self, token: Option<TokenId>, now: Instant) -> Option<Instant> {
+        let of_one = self.suspicion_of(token).and_then(|record| record.cooldown_until(now));
+        self.unavailable_for_all_until(now).max(of_one)
     }
 
-    /// Whether it cools down for that token because the provider said so.
-    fn is_told(&self, token: Option<TokenId>, now: Instant) -> bool {
-        let of_one = self.suspicion_of(token).filter(|record| record.cooling_until(now).is_some());
-        (self.record.is_told && self.unfit_for_all_until(now).is_some())
-            || of_one.is_some_and(|record| record.is_told)
+    /// Whether it is in cooldown for that token because the provider said so.
+    fn is_in_cooldown_by_provider(&self, token: Option<TokenId>, now: Instant) -> bool {
+        let of_one = self.suspicion_of(token).filter(|record| record.cooldown_until(now).is_some());
+        (self.record.is_by_provider && self.unavailable_for_all_until(now).is_some())
+            || of_one.is_some_and(|record| record.is_by_provider)
     }
 
     fn suspicion_of(&self, token: Option<TokenId>) -> Option<&Record> {
@@ -255,7 +255,7 @@ impl State {
 
     /// The record in which a failure counts: that of all tokens where no token is the reason, or two have met one in a row.
     fn record_of_failure(&mut self, verdict: Verdict, token: Option<TokenId>) -> &mut Record {
-        let is_next_in_row = self.record.failures > 0 && self.record.cooling_until.is_none();
+        let is_next_in_row = self.record.failures > 0 && self.record.cooldown_until.is_none();
         let is_refusal = matches!(verdict, Verdict::Refused | Verdict::CoolDown(_));
         let is_confirmed = is_refusal && self.check == Checked::Refused;
         if is_confirmed {
@@ -274,8 +274,8 @@ impl State {
 
 impl Record {
     /// When its cooldown ends, where it is not over.
-    fn cooling_until(&self, now: Instant) -> Option<Instant> {
-        self.cooling_until.filter(|until| *until > now)
+    fn cooldown_until(&self, now: Instant) -> Option<Instant> {
+        self.cooldown_until.filter(|until| *until > now)
     }
 
     fn is_stale(&self, begun: Instant) -> bool {
@@ -284,28 +284,29 @@ impl Record {
 
     /// Whether the failure of an attempt says anything new.
     fn counts(&self, begun: Instant) -> bool {
-        !self.is_stale(begun) && self.cooling_until.is_none_or(|until| begun >= until)
+        !self.is_stale(begun) && self.cooldown_until.is_none_or(|until| begun >= until)
     }
 
     /// Notes a failure; gives the time of the cooldown that begins with it.
     fn fail(&mut self, verdict: Verdict, begun: Instant, now: Instant) -> Option<Duration> {
         if let Verdict::CoolDown(time) = verdict {
-            self.is_told = true;
+            self.is_by_provider = true;
             return Some(self.cool_down(time, now));
         }
         if !self.counts(begun) {
             return None;
         }
         self.failures += 1;
-        let is_enough =
-            self.failures >= FAILURES_TO_COOL || self.cooling_until.is_some() || verdict == Verdict::Refused;
+        let is_enough = self.failures >= FAILURES_TO_COOLDOWN
+            || self.cooldown_until.is_some()
+            || verdict == Verdict::Refused;
         is_enough.then(|| self.cool_down_longer(now))
     }
 
     fn cool_down(&mut self, time: Duration, now: Instant) -> Duration {
         let time = time.min(MAX_COOLDOWN);
         // A short wait asked for does not cut a longer one.
-        self.cooling_until = self.cooling_until.max(Some(now + time));
+        self.cooldown_until = self.cooldown_until.max(Some(now + time));
         self.changed = Some(now);
         time
     }
@@ -314,7 +315,7 @@ impl Record {
     fn cool_down_longer(&mut self, now: Instant) -> Duration {
         let factor = 1u32.checked_shl(self.cooldowns).unwrap_or(u32::MAX);
         self.cooldowns = (self.cooldowns + 1).min(16);
-        self.is_told = false;
+        self.is_by_provider = false;
         self.cool_down(FIRST_COOLDOWN.saturating_mul(factor), now)
     }
 }
@@ -326,7 +327,7 @@ impl Lease {
         let state = all.entry(self.key).or_default();
         match verdict {
             Verdict::Unknown => None,
-            Verdict::Served => {
+            Verdict::Succeeded => {
                 self.note_success(state, now);
                 None
             }
@@ -346,7 +347,8 @@ impl Lease {
             state.suspicion = None;
         }
         if !state.record.is_stale(self.begun) {
-            let changed = if state.record.cooling_until.is_some() { Some(now) } else { state.record.changed };
+            let changed =
+                if state.record.cooldown_until.is_some() { Some(now) } else { state.record.changed };
             state.record = Record { changed, ..Record::default() };
             state.last_failure = None;
         }
@@ -428,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_cool_down_the_one_that_is_fit_soonest_is_tried() {
+    fn choose_all_in_cooldown_takes_the_one_available_soonest() {
         let (balance, provider, now) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
         for (tried, seconds) in [([1], 100), ([0], 50)] {
             let (_, lease) = balance.choose(&provider, &tried, None, now).expect("there is a replica");
@@ -438,11 +440,11 @@ mod tests {
         assert!(balance.choose(&provider, &[0, 1], None, now).is_none());
     }
 
-    /// Random histories over random replicas and tokens. After each step: a cooling replica is chosen only where none is fit
+    /// Random histories over random replicas and tokens. After each step: a replica in cooldown is chosen only where none is available
     /// for the token, a half open one gets one request at a time, a cooldown for every token has more than one token's
     /// failures behind it, and in the end nothing is in flight and no probe is out.
     #[test]
-    fn no_history_leaks_a_lease_or_prefers_a_cooling_replica() {
+    fn histories_leak_no_lease_and_prefer_no_replica_in_cooldown() {
         for seed in 1..300 {
             let mut random = Random::new(seed);
             let weights: Vec<u32> = (0..1 + random.below(4)).map(|_| 1 + random.below(3)).collect();
@@ -458,7 +460,7 @@ mod tests {
                         let (index, lease) = held.swap_remove(random.below(held.len() as u32) as usize);
                         let wait = Duration::from_secs(u64::from(random.below(400)));
                         let verdicts = [
-                            Verdict::Served,
+                            Verdict::Succeeded,
                             Verdict::Unreachable,
                             Verdict::Failed,
                             Verdict::Failed,
@@ -468,22 +470,22 @@ mod tests {
                         ];
                         let verdict = verdicts[random.below(7) as usize];
                         let id = provider.replicas[index].id;
-                        let before = balance.lock()[&id].record.cooling_until;
-                        let cooled = lease.report(verdict, now);
-                        assert!(cooled.is_none_or(|time| time <= MAX_COOLDOWN), "seed {seed}");
+                        let before = balance.lock()[&id].record.cooldown_until;
+                        let cooldown = lease.report(verdict, now);
+                        assert!(cooldown.is_none_or(|time| time <= MAX_COOLDOWN), "seed {seed}");
                         let (record, suspicion) = {
                             let state = &balance.lock()[&id];
                             (state.record, state.suspicion)
                         };
-                        if !matches!(verdict, Verdict::Served | Verdict::Unknown) {
+                        if !matches!(verdict, Verdict::Succeeded | Verdict::Unknown) {
                             met[index].insert(lease.token);
                         }
                         let is_general = verdict == Verdict::Unreachable || met[index].contains(&None);
-                        if record.cooling_until > before {
+                        if record.cooldown_until > before {
                             assert!(is_general || met[index].len() > 1, "seed {seed}: {verdict:?}");
                             met[index] = suspicion.iter().map(|(token, _)| Some(*token)).collect();
                         }
-                        if verdict == Verdict::Served && suspicion.is_none() && record.failures == 0 {
+                        if verdict == Verdict::Succeeded && suspicion.is_none() && record.failures == 0 {
                             met[index].clear();
                         }
                         if verdict == Verdict::Unreachable {
@@ -502,31 +504,41 @@ mod tests {
                                 let state = all.get(&replica.id);
                                 state.map_or((None, 0, false, None), |state| {
                                     let own = state.suspicion.filter(|(of, _)| Some(*of) == token);
-                                    let own = own.and_then(|(_, record)| record.cooling_until);
-                                    (state.record.cooling_until, state.in_flight, state.probed, own)
+                                    let own = own.and_then(|(_, record)| record.cooldown_until);
+                                    (state.record.cooldown_until, state.in_flight, state.probed, own)
                                 })
                             })
                             .collect();
-                        let is_fit =
+                        let is_available =
                             |(until, _, probed, own): &(Option<Instant>, u32, bool, Option<Instant>)| {
                                 until.is_none_or(|until| until <= now && !probed)
                                     && own.is_none_or(|until| until <= now)
                             };
                         let left = || (0..weights.len()).filter(|index| !tried.contains(index));
-                        let has_fit = left().any(|index| is_fit(&states[index]));
-                        assert!(!has_fit || balance.has_hope(&provider, &tried, token, now), "seed {seed}");
-                        assert_eq!(balance.has_fit(&provider, &tried, token, now), has_fit, "seed {seed}");
+                        let has_available = left().any(|index| is_available(&states[index]));
+                        assert!(
+                            !has_available || balance.has_hope(&provider, &tried, token, now),
+                            "seed {seed}"
+                        );
+                        assert_eq!(
+                            balance.has_available(&provider, &tried, token, now),
+                            has_available,
+                            "seed {seed}"
+                        );
                         let Some((index, lease)) = balance.choose(&provider, &tried, token, now) else {
                             assert_eq!(left().count(), 0, "seed {seed}: a replica was left");
                             continue;
                         };
                         assert!(!tried.contains(&index), "seed {seed}");
-                        assert!(is_fit(&states[index]) || !has_fit, "seed {seed}: cooling beside a fit one");
-                        if has_fit {
+                        assert!(
+                            is_available(&states[index]) || !has_available,
+                            "seed {seed}: in cooldown beside an available one"
+                        );
+                        if has_available {
                             let load =
                                 |index: usize| f64::from(states[index].1 + 1) / f64::from(weights[index]);
                             let best = left()
-                                .filter(|index| is_fit(&states[*index]))
+                                .filter(|index| is_available(&states[*index]))
                                 .map(load)
                                 .fold(f64::MAX, f64::min);
                             assert!(load(index) <= best + 1e-6, "seed {seed}: not the least load");
@@ -562,29 +574,32 @@ mod tests {
                 let (_, lease) = balance.choose(&provider, &[1], token, now).expect("a replica");
                 lease.report(verdict, now)
             };
-            let is_fit = |token, now| balance.has_fit(&provider, &[1], token, now);
-            let cooled: Vec<_> = (0..times).filter_map(|_| meet(mine, verdict, start)).collect();
-            assert_eq!(cooled.len(), 1);
-            assert_eq!((is_fit(mine, start), is_fit(other, start), is_fit(None, start)), (false, true, true));
+            let is_available = |token, now| balance.has_available(&provider, &[1], token, now);
+            let cooldowns: Vec<_> = (0..times).filter_map(|_| meet(mine, verdict, start)).collect();
+            assert_eq!(cooldowns.len(), 1);
+            assert_eq!(
+                (is_available(mine, start), is_available(other, start), is_available(None, start)),
+                (false, true, true)
+            );
             let of_one = balance.condition(provider.replicas[0].id, start);
             assert_eq!(
-                (of_one.cooling_until, of_one.cooling_for.map(|(token, _)| Some(token))),
+                (of_one.cooldown_until, of_one.cooldown_for.map(|(token, _)| Some(token))),
                 (None, Some(mine))
             );
             // Another's success clears it.
             let now = start + Duration::from_secs(1);
-            meet(other, Verdict::Served, now);
-            assert!(is_fit(mine, now), "{verdict:?}");
+            meet(other, Verdict::Succeeded, now);
+            assert!(is_available(mine, now), "{verdict:?}");
             // Another's failure makes it everybody's.
             assert_eq!((0..times).filter_map(|_| meet(mine, verdict, now)).count(), 1);
             assert!(meet(other, verdict, now).is_some(), "{verdict:?}");
-            assert!([mine, other, None].iter().all(|token| !is_fit(*token, now)), "{verdict:?}");
+            assert!([mine, other, None].iter().all(|token| !is_available(*token, now)), "{verdict:?}");
             // Half open, one token alone cannot put it in cooldown anew.
             let now = now + MAX_COOLDOWN;
             assert!(meet(mine, Verdict::Failed, now).is_some());
-            assert_eq!((is_fit(mine, now), is_fit(other, now)), (false, true));
+            assert_eq!((is_available(mine, now), is_available(other, now)), (false, true));
             assert!(meet(other, Verdict::Failed, now).is_some());
-            assert!(!is_fit(None, now));
+            assert!(!is_available(None, now));
         }
     }
 
@@ -596,12 +611,12 @@ mod tests {
             [(mine, Verdict::Unreachable), (mine, Verdict::Unreachable), (mine, Verdict::Unreachable)],
         ] {
             let (balance, provider, now) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
-            let cooled = row.map(|(token, verdict)| {
+            let cooldown = row.map(|(token, verdict)| {
                 let (_, lease) = balance.choose(&provider, &[1], token, now).expect("a replica");
                 lease.report(verdict, now)
             });
-            assert_eq!(cooled, [None, None, Some(FIRST_COOLDOWN)]);
-            assert!(!balance.has_fit(&provider, &[1], None, now), "{row:?}");
+            assert_eq!(cooldown, [None, None, Some(FIRST_COOLDOWN)]);
+            assert!(!balance.has_available(&provider, &[1], None, now), "{row:?}");
         }
     }
 
@@ -613,22 +628,22 @@ mod tests {
             let (_, lease) = balance.choose(&provider, &[1], mine, now).expect("a replica");
             lease.report(verdict, now)
         };
-        let is_fit = |now| balance.has_fit(&provider, &[1], None, now);
+        let is_available = |now| balance.has_available(&provider, &[1], None, now);
         balance.note_check(id, true);
-        assert!(is_fit(now), "a check alone puts nothing in cooldown");
-        meet(Verdict::Served, now);
+        assert!(is_available(now), "a check alone puts nothing in cooldown");
+        meet(Verdict::Succeeded, now);
         balance.note_check(id, true);
         meet(Verdict::Refused, now);
-        assert!(is_fit(now), "it may not list models");
+        assert!(is_available(now), "it may not list models");
         balance.note_check(id, false);
         balance.note_check(id, true);
         meet(Verdict::Refused, now);
-        assert!(!is_fit(now));
+        assert!(!is_available(now));
         // Once: one token cannot hold it there by a check that always fails.
         let later = now + FIRST_COOLDOWN;
         balance.note_check(id, true);
         meet(Verdict::Refused, later);
-        assert!(is_fit(later));
+        assert!(is_available(later));
     }
 
     #[test]
@@ -644,15 +659,15 @@ mod tests {
         let slow: Vec<_> = (0..9).filter_map(|_| balance.choose(&provider, &[1], None, now)).collect();
         let well = now + FIRST_COOLDOWN;
         let (_, probe) = balance.choose(&provider, &[1], None, well).expect("a replica");
-        probe.report(Verdict::Served, well);
+        probe.report(Verdict::Succeeded, well);
         let later = well + Duration::from_secs(1);
         assert!(slow.iter().all(|(_, lease)| lease.report(Verdict::Failed, later).is_none()));
         assert_eq!(balance.choose(&provider, &[1], None, later).map(|(index, _)| index), Some(0));
-        assert!(balance.has_fit(&provider, &[1], None, later));
+        assert!(balance.has_available(&provider, &[1], None, later));
     }
 
     #[test]
-    fn half_open_it_gets_one_request_at_a_time_until_one_is_served() {
+    fn half_open_replica_gets_one_request_at_a_time_until_one_succeeds() {
         let (balance, provider, start) = (Arc::new(Balance::default()), provider(&[1, 1]), Instant::now());
         let choose = |now| balance.choose(&provider, &[], None, now).expect("a replica");
         let (index, lease) = choose(start);
@@ -668,7 +683,7 @@ mod tests {
         drop(probe);
         let now = now + 2 * FIRST_COOLDOWN;
         let (_, probe) = choose(now);
-        probe.report(Verdict::Served, now);
+        probe.report(Verdict::Succeeded, now);
         assert_eq!(choose(now).0, 0, "well again, beside the probe that still holds its place");
     }
 
@@ -681,7 +696,7 @@ mod tests {
         limited.report(Verdict::CoolDown(Duration::from_secs(60)), now + Duration::from_secs(1));
         limited.report(Verdict::CoolDown(Duration::from_secs(1)), now + Duration::from_secs(1));
         assert!(!balance.has_hope(&provider, &[1], None, now + Duration::from_secs(2)), "it said how long");
-        early.report(Verdict::Served, now + Duration::from_secs(2));
+        early.report(Verdict::Succeeded, now + Duration::from_secs(2));
         assert_eq!(
             balance.choose(&provider, &[], None, now + Duration::from_secs(50)).map(|(i, _)| i),
             Some(1)

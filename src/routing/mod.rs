@@ -113,14 +113,15 @@ impl Plan {
         self.routes.iter().map(replicas).sum::<usize>() == 1
     }
 
-    /// The next replica, in the order of the routes: the fit ones first, of all routes, then those that are put aside.
+    /// The next replica, in the order of the routes: the available ones first, of all routes, then those in cooldown.
     pub fn next(&mut self, balance: &Arc<Balance>, now: Instant) -> Option<Choice> {
         let left = || self.left().filter(|left| left.passed_over.len() < left.provider.replicas.len());
         // One alone is asked either way.
-        let fit = |left: &Left<'_>| {
-            self.is_lone() || balance.has_fit(left.provider, &left.passed_over, self.token, now)
+        let available = |left: &Left<'_>| {
+            self.is_lone() || balance.has_available(left.provider, &left.passed_over, self.token, now)
         };
-        let Left { place, route, provider, passed_over } = left().find(fit).or_else(|| left().next())?;
+        let Left { place, route, provider, passed_over } =
+            left().find(available).or_else(|| left().next())?;
         let (replica, lease) = balance.choose(provider, &passed_over, self.token, now)?;
         let provider = self.config.providers.iter().position(|it| std::ptr::eq(it, provider))?;
         let (config, model) = (Arc::clone(&self.config), Arc::clone(&route.model));
@@ -170,14 +171,14 @@ mod tests {
             .flat_map(|provider| (0..provider.replicas.len()).map(|replica| (provider.name.clone(), replica)))
     }
 
-    fn is_fit(balance: &Balance, config: &Config, name: &str, replica: usize, now: Instant) -> bool {
+    fn is_available(balance: &Balance, config: &Config, name: &str, replica: usize, now: Instant) -> bool {
         let provider = config.provider(name).expect("a provider");
         let others: Vec<usize> = (0..provider.replicas.len()).filter(|other| *other != replica).collect();
-        balance.has_fit(provider, &others, None, now)
+        balance.has_available(provider, &others, None, now)
     }
 
     /// Random clusters and histories: a plan offers every replica of every route once, in the order of the routes but for
-    /// those that are all put aside, and ends; and what it says of others is so.
+    /// those whose replicas are all in cooldown; it ends; and it is right about whether others are left.
     #[test]
     fn every_plan_offers_each_replica_once_and_ends() {
         for seed in 1..200 {
@@ -196,26 +197,26 @@ mod tests {
             let (balance, mut now) = (Arc::new(Balance::default()), Instant::now());
             for _ in 0..40 {
                 now += Duration::from_secs(u64::from(random.below(15)));
-                let fit: Vec<bool> = config
+                let available: Vec<bool> = config
                     .providers
                     .iter()
-                    .map(|provider| balance.has_fit(provider, &[], None, now))
+                    .map(|provider| balance.has_available(provider, &[], None, now))
                     .collect();
                 let mut plan = Plan::new(&config, routes.clone(), &config.tokens[0]);
                 let mut offered: Vec<(String, usize, bool)> = Vec::new();
                 loop {
-                    let fit_left: Vec<(String, usize)> = all_of(&config)
+                    let available_left: Vec<(String, usize)> = all_of(&config)
                         .filter(|(name, replica)| !offered.iter().any(|(n, r, _)| (n, r) == (name, replica)))
-                        .filter(|(name, replica)| is_fit(&balance, &config, name, *replica, now))
+                        .filter(|(name, replica)| is_available(&balance, &config, name, *replica, now))
                         .collect();
                     let Some(choice) = plan.next(&balance, now) else { break };
                     let chosen = (choice.provider().name.clone(), choice.replica);
                     assert!(
-                        fit_left.is_empty() || fit_left.contains(&chosen),
-                        "seed {seed}: cooling beside a fit one"
+                        available_left.is_empty() || available_left.contains(&chosen),
+                        "seed {seed}: in cooldown beside an available one"
                     );
                     let others = plan.has_hope_left(&balance, now);
-                    let verdict = [Verdict::Served, Verdict::Failed, Verdict::Refused, Verdict::Unknown];
+                    let verdict = [Verdict::Succeeded, Verdict::Failed, Verdict::Refused, Verdict::Unknown];
                     choice.lease.report(verdict[random.below(4) as usize], now);
                     offered.push((choice.provider().name.clone(), choice.replica, others));
                 }
@@ -224,12 +225,12 @@ mod tests {
                 assert_eq!(
                     offered.last().map(|last| last.2),
                     Some(false),
-                    "seed {seed}: nothing is behind the last"
+                    "seed {seed}: the last has none after it"
                 );
                 let names: Vec<&str> = offered.iter().map(|(name, ..)| &**name).collect();
                 let place = |name: &str| names.iter().position(|other| *other == name);
                 for (p, q) in (0..counts.len()).flat_map(|p| (p + 1..counts.len()).map(move |q| (p, q))) {
-                    let in_order = fit[p] || !fit[q];
+                    let in_order = available[p] || !available[q];
                     assert_eq!(place(&format!("p{p}")) < place(&format!("p{q}")), in_order, "seed {seed}");
                 }
                 offered.sort();

@@ -10,27 +10,27 @@ use crate::limits::MAX_MODEL_ID;
 
 /// Where a stored object is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct ResponseOwner {
     /// The replica that made it.
     pub replica: ReplicaId,
     /// The model as the client named it; empty where it was found by asking.
     pub model: String,
 }
 
-/// The origins that were used last.
+/// The owners that were looked up last.
 #[derive(Debug, Default)]
-pub struct Origins(Mutex<Recent<Origin>>);
+pub struct ResponseOwners(Mutex<Recent<ResponseOwner>>);
 
-impl Origins {
+impl ResponseOwners {
     /// Remembers where `id` is. A model longer than any real one is not remembered.
-    pub fn remember(&self, id: String, origin: Origin) {
-        if origin.model.len() <= MAX_MODEL_ID {
-            self.lock().put(id, origin);
+    pub fn remember(&self, id: String, owner: ResponseOwner) {
+        if owner.model.len() <= MAX_MODEL_ID {
+            self.lock().put(id, owner);
         }
     }
 
     /// Where `id` is, if that is known.
-    pub fn of(&self, id: &str) -> Option<Origin> {
+    pub fn of(&self, id: &str) -> Option<ResponseOwner> {
         self.lock().get(id).cloned()
     }
 
@@ -39,18 +39,18 @@ impl Origins {
         self.lock().remove(id);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Recent<Origin>> {
+    fn lock(&self) -> MutexGuard<'_, Recent<ResponseOwner>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Origin, Origins};
+    use super::{ResponseOwner, ResponseOwners};
     use crate::config::{Replica, ReplicaId, Secret, StreamUsage};
-    use crate::limits::{MAX_ORIGINS, MAX_RESPONSE_ID};
+    use crate::limits::{MAX_RESPONSE_ID, MAX_RESPONSE_OWNERS};
 
-    fn origin(model: &str) -> Origin {
+    fn owner(model: &str) -> ResponseOwner {
         let replica = Replica {
             id: ReplicaId::default(),
             url: "http://127.0.0.1:1".into(),
@@ -64,30 +64,31 @@ mod tests {
             weight: 1,
             stream_usage: StreamUsage::Auto,
         };
-        Origin { replica: replica.identified("p").id, model: model.into() }
+        ResponseOwner { replica: replica.identified("p").id, model: model.into() }
     }
 
     #[test]
     fn what_is_used_stays_and_the_rest_is_bounded() {
-        let origins = Origins::default();
-        origins.remember("kept".into(), origin("p/m"));
-        for number in 0..3 * MAX_ORIGINS {
-            origins.remember(number.to_string(), origin("p/m"));
-            assert_eq!(origins.of("kept"), Some(origin("p/m")), "after {number}");
+        let owners = ResponseOwners::default();
+        owners.remember("kept".into(), owner("p/m"));
+        for number in 0..3 * MAX_RESPONSE_OWNERS {
+            owners.remember(number.to_string(), owner("p/m"));
+            assert_eq!(owners.of("kept"), Some(owner("p/m")), "after {number}");
         }
-        let known = (0..3 * MAX_ORIGINS).filter(|number| origins.of(&number.to_string()).is_some()).count();
-        assert!((MAX_ORIGINS / 2..=MAX_ORIGINS).contains(&known), "{known}");
-        assert!(origins.lock().len() <= MAX_ORIGINS);
+        let known =
+            (0..3 * MAX_RESPONSE_OWNERS).filter(|number| owners.of(&number.to_string()).is_some()).count();
+        assert!((MAX_RESPONSE_OWNERS / 2..=MAX_RESPONSE_OWNERS).contains(&known), "{known}");
+        assert!(owners.lock().len() <= MAX_RESPONSE_OWNERS);
     }
 
     #[test]
     fn what_is_forgotten_or_too_long_is_not_known() {
-        let origins = Origins::default();
-        origins.remember("a".into(), origin("p/m"));
-        origins.forget("a");
-        assert_eq!(origins.of("a"), None);
+        let owners = ResponseOwners::default();
+        owners.remember("a".into(), owner("p/m"));
+        owners.forget("a");
+        assert_eq!(owners.of("a"), None);
         let long = "x".repeat(MAX_RESPONSE_ID + 1);
-        origins.remember(long.clone(), origin("p/m"));
-        assert_eq!(origins.of(&long), None);
+        owners.remember(long.clone(), owner("p/m"));
+        assert_eq!(owners.of(&long), None);
     }
 }
