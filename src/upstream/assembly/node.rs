@@ -184,9 +184,7 @@ impl List {
                 return Err(TOO_MANY);
             }
         } else if let Some((None, Node::Raw(items))) = self.0.last_mut() {
-            reserve(items.capacity() - items.len(), items.len(), item.len() + 1, |more| {
-                items.reserve_exact(more)
-            });
+            items.reserve_exact(growth(items.capacity(), items.len(), item.len() + 1));
             items.push(',');
             items.push_str(item);
             return Ok(());
@@ -331,15 +329,13 @@ fn add_text(name: &str, text: &mut Vec<u8>, json: &str) {
         text.clear();
     }
     let more = unescaped(inside(json).unwrap_or_default());
-    reserve(text.capacity() - text.len(), text.len(), more.len(), |more| text.reserve_exact(more));
+    text.reserve_exact(growth(text.capacity(), text.len(), more.len()));
     text.extend_from_slice(&more);
 }
 
-/// Grows by a quarter: by doubling, twice the bytes would stand in memory.
-fn reserve(room: usize, length: usize, more: usize, grow: impl FnOnce(usize)) {
-    if room < more {
-        grow(more.max(length / 4));
-    }
+/// What a buffer grows by so that `more` have room: a quarter, for by doubling twice the bytes would stand in memory.
+fn growth(capacity: usize, length: usize, more: usize) -> usize {
+    if capacity - length < more { more.max(length / 4) } else { 0 }
 }
 
 /// A text of which each part has come: halves of a pair and bytes of a character are joined, and replaced where they are alone.
