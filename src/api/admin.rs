@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{ApiError, Ticket, json_answer, refuse};
+use super::{ApiError, Ticket, json_response, refuse};
 use crate::front::Answer;
 use crate::gateway::Gateway;
 use crate::text::Text;
@@ -22,7 +22,7 @@ pub fn reload(gateway: &Gateway, ticket: &Ticket) -> Answer {
                 providers_count: reloaded.config.providers.len(),
                 restart_required: reloaded.restart_required,
             };
-            json_answer(200, &ticket.envelope, &document)
+            json_response(200, &ticket.envelope, &document)
         }
         Err(problems) => refuse(gateway, &ApiError::ReloadRefused(problems), &ticket.envelope),
     }

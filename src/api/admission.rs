@@ -4,9 +4,9 @@
 use ureq::http::Method;
 use ureq::http::uri::PathAndQuery;
 
-use super::envelope::Envelope;
 use super::error::ApiError;
 use super::messages::Translated;
+use super::response_context::ResponseContext;
 use super::splice::Body;
 use super::{Action, Ticket, filters, messages, multipart, relayed_headers, responses};
 use crate::anthropic::ChatRequest;
@@ -133,7 +133,7 @@ fn announced(head: &Head, body: &Body) -> Result<Option<&'static str>, ApiError>
 ///
 /// # Errors
 /// The token is over a limit of its own.
-pub fn admit(gateway: &Gateway, token: &Token, envelope: &mut Envelope) -> Result<Permit, ApiError> {
+pub fn admit(gateway: &Gateway, token: &Token, envelope: &mut ResponseContext) -> Result<Permit, ApiError> {
     if !token.is_limited() {
         return Ok(Permit::UNLIMITED);
     }

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::envelope::{Envelope, REQUEST_ID, X_REQUEST_ID, sane_id};
 use super::error::ApiError;
 use super::outcome::{Failed, WholeAnswer};
 use super::record::Record;
+use super::response_context::{REQUEST_ID, ResponseContext, X_REQUEST_ID, sane_id};
 use super::{Ticket, error_event, masking, promised, relayed_headers};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
@@ -27,7 +27,7 @@ pub struct Delivery {
     /// The same holds for its place among the requests under way.
     pub in_flight: Option<InFlight>,
     /// What goes with the answer.
-    pub envelope: Envelope,
+    pub envelope: ResponseContext,
     /// Its way.
     pub response: ClientResponse,
     /// What is to be said of it.

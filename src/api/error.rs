@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::envelope::Envelope;
+use super::response_context::ResponseContext;
 use crate::anthropic::{self, Problem, Refusal};
 use crate::auth::quota::Limit;
 use crate::config::{Config, Format};
@@ -296,16 +296,16 @@ impl ApiError {
     }
 
     /// The JSON object all errors have, in the caller's format.
-    pub fn body(&self, envelope: &Envelope) -> Vec<u8> {
-        self.body_of_kind(envelope, "http_error")
+    pub fn body(&self, context: &ResponseContext) -> Vec<u8> {
+        self.body_of_kind(context, "http_error")
     }
 
     /// The same, with that `type` where OpenAI's format is spoken.
-    pub(super) fn body_of_kind(&self, envelope: &Envelope, kind: &'static str) -> Vec<u8> {
+    pub(super) fn body_of_kind(&self, context: &ResponseContext, kind: &'static str) -> Vec<u8> {
         let (code, reason, _) = self.facts();
-        let message = self.words(envelope.language);
-        if envelope.format == Format::Anthropic {
-            let id = &envelope.id;
+        let message = self.words(context.language);
+        if context.format == Format::Anthropic {
+            let id = &context.id;
             return super::to_json(&anthropic::error::Error::new(code, &message, Some(reason), id));
         }
         let problems = match self {
@@ -317,9 +317,9 @@ impl ApiError {
     }
 
     /// The whole answer.
-    pub fn answer(&self, envelope: &Envelope) -> Answer {
+    pub fn answer(&self, context: &ResponseContext) -> Answer {
         let (status, _, retry) = self.facts();
-        let mut fields = envelope.fields("application/json");
+        let mut fields = context.fields("application/json");
         if retry == Retry::Hopeless {
             fields.push("x-should-retry", "false");
         }
@@ -339,6 +339,6 @@ impl ApiError {
             }
             _ => {}
         }
-        Answer { status, fields, body: self.body(envelope).into() }
+        Answer { status, fields, body: self.body(context).into() }
     }
 }

@@ -4,31 +4,31 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::envelope::Envelope;
 use super::error::ApiError;
+use super::response_context::ResponseContext;
 use super::to_json;
 use crate::anthropic;
 use crate::config::Format;
 use crate::upstream::refusal::first_element;
 
 /// The event that ends a stream with an error of ours. `sequence`: the number that an event of the Responses API has here.
-pub fn of(error: &ApiError, envelope: &Envelope, sequence: u64) -> Vec<u8> {
+pub fn of(error: &ApiError, context: &ResponseContext, sequence: u64) -> Vec<u8> {
     let status = error.status();
-    let message = error.words(envelope.language);
+    let message = error.words(context.language);
     let reason = Some(error.reason());
-    match (envelope.format, envelope.is_responses) {
-        (Format::Anthropic, _) => anthropic::error::event(&error.body(envelope)),
+    match (context.format, context.is_responses) {
+        (Format::Anthropic, _) => anthropic::error::event(&error.body(context)),
         (Format::OpenAi, true) => {
             let code = Some(code(status));
             named(&ResponseError { kind: "error", code, message: &message, param: None, sequence, reason })
         }
-        (Format::OpenAi, false) => plain(&error.body_of_kind(envelope, kind(status))),
+        (Format::OpenAi, false) => plain(&error.body_of_kind(context, kind(status))),
     }
 }
 
 /// An error document of a provider's, as JSON on one line, as an event.
-pub fn of_document(document: &[u8], envelope: &Envelope) -> Vec<u8> {
-    match (envelope.format, envelope.is_responses) {
+pub fn of_document(document: &[u8], context: &ResponseContext) -> Vec<u8> {
+    match (context.format, context.is_responses) {
         (Format::Anthropic, _) => anthropic::error::event(document),
         (Format::OpenAi, true) => response_error(document),
         (Format::OpenAi, false) => {

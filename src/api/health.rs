@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::{Ticket, json_answer};
+use super::{Ticket, json_response};
 use crate::config::{Provider, Replica, ReplicaId};
 use crate::front::Answer;
 use crate::gateway::{self, Gateway};
@@ -76,7 +76,7 @@ pub fn health(gateway: &Gateway, ticket: &Ticket) -> Answer {
         total_providers: total,
         details: InOrder(known.iter().map(|known| (&*known.0.name, detail(known))).collect()),
     };
-    json_answer(if healthy == 0 { 503 } else { 200 }, &ticket.envelope, &document)
+    json_response(if healthy == 0 { 503 } else { 200 }, &ticket.envelope, &document)
 }
 
 /// What is known of a provider: of the best of its replicas.

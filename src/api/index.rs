@@ -2,21 +2,21 @@
 
 use serde::Serialize;
 
-use super::envelope::{Envelope, new_id};
-use super::{ENDPOINTS, json_answer};
+use super::response_context::{ResponseContext, new_id};
+use super::{ENDPOINTS, json_response};
 use crate::front::{Answer, Fields, Head};
 
 /// The status page: all of it, for it must work without any other host. It asks for the figures itself.
 const PAGE: &str = include_str!("page.html");
 
 /// The answer in the form that the client likes better; both are named by what they depend on.
-pub fn index(head: &Head, envelope: &Envelope) -> Answer {
-    let mut answer = if prefers_html(head) { page(envelope) } else { document(envelope) };
+pub fn index(head: &Head, context: &ResponseContext) -> Answer {
+    let mut answer = if prefers_html(head) { page(context) } else { document(context) };
     answer.fields.push("vary", "Accept");
     answer
 }
 
-fn document(envelope: &Envelope) -> Answer {
+fn document(context: &ResponseContext) -> Answer {
     #[derive(Serialize)]
     struct Index {
         name: &'static str,
@@ -32,17 +32,17 @@ fn document(envelope: &Envelope) -> Answer {
         version: env!("CARGO_PKG_VERSION"),
         endpoints: endpoints.collect(),
     };
-    json_answer(200, envelope, &index)
+    json_response(200, context, &index)
 }
 
 /// Nothing runs in the page but its own script, and nothing is fetched from elsewhere, whatever a provider calls its models.
-fn page(envelope: &Envelope) -> Answer {
+fn page(context: &ResponseContext) -> Answer {
     let nonce = new_id();
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
          img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
-    let mut fields: Fields = envelope.fields("text/html; charset=utf-8");
+    let mut fields: Fields = context.fields("text/html; charset=utf-8");
     fields.push("content-security-policy", policy);
     fields.push("x-content-type-options", "nosniff");
     fields.push("referrer-policy", "no-referrer");

@@ -5,7 +5,6 @@ mod admission;
 mod allowance;
 mod charge;
 mod delivery;
-mod envelope;
 mod error;
 mod error_event;
 mod filters;
@@ -22,6 +21,7 @@ mod promised;
 mod record;
 mod relayed_headers;
 mod responding;
+mod response_context;
 mod responses;
 mod scrape;
 pub mod splice;
@@ -45,8 +45,8 @@ use crate::front::{
 use crate::gateway::Gateway;
 use crate::limits::{MAX_RENDERED_LISTS, QUICK_BODY};
 use crate::text::Text;
-use envelope::Envelope;
 pub use error::ApiError;
+use response_context::ResponseContext;
 
 /// One endpoint.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ pub struct Ticket {
     action: Action,
     /// The caller's token, by its place in the configuration.
     token: Option<usize>,
-    envelope: Envelope,
+    envelope: ResponseContext,
 }
 
 impl Ticket {
@@ -231,7 +231,7 @@ impl Api {
     fn admit_or_refuse(&self, head: &mut Head, peer: Peer) -> Admission<Ticket> {
         let config = self.gateway.live.snapshot();
         let found = find(head);
-        let envelope = Envelope::of(&config, Some(head));
+        let envelope = ResponseContext::of(&config, Some(head));
         if head.method() == "OPTIONS" {
             if let Some(fields) = envelope.preflight_fields(head) {
                 return Admission::Answer(Answer { status: 204, fields, body: Vec::new().into() });
@@ -345,7 +345,7 @@ impl Service for Api {
 
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Answer {
         let config = self.gateway.live.snapshot();
-        let envelope = Envelope::of(&config, head);
+        let envelope = ResponseContext::of(&config, head);
         let error = ApiError::of_rejection(rejection, config.max_request_size);
         // Too many clients and draining are told of once, by their notices; the others anyone could flood the log with.
         let told = matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown);
@@ -373,13 +373,13 @@ impl Service for Api {
 }
 
 /// The answer that tells of an error, which is counted.
-fn refuse(gateway: &Gateway, error: &ApiError, envelope: &Envelope) -> Answer {
+fn refuse(gateway: &Gateway, error: &ApiError, envelope: &ResponseContext) -> Answer {
     gateway.metrics.reject(error.reason());
     error.answer(envelope)
 }
 
 /// An answer that is a JSON document.
-fn json_answer(status: u16, envelope: &Envelope, document: &impl Serialize) -> Answer {
+fn json_response(status: u16, envelope: &ResponseContext, document: &impl Serialize) -> Answer {
     Answer { status, fields: envelope.fields("application/json"), body: to_json(document).into() }
 }
 
@@ -389,10 +389,10 @@ fn to_json(document: &impl Serialize) -> Vec<u8> {
 }
 
 /// Liveness: that it can be said at all is the answer.
-fn alive(envelope: &Envelope) -> Answer {
+fn alive(envelope: &ResponseContext) -> Answer {
     #[derive(Serialize)]
     struct Alive {
         status: &'static str,
     }
-    json_answer(200, envelope, &Alive { status: "ok" })
+    json_response(200, envelope, &Alive { status: "ok" })
 }

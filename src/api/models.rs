@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use percent_encoding::percent_decode_str;
 
-use super::{Api, ApiError, Ticket, filters, json_answer, refuse};
+use super::{Api, ApiError, Ticket, filters, json_response, refuse};
 use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
 use crate::front::{Answer, Request};
@@ -49,7 +49,7 @@ pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Answer {
     let lists = api.gateway.board.lists();
     let allowed = |id: &str| token.is_none_or(|token| token.allows(id));
     match catalog::find(config, &lists, &id).filter(|entry| allowed(&entry.id)) {
-        Some(entry) => json_answer(200, envelope, &entry),
+        Some(entry) => json_response(200, envelope, &entry),
         None => refuse(&api.gateway, &ApiError::ModelNotFound(id.into_owned()), envelope),
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use memchr::memchr;
 use percent_encoding::percent_decode_str;
 
-use super::envelope::{Envelope, X_REQUEST_ID};
+use super::response_context::{ResponseContext, X_REQUEST_ID};
 use crate::config::HOP_BY_HOP;
 use crate::front::{Fields, Head};
 use crate::upstream::Headers;
@@ -91,7 +91,7 @@ const NOT_RELAYED: &[&str] = &[
 
 /// The fields of a client's request that a provider gets, but for those that are `kept_back` by name; it can find the request
 /// in its own log by the id that is in ours.
-pub fn of_request(head: &Head, envelope: &Envelope, kept_back: &dyn Fn(&str) -> bool) -> Fields {
+pub fn of_request(head: &Head, envelope: &ResponseContext, kept_back: &dyn Fn(&str) -> bool) -> Fields {
     let named =
         named_in(head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("connection")).map(|(_, v)| v));
     let mut fields = Fields::default();
@@ -164,7 +164,7 @@ pub fn without_credentials(target: &str) -> Cow<'_, str> {
 }
 
 /// The fields of a provider's answer that a client gets, but for those that are `kept_back` by name or value.
-/// `Content-Length` is the front's to say; the request's id is [`super::envelope::Envelope`]'s.
+/// `Content-Length` is the front's to say; the request's id is [`super::response_context::ResponseContext`]'s.
 pub fn of_answer(headers: &Headers, kept_back: impl Fn(&str, &[u8]) -> bool) -> Fields {
     let named = named_in(headers.get_all("connection"));
     let mut fields = Fields::default();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Api, Ticket, health, json_answer};
+use super::{Api, Ticket, health, json_response};
 use crate::auth::quota::Clock;
 use crate::config::{Config, Replica, Token, TokenId, load};
 use crate::front::Answer;
@@ -75,7 +75,7 @@ pub fn status(api: &Api, ticket: &Ticket) -> Answer {
         tokens: config.tokens.iter().map(|token| of_token(api, token)).collect(),
         config: load::summary(config).lines().map(str::to_owned).collect(),
     };
-    let mut answer = json_answer(200, &ticket.envelope, &status);
+    let mut answer = json_response(200, &ticket.envelope, &status);
     answer.fields.push("cache-control", "no-store");
     answer
 }

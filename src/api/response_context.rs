@@ -1,4 +1,4 @@
-//! What goes with every answer, whatever it says: the request's id, the language, the browser's permission.
+//! What every response carries, whatever it says: the request's id, the language, the browser's permission.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,12 +14,12 @@ use crate::text::Language;
 
 /// The request's id, as most name it.
 pub const X_REQUEST_ID: &str = "x-request-id";
-/// The same, as Anthropic names it.
+/// The request's id, as Anthropic names it.
 pub const REQUEST_ID: &str = "request-id";
 
-/// What surrounds an answer.
+/// What every response to one request shares.
 #[derive(Debug, Clone)]
-pub struct Envelope {
+pub struct ResponseContext {
     /// The id of the request.
     pub id: Arc<str>,
     /// The client sent it.
@@ -32,15 +32,15 @@ pub struct Envelope {
     pub is_responses: bool,
     /// Where the caller's token stands with its requests a minute, if it has such a limit and was admitted or refused by it.
     pub standing: Option<Standing>,
-    /// The same of its tokens a day.
+    /// Where the caller's token stands with its tokens a day.
     pub day: Option<Day>,
-    /// The origin that a browser may show the answer to.
+    /// The origin that a browser may show the response to.
     origin: Option<String>,
-    /// Another origin would get another answer: a cache must know.
+    /// Another origin would get another response: a cache must know.
     varies: bool,
 }
 
-/// What tells a caller where its token stands, as the OpenAI API has it.
+/// The header fields that show where the caller's token stands, as the OpenAI API names them.
 const LIMIT: &str = "x-ratelimit-limit-requests";
 const REMAINING: &str = "x-ratelimit-remaining-requests";
 const RESET: &str = "x-ratelimit-reset-requests";
@@ -53,8 +53,8 @@ const EXPOSED: &str = "x-request-id, x-ai-proxy-provider, retry-after, x-ratelim
                        x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, \
                        x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, *";
 
-impl Envelope {
-    /// The envelope for a request; without a head, for one that was not understood.
+impl ResponseContext {
+    /// The context of a request; without a head, of one that could not be parsed.
     pub fn of(config: &Config, head: Option<&Head>) -> Self {
         let sent = head.and_then(|head| head.field("x-request-id")).and_then(sane_id);
         Self {
@@ -70,7 +70,7 @@ impl Envelope {
         }
     }
 
-    /// Header fields of an answer of our own with a body of that type.
+    /// Header fields of a response of our own with a body of that type.
     pub fn fields(&self, content_type: &str) -> Fields {
         let mut fields = Fields::default();
         fields.push("content-type", content_type);
@@ -78,7 +78,7 @@ impl Envelope {
         fields
     }
 
-    /// Adds what every answer carries.
+    /// Adds what every response carries.
     pub fn mark(&self, fields: &mut Fields) {
         fields.push("x-request-id", &*self.id);
         // Anthropic's SDKs look for it here; the provider's own stays.
@@ -104,13 +104,13 @@ impl Envelope {
         }
     }
 
-    /// Whether a field of the provider's gives way to one of ours: its key's limit is not its caller's.
+    /// Whether a field of the provider's is replaced by one of ours: its key's limit is not its caller's.
     pub fn replaces(&self, name: &str) -> bool {
         (self.standing.is_some() && [LIMIT, REMAINING, RESET].contains(&name))
             || (self.day.is_some() && [LIMIT_TOKENS, REMAINING_TOKENS, RESET_TOKENS].contains(&name))
     }
 
-    /// The answer to a preflight (Fetch standard, section 3.2.5): the origin may do what it asks for.
+    /// The response to a preflight (Fetch standard, section 3.2.5): the origin may do what it asks for.
     pub fn preflight_fields(&self, head: &Head) -> Option<Fields> {
         self.origin.as_ref()?;
         let mut fields = Fields::default();
@@ -157,11 +157,11 @@ fn reset(time: Duration) -> String {
 /// An id that can stand in a header, a log line and a file name.
 pub fn sane_id(value: &[u8]) -> Option<&str> {
     let is_sane = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(byte);
-    let fits = !value.is_empty() && value.len() <= MAX_REQUEST_ID && value.iter().all(is_sane);
-    fits.then(|| std::str::from_utf8(value).ok()).flatten()
+    let is_valid = !value.is_empty() && value.len() <= MAX_REQUEST_ID && value.iter().all(is_sane);
+    is_valid.then(|| std::str::from_utf8(value).ok()).flatten()
 }
 
-/// An id that nobody can guess and none has had: unique over restarts by the hasher's random seed, within one by the count.
+/// An id that nobody can guess: unique over restarts by the hasher's random seed, within one by the count.
 pub fn new_id() -> Arc<str> {
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -172,8 +172,8 @@ pub fn new_id() -> Arc<str> {
     let digit = |value: u64| b"0123456789abcdef"[(value & 0xf) as usize];
     let (secret, number) = id[4..].split_at_mut(16);
     for (digits, value) in [(secret, SEED.hash_one(count)), (number, count)] {
-        digits.iter_mut().rev().fold(value, |value, place| {
-            *place = digit(value);
+        digits.iter_mut().rev().fold(value, |value, at| {
+            *at = digit(value);
             value >> 4
         });
     }
@@ -202,7 +202,7 @@ mod tests {
     use super::{new_id, reset, sane_id};
 
     #[test]
-    fn a_reset_is_written_as_openai_does() {
+    fn reset_is_written_as_openai_does() {
         for (milliseconds, text) in [
             (0, "0s"),
             (1, "1ms"),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_could_break_a_line_or_are_too_long_are_not_taken_over() {
+    fn sane_id_refuses_ids_that_could_break_a_line_or_are_too_long() {
         assert_eq!(sane_id(b"req-1_a.b:c"), Some("req-1_a.b:c"));
         for bad in [&b""[..], b"a b", b"a\nb", b"a\"b", b"\xff", &[b'a'; 129]] {
             assert_eq!(sane_id(bad), None);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn made_up_ids_are_sane_and_differ() {
+    fn new_id_is_sane_and_unique() {
         let (first, second) = (new_id(), new_id());
         assert_ne!(first, second);
         assert!(sane_id(first.as_bytes()).is_some());
