@@ -27,8 +27,11 @@ const KEY: &str = "sk-demo-provider-key";
 pub fn start_provider() -> io::Result<(Running, String)> {
     let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0))?;
     let url = bound.names().into_iter().next().unwrap_or_default();
-    let running =
-        bound.serve(Arc::new(Provider), Settings { workers: 100, max_clients: 1000 }, Arc::default())?;
+    let running = bound.serve(
+        Arc::new(Provider),
+        Settings { workers: 1, max_connections: 100, max_clients: 1000 },
+        Arc::default(),
+    )?;
     Ok((running, format!("{url}/v1")))
 }
 

@@ -55,16 +55,16 @@ pub const TRANSLATED_COPIES: usize = 3;
 pub const THREAD_STACK: usize = 512 * 1024;
 /// Requests waiting for a place; above it the next one gets its 503 at once.
 pub const MAX_QUEUE: usize = 1024;
-/// What came of jobs on its way back to the poller at once; a thread with another waits for the poller.
-pub const MAX_RETURNS: usize = 64;
+/// Most workers: threads that serve connections.
+pub const MAX_WORKERS: usize = 64;
 /// Threads that answer what needs no upstream but may wait (health before the first round, reload).
 pub const CONTROL_THREADS: usize = 16;
-/// How long a control thread waits for its client where there is no memory to keep the response, or for a costly filter of another: anyone may ask
-/// for the model list, and these threads are few.
+/// How long a client may take for the response of a control thread where there is no memory to keep it, and how long that thread waits for a
+/// costly filter of another: anyone may ask for the model list, and these threads are few.
 pub const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
 /// Control requests waiting for a control thread.
 pub const MAX_CONTROL_QUEUE: usize = 256;
-/// New connections taken in one turn of the poller, so that a connect flood does not starve the others.
+/// New connections taken in one turn of the acceptor, so that a connect flood does not starve the others.
 pub const ACCEPT_BATCH: usize = 64;
 /// Connections over `max_clients` that may be open at once to be told so; fewer where `max_clients` is small.
 pub const MAX_REFUSED: usize = 64;
@@ -74,7 +74,7 @@ pub const READS_A_TURN: usize = 2;
 pub const REQUESTS_A_TURN: usize = 8;
 /// Pause between two looks at the time limits of streams under way: how late a heartbeat or a limit may come.
 pub const ONGOING_SWEEP: Duration = Duration::from_millis(100);
-/// Largest body, of a request or of a whole answer, that is looked at on the poller's own thread, bytes: it takes a fraction of a
+/// Largest body, of a request or of a whole answer, that is looked at on a worker, bytes: it takes a fraction of a
 /// millisecond.
 pub const QUICK_BODY: usize = 64 * 1024;
 /// Readiness events taken from the kernel in one turn.
@@ -253,7 +253,7 @@ pub const MAX_TOKENS: usize = 1_000;
 /// Compiled size of one regular expression of a filter, bytes: each request's model is compared with it. Over [`MAX_MODEL`] bytes,
 /// usual ones take 2 to 50 µs, and the worst that fit 70 ms.
 pub const MAX_REGEX: usize = 256 * 1024;
-/// What filters may cost on the poller's own thread: bytes of ids times bytes of compiled patterns. It takes 0.2 ms at most.
+/// What filters may cost on a worker: bytes of ids times bytes of compiled patterns. It takes 0.2 ms at most.
 pub const QUICK_FILTER: usize = 512 * 1024;
 /// What a search for a stored response may cost a limited token's filters, as [`QUICK_FILTER`] counts: 0.2 s at most. Providers of which
 /// it is not known by then whether the token may call them are not asked.

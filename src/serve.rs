@@ -35,7 +35,12 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     let gateway = Arc::new(Gateway::new(config, path));
     let orders = signals::watch(signals, Arc::clone(&gateway))?;
     let config = gateway.live.snapshot();
-    let settings = Settings { workers: config.max_connections, max_clients: fit_clients(&config) };
+    let settings = Settings {
+        workers: config.workers,
+        max_connections: config.max_connections,
+        max_clients: fit_clients(&config),
+    };
+    log::info!("{}", Text::Workers(config.workers).say(config.language));
     let language = config.language;
     let supervisor = Supervisor::from_environment()?;
     let inherited = supervisor::sockets()?;
@@ -45,7 +50,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     gateway.restore_state();
     monitor::start(&gateway)?;
     let stats = Arc::default();
-    let api = Api::new(Arc::clone(&gateway), Arc::clone(&stats), settings.workers);
+    let api = Api::new(Arc::clone(&gateway), Arc::clone(&stats), settings.max_connections);
     let running = bound.serve(Arc::new(api), settings, stats)?;
     for name in &names {
         log::info!("{}", Text::Listening(name).say(language));

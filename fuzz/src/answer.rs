@@ -487,7 +487,7 @@ fn another() -> Option<PendingResponse> {
         length: 2,
     };
     let request = PROVIDER.0.request(&PROVIDER.1, &call, Timeouts::default()).expect("a way there");
-    let mut pending = request.on_idle().ok()?;
+    let mut pending = request.on_idle(0).ok()?;
     assert_eq!(pending.send(&[b"{}"]).ok(), Some(Sent::Whole), "it leaves at once");
     Some(pending)
 }

@@ -48,7 +48,7 @@ pub fn relay(
     // What is refused counts too, and what costs more than its own bytes (filters, lists) comes after the count.
     let admitted = admission::admit(gateway, token, &mut envelope).and_then(|permit| Ok((body?, permit)));
     let is_long = |(body, _): &(Body, Permit)| filters::takes_long(&request.ticket.config, token, body);
-    let has_to_move = thread == Thread::Poller && admitted.as_ref().is_ok_and(is_long);
+    let has_to_move = thread == Thread::Worker && admitted.as_ref().is_ok_and(is_long);
     let gateway = Arc::clone(gateway);
     let begin = move || {
         let has_left = || responder.client().is_gone();
@@ -245,8 +245,8 @@ impl Relay {
         }
     }
 
-    /// Asks a replica, in the format its provider speaks; `fresh`: on a new connection.
-    pub(super) fn ask(&mut self, attempt: &Attempt, fresh: bool) -> Result<Asked, Failure> {
+    /// Asks a replica, in the format its provider speaks, on an idle connection for that worker; none: on a new one.
+    pub(super) fn ask(&mut self, attempt: &Attempt, idle_of: Option<usize>) -> Result<Asked, Failure> {
         let Attempt { choice, others } = attempt;
         let is_first = self.delivery.record.attempts == 1;
         let streamed = self.call.body.stream;
@@ -257,9 +257,9 @@ impl Relay {
         self.with_body(choice, |body| {
             let length = body.iter().map(|piece| piece.len()).sum();
             let outgoing = self.request(choice, length, allowance.timeouts)?;
-            let pending = match fresh {
-                true => Err(outgoing),
-                false => outgoing.on_idle(),
+            let pending = match idle_of {
+                Some(worker) => outgoing.on_idle(worker),
+                None => Err(outgoing),
             };
             match pending {
                 Err(outgoing) => Ok(Asked::Unconnected(outgoing)),

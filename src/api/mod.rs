@@ -196,8 +196,8 @@ pub struct Api {
     gateway: Arc<Gateway>,
     /// What the front counts.
     stats: Arc<Stats>,
-    /// Worker threads there may be.
-    workers: usize,
+    /// Requests that may be handled at once.
+    permits: usize,
     started: Instant,
     refusals: OnceASecond,
     /// The model list as it leaves.
@@ -216,12 +216,12 @@ impl OnceASecond {
 }
 
 impl Api {
-    /// An API over that state, behind a front that keeps these `stats` and has so many workers.
-    pub fn new(gateway: Arc<Gateway>, stats: Arc<Stats>, workers: usize) -> Self {
+    /// An API over that state, behind a front that keeps these `stats` and has so many permits.
+    pub fn new(gateway: Arc<Gateway>, stats: Arc<Stats>, permits: usize) -> Self {
         Self {
             gateway,
             stats,
-            workers,
+            permits,
             started: Instant::now(),
             refusals: OnceASecond::default(),
             rendered: models::Rendered::new(MAX_RENDERED_LISTS),

@@ -18,6 +18,7 @@ use crate::upstream::{
 };
 
 /// Whether an attempt is made.
+#[expect(clippy::large_enum_variant, reason = "there is one a request, and it is seldom a pause")]
 enum State {
     /// It is, and has come so far.
     Attempt(Box<Attempt>, Stage),
@@ -149,7 +150,7 @@ impl Task {
     }
 
     fn begin_attempt(&mut self, attempt: &Attempt, fresh: bool, io: &mut dyn Io) -> Step {
-        match self.relay.ask(attempt, fresh) {
+        match self.relay.ask(attempt, (!fresh).then_some(io.worker())) {
             Ok(Asked::On(pending, sent)) => {
                 io.watch(pending.source());
                 after_sending(pending, sent)

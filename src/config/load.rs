@@ -25,7 +25,7 @@ use surroundings::Surroundings;
 
 use super::{Config, Filter, Host};
 use crate::files;
-use crate::limits::{LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_QUOTED};
+use crate::limits::{LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_QUOTED, MAX_WORKERS};
 use crate::logging::LogFormat;
 use crate::memory;
 use crate::text::config::ConfigText;
@@ -35,8 +35,8 @@ use crate::text::{Language, quoted};
 pub use problem::{Problem, Problems};
 pub use report::{restart_required, summary, warnings};
 
-/// Most worker threads.
-const MAX_WORKERS: u64 = 10_000;
+/// Most requests handled at once.
+const MAX_CONNECTIONS: u64 = 10_000;
 /// Most idle upstream connections.
 const MAX_IDLE_UPSTREAMS: u64 = 10_000;
 /// Most open client connections; descriptors run out long before.
@@ -62,8 +62,14 @@ const KEYS: &[Key<Config>] = &[
     optional("tokens", |r, at, v, c| c.tokens = token::tokens(r, at, v)),
     optional("supported_models", |r, at, v, c| c.supported_models = value::filter(r, at, v)),
     optional("models", |r, at, v, c| c.models = virtual_model::virtual_models(r, at, v)),
+    optional("workers", |r, at, v, c| {
+        r.set(&mut c.workers, at, v, |v| match v {
+            Json::Null => Ok(default_workers()),
+            _ => value::integer(v, 1..=MAX_WORKERS as u64),
+        });
+    }),
     optional("max_connections", |r, at, v, c| {
-        r.set(&mut c.max_connections, at, v, |v| value::integer(v, 1..=MAX_WORKERS));
+        r.set(&mut c.max_connections, at, v, |v| value::integer(v, 1..=MAX_CONNECTIONS));
     }),
     optional("max_keepalive_connections", |r, at, v, c| {
         r.set(&mut c.max_keepalive_connections, at, v, |v| value::integer(v, 0..=MAX_IDLE_UPSTREAMS));
@@ -121,6 +127,7 @@ fn defaults() -> Config {
         tokens: Vec::new(),
         supported_models: Filter::default(),
         models: Vec::new(),
+        workers: default_workers(),
         max_connections: 100,
         max_keepalive_connections: 20,
         keepalive_expiry: Duration::from_secs(30),
@@ -143,6 +150,11 @@ fn defaults() -> Config {
         state_file: None,
         cors_origins: Vec::new(),
     }
+}
+
+/// One a core.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)
 }
 
 /// Reads and checks a config file. Its variables are those of the process.

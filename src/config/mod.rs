@@ -63,8 +63,9 @@ pub struct Config {
     pub supported_models: Filter,
     /// Virtual models, sorted by name.
     pub models: Vec<VirtualModel>,
-    /// Requests relayed at once, running streams among them: as many worker threads at most. Needs a restart to change.
-    /// Default 100.
+    /// Threads that serve connections: 1 to 64. Needs a restart to change. Default one a core.
+    pub workers: usize,
+    /// Requests handled at once, running streams among them, over all workers. Needs a restart to change. Default 100.
     pub max_connections: usize,
     /// Idle upstream connections kept. Default 20.
     pub max_keepalive_connections: usize,

@@ -26,7 +26,7 @@ pub enum Rejection {
     VersionNotSupported,
     /// The request did not arrive in time.
     Timeout,
-    /// No worker in time, or no room for the body.
+    /// No permit in time, or no room for the body.
     Overloaded,
     /// Over the limit of open connections.
     TooManyClients,

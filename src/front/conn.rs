@@ -1,5 +1,4 @@
 //! A client connection between two requests: what has come, what has still to leave, and what time is left.
-//! The poller and the workers drive it by the same [`Conn::advance`].
 
 use std::time::{Duration, Instant};
 
@@ -85,6 +84,12 @@ impl<T> Conn<T> {
         }
     }
 
+    /// The client has until then to take what is kept for it.
+    pub(super) fn settle_until(&mut self, by: Instant) {
+        self.wire.settle_by = Some(by);
+        self.deadline = by;
+    }
+
     /// Whether its body waits for memory.
     pub(super) fn is_short(&self) -> bool {
         matches!(&self.phase, Phase::Body(incoming) if incoming.is_short)
@@ -136,6 +141,8 @@ impl<T> Conn<T> {
                 if self.wire.has_output() {
                     return Step::Wait(Interest::Write);
                 }
+                // The client has taken the response.
+                (self.wire.permit, self.wire.settle_by) = (None, None);
             }
             let step = match &mut self.phase {
                 Phase::Head { .. } if answered == REQUESTS_A_TURN => {
@@ -158,6 +165,9 @@ impl<T> Conn<T> {
 
     /// What to do when the deadline has passed.
     pub(super) fn expire<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
+        if self.wire.settle_by.is_some_and(|by| by <= context.now) {
+            return Step::Close;
+        }
         // The system tells of room only where a third of its buffer is free: a slow client may have taken some of it.
         if self.wire.has_output() && matches!(self.wire.flush(), Ok(true)) {
             self.allow(context, context.limits.client_timeout);
@@ -173,7 +183,8 @@ impl<T> Conn<T> {
     }
 
     fn allow<S>(&mut self, context: &Context<'_, S>, patience: Duration) {
-        self.deadline = after(context.now, patience);
+        let deadline = after(context.now, patience);
+        self.deadline = self.wire.settle_by.map_or(deadline, |by| by.min(deadline));
     }
 
     fn advance_head<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {

@@ -1,20 +1,24 @@
-//! The HTTP/1.1 front: sockets, framing, limits, deadlines and the worker pool. It knows nothing of AI.
+//! The HTTP/1.1 front: sockets, framing, limits, deadlines and threads. It knows nothing of AI.
 //!
-//! One poller thread ([`poller`]) holds every connection that waits: for a request, for its answer's source, for room to write,
-//! for its end. A request that is whole is given a place ([`desk`]) and handled through the [`Service`]: on the poller's own
-//! thread as far as that need not wait, else on a thread of a fixed pool ([`worker`]), to which it goes over a bounded
-//! channel. So slow and idle clients and slow providers hold no thread, and overload has one place.
+//! An [`acceptor`] hands each connection to one of a fixed number of workers ([`worker`]), which owns it from its first byte to
+//! its last: while it waits for a request, for its response's source, for room to write, for its end. A request that is whole
+//! takes a permit ([`permits`]) and is handled through the [`Service`]: on its worker as far as that takes little time, else on a
+//! thread of a fixed pool ([`helper`]), to which it goes over a bounded channel. So slow and idle clients and slow providers hold
+//! no thread, and overload has one place.
 
+mod acceptor;
 mod conn;
 mod content;
-mod desk;
+mod helper;
+mod inbox;
 mod incoming;
 mod listener;
+mod permits;
 mod places;
-mod poller;
 mod response;
 mod running;
 mod source;
+mod stats;
 mod sys;
 mod table;
 mod task;
@@ -28,21 +32,24 @@ use std::time::{Duration, Instant};
 pub use crate::core::Rejection;
 pub use crate::core::fields::Fields;
 pub use crate::core::request_head::Head;
+pub use acceptor::places_to_refuse;
 pub use content::Content;
 pub use incoming::Request;
 pub use listener::Listen;
-pub use poller::places_to_refuse;
 pub use response::{Answer, Client, Done, Responder, Stream};
-pub use running::{Bound, Pulse, Running, Stats};
+pub use running::{Bound, Pulse, Running};
 pub use source::Source;
+pub use stats::Stats;
 pub use sys::{Want, wait_for_peer};
 pub use task::{Computation, Io, Job, Next, Task};
 
 /// What is fixed for the life of a front.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Requests that are handled at once, ongoing responses among them, and threads that handle them at most: 1 or more.
+    /// Threads that serve connections: 1 or more.
     pub workers: usize,
+    /// Requests that are handled at once, from their beginning to the end of their responses, over all workers: 1 or more.
+    pub max_connections: usize,
     /// Open connections; above it new ones get 503.
     pub max_clients: usize,
 }
@@ -56,7 +63,7 @@ pub struct Limits {
     pub client_timeout: Duration,
     /// For a connection on which nothing happens.
     pub idle_timeout: Duration,
-    /// For a whole request to find a free worker.
+    /// For a whole request to get a permit.
     pub queue_timeout: Duration,
 }
 
@@ -82,9 +89,9 @@ impl Peer {
 /// Which threads handle a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// The worker pool.
+    /// A worker, and a helper for what takes long.
     Worker,
-    /// A few threads of their own, for what must be answered also when every worker is busy.
+    /// A few threads of their own, for what may wait and must be answered also when no permit is free.
     Control,
 }
 
@@ -106,7 +113,7 @@ pub enum Notice {
     AcceptResumed,
     /// The limit of open connections is met.
     TooManyClients(usize),
-    /// A worker thread could not be started.
+    /// A helper thread could not be started.
     ThreadRefused(io::Error),
     /// A handler panicked: where and why.
     Panicked(String),
@@ -116,7 +123,7 @@ pub enum Notice {
 pub enum Handled {
     /// An answer, or a request that was given up.
     Done(Done),
-    /// A request under way, which the poller advances from here on.
+    /// A request under way, which its worker advances from here on.
     Task(Box<dyn Task>),
     /// What is left of it takes long to compute: a helper does it.
     Compute(Computation),
@@ -125,10 +132,10 @@ pub enum Handled {
 /// On which thread a handler runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thread {
-    /// The one that all connections wait for: it must not wait, nor take long.
-    Poller,
-    /// A worker: what it does may take long.
+    /// A worker, which serves other connections too: it must not wait, nor take long.
     Worker,
+    /// A helper: what it does may take long.
+    Helper,
 }
 
 impl From<Done> for Handled {
@@ -145,11 +152,11 @@ pub trait Service: Send + Sync + 'static {
     /// The limits in force; asked for often, must be cheap.
     fn limits(&self) -> Limits;
 
-    /// Decides about a request by its head alone, whose path it may replace. Runs on the poller: it must neither wait nor
+    /// Decides about a request by its head alone, whose path it may replace. Runs on a worker: it must neither wait nor
     /// take long.
     fn admit(&self, head: &mut Head, peer: Peer) -> Admission<Self::Ticket>;
 
-    /// Whether a whole request for [`Lane::Worker`] is handled on the poller's thread first: it takes little time.
+    /// Whether a whole request for [`Lane::Worker`] is handled on its worker: it takes little time.
     fn is_quick(&self, request: &Request<Self::Ticket>) -> bool;
 
     /// Answers a request, or begins to. A panic costs this request a 500 and nothing else.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
 use super::content::Content;
+use super::stats::Counted;
 use super::wire::Wire;
 use super::{Head, sys};
 use crate::core::fields::Fields;
@@ -22,11 +23,13 @@ pub struct Client {
     socket: OwnedFd,
     /// A byte of the answer to the request in hand has left.
     pub(super) started: AtomicBool,
+    /// It is counted for as long as it is open.
+    pub(super) counted: Option<Counted>,
 }
 
 impl Client {
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket, started: AtomicBool::new(false) }
+        Self { socket, started: AtomicBool::new(false), counted: None }
     }
 
     /// Whether the client closed, half-closed or reset the connection.

@@ -3,20 +3,22 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
-
+use super::acceptor::Acceptor;
 use super::conn::Context;
+use super::helper::{Helpers, panic_message};
+use super::inbox::Inbox;
 use super::listener::Listener;
-use super::poller::{LISTENERS, Poller, WAKER};
-use super::sys::{Epoll, Waker};
-use super::worker::{Outcome, Pool, panic_message};
+use super::permits::Permits;
+use super::stats::Stats;
+use super::sys::Waker;
+use super::worker::Worker;
 use super::{Lane, Limits, Listen, Notice, Service, Settings};
-use crate::limits::{CONTROL_THREADS, MAX_RETURNS, THREAD_STACK};
+use crate::limits::{CONTROL_THREADS, MAX_CONTROL_QUEUE, MAX_QUEUE, THREAD_STACK};
 
 /// Bound sockets that do not serve yet.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub struct Bound(Vec<Listener>);
 /// How long a front of which a vital thread has died may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Pause between two looks at the poller's pulse.
+/// Pause between two looks at the workers' pulse.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A front that serves.
@@ -33,19 +35,8 @@ pub struct Running {
     stats: Arc<Stats>,
     drain: Box<dyn Fn() + Send + Sync>,
     wake: Arc<dyn Fn() + Send + Sync>,
+    /// Closed when all workers have ended.
     ended: mpsc::Receiver<()>,
-}
-
-/// What a front counts.
-#[derive(Debug, Default)]
-pub struct Stats {
-    pub(super) clients: AtomicUsize,
-    /// Turns of the poller.
-    pub(super) turns: AtomicU64,
-    /// Requests that wait for their place.
-    pub(super) queued: AtomicUsize,
-    /// Requests in hand.
-    pub(super) busy: AtomicUsize,
 }
 
 /// Tells whether a front is alive.
@@ -55,12 +46,13 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Whether the thread that all else depends on, woken now, comes round within `patience`.
+    /// Whether every worker, woken now, comes round within `patience`.
     pub fn beats(&self, patience: Duration) -> bool {
-        let before = self.stats.turns.load(Ordering::Relaxed);
+        let turns = || self.stats.workers().iter().map(|worker| worker.turns.load(Ordering::Relaxed));
+        let before: Vec<u64> = turns().collect();
         (self.wake)();
         let until = Instant::now() + patience;
-        while self.stats.turns.load(Ordering::Relaxed) == before {
+        while turns().zip(&before).any(|(now, before)| now == *before) {
             if Instant::now() >= until {
                 return false;
             }
@@ -70,39 +62,23 @@ impl Pulse {
     }
 }
 
-impl Stats {
-    /// Open client connections.
-    pub fn clients(&self) -> usize {
-        self.clients.load(Ordering::Relaxed)
-    }
-
-    /// Requests in hand, from the time they have their place to the end of their answers.
-    pub fn busy_workers(&self) -> usize {
-        self.busy.load(Ordering::Relaxed)
-    }
-
-    /// Requests that wait for their place.
-    pub fn queue_length(&self) -> usize {
-        self.queued.load(Ordering::Relaxed)
-    }
-}
-
-/// What the poller and the threads of the pools share.
+/// What the threads of a front share.
 pub struct Shared<S: Service> {
     pub(super) service: Arc<S>,
-    pub(super) epoll: Epoll,
-    pub(super) waker: Waker,
-    workers: Pool<S::Ticket>,
-    control: Pool<S::Ticket>,
-    returns: Sender<Return<S::Ticket>>,
-    /// Answers close their connections.
+    pub(super) stats: Arc<Stats>,
+    /// Of the workers, by their numbers.
+    pub(super) inboxes: Arc<[Inbox]>,
+    /// Wakes the acceptor.
+    pub(super) door: Waker,
+    permits: [Arc<Permits>; 2],
+    helpers: [Helpers<S::Ticket>; 2],
+    /// Responses close their connections.
     pub(super) draining: Arc<AtomicBool>,
+    /// Nothing more is accepted, and all that was is in the inboxes.
+    pub(super) is_closed: AtomicBool,
     /// The drain's grace is over: new requests are refused.
     pub(super) refusing: AtomicBool,
 }
-
-/// What came of a job, on its way back to the poller.
-pub struct Return<T>(pub(super) Lane, pub(super) Outcome<T>);
 
 impl Bound {
     /// Binds everything `listen` names.
@@ -129,42 +105,49 @@ impl Bound {
     /// Begins to serve; `stats`: what it counts meanwhile.
     ///
     /// # Errors
-    /// The system refuses a descriptor or the poller's thread.
+    /// The system refuses a descriptor or a thread.
     pub fn serve<S: Service>(
         self,
         service: Arc<S>,
         settings: Settings,
         stats: Arc<Stats>,
     ) -> io::Result<Running> {
-        let (returns, returned) = bounded(MAX_RETURNS);
+        stats.begin(settings.workers);
+        let inboxes: Arc<[Inbox]> =
+            (0..settings.workers).map(|_| Inbox::new()).collect::<io::Result<Vec<_>>>()?.into();
+        let lanes = [
+            (Lane::Worker, settings.max_connections, MAX_QUEUE),
+            (Lane::Control, CONTROL_THREADS, MAX_CONTROL_QUEUE),
+        ];
         let shared = Arc::new(Shared {
             service,
-            epoll: Epoll::new()?,
-            waker: Waker::new()?,
-            workers: Pool::new(Lane::Worker, settings.workers),
-            control: Pool::new(Lane::Control, CONTROL_THREADS),
-            returns,
+            permits: lanes.map(|(lane, max, queue)| Permits::new(lane, (max, queue), &inboxes, &stats)),
+            helpers: lanes.map(|(lane, max, _)| Helpers::new(lane, max)),
+            inboxes,
+            door: Waker::new()?,
+            stats: Arc::clone(&stats),
             draining: Arc::default(),
+            is_closed: AtomicBool::default(),
             refusing: AtomicBool::default(),
         });
-        shared.epoll.add(&shared.waker, WAKER)?;
-        for (index, listener) in self.0.iter().enumerate() {
-            shared.epoll.add(listener, LISTENERS + index as u64)?;
+        for helpers in &shared.helpers {
+            helpers.start(&shared)?;
         }
-        shared.workers.start(&shared)?;
-        shared.control.start(&shared)?;
-        let (end, ended) = mpsc::sync_channel(1);
-        let poller = Poller::new(Arc::clone(&shared), settings, self.0, returned, Arc::clone(&stats));
-        start_vital("poller", Arc::clone(&shared.service), move || {
-            poller.run();
-            // Nobody waits for it where the process ends at once.
-            let _ = end.send(());
-        })?;
+        let (running, ended) = mpsc::sync_channel::<()>(0);
+        for number in 0..settings.workers {
+            let (worker, running) = (Worker::new(&shared, number)?, running.clone());
+            start_vital("worker", Arc::clone(&shared.service), move || {
+                worker.run();
+                drop(running);
+            })?;
+        }
+        let acceptor = Acceptor::new(&shared, settings.max_clients, self.0)?;
+        start_vital("acceptor", Arc::clone(&shared.service), move || acceptor.run())?;
         let woken = Arc::clone(&shared);
-        let wake = Arc::new(move || woken.waker.wake());
+        let wake = Arc::new(move || woken.wake());
         let drain = move || {
             shared.draining.store(true, Ordering::SeqCst);
-            shared.waker.wake();
+            shared.wake();
         };
         Ok(Running { stats, drain: Box::new(drain), wake, ended })
     }
@@ -223,21 +206,17 @@ impl<S: Service> Shared<S> {
         self.draining.load(Ordering::Relaxed)
     }
 
-    pub(super) fn pool(&self, lane: Lane) -> &Pool<S::Ticket> {
-        match lane {
-            Lane::Worker => &self.workers,
-            Lane::Control => &self.control,
-        }
+    pub(super) fn helpers(&self, lane: Lane) -> &Helpers<S::Ticket> {
+        &self.helpers[lane as usize]
     }
 
-    /// Gives back what came of a job. Where the channel is full, waits until the poller has been woken to empty it; the poller
-    /// itself waits for nobody.
-    pub(super) fn give_back(&self, what: Return<S::Ticket>) {
-        if let Err(TrySendError::Full(what)) = self.returns.try_send(what) {
-            self.waker.wake();
-            // Fails only when the poller is gone, and then the connection must end.
-            drop(self.returns.send(what));
-        }
-        self.waker.wake();
+    pub(super) fn permits(&self, lane: Lane) -> &Arc<Permits> {
+        &self.permits[lane as usize]
+    }
+
+    /// Wakes all workers, and the acceptor.
+    fn wake(&self) {
+        self.door.wake();
+        self.inboxes.iter().for_each(Inbox::wake);
     }
 }

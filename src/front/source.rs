@@ -1,12 +1,12 @@
-//! Sockets of providers, as the poller watches them: each is registered once, and stays so while its connection serves one
-//! request after the other. What is known of a socket's readiness is kept here and nowhere else.
+//! Sockets of providers, as workers watch them: each is registered with one worker, and stays so while its connection serves one
+//! request of that worker after the other. What is known of a socket's readiness is kept here and nowhere else.
 
 use std::io;
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::places::{Places, Slot};
 use super::sys::Epoll;
@@ -21,7 +21,7 @@ const NOBODY: u64 = u64::MAX;
 pub struct Source {
     stream: TcpStream,
     readiness: Arc<Readiness>,
-    slot: OnceLock<Slot>,
+    registered: Mutex<Option<Registered>>,
     /// Bytes that came on it, and how many of them had come when the client last got some.
     received: AtomicU64,
     delivered: AtomicU64,
@@ -42,6 +42,14 @@ struct Readiness {
     is_held: AtomicBool,
 }
 
+/// Where a source is registered.
+#[derive(Debug)]
+struct Registered {
+    worker: usize,
+    epoll: Arc<Epoll>,
+    _slot: Slot,
+}
+
 impl Source {
     /// A socket that no task waits for yet.
     pub fn new(stream: TcpStream) -> Arc<Self> {
@@ -54,7 +62,7 @@ impl Source {
         Arc::new(Self {
             stream,
             readiness: Arc::new(readiness),
-            slot: OnceLock::new(),
+            registered: Mutex::default(),
             received: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             is_unsent: AtomicBool::new(false),
@@ -66,6 +74,15 @@ impl Source {
         self.readiness.is_readable.store(false, Ordering::Relaxed);
         self.received.store(0, Ordering::Relaxed);
         self.delivered.store(0, Ordering::Relaxed);
+    }
+
+    /// The worker that watches it, if one does.
+    pub fn worker(&self) -> Option<usize> {
+        self.registered().as_ref().map(|registered| registered.worker)
+    }
+
+    fn registered(&self) -> MutexGuard<'_, Option<Registered>> {
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No task waits for it any more: what happens on it is nobody's. Has to be called before another may use it.
@@ -144,36 +161,45 @@ impl AsFd for Source {
     }
 }
 
-/// The sources that are registered.
-pub struct Sources(Places<Arc<Readiness>>);
+/// The sources that are registered with one worker.
+pub struct Sources {
+    worker: usize,
+    epoll: Arc<Epoll>,
+    places: Places<Arc<Readiness>>,
+}
 
 impl Sources {
-    /// None yet.
-    pub(super) fn new() -> Self {
+    /// None yet, of that worker.
+    pub(super) fn new(worker: usize, epoll: &Arc<Epoll>) -> Self {
         // There are no more of them than requests in hand and idle connections, which have their bounds.
-        Self(Places::new(usize::MAX))
+        Self { worker, epoll: Arc::clone(epoll), places: Places::new(usize::MAX) }
     }
 
     /// Has the task for `client` run whenever something happens at `source` from now on.
     ///
     /// # Errors
     /// The system refuses to watch it.
-    pub(super) fn watch(&mut self, epoll: &Epoll, source: &Source, client: u64) -> io::Result<()> {
+    pub(super) fn watch(&mut self, source: &Source, client: u64) -> io::Result<()> {
         source.readiness.waits.store(client, Ordering::Release);
-        if source.slot.get().is_some() {
+        let mut registered = source.registered();
+        if registered.as_ref().is_some_and(|registered| registered.worker == self.worker) {
             return Ok(());
         }
-        self.0.free_left(|_| {});
-        let slot = self.0.take(Arc::clone(&source.readiness)).ok_or(io::ErrorKind::OutOfMemory)?;
-        epoll.watch(source, slot.token | SOURCE)?;
-        // The poller alone registers, so it was not set meanwhile.
-        drop(source.slot.set(slot));
+        // It was another worker's, whose late events find no task of that place.
+        if let Some(Registered { epoll, .. }) = registered.take() {
+            epoll.remove(source)?;
+        }
+        self.places.free_left(|_| {});
+        let slot = self.places.take(Arc::clone(&source.readiness)).ok_or(io::ErrorKind::OutOfMemory)?;
+        // What has come already is reported too.
+        self.epoll.watch(source, slot.token | SOURCE)?;
+        *registered = Some(Registered { worker: self.worker, epoll: Arc::clone(&self.epoll), _slot: slot });
         Ok(())
     }
 
     /// Something happened at the source of that token: the client whose task waits for it.
     pub(super) fn on_event(&mut self, token: u64, readable: bool, ended: bool) -> Option<u64> {
-        let readiness = &**self.0.get(token & !SOURCE)?;
+        let readiness = &**self.places.get(token & !SOURCE)?;
         if readable {
             readiness.is_readable.store(true, Ordering::Relaxed);
         }
@@ -188,6 +214,7 @@ impl Sources {
 mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::{SOURCE, Source, Sources};
@@ -197,6 +224,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let one = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
         (one, listener.accept().expect("accept").0)
+    }
+
+    fn worker(number: usize) -> (Arc<Epoll>, Sources) {
+        let epoll = Arc::new(Epoll::new().expect("epoll"));
+        let sources = Sources::new(number, &epoll);
+        (epoll, sources)
     }
 
     /// The next event; that there is room again is none.
@@ -217,12 +250,12 @@ mod tests {
 
     #[test]
     fn event_of_source_runs_the_task_that_waits_and_no_other() {
-        let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::new());
+        let (epoll, mut sources) = worker(0);
         let (near, mut far) = pair();
         let source = Source::new(near);
         // What came before it was watched is reported too.
         far.write_all(b"x").expect("write");
-        sources.watch(&epoll, &source, 7).expect("watch");
+        sources.watch(&source, 7).expect("watch");
         let event = next(&epoll).expect("an event");
         assert_ne!(event.token & SOURCE, 0);
         assert_eq!(on(&mut sources, event), Some(7));
@@ -233,7 +266,7 @@ mod tests {
         assert_eq!(on(&mut sources, event), None);
 
         // Another task has it; its end is reported once, and known from then on.
-        sources.watch(&epoll, &source, 8).expect("watch");
+        sources.watch(&source, 8).expect("watch");
         drop(far);
         let event = next(&epoll).expect("an event");
         assert!(event.ended && event.readable);
@@ -246,19 +279,44 @@ mod tests {
 
     #[test]
     fn late_event_meets_no_other_source_in_its_place() {
-        let (epoll, mut sources) = (Epoll::new().expect("epoll"), Sources::new());
+        let (epoll, mut sources) = worker(0);
         let (near, mut far) = pair();
         let source = Source::new(near);
         far.write_all(b"x").expect("write");
-        sources.watch(&epoll, &source, 7).expect("watch");
+        sources.watch(&source, 7).expect("watch");
         let late = next(&epoll).expect("an event").token;
         drop(source);
         let (near, _far) = pair();
         let other = Source::new(near);
         other.begin_request();
-        sources.watch(&epoll, &other, 8).expect("watch");
-        assert_eq!(sources.0.iter().count(), 1, "the place is used again");
+        sources.watch(&other, 8).expect("watch");
+        assert_eq!(sources.places.iter().count(), 1, "the place is used again");
         assert_eq!(sources.on_event(late, true, true), None);
         assert!(!other.is_readable(), "the event was another's");
+    }
+
+    #[test]
+    fn source_that_another_worker_takes_reports_there_alone() {
+        let ((one, mut first), (other, mut second)) = (worker(0), worker(1));
+        let (near, mut far) = pair();
+        let source = Source::new(near);
+        first.watch(&source, 7).expect("watch");
+        assert_eq!(source.worker(), Some(0));
+        source.release();
+        source.begin_request();
+        far.write_all(b"x").expect("write");
+        let late = next(&one).expect("an event");
+        second.watch(&source, 8).expect("watch");
+        assert_eq!(source.worker(), Some(1));
+        // What has come is reported where it is wanted now.
+        let event = next(&other).expect("an event");
+        assert_eq!(on(&mut second, event), Some(8));
+        first.places.free_left(|_| {});
+        assert_eq!(on(&mut first, late), None);
+        far.write_all(b"y").expect("write");
+        assert!(next(&other).is_some());
+        let mut happened = Vec::new();
+        one.wait(&mut event_buffer(4), &mut happened, Some(Duration::ZERO)).expect("wait");
+        assert!(happened.is_empty(), "{happened:?}");
     }
 }

@@ -40,21 +40,6 @@ pub fn send_now(socket: impl AsFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     }
 }
 
-/// Writes all of `data`, waiting for the peer to take it until `deadline`. `TimedOut` when it does not.
-pub fn send_all(socket: impl AsFd, mut data: &[u8], deadline: Instant) -> io::Result<()> {
-    loop {
-        let sent = send_now(&socket, &[IoSlice::new(data)])?;
-        data = &data[sent..];
-        if data.is_empty() {
-            return Ok(());
-        }
-        let mut wait = [PollFd::new(&socket, PollFlags::OUT)];
-        if !poll_until(&mut wait, Some(deadline))? {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-    }
-}
-
 /// Whether the peer closed, half-closed or reset the connection.
 pub fn is_gone(socket: BorrowedFd<'_>) -> bool {
     let mut wait = [PollFd::new(&socket, GONE)];

@@ -1,118 +1,135 @@
-//! The poller's connections, and the tasks of their requests.
+//! A worker's connections, and the tasks of their requests.
 
 use std::sync::Arc;
 
+use std::time::Instant;
+
 use super::conn::Conn;
+use super::incoming::Request;
 use super::places::{Places, Slot};
 use super::source::Source;
 use super::task::Task;
+use super::wire::Wire;
 
-/// The poller's connections.
-pub struct Table<T> {
-    places: Places<Place<T>>,
-    /// Places of connections that are only told why they are not served.
-    pub(super) refused: usize,
-}
+/// A worker's connections.
+pub struct Table<T>(Places<Place<T>>);
 
 /// A connection's place. Its socket tells of each change once, so what was told while nobody could act on it is kept.
 pub struct Place<T> {
-    refused: bool,
     /// There may be something to read.
     pub(super) unread: bool,
     /// The client has ended its side: what there is to read has an end behind it.
     pub(super) ended: bool,
     /// The source of the task here could not be watched: nothing of it is reported.
     pub(super) unwatched: Option<Arc<Source>>,
-    pub(super) here: Here<T>,
+    pub(super) state: State<T>,
 }
 
 /// What is at a place.
-pub enum Here<T> {
-    /// Nothing: a thread has it, or the place is free.
-    Nothing,
+pub enum State<T> {
+    /// Nothing: its worker or a helper has it in hand, or the place is free.
+    Away,
     /// A connection that waits.
     Conn(Conn<T>),
+    /// A request that waits for its permit.
+    Queued(Queued<T>),
     /// A task that waits.
     Task(Box<dyn Task>),
 }
 
+/// A whole request that waits for its permit until then.
+pub struct Queued<T> {
+    pub(super) request: Box<Request<T>>,
+    pub(super) wire: Box<Wire>,
+    pub(super) until: Instant,
+}
+
 impl<T> Table<T> {
-    /// Room for `max` connections.
-    pub(super) fn new(max: usize) -> Self {
-        Self { places: Places::new(max), refused: 0 }
+    /// No connection yet.
+    pub(super) fn new() -> Self {
+        // The acceptor bounds them over all workers.
+        Self(Places::new(usize::MAX))
     }
 
     /// Places that are taken, wherever their connections are.
     pub(super) fn used(&self) -> usize {
-        self.places.used()
+        self.0.used()
     }
 
-    /// A place, if there is one; `refused`: for a connection that is only told why it is not served.
-    pub(super) fn reserve(&mut self, refused: bool) -> Option<Slot> {
-        let here = Here::Nothing;
-        let slot = self.places.take(Place { refused, unread: false, ended: false, unwatched: None, here })?;
-        self.refused += usize::from(refused);
-        Some(slot)
+    /// A place for a connection.
+    pub(super) fn reserve(&mut self) -> Option<Slot> {
+        self.0.take(Place { unread: false, ended: false, unwatched: None, state: State::Away })
     }
 
     /// Frees the places of the connections that have ended.
     pub(super) fn free_left(&mut self) {
-        let refused = &mut self.refused;
-        self.places.free_left(|place| *refused -= usize::from(place.refused));
+        self.0.free_left(|_| {});
     }
 
     /// A connection is here to wait.
     pub(super) fn put(&mut self, conn: Conn<T>) {
-        if let Some(place) = self.places.get(conn.wire.slot.token) {
-            place.here = Here::Conn(conn);
-        }
+        self.put_state(conn.wire.slot.token, State::Conn(conn));
+    }
+
+    /// A request is here to wait for its permit.
+    pub(super) fn put_queued(&mut self, queued: Queued<T>) {
+        self.put_state(queued.wire.slot.token, State::Queued(queued));
     }
 
     /// A task is here to wait.
     pub(super) fn put_task(&mut self, token: u64, task: Box<dyn Task>) {
-        if let Some(place) = self.places.get(token) {
-            place.here = Here::Task(task);
+        self.put_state(token, State::Task(task));
+    }
+
+    fn put_state(&mut self, token: u64, state: State<T>) {
+        if let Some(place) = self.0.get(token) {
+            place.state = state;
         }
     }
 
     /// The place that this token means, if its connection has not ended.
     pub(super) fn place(&mut self, token: u64) -> Option<&mut Place<T>> {
-        self.places.get(token)
+        self.0.get(token)
     }
 
     /// Takes the connection that this token means, if it is here.
     pub(super) fn take(&mut self, token: u64) -> Option<Conn<T>> {
-        let here = &mut self.places.get(token)?.here;
-        match std::mem::replace(here, Here::Nothing) {
-            Here::Conn(conn) => Some(conn),
-            other => {
-                *here = other;
-                None
-            }
+        match self.take_state(token, |state| matches!(state, State::Conn(_)))? {
+            State::Conn(conn) => Some(conn),
+            _ => None,
+        }
+    }
+
+    /// Takes the request of this token's client that waits for its permit, if it is here.
+    pub(super) fn take_queued(&mut self, token: u64) -> Option<Queued<T>> {
+        match self.take_state(token, |state| matches!(state, State::Queued(_)))? {
+            State::Queued(queued) => Some(queued),
+            _ => None,
         }
     }
 
     /// Takes the task of this token's client, if it is here.
     pub(super) fn take_task(&mut self, token: u64) -> Option<Box<dyn Task>> {
-        let here = &mut self.places.get(token)?.here;
-        match std::mem::replace(here, Here::Nothing) {
-            Here::Task(task) => Some(task),
-            other => {
-                *here = other;
-                None
-            }
+        match self.take_state(token, |state| matches!(state, State::Task(_)))? {
+            State::Task(task) => Some(task),
+            _ => None,
         }
+    }
+
+    fn take_state(&mut self, token: u64, is_it: impl FnOnce(&State<T>) -> bool) -> Option<State<T>> {
+        let state = &mut self.0.get(token)?.state;
+        is_it(state).then(|| std::mem::replace(state, State::Away))
     }
 
     /// The tokens of the connections that wait here and of which that holds.
     pub(super) fn conns(&self, holds: impl Fn(&Conn<T>) -> bool) -> Vec<u64> {
-        let waits = |place: &Place<T>| matches!(&place.here, Here::Conn(conn) if holds(conn));
-        self.places.iter().filter(|(_, place)| waits(place)).map(|(token, _)| token).collect()
+        let waits = |place: &Place<T>| matches!(&place.state, State::Conn(conn) if holds(conn));
+        self.0.iter().filter(|(_, place)| waits(place)).map(|(token, _)| token).collect()
     }
 
     /// The tokens of all tasks that wait here. A source that is not watched may be ready.
     pub(super) fn tasks(&self) -> Vec<u64> {
-        let waiting = self.places.iter().filter(|(_, place)| matches!(place.here, Here::Task(_)));
+        let waiting = self.0.iter().filter(|(_, place)| matches!(place.state, State::Task(_)));
         waiting
             .map(|(token, place)| {
                 place.unwatched.iter().for_each(|source| source.set_ready(true));

@@ -1,4 +1,4 @@
-//! Requests that their handler has not answered at once: the poller advances each of them by what its two sockets are ready for, so
+//! Requests that their handler has not answered at once: their worker advances each of them by what its two sockets are ready for, so
 //! that waiting for a provider costs neither a thread nor its stack.
 
 use std::sync::Arc;
@@ -23,6 +23,9 @@ pub trait Task: Send {
 
 /// What a task has of the thread that advances it.
 pub trait Io {
+    /// The number of that thread's worker.
+    fn worker(&self) -> usize;
+
     /// When this turn began.
     fn now(&self) -> Instant;
 

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::content::Content;
+use super::permits::Permit;
 use super::places::Slot;
 use super::response::Client;
 use super::sys;
-use super::{Lane, Peer, after};
+use super::{Lane, Peer};
 use crate::memory::{Holder, Share};
 
 /// Bytes that came and were not used yet; what is used is left where it is until there is more of it than of the rest.
@@ -64,6 +65,10 @@ pub struct Wire {
     pub(super) broken: bool,
     /// The client will send no more.
     pub(super) ended: bool,
+    /// Of the request in hand, until its response has been sent or is kept elsewhere.
+    pub(super) permit: Option<Permit>,
+    /// By then the client must have taken what is kept: there is no memory for it beside what others hold.
+    pub(super) settle_by: Option<Instant>,
     pub(super) slot: Slot,
 }
 
@@ -78,6 +83,8 @@ impl Wire {
             share: None,
             broken: false,
             ended: false,
+            permit: None,
+            settle_by: None,
             slot,
         }
     }
@@ -119,7 +126,7 @@ impl Wire {
         Ok(any)
     }
 
-    /// Leaves what is kept to the poller, if there is room for it beside what others hold. It is counted in any case: it is there.
+    /// Counts what is kept for the client, if there is room for it beside what others hold. It is counted in any case: it is there.
     pub(super) fn leave(&mut self, lane: Lane) -> bool {
         let mut share = Share::new(if lane == Lane::Control { Holder::Own } else { Holder::Request });
         let size = self.output_size() + self.input.size();
@@ -152,17 +159,6 @@ impl Wire {
             return true;
         }
         fits
-    }
-
-    /// Waits until the client has taken what is kept, no longer than `patience`, and breaks off.
-    pub(super) fn settle(&mut self, patience: Duration) {
-        let deadline = after(Instant::now(), patience);
-        let mut from = self.sent;
-        let mut send = |part: &Content| {
-            sys::send_all(&*self.client, &part[std::mem::take(&mut from)..], deadline).is_err()
-        };
-        self.broken = self.output.iter().any(&mut send);
-        self.drop_output();
     }
 
     fn drop_output(&mut self) {

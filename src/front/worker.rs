@@ -1,218 +1,479 @@
-//! The fixed pool: threads for what may wait. They take their jobs from a bounded channel, and give back what came of each.
+//! A worker: one thread that owns the connections it was given, from the first byte to the last. It reads what comes, advances
+//! every request under way, handles what need not wait, and keeps the clock over them.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
-use super::conn::Conn;
-use super::incoming::Request;
-use super::response::{Client, Done, Responder, Shape};
-use super::running::{Return, Shared};
-use super::sys;
-use super::task::{self, Computation, Task};
+use super::conn::{Conn, Step};
+use super::helper::{self, HandledFor, Job, panic_message};
+use super::inbox::{Inbox, Post};
+use super::permits::{Acquired, Permit, Waiter};
+use super::response::{Client, Done, Shape};
+use super::running::Shared;
+use super::source::{SOURCE, Source, Sources};
+use super::sys::{self, Epoll, Event, Interest};
+use super::table::{Queued, State, Table};
+use super::task::{self, Computation, Io, Next, Task};
 use super::wire::Wire;
-use super::{Handled, Lane, Notice, Rejection, Service, Thread};
-use crate::limits::{CONTROL_PATIENCE, THREAD_STACK};
-use crate::memory;
+use super::{Handled, Lane, Limits, Notice, Peer, Rejection, Service, Thread, after};
+use crate::limits::{
+    ACCEPT_BACKOFF, CONTROL_PATIENCE, DRAIN_GRACE, EVENT_BATCH, ONGOING_SWEEP, READ_CHUNK, READS_A_TURN,
+    SWEEP_INTERVAL,
+};
 
-/// A piece of work that may wait or take long.
-pub enum Job<T> {
-    /// A whole request.
-    Request(Box<Request<T>>, Box<Wire>),
-    /// What is left of a request takes long to compute; it is for the client of that token.
-    Compute(Computation, Arc<Client>, u64),
-    /// What the task for the client of that token waits for, and needs nothing of it.
-    Run(task::Job, u64),
-    /// An answer that its client has to take, while the poller may keep no more of them.
-    Settle(Conn<T>),
+/// The token of the wake-up; a connection's has not its top bit.
+const WAKER: u64 = u64::MAX;
+
+/// The thread's state.
+pub struct Worker<S: Service> {
+    shared: Arc<Shared<S>>,
+    /// Which of the workers it is.
+    number: usize,
+    epoll: Arc<Epoll>,
+    table: Table<S::Ticket>,
+    sources: Sources,
+    /// As they are for this turn.
+    limits: Limits,
+    now: Instant,
+    /// Whole requests that have not asked for a permit.
+    whole: Vec<(Lane, Queued<S::Ticket>)>,
+    /// The first request that waits for a permit is here, and waits for memory.
+    is_short: bool,
+    /// Tasks here.
+    tasks: usize,
+    scratch: Vec<u8>,
+    drain_grace_until: Option<Instant>,
+    /// What is to have its next turn at once.
+    again: Vec<u64>,
 }
 
-/// What came of a job.
-pub enum Outcome<T> {
-    /// The answer is given: how its connection goes on.
-    Done(Conn<T>),
-    /// The request of the client of that token is under way.
-    Task(u64, Box<dyn Task>),
-    /// What the task for the client of that token waits for is there.
-    Ran(u64),
-    /// A panic: the connection has ended.
-    Lost,
-}
-
-/// The threads of one lane. They are started as the load first asks for them and then stay: an unused thread costs memory,
-/// and `recv` is the cheaper the fewer wait in it.
-pub struct Pool<T> {
-    lane: Lane,
-    jobs: Sender<Job<T>>,
-    queue: Receiver<Job<T>>,
-    /// Jobs sent and not finished.
-    unfinished: AtomicUsize,
-    started: AtomicUsize,
-    max: usize,
-    /// The system refused a thread, which was told of.
-    refused: AtomicBool,
-}
-
-impl<T: Send + 'static> Pool<T> {
-    /// A pool for so many jobs at once, on as many threads where there is memory for their stacks.
-    pub(super) fn new(lane: Lane, most: usize) -> Self {
-        let max = memory::threads(most);
-        // A task that ends leaves its job behind.
-        let (jobs, queue) = bounded(2 * most);
-        let (unfinished, started) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { lane, jobs, queue, unfinished, started, max, refused: AtomicBool::new(false) }
-    }
-
-    /// Sends a job; whether there was room for it. For what has its place there is. Called by the poller alone.
-    pub(super) fn send<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>, job: Job<T>) -> bool {
-        self.has_thread(shared);
-        self.unfinished.fetch_add(1, Ordering::Relaxed);
-        let is_sent = self.jobs.try_send(job).is_ok();
-        if !is_sent {
-            self.unfinished.fetch_sub(1, Ordering::Relaxed);
-        }
-        is_sent
-    }
-
-    /// Whether a thread is free for a job, or can be started.
-    pub(super) fn has_thread<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) -> bool {
-        let started = self.started.load(Ordering::Relaxed);
-        if self.unfinished.load(Ordering::Relaxed) < started {
-            return true;
-        }
-        if started == self.max {
-            return false;
-        }
-        let error = self.start(shared).err();
-        let told = self.refused.swap(error.is_some(), Ordering::Relaxed);
-        // The threads there are go on; the next request tries again.
-        match error {
-            None => true,
-            Some(_) if told => false,
-            Some(error) => {
-                shared.service.notice(Notice::ThreadRefused(error));
-                false
-            }
-        }
-    }
-
-    /// Starts the first thread: with it there is one that serves, whatever the system refuses later.
+impl<S: Service> Worker<S> {
+    /// The worker of that number.
     ///
     /// # Errors
-    /// The system refuses even that.
-    pub(super) fn start<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) -> io::Result<()> {
-        let (lane, shared) = (self.lane, Arc::clone(shared));
-        let name = if lane == Lane::Worker { "worker" } else { "control" };
-        thread::Builder::new()
-            .stack_size(THREAD_STACK)
-            .name(name.to_owned())
-            .spawn(move || shared.pool(lane).work(&shared))?;
-        self.started.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+    /// The system refuses a descriptor.
+    pub(super) fn new(shared: &Arc<Shared<S>>, number: usize) -> io::Result<Self> {
+        let epoll = Arc::new(Epoll::new()?);
+        epoll.add(&shared.inboxes[number], WAKER)?;
+        Ok(Self {
+            limits: shared.service.limits(),
+            now: Instant::now(),
+            shared: Arc::clone(shared),
+            number,
+            sources: Sources::new(number, &epoll),
+            epoll,
+            table: Table::new(),
+            whole: Vec::new(),
+            is_short: false,
+            tasks: 0,
+            scratch: vec![0; READ_CHUNK],
+            drain_grace_until: None,
+            again: Vec::new(),
+        })
     }
 
-    fn work<S: Service<Ticket = T>>(&self, shared: &Shared<S>) {
-        while let Ok(job) = self.queue.recv() {
-            let outcome = self.perform(shared, job);
-            // Before the poller hears of it: its place is the next job's.
-            self.unfinished.fetch_sub(1, Ordering::Relaxed);
-            shared.give_back(Return(self.lane, outcome));
-        }
-    }
-
-    fn perform<S: Service<Ticket = T>>(&self, shared: &Shared<S>, job: Job<T>) -> Outcome<T> {
-        let (token, mut handled) = match job {
-            Job::Request(request, wire) => {
-                let token = wire.slot.token;
-                let patience = shared.service.limits().client_timeout;
-                (token, handle(shared, request, wire, Thread::Worker, patience))
-            }
-            Job::Compute(rest, client, token) => (token, behind_barrier(shared, &client, None, rest)),
-            Job::Run(job, token) => {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
-                    shared.service.notice(Notice::Panicked(panic_message(&*panic)));
-                }
-                return Outcome::Ran(token);
-            }
-            Job::Settle(mut conn) => {
-                conn.wire.settle(self.patience(shared));
-                return Outcome::Done(conn);
-            }
-        };
+    /// Serves until the drain is over.
+    pub(super) fn run(mut self) {
+        let mut events = sys::event_buffer(EVENT_BATCH);
+        let mut happened = Vec::with_capacity(EVENT_BATCH);
+        let (mut next_sweep, mut next_task_sweep) = (self.now, self.now);
         loop {
-            match handled {
-                Some((Handled::Compute(rest), client)) => {
-                    handled = behind_barrier(shared, &client, None, rest);
+            if self.epoll.wait(&mut events, &mut happened, self.patience()).is_err() {
+                // Nothing that a wait can recover from; pausing keeps it from spinning.
+                thread::sleep(ACCEPT_BACKOFF);
+            }
+            (self.now, self.limits) = (Instant::now(), self.shared.service.limits());
+            let now = self.now;
+            // What was accepted is in the inbox when this is so.
+            let is_last = self.shared.is_draining() && self.shared.is_closed.load(Ordering::Acquire);
+            if is_last {
+                self.take_posts();
+            }
+            self.advance_again();
+            happened.drain(..).for_each(|event| self.on_event(event));
+            self.begin_whole();
+            if now >= next_task_sweep {
+                next_task_sweep = now + ONGOING_SWEEP;
+                self.sweep_tasks();
+            }
+            if now >= next_sweep {
+                next_sweep = now + SWEEP_INTERVAL;
+                self.sweep(now);
+            }
+            self.table.free_left();
+            self.shared.stats.workers()[self.number].turns.fetch_add(1, Ordering::Relaxed);
+            if is_last && self.drain(now) {
+                return;
+            }
+        }
+    }
+
+    /// How long it may sleep.
+    fn patience(&self) -> Option<Duration> {
+        if !self.again.is_empty() || !self.whole.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.tasks > 0 {
+            return Some(ONGOING_SWEEP);
+        }
+        (self.table.used() > 0).then_some(SWEEP_INTERVAL)
+    }
+
+    fn inbox(&self) -> &Inbox {
+        &self.shared.inboxes[self.number]
+    }
+
+    fn take_posts(&mut self) {
+        for post in self.inbox().take() {
+            match post {
+                Post::Accepted(client, peer, refused) => self.welcome(client, peer, refused),
+                Post::Granted(lane, token) => {
+                    let permit = self.shared.permits(lane).granted();
+                    self.on_permit(permit, token);
                 }
-                Some((Handled::Done(done), _)) => return Outcome::Done(self.settled(shared, done)),
-                Some((Handled::Task(task), _)) => return Outcome::Task(token, task),
-                None => return Outcome::Lost,
+                Post::Overdue(token) => {
+                    if let Some(Queued { request, wire, .. }) = self.table.take_queued(token) {
+                        self.refuse_whole(&request.head, wire);
+                    }
+                }
+                Post::Done(done) => self.done(done),
+                Post::Begun(token, task) => self.enter(token, task),
+                Post::Ran(token) => self.turn(token),
             }
         }
     }
 
-    /// Sees to what the client has not taken at once.
-    fn settled<S: Service<Ticket = T>>(&self, shared: &Shared<S>, done: Done) -> Conn<T> {
-        let mut conn = Conn::behind(done.wire, done.keep, shared.service.limits(), Instant::now());
-        if conn.wire.has_output() && !conn.wire.leave(self.lane) {
-            conn.wire.settle(self.patience(shared));
+    /// A connection is this worker's from now on.
+    fn welcome(&mut self, client: Client, peer: Peer, refused: bool) {
+        let Some(slot) = self.table.reserve() else { return };
+        let mut wire = Box::new(Wire::new(client, peer, slot));
+        let conn = if refused {
+            wire.answer(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
+            Conn::refused(wire)
+        } else {
+            Conn::new(wire, self.limits, self.now)
+        };
+        // A connection that cannot be watched cannot be served; it closes.
+        if self.epoll.watch(&*conn.wire.client, conn.wire.slot.token).is_ok() {
+            self.proceed(conn);
         }
-        conn
     }
 
-    fn patience<S: Service<Ticket = T>>(&self, shared: &Shared<S>) -> Duration {
-        match self.lane {
-            Lane::Worker => shared.service.limits().client_timeout,
-            Lane::Control => CONTROL_PATIENCE,
-        }
-    }
-}
-
-/// What a handler gave, and for whom; `None`: it panicked, and the connection has ended.
-pub type HandledFor = Option<(Handled, Arc<Client>)>;
-
-/// Runs the handler behind the panic barrier.
-pub fn handle<S: Service>(
-    shared: &Shared<S>,
-    request: Box<Request<S::Ticket>>,
-    wire: Box<Wire>,
-    thread: Thread,
-    client_timeout: Duration,
-) -> HandledFor {
-    let shape = Shape::of(&request.head);
-    let client = Arc::clone(&wire.client);
-    let responder = Responder::new(wire, shape, client_timeout, &shared.draining);
-    behind_barrier(shared, &client, Some(shape), || shared.service.handle(request, responder, thread))
-}
-
-/// Runs a piece of a handler. A panic has dropped the connection's buffers; its socket still takes a 500 if nothing else was
-/// sent.
-pub fn behind_barrier<S: Service>(
-    shared: &Shared<S>,
-    client: &Arc<Client>,
-    shape: Option<Shape>,
-    run: impl FnOnce() -> Handled,
-) -> HandledFor {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(handled) => Some((handled, Arc::clone(client))),
-        Err(panic) => {
-            shared.service.notice(Notice::Panicked(panic_message(&*panic)));
-            if let Some(shape) = shape.filter(|_| !client.started.load(Ordering::Relaxed)) {
-                let answer = shared.service.reject(Rejection::Panicked, None);
-                client.send_last(shape.closing(), &answer);
+    fn on_event(&mut self, event: Event) {
+        match event.token {
+            WAKER => self.take_posts(),
+            source if source & SOURCE != 0 => {
+                if let Some(client) = self.sources.on_event(source, event.readable, event.ended) {
+                    self.turn(client);
+                }
             }
+            token => {
+                let Some(place) = self.table.place(token) else { return };
+                place.unread |= event.readable;
+                place.ended |= event.ended;
+                match place.state {
+                    State::Away | State::Queued(_) => {}
+                    State::Conn(_) => self.readable(token),
+                    State::Task(_) if event.ended => self.cancel(token),
+                    State::Task(_) => self.turn(token),
+                }
+            }
+        }
+    }
+
+    /// One turn for each that has more to do, however often it has had one: a flood must not crowd out the others.
+    fn advance_again(&mut self) {
+        let mut due = std::mem::take(&mut self.again);
+        due.sort_unstable();
+        due.dedup();
+        for token in due {
+            match self.table.place(token).map(|place| &place.state) {
+                Some(State::Conn(_)) => self.readable(token),
+                Some(State::Task(_)) => self.turn(token),
+                Some(State::Away | State::Queued(_)) | None => {}
+            }
+        }
+    }
+
+    /// Reads what there is from a connection, and advances it.
+    fn readable(&mut self, token: u64) {
+        let Some(conn) = self.table.take(token) else { return };
+        self.proceed(conn);
+    }
+
+    /// Advances a connection as far as its bytes allow, those included that have still to be read.
+    fn proceed(&mut self, mut conn: Conn<S::Ticket>) {
+        let token = conn.wire.slot.token;
+        for _ in 0..READS_A_TURN {
+            let step = conn.advance(&self.shared.context(self.limits, self.now));
+            let Some(place) = self.table.place(token) else { return };
+            if !matches!(step, Step::Wait(Interest::Read)) || !place.unread {
+                return self.follow(conn, step);
+            }
+            let Ok(count) = conn.wire.fill(&mut self.scratch) else { return };
+            // A short read was all there is, unless the end is behind it, which is reported once.
+            place.unread = count == READ_CHUNK || (place.ended && count > 0);
+        }
+        self.follow(conn, Step::Again);
+    }
+
+    /// Does what a connection needs.
+    fn follow(&mut self, conn: Conn<S::Ticket>, step: Step<S::Ticket>) {
+        match step {
+            Step::Close => {}
+            Step::Short => self.table.put(conn),
+            Step::Ready(lane, request) => {
+                let until = after(self.now, self.limits.queue_timeout);
+                self.whole.push((lane, Queued { request, wire: conn.wire, until }));
+            }
+            Step::Again => {
+                self.again.push(conn.wire.slot.token);
+                self.table.put(conn);
+            }
+            Step::Wait(interest) => {
+                let token = conn.wire.slot.token;
+                let is_unread = self.table.place(token).is_some_and(|place| place.unread);
+                if is_unread && interest == Interest::Read {
+                    self.again.push(token);
+                }
+                self.table.put(conn);
+            }
+        }
+    }
+
+    /// Answers a whole request that got no permit in time. What the client has pipelined behind it waits for the next turn.
+    fn refuse_whole(&mut self, head: &super::Head, mut wire: Box<Wire>) {
+        wire.answer(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
+        let conn = Conn::behind(wire, head.keep_alive, self.limits, self.now);
+        self.follow(conn, Step::Again);
+    }
+
+    /// Begins the requests that are whole, or has them wait for a permit. Those that come meanwhile have their turn behind the
+    /// others' reads.
+    fn begin_whole(&mut self) {
+        if std::mem::take(&mut self.is_short) {
+            for lane in [Lane::Worker, Lane::Control] {
+                if let Some((permit, token)) = self.shared.permits(lane).retry(self.number) {
+                    self.on_permit(permit, token);
+                }
+            }
+        }
+        for (lane, queued) in std::mem::take(&mut self.whole) {
+            match self.shared.permits(lane).acquire(self.waiter(&queued)) {
+                Acquired::Now(permit) => self.begin(permit, queued),
+                Acquired::Queued => self.table.put_queued(queued),
+                Acquired::Full => self.refuse_whole(&queued.request.head, queued.wire),
+            }
+        }
+    }
+
+    fn waiter(&self, queued: &Queued<S::Ticket>) -> Waiter {
+        Waiter { worker: self.number, token: queued.wire.slot.token, until: queued.until }
+    }
+
+    /// A request that has waited has its permit; where it is gone, the next has it.
+    fn on_permit(&mut self, permit: Permit, token: u64) {
+        let lane = permit.lane();
+        if let Some(queued) = self.table.take_queued(token) {
+            self.begin(permit, queued);
+            if !self.is_short {
+                self.shared.permits(lane).grant_next();
+            }
+        }
+    }
+
+    /// Begins a request, or has it wait until there is memory for it.
+    fn begin(&mut self, permit: Permit, mut queued: Queued<S::Ticket>) {
+        if !queued.request.reserve_slot() {
+            permit.put_back(self.waiter(&queued));
+            self.is_short = true;
+            return self.table.put_queued(queued);
+        }
+        let Queued { request, mut wire, .. } = queued;
+        let (lane, token) = (permit.lane(), wire.slot.token);
+        wire.permit = Some(permit);
+        if lane == Lane::Worker && self.shared.service.is_quick(&request) {
+            let timeout = self.limits.client_timeout;
+            let handled = helper::handle(&self.shared, request, wire, Thread::Worker, timeout);
+            self.handled(token, handled);
+        } else {
+            self.shared.helpers(lane).send(&self.shared, self.number, Job::Request(request, wire));
+        }
+    }
+
+    /// What follows from a handler that ran here.
+    fn handled(&mut self, token: u64, handled: HandledFor) {
+        match handled {
+            Some((Handled::Done(done), _)) => self.done(done),
+            Some((Handled::Task(task), _)) => self.enter(token, task),
+            Some((Handled::Compute(rest), client)) => self.compute_elsewhere(rest, &client, token),
+            None => {}
+        }
+    }
+
+    fn compute_elsewhere(&self, rest: Computation, client: &Arc<Client>, token: u64) {
+        let job = Job::Compute(rest, Arc::clone(client), token);
+        if !self.shared.helpers(Lane::Worker).send(&self.shared, self.number, job) {
             sys::shut_write(&**client);
-            None
         }
+    }
+
+    /// A request has been answered: its connection waits for what the client asks next. Where there is no memory for what the client
+    /// has still to take, the request keeps its permit meanwhile.
+    fn done(&mut self, done: Done) {
+        let mut conn = Conn::behind(done.wire, done.keep, self.limits, self.now);
+        let lane = conn.wire.permit.as_ref().map_or(Lane::Worker, Permit::lane);
+        if conn.wire.has_output() && !conn.wire.leave(lane) {
+            let patience = if lane == Lane::Control { CONTROL_PATIENCE } else { self.limits.client_timeout };
+            conn.settle_until(after(self.now, patience));
+        } else {
+            conn.wire.permit = None;
+        }
+        self.proceed(conn);
+    }
+
+    /// A task begins here.
+    fn enter(&mut self, token: u64, task: Box<dyn Task>) {
+        self.tasks += 1;
+        let has_left = self.table.place(token).is_none_or(|place| place.ended);
+        self.table.put_task(token, task);
+        if has_left { self.cancel(token) } else { self.turn(token) }
+    }
+
+    /// One turn of a task.
+    fn turn(&mut self, token: u64) {
+        self.drive(token, |task, io| task.advance(io));
+    }
+
+    /// The client of a task has gone.
+    fn cancel(&mut self, token: u64) {
+        self.drive(token, |task, _| Next::Done(task.cancel()));
+    }
+
+    /// Takes a step of a task, behind the panic barrier.
+    fn drive(&mut self, token: u64, step: impl FnOnce(Box<dyn Task>, &mut Turn<'_, S>) -> Next) {
+        let Some(task) = self.table.take_task(token) else { return };
+        let client = Arc::clone(task.client());
+        let mut turn = Turn {
+            shared: &self.shared,
+            worker: self.number,
+            sources: &mut self.sources,
+            scratch: &mut self.scratch,
+            now: self.now,
+            token,
+            watched: None,
+        };
+        let next = catch_unwind(AssertUnwindSafe(|| step(task, &mut turn)));
+        if let (Some(unwatched), Some(place)) = (turn.watched, self.table.place(token)) {
+            place.unwatched = unwatched;
+        }
+        match next {
+            Ok(Next::Park(task)) => self.table.put_task(token, task),
+            Ok(Next::Yield(task)) => {
+                self.table.put_task(token, task);
+                self.again.push(token);
+            }
+            Ok(Next::Compute(rest)) => {
+                self.tasks -= 1;
+                self.compute_elsewhere(rest, &client, token);
+            }
+            Ok(Next::Done(done)) => {
+                self.tasks -= 1;
+                self.done(done);
+            }
+            Err(panic) => {
+                // Its connection has ended.
+                self.tasks -= 1;
+                self.shared.service.notice(Notice::Panicked(panic_message(&*panic)));
+                sys::shut_write(&*client);
+            }
+        }
+    }
+
+    fn sweep_tasks(&mut self) {
+        if self.tasks > 0 {
+            for token in self.table.tasks() {
+                self.turn(token);
+            }
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        for lane in [Lane::Worker, Lane::Control] {
+            self.shared.permits(lane).refuse_overdue(now);
+        }
+        for token in self.table.conns(|conn| conn.deadline <= now || conn.is_short()) {
+            let Some(mut conn) = self.table.take(token) else { continue };
+            if conn.deadline > now {
+                self.proceed(conn);
+                continue;
+            }
+            let step = conn.expire(&self.shared.context(self.limits, self.now));
+            self.follow(conn, step);
+        }
+    }
+
+    /// Goes on with the drain; whether it is over. Who has connected already, or has a request on its way, is served, once:
+    /// idle connections are closed, and further requests refused, only after a grace.
+    fn drain(&mut self, now: Instant) -> bool {
+        // It begins when all have been let in, which takes a while.
+        if now >= *self.drain_grace_until.get_or_insert_with(|| Instant::now() + DRAIN_GRACE) {
+            self.shared.refusing.store(true, Ordering::Relaxed);
+            self.close_idle();
+        }
+        self.table.used() == 0
+    }
+
+    fn close_idle(&mut self) {
+        for token in self.table.conns(Conn::is_idle) {
+            drop(self.table.take(token));
+        }
+        for token in self.table.conns(Conn::is_draining) {
+            if let Some(mut conn) = self.table.take(token) {
+                conn.give_up_draining();
+                self.proceed(conn);
+            }
+        }
+        self.table.free_left();
     }
 }
 
-pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+/// What a task has of its worker for a turn.
+struct Turn<'a, S: Service> {
+    shared: &'a Arc<Shared<S>>,
+    worker: usize,
+    sources: &'a mut Sources,
+    scratch: &'a mut [u8],
+    now: Instant,
+    token: u64,
+    /// A source was to be watched; inside: it could not be.
+    watched: Option<Option<Arc<Source>>>,
+}
+
+impl<S: Service> Io for Turn<'_, S> {
+    fn worker(&self) -> usize {
+        self.worker
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn scratch(&mut self) -> &mut [u8] {
+        self.scratch
+    }
+
+    fn watch(&mut self, source: &Arc<Source>) {
+        let watched = self.sources.watch(source, self.token);
+        // What cannot be watched is seen to by the sweep.
+        self.watched = Some(watched.is_err().then(|| Arc::clone(source)));
+    }
+
+    fn spawn(&mut self, job: task::Job) -> bool {
+        self.shared.helpers(Lane::Worker).send(self.shared, self.worker, Job::Run(job, self.token))
+    }
 }

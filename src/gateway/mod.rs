@@ -164,6 +164,7 @@ impl Gateway {
         // What runs goes on being what is in force, so that the next reload compares with the truth.
         new.host = old.host.clone();
         new.port = old.port;
+        new.workers = old.workers;
         new.max_connections = old.max_connections;
         new.max_clients = old.max_clients;
         new.max_memory = old.max_memory;

@@ -30,6 +30,8 @@ pub enum Metric {
     InFlight,
     /// Open client connections.
     Clients,
+    /// `worker_clients`, labelled worker.
+    WorkerClients,
     /// Worker threads.
     Workers,
     /// Requests that wait for one.
@@ -89,7 +91,7 @@ const fn family(
 }
 
 /// Every metric there is, in the order of [`Metric`]. Adding one is adding a row.
-pub static FAMILIES: [Family; 18] = [
+pub static FAMILIES: [Family; 19] = [
     family(
         Metric::Requests,
         "ai_proxy_requests_total",
@@ -141,6 +143,13 @@ pub static FAMILIES: [Family; 18] = [
     ),
     family(Metric::Clients, "ai_proxy_clients", Kind::Gauge, &[], "Open client connections."),
     family(
+        Metric::WorkerClients,
+        "ai_proxy_worker_clients",
+        Kind::Gauge,
+        &["worker"],
+        "Open client connections of each worker.",
+    ),
+    family(
         Metric::Workers,
         "ai_proxy_workers",
         Kind::Gauge,
@@ -152,7 +161,7 @@ pub static FAMILIES: [Family; 18] = [
         "ai_proxy_queue_length",
         Kind::Gauge,
         &[],
-        "Whole requests that wait for a worker.",
+        "Whole requests that wait for their place.",
     ),
     family(
         Metric::ProviderHealthy,

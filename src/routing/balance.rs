@@ -6,6 +6,7 @@
 //! What a token sends can make any replica fail: a model that the key may not use, a prompt that takes too long. So a
 //! failure counts for its token alone until another token meets one too.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,6 +121,8 @@ pub struct Lease {
     begun: Instant,
     /// It is the one request that a half open replica gets.
     is_probe: bool,
+    /// The request has ended: the replica is free before the client has its response, for its next request may be quicker than we.
+    is_over: Cell<bool>,
 }
 
 impl Balance {
@@ -154,7 +157,10 @@ impl Balance {
         state.in_flight += 1;
         let is_probe = state.is_half_open(now) && !state.probed;
         state.probed |= is_probe;
-        Some((index, Lease { balance: Arc::clone(self), key, token, begun: now, is_probe }))
+        Some((
+            index,
+            Lease { balance: Arc::clone(self), key, token, begun: now, is_probe, is_over: Cell::new(false) },
+        ))
     }
 
     /// Whether a replica of `provider` that is not among `tried` is available to that token.
@@ -321,10 +327,11 @@ impl Record {
 }
 
 impl Lease {
-    /// Notes how the attempt ended; gives the time of the cooldown that begins with it.
+    /// Notes that the attempt ended, and how; gives the time of the cooldown that begins with it.
     pub fn report(&self, verdict: Verdict, now: Instant) -> Option<Duration> {
         let mut all = self.balance.lock();
         let state = all.entry(self.key).or_default();
+        self.end(state);
         match verdict {
             Verdict::Unknown => None,
             Verdict::Succeeded => {
@@ -336,6 +343,13 @@ impl Lease {
                 let record = counts.then(|| state.record_of_failure(verdict, self.token))?;
                 record.fail(verdict, self.begun, now)
             }
+        }
+    }
+
+    fn end(&self, state: &mut State) {
+        if !self.is_over.replace(true) {
+            state.in_flight = state.in_flight.saturating_sub(1);
+            state.probed &= !self.is_probe;
         }
     }
 
@@ -364,11 +378,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.is_over.get() {
+            return;
+        }
         if let Some(state) = self.balance.lock().get_mut(&self.key) {
-            state.in_flight = state.in_flight.saturating_sub(1);
-            if self.is_probe {
-                state.probed = false;
-            }
+            self.end(state);
         }
     }
 }

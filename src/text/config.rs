@@ -148,12 +148,12 @@ pub enum ConfigText {
         /// The one that is probably meant.
         meant: String,
     },
-    /// Fewer open connections are allowed than there are workers.
-    IdleWorkers {
+    /// Fewer open connections are allowed than requests at once.
+    IdleSlots {
         /// `max_clients`.
         clients: usize,
         /// `max_connections`.
-        workers: usize,
+        slots: usize,
     },
     /// `max_memory` has room for fewer requests at once than `max_connections`.
     LittleMemory {
@@ -162,7 +162,7 @@ pub enum ConfigText {
         /// Requests that it has room for.
         room: usize,
         /// `max_connections`.
-        workers: usize,
+        slots: usize,
     },
     /// `max_memory` is more than the machine leaves to the process.
     MemoryNotThere {
@@ -265,6 +265,8 @@ pub enum Label {
     Good,
     VirtualModels,
     Workers,
+    /// `max_connections`.
+    Slots,
     Clients,
     Memory,
     Retries,
@@ -340,12 +342,12 @@ impl ConfigText {
             Self::BaseUrl { provider, key, url, meant } => {
                 format!("提供商 {provider} 的 {key} ({url}) 可能不是 base URL；应为 {meant}")
             }
-            Self::IdleWorkers { clients, workers } => {
-                format!("max_clients ({clients}) 小于 max_connections ({workers})：部分工作线程永远不会用到")
+            Self::IdleSlots { clients, slots } => {
+                format!("max_clients ({clients}) 小于 max_connections ({slots})：部分名额永远不会用到")
             }
-            Self::LittleMemory { most, room, workers } => {
+            Self::LittleMemory { most, room, slots } => {
                 format!(
-                    "max_memory ({most} MiB) 同时只容得下 {room} 个请求，少于 max_connections ({workers})：其余的排队等待"
+                    "max_memory ({most} MiB) 同时只容得下 {room} 个请求，少于 max_connections ({slots})：其余的排队等待"
                 )
             }
             Self::MemoryNotThere { asked, there } => {
@@ -419,14 +421,14 @@ impl ConfigText {
             Self::BaseUrl { provider, key, url, meant } => {
                 format!("provider {provider}: {key} ({url}) is probably not its base URL, which is {meant}")
             }
-            Self::IdleWorkers { clients, workers } => {
+            Self::IdleSlots { clients, slots } => {
                 format!(
-                    "max_clients ({clients}) is less than max_connections ({workers}): some workers can never be used"
+                    "max_clients ({clients}) is less than max_connections ({slots}): some slots can never be used"
                 )
             }
-            Self::LittleMemory { most, room, workers } => {
+            Self::LittleMemory { most, room, slots } => {
                 format!(
-                    "max_memory ({most} MiB) has room for {room} requests at once, fewer than max_connections ({workers}): the others wait"
+                    "max_memory ({most} MiB) has room for {room} requests at once, fewer than max_connections ({slots}): the others wait"
                 )
             }
             Self::MemoryNotThere { asked, there } => {
@@ -574,6 +576,7 @@ impl Label {
             Self::Good => ("配置有效", "the configuration is good"),
             Self::VirtualModels => ("虚拟模型", "virtual models"),
             Self::Workers => ("工作线程", "workers"),
+            Self::Slots => ("同时处理的请求", "requests at once"),
             Self::Clients => ("客户端连接", "clients"),
             Self::Memory => ("内存上限", "memory limit"),
             Self::Retries => ("重试", "retries"),

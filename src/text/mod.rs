@@ -144,6 +144,8 @@ pub enum Text<'a> {
     ModelListUnusable(&'a str, &'a str),
     /// A provider lists more models than there is room for: provider, models listed, models left out.
     ModelListCut(&'a str, usize, usize),
+    /// How many threads serve connections.
+    Workers(usize),
     /// The limit of open files: what was got, what all limits together would need.
     Descriptors(u64, u64),
     /// `max_clients` was fitted under the limit of open files.
@@ -242,6 +244,7 @@ impl Text<'_> {
             Self::ModelListCut(name, kept, dropped) => {
                 format!("提供商的模型列表过长: {name}: 列出 {kept} 个，略去 {dropped} 个")
             }
+            Self::Workers(count) => format!("工作线程 {count} 个"),
             Self::Descriptors(got, needed) => format!("文件描述符上限 {got}，按配置最多需要 {needed}"),
             Self::ClientsFitted(clients) => format!("max_clients 按文件描述符上限调整为 {clients}"),
         }
@@ -348,6 +351,7 @@ impl Text<'_> {
                     "the model list of provider {name} is too long: {kept} are listed, {dropped} left out"
                 )
             }
+            Self::Workers(count) => format!("workers: {count}"),
             Self::Descriptors(got, needed) => {
                 format!("limit of open files: {got}; the configuration needs up to {needed}")
             }

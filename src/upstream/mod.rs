@@ -179,12 +179,12 @@ impl Upstream {
 }
 
 impl Outgoing {
-    /// Begins it on an idle connection, where there is one.
+    /// Begins it on an idle connection, where there is one for that worker.
     ///
     /// # Errors
     /// There is none.
-    pub fn on_idle(self) -> Result<PendingResponse, Self> {
-        match self.destination.idle() {
+    pub fn on_idle(self, worker: usize) -> Result<PendingResponse, Self> {
+        match self.destination.idle(worker) {
             Some(connection) => Ok(self.begin(connection, true)),
             None => Err(self),
         }

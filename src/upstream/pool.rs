@@ -20,6 +20,8 @@ pub struct Pool {
 /// An idle connection.
 struct Idle {
     since: Instant,
+    /// Which watches it.
+    worker: Option<usize>,
     connection: Connection,
 }
 
@@ -71,11 +73,14 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The freshest connection there that is still open.
-    pub fn take(&self, origin: &str, connector: usize) -> Option<Connection> {
+    /// The freshest connection there that is still open; of those, one that `worker` watches already, where there is one: to take
+    /// another's costs two system calls.
+    pub fn take(&self, origin: &str, connector: usize, worker: usize) -> Option<Connection> {
         loop {
             let mut idle = self.lock();
-            let at = idle.iter().rposition(|idle| idle.connection.leads_to(origin, connector))?;
+            let leads_there = |idle: &Idle| idle.connection.leads_to(origin, connector);
+            let is_own = |idle: &Idle| idle.worker == Some(worker) && leads_there(idle);
+            let at = idle.iter().rposition(is_own).or_else(|| idle.iter().rposition(leads_there))?;
             let mut found = idle.remove(at)?;
             drop(idle);
             if found.since.elapsed() < self.expiry && found.connection.transport.is_open() {
@@ -92,7 +97,7 @@ impl Pool {
         }
         let mut idle = self.lock();
         let evicted = if idle.len() >= self.max { idle.pop_front() } else { None };
-        idle.push_back(Idle { since: Instant::now(), connection });
+        idle.push_back(Idle { since: Instant::now(), worker: connection.source.worker(), connection });
         drop(idle);
         // Closed without the lock.
         drop(evicted);
@@ -173,9 +178,9 @@ mod tests {
     fn a_closed_connection_is_not_given_out_nor_one_of_another_connector() {
         let pool = Pool::new(5, Duration::from_secs(60));
         pool.put(to("a"));
-        assert!(pool.take("a", 1).is_none());
+        assert!(pool.take("a", 1, 0).is_none());
         assert_eq!(pool.lock().len(), 1);
-        assert!(pool.take("a", 0).is_none());
+        assert!(pool.take("a", 0, 0).is_none());
         assert_eq!(pool.lock().len(), 0);
     }
 }

@@ -636,7 +636,7 @@ mod tests {
             Ok((response.status, String::from_utf8_lossy(&body).into_owned()))
         };
         let read = read();
-        (read, pool.take("http://a", 0).is_some())
+        (read, pool.take("http://a", 0, 0).is_some())
     }
 
     const CHUNKED: &[u8] =
@@ -741,7 +741,7 @@ mod tests {
         let mut whole = Whole::new(100);
         assert_eq!(whole.collect(&mut response).ok(), Some(Collected::Waits));
         drop(response);
-        assert!(pool.take("http://a", 0).is_none());
+        assert!(pool.take("http://a", 0, 0).is_none());
     }
 
     fn read_on(pending: &mut PendingResponse, more: &[u8]) -> Option<super::Head> {

@@ -66,3 +66,4 @@ mod translation_cost;
 mod unix;
 mod usage;
 mod wakeups;
+mod workers;

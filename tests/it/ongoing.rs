@@ -121,7 +121,7 @@ fn unwatchable() -> Arc<Source> {
 }
 
 fn start(service: &Arc<Beginning>) -> (Running, SocketAddr) {
-    serve(service, Settings { workers: 2, max_clients: 10 }, &Arc::default())
+    serve(service, Settings { workers: 1, max_connections: 2, max_clients: 10 }, &Arc::default())
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Service for Panicking {
 
     fn handle(&self, request: Box<Request<()>>, responder: Responder, thread: Thread) -> Handled {
         let is_quick = request.head.path().starts_with("/quick");
-        assert_eq!(thread == Thread::Poller, is_quick);
+        assert_eq!(thread == Thread::Worker, is_quick);
         self.held.fetch_add(1, Ordering::SeqCst);
         let _held = Held(&self.held);
         match request.head.path() {
@@ -153,7 +153,8 @@ struct Front {
 impl Front {
     fn start() -> Front {
         let (service, stats) = (Arc::new(Panicking::default()), Arc::new(Stats::default()));
-        let (running, address) = serve(&service, Settings { workers: WORKERS, max_clients: 100 }, &stats);
+        let (running, address) =
+            serve(&service, Settings { workers: 2, max_connections: WORKERS, max_clients: 100 }, &stats);
         Front { service, stats, running, address }
     }
 
@@ -196,7 +197,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
     assert_eq!(told.len(), rounds, "the operator hears of each");
     assert!(told.iter().all(|reason| reason.contains("index out of bounds")), "{told:?}");
     eventually("no worker is busy, nothing is queued", || {
-        (front.stats.busy_workers() == 0 && front.stats.queue_length() == 0).then_some(())
+        (front.stats.busy() == 0 && front.stats.queue_length() == 0).then_some(())
     });
     drop((bystander, both));
     eventually("no connection is left", || (front.stats.clients() == 0).then_some(()));
@@ -223,7 +224,7 @@ fn what_has_to_wait_holds_a_worker_and_never_the_poller() {
     let front = Front::start();
     let mut waiting: Vec<Client> = (0..WORKERS).map(|_| front.client()).collect();
     waiting.iter_mut().for_each(|client| client.send(get("/quick/waits")));
-    eventually("both wait", || (front.stats.busy_workers() == WORKERS).then_some(()));
+    eventually("both wait", || (front.stats.busy() == WORKERS).then_some(()));
     // Every place is taken: one that would be quick waits for one, and control requests do not.
     let mut queued = front.client();
     queued.send(get("/quick/good"));
@@ -241,7 +242,7 @@ fn what_has_to_wait_holds_a_worker_and_never_the_poller() {
     }
     assert_eq!(front.client().call(get("/quick/good")).text(), "good");
     assert_eq!(front.service.told.lock().expect("told").len(), WORKERS + 1);
-    eventually("no place is taken", || (front.stats.busy_workers() == 0).then_some(()));
+    eventually("no place is taken", || (front.stats.busy() == 0).then_some(()));
 }
 
 /// Many requests in one write: each gets its answer, in order, and others get theirs meanwhile.
@@ -278,7 +279,7 @@ fn a_panic_in_an_ongoing_answer_costs_that_answer_alone() {
     leaving.send(get("/ongoing"));
     eventually("an answer goes on", fed);
     leaving.leave();
-    eventually("one answer is left", || (front.stats.busy_workers() == 1).then_some(()));
+    eventually("one answer is left", || (front.stats.busy() == 1).then_some(()));
     source.write_all(b"e").expect("told");
     assert_eq!(bystander.response().text(), "half and half");
     assert_eq!(bystander.call(get("/")).text(), "good");

@@ -168,7 +168,7 @@ fn nothing_grows_and_no_good_request_fails() {
     assert_eq!(proxy.get("/health").status, 200);
     assert!(after.threads <= before.threads, "{report}");
     assert!(proxy.threads_named("control") <= CONTROL_THREADS, "{report}");
-    assert!(proxy.threads_named("worker") <= WORKERS, "{report}");
+    assert!(proxy.threads_named("helper") <= WORKERS, "{report}");
     assert!(after.descriptors <= before.descriptors, "{report}");
     assert!(after.resident <= before.resident + MEMORY_NOISE, "{report}");
     assert!(after.held <= LISTS, "{report}");

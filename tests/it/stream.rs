@@ -302,8 +302,8 @@ fn a_stream_that_has_begun_holds_a_place_but_no_thread() {
         assert_eq!(stream.next_event(), Some(event("a")));
         streams.push(stream);
     }
-    let workers = proxy.threads_named("worker");
-    assert!(workers < STREAMS / 2, "{workers} workers for {STREAMS} streams one after the other");
+    let workers = proxy.threads_named("helper");
+    assert!(workers < STREAMS / 2, "{workers} helpers for {STREAMS} streams one after the other");
     assert_error(&proxy.call(ask("p1/m")), 503, "overloaded");
     gate.open_for(STREAMS);
     for stream in &mut streams {

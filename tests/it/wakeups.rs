@@ -20,7 +20,7 @@ use crate::support::{DEADLINE, eventually};
 /// Time for what is about to happen on another thread. Where it takes longer, nothing is tested, and nothing fails.
 const MOMENT: Duration = Duration::from_millis(30);
 
-/// Says what begins, and lets it end when the test says so: `/held` on the thread of all connections, the others on workers.
+/// Says what begins, and lets it end when the test says so: `/held` on the worker, the others on helpers.
 struct Told {
     /// No turn begins while the test has it.
     turn: Mutex<()>,
@@ -50,7 +50,7 @@ impl Service for Told {
     type Ticket = ();
 
     fn limits(&self) -> Limits {
-        if thread::current().name() == Some("poller") {
+        if thread::current().name() == Some("worker") {
             drop(self.turn.lock().expect("the lock"));
         }
         Limits { max_body: 0, client_timeout: DEADLINE, idle_timeout: DEADLINE, queue_timeout: DEADLINE }
@@ -85,7 +85,8 @@ impl Service for Told {
 fn wait_for_a_place() -> Duration {
     let (service, begun) = Told::new();
     let stats = Arc::<Stats>::default();
-    let (running, address) = serve(&service, Settings { workers: 2, max_clients: 10 }, &stats);
+    let (running, address) =
+        serve(&service, Settings { workers: 1, max_connections: 2, max_clients: 10 }, &stats);
     let send = |path: &str| {
         let mut client = Client::connect(address);
         client.send(get(path));

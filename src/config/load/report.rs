@@ -41,7 +41,8 @@ pub fn summary(config: &Config) -> String {
         let origins = config.cors_origins.iter().map(|origin| shown(origin));
         lines.push(counted(say(Label::Origins), origins, config.language));
     }
-    lines.push(format!("{}: {}", say(Label::Workers), config.max_connections));
+    lines.push(format!("{}: {}", say(Label::Workers), config.workers));
+    lines.push(format!("{}: {}", say(Label::Slots), config.max_connections));
     lines.push(format!("{}: {}", say(Label::Clients), config.max_clients));
     lines.push(format!("{}: {}", say(Label::Memory), mebibytes(config.max_memory)));
     lines.push(format!("{}: {}", say(Label::Retries), config.max_retries));
@@ -166,12 +167,12 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
         found.push(ConfigText::NoTokens);
     }
     if config.max_clients < config.max_connections {
-        found.push(ConfigText::IdleWorkers { clients: config.max_clients, workers: config.max_connections });
+        found.push(ConfigText::IdleSlots { clients: config.max_clients, slots: config.max_connections });
     }
     let (there, room) = (memory::available(), memory::requests_within(config.max_memory));
     if room < config.max_connections {
         let most = config.max_memory >> 20;
-        found.push(ConfigText::LittleMemory { most, room, workers: config.max_connections });
+        found.push(ConfigText::LittleMemory { most, room, slots: config.max_connections });
     }
     if config.max_memory > there {
         found.push(ConfigText::MemoryNotThere { asked: config.max_memory >> 20, there: there >> 20 });
@@ -232,6 +233,7 @@ pub fn restart_required(old: &Config, new: &Config) -> Vec<&'static str> {
     let changes = [
         ("host", old.host != new.host),
         ("port", old.port != new.port),
+        ("workers", old.workers != new.workers),
         ("max_connections", old.max_connections != new.max_connections),
         ("max_clients", old.max_clients != new.max_clients),
         ("max_memory", old.max_memory != new.max_memory),

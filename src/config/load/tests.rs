@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::{Config, Problems, from_file, from_text, restart_required, summary, warnings};
 use crate::config::{Host, Replica, Secret, StreamUsage, Target};
-use crate::limits::{LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_PROVIDERS, MAX_TARGETS};
+use crate::limits::{
+    LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_PROVIDERS, MAX_TARGETS, MAX_WORKERS,
+};
 use crate::logging::LogFormat;
 use crate::memory;
 use crate::text::Language;
@@ -70,6 +72,7 @@ fn defaults_are_those_promised() {
     assert!(config.tokens.is_empty());
     assert!(config.supported_models.is_empty());
     assert!(config.models.is_empty());
+    assert!((1..=MAX_WORKERS).contains(&config.workers));
     assert_eq!(config.max_connections, 100);
     assert_eq!(config.max_keepalive_connections, 20);
     assert_eq!(config.keepalive_expiry, Duration::from_secs(30));
@@ -95,6 +98,7 @@ fn every_integer_has_a_least_and_a_most_and_says_both() {
     let largest = LARGEST_REQUEST as u64;
     for (key, least, most) in [
         ("port", 0, 65_535),
+        ("workers", 1, MAX_WORKERS as u64),
         ("max_connections", 1, 10_000),
         ("max_keepalive_connections", 0, 10_000),
         ("max_response_size", 1, 1 << 40),
@@ -650,7 +654,8 @@ fn no_problem_summary_or_debug_holds_a_secret() {
 
 #[test]
 fn the_example_is_valid_and_its_summary_and_debug_hold_no_secret() {
-    let config = valid(EXAMPLE);
+    let mut config = valid(EXAMPLE);
+    config.workers = 3;
     assert_eq!((config.providers.len(), config.tokens.len(), config.models.len()), (4, 2, 2));
     assert!(config.supports("openai/gpt-4o-mini") && !config.supports("openai/o1"));
     let summary = summary(&config);
@@ -660,7 +665,8 @@ fn the_example_is_valid_and_its_summary_and_debug_hold_no_secret() {
         "  ollama: http://127.0.0.1:11434/v1, 无密钥",
         "token: 2 (everyone, batch jobs)",
         "  best -> openai/gpt-4o, deepseek/deepseek-chat",
-        "工作线程: 100",
+        "工作线程: 3",
+        "同时处理的请求: 100",
     ] {
         assert!(summary.lines().any(|found| found == line), "{line}\n{summary}");
     }
@@ -765,7 +771,7 @@ fn warnings_name_missing_tokens_and_an_open_file_that_holds_secrets() {
         found,
         [
             "tokens: none configured; every call that needs a token will be refused",
-            "max_clients (50) is less than max_connections (100): some workers can never be used"
+            "max_clients (50) is less than max_connections (100): some slots can never be used"
         ]
     );
 
@@ -779,9 +785,10 @@ fn warnings_name_missing_tokens_and_an_open_file_that_holds_secrets() {
 fn keys_that_need_a_restart_are_named_only_when_they_change() {
     let old = valid(&with(r#""port": 1"#));
     assert!(restart_required(&old, &old).is_empty());
-    let new =
-        valid(&with(r#""host": "::1", "port": 2, "max_connections": 3, "max_clients": 4, "max_retries": 9"#));
-    assert_eq!(restart_required(&old, &new), ["host", "port", "max_connections", "max_clients"]);
+    let new = valid(&with(
+        r#""host": "::1", "port": 2, "workers": 64, "max_connections": 3, "max_clients": 4, "max_retries": 9"#,
+    ));
+    assert_eq!(restart_required(&old, &new), ["host", "port", "workers", "max_connections", "max_clients"]);
 }
 
 #[test]

@@ -193,7 +193,7 @@ impl Proxy {
 
     /// How many threads it has beside those of the pools, which start as the load first asks for them and then stay.
     pub fn threads_outside_pools(&self) -> usize {
-        self.threads() - self.threads_named("worker") - self.threads_named("control")
+        self.threads() - self.threads_named("helper") - self.threads_named("control")
     }
 
     /// How many threads of that name it has.

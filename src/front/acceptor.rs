@@ -1,0 +1,186 @@
+//! The acceptor: one thread that takes connections as they come in and hands each to the worker with the fewest; that tells those
+//! over the limit; and that leaves them waiting while the system has no room.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::inbox::Post;
+use super::listener::{Listener, discard_input};
+use super::response::{Client, Shape};
+use super::running::Shared;
+use super::sys::{self, Epoll};
+use super::{Notice, Peer, Rejection, Service};
+use crate::limits::{
+    ACCEPT_BACKOFF, ACCEPT_BATCH, ACCEPT_CALM, BACKLOG, EVENT_BATCH, MAX_REFUSED, SWEEP_INTERVAL,
+};
+
+/// The token of the wake-up; a listener's is its place.
+const WAKER: u64 = u64::MAX;
+
+/// Connections over `max_clients` that may be open at once to be told so.
+pub fn places_to_refuse(max_clients: usize) -> usize {
+    (max_clients / 10).clamp(1, MAX_REFUSED)
+}
+
+/// The thread's state.
+pub struct Acceptor<S: Service> {
+    shared: Arc<Shared<S>>,
+    max_clients: usize,
+    listeners: Vec<Listener>,
+    epoll: Epoll,
+    now: Instant,
+    paused_until: Option<Instant>,
+    /// When `accept` failed last, until it has not for [`ACCEPT_CALM`].
+    failed: Option<Instant>,
+    full: bool,
+    /// The worker that got the last connection.
+    last: usize,
+}
+
+impl<S: Service> Acceptor<S> {
+    /// For these listeners.
+    ///
+    /// # Errors
+    /// The system refuses a descriptor.
+    pub(super) fn new(
+        shared: &Arc<Shared<S>>,
+        max_clients: usize,
+        listeners: Vec<Listener>,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        epoll.add(&shared.door, WAKER)?;
+        let (now, last) = (Instant::now(), shared.inboxes.len() - 1);
+        let (shared, paused_until, failed, full) = (Arc::clone(shared), None, None, false);
+        let acceptor = Self { shared, max_clients, listeners, epoll, now, paused_until, failed, full, last };
+        acceptor.add_listeners()?;
+        Ok(acceptor)
+    }
+
+    /// Accepts until the drain begins, which takes in all that wait.
+    pub(super) fn run(mut self) {
+        let mut events = sys::event_buffer(EVENT_BATCH);
+        let mut happened = Vec::with_capacity(EVENT_BATCH);
+        while !self.shared.is_draining() {
+            if self.epoll.wait(&mut events, &mut happened, self.patience()).is_err() {
+                // Nothing that a wait can recover from; pausing keeps it from spinning.
+                thread::sleep(ACCEPT_BACKOFF);
+            }
+            self.now = Instant::now();
+            for event in happened.drain(..) {
+                match event.token {
+                    WAKER => self.shared.door.clear(),
+                    listener => drop(self.accept(listener as usize)),
+                }
+            }
+            self.see_to_accept(self.now);
+        }
+        self.accept_last();
+        self.shared.is_closed.store(true, Ordering::Release);
+        self.shared.inboxes.iter().for_each(super::inbox::Inbox::wake);
+    }
+
+    /// How long it may sleep.
+    fn patience(&self) -> Option<Duration> {
+        self.failed.map(|_| SWEEP_INTERVAL)
+    }
+
+    /// Takes up again what had to pause.
+    fn see_to_accept(&mut self, now: Instant) {
+        if self.paused_until.is_some_and(|until| now >= until) {
+            self.paused_until = None;
+            if self.add_listeners().is_err() {
+                self.paused_until = Some(now + ACCEPT_BACKOFF);
+                self.failed = Some(now);
+            }
+        }
+        if self.failed.take_if(|failed| now >= *failed + ACCEPT_CALM).is_some() {
+            self.shared.service.notice(Notice::AcceptResumed);
+        }
+    }
+
+    fn add_listeners(&self) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            match self.epoll.add(listener, index as u64) {
+                // It could not be taken out.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes those that wait at a listener, as many as one turn may; whether there may be more.
+    fn accept(&mut self, index: usize) -> bool {
+        for _ in 0..ACCEPT_BATCH {
+            let Some(listener) = self.listeners.get(index) else { return false };
+            match listener.accept() {
+                Ok((socket, peer)) => self.hand_out(Client::new(socket), peer),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return false,
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    _ => {
+                        self.pause_accept(error);
+                        return false;
+                    }
+                },
+            }
+        }
+        true
+    }
+
+    /// Takes all that wait, and closes the listeners: the system resets what is left at them.
+    fn accept_last(&mut self) {
+        for index in 0..self.listeners.len() {
+            // As many as the system lets wait: a flood must not keep the drain from beginning.
+            let mut batches = 0..=BACKLOG.unsigned_abs() as usize / ACCEPT_BATCH;
+            while batches.next().is_some() && self.accept(index) {}
+        }
+        self.listeners.clear();
+    }
+
+    /// Out of descriptors or memory: waiting lets connections end. The listeners are not watched meanwhile, for they
+    /// would wake it again at once.
+    fn pause_accept(&mut self, error: io::Error) {
+        let now = self.now;
+        self.paused_until = Some(now + ACCEPT_BACKOFF);
+        for listener in &self.listeners {
+            let _ = self.epoll.remove(listener);
+        }
+        if self.failed.replace(now).is_none() {
+            self.shared.service.notice(Notice::AcceptFailed(error));
+        }
+    }
+
+    /// Gives a connection to a worker.
+    fn hand_out(&mut self, mut client: Client, peer: Peer) {
+        let (served, refused) = self.shared.stats.served_and_refused();
+        let full = served >= self.max_clients;
+        if full && !std::mem::replace(&mut self.full, true) {
+            self.shared.service.notice(Notice::TooManyClients(self.max_clients));
+        }
+        // Said once, until a tenth of the places are free again.
+        if served < self.max_clients - self.max_clients.div_ceil(10) {
+            self.full = false;
+        }
+        if full && refused >= places_to_refuse(self.max_clients) {
+            return self.turn_away(&client);
+        }
+        if full {
+            discard_input(client.as_fd());
+        }
+        self.last = self.shared.stats.least_busy(self.last);
+        client.counted = Some(self.shared.stats.count(self.last, full));
+        self.shared.inboxes[self.last].post(Post::Accepted(client, peer, full));
+    }
+
+    /// Over the limit by far: no place to wait until the client has read why.
+    fn turn_away(&self, client: &Client) {
+        discard_input(client.as_fd());
+        client.send_last(Shape::UNKNOWN, &self.shared.service.reject(Rejection::TooManyClients, None));
+        sys::shut_write(client);
+    }
+}
