@@ -2,27 +2,9 @@
 
 use super::blocks::Blocks;
 use super::chat;
-use super::output::{Output, TooLarge};
+use super::output::Output;
+use super::unfit::Unfit;
 use super::usage::Usage;
-
-/// Why a response cannot be put into the other format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unfit {
-    /// It is an error, in spite of its status.
-    Error,
-    /// It is complete, but holds what cannot be carried. Another replica would say the same.
-    Malformed(&'static str),
-    /// It is no JSON, not complete, or says that the provider gave up.
-    Broken(&'static str),
-    /// More than the limit would have to be written or held.
-    TooLarge,
-}
-
-impl From<TooLarge> for Unfit {
-    fn from(_: TooLarge) -> Self {
-        Self::TooLarge
-    }
-}
 
 /// The response for the client that asked for `model`, in at most `limit` bytes. `id` serves where the provider gives none.
 ///

@@ -4,12 +4,12 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
-use super::answer::Unfit;
 use super::block::{Block, Kind, is_object};
 use super::chat::{self, TOO_MANY_CALLS, ToolCall};
 use super::event::Event;
 use super::output::Output;
 use super::pieces::Piece;
+use super::unfit::Unfit;
 use crate::limits::{MAX_ID, MAX_RESPONSE_BLOCKS, MAX_TOOL_CALLS};
 use crate::text::beginning;
 

@@ -8,9 +8,9 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::answer::Unfit;
 use super::escapes::unescaped;
 use super::json::{inside, members, string};
+use super::unfit::Unfit;
 use super::usage::ChatUsage;
 use crate::limits::{MAX_CHAT_EVENT, MAX_ID, MAX_TOOL_CALLS};
 

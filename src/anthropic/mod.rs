@@ -12,14 +12,16 @@ mod event;
 mod joined;
 mod json;
 mod output;
+mod output_config;
 mod parts;
 mod pieces;
 mod request;
 mod sse;
 mod stream;
+mod unfit;
 mod usage;
 
-pub use answer::{Unfit, message};
+pub use answer::message;
 pub use escapes::unescaped;
 pub use joined::Joined;
 pub use json::{Problem, Refusal};
@@ -27,6 +29,7 @@ pub use output::{Output, TooLarge};
 pub use request::ChatRequest;
 pub use sse::Events;
 pub use stream::Translator;
+pub use unfit::Unfit;
 
 /// Whether a path belongs to this API.
 pub fn is_path(path: &str) -> bool {

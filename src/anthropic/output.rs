@@ -113,6 +113,24 @@ impl io::Write for &mut Output {
     }
 }
 
+/// What stands between the elements of a list that is being written.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Separated(bool);
+
+impl Separated {
+    /// Whether an element was written.
+    pub(super) fn is_begun(self) -> bool {
+        self.0
+    }
+
+    /// Called before each element.
+    pub(super) fn next(&mut self, out: &mut Output) {
+        if std::mem::replace(&mut self.0, true) {
+            out.write(&[","]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Output, TooLarge};

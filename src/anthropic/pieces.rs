@@ -2,9 +2,9 @@
 
 use serde_json::value::RawValue;
 
-use super::answer::Unfit;
 use super::chat::{Said, bytes, word};
 use super::json::{elements, members};
+use super::unfit::Unfit;
 
 /// Deepest lists and objects that reasoning is looked for in.
 const MAX_DEPTH: u8 = 4;

@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 
 use super::content;
 use super::json::{Fit, Problem, Refusal, boolean, elements, inside, members, required, string};
-use super::output::Output;
+use super::output::{Output, Separated};
+use super::output_config::{output_config, schema};
 use crate::limits::MAX_USER_ID;
 
 /// A chat completion request, but for the model and the name of its limit, which depend on the provider.
@@ -62,19 +63,6 @@ impl ChatRequest {
         let end = if self.stream && asks_for_usage { WITH_USAGE } else { b"}" };
         let limit = [b",\"", limit.as_bytes(), b"\":", self.max_tokens.as_bytes()];
         [&[b"{\"model\":", model], &limit[..], &[&self.rest, end]].concat()
-    }
-}
-
-/// What stands between the elements of a list that is being written.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Separated(bool);
-
-impl Separated {
-    /// Called before each element.
-    pub(super) fn next(&mut self, out: &mut Output) {
-        if std::mem::replace(&mut self.0, true) {
-            out.write(&[","]);
-        }
     }
 }
 
@@ -175,36 +163,14 @@ fn number(value: &RawValue) -> Fit<&RawValue> {
     is_number.then_some(value).ok_or_else(|| Refusal::expected("", "a number"))
 }
 
-/// The schema that an `output_config` asks for; what else it says are hints.
-pub(super) fn output_config(config: &RawValue) -> Fit<Option<&RawValue>> {
-    let mut asked = None;
-    members(config, |key, value| match key {
-        "effort" | "task_budget" => Ok(()),
-        "format" => schema(value).map(|schema| asked = Some(schema)),
-        _ => Err(Refusal::not_carried("")),
-    })?;
-    Ok(asked)
-}
-
-/// The schema in an output format.
-fn schema(format: &RawValue) -> Fit<&RawValue> {
-    let mut schema = None;
-    members(format, |key, value| match key {
-        "type" if string(value)? == "json_schema" => Ok(()),
-        "schema" => members(value, |_, _| Ok(())).map(|()| schema = Some(value)),
-        _ => Err(Refusal::not_carried("")),
-    })?;
-    required(schema, "schema")
-}
-
 fn write_tools(out: &mut Output, tools: &RawValue) -> Fit<()> {
     let mut list = Separated::default();
     elements(tools, |_, tool| {
-        out.write(if list.0 { &[] } else { &[",\"tools\":["] });
+        out.write(if list.is_begun() { &[] } else { &[",\"tools\":["] });
         list.next(out);
         write_tool(out, tool)
     })?;
-    out.write(if list.0 { &["]"] } else { &[] });
+    out.write(if list.is_begun() { &["]"] } else { &[] });
     Ok(())
 }
 

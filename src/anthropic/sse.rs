@@ -1,7 +1,7 @@
 //! Takes a stream of events apart (WHATWG HTML section 9.2.6), as far as their data goes.
 
-use super::answer::Unfit;
 use super::output::{KEPT, step};
+use super::unfit::Unfit;
 use crate::limits::MAX_CHAT_EVENT;
 
 /// Finds the data of events in bytes that come in pieces.

@@ -1,10 +1,11 @@
 //! A streamed chat completion as the events of the Messages API.
 
-use super::answer::{self, Unfit};
+use super::answer;
 use super::blocks::Blocks;
 use super::chat;
 use super::event::{Beginning, Event, Stop};
 use super::output::Output;
+use super::unfit::Unfit;
 use super::usage::{ChatUsage, Usage};
 
 /// Turns data of chat events into events of the Messages API.

@@ -4,52 +4,19 @@
 use ureq::http::Method;
 use ureq::http::uri::PathAndQuery;
 
+use super::admitted::Admitted;
 use super::error::ApiError;
 use super::messages::Translated;
 use super::response_context::ResponseContext;
 use super::splice::Body;
 use super::{Action, Ticket, filters, messages, multipart, relayed_headers, responses};
-use crate::anthropic::ChatRequest;
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::catalog;
-use crate::config::{Format, Provider, Token};
+use crate::config::Token;
 use crate::front::{Head, Request};
 use crate::gateway::Gateway;
-use crate::memory::Share;
 use crate::routing::{self, Route};
-
-/// A call that may be made.
-pub struct Admitted {
-    /// The provider's method.
-    pub method: Method,
-    /// What the body says.
-    pub body: Body,
-    /// The call for providers that do not speak Anthropic's format, where the client does.
-    chat: Option<(ChatRequest, Share)>,
-    /// Why those providers are skipped, where the call cannot be translated.
-    pub refused: Option<ApiError>,
-    /// The models to ask for, in their order.
-    pub routes: Vec<Route>,
-    /// A stored response is looked for: it is not known which of the routes has it.
-    pub is_search: bool,
-    /// Path and query behind the provider's base URL.
-    pub path: String,
-    /// What the client's `Content-Type` gives way to.
-    pub kind: Option<&'static str>,
-}
-
-impl Admitted {
-    /// The translated call, where this provider needs it.
-    pub fn chat_for(&self, provider: &Provider) -> Option<&ChatRequest> {
-        self.chat.as_ref().map(|(chat, _)| chat).filter(|_| !provider.speaks(Format::Anthropic))
-    }
-
-    /// No further attempt will be made: what only those need goes.
-    pub fn settle(&mut self) {
-        self.chat = None;
-    }
-}
 
 /// What the body says, in the format of its endpoint.
 ///

@@ -2,102 +2,20 @@
 //! `supported_models`), whatever some provider is known to choose another model by is checked like `model`, or refused
 //! by its name. Where none applies, everything passes.
 
-use std::borrow::Cow;
 use std::cell::Cell;
-use std::fmt;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::Ticket;
+use super::choosers::reads_as_model;
 use super::error::ApiError;
-use super::splice::{Body, reads_as_model};
+use super::splice::Body;
 use crate::config::{Config, Filter, Token};
 use crate::front::Request;
 use crate::gateway::{ExclusivePermit, Gateway};
 use crate::limits::{MAX_MODEL, MAX_TARGETS, QUICK_FILTER};
 use crate::routing::Route;
-
-/// A top-level member of a body, or a part of a form, by which some provider chooses a model.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Chooser {
-    /// Its name.
-    pub name: &'static str,
-    kind: Kind,
-}
-
-/// What may stand in it where a filter applies.
-#[derive(Debug, PartialEq, Eq)]
-enum Kind {
-    /// A list of model ids, as strings or as `{"model": id}`; each is checked.
-    Models,
-    /// Tools; those that run a model of their own name one that is checked.
-    Tools,
-    /// OpenRouter's plugins; those that run no model.
-    Plugins,
-    /// Members that a gateway moves to the top level of its own request: none that chooses a model.
-    Members,
-    /// Nothing.
-    Nothing,
-}
-
-const fn row(name: &'static str, kind: Kind) -> Chooser {
-    Chooser { name, kind }
-}
-
-/// Every such member (`docs/providers.md`, "Model filters"). Adding one is adding a row.
-const CHOOSERS: &[Chooser] = &[
-    // OpenRouter and Vercel: what is asked where `model` fails.
-    row("models", Kind::Models),
-    // LiteLLM, Anthropic, and OpenRouter on `/messages`: the same.
-    row("fallbacks", Kind::Models),
-    // OpenRouter: `fallback` lets it choose.
-    row("route", Kind::Nothing),
-    // OpenRouter: a stored configuration with a model of its own.
-    row("preset", Kind::Nothing),
-    row("plugins", Kind::Plugins),
-    // Anthropic's advisor, OpenAI's image generation, OpenRouter's server tools.
-    row("tools", Kind::Tools),
-    // LiteLLM gives it to its own provider, whose `model` it then replaces.
-    row("extra_body", Kind::Members),
-    // LiteLLM.
-    row("context_window_fallbacks", Kind::Nothing),
-    row("content_policy_fallbacks", Kind::Nothing),
-    row("context_window_fallback_dict", Kind::Nothing),
-    row("deployment_id", Kind::Nothing),
-    row("model_list", Kind::Nothing),
-    row("router_settings_override", Kind::Nothing),
-    row("user_config", Kind::Nothing),
-    // Vercel: `gateway.models`.
-    row("providerOptions", Kind::Nothing),
-];
-
-/// OpenRouter's server tools that run no model.
-const MODELLESS_TOOLS: &[&str] =
-    &["openrouter:web_search", "openrouter:web_fetch", "openrouter:datetime", "openrouter:apply_patch"];
-/// OpenRouter's plugins that run no model.
-const MODELLESS_PLUGINS: &[&str] = &["web", "file-parser", "response-healing", "context-compression"];
-
-/// The chooser that some reader takes this name for. Go's `encoding/json` folds letters as Unicode does.
-pub fn chooser(name: &str) -> Option<&'static Chooser> {
-    if name.is_ascii() {
-        return CHOOSERS.iter().find(|row| row.name.eq_ignore_ascii_case(name));
-    }
-    CHOOSERS.iter().find(|row| {
-        let fold = |letter| match letter {
-            'ſ' => 's',
-            '\u{212a}' => 'k',
-            other => other.to_ascii_lowercase(),
-        };
-        // A folded letter has up to three bytes for one.
-        name.len() >= row.name.len()
-            && name.len() <= 3 * row.name.len()
-            && name.chars().map(fold).eq(row.name.chars().map(|letter| letter.to_ascii_lowercase()))
-    })
-}
 
 /// Whether the filters take too long over a call for the poller's thread: each of their patterns may meet each byte of each id.
 pub fn takes_long(config: &Config, token: &Token, body: &Body) -> bool {
@@ -192,108 +110,10 @@ fn names_model(query: &str) -> bool {
     })
 }
 
-impl Kind {
-    /// Whether the JSON `value` leads to no model but those that `may` be called.
-    fn is_within(&self, value: &str, may: &dyn Fn(&str) -> bool) -> bool {
-        if value == "null" {
-            return true;
-        }
-        match self {
-            Self::Models => all(value, |entry| model_of(entry).is_some_and(|id| may(&id))),
-            Self::Tools => all(value, |tool| {
-                let Ok(tool) = serde_json::from_str::<Tool<'_>>(tool.get()) else { return false };
-                let kind = tool.kind.unwrap_or_default();
-                (!kind.starts_with("openrouter:") || MODELLESS_TOOLS.contains(&&*kind))
-                    && tool.model.is_none_or(|model| may(&model))
-            }),
-            Self::Plugins => all(value, |plugin| {
-                serde_json::from_str::<Plugin<'_>>(plugin.get())
-                    .is_ok_and(|plugin| MODELLESS_PLUGINS.contains(&&*plugin.id))
-            }),
-            Self::Members => serde_json::from_str::<Choiceless>(value).is_ok(),
-            Self::Nothing => false,
-        }
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct Tool<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    model: Option<Cow<'a, str>>,
-}
-
-#[derive(serde::Deserialize)]
-struct Plugin<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-}
-
-/// The model that an entry of a list names.
-fn model_of(entry: &RawValue) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Alone {
-        model: String,
-    }
-    let text = entry.get();
-    serde_json::from_str(text).ok().or_else(|| Some(serde_json::from_str::<Alone>(text).ok()?.model))
-}
-
-/// Whether `value` is a list of entries that are all `good`. Holds one at a time.
-fn all<'a>(value: &'a str, good: impl Fn(&'a RawValue) -> bool) -> bool {
-    struct Entries<'a, F>(F, PhantomData<&'a ()>);
-    impl<'de, F: Fn(&'de RawValue) -> bool> Visitor<'de> for Entries<'de, F> {
-        type Value = bool;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("a list")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
-            while let Some(entry) = list.next_element()? {
-                if !self.0(entry) {
-                    return Err(A::Error::custom("not good"));
-                }
-            }
-            Ok(true)
-        }
-    }
-    let mut reader = serde_json::Deserializer::from_str(value);
-    reader.deserialize_seq(Entries(good, PhantomData)).unwrap_or(false)
-}
-
-/// An object without a member that chooses a model.
-struct Choiceless;
-
-impl<'de> Deserialize<'de> for Choiceless {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Choiceless;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object that chooses no model")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Choiceless, A::Error> {
-                while let Some(name) = map.next_key::<String>()? {
-                    if reads_as_model(name.as_bytes()) || chooser(&name).is_some() {
-                        return Err(A::Error::custom("a member that chooses a model"));
-                    }
-                    map.next_value::<IgnoredAny>()?;
-                }
-                Ok(Choiceless)
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{CHOOSERS, chooser, names_model, takes_long};
+    use super::{names_model, takes_long};
+    use crate::api::choosers::{CHOOSERS, chooser};
     use crate::api::splice::Body;
     use crate::config::load;
 

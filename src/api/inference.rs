@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::admission::Admitted;
+use super::admitted::Admitted;
 use super::allowance::{self, Times};
 use super::delivery::Delivery;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};

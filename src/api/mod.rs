@@ -2,8 +2,10 @@
 
 mod admin;
 mod admission;
+mod admitted;
 mod allowance;
 mod charge;
+mod choosers;
 mod delivery;
 mod error;
 mod error_event;

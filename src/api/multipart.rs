@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use memchr::memmem;
 
+use super::choosers::{Chooser, chooser, reads_as_model};
 use super::error::ApiError;
-use super::filters::{self, Chooser};
-use super::splice::{Body, checked_model, note, reads_as_model};
+use super::splice::{Body, checked_model, note};
 use crate::core::request_head::is_token_byte;
 use crate::limits::{MAX_BOUNDARY, MAX_PART_HEAD, MAX_PARTS};
 
@@ -128,7 +128,7 @@ impl Form {
             // Python's clients write `True`.
             b"stream" => self.stream = content.eq_ignore_ascii_case(b"true"),
             name => {
-                if let Some(chooser) = std::str::from_utf8(name).ok().and_then(filters::chooser) {
+                if let Some(chooser) = std::str::from_utf8(name).ok().and_then(chooser) {
                     note(&mut self.choosers, chooser, None);
                 }
             }

@@ -8,7 +8,7 @@
 use percent_encoding::percent_decode_str;
 use ureq::http::Method;
 
-use super::admission::Admitted;
+use super::admitted::Admitted;
 use super::error::ApiError;
 use super::{Action, Ticket, filters};
 use crate::catalog::{Lists, Model};

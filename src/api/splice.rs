@@ -7,8 +7,8 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::choosers::{Chooser, chooser, reads_as_model};
 use super::error::ApiError;
-use super::filters::{self, Chooser};
 use super::usage_option::{self, Addition};
 use crate::anthropic::Refusal;
 use crate::json::deeper_than;
@@ -151,12 +151,6 @@ pub(super) fn checked_model(model: String) -> Result<String, ApiError> {
     }
 }
 
-/// Whether some reader takes `name` for `model`: Go's `encoding/json` matches keys without regard to case, and the last wins.
-/// None of these letters has a further form in Unicode's simple case folding.
-pub(super) fn reads_as_model(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"model")
-}
-
 /// The members of the top-level object that matter; all others are only checked to be JSON.
 #[derive(Default)]
 struct Top<'a> {
@@ -196,7 +190,7 @@ impl<'de> Deserialize<'de> for Top<'de> {
                             top.repeats_options |= top.options.replace(map.next_value()?).is_some();
                         }
                         "background" => top.is_background = map.next_value::<&RawValue>()?.get() == "true",
-                        other => match filters::chooser(other) {
+                        other => match chooser(other) {
                             Some(chooser) => note(&mut top.choosers, chooser, Some(map.next_value()?)),
                             None => {
                                 top.is_ambiguous |= reads_as_model(other.as_bytes());

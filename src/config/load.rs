@@ -4,14 +4,15 @@
 //! keys, each row naming a key and the leaf that checks its value → [`Config`]. `check`, serving and reloading all
 //! come through here.
 
+mod authority;
 mod ca;
+mod env_proxy;
 mod json;
 mod own_files;
 mod problem;
 mod provider;
 mod reader;
 mod report;
-mod surroundings;
 mod token;
 mod value;
 mod virtual_model;
@@ -19,9 +20,9 @@ mod virtual_model;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use env_proxy::EnvProxies;
 use json::Json;
 use reader::{Key, Names, Reader, optional};
-use surroundings::Surroundings;
 
 use super::{Config, Filter, Host};
 use crate::files;
@@ -195,7 +196,7 @@ fn checked(
     let Json::Object(entries) = &root else {
         return Err(Problems::one(Language::default(), ConfigText::NotAnObject(root.masked())));
     };
-    let mut reader = Reader::new(names(entries), Surroundings::read(env));
+    let mut reader = Reader::new(names(entries), EnvProxies::read(env));
     let mut config = defaults();
     reader.object("", entries, KEYS, &mut config);
     if find(entries, "providers").is_none() {

@@ -1,8 +1,8 @@
-//! The direction of imports: a room knows the rooms below it and none above. Where one room leads to
-//! another and back, neither can be read, tested or replaced alone.
+//! The direction of imports: a room knows the rooms below it and none above, and files do not know each other in circles. Where one
+//! leads to another and back, neither can be read, tested or replaced alone.
 
 use regex::Regex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// From the ground up. Rooms of one layer do not know each other.
@@ -71,40 +71,159 @@ fn room_of(file: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The rooms that `text` names as `crate::room` or inside `use crate::{…}`, comments left out.
-fn rooms_used(text: &str) -> BTreeSet<String> {
-    let code: String =
-        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
-    let single = Regex::new(r"\b(?:crate|ai_proxy)::([a-z_]+)").expect("regex");
-    let mut rooms: BTreeSet<String> =
-        single.captures_iter(&code).map(|captures| captures[1].to_owned()).collect();
-    let group = Regex::new(r"\b(?:crate|ai_proxy)::\{").expect("regex");
-    for found in group.find_iter(&code) {
-        rooms.extend(heads_of_group(&code[found.end()..]));
-    }
-    rooms
+/// Circles of files that are still there, each sorted. The list gets shorter: a circle that is gone leaves it.
+const CIRCLES: &[&[&str]] = &[
+    &["api/charge", "api/inference", "api/streaming", "api/task"],
+    &["front/poller", "front/running", "front/worker"],
+    &["front/response", "front/wire"],
+];
+
+fn without_comments(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// The first word of each entry of a `{a, b::c, d::{e, f}}` whose opening brace has been passed.
-fn heads_of_group(text: &str) -> Vec<String> {
-    let mut heads = vec![String::new()];
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
+}
+
+/// The rooms that `text` names as `crate::room` or inside `use crate::{…}`, comments left out.
+fn rooms_used(text: &str) -> BTreeSet<String> {
+    let paths = paths_used(&without_comments(text)).into_iter();
+    let rooms = paths.filter(|path| ["crate", "ai_proxy"].contains(&path[0].as_str()));
+    rooms.filter_map(|path| path.into_iter().nth(1)).collect()
+}
+
+/// Every path that `code` names, in a `use` or elsewhere, as its segments.
+fn paths_used(code: &str) -> Vec<Vec<String>> {
+    let imports = Regex::new(r"\buse\s+([^;]+);").expect("regex");
+    let inline = Regex::new(r"\b(?:crate|ai_proxy|super|self)(?:::\w+)+").expect("regex");
+    let rest = imports.replace_all(code, "");
+    let imported = imports.captures_iter(code).flat_map(|import| entries(&import[1]));
+    let named = inline.find_iter(&rest).map(|path| path.as_str().to_owned());
+    let segments = |path: String| path.split("::").map(|segment| segment.trim().to_owned()).collect();
+    imported.chain(named).map(segments).collect()
+}
+
+/// The paths of `a::{b, c::{d, e}}`: `a::b`, `a::c::d`, `a::c::e`. What follows `as` is left out.
+fn entries(tree: &str) -> Vec<String> {
+    let Some((prefix, group)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap_or_default().trim().to_owned()];
+    };
+    let mut parts = vec![String::new()];
     let mut depth = 0;
-    for c in text.chars() {
+    for c in group.chars() {
         match c {
-            '{' => depth += 1,
             '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => heads.push(String::new()),
-            _ if depth == 0 => heads.last_mut().expect("one").push(c),
-            _ => {}
+            ',' if depth == 0 => parts.push(String::new()),
+            _ => parts.last_mut().expect("one").push(c),
         }
+        depth += i32::from(c == '{') - i32::from(c == '}');
     }
-    heads
-        .iter()
-        .filter_map(|head| head.split("::").next())
-        .map(|head| head.trim().to_owned())
-        .filter(|head| !head.is_empty())
-        .collect()
+    let inner = parts.iter().filter(|part| !part.trim().is_empty()).flat_map(|part| entries(part));
+    inner.map(|path| format!("{}{path}", prefix.trim_start())).collect()
+}
+
+/// The files of `src` by their modules, each with the paths it names. The file of a module is its directory's `mod.rs` or beside it.
+struct Files(BTreeMap<Vec<String>, Vec<Vec<String>>>);
+
+impl Files {
+    fn read() -> Self {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut files = Vec::new();
+        sources(&src, &mut files);
+        let texts = files.into_iter().map(|file| {
+            let inside = file.strip_prefix(&src).expect("under src").with_extension("");
+            let text = std::fs::read_to_string(&file).expect("read source");
+            (inside.to_string_lossy().into_owned(), text)
+        });
+        Self::of(texts)
+    }
+
+    fn of(texts: impl Iterator<Item = (String, String)>) -> Self {
+        let files = texts.map(|(name, text)| {
+            let mut module: Vec<String> = name.split('/').map(str::to_owned).collect();
+            if module.last().is_some_and(|last| ["mod", "lib"].contains(&last.as_str())) {
+                module.pop();
+            }
+            (module, paths_used(&without_comments(without_tests(&text))))
+        });
+        Self(files.filter(|(module, _)| !module.iter().any(|name| name == "tests")).collect())
+    }
+
+    /// The file in which what `path` names is found from `module`: a re-export leads on to where it comes from.
+    fn target(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
+        let supers = path.iter().take_while(|segment| *segment == "super").count();
+        let (mut at, mut rest) = match path[0].as_str() {
+            "crate" => (Vec::new(), &path[1..]),
+            "self" => (module.to_vec(), &path[1..]),
+            "super" => (module[..module.len().checked_sub(supers)?].to_vec(), &path[supers..]),
+            _ => return None,
+        };
+        while let Some((name, further)) = rest.split_first() {
+            let below = [&at[..], std::slice::from_ref(name)].concat();
+            let from = || {
+                let paths = self.0.get(&at)?;
+                let path = paths.iter().find(|path| path.len() > 1 && path.last() == Some(name))?;
+                let from = [&at[..], &path[..1]].concat();
+                self.0.contains_key(&from).then_some(from)
+            };
+            let Some(next) = self.0.contains_key(&below).then_some(below).or_else(from) else { break };
+            (at, rest) = (next, further);
+        }
+        self.0.contains_key(&at).then_some(at)
+    }
+
+    /// The files that `module` imports. A module and the files inside it may know each other.
+    fn imports(&self, module: &[String]) -> BTreeSet<Vec<String>> {
+        let targets = self.0[module].iter().filter_map(|path| self.target(module, path));
+        targets.filter(|target| !target.starts_with(module) && !module.starts_with(target)).collect()
+    }
+
+    /// The groups of files that lead to each other.
+    fn circles(&self) -> BTreeSet<Vec<String>> {
+        let imports: BTreeMap<_, _> = self.0.keys().map(|module| (module, self.imports(module))).collect();
+        let reached = |from: &Vec<String>| {
+            let (mut reached, mut open) = (BTreeSet::new(), vec![from.clone()]);
+            while let Some(module) = open.pop() {
+                open.extend(imports[&module].iter().filter(|next| reached.insert((*next).clone())).cloned());
+            }
+            reached
+        };
+        let reached: BTreeMap<_, _> = self.0.keys().map(|module| (module, reached(module))).collect();
+        let circle = |(module, others): (&&Vec<String>, &BTreeSet<Vec<String>>)| {
+            let back = others.iter().filter(|other| reached[*other].contains(*module));
+            back.map(|other| other.join("/")).collect::<Vec<_>>()
+        };
+        reached.iter().map(circle).filter(|circle| !circle.is_empty()).collect()
+    }
+}
+
+#[test]
+fn files_import_each_other_in_no_circle_but_those_listed() {
+    let listed: BTreeSet<Vec<String>> =
+        CIRCLES.iter().map(|circle| circle.iter().map(|&file| file.to_owned()).collect()).collect();
+    assert_eq!(Files::read().circles(), listed);
+}
+
+#[test]
+fn circle_is_found_through_super_groups_and_re_exports() {
+    let circles = |texts: &[(&str, &str)]| {
+        let files = Files::of(texts.iter().map(|(name, text)| (name.to_string(), text.to_string())));
+        files.circles().into_iter().map(|circle| circle.join(" ")).collect::<Vec<_>>()
+    };
+    let room = ("room/mod", "pub use b::Thing;\nuse a::go;");
+    for (a, b) in [
+        ("use super::b::Thing;", "fn f() { super::a::go() }"),
+        ("use super::{b::{Thing, Other as Others}, c};", "use crate::room::a::{self, go};"),
+        ("use super::Thing;", "use crate::{room::a};"),
+        ("use crate::room::{Thing};", "use super::a;"),
+    ] {
+        assert_eq!(circles(&[room, ("room/a", a), ("room/b", b)]), ["room/a room/b"], "{a} {b}");
+        let tests = format!("// use super::b;\n#[cfg(test)]\nmod tests {{\n    {a}\n}}");
+        assert_eq!(circles(&[room, ("room/a", &tests), ("room/b", b)]), [""; 0], "{a} {b}");
+    }
+    let three = [("a", "use crate::b::X;"), ("b", "use crate::c::X;"), ("c", "use crate::a::X;")];
+    assert_eq!(circles(&three), ["a b c"]);
 }
 
 #[test]

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use ureq::Proxy;
 use ureq::http::{HeaderName, Uri};
 
+use super::authority::split_port;
 use super::ca::ca_file;
+use super::env_proxy::Variable;
 use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
-use super::surroundings::Variable;
-use super::value::{header_value, integer, model_id, split_port, unfit, unfit_secret};
+use super::value::{header_value, integer, model_id, unfit, unfit_secret};
 use crate::config::{CaFile, HOP_BY_HOP, Provider, Replica, ReplicaId, Secret, StreamUsage, known};
 use crate::limits::{MAX_MODEL, MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
@@ -259,8 +260,8 @@ fn is_proxy(url: &str) -> bool {
 
 /// The proxy that the environment asks for; a bad one is reported under its variable's name.
 fn proxy_around(reader: &mut Reader, url: &str) -> Option<Secret> {
-    let surroundings = Rc::clone(&reader.surroundings);
-    let Variable { name, value } = surroundings.proxy(url)?;
+    let env_proxies = Rc::clone(&reader.env_proxies);
+    let Variable { name, value } = env_proxies.proxy(url)?;
     if !is_proxy(value.expose()) {
         let shown = bare_url(value.expose()).map_or_else(|| value.masked(), |url| format!("\"{url}\""));
         reader.report_once(name, ConfigText::Unfit { value: shown, expected: Expected::ProxyUrl });

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use super::env_proxy::EnvProxies;
 use super::json::Json;
 use super::problem::Problem;
-use super::surroundings::Surroundings;
 use crate::config::Secret;
 use crate::limits::MAX_QUOTED;
 use crate::text::config::{ConfigText, Expected};
@@ -52,15 +52,15 @@ pub(super) struct Names {
 pub(super) struct Reader {
     pub(super) names: Rc<Names>,
     /// The proxies of the environment, for providers that name none.
-    pub(super) surroundings: Rc<Surroundings>,
+    pub(super) env_proxies: Rc<EnvProxies>,
     problems: Vec<Problem>,
     unlisted: usize,
 }
 
 impl Reader {
     /// A reader that has seen nothing yet.
-    pub(super) fn new(names: Names, surroundings: Surroundings) -> Self {
-        Self { names: Rc::new(names), surroundings: Rc::new(surroundings), problems: Vec::new(), unlisted: 0 }
+    pub(super) fn new(names: Names, env_proxies: EnvProxies) -> Self {
+        Self { names: Rc::new(names), env_proxies: Rc::new(env_proxies), problems: Vec::new(), unlisted: 0 }
     }
 
     /// Every problem met.

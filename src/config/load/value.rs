@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::authority::split_port;
 use super::json::{Json, Text};
 use super::reader::{Leaf, Reader};
 use crate::config::{Filter, Host, Pattern, Secret};
@@ -240,21 +241,10 @@ fn normal_origin(origin: &str) -> Option<String> {
     (scheme_fits && host_fits).then(|| format!("{scheme}://{host}{port}"))
 }
 
-/// An authority's host and port; `None` when the port is none from 1 to 65535.
-pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    // A colon inside brackets belongs to an IPv6 address.
-    let after_brackets = authority.rfind(']').map_or(0, |at| at + 1);
-    let Some(colon) = authority[after_brackets..].find(':').map(|at| at + after_brackets) else {
-        return Some((authority, None));
-    };
-    let digits = &authority[colon + 1..];
-    let port = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
-    port.filter(|port| *port != 0).map(|port| (&authority[..colon], Some(port)))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{host_name, normal_origin, regex_reason, split_port};
+    use super::{host_name, normal_origin, regex_reason};
+    use crate::config::load::authority::split_port;
 
     #[test]
     fn hosts_are_names_or_addresses_without_a_port() {

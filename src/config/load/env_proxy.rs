@@ -3,12 +3,12 @@
 
 use std::net::IpAddr;
 
-use super::value::split_port;
+use super::authority::split_port;
 use crate::config::Secret;
 
 /// What the environment says about proxies.
 #[derive(Debug, Default)]
-pub(super) struct Surroundings {
+pub(super) struct EnvProxies {
     http: Option<Variable>,
     https: Option<Variable>,
     all: Option<Variable>,
@@ -35,7 +35,7 @@ enum Exception {
     Block(IpAddr, u32, Option<u16>),
 }
 
-impl Surroundings {
+impl EnvProxies {
     /// Reads the environment.
     pub(super) fn read(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let set =
@@ -132,14 +132,14 @@ fn is_within(address: IpAddr, block: IpAddr, prefix: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Surroundings;
+    use super::EnvProxies;
 
     /// The variable and value chosen for `url` in an environment of `set`.
     fn chosen(set: &[(&str, &str)], url: &str) -> Option<(&'static str, String)> {
         let env =
             |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        let surroundings = Surroundings::read(&env);
-        surroundings.proxy(url).map(|variable| (variable.name, variable.value.expose().to_owned()))
+        let env_proxies = EnvProxies::read(&env);
+        env_proxies.proxy(url).map(|variable| (variable.name, variable.value.expose().to_owned()))
     }
 
     #[test]

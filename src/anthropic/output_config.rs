@@ -1,0 +1,27 @@
+//! The format that a request asks its response to have.
+
+use serde_json::value::RawValue;
+
+use super::json::{Fit, Refusal, members, required, string};
+
+/// The schema that an `output_config` asks for; what else it says are hints.
+pub(super) fn output_config(config: &RawValue) -> Fit<Option<&RawValue>> {
+    let mut asked = None;
+    members(config, |key, value| match key {
+        "effort" | "task_budget" => Ok(()),
+        "format" => schema(value).map(|schema| asked = Some(schema)),
+        _ => Err(Refusal::not_carried("")),
+    })?;
+    Ok(asked)
+}
+
+/// The schema in an output format.
+pub(super) fn schema(format: &RawValue) -> Fit<&RawValue> {
+    let mut schema = None;
+    members(format, |key, value| match key {
+        "type" if string(value)? == "json_schema" => Ok(()),
+        "schema" => members(value, |_, _| Ok(())).map(|()| schema = Some(value)),
+        _ => Err(Refusal::not_carried("")),
+    })?;
+    required(schema, "schema")
+}

@@ -1,0 +1,42 @@
+//! A relayed call, once it is known that it may be made.
+
+use ureq::http::Method;
+
+use super::error::ApiError;
+use super::splice::Body;
+use crate::anthropic::ChatRequest;
+use crate::config::{Format, Provider};
+use crate::memory::Share;
+use crate::routing::Route;
+
+/// A call that may be made.
+pub struct Admitted {
+    /// The provider's method.
+    pub method: Method,
+    /// What the body says.
+    pub body: Body,
+    /// The call for providers that do not speak Anthropic's format, where the client does.
+    pub(super) chat: Option<(ChatRequest, Share)>,
+    /// Why those providers are skipped, where the call cannot be translated.
+    pub refused: Option<ApiError>,
+    /// The models to ask for, in their order.
+    pub routes: Vec<Route>,
+    /// A stored response is looked for: it is not known which of the routes has it.
+    pub is_search: bool,
+    /// Path and query behind the provider's base URL.
+    pub path: String,
+    /// What the client's `Content-Type` gives way to.
+    pub kind: Option<&'static str>,
+}
+
+impl Admitted {
+    /// The translated call, where this provider needs it.
+    pub fn chat_for(&self, provider: &Provider) -> Option<&ChatRequest> {
+        self.chat.as_ref().map(|(chat, _)| chat).filter(|_| !provider.speaks(Format::Anthropic))
+    }
+
+    /// No further attempt will be made: what only those need goes.
+    pub fn settle(&mut self) {
+        self.chat = None;
+    }
+}
