@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::documents::grown::{GROWTHS, grow, places};
+use crate::documents::grown::{GROWTHS, grow, steps};
 use crate::documents::readers::{READERS, Reader};
 use crate::servers;
 
@@ -69,14 +69,14 @@ pub fn read(reader: &str) -> io::Result<()> {
     let reader = reader.ok_or_else(|| io::Error::other("no such reader"))?;
     let seeds = (reader.seeds)();
     // The largest has the most of what there is to grow.
-    let Some(seed) = seeds.iter().max_by_key(|seed| places(seed)) else { return Ok(()) };
-    let count = places(seed);
-    let every = (count * GROWTHS.len()).div_ceil(PLACES).max(1);
-    // An odd step meets every growth.
-    for step in (0..count * GROWTHS.len()).step_by(every | 1) {
-        let (growth, place) = (GROWTHS[step % GROWTHS.len()], step / GROWTHS.len());
+    let Some(seed) = seeds.iter().max_by_key(|seed| steps(seed).len()) else { return Ok(()) };
+    let steps = steps(seed);
+    // An odd stride meets every growth.
+    let every = steps.len().div_ceil(PLACES).max(1) | 1;
+    for (growth, place) in steps.into_iter().step_by(every) {
         for budget in [BUDGET, 2 * BUDGET] {
-            let input = grow(seed, place, growth, budget).and_then(|document| (reader.render)(&document));
+            let input =
+                grow(seed, place, GROWTHS[growth], budget).and_then(|document| (reader.render)(&document));
             counted_end(counted_reading(reader, &input.unwrap_or_default()));
         }
     }
