@@ -17,7 +17,7 @@ use crate::memory::{Holder, Share, Size};
 
 /// A request that is being sent or has been: its response is awaited.
 pub struct PendingResponse {
-    line: Line,
+    line: Box<Line>,
     /// The head of the request, until all of the request has left.
     request: Vec<u8>,
     /// Bytes of head and body that the connection has taken.
@@ -58,7 +58,7 @@ pub struct UpstreamResponse {
     pub status: u16,
     /// Header fields as they came.
     pub headers: Headers,
-    line: Line,
+    line: Box<Line>,
     body: Ending,
     keep_alive: bool,
 }
@@ -160,14 +160,14 @@ impl PendingResponse {
         (is_clear, is_reused): (bool, bool),
     ) -> Self {
         connection.source.begin_request();
-        let line = Line {
+        let line = Box::new(Line {
             source: Arc::clone(&connection.source),
             connection: Some(connection),
             pool: Arc::clone(pool),
             timer: Timer::new(timeouts, Instant::now()),
             heard: 0,
             is_clear,
-        };
+        });
         Self { line, request, sent: 0, is_reused, is_answered: false, is_unseen: false, held: Vec::new() }
     }
 
