@@ -114,7 +114,7 @@ fn run_server(path: PathBuf) -> ExitCode {
     };
     use_one_arena(config.max_memory);
     let warnings = load::warnings(&config, &path);
-    served(serve::run(config, Some(path), |_| warnings.iter().for_each(|warning| log::warn!("{warning}"))))
+    exit_code(serve::run(config, Some(path), |_| warnings.iter().for_each(|warning| log::warn!("{warning}"))))
 }
 
 /// glibc's allocator has an arena for each thread, 64 MiB of address space each, and what is freed in one serves no other. Where
@@ -122,8 +122,8 @@ fn run_server(path: PathBuf) -> ExitCode {
 /// The process id stays, as do the sockets and variables of a supervisor. Where it cannot, the arenas stay, and nothing else is lost.
 fn use_one_arena(max_memory: usize) {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
-    let is_told = std::env::var_os(ARENAS).is_some();
-    if !cfg!(target_env = "gnu") || max_memory >= LITTLE_MEMORY || is_told {
+    let is_set = std::env::var_os(ARENAS).is_some();
+    if !cfg!(target_env = "gnu") || max_memory >= LITTLE_MEMORY || is_set {
         return;
     }
     let mut arguments = std::env::args_os();
@@ -139,7 +139,7 @@ fn use_one_arena(max_memory: usize) {
     drop(signal_hook::flag::register(SIGPIPE, Arc::default()));
 }
 
-/// Whether `program` is what was called by `name`: behind a loader (`ld.so ai-proxy`) it is the loader.
+/// Whether `program` is what was called by `name`: under a loader (`ld.so ai-proxy`) it is the loader.
 fn is_called(program: &Path, name: &Path) -> bool {
     name.file_name() == program.file_name() || name.canonicalize().is_ok_and(|path| path == program)
 }
@@ -150,13 +150,13 @@ fn run_demo(port: u16) -> ExitCode {
         Err(error) => return fail(&format!("ai-proxy: {error}"), FAILED),
     };
     match demo::config(&url, port) {
-        Ok(config) => served(serve::run(config, None, |url| serve::say(&demo::greeting(url)))),
+        Ok(config) => exit_code(serve::run(config, None, |url| serve::say(&demo::greeting(url)))),
         Err(problems) => bad_config(&problems),
     }
 }
 
 /// What remains of the log is written before the process ends.
-fn served(result: std::io::Result<()>) -> ExitCode {
+fn exit_code(result: std::io::Result<()>) -> ExitCode {
     if let Err(error) = &result {
         log::error!("{error}");
     }

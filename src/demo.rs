@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// The token of the demo.
 pub const TOKEN: &str = "sk-demo";
-/// The port it listens on unless told otherwise.
+/// The port it listens on unless `--port` names another.
 pub const DEFAULT_PORT: u16 = 8001;
 /// The key between the proxy and its demo provider.
 const KEY: &str = "sk-demo-provider-key";
@@ -54,7 +54,7 @@ pub fn greeting(url: &str) -> String {
     format!(
         "Try it:\n\n  curl {url}/v1/chat/completions -H 'Authorization: Bearer {TOKEN}' -H 'Content-Type: application/json' \
          -d '{{\"model\":\"demo/echo\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'\n\n\
-         With \"stream\":true the answer comes word by word (add -N to curl). Ctrl-C ends the demo.\n"
+         With \"stream\":true the response comes word by word (add -N to curl). Ctrl-C ends the demo.\n"
     )
 }
 
@@ -127,7 +127,7 @@ fn models() -> Value {
     json!({ "object": "list", "data": [{ "id": "echo", "object": "model", "created": CREATED, "owned_by": "ai-proxy" }] })
 }
 
-/// When the demo's model came into being, Unix time; a fixed one keeps its answers the same.
+/// When the demo's model came into being, Unix time; a fixed one keeps its responses the same.
 const CREATED: i64 = 1_763_683_200;
 
 /// What the last message of the user says; parts of text are joined.

@@ -68,7 +68,7 @@ fn check_type(found: FileType, accept: Accept) -> Result<(), FileProblem> {
 }
 
 /// Where the next content of the file at `path` is written before it takes its name.
-pub fn aside(path: &Path) -> PathBuf {
+pub fn new_beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     path.with_file_name(name)

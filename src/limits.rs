@@ -57,24 +57,24 @@ pub const THREAD_STACK: usize = 512 * 1024;
 pub const MAX_QUEUE: usize = 1024;
 /// Most workers: threads that serve connections.
 pub const MAX_WORKERS: usize = 64;
-/// Threads that answer what needs no upstream but may wait (health before the first round, reload).
+/// Threads for requests that need no upstream but may wait (health before the first round, reload).
 pub const CONTROL_THREADS: usize = 16;
 /// How long a client may take for the response of a control thread where there is no memory to keep it, and how long that thread waits for a
 /// costly filter of another: anyone may ask for the model list, and these threads are few.
-pub const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Control requests waiting for a control thread.
 pub const MAX_CONTROL_QUEUE: usize = 256;
 /// New connections taken in one turn of the acceptor, so that a connect flood does not starve the others.
 pub const ACCEPT_BATCH: usize = 64;
-/// Connections over `max_clients` that may be open at once to be told so; fewer where `max_clients` is small.
+/// Connections over `max_clients` that may be open at once to get a 503; fewer where `max_clients` is small.
 pub const MAX_REFUSED: usize = 64;
 /// Reads of one connection in one turn, so that a fast sender does not starve the others.
 pub const READS_A_TURN: usize = 2;
-/// Pipelined requests of one connection that are answered at once before other connections have their turn.
+/// Pipelined requests of one connection that are handled at once before other connections get their turn.
 pub const REQUESTS_A_TURN: usize = 8;
 /// Pause between two looks at the time limits of streams under way: how late a heartbeat or a limit may come.
 pub const ONGOING_SWEEP: Duration = Duration::from_millis(100);
-/// Largest body, of a request or of a whole answer, that is looked at on a worker, bytes: it takes a fraction of a
+/// Largest body, of a request or of a buffered response, that is looked at on a worker, bytes: it takes a fraction of a
 /// millisecond.
 pub const QUICK_BODY: usize = 64 * 1024;
 /// Readiness events taken from the kernel in one turn.
@@ -87,7 +87,7 @@ pub const ACCEPT_CALM: Duration = Duration::from_secs(2);
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a drain keeps idle connections open and serves what comes on them, for requests that are on their way.
 pub const DRAIN_GRACE: Duration = Duration::from_millis(200);
-/// How long a connection that is being closed is read on without a byte, so that the peer can fetch its answer.
+/// How long a connection that is being closed is read on without a byte, so that the peer can fetch its response.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// How long such a connection is read on in all.
 pub const MAX_LINGER_TIME: Duration = Duration::from_secs(30);
@@ -95,7 +95,7 @@ pub const MAX_LINGER_TIME: Duration = Duration::from_secs(30);
 pub const MAX_LINGER: usize = 64 * 1024 * 1024;
 /// Kernel queue of connections not yet accepted (std's is 128; the kernel caps it at `somaxconn`).
 pub const BACKLOG: i32 = 4096;
-/// A whole answer up to this size is copied behind its head, so that both leave in one write.
+/// A buffered response up to this size is copied behind its head, so that both leave in one write.
 pub const COALESCE: usize = 16 * 1024;
 
 /// Longest `model` of a request, bytes, provider's name included: it is compared with every filter, and echoed.
@@ -115,9 +115,9 @@ pub const MAX_SEARCHED: u32 = 16;
 
 /// Largest head of an upstream response, bytes. The part of it beyond the read buffer of its connection is held beside that until the head is complete.
 pub const MAX_UPSTREAM_HEAD: usize = 64 * 1024;
-/// Most header fields of an upstream answer.
+/// Most header fields of an upstream response.
 pub const MAX_UPSTREAM_HEADERS: usize = 128;
-/// Bytes a provider may send that give the client nothing: handshake, interim answers, head, framing, trailers.
+/// Bytes a provider may send that give the client nothing: handshake, interim responses, head, framing, trailers.
 pub const MAX_UNDELIVERED: u64 = 128 * 1024;
 /// Bytes of a stream that are relayed at once.
 pub const RELAY_PIECE: usize = 8 * 1024;
@@ -165,7 +165,7 @@ pub const DNS_TTL: Duration = Duration::from_secs(60);
 pub const MAX_ADDRESSES: usize = 8;
 /// Names kept in the DNS cache: one for each provider and proxy, and some of earlier configs.
 pub const MAX_DNS_NAMES: usize = 1024;
-/// Largest error answer that is relayed as it is, bytes; of a larger one its beginning is quoted.
+/// Largest error response that is relayed as it is, bytes; of a larger one its beginning is quoted.
 pub const MAX_ERROR_BODY: usize = 256 * 1024;
 /// Text quoted from an upstream's error that is not JSON, bytes.
 pub const MAX_ERROR_TEXT: usize = 2 * 1024;
@@ -196,7 +196,7 @@ pub const MAX_EVENT_END: usize = 16 * 1024;
 pub const MAX_USAGE: usize = 4 * 1024;
 /// Tokens of a kind that are believed of one call: no provider's typing error can use up a day, or wrap a counter.
 pub const MAX_TOKENS_REPORTED: u64 = 1 << 30;
-/// Largest whole answer of success that is looked at for whether it says no, bytes.
+/// Largest buffered success that is searched for an error, bytes.
 pub const MAX_REFUSAL: usize = 16 * 1024;
 /// Longest id of a message or a tool call that is translated, bytes: ids are written more than once.
 pub const MAX_ID: usize = 256;
@@ -264,9 +264,9 @@ pub const MAX_TARGETS: usize = 16;
 pub const MAX_REQUEST_ID: usize = 128;
 /// Sockets that a supervisor may hand over.
 pub const MAX_INHERITED_SOCKETS: usize = 16;
-/// Longest status told to the supervisor, characters.
+/// Longest status sent to the supervisor, characters.
 pub const MAX_STATUS: usize = 512;
-/// How long the supervisor may take to read what it is told.
+/// How long the supervisor may take to read a message.
 pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest piece of client text in a log line or an error message, bytes.
 pub const MAX_QUOTED: usize = 256;
@@ -280,7 +280,8 @@ pub const MAX_LABELLED_MODELS: usize = 200;
 /// Longest model id that may be a label, bytes.
 pub const MAX_LABELLED_MODEL: usize = 256;
 
-const _: () = assert!(MAX_TARGET < MAX_HEAD, "a target that is too long must be told from a head that is");
+const _: () =
+    assert!(MAX_TARGET < MAX_HEAD, "a target that is too long must be distinguished from a head that is");
 const _: () = assert!(MAX_HEAD <= READ_CHUNK, "one read must be able to hold a whole head");
 const _: () = assert!(MAX_CHUNK_LINE < READ_CHUNK && MAX_TRAILERS < READ_CHUNK);
 const _: () = assert!(MAX_UPSTREAM_HEAD as u64 <= MAX_UNDELIVERED);

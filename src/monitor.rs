@@ -63,7 +63,7 @@ fn spawn_save(gateway: &Arc<Gateway>) {
         .spawn(move || gateway.save_state());
 }
 
-/// One thread a check: a hanging provider delays nobody else's. There is at most one for each replica.
+/// One thread a check: a hanging provider delays no other check. There is at most one for each replica.
 fn spawn_check(
     gateway: &Arc<Gateway>,
     config: &Arc<Config>,
@@ -102,9 +102,9 @@ impl Drop for Claim<'_> {
 
 fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &Replica, due: Check) {
     let begun = Instant::now();
-    let answer = fetch_models(gateway, config, provider, replica);
+    let fetched = fetch_models(gateway, config, provider, replica);
     let language = config.language;
-    let (health, models) = match answer {
+    let (health, models) = match fetched {
         Err(reason) => (unhealthy(begun, &reason), None),
         Ok(body) => {
             let models = due.models.then(|| listed(config, provider, replica, &body)).flatten();
@@ -164,8 +164,8 @@ fn fetch_models(
     gateway.balance.note_check(replica.id, matches!(status, 401 | 403));
     if let Some(Failure { fault, detail }) = unusable::failure_of(status, &response.headers) {
         let is_redirect = fault == Fault::Redirected;
-        let told = if is_redirect { Text::CheckRedirected(&detail).say(config.language) } else { detail };
-        return Err(hidden(provider, told));
+        let shown = if is_redirect { Text::CheckRedirected(&detail).say(config.language) } else { detail };
+        return Err(hidden(provider, shown));
     }
     let most = (MAX_LISTS_IN_TRANSIT / replicas(config)).clamp(LEAST_MODEL_LIST, MAX_MODEL_LIST);
     let body = read_body(response.body, most)?;

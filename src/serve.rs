@@ -31,14 +31,14 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     // The file is there before the process says that it serves.
     logging::flush();
     log_panics(config.language);
-    fit_memory(&config);
+    set_memory_budget(&config);
     let gateway = Arc::new(Gateway::new(config, path));
     let orders = signals::watch(signals, Arc::clone(&gateway))?;
     let config = gateway.live.snapshot();
     let settings = Settings {
         workers: config.workers,
         max_connections: config.max_connections,
-        max_clients: fit_clients(&config),
+        max_clients: bounded_clients(&config),
     };
     log::info!("{}", Text::Workers(config.workers).say(config.language));
     let language = config.language;
@@ -73,8 +73,8 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
 
 /// Shows the supervisor that the front is alive for as long as it is, twice as often as it asks.
 fn watch(running: &Running, supervisor: &Arc<Supervisor>) -> io::Result<()> {
-    let Some(patience) = supervisor::watchdog() else { return Ok(()) };
-    let (pulse, supervisor, pause) = (running.pulse(), Arc::clone(supervisor), patience / 2);
+    let Some(timeout) = supervisor::watchdog() else { return Ok(()) };
+    let (pulse, supervisor, pause) = (running.pulse(), Arc::clone(supervisor), timeout / 2);
     std::thread::Builder::new().stack_size(THREAD_STACK).name("watchdog".to_owned()).spawn(move || {
         loop {
             if pulse.beats(pause / 2) {
@@ -118,9 +118,9 @@ pub fn say(text: &str) {
 }
 
 fn drain(running: &Running, config: &Config) {
-    let (language, patience) = (config.language, config.shutdown_timeout);
-    log::info!("{}", Text::Draining(patience.as_secs()).say(language));
-    let left = running.drain(patience);
+    let (language, timeout) = (config.language, config.shutdown_timeout);
+    log::info!("{}", Text::Draining(timeout.as_secs()).say(language));
+    let left = running.drain(timeout);
     if left > 0 {
         log::warn!("{}", Text::DrainTimedOut(left).say(language));
     }
@@ -128,7 +128,7 @@ fn drain(running: &Running, config: &Config) {
 }
 
 /// Fixes what requests and responses may hold.
-fn fit_memory(config: &Config) {
+fn set_memory_budget(config: &Config) {
     let most = config.max_memory;
     memory::set_budget(most);
     let (_, budget) = memory::held();
@@ -138,9 +138,9 @@ fn fit_memory(config: &Config) {
 /// Descriptors beside clients' and upstreams': files, listeners, poller, checks.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// Raises the limit of open files to the hard one and fits `max_clients` under it: each client may need a descriptor
+/// Raises the limit of open files to the hard one and bounds `max_clients` by it: each client may need a descriptor
 /// and each worker one more for its upstream.
-fn fit_clients(config: &Config) -> usize {
+fn bounded_clients(config: &Config) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let got = match setrlimit(Resource::Nofile, raised) {
@@ -154,7 +154,7 @@ fn fit_clients(config: &Config) -> usize {
     if needed <= got {
         return config.max_clients;
     }
-    // Clients come first: a worker without a descriptor answers 502, a client without one gets nothing.
+    // Clients come first: without a descriptor a worker responds with 502, and a client gets nothing.
     let fitted = usize::try_from(got.saturating_sub(others).max(got / 3).max(1)).unwrap_or(usize::MAX);
     log::warn!("{}", Text::ClientsFitted(fitted).say(config.language));
     fitted

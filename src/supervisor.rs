@@ -52,9 +52,9 @@ impl Supervisor {
         self.tell(&["RELOADING=1", &stamp]);
     }
 
-    /// It drains, for no longer than `patience`: the supervisor must not lose its own before.
-    pub fn stopping(&self, patience: Duration, status: &str) {
-        let extend = format!("EXTEND_TIMEOUT_USEC={}", patience.as_micros());
+    /// It drains, for no longer than `timeout`: the supervisor must not lose its own before.
+    pub fn stopping(&self, timeout: Duration, status: &str) {
+        let extend = format!("EXTEND_TIMEOUT_USEC={}", timeout.as_micros());
         self.tell(&["STOPPING=1", &extend, &status_line(status)]);
     }
 

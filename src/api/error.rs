@@ -68,17 +68,17 @@ pub enum ApiError {
     RateLimited(Limit, Duration),
     /// No connection to this provider.
     Unreachable(String),
-    /// This provider's answer was cut off or malformed.
+    /// This provider's response was cut off or malformed.
     Broken(String),
     /// This provider's response cannot be put into the form that was asked for. Another would be paid for as well.
     Untranslatable(String),
-    /// This provider's answer is over the limit.
+    /// This provider's response is over the limit.
     ResponseTooLarge(String, SizeLimit),
     /// This provider sends its callers elsewhere.
     Redirected(String),
     /// This provider's response has this content coding.
     Coded(String, &'static str),
-    /// This provider did not answer in time.
+    /// This provider did not respond in time.
     UpstreamTimeout(String),
     /// No worker in time, or too many clients.
     Overloaded,
@@ -88,7 +88,7 @@ pub enum ApiError {
     Internal,
     /// A reload was refused; every problem.
     ReloadRefused(Vec<String>),
-    /// A provider answered with this error status and a text that is not JSON.
+    /// A provider responded with this error status and a text that is not JSON.
     Upstream(u16, String),
 }
 
@@ -127,7 +127,7 @@ enum Retry {
 }
 
 impl ApiError {
-    /// The error for a provider's fault; none where there is nobody left to tell.
+    /// The error for a provider's fault; none where the client has left.
     pub fn of_fault(fault: Fault, provider: &str, config: &Config) -> Option<Self> {
         let provider = provider.to_owned();
         match fault {
@@ -316,7 +316,7 @@ impl ApiError {
         super::to_json(&Wrapped { error })
     }
 
-    /// The whole answer.
+    /// The HTTP response.
     pub fn answer(&self, context: &ResponseContext) -> Answer {
         let (status, _, retry) = self.facts();
         let mut fields = context.fields("application/json");

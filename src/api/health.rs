@@ -11,7 +11,7 @@ use crate::front::Answer;
 use crate::gateway::{self, Gateway};
 use crate::limits::CHECK_TIMEOUT;
 
-/// The answer.
+/// The document.
 #[derive(Serialize)]
 struct Health<'a> {
     status: &'static str,
@@ -34,9 +34,9 @@ impl<T: Serialize> Serialize for InOrder<'_, T> {
 struct Detail {
     latency_ms: Option<u128>,
     checked_at: Option<String>,
-    /// Why the check failed; else why a request failed at a replica that has not served since.
+    /// Why the check failed; else why a request failed at a replica, and none has succeeded since.
     error: Option<String>,
-    /// Until when a replica is put aside: the one that is due first.
+    /// Until when a replica is in cooldown: the earliest end.
     cooling_until: Option<String>,
     /// Where there are several, each by its number in the log.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -101,13 +101,15 @@ impl Detail {
         let replicas: Vec<_> =
             replicas.map(|(place, replica)| ReplicaDetail::of(gateway, place, replica)).collect();
         let is_lone = replicas.len() == 1;
-        let told = replicas.iter().filter_map(|replica| {
+        let failures = replicas.iter().filter_map(|replica| {
             let error = replica.error.as_ref()?;
             Some(if is_lone { error.clone() } else { format!("replica {}: {error}", replica.replica) })
         });
         let error = match best {
             None => Some("not checked yet".to_owned()),
-            Some(health) => health.error.clone().or_else(|| told.reduce(|all, one| format!("{all}; {one}"))),
+            Some(health) => {
+                health.error.clone().or_else(|| failures.reduce(|all, one| format!("{all}; {one}")))
+            }
         };
         Self {
             latency_ms: best.map(|health| health.latency.as_millis()),

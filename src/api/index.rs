@@ -9,11 +9,11 @@ use crate::front::{Answer, Fields, Head};
 /// The status page: all of it, for it must work without any other host. It asks for the figures itself.
 const PAGE: &str = include_str!("page.html");
 
-/// The answer in the form that the client likes better; both are named by what they depend on.
+/// The response in the form that the client prefers; `Vary` names what it depends on.
 pub fn index(head: &Head, context: &ResponseContext) -> Answer {
-    let mut answer = if prefers_html(head) { page(context) } else { document(context) };
-    answer.fields.push("vary", "Accept");
-    answer
+    let mut response = if prefers_html(head) { page(context) } else { document(context) };
+    response.fields.push("vary", "Accept");
+    response
 }
 
 fn document(context: &ResponseContext) -> Answer {
@@ -50,7 +50,7 @@ fn page(context: &ResponseContext) -> Answer {
     Answer { status: 200, fields, body: PAGE.replace("{nonce}", &nonce).into_bytes().into() }
 }
 
-/// Whether HTML is liked better than JSON, the answer for everyone who does not say so.
+/// Whether the client prefers HTML by `Accept`. Other clients get JSON.
 fn prefers_html(head: &Head) -> bool {
     let accepted = head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("accept"));
     let ranges: Vec<&str> = accepted
@@ -61,7 +61,7 @@ fn prefers_html(head: &Head) -> bool {
     html.0 > 0 && html > liking(&ranges, "application", "json")
 }
 
-/// How much a media type is liked (RFC 9110 section 12.5.1): by its weight in thousandths, then by how exactly it is named. The most exact
+/// How much the client prefers a media type (RFC 9110 section 12.5.1): by its weight in thousandths, then by how exactly it is named. The most exact
 /// range that matches counts.
 fn liking(ranges: &[&str], kind: &str, subtype: &str) -> (u16, u8) {
     let matching = ranges.iter().filter_map(|range| {
@@ -80,7 +80,7 @@ fn liking(ranges: &[&str], kind: &str, subtype: &str) -> (u16, u8) {
     (weight, exactness)
 }
 
-/// A weight between 0 and 1; what is none counts as not liked.
+/// A weight between 0 and 1; anything else counts as 0.
 fn thousandths(weight: &str) -> u16 {
     let weight = weight.parse::<f32>().ok().filter(|weight| (0.0..=1.0).contains(weight));
     // At most 1000.
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_likes_html_better_gets_it() {
+    fn prefers_html_only_where_accept_ranks_it_above_json() {
         for browser in [
             "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
             "text/html",
@@ -131,10 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_small_and_needs_nobody_else() {
+    fn page_is_small_and_loads_nothing_from_elsewhere() {
         assert!(PAGE.len() < 25 * 1024, "{} bytes", PAGE.len());
         let elsewhere = PAGE.match_indices("//").filter(|(at, _)| PAGE[..*at].ends_with("http:"));
-        // The name of a vocabulary, which nobody fetches.
+        // The name of a vocabulary, which no browser fetches.
         assert!(elsewhere.clone().all(|(at, _)| PAGE[at..].starts_with("//www.w3.org/2000/svg")));
         assert!(!PAGE.contains("https:") && !PAGE.contains("innerHTML") && !PAGE.contains(" style="));
         assert_eq!(PAGE.matches("nonce=\"{nonce}\"").count(), 2);

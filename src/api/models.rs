@@ -9,7 +9,7 @@ use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
 use crate::front::{Answer, Request};
 use crate::gateway::Exclusive;
-use crate::limits::{CHECK_TIMEOUT, CONTROL_PATIENCE, MAX_KEPT_LISTS, MAX_MODEL, QUICK_FILTER};
+use crate::limits::{CHECK_TIMEOUT, CONTROL_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL, QUICK_FILTER};
 use crate::memory::{Holder, Share, Size};
 
 /// The merged list. Until every provider has been asked once it waits for their responses, no longer than a check may take.
@@ -41,7 +41,7 @@ pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Answer {
     api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
     let token = token.map(|index| &config.tokens[index]);
     let takes_long = id.len().saturating_mul(filters::cost(config, token)) > QUICK_FILTER;
-    let timeout = config.queue_timeout.min(CONTROL_PATIENCE);
+    let timeout = config.queue_timeout.min(CONTROL_TIMEOUT);
     let _permit = match filters::permit(&api.gateway, takes_long, timeout) {
         Ok(permit) => permit,
         Err(error) => return refuse(&api.gateway, &error, envelope),
@@ -89,7 +89,7 @@ impl Rendered {
     }
 
     /// The list for callers with that filter of models. `None`: what clients have still to take of others leaves no room for it, or others
-    /// were rendered for all of [`CONTROL_PATIENCE`].
+    /// were rendered for all of [`CONTROL_TIMEOUT`].
     fn get(
         &self,
         config: &Arc<Config>,
@@ -101,7 +101,7 @@ impl Rendered {
         if let Some(body) = kept() {
             return Some(body);
         }
-        let _permit = self.rendering.acquire(CONTROL_PATIENCE)?;
+        let _permit = self.rendering.acquire(CONTROL_TIMEOUT)?;
         if let Some(body) = kept() {
             return Some(body);
         }
@@ -217,7 +217,7 @@ mod tests {
     use super::Rendered;
     use crate::catalog::{Lists, Model};
     use crate::config::{Config, Filter, Pattern, load};
-    use crate::limits::{CONTROL_PATIENCE, MAX_KEPT_LISTS};
+    use crate::limits::{CONTROL_TIMEOUT, MAX_KEPT_LISTS};
 
     const MOST: usize = 200_000;
 
@@ -250,10 +250,10 @@ mod tests {
     }
 
     #[test]
-    fn rendered_list_is_served_while_another_is_rendered_and_another_waits_for_a_second() {
+    fn rendered_list_is_returned_while_another_is_rendered_and_another_waits_for_a_second() {
         let (rendered, (config, lists)) = (Rendered::new(MOST), source(10, 3));
         let all = rendered.get(&config, &lists, None, false).expect("room");
-        let slow = rendered.rendering.acquire(CONTROL_PATIENCE).expect("free");
+        let slow = rendered.rendering.acquire(CONTROL_TIMEOUT).expect("free");
         std::thread::scope(|scope| {
             let get = |for_codex| rendered.get(&config, &lists, None, for_codex);
             assert!(scope.spawn(move || get(false)).join().is_ok_and(|body| body == Some(all)));

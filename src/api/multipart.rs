@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_model_is_told_apart() {
+    fn each_problem_of_the_model_has_its_own_error() {
         assert_eq!(refused(&form(&[field("x", "model")])), ApiError::MissingModel);
         assert_eq!(refused("--XX--"), ApiError::MissingModel);
         for content in ["", "a\r\nb", "a\nb", "a\0b", "p/--XX", "p/--XX\tContent-Disposition"] {

@@ -1,4 +1,4 @@
-//! How an attempt ended, and what follows from it: may another be made, what does the replica's record say.
+//! How an attempt ended, and its consequences: whether another may follow, and what the replica's record gets.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::routing::Verdict;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::{Failure, Fault, Headers};
 
-/// What the metrics say of an attempt that served.
+/// The result in metrics of an attempt that succeeded.
 pub const SUCCESS: &str = "success";
 
 /// How an attempt ended.
 pub enum Outcome {
-    /// The client has its answer, or has gone.
+    /// The client has its response, or has left.
     Done(Done),
     /// Nothing has left for the client: another attempt may follow.
     Failed(Failed),
@@ -26,13 +26,13 @@ pub enum Outcome {
 
 /// What a failed attempt left.
 pub enum Failed {
-    /// No answer, or none that can be given on.
+    /// No response, or none that can be relayed.
     Fault(Failure),
-    /// An answer that was read whole.
+    /// A buffered response.
     Answer(WholeAnswer),
 }
 
-/// An answer read to its end.
+/// A response read to its end.
 pub struct WholeAnswer {
     /// Status code.
     pub status: u16,
@@ -78,7 +78,7 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
     match fault {
         // Nothing was asked yet.
         Fault::Unreachable => elsewhere(Verdict::Unreachable),
-        // A provider that dies takes the request with it, or the request has made it die; the answer that was lost is worth no more
+        // A provider that dies takes the request with it, or the request has made it die; the lost response is worth no more
         // than none.
         Fault::Broken | Fault::CutOff => elsewhere(Verdict::Failed),
         // It may hang, or the client has asked for much. There is time left for another only where the attempt had but a part of it.
@@ -86,13 +86,13 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
         // A path or a parameter of the client's may lead there: it says nothing of the replica. Its checks do.
         Fault::Redirected => elsewhere(Verdict::Unknown),
         Fault::Coded(_) => elsewhere(Verdict::Failed),
-        // The same question has an answer as large elsewhere.
+        // The same request gets a response as large elsewhere.
         Fault::TooLarge | Fault::StreamTooLarge => to_the_client(Verdict::Unknown),
         // There is as little memory for the response of another.
         Fault::Overloaded => to_the_client(Verdict::Unknown),
         // It was given in full, and another would be as little use.
         Fault::Untranslatable => to_the_client(Verdict::Succeeded),
-        // Nobody is left to ask for.
+        // The client has left.
         Fault::ClientGone => to_the_client(Verdict::Unknown),
     }
 }
@@ -150,7 +150,7 @@ impl Failed {
         }
     }
 
-    /// Header fields of the answer, where there was one.
+    /// Header fields of the response, where there was one.
     pub fn headers(&self) -> Option<&Headers> {
         match self {
             Self::Fault(_) => None,
@@ -158,7 +158,7 @@ impl Failed {
         }
     }
 
-    /// What an answer asks to be waited for, where it is short enough to wait for it.
+    /// The wait that a response asks for, where it is short enough.
     pub fn short_wait(&self) -> Option<Duration> {
         match self {
             Self::Fault(_) => None,
@@ -238,7 +238,7 @@ impl Failed {
     }
 }
 
-/// How long an answer asks to be left alone: `retry-after-ms` before `Retry-After`, which is seconds or a date (RFC 9110
+/// How long a response asks to be left alone: `retry-after-ms` before `Retry-After`, which is seconds or a date (RFC 9110
 /// section 10.2.3). A date counts from the response's own `Date`: the clocks may differ. One that is over is no
 /// time at all.
 fn retry_after(headers: &Headers) -> Option<Duration> {
@@ -335,9 +335,9 @@ mod tests {
         ] {
             let consequence = consequence_of_status(status, false, || None);
             assert_eq!((consequence.elsewhere, consequence.verdict), (goes_elsewhere, verdict), "{status}");
-            let told = consequence_of_status(status, false, || wait).verdict;
+            let waiting = consequence_of_status(status, false, || wait).verdict;
             if verdict == Verdict::Failed {
-                assert_eq!(told, Verdict::CoolDown(Duration::from_secs(40)), "{status}");
+                assert_eq!(waiting, Verdict::CoolDown(Duration::from_secs(40)), "{status}");
             }
         }
         assert_eq!(consequence_of_status(429, true, || wait).verdict, Verdict::CoolDown(MAX_COOLDOWN));

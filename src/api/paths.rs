@@ -13,7 +13,7 @@ pub fn meant(path: &str) -> String {
     meant
 }
 
-/// Whether what follows a slash in a path is there, and has no empty segment.
+/// Whether the path has a last part, and no empty segment.
 pub fn is_whole(rest: &str) -> bool {
     rest.split('/').all(|segment| !segment.is_empty())
 }

@@ -35,7 +35,7 @@ pub struct Record {
     pub bytes: u64,
     /// Tokens, as reported or estimated; `None`: it used none.
     pub tokens: Option<Used>,
-    /// When the first byte of the answer left.
+    /// When the first byte of the response left.
     pub first_byte: Option<Instant>,
     /// Attempts made.
     pub attempts: u32,
@@ -87,7 +87,7 @@ impl Record {
         self.upstream_id.as_deref().unwrap_or("-")
     }
 
-    /// Notes who answers, or has failed to; `taken`: it has taken the model.
+    /// Notes the replica that responded last, or failed to; `taken`: it has taken the model.
     pub fn answered_by(&mut self, choice: &Choice, taken: bool) {
         self.model_taken = taken;
         choice.provider().name.clone_into(&mut self.provider);

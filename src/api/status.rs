@@ -35,7 +35,7 @@ struct ReplicaStatus<'a> {
     checked_at: Option<String>,
     /// Why the last check failed.
     error: Option<String>,
-    /// Why the last request failed; none: it has served since.
+    /// Why the last request failed; none: one has succeeded since.
     last_failure: Option<String>,
     in_flight: u32,
     /// How much longer it is in cooldown; none: it is not.
@@ -61,7 +61,7 @@ struct Limited {
     reset_seconds: Option<u64>,
 }
 
-/// The whole status.
+/// Responds with the status document.
 pub fn status(api: &Api, ticket: &Ticket) -> Answer {
     let config = &*ticket.config;
     let providers = config.providers.iter().map(|provider| {
@@ -75,9 +75,9 @@ pub fn status(api: &Api, ticket: &Ticket) -> Answer {
         tokens: config.tokens.iter().map(|token| of_token(api, token)).collect(),
         config: load::summary(config).lines().map(str::to_owned).collect(),
     };
-    let mut answer = json_response(200, &ticket.envelope, &status);
-    answer.fields.push("cache-control", "no-store");
-    answer
+    let mut response = json_response(200, &ticket.envelope, &status);
+    response.fields.push("cache-control", "no-store");
+    response
 }
 
 fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> ReplicaStatus<'a> {
@@ -86,7 +86,7 @@ fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> Replic
     let now = Instant::now();
     let condition = api.gateway.balance.condition(id, now);
     let of_one = condition.cooldown_for.filter(|_| condition.cooldown_until.is_none());
-    let cooling_until = condition.cooldown_until.or(of_one.map(|(_, until)| until));
+    let cooldown_until = condition.cooldown_until.or(of_one.map(|(_, until)| until));
     let name_of =
         |of: TokenId| config.tokens.iter().find(|token| TokenId::of(token) == of).map(|it| &*it.name);
     ReplicaStatus {
@@ -97,7 +97,7 @@ fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> Replic
         error: health::error_of(&api.gateway, id),
         last_failure: condition.last_failure.map(|(why, _)| why),
         in_flight: condition.in_flight,
-        cooling_seconds: cooling_until.map(|until| whole_seconds(until - now)),
+        cooling_seconds: cooldown_until.map(|until| whole_seconds(until - now)),
         cooling_token: of_one.and_then(|(token, _)| name_of(token)),
     }
 }
@@ -119,7 +119,7 @@ fn of_token<'a>(api: &Api, token: &'a Token) -> TokenStatus<'a> {
     }
 }
 
-/// Rounded up: what still cools never shows 0.
+/// Rounded up: a cooldown that is not over never shows 0.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
 }

@@ -143,7 +143,7 @@ impl Quotas {
         let id = TokenId::of(token);
         let mut all = self.lock();
         let used = all.tokens.entry(id).or_insert(Used::fresh(now));
-        used.today.turn_to(now.day());
+        used.today.begin_day(now.day());
         let day = used.day(token, now);
         let refused =
             |limit, wait, used: &Used| Err(Refused { limit, wait, standing: used.standing(token, now), day });
@@ -170,7 +170,7 @@ impl Quotas {
     pub fn account(&self, token: &Token, now: Clock) -> Account {
         let used = self.lock().tokens.get(&TokenId::of(token)).copied();
         let mut used = used.unwrap_or(Used::fresh(now));
-        used.today.turn_to(now.day());
+        used.today.begin_day(now.day());
         Account { rate: used.standing(token, now), parallel: used.parallel, day: used.day(token, now) }
     }
 
@@ -199,7 +199,7 @@ impl Quotas {
 impl Spent {
     /// A new day begins with nothing. A clock that is set back over midnight begins none; one that is set back further had been
     /// wrong, and the token would have nothing until its date came.
-    fn turn_to(&mut self, day: i64) {
+    fn begin_day(&mut self, day: i64) {
         if day > self.day || day < self.day - 1 {
             *self = Self { day, tokens: 0 };
         }
@@ -243,7 +243,7 @@ impl Permit {
         let mut all = quotas.lock();
         all.changes += 1;
         if let Some(used) = all.tokens.get_mut(id) {
-            used.today.turn_to(now.day());
+            used.today.begin_day(now.day());
             used.today.tokens = used.today.tokens.saturating_add(tokens);
         }
     }
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_holds_rpm_requests_and_the_next_is_told_when_to_come() {
+    fn minute_holds_rpm_requests_and_the_next_gets_a_retry_time() {
         let quotas = Arc::new(Quotas::default());
         let (token, now) = (token(Some(3), None, None), clock());
         for remaining in [2, 1, 0] {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn parallel_places_are_given_back_by_dropping_also_in_a_panic() {
+    fn parallel_permits_are_released_by_drop_also_in_a_panic() {
         let quotas = Arc::new(Quotas::default());
         let (token, now) = (token(None, Some(2), None), clock());
         let first = quotas.admit(&token, now);
@@ -339,7 +339,7 @@ mod tests {
         let (token, now) = (token(None, None, Some(100)), clock());
         let spend = |tokens, now| quotas.admit(&token, now).map(|permit| permit.spend(tokens, now));
         assert!(spend(60, now).is_ok());
-        // The call that crosses the limit is answered: nobody knew.
+        // The call that crosses the limit succeeds: its tokens are known afterwards.
         assert!(spend(60, now).is_ok());
         let refused = quotas.admit(&token, now).expect_err("used up");
         assert_eq!((refused.limit, refused.wait), (Limit::Day(100), Duration::from_secs(86_300)));

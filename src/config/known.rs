@@ -18,7 +18,7 @@ pub struct Known {
     pub list_query: &'static str,
     /// What stands before the ids that it lists, and not before those it is called for.
     pub listed_prefix: &'static str,
-    /// What it calls the most tokens of a chat answer.
+    /// Its name for the most tokens of a chat response.
     pub token_limit: &'static str,
     /// It refuses a request with `stream_options`, and reports the usage of every stream.
     pub refuses_stream_options: bool,
@@ -117,7 +117,7 @@ mod tests {
     use crate::config::Format;
 
     #[test]
-    fn base_url_meant_is_told_where_the_url_is_probably_another() {
+    fn base_url_meant_is_shown_where_the_url_is_probably_another() {
         for (url, meant) in [
             ("https://api.openai.com", Some("https://api.openai.com/v1")),
             ("https://api.openai.com/v1/chat/completions", Some("https://api.openai.com/v1")),

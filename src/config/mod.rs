@@ -71,9 +71,9 @@ pub struct Config {
     pub max_keepalive_connections: usize,
     /// An idle upstream connection is closed after this. Default 30 s.
     pub keepalive_expiry: Duration,
-    /// Longest silence of the upstream in a streamed answer. Default 300 s.
+    /// Longest silence of the upstream in a streamed response. Default 300 s.
     pub stream_timeout: Duration,
-    /// Whole time for an answer that is not streamed, all attempts together. Default 30 s.
+    /// Total time of a buffered response, all attempts together. Default 30 s.
     pub non_stream_timeout: Duration,
     /// Largest buffered response, bytes. Default 10 MiB.
     pub max_response_size: usize,
@@ -263,7 +263,7 @@ impl fmt::Debug for CaFile {
     }
 }
 
-/// A replica, by provider name and every setting that makes it answer as it does: what is known of one is known of the
+/// A replica, by provider name and every setting that its responses depend on: what is known of one is known of the
 /// other over a reload. A hash, so that no key lies about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ReplicaId(u64);

@@ -21,7 +21,7 @@ use super::task::{self, Computation, Io, Next, Task};
 use super::wire::Wire;
 use super::{Handled, Lane, Limits, Notice, Peer, Rejection, Service, Thread, after};
 use crate::limits::{
-    ACCEPT_BACKOFF, CONTROL_PATIENCE, DRAIN_GRACE, EVENT_BATCH, ONGOING_SWEEP, READ_CHUNK, READS_A_TURN,
+    ACCEPT_BACKOFF, CONTROL_TIMEOUT, DRAIN_GRACE, EVENT_BATCH, ONGOING_SWEEP, READ_CHUNK, READS_A_TURN,
     SWEEP_INTERVAL,
 };
 
@@ -328,7 +328,7 @@ impl<S: Service> Worker<S> {
         let mut conn = Conn::behind(done.wire, done.keep, self.limits, self.now);
         let lane = conn.wire.permit.as_ref().map_or(Lane::Worker, Permit::lane);
         if conn.wire.has_output() && !conn.wire.leave(lane) {
-            let patience = if lane == Lane::Control { CONTROL_PATIENCE } else { self.limits.client_timeout };
+            let patience = if lane == Lane::Control { CONTROL_TIMEOUT } else { self.limits.client_timeout };
             conn.settle_until(after(self.now, patience));
         } else {
             conn.wire.permit = None;

@@ -12,9 +12,9 @@ use crate::limits::{CONTROL_THREADS, FIRST_RECHECK};
 /// What the last check of a replica found.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// It answered 2xx.
+    /// The status was 2xx.
     pub healthy: bool,
-    /// How long its answer took.
+    /// Time to the response.
     pub latency: Duration,
     /// When.
     pub checked_at: jiff::Timestamp,
@@ -169,10 +169,10 @@ impl Board {
         inner.woken = false;
     }
 
-    /// Waits for the first round of checks, no longer than `patience`; once every provider has been checked nobody waits
+    /// Waits for the first round of checks, no longer than `timeout`; once every provider has been checked nobody waits
     /// again, also where a reload brings new ones.
-    pub fn wait_for_first_round(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
+    pub fn wait_for_first_round(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         let mut inner = self.lock();
         // One control thread at least stays free for those who need not wait.
         if inner.waiting + 1 >= CONTROL_THREADS {

@@ -52,7 +52,7 @@ const DAY: i64 = 86_400;
 
 impl Journal {
     /// Reads the file that `config` names and takes its counts up. No file is no mistake; one that cannot be read is
-    /// told of in the log, and the counts begin at zero.
+    /// named in the log, and the counts begin at zero.
     pub fn restore(&mut self, config: &Config, quotas: &Quotas) {
         let Some(path) = &config.state_file else { return };
         match read(path) {
@@ -149,7 +149,7 @@ fn write(path: &Path, document: &Document) -> Result<(), FileProblem> {
     let mut text = serde_json::to_vec_pretty(document).map_err(io::Error::from)?;
     text.push(b'\n');
     files::check(path, Accept::Regular)?;
-    let new = files::aside(path);
+    let new = files::new_beside(path);
     // Never what stands there already, left by a crash or put there as a pipe or a link.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),

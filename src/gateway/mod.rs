@@ -161,7 +161,7 @@ impl Gateway {
     }
 
     fn put_in_force(&self, old: &Config, mut new: Config) {
-        // What runs goes on being what is in force, so that the next reload compares with the truth.
+        // The running configuration stays in force, so that the next reload compares with the truth.
         new.host = old.host.clone();
         new.port = old.port;
         new.workers = old.workers;

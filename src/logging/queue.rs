@@ -98,11 +98,11 @@ impl Queue {
         self.lock().entries.iter().any(|entry| matches!(entry, Entry::Open(_)))
     }
 
-    /// Waits until everything is written, at most for `patience`.
-    pub fn flush(&self, patience: Duration) {
+    /// Waits until everything is written, at most for `timeout`.
+    pub fn flush(&self, timeout: Duration) {
         let is_busy = |state: &mut State| !state.is_done();
         // Out of time or not, the process ends next.
-        let _ = self.emptied.wait_timeout_while(self.lock(), patience, is_busy);
+        let _ = self.emptied.wait_timeout_while(self.lock(), timeout, is_busy);
     }
 
     /// Counts lines that will never be written.

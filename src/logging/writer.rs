@@ -125,7 +125,7 @@ impl<'a> Writer<'a> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A full terminal says that it has room.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.give_way()?;
+                    self.check_destination()?;
                     std::thread::sleep(LOG_PAUSE);
                 }
                 Err(error) => return Err(error),
@@ -135,7 +135,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Fails where the log is to go elsewhere: what cannot be written to this one is lost then.
-    fn give_way(&self) -> io::Result<()> {
+    fn check_destination(&self) -> io::Result<()> {
         if self.logger.queue.has_open() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 
@@ -143,10 +143,10 @@ impl<'a> Writer<'a> {
     fn wait(&self) -> io::Result<()> {
         let stderr = io::stderr();
         let output = self.file.as_ref().map_or_else(|| stderr.as_fd(), AsFd::as_fd);
-        let mut patience = Duration::ZERO;
-        while !has_room(output, patience) {
-            self.give_way()?;
-            patience = LOG_PAUSE;
+        let mut timeout = Duration::ZERO;
+        while !has_room(output, timeout) {
+            self.check_destination()?;
+            timeout = LOG_PAUSE;
         }
         Ok(())
     }
@@ -156,14 +156,14 @@ fn open(path: &Path) -> Result<File, FileProblem> {
     files::open(path, OpenOptions::new().append(true).create(true), Accept::Log)
 }
 
-/// Writes a line of text to an output that may have no reader: the line is dropped after `patience`.
+/// Writes a line of text to an output that may have no reader: the line is dropped after `timeout`.
 ///
 /// # Errors
 /// The output is closed, or full.
-pub fn say(mut output: impl AsFd + Write, patience: Duration, text: &str) -> io::Result<()> {
+pub fn say(mut output: impl AsFd + Write, timeout: Duration, text: &str) -> io::Result<()> {
     let line = format!("{text}\n");
     for piece in line.as_bytes().chunks(LOG_PIECE) {
-        if !has_room(output.as_fd(), patience) {
+        if !has_room(output.as_fd(), timeout) {
             return Err(io::ErrorKind::TimedOut.into());
         }
         output.write_all(piece)?;
@@ -171,10 +171,10 @@ pub fn say(mut output: impl AsFd + Write, patience: Duration, text: &str) -> io:
     output.flush()
 }
 
-/// Whether [`LOG_PIECE`] bytes can be written without waiting, within `patience`.
-fn has_room(output: BorrowedFd<'_>, patience: Duration) -> bool {
-    let patience = Timespec::try_from(patience).ok();
-    match poll(&mut [PollFd::new(&output, PollFlags::OUT)], patience.as_ref()) {
+/// Whether [`LOG_PIECE`] bytes can be written without waiting, within `timeout`.
+fn has_room(output: BorrowedFd<'_>, timeout: Duration) -> bool {
+    let timeout = Timespec::try_from(timeout).ok();
+    match poll(&mut [PollFd::new(&output, PollFlags::OUT)], timeout.as_ref()) {
         Ok(0) | Err(Errno::INTR) => false,
         // An output that cannot be asked: the write says more.
         _ => true,

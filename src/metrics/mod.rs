@@ -18,7 +18,7 @@ pub enum Metric {
     Requests,
     /// How long they took.
     Duration,
-    /// How long until the first byte of their answer.
+    /// Time to the first byte of the response, seconds.
     FirstByte,
     /// Attempts at providers.
     Attempts,
@@ -38,7 +38,7 @@ pub enum Metric {
     QueueLength,
     /// Health of a provider.
     ProviderHealthy,
-    /// Bytes of answers.
+    /// Bytes of responses.
     ResponseBytes,
     /// Errors of our own.
     Rejected,
@@ -97,21 +97,21 @@ pub static FAMILIES: [Family; 19] = [
         "ai_proxy_requests_total",
         Kind::Counter,
         &["provider", "model", "status"],
-        "Relayed requests by the provider that answered or was asked last, its model and the status the client got (499: the client left).",
+        "Relayed requests by the provider that responded or was asked last, its model and the status the client got (499: the client left).",
     ),
     family(
         Metric::Duration,
         "ai_proxy_request_duration_seconds",
         Kind::Histogram,
         &["provider", "stream"],
-        "Time from the whole request head to the end of the answer.",
+        "Time from the whole request head to the end of the response.",
     ),
     family(
         Metric::FirstByte,
         "ai_proxy_time_to_first_byte_seconds",
         Kind::Histogram,
         &["provider"],
-        "Time from the whole request head to the first byte of the answer.",
+        "Time from the whole request head to the first byte of the response.",
     ),
     family(
         Metric::Attempts,
@@ -175,7 +175,7 @@ pub static FAMILIES: [Family; 19] = [
         "ai_proxy_response_bytes_total",
         Kind::Counter,
         &["provider"],
-        "Bytes of answer bodies sent to clients.",
+        "Bytes of response bodies sent to clients.",
     ),
     family(
         Metric::Rejected,
@@ -328,12 +328,12 @@ impl Metrics {
     pub fn model_label<'a>(&self, provider: &str, model: &'a str, taken: bool) -> &'a str {
         let labels = [provider, model];
         let is_known = || self.accepted.get(&labels).is_some();
-        let is_fit =
+        let is_label =
             || !model.is_empty() && model.len() <= MAX_LABELLED_MODEL && !model.contains(char::is_control);
         if is_known() {
             return model;
         }
-        if taken && is_fit() {
+        if taken && is_label() {
             self.accepted.at(&labels);
             if is_known() {
                 return model;

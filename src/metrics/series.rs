@@ -9,20 +9,20 @@ use crate::limits::SERIES_BUCKETS;
 /// Values by labels.
 #[derive(Debug)]
 pub struct Series<V> {
-    buckets: Box<[Place<V>]>,
+    buckets: Box<[Link<V>]>,
     count: AtomicUsize,
     max: usize,
     /// For what comes when the table is full.
     rest: V,
 }
 
-type Place<V> = OnceLock<Box<Node<V>>>;
+type Link<V> = OnceLock<Box<Node<V>>>;
 
 #[derive(Debug)]
 struct Node<V> {
     labels: Box<[Box<str>]>,
     value: V,
-    next: Place<V>,
+    next: Link<V>,
 }
 
 impl<V: Default> Series<V> {
@@ -34,12 +34,12 @@ impl<V: Default> Series<V> {
 
     /// The value of the series with these labels, if there is one.
     pub fn get(&self, labels: &[&str]) -> Option<&V> {
-        let mut place = self.bucket(labels);
-        while let Some(node) = place.get() {
+        let mut link = self.bucket(labels);
+        while let Some(node) = link.get() {
             if node.is(labels) {
                 return Some(&node.value);
             }
-            place = &node.next;
+            link = &node.next;
         }
         None
     }
@@ -55,11 +55,11 @@ impl<V: Default> Series<V> {
         }
         let labels_there = labels.iter().map(|label| (*label).into()).collect();
         let mut new = Box::new(Node { labels: labels_there, value: V::default(), next: OnceLock::new() });
-        let mut place = self.bucket(labels);
+        let mut link = self.bucket(labels);
         loop {
             // Where another thread was first, its series may be this one.
-            let ours = place.set(new).err();
-            let Some(node) = place.get() else { return &self.rest };
+            let ours = link.set(new).err();
+            let Some(node) = link.get() else { return &self.rest };
             match ours {
                 None => return &node.value,
                 Some(_) if node.is(labels) => {
@@ -68,30 +68,30 @@ impl<V: Default> Series<V> {
                 }
                 Some(refused) => new = refused,
             }
-            place = &node.next;
+            link = &node.next;
         }
     }
 
     /// All series, sorted by their labels.
     pub fn all(&self) -> Vec<(&[Box<str>], &V)> {
         let mut all = Vec::new();
-        for mut place in &self.buckets {
-            while let Some(node) = place.get() {
+        for mut link in &self.buckets {
+            while let Some(node) = link.get() {
                 all.push((&*node.labels, &node.value));
-                place = &node.next;
+                link = &node.next;
             }
         }
         all.sort_by_key(|(labels, _)| *labels);
         all
     }
 
-    /// What found no room.
+    /// The value of all series that found no room.
     pub fn rest(&self) -> &V {
         &self.rest
     }
 
-    /// What can become a label is bounded, so nobody can fill one bucket.
-    fn bucket(&self, labels: &[&str]) -> &Place<V> {
+    /// Labels are bounded, so no client can fill one bucket.
+    fn bucket(&self, labels: &[&str]) -> &Link<V> {
         let hash = labels.iter().fold(0, |hash, label| hashed(hash, label.as_bytes()));
         &self.buckets[(hash >> 32) as usize % SERIES_BUCKETS]
     }

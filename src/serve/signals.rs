@@ -60,11 +60,11 @@ pub fn watch(mut signals: Signals, gateway: Arc<Gateway>) -> io::Result<Receiver
     Ok(orders)
 }
 
-/// Ends the process after `patience`, whatever holds it then. Where the system refuses the thread the drain has its own limit.
-fn end_after(patience: Duration) {
+/// Ends the process after `timeout`, whatever holds it then. Where the system refuses the thread the drain has its own limit.
+fn end_after(timeout: Duration) {
     let deadline = thread::Builder::new().stack_size(THREAD_STACK).name("deadline".to_owned());
     let _ = deadline.spawn(move || {
-        thread::sleep(patience);
+        thread::sleep(timeout);
         end()
     });
 }

@@ -1,6 +1,6 @@
 //! Every sentence about the configuration: problems, warnings and the labels of `ai-proxy check`.
 //!
-//! The facts in here are fit to be shown: whoever makes a [`ConfigText`] has masked what is secret.
+//! These facts may be shown: the code that makes a [`ConfigText`] has masked its secrets.
 
 use super::Language;
 use super::file::FileProblem;

@@ -17,7 +17,7 @@ pub enum Language {
 /// A sentence with its facts. [`Text::say`] turns it into words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Text<'a> {
-    // ── answers to clients ──
+    // ── responses to clients ──
     /// No token was sent.
     MissingToken,
     /// The token sent is not one of ours.
@@ -76,7 +76,7 @@ pub enum Text<'a> {
     OverDay(u64),
     /// No connection to the provider.
     UpstreamUnreachable(&'a str),
-    /// The provider's answer was cut off or is malformed.
+    /// The provider's response was cut off or is malformed.
     UpstreamBroken(&'a str),
     /// The provider's response is over the limit: the provider, the config key that raises the limit, bytes.
     ResponseTooLarge(&'a str, &'a str, usize),
@@ -86,7 +86,7 @@ pub enum Text<'a> {
     UpstreamEncoding(&'a str, &'a str),
     /// A provider redirects its health check: the status, and where it leads.
     CheckRedirected(&'a str),
-    /// The provider did not answer in time.
+    /// The provider did not respond in time.
     UpstreamTimeout(&'a str),
     /// Every worker is busy, or there are too many clients.
     Overloaded,
@@ -94,7 +94,7 @@ pub enum Text<'a> {
     ShuttingDown,
     /// A fault of our own.
     InternalError,
-    /// What a provider answered with an error status in something other than JSON.
+    /// A provider's error response that is not JSON.
     UpstreamError(&'a str),
     /// A reload was done.
     Reloaded,
@@ -290,7 +290,7 @@ impl Text<'_> {
             }
             Self::UpstreamUnreachable(name) => format!("the provider cannot be reached: {name}"),
             Self::UpstreamBroken(name) => {
-                format!("the provider's answer was cut off or is malformed: {name}")
+                format!("the provider's response was cut off or is malformed: {name}")
             }
             Self::ResponseTooLarge(name, key, limit) => {
                 format!(
@@ -306,7 +306,7 @@ impl Text<'_> {
                 )
             }
             Self::CheckRedirected(what) => format!("{what} (check the base URL)"),
-            Self::UpstreamTimeout(name) => format!("the provider did not answer in time: {name}"),
+            Self::UpstreamTimeout(name) => format!("the provider did not respond in time: {name}"),
             Self::Overloaded => "the server is busy, try again later".into(),
             Self::ShuttingDown => "the server is shutting down".into(),
             Self::InternalError => "internal error".into(),

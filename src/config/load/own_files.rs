@@ -42,7 +42,7 @@ pub(super) fn check_distinct(reader: &mut Reader, config: &Config, path: &Path) 
     let mut known = vec![(None, Identity::of(path))];
     known.extend(ca_files.map(|ca| (Some("ca_file"), Identity::of(&ca.path))));
     let log = config.log_file.iter().map(|path| ("log_file", path.clone()));
-    let state = config.state_file.iter().flat_map(|path| [path.clone(), files::aside(path)]);
+    let state = config.state_file.iter().flat_map(|path| [path.clone(), files::new_beside(path)]);
     for (key, path) in log.chain(state.map(|path| ("state_file", path))) {
         let identity = Identity::of(&path);
         let same = known.iter().find(|(other, known)| *known == identity && *other != Some(key));

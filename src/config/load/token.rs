@@ -89,7 +89,7 @@ fn parts(json: &Json) -> Leaf<[Json; 2]> {
     Ok([name, token].map(Json::String))
 }
 
-/// The name is masked in a problem: whoever swapped the two parts wrote the token here.
+/// The name is masked in a problem: an operator who swapped the two parts wrote the token here.
 fn name(json: &Json) -> Leaf<String> {
     match json.text().map(Text::value) {
         Some(name) if is_line(name) && name.len() <= MAX_TOKEN_NAME => Ok(name.to_owned()),
