@@ -2,13 +2,11 @@
 //!
 //! [`load`] makes it from the file, with all problems at once; [`live`] holds the one in force.
 
-mod credential;
 mod filter;
 mod known;
 pub mod live;
 pub mod load;
-mod mask;
-mod secret;
+mod proxy_url;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,12 +14,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub use credential::{Credential, sha256};
+pub use crate::core::credential::{Credential, sha256};
+pub use crate::core::mask::{Mask, Scope};
+pub use crate::core::secret::Secret;
 pub use filter::{Filter, Pattern};
 pub use known::{Known, base_url_meant, known};
 pub use live::Live;
-pub use mask::{Mask, Scope};
-pub use secret::Secret;
+pub use proxy_url::ProxyUrl;
 
 use crate::logging::LogFormat;
 use crate::text::Language;
@@ -148,9 +147,9 @@ pub struct Replica {
     /// values are valid.
     pub headers: Vec<(String, Secret)>,
     /// Proxy URL (`http://…` or `socks5://…`), its own or the environment's, may hold a password.
-    pub proxy: Option<Secret>,
+    pub proxy: Option<ProxyUrl>,
     /// The same on the way to `anthropic_url`: the environment may ask for another there, or for none.
-    pub anthropic_proxy: Option<Secret>,
+    pub anthropic_proxy: Option<ProxyUrl>,
     /// Whom to trust instead of Mozilla's certificate authorities.
     pub ca_file: Option<CaFile>,
     /// Share of the load against the other replicas, 1 or more. Default 1.
@@ -188,7 +187,8 @@ impl Provider {
 
     /// What finds its secrets; made when it is first asked for, so `replicas` do not change from then on.
     pub fn mask(&self) -> &Arc<Mask> {
-        self.mask.get_or_init(|| Arc::new(Mask::of(self)))
+        let replicas = self.replicas.iter().map(|it| (&it.key, &it.headers[..]));
+        self.mask.get_or_init(|| Arc::new(Mask::of(replicas)))
     }
 
     /// Whether every replica of it speaks that format.
@@ -222,7 +222,7 @@ impl Replica {
     }
 
     /// The proxy on the way there.
-    pub fn proxy_for(&self, format: Format) -> Option<&Secret> {
+    pub fn proxy_for(&self, format: Format) -> Option<&ProxyUrl> {
         match format {
             Format::OpenAi => self.proxy.as_ref(),
             Format::Anthropic => self.anthropic_proxy.as_ref(),
@@ -271,13 +271,8 @@ pub struct ReplicaId(u64);
 impl ReplicaId {
     fn of(provider: &str, replica: &Replica) -> Self {
         let mut hasher = DefaultHasher::new();
-        (provider, &replica.url, &replica.anthropic_url, replica.key.expose()).hash(&mut hasher);
-        for (name, value) in &replica.headers {
-            (name, value.expose()).hash(&mut hasher);
-        }
-        for proxy in [&replica.proxy, &replica.anthropic_proxy] {
-            proxy.as_ref().map(Secret::expose).hash(&mut hasher);
-        }
+        (provider, &replica.url, &replica.anthropic_url, &replica.key).hash(&mut hasher);
+        (&replica.headers, &replica.proxy, &replica.anthropic_proxy).hash(&mut hasher);
         replica.ca_file.as_ref().map(|ca| ca.digest).hash(&mut hasher);
         Self(hasher.finish())
     }

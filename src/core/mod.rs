@@ -2,10 +2,14 @@
 //! providers become checked types here, and a message leaves in the form that is written here.
 
 pub mod body;
+pub mod credential;
 pub mod fields;
 pub mod headers;
+pub mod mask;
+pub mod provider_request;
 pub mod request_head;
 pub mod response_head;
+pub mod secret;
 
 /// Why a request is refused before a handler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

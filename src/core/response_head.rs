@@ -1,15 +1,14 @@
-//! HTTP/1.1 as a client speaks it (RFC 9112): the head of a request, and the head of an answer with how its body ends.
+//! The head of a provider's response (RFC 9112), and where its body ends.
 //!
-//! ureq's own loop cannot leave a call that waits for its answer's head and come back, so the two heads are ours; the
+//! ureq's own loop cannot leave a call that waits for its response's head and come back, so the heads are ours; the
 //! grammar is httparse's, and the bodies are decoded as those of requests are ([`super::body`]).
 
 use std::mem::MaybeUninit;
 
 use httparse::ParserConfig;
-use ureq::http::{Method, StatusCode};
+use ureq::http::StatusCode;
 
 use super::body::Decoder;
-use super::fields::Fields;
 use super::headers::Headers;
 use super::request_head::Framing;
 use crate::limits::MAX_UPSTREAM_HEADERS;
@@ -45,18 +44,6 @@ pub enum Start {
     Interim(usize),
     /// The head of the final answer, and how many bytes it takes.
     Final(Head, usize),
-}
-
-/// The head of a request with these fields, `Host` ahead of them unless it is one of them (RFC 9110 section 7.2).
-pub fn request(method: &Method, path: [&str; 2], host: Option<&str>, fields: &Fields) -> Vec<u8> {
-    let [host_name, host, host_end] = host.map_or([""; 3], |host| ["host: ", host, "\r\n"]);
-    let line = [method.as_str(), " ", path[0], path[1], " HTTP/1.1\r\n", host_name, host, host_end];
-    let length = line.iter().map(|part| part.len()).sum::<usize>() + fields.as_lines().len() + 2;
-    let mut head = Vec::with_capacity(length);
-    line.iter().for_each(|part| head.extend_from_slice(part.as_bytes()));
-    head.extend_from_slice(fields.as_lines());
-    head.extend_from_slice(b"\r\n");
-    head
 }
 
 /// Reads what an answer to a request that is no `HEAD` begins with.
@@ -141,10 +128,7 @@ fn stays(minor: u8, headers: &Headers) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ureq::http::Method;
-
-    use super::{Ending, Head, Start, request, start_of};
-    use crate::core::fields::Fields;
+    use super::{Ending, Head, Start, start_of};
 
     fn head(text: &str) -> Result<Head, String> {
         match start_of(text.as_bytes())? {
@@ -161,17 +145,6 @@ mod tests {
             Ending::Framed(decoder) => decoder.announced(),
             Ending::Closing => None,
         }
-    }
-
-    #[test]
-    fn a_request_is_its_line_and_its_fields() {
-        let mut fields = Fields::default();
-        fields.push("content-length", "2");
-        let head = request(&Method::POST, ["/v1", "/chat?x=1"], Some("a.example:81"), &fields);
-        let expected = "POST /v1/chat?x=1 HTTP/1.1\r\nhost: a.example:81\r\ncontent-length: 2\r\n\r\n";
-        assert_eq!(String::from_utf8_lossy(&head), expected);
-        let head = request(&Method::GET, ["", "/models"], None, &Fields::default());
-        assert_eq!(String::from_utf8_lossy(&head), "GET /models HTTP/1.1\r\n\r\n");
     }
 
     #[test]

@@ -14,9 +14,7 @@ use ureq::{Agent, Body, Error, Proxy};
 
 use super::resolver::LimitedResolver;
 use super::timeouts::Limit;
-use super::{
-    ANTHROPIC_VERSION, Headers, Upstream, add_credentials, base_url, connectors, speaks_as_anthropic, tcp,
-};
+use super::{Headers, Upstream, account, base_url, connectors, tcp};
 use crate::config::{Format, Replica};
 use crate::front::Fields;
 use crate::limits::{MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
@@ -38,7 +36,7 @@ impl Upstream {
     /// There is no response by then. No status and no redirect is an error.
     pub fn get(&self, replica: &Replica, path: &str, deadline: Instant) -> Result<Response, Error> {
         let mut request = Request::get([base_url(replica, Format::OpenAi), path].concat());
-        for (name, value) in fields(replica).iter() {
+        for (name, value) in account(replica, Format::OpenAi).fields(Fields::default(), None).iter() {
             request = request.header(name, value);
         }
         let resolver = self.connectors.resolver(Limit::until(deadline));
@@ -75,23 +73,6 @@ fn agent(resolver: LimitedResolver, replica: &Replica, deadline: Instant) -> Res
             .chain(TcpConnector(resolver.clone()))
             .chain(RustlsConnector::default());
     Ok(Agent::with_parts(settings, links, resolver))
-}
-
-/// The provider's own header fields win over whatever else there is of their names.
-fn fields(replica: &Replica) -> Fields {
-    let is_own = |name: &str| replica.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
-    let mut fields = Fields::default();
-    if !is_own("accept-encoding") {
-        fields.push("accept-encoding", "identity");
-    }
-    add_credentials(&mut fields, &is_own, replica, Format::OpenAi);
-    if speaks_as_anthropic(replica, Format::OpenAi) && !is_own("anthropic-version") {
-        fields.push("anthropic-version", ANTHROPIC_VERSION);
-    }
-    for (name, value) in &replica.headers {
-        fields.push(name, value.expose());
-    }
-    fields
 }
 
 /// Opens TCP connections, unless an earlier connector of the chain (a proxy's) has opened one.

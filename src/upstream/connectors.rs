@@ -19,7 +19,7 @@ use super::resolver::{CachingResolver, LimitedResolver};
 use super::tcp;
 use super::timeouts::Limit;
 use super::transport::TcpTransport;
-use crate::config::{CaFile, Config, Replica, Secret};
+use crate::config::{CaFile, Config, ProxyUrl, Replica};
 use crate::front::Source;
 use crate::limits::{UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
@@ -50,7 +50,7 @@ struct Others {
 /// A connector with a proxy, or with certificate authorities of its own.
 #[derive(Debug)]
 struct Other {
-    proxy: Option<Secret>,
+    proxy: Option<ProxyUrl>,
     ca_file: Option<CaFile>,
     connector: Arc<Connector>,
 }
@@ -75,7 +75,7 @@ impl Connectors {
     ///
     /// # Errors
     /// The proxy's URL is none; the configuration's loader has checked it.
-    pub fn of(&self, proxy: Option<&Secret>, ca_file: Option<&CaFile>) -> Result<Arc<Connector>, Error> {
+    pub fn of(&self, proxy: Option<&ProxyUrl>, ca_file: Option<&CaFile>) -> Result<Arc<Connector>, Error> {
         if proxy.is_none() && ca_file.is_none() {
             return Ok(Arc::clone(&self.plain));
         }
@@ -112,7 +112,7 @@ impl Connectors {
 }
 
 impl Other {
-    fn is(&self, proxy: Option<&Secret>, ca_file: Option<&CaFile>) -> bool {
+    fn is(&self, proxy: Option<&ProxyUrl>, ca_file: Option<&CaFile>) -> bool {
         self.proxy.as_ref() == proxy && self.ca_file.as_ref() == ca_file
     }
 }

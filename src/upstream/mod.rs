@@ -42,7 +42,7 @@ pub use response::{Collected, PendingResponse, Sent, Unanswered, UpstreamRespons
 pub use timeouts::Timeouts;
 
 use crate::config::{Config, Format, Replica};
-use crate::core::response_head;
+use crate::core::provider_request::{self, Account};
 use crate::front::{Fields, Job};
 use connecting::Destination;
 use connectors::Connectors;
@@ -243,30 +243,13 @@ fn end_of_scheme(url: &str) -> usize {
 }
 
 fn request_head(replica: &Replica, target: &Target<'_>, call: &Call<'_>) -> Vec<u8> {
-    // The provider's own headers win over whatever else there is of their names.
-    let is_own = |name: &str| replica.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
-    let mut fields = (call.fields)(&is_own);
-    if !is_own("accept-encoding") {
-        fields.push("accept-encoding", "identity");
-    }
-    add_credentials(&mut fields, &is_own, replica, call.format);
+    let account = account(replica, call.format);
     // A body that is not announced would be read as the next request, whatever the method (RFC 9112 section 6.3).
     let is_announced = call.length > 0 || !matches!(call.method, Method::GET | Method::DELETE);
-    if is_announced && !is_own("content-length") {
-        fields.push_number("content-length", call.length as u64);
-    }
-    if speaks_as_anthropic(replica, call.format)
-        && !fields.contains("anthropic-version")
-        && !is_own("anthropic-version")
-    {
-        // For a client that names none: there is but one.
-        fields.push("anthropic-version", ANTHROPIC_VERSION);
-    }
-    for (name, value) in &replica.headers {
-        fields.push(name, value.expose());
-    }
-    let host = Some(target.authority()).filter(|_| !is_own("host"));
-    response_head::request(&call.method, [target.path, call.path], host, &fields)
+    let length = is_announced.then_some(call.length as u64);
+    let fields = account.fields((call.fields)(&|name| account.has(name)), length);
+    let host = Some(target.authority()).filter(|_| !account.has("host"));
+    provider_request::head(&call.method, [target.path, call.path], host, &fields)
 }
 
 /// A replica that is asked for a format it has no URL for gets the call at its only one: it knows best what to say.
@@ -276,25 +259,14 @@ fn base_url(replica: &Replica, format: Format) -> &str {
 
 /// The provider's key goes in as a bearer token, in Anthropic's format as `x-api-key` beside a version; where both formats
 /// are spoken at one URL, a call in OpenAI's carries both, for the list of models is Anthropic's there.
-fn add_credentials(fields: &mut Fields, is_own: &dyn Fn(&str) -> bool, replica: &Replica, format: Format) {
-    let key = replica.key.expose().as_bytes();
-    if key.is_empty() {
-        return;
-    }
-    if format == Format::OpenAi && !is_own("authorization") {
-        fields.push_joined("authorization", &[b"Bearer ", key]);
-    }
-    if speaks_as_anthropic(replica, format) && !is_own("x-api-key") {
-        fields.push("x-api-key", key);
+fn account(replica: &Replica, format: Format) -> Account<'_> {
+    Account {
+        key: &replica.key,
+        headers: &replica.headers,
+        takes_bearer: format == Format::OpenAi,
+        takes_api_key: format == Format::Anthropic || replica.anthropic_url.as_ref() == Some(&replica.url),
     }
 }
-
-fn speaks_as_anthropic(replica: &Replica, format: Format) -> bool {
-    format == Format::Anthropic || replica.anthropic_url.as_ref() == Some(&replica.url)
-}
-
-/// The version of Anthropic's API.
-const ANTHROPIC_VERSION: &str = "2023-06-01";
 
 #[cfg(test)]
 mod tests {

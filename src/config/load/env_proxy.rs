@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::authority::split_port;
-use crate::config::Secret;
+use crate::config::ProxyUrl;
 
 /// What the environment says about proxies.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub(super) struct Variable {
     /// The variable it stands in.
     pub(super) name: &'static str,
     /// Its value, with a scheme; not checked yet.
-    pub(super) value: Secret,
+    pub(super) value: ProxyUrl,
 }
 
 /// A part of `no_proxy`.
@@ -44,7 +44,7 @@ impl EnvProxies {
             names.into_iter().find_map(|name| {
                 let value = set(name)?;
                 let value = if value.contains("://") { value } else { format!("http://{value}") };
-                Some(Variable { name, value: Secret::new(value) })
+                Some(Variable { name, value: ProxyUrl::new(value) })
             })
         };
         // Under CGI this one would come from a client's `Proxy` header (CVE-2016-5385).

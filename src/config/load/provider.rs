@@ -12,7 +12,7 @@ use super::env_proxy::Variable;
 use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
 use super::value::{header_value, integer, model_id, unfit, unfit_secret};
-use crate::config::{CaFile, HOP_BY_HOP, Provider, Replica, ReplicaId, Secret, StreamUsage, known};
+use crate::config::{CaFile, HOP_BY_HOP, Provider, ProxyUrl, Replica, ReplicaId, Secret, StreamUsage, known};
 use crate::limits::{MAX_MODEL, MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
@@ -49,7 +49,7 @@ struct Entry {
 /// A provider's own `proxy`.
 enum Way {
     Direct,
-    Through(Secret),
+    Through(ProxyUrl),
 }
 
 const KEYS: &[Key<Entry>] = &[
@@ -245,7 +245,7 @@ fn stream_usage(json: &Json) -> Leaf<StreamUsage> {
 fn proxy(json: &Json) -> Leaf<Way> {
     match json.text().map(Text::value) {
         Some("direct") => Ok(Way::Direct),
-        Some(url) if is_proxy(url) => Ok(Way::Through(Secret::new(url.to_owned()))),
+        Some(url) if is_proxy(url) => Ok(Way::Through(ProxyUrl::new(url.to_owned()))),
         _ => Err(ConfigText::Unfit { value: shown_url(json), expected: Expected::ProxyUrl }),
     }
 }
@@ -259,7 +259,7 @@ fn is_proxy(url: &str) -> bool {
 }
 
 /// The proxy that the environment asks for; a bad one is reported under its variable's name.
-fn proxy_around(reader: &mut Reader, url: &str) -> Option<Secret> {
+fn proxy_around(reader: &mut Reader, url: &str) -> Option<ProxyUrl> {
     let env_proxies = Rc::clone(&reader.env_proxies);
     let Variable { name, value } = env_proxies.proxy(url)?;
     if !is_proxy(value.expose()) {

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use super::provider::bare_url;
 use super::value::LEVELS;
-use crate::config::{Config, Format, Host, Provider, Replica, Secret, StreamUsage, Target, base_url_meant};
+use crate::config::{
+    Config, Format, Host, Provider, ProxyUrl, Replica, Secret, StreamUsage, Target, base_url_meant,
+};
 use crate::files;
 use crate::limits::{MAX_CONFIG_FILE, MAX_QUOTED};
 use crate::memory;
@@ -111,7 +113,7 @@ fn replica_line(replica: &Replica, language: Language) -> String {
         let names: Vec<&str> = replica.headers.iter().map(|(name, _)| name.as_str()).collect();
         parts.push(format!("{} {}", say(Label::Headers), names.join(" ")));
     }
-    let through = |proxy: &Secret| bare_url(proxy.expose()).unwrap_or_else(|| proxy.masked());
+    let through = |proxy: &ProxyUrl| bare_url(proxy.expose()).unwrap_or_else(|| proxy.masked());
     if let Some(proxy) = &replica.proxy {
         parts.push(format!("{} {}", say(Label::Proxy), through(proxy)));
     }
@@ -213,9 +215,9 @@ fn open_file(config: &Config, path: &Path) -> Option<ConfigText> {
         return None;
     }
     let text = String::from_utf8(files::read(path, MAX_CONFIG_FILE).ok()?).ok()?;
-    secrets(config)
-        .any(|secret| !secret.is_empty() && text.contains(secret.expose()))
-        .then(|| ConfigText::OpenFile { path: shown(&path.display().to_string()), mode })
+    (secrets(config).any(|secret| secret.is_in(&text))
+        || proxies(config).any(|it| text.contains(it.expose())))
+    .then(|| ConfigText::OpenFile { path: shown(&path.display().to_string()), mode })
 }
 
 fn secrets(config: &Config) -> impl Iterator<Item = &Secret> {
@@ -223,9 +225,14 @@ fn secrets(config: &Config) -> impl Iterator<Item = &Secret> {
     replicas
         .flat_map(|replica| {
             let headers = replica.headers.iter().map(|(_, value)| value);
-            std::iter::once(&replica.key).chain(headers).chain(&replica.proxy).chain(&replica.anthropic_proxy)
+            std::iter::once(&replica.key).chain(headers)
         })
         .chain(config.tokens.iter().filter_map(|token| token.token.plain()))
+}
+
+fn proxies(config: &Config) -> impl Iterator<Item = &ProxyUrl> {
+    let replicas = config.providers.iter().flat_map(|provider| &provider.replicas);
+    replicas.flat_map(|replica| replica.proxy.iter().chain(&replica.anthropic_proxy))
 }
 
 /// The keys that differ and that a reload cannot apply.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Config, Problems, from_file, from_text, restart_required, summary, warnings};
-use crate::config::{Host, Replica, Secret, StreamUsage, Target};
+use crate::config::{Host, ProxyUrl, Replica, Secret, StreamUsage, Target};
 use crate::limits::{
     LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_PROVIDERS, MAX_TARGETS, MAX_WORKERS,
 };
@@ -304,7 +304,7 @@ fn a_missing_variable_is_named_and_its_echo_is_not() {
 fn variables_are_replaced_before_a_string_is_split_and_regexes_are_left_alone() {
     let config = valid(&with_provider(r#""${WHOLE}""#));
     assert_eq!(config.providers[0].name, "p");
-    assert_eq!(config.providers[0].replicas[0].key.expose(), "whole|key");
+    assert_eq!(config.providers[0].replicas[0].key, Secret::new("whole|key".into()));
     let config = valid(&with(r#""supported_models": ["^gpt-4$", "a{2}", "x$|${EMPTY}y"]"#));
     let patterns: Vec<&str> = config.supported_models.patterns().collect();
     assert_eq!(patterns, ["^gpt-4$", "a{2}", "x$|y"]);
@@ -313,7 +313,7 @@ fn variables_are_replaced_before_a_string_is_split_and_regexes_are_left_alone() 
 #[test]
 fn a_provider_string_has_three_parts_and_the_key_may_hold_bars_or_be_empty() {
     let replica = lone_replica(&with_provider(r#""a|https://a.example/v1//|k|e|y""#));
-    assert_eq!((replica.url.as_str(), replica.key.expose()), ("https://a.example/v1", "k|e|y"));
+    assert_eq!((replica.url.as_str(), replica.key), ("https://a.example/v1", Secret::new("k|e|y".into())));
     assert_eq!((replica.weight, replica.models, replica.proxy), (1, None, None));
     assert!(lone_replica(&with_provider(r#""a|https://a.example|""#)).key.is_empty());
     for (entry, problem) in [
@@ -372,8 +372,8 @@ fn a_provider_object_takes_every_key() {
             key: Secret::new("k".into()),
             models: Some(vec!["m".into(), "m/n".into()]),
             headers: vec![("x-team".into(), Secret::new("red".into()))],
-            proxy: Some(Secret::new("socks5://u:p@127.0.0.1:1080".into())),
-            anthropic_proxy: Some(Secret::new("socks5://u:p@127.0.0.1:1080".into())),
+            proxy: Some(ProxyUrl::new("socks5://u:p@127.0.0.1:1080".into())),
+            anthropic_proxy: Some(ProxyUrl::new("socks5://u:p@127.0.0.1:1080".into())),
             ca_file: None,
             weight: 1000,
             stream_usage: StreamUsage::Never,
@@ -460,8 +460,8 @@ fn tokens_are_strings_or_objects() {
         r#""tokens": ["alice|sk-1|2", {"name": "bob", "token": "sk-3", "models": ["^a/"], "rpm": 60, "max_parallel": 4}]"#,
     ));
     assert_eq!(
-        (config.tokens[0].name.as_str(), config.tokens[0].token.plain().expect("plain").expose()),
-        ("alice", "sk-1|2")
+        (config.tokens[0].name.as_str(), config.tokens[0].token.plain()),
+        ("alice", Some(&Secret::new("sk-1|2".into())))
     );
     assert!(config.tokens[0].models.is_none() && config.tokens[0].rpm.is_none());
     assert_eq!((config.tokens[1].rpm, config.tokens[1].max_parallel), (Some(60), Some(4)));

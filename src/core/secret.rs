@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Text that must not reach a log, a metric or an error message. `Debug` and [`Secret::masked`] show its first
 /// 3 and last 2 characters at most, and nothing of it under 12 characters.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Secret(String);
 
 /// Shorter secrets are not shown at all.
@@ -16,14 +16,19 @@ impl Secret {
         Self(text)
     }
 
-    /// The secret itself, for the wire and for comparing; never for a sentence.
-    pub fn expose(&self) -> &str {
+    /// The secret itself: for the wire and for comparing, which `core` alone does.
+    pub(super) fn expose(&self) -> &str {
         &self.0
     }
 
     /// Whether there is nothing to hide.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether it stands in `text`; an empty one stands nowhere.
+    pub fn is_in(&self, text: &str) -> bool {
+        !self.is_empty() && text.contains(&self.0)
     }
 
     /// What a person may see of it.

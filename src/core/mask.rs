@@ -10,7 +10,7 @@ use std::ops::Range;
 use memchr::memmem::Finder;
 use memchr::{memchr_iter, memchr3};
 
-use super::{Provider, Secret};
+use super::secret::Secret;
 use crate::limits::MASK_OVERLAP;
 
 /// A shorter secret is none, and masking it could garble the text.
@@ -52,12 +52,12 @@ struct Needle {
 }
 
 impl Mask {
-    /// The mask of that provider.
-    pub fn of(provider: &Provider) -> Self {
+    /// The mask of a provider whose replicas have these keys and header fields.
+    pub fn of<'a>(replicas: impl Iterator<Item = (&'a Secret, &'a [(String, Secret)])>) -> Self {
         let mut mask = Self { needles: Vec::new(), shortest: usize::MAX, alphabet: [false; 256] };
-        for replica in &provider.replicas {
-            mask.add(replica.key.expose(), true);
-            for (name, value) in &replica.headers {
+        for (key, headers) in replicas {
+            mask.add(key.expose(), true);
+            for (name, value) in headers {
                 let is_credential = CREDENTIAL_NAMES.iter().any(|part| name.contains(part));
                 mask.add(value.expose(), is_credential);
                 // `Bearer KEY`: the key alone is as secret.
