@@ -1,4 +1,4 @@
-//! One answer as it comes in: whole or streamed.
+//! One response as it comes in: buffered or streamed.
 
 use std::io;
 
@@ -22,7 +22,7 @@ enum State {
     Stream,
 }
 
-/// What has come of an answer and is not yet understood.
+/// What has come of a response and is not yet understood.
 #[derive(Default)]
 pub struct Answer {
     state: State,
@@ -35,7 +35,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A request was sent, its answer begins.
+    /// A request was sent, its response begins.
     pub fn begin(&mut self) {
         self.state = State::Head;
         self.asked = true;
@@ -103,7 +103,7 @@ impl Answer {
         self.events.drain(..start);
     }
 
-    /// The answer ends `len` bytes into the input, and nothing may come behind it.
+    /// The response ends `len` bytes into the input, and nothing may come behind it.
     fn end(&mut self, len: usize) -> io::Result<Progress> {
         self.state = State::Idle;
         if self.input.len() != len {

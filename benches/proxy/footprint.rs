@@ -1,4 +1,4 @@
-//! Memory at rest, with streams, with idle clients; and the time from start to first answer.
+//! Memory at rest, with streams, with idle clients; and the time from start to first response.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -106,7 +106,7 @@ fn growth_kib(bench: &Bench, report: &mut Report, server: &Server, load: &Spec) 
     Ok(after - before.rss_kib as f64)
 }
 
-/// Median time from before the start of the process to its first whole relayed answer.
+/// Median time from before the start of the process to its first complete relayed response.
 fn start_ms(launch: impl Fn(Setup) -> io::Result<Server>) -> io::Result<f64> {
     let mut times = Vec::new();
     for _ in 0..STARTS {
@@ -123,15 +123,15 @@ fn first_answer(server: &Server) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let spec = Spec { address: server.address.clone(), model: server.model.to_string(), ..Spec::default() };
     stream.write_all(&spec.request())?;
-    let mut answer = Answer::default();
-    answer.begin();
+    let mut response = Answer::default();
+    response.begin();
     let mut buffer = [0; 4096];
     loop {
         let count = stream.read(&mut buffer)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if answer.feed(&buffer[..count], |_, _| {})? == Progress::Done {
+        if response.feed(&buffer[..count], |_, _| {})? == Progress::Done {
             return Ok(());
         }
     }

@@ -63,7 +63,7 @@ fn count(upstream: &Server, requests: u32, events: u64) -> io::Result<f64> {
     totals.ok_or_else(|| io::Error::other("callgrind wrote no totals"))
 }
 
-/// One client that waits for each answer.
+/// One client that waits for each response.
 struct Client(TcpStream);
 
 impl Client {
@@ -76,15 +76,15 @@ impl Client {
 
     fn ask(&mut self, request: &[u8]) -> io::Result<()> {
         self.0.write_all(request)?;
-        let mut answer = Answer::default();
-        answer.begin();
+        let mut response = Answer::default();
+        response.begin();
         let mut bytes = [0; 16 * 1024];
         loop {
             let count = self.0.read(&mut bytes)?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if answer.feed(&bytes[..count], |_, _| {})? == Progress::Done {
+            if response.feed(&bytes[..count], |_, _| {})? == Progress::Done {
                 return Ok(());
             }
         }

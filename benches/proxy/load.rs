@@ -1,5 +1,5 @@
 //! The load generator: one thread, many keep-alive clients, each of which asks again as soon as it has
-//! its answer. It also reads what the process under test used in the very window that it counts.
+//! its response. It also reads what the process under test used in the very window that it counts.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -37,9 +37,9 @@ pub struct Spec {
     /// More lines of the head, each with its end.
     pub headers: String,
     pub clients: u64,
-    /// Wait of the upstream before its answer.
+    /// Wait of the upstream before its response.
     pub latency_us: u64,
-    /// Events of a stream; 0 asks for whole answers.
+    /// Events of a stream; 0 asks for buffered responses.
     pub chunks: u64,
     /// Wait of the upstream between two events.
     pub gap_us: u64,
@@ -152,12 +152,12 @@ struct Client {
 /// What was seen inside the window.
 #[derive(Default)]
 struct Tally {
-    /// Whole answers, or streams that came to their end.
+    /// Buffered responses, or streams that came to their end.
     answers: u64,
     events: u64,
     errors: u64,
     first_error: Option<String>,
-    /// Per answer: until it was there, of a stream until its first event.
+    /// For each response: time to its end, of a stream to its first event.
     latencies_ns: Vec<u64>,
     /// Per event: from its sending by the upstream to its arrival.
     delays_ns: Vec<u64>,

@@ -109,7 +109,7 @@ fn is_quick() -> bool {
     env::var_os("AI_PROXY_BENCH_QUICK").is_some_and(|value| value == "1")
 }
 
-/// Other gateways beside us. The slowest answers some hundred requests a second: its windows must be long.
+/// Other gateways beside us. The slowest handles some hundred requests a second: its windows must be long.
 fn peers() -> io::Result<()> {
     raise_files_limit()?;
     let (rounds, warmup_ms, window_ms) = if is_quick() { (1, 500, 1_000) } else { (3, 2_000, 3_000) };
@@ -254,7 +254,7 @@ fn results_folder() -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Prints the report and keeps it as JSON and as a chart; answers that failed make the run fail.
+/// Prints the report and keeps it as JSON and as a chart; failed responses make the run fail.
 fn finish(mut report: Report) -> io::Result<()> {
     report.note_foreign();
     println!("{}", report.text());

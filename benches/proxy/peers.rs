@@ -116,7 +116,7 @@ fn at_rest(contenders: &[Contender]) -> io::Result<Row> {
     Ok(Row { name: "RSS after start", unit: "MiB", values })
 }
 
-/// The first request is far from like any other; and a peer that cannot answer shall not be measured.
+/// The first request is far from like any other; and a peer that cannot respond shall not be measured.
 fn warm_up(bench: &Bench, contender: &Contender, report: &mut Report) -> io::Result<()> {
     for chunks in [0, 3] {
         let spec = Spec {

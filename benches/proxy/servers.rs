@@ -90,7 +90,7 @@ pub fn becoming(program: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
-/// A server that answers at `address`.
+/// A server that responds at `address`.
 pub struct Server {
     pub guard: Guard,
     /// Right before its process came to be.

@@ -1,4 +1,4 @@
-//! The upstream: one thread that answers as a provider would, after the wait that the request asks for.
+//! The upstream: one thread that responds as a provider would, after the wait that the request asks for.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,7 +18,7 @@ const READ_BYTES: usize = 16 * 1024;
 
 const MODELS: &str = r#"{"object":"list","data":[{"id":"test-model","object":"model"}]}"#;
 
-/// Some 600 bytes, as a short answer of a chat model is.
+/// Some 600 bytes, as a short response of a chat model is.
 const COMPLETION: &str = r#"{"id":"chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT","object":"chat.completion","created":1741569952,"model":"test-model","choices":[{"index":0,"message":{"role":"assistant","content":"A reverse proxy takes requests in the name of other servers, passes each on to one of them and hands the answer back as its own.","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":29,"completion_tokens":27,"total_tokens":56,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"service_tier":"default"}"#;
 
 const STREAM_HEAD: &str =
@@ -27,9 +27,9 @@ const STREAM_HEAD: &str =
 /// What a request asks for, in the words of its text (see `load`).
 #[derive(Clone, Copy)]
 struct Wish {
-    /// Wait before the answer begins.
+    /// Wait before the response begins.
     latency: Duration,
-    /// Events of the stream; 0 is a whole answer.
+    /// Events of the stream; 0 is a buffered response.
     chunks: u64,
     /// Wait between two events.
     gap: Duration,
@@ -186,7 +186,7 @@ impl Upstream {
 }
 
 impl Connection {
-    /// Takes in what has arrived; true once that is a whole request that wants an answer.
+    /// Takes in what has arrived; true once that is a whole request that wants a response.
     fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0; READ_BYTES];
         let count = match self.stream.read(&mut buffer) {
@@ -216,7 +216,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Sends the whole answer or the next event; true when there is more to come.
+    /// Sends the buffered response or the next event; true when there is more to come.
     fn send(&mut self) -> io::Result<bool> {
         if self.wish.chunks == 0 {
             self.send_whole(COMPLETION)?;

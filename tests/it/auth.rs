@@ -1,4 +1,4 @@
-//! Who may call: where a token is read from, what is said without one, and the id of every answer.
+//! Who may call: where a token is read from, what is said without one, and the id of every response.
 
 use serde_json::json;
 
@@ -234,7 +234,7 @@ fn an_insane_request_id_is_replaced() {
 }
 
 #[test]
-fn every_answer_has_an_id_of_its_own() {
+fn every_response_has_an_id_of_its_own() {
     let (upstream, proxy) = start(json!({}));
     let answers = [
         proxy.get("/"),

@@ -94,7 +94,7 @@ fn a_close_delimited_stream_without_done_is_broken() {
 }
 
 #[test]
-fn a_close_delimited_stream_with_done_is_whole_however_it_is_closed() {
+fn close_delimited_stream_with_done_is_complete_however_it_is_closed() {
     let (upstream, proxy) = start(json!({}));
     let gate = Gate::new();
     let script = Reply::sse_until_close().send(event("a")).send(DONE);
@@ -175,7 +175,7 @@ fn a_stream_over_the_limit_is_broken_off() {
 }
 
 #[test]
-fn a_stream_just_at_the_limit_is_whole() {
+fn stream_just_at_the_limit_is_complete() {
     let (upstream, proxy) = start(json!({"max_stream_size": 5000}));
     let line = event("");
     let text = event(&"x".repeat(5000 - line.len() - DONE.len())) + DONE;
@@ -259,7 +259,7 @@ fn error_event_speaks_the_words_of_its_api() {
 }
 
 #[test]
-fn terminal_event_of_each_api_makes_a_closed_stream_whole() {
+fn terminal_event_of_each_api_completes_a_closed_stream() {
     let (upstream, proxy) = start_for_all_apis(json!({}));
     let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\n";

@@ -15,7 +15,7 @@ use crate::support::upstream::Upstream;
 const CLIENTS: usize = 32;
 /// How long each trouble lasts, and the quiet time that it is compared with.
 const SPELL: Duration = Duration::from_millis(1000);
-/// How long a replica takes for an answer: so there is always some request in flight.
+/// How long a replica takes for a response: so there is always some request in flight.
 const WORK: Duration = Duration::from_millis(10);
 
 /// What a replica can suffer.
@@ -40,7 +40,7 @@ fn streamed() -> Reply {
     Reply::sse().then(Step::Pause(WORK)).chunk(event("hello")).chunk(DONE).end()
 }
 
-/// Every request is answered by `whole` or `streamed`, as it asks.
+/// Every request gets `whole` or `streamed`, as it asks.
 fn serve(upstream: &Upstream, whole: Reply, streamed: Reply) {
     upstream.script("/v1/chat/completions", move |request| {
         if request.text().contains("\"stream\":true") { streamed.clone() } else { whole.clone() }
@@ -76,7 +76,7 @@ fn heal(upstream: &Upstream, trouble: Trouble) {
     serve(upstream, whole(), streamed());
 }
 
-/// Asks until `stop`, on one connection; gives the times taken, and what was no good answer.
+/// Asks until `stop`, on one connection; gives the times taken, and what was no good response.
 fn load(mut client: Client, number: usize, stop: &AtomicBool) -> (Vec<Duration>, Vec<String>) {
     let (mut times, mut errors) = (Vec::new(), Vec::new());
     for turn in number.. {
@@ -176,7 +176,7 @@ fn a_replica_in_trouble_is_nothing_a_client_sees() {
     }
 }
 
-/// One after another, faster than a cooldown ends: at times all but the one in trouble are put aside.
+/// One after another, faster than a cooldown ends: at times all but the one in trouble are in cooldown.
 #[test]
 fn replicas_in_trouble_in_turn_are_nothing_a_client_sees() {
     let (replicas, proxy) = cluster();

@@ -74,7 +74,7 @@ fn assert_no_secret(output: &str) {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let config = json!({
         "prot": 8080,
         "log_level": "LOUD",

@@ -1,4 +1,4 @@
-//! Browsers: preflights and the headers that let a page read an answer.
+//! Browsers: preflights and the headers that let a page read a response.
 
 use serde_json::json;
 
@@ -73,7 +73,7 @@ fn a_preflight_allows_every_method_and_header_that_clients_use() {
 }
 
 #[test]
-fn a_cache_learns_that_another_origin_gets_another_answer() {
+fn vary_says_that_another_origin_gets_another_response() {
     let vary = |response: &Response| response.head.all("vary").join(", ").to_lowercase();
     let (_upstream, proxy) = start(&[PAGE]);
     for origin in [PAGE, "https://evil.example"] {
@@ -105,7 +105,7 @@ fn streams_forms_and_refusals_of_the_front_may_be_read_too() {
 }
 
 #[test]
-fn answers_to_an_allowed_origin_may_be_read() {
+fn responses_to_an_allowed_origin_may_be_read() {
     let (_upstream, proxy) = start(&[PAGE]);
     let call = |headers: &[(&str, &str)]| proxy.call(post(CHAT, headers, r#"{"model":"p1/m"}"#));
     let response = call(&[("Origin", PAGE), ("X-Api-Key", TOKEN)]);

@@ -134,7 +134,7 @@ fn a_hundred_that_do_not_read() {
     let streamed = chat(r#"{"model":"p1/m","user":"large","stream":true}"#);
     let mut crowd: Vec<Client> = (0..100).map(|_| proxy.client()).collect();
     for (number, client) in crowd.iter_mut().enumerate() {
-        // A stream holds its place until `client_timeout` is over; a whole answer does not.
+        // A stream holds its place until `client_timeout` is over; a buffered response does not.
         client.send(if number % 10 == 0 { &streamed } else { &whole });
     }
     upstream.wait_requests(100 + 300 / 2);

@@ -21,7 +21,7 @@ fn ask(proxy: &Proxy, body: &str) -> Response {
 }
 
 #[test]
-fn it_answers_whole() {
+fn demo_responds_buffered() {
     let proxy = start();
     let body = r#"{"model":"demo/echo","messages":[{"role":"user","content":"hello there"}]}"#;
     let response = ask(&proxy, body);
@@ -60,7 +60,7 @@ fn it_streams() {
 }
 
 #[test]
-fn it_is_a_whole_proxy() {
+fn demo_is_a_complete_proxy() {
     let proxy = start();
     let list = proxy.get("/v1/models").json();
     let ids: Vec<&str> =
@@ -75,7 +75,7 @@ fn it_is_a_whole_proxy() {
 }
 
 #[test]
-fn it_answers_odd_questions() {
+fn demo_responds_to_odd_requests() {
     let proxy = start();
     for body in [
         r#"{"model":"demo/echo"}"#,

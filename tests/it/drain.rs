@@ -51,7 +51,7 @@ impl Service for Held {
 }
 
 #[test]
-fn a_drain_serves_all_who_have_connected_before_it() {
+fn drain_handles_all_clients_that_connected_before_it() {
     let service = Arc::new(Held::default());
     let settings = Settings { workers: 2, max_connections: 1, max_clients: 2 * WAITING };
     let (running, address) = serve(&service, settings, &Arc::default());

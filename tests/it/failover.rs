@@ -20,7 +20,7 @@ const FIRST_KEY: &str = "pk-first-key-1234567-kxj";
 enum Seen {
     /// A status and a reason of ours.
     Error(u16, &'static str),
-    /// The provider's own answer.
+    /// The provider's own response.
     Own(u16),
     /// The other replica's.
     Other,
@@ -91,7 +91,7 @@ fn hold(rows: Vec<Row>, streamed: bool) {
 }
 
 #[test]
-fn whole_answers() {
+fn buffered_responses() {
     use Seen::{Error, Other, Own};
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
     let cut = || Reply::raw(format!("{head}Content-Length: 100\r\n\r\n{{\"half\":"));
@@ -225,7 +225,7 @@ fn nothing_is_sent_twice_once_a_byte_has_left() {
 }
 
 #[test]
-fn comments_are_held_back_while_another_replica_could_answer_and_no_longer() {
+fn comments_are_held_back_while_another_replica_is_available_and_no_longer() {
     let (slow, other) = (Upstream::new(&["m"]), good());
     slow.chat(Reply::sse().chunk(": PROCESSING\n\n").then(Step::Silence));
     let changes = json!({"stream_heartbeat": 5, "attempt_timeout": 0.5});
@@ -241,7 +241,7 @@ fn comments_are_held_back_while_another_replica_could_answer_and_no_longer() {
 }
 
 #[test]
-fn slow_response_has_the_whole_time_by_default() {
+fn slow_response_has_the_total_time_by_default() {
     let (slow, other) = (Upstream::new(&["m"]), good());
     let limits = json!({"non_stream_timeout": 4, "stream_timeout": 4, "stream_heartbeat": 0});
     let targets = json!({"models": {"v": ["p1/m", "p2/m", "p1/n"]}});
@@ -259,7 +259,7 @@ fn slow_response_has_the_whole_time_by_default() {
 }
 
 #[test]
-fn response_over_the_whole_time_is_504_that_no_sdk_repeats() {
+fn response_over_the_total_time_is_504_that_no_sdk_repeats() {
     let (slow, other) = (Upstream::new(&["m"]), good());
     slow.chat(Reply::default().then(Step::Silence));
     let limits = json!({"non_stream_timeout": 0.5, "stream_timeout": 0.5, "stream_heartbeat": 0});
@@ -302,7 +302,7 @@ fn hanging_replica_leaves_time_for_another_by_attempt_timeout() {
     let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p1", &other)]), limits));
     check("silent", &proxy.call(ask("p1/m")), &Seen::Other, false);
     check("silent", &proxy.call(ask_streamed("p1/m")), &Seen::Other, true);
-    // The third in a row: it is put aside.
+    // The third in a row: it is in cooldown.
     check("silent", &proxy.call(ask("p1/m")), &Seen::Other, false);
     let (took, response) = timed(|| proxy.call(ask("p1/m")));
     check("put aside", &response, &Seen::Other, false);
@@ -311,7 +311,7 @@ fn hanging_replica_leaves_time_for_another_by_attempt_timeout() {
 }
 
 #[test]
-fn a_slow_replica_has_all_the_time_when_the_other_is_put_aside() {
+fn slow_replica_has_all_the_time_when_the_other_is_in_cooldown() {
     let (slow, bad) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
     let body = completion("slow").to_string();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
@@ -327,7 +327,7 @@ fn a_slow_replica_has_all_the_time_when_the_other_is_put_aside() {
 }
 
 #[test]
-fn a_refused_key_is_put_aside_and_alone_still_asked() {
+fn replica_with_a_refused_key_is_in_cooldown_and_alone_still_asked() {
     let (bad, other) = (Upstream::new(&["m"]), good());
     bad.chat(answer(401));
     let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other)]));
@@ -346,7 +346,7 @@ fn a_refused_key_is_put_aside_and_alone_still_asked() {
 }
 
 #[test]
-fn an_empty_account_is_put_aside_and_a_busy_minute_for_as_long_as_it_says() {
+fn replica_without_funds_is_in_cooldown_and_a_busy_one_for_as_long_as_it_says() {
     for (fields, body, cooldown) in [
         (vec![], json!({"error": {"code": "insufficient_quota", "message": "pay"}}), "cooldown=300s"),
         (vec![("Retry-After", "40")], json!({"error": {"code": "rate_limit_exceeded"}}), "cooldown=40s"),
@@ -406,7 +406,7 @@ fn health_tells_what_requests_have_met() {
 }
 
 #[test]
-fn an_earlier_answer_is_given_under_its_own_name_and_without_its_own_key() {
+fn earlier_response_is_relayed_under_its_own_name_and_without_its_own_key() {
     let (first, second) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
     let quoted = json!({"error": {"message": format!("no room for key {FIRST_KEY}")}}).to_string();
     let fields = [("Content-Type", "application/json"), ("X-Request-Id", "up-1")];
@@ -426,7 +426,7 @@ fn an_earlier_answer_is_given_under_its_own_name_and_without_its_own_key() {
 
 /// The client's id leads to the line of its request, whoever was asked before.
 #[test]
-fn an_answer_has_no_id_of_an_attempt_that_failed() {
+fn response_has_no_id_of_an_attempt_that_failed() {
     let (first, second) = (Upstream::new(&["m"]), good());
     let fields = [("Content-Type", "application/json"), ("X-Request-Id", "up-1")];
     first.chat(Reply::whole(503, &fields, own(503).to_string()));

@@ -1,4 +1,4 @@
-//! A provider that fails while a whole answer is due: each way of failing has its own status.
+//! A provider that fails while a buffered response is due: each way of failing has its own status.
 
 use serde_json::json;
 use std::io::Write;
@@ -42,7 +42,7 @@ fn no_tls_is_502() {
     let url = upstream.url().replace("http://", "https://");
     let providers = json!([format!("p1|{url}|{KEY}")]);
     let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers, "non_stream_timeout": 2})));
-    // The scripted upstream never answers a TLS hello; a closed or silent handshake are both failures.
+    // The scripted upstream never responds to a TLS hello; a closed or silent handshake are both failures.
     let response = proxy.call(ask("p1/m"));
     assert!(matches!(response.status, 502 | 504), "{}", response.text());
 }
@@ -67,7 +67,7 @@ fn a_cut_off_body_is_502() {
 }
 
 #[test]
-fn a_malformed_answer_is_502() {
+fn malformed_response_is_502() {
     let (upstream, proxy) = start(json!({}));
     for bytes in [
         "SSH-2.0-OpenSSH_9.6\r\n",
@@ -92,7 +92,7 @@ fn closing_before_the_status_line_is_502() {
     for step in [Step::Fin, Step::Reset] {
         upstream.chat(Reply::default().then(step));
         let response = proxy.call(ask("p1/m"));
-        // Whether this is no answer or a cut-off one, nothing says.
+        // Whether this is no response or a cut-off one, nothing says.
         match response.json()["error"]["reason"].as_str() {
             Some("upstream_unreachable") => assert_error(&response, 502, "upstream_unreachable"),
             _ => assert_error(&response, 502, "upstream_broken"),
@@ -109,7 +109,7 @@ fn an_endless_head_is_502() {
 }
 
 #[test]
-fn a_body_until_close_is_whole() {
+fn body_until_close_is_complete() {
     let (upstream, proxy) = start(json!({}));
     upstream.chat(Reply::raw(format!("{HEAD}\r\n")).send("{\"a\": 1}").then(Step::Fin));
     let mut client = proxy.client();
@@ -136,7 +136,7 @@ fn other_ways_to_end_a_body_are_understood() {
 }
 
 #[test]
-fn an_answer_over_the_limit_is_502() {
+fn response_over_the_limit_is_502() {
     let (upstream, proxy) = start(json!({"max_response_size": 10_000}));
     let exact = format!("{{\"x\":\"{}\"}}", "a".repeat(10_000 - 8));
     upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], &exact));
@@ -225,7 +225,7 @@ fn an_upstream_that_does_not_read_is_504() {
 }
 
 #[test]
-fn an_early_answer_is_heard_while_the_body_is_sent() {
+fn early_response_is_read_while_the_body_is_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let url = format!("http://{}/v1", listener.local_addr().expect("address"));
     let changes =
@@ -247,7 +247,7 @@ fn an_early_answer_is_heard_while_the_body_is_sent() {
 }
 
 #[test]
-fn the_next_request_is_served_after_any_failure() {
+fn next_request_succeeds_after_any_failure() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 0.3, "max_connections": 1}));
     let mut client = proxy.client();
     for step in [Step::Fin, Step::Reset, Step::Silence] {
@@ -259,9 +259,9 @@ fn the_next_request_is_served_after_any_failure() {
 }
 
 #[test]
-fn what_an_upstream_says_too_much_reaches_nobody() {
+fn excess_bytes_of_an_upstream_reach_no_client() {
     let (upstream, proxy) = start(json!({}));
-    // A second answer nobody asked for must not be taken for the next one (response splitting).
+    // An unrequested second response must not be taken for the next one (response splitting).
     let body = completion("first").to_string();
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     upstream.chat(Reply::raw(format!("{HEAD}Content-Length: {}\r\n\r\n{body}{poison}", body.len())));

@@ -1,4 +1,4 @@
-//! Everything that can go wrong at a provider, in one table: the answer to the letter, the line in the log, and at the end
+//! Everything that can go wrong at a provider, in one table: the response to the letter, the line in the log, and at the end
 //! nothing is held: no worker, no thread, no descriptor.
 
 use std::io::ErrorKind;
@@ -24,7 +24,7 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 enum Due {
     /// An error of the proxy's own: status and reason.
     Error(u16, &'static str),
-    /// The provider's answer, passed on.
+    /// The provider's response, passed on.
     Passed(u16, &'static str),
     /// A stream that begins and breaks off with an error event: status and reason.
     Broken(u16, &'static str),
@@ -167,7 +167,7 @@ fn faults() -> Vec<Fault> {
 }
 
 #[test]
-fn each_fault_has_its_answer_and_its_line_and_none_holds_on_to_anything() {
+fn each_fault_has_its_response_and_its_line_and_holds_nothing() {
     let upstream = Upstream::new(&["m"]);
     let changes = json!({
         "max_connections": WORKERS, "max_retries": 0, "non_stream_timeout": 1.5, "stream_timeout": 1.5,

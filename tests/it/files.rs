@@ -230,7 +230,7 @@ impl Drop for Unread {
 }
 
 #[test]
-fn unread_log_lines_are_dropped_and_counted_in_their_place() {
+fn unread_log_lines_are_dropped_and_counted() {
     let upstream = upstream();
     let mut proxy = Unread::start(json!({}), &upstream);
     proxy.fill();

@@ -36,7 +36,7 @@ fn bounds_the_body() {
 }
 
 #[test]
-fn drains_a_small_refused_body_and_goes_on() {
+fn small_refused_body_is_drained_and_the_connection_stays() {
     let (_upstream, proxy) = start();
     let mut client = proxy.client();
     let without_token = chat("x".repeat(10_000));
@@ -48,7 +48,7 @@ fn drains_a_small_refused_body_and_goes_on() {
 }
 
 #[test]
-fn drains_a_body_over_the_limit_and_goes_on() {
+fn body_over_the_limit_is_drained_and_the_connection_stays() {
     let upstream = Upstream::new(&["m"]);
     let config = with(config(&[("p1", &upstream)]), json!({"max_request_size": 1000}));
     let proxy = Proxy::start(&config);
@@ -64,11 +64,11 @@ fn drains_a_body_over_the_limit_and_goes_on() {
 }
 
 #[test]
-fn an_answer_to_a_large_refused_body_can_be_read() {
+fn response_to_a_large_refused_body_can_be_read() {
     let (_upstream, proxy) = start();
     for _ in 0..5 {
         let mut client = proxy.client();
-        // All of it is sent before the answer is read; a plain close would reset the answer away.
+        // All of it is sent before the response is read; a plain close would reset the response away.
         drop(client.try_send(chat("x".repeat(400_000))));
         assert_error(&client.response(), 413, "body_too_large");
         assert!(client.is_closed());
@@ -76,7 +76,7 @@ fn an_answer_to_a_large_refused_body_can_be_read() {
 }
 
 #[test]
-fn answers_before_a_large_refused_body_is_sent() {
+fn response_comes_before_a_large_refused_body_is_sent() {
     let (_upstream, proxy) = start();
     let mut client = proxy.client();
     client.send(rows::chat("Content-Length: 50000000", "{"));

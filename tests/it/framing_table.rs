@@ -1,4 +1,4 @@
-//! A table of raw requests, each with the one answer it must get. Whatever a row holds, nothing hidden in it is answered
+//! A table of raw requests, each with the one response it must get. Whatever a row holds, nothing hidden in it gets a response
 //! or relayed, and the next client is served. Ideas: RFC 9112 section 11, h1spec, http-garden, PortSwigger's lists.
 
 pub mod rows;
@@ -14,7 +14,7 @@ use crate::support::reply::Reply;
 use crate::support::upstream::Upstream;
 use rows::{BODY, Fate, Row};
 
-/// What no row may ever get answered or relayed.
+/// A request that no row may ever get handled or relayed.
 const SMUGGLED: &str = r#"{"model":"p1/smuggled"}"#;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
@@ -36,7 +36,7 @@ fn smuggled() -> Vec<u8> {
 }
 
 #[test]
-fn every_row_gets_its_answer_and_nothing_else() {
+fn every_row_gets_its_response_and_nothing_else() {
     let rows = rows::all();
     assert!(rows.len() >= 120, "{} rows", rows.len());
     let names: BTreeSet<&str> = rows.iter().map(|row| row.name.as_str()).collect();
@@ -54,7 +54,7 @@ fn every_row_gets_its_answer_and_nothing_else() {
     }
 }
 
-/// Sends a row and holds the proxy to its answers, in number and kind.
+/// Sends a row and holds the proxy to its responses, in number and kind.
 fn exchange(proxy: &Proxy, row: &Row) {
     let mut client = proxy.client();
     // Behind an error the proxy must not look for a request; it may have closed before all is sent.

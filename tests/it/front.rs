@@ -41,7 +41,7 @@ fn keeps_the_connection() {
 }
 
 #[test]
-fn answers_a_pipeline_in_order() {
+fn pipeline_gets_responses_in_order() {
     let (_upstream, proxy) = start();
     let mut client = proxy.client();
     client.send([get("/healthz"), get("/nowhere"), get("/")].concat());
@@ -51,7 +51,7 @@ fn answers_a_pipeline_in_order() {
 }
 
 #[test]
-fn answers_a_pipeline_in_order_when_the_first_is_slow() {
+fn pipeline_gets_responses_in_order_when_the_first_is_slow() {
     let (upstream, proxy) = start();
     let gate = Gate::new();
     upstream.chat(Reply::default().wait(&gate).send(
@@ -68,7 +68,7 @@ fn answers_a_pipeline_in_order_when_the_first_is_slow() {
 }
 
 #[test]
-fn answers_head_as_get_without_a_body() {
+fn head_gets_the_response_of_get_without_a_body() {
     let (_upstream, proxy) = start();
     let mut client = proxy.client();
     for target in ["/", "/health", "/healthz", "/v1/models", "/v1/models/p1/m", "/v1/models/p1%2Fm"] {
@@ -274,7 +274,7 @@ fn a_body_where_none_is_needed_is_no_request() {
 }
 
 #[test]
-fn every_answer_is_dated() {
+fn every_response_is_dated() {
     let (upstream, proxy) = start();
     upstream.chat(Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"));
     // RFC 9110 section 6.6.1.
@@ -301,7 +301,7 @@ fn listens_on_ipv6() {
 }
 
 #[test]
-fn answers_a_long_pipeline() {
+fn long_pipeline_gets_responses() {
     let (upstream, proxy) = start();
     let mut client = proxy.client();
     let mut requests = Vec::new();

@@ -1,4 +1,4 @@
-//! Which headers cross the proxy, both ways, and how answers of every status come through.
+//! Which headers cross the proxy, both ways, and how responses of every status come through.
 
 use serde_json::json;
 
@@ -290,7 +290,7 @@ fn blank_lines_ahead_of_a_head_are_no_part_of_it() {
 }
 
 #[test]
-fn an_answers_headers_come_back() {
+fn response_headers_come_back() {
     let (upstream, proxy) = start();
     let long = "l".repeat(6000);
     let headers = [
@@ -363,7 +363,7 @@ fn every_status_comes_through() {
 }
 
 #[test]
-fn answers_without_a_body_have_none() {
+fn responses_without_a_body_have_none() {
     let (upstream, proxy) = start();
     let mut client = proxy.client();
     upstream.chat(Reply::raw("HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n"));
@@ -484,7 +484,7 @@ fn a_wrapped_text_is_cut_at_2_kib() {
 }
 
 #[test]
-fn an_interim_answer_is_not_the_answer() {
+fn interim_response_is_not_the_response() {
     let (upstream, proxy) = start();
     for interim in ["100 Continue", "102 Processing", "103 Early Hints\r\nLink: </x>"] {
         let body = completion("hello").to_string();
@@ -510,7 +510,7 @@ fn a_connection_header_cannot_strip_what_the_proxy_says() {
 }
 
 #[test]
-fn an_upstreams_odd_headers_harm_nobody() {
+fn odd_upstream_headers_harm_no_client() {
     let (upstream, proxy) = start();
     for (name, value) in [
         ("Retry-After", "18446744073709551615"),

@@ -150,7 +150,7 @@ fn providers_are_asked_side_by_side() {
         upstream.script("/v1/models", move |_| Reply::default().wait(&held));
     }
     let _proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
-    // Neither answers, yet both are asked.
+    // Neither responds, yet both are asked.
     for upstream in [&one, &two] {
         eventually("asked", || (!upstream.list_requests().is_empty()).then_some(()));
     }
@@ -186,7 +186,7 @@ fn a_hanging_provider_is_given_up() {
 }
 
 #[test]
-fn after_the_first_round_nobody_waits() {
+fn after_the_first_round_no_request_waits() {
     let (one, two) = (provider(&["a"]), provider(&["b"]));
     two.answer("/v1/models", Reply::default().then(Step::Silence));
     let before = config(&[("p1", &one)]);
@@ -197,7 +197,7 @@ fn after_the_first_round_nobody_waits() {
         json!({"providers": config(&[("p1", &one), ("p2", &two)])["providers"]}),
     ));
     assert_eq!(proxy.call(post("/v1/reload", &[], "")).status, 200);
-    // What is known is told at once, though the new provider has not answered yet.
+    // The known health is returned at once, though the new provider has not responded yet.
     for target in ["/v1/models", "/v1/models/p1/a", "/health"] {
         let (took, response) = timed(|| proxy.get(target));
         assert_eq!(response.status, 200, "{target}: {}", response.text());

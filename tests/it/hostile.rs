@@ -1,4 +1,4 @@
-//! Mutated requests and answers by the hundred: no panic, no hang, nothing on the wire that is not HTTP.
+//! Mutated requests and responses by the hundred: no panic, no hang, nothing on the wire that is not HTTP.
 //! The seed is fixed, so that a failure comes again.
 
 use serde_json::json;
@@ -88,7 +88,7 @@ fn mutated_requests() {
 }
 
 #[test]
-fn mutated_answers() {
+fn mutated_responses() {
     let (upstream, proxy) = start();
     let body = completion("hello").to_string();
     let whole = format!(
@@ -132,7 +132,7 @@ fn clients_that_leave_at_any_moment_leak_nothing() {
     let request = ask_streamed("p1/m");
     for _ in 0..150 {
         let mut client = proxy.client();
-        // Some leave before their request is whole, some while the answer is on its way.
+        // Some leave before their request is whole, some while the response is on its way.
         let sent = if random.below(4) == 0 { random.below(request.len()) } else { request.len() };
         client.send(&request[..sent]);
         std::thread::sleep(Duration::from_millis(random.below(12) as u64));

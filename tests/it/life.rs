@@ -55,7 +55,7 @@ fn a_drain_finishes_a_stream() {
 }
 
 #[test]
-fn a_drain_finishes_a_whole_answer_and_closes_idle_clients() {
+fn drain_finishes_a_buffered_response_and_closes_idle_clients() {
     let (upstream, mut proxy) = start(json!({}));
     let gate = Gate::new();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
@@ -186,7 +186,7 @@ impl Drop for Killed {
 }
 
 #[test]
-fn closed_outputs_kill_nobody() {
+fn closed_outputs_kill_no_process() {
     let upstream = Upstream::new(&["m"]);
     upstream.chat(Reply::json(200, &completion("hello")));
     let directory = TempDir::new();
@@ -223,7 +223,7 @@ fn the_address_is_logged_too() {
 }
 
 #[test]
-fn a_drain_answers_those_who_wait_for_a_worker() {
+fn drain_responds_to_requests_in_the_queue() {
     let (upstream, mut proxy) = start(json!({"max_connections": 1, "queue_timeout": 20}));
     let gate = Gate::new();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
@@ -233,7 +233,7 @@ fn a_drain_answers_those_who_wait_for_a_worker() {
         client.send(ask("p1/m"));
     }
     upstream.wait_requests(1);
-    // The answer on a later connection says that the others have been read.
+    // The response on a later connection says that the others have been read.
     assert_eq!(proxy.get("/healthz").status, 200);
     proxy.signal(Signal::TERM);
     wait_for_refusal(&proxy);

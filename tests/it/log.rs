@@ -64,7 +64,7 @@ fn every_relayed_request_has_its_line() {
         assert!(end.is_match(&line), "{line}");
     }
     let whole = line_with(&proxy, &["whole-1"]);
-    // Tokens used, as the answer's `usage` has them: 3 in, 5 out.
+    // Tokens used, as the response's `usage` has them: 3 in, 5 out.
     assert!(Regex::new(r"\b3\b.*\b5\b").expect("regex").is_match(&whole), "{whole}");
     let bytes = completion("hello").to_string().len().to_string();
     assert!(whole.contains(&bytes), "{bytes} bytes: {whole}");

@@ -24,7 +24,7 @@ fn speak() -> Vec<u8> {
     authorized(SPEECH, r#"{"model":"p1/m","voice":"alloy","input":"hello"}"#)
 }
 
-/// The head of an answer of sound, `length` bytes announced.
+/// The head of a response of sound, `length` bytes announced.
 fn announced(length: usize) -> Reply {
     Reply::raw(format!("HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: {length}\r\n\r\n"))
 }
@@ -93,14 +93,14 @@ fn another_provider_speaks_where_the_first_fell_silent_before_a_byte() {
 }
 
 #[test]
-fn long_sound_outlives_the_limit_for_whole_answers() {
+fn long_sound_outlives_the_limit_for_buffered_responses() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 0.5, "stream_timeout": 10}));
     let drips =
         (0..8).fold(announced(8), |reply, _| reply.send("x").then(Step::Pause(Duration::from_millis(150))));
     upstream.answer(SPEECH, drips);
     let response = proxy.call(speak());
     assert_eq!((response.text().as_str(), response.end), ("xxxxxxxx", End::Length));
-    // To its head it is an answer like any other.
+    // To its head it is a response like any other.
     upstream.answer(SPEECH, Reply::default().then(Step::Silence));
     let (took, response) = timed(|| proxy.call(speak()));
     assert_error(&response, 504, "upstream_timeout");

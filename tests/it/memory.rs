@@ -89,14 +89,14 @@ fn a_claim_reserves_nothing() {
     for client in &mut clients {
         client.send(&head);
     }
-    // An answer on a later connection: what came before has been read.
+    // A response on a later connection: what came before has been read.
     assert_eq!(proxy.get("/healthz").status, 200);
     let grown = proxy.resident().saturating_sub(before);
     assert!(grown < 40 * MIB, "{} MiB for 100 claims of 33 MB", grown / MIB);
 }
 
 #[test]
-fn a_stream_nobody_reads_is_not_collected() {
+fn stream_no_client_reads_is_not_collected() {
     let socket = Socket::new();
     let (upstream, proxy) =
         start(socket.with(json!({"client_timeout": 3, "max_stream_size": 2_000_000_000})));
@@ -117,7 +117,7 @@ fn a_stream_nobody_reads_is_not_collected() {
 }
 
 #[test]
-fn answers_nobody_reads_are_not_collected() {
+fn responses_no_client_reads_are_not_collected() {
     let (_upstream, proxy) = start(json!({"client_timeout": 2}));
     let before = proxy.resident();
     let requests = get("/").repeat(1000);
@@ -216,7 +216,7 @@ fn bodies_at_the_limit_are_bounded_together() {
 }
 
 #[test]
-fn whole_answers_nobody_reads_are_bounded_together() {
+fn buffered_responses_no_client_reads_are_bounded_together() {
     const CLIENTS: usize = 70;
     const MEMORY: usize = 64 * MIB;
     let socket = Socket::new();
@@ -249,7 +249,7 @@ fn whole_answers_nobody_reads_are_bounded_together() {
 
 /// The model list is open to all, and is made once for all its readers: 16 readers of 40 lists of 10,000 models took 1.75 GB.
 #[test]
-fn model_lists_nobody_reads_cost_one_list_and_not_the_control_lane() {
+fn model_lists_no_client_reads_cost_one_list_and_not_the_control_lane() {
     const PROVIDERS: usize = 12;
     const CLIENTS: usize = 60;
     let names: Vec<String> = (0..limits::MAX_MODELS).map(|number| format!("{number:0>150}")).collect();

@@ -58,7 +58,7 @@ fn assert_error_body(text: &str, kind: &str, reason: &str, id: &str) {
 }
 
 #[test]
-fn body_query_and_answer_pass_as_they_are_and_the_key_goes_where_anthropic_wants_it() {
+fn body_query_and_response_pass_as_they_are_and_the_key_goes_where_anthropic_wants_it() {
     let (upstream, proxy) = start(json!({}));
     let answer = "{ \"id\" : \"msg_1\",\"x\":1.0e0 }";
     upstream.answer(MESSAGES, Reply::whole(200, &[("Content-Type", "application/json")], answer));
@@ -142,7 +142,7 @@ fn a_providers_fault_has_anthropics_shape_and_its_json_error_passes() {
 }
 
 #[test]
-fn the_providers_request_id_is_told_under_both_names() {
+fn provider_request_id_is_sent_under_both_names() {
     let (upstream, proxy) = start(json!({}));
     let headers = [("Content-Type", "application/json"), ("Request-Id", "req_theirs")];
     upstream.answer(MESSAGES, Reply::whole(200, &headers, message("a").to_string()));
@@ -236,7 +236,7 @@ fn error_after_a_heartbeat_is_an_event() {
 }
 
 #[test]
-fn whole_answer_behind_a_heartbeat_is_not_passed_off_as_an_error() {
+fn buffered_response_after_a_heartbeat_is_not_passed_off_as_an_error() {
     let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, Reply::json(200, &message("hello")));
     assert!(rest.starts_with("event: error\n") && rest.contains("\"reason\":\"upstream_broken\""), "{rest}");
     assert!(!rest.contains("hello"), "{rest}");
@@ -366,7 +366,7 @@ fn a_translated_stream_that_breaks_off_never_ends_cleanly() {
 }
 
 #[test]
-fn translated_stream_with_done_or_a_reason_is_whole() {
+fn translated_stream_with_done_or_a_reason_is_complete() {
     let (upstream, proxy) = start(json!({}));
     let said = chat_event(&json!({"content": "a"}));
     let finish = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
@@ -612,7 +612,7 @@ fn translated_request_over_max_request_size_is_413() {
 }
 
 #[test]
-fn tokens_are_not_counted_where_nobody_can() {
+fn count_tokens_is_404_where_no_provider_counts() {
     let (upstream, proxy) = start(json!({}));
     let body = r#"{"model":"plain/m","messages":[{"role":"user","content":"hi"}]}"#;
     let response = proxy.call(authorized("/v1/messages/count_tokens", body));

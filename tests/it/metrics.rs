@@ -1,4 +1,4 @@
-//! `/metrics`: what is counted, under which labels, and that it answers whatever the workers do.
+//! `/metrics`: what is counted, under which labels, and that it responds whatever the workers do.
 
 use regex::Regex;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ fn scrape(proxy: &Proxy) -> HashMap<String, f64> {
     by_name
 }
 
-/// Waits until a sample has that value: a call is counted when its answer has left.
+/// Waits until a sample has that value: a call is counted when its response has left.
 fn wait_for(proxy: &Proxy, sample: &str, value: f64) {
     eventually(&format!("{sample} {value}"), || {
         let samples = scrape(proxy);
@@ -68,7 +68,7 @@ fn the_format_is_the_one_prometheus_asks_for() {
 }
 
 #[test]
-fn a_whole_and_a_streamed_call_are_counted_with_their_tokens() {
+fn buffered_and_streamed_calls_are_counted_with_their_tokens() {
     let (upstream, proxy) = start(json!({}));
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":20}}\n\n";
     upstream.script("/v1/chat/completions", move |request| {
@@ -249,7 +249,7 @@ fn counters_survive_a_reload_and_reloads_are_counted() {
 }
 
 #[test]
-fn it_answers_while_every_worker_is_busy_and_says_so() {
+fn metrics_respond_while_every_worker_is_busy_and_show_it() {
     let (upstream, proxy) = start(json!({"max_connections": 2, "queue_timeout": 60}));
     let gate = Gate::new();
     upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());

@@ -79,7 +79,7 @@ fn unknown_models_are_404() {
 }
 
 #[test]
-fn a_model_without_provider_is_served_by_the_only_one_that_lists_it() {
+fn model_without_provider_goes_to_the_only_one_that_lists_it() {
     let (one, two) = (provider(&["mine", "both"]), provider(&["yours", "both"]));
     let proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
     assert_eq!(listed(&proxy).len(), 4);

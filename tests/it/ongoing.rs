@@ -1,5 +1,5 @@
-//! The thread that drives answers which have begun: each has its turns, and none more than another. The front is the real
-//! one; the answers are the test's own.
+//! The thread that drives tasks: each gets its turns, and none more than another. The front is the real
+//! one; the responses are the test's own.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ use crate::support::client::Client;
 use crate::support::front::serve;
 use crate::support::{eventually, tcp_pair};
 
-/// What the test sees of an answer: what feeds it, and how many turns it has had.
+/// What the test sees of a response: what feeds it, and how many turns it has had.
 struct Seen {
     feed: TcpStream,
     turns: Arc<AtomicUsize>,
@@ -34,7 +34,7 @@ impl Seen {
     }
 }
 
-/// An answer that always has more, and counts its turns.
+/// A response that always has more, and counts its turns.
 struct Endless {
     stream: Stream,
     client: Arc<Socket>,
@@ -69,7 +69,7 @@ impl Task for Endless {
     }
 }
 
-/// Begins an endless answer to whatever is asked.
+/// Begins an endless response to every request.
 #[derive(Default)]
 struct Beginning {
     answers: Mutex<Vec<Seen>>,
@@ -125,7 +125,7 @@ fn start(service: &Arc<Beginning>) -> (Running, SocketAddr) {
 }
 
 #[test]
-fn an_answer_whose_source_cannot_be_watched_has_it_looked_at_again_and_again() {
+fn response_whose_source_cannot_be_watched_is_polled() {
     let service = Arc::new(Beginning { unwatched: true, ..Beginning::default() });
     let (running, address) = start(&service);
     let mut client = Client::connect(address);
@@ -136,7 +136,7 @@ fn an_answer_whose_source_cannot_be_watched_has_it_looked_at_again_and_again() {
 }
 
 #[test]
-fn an_answer_that_always_has_more_has_no_more_turns_the_longer_it_lasts() {
+fn response_that_always_has_more_has_one_turn_an_event() {
     let service = Arc::new(Beginning::default());
     let (running, address) = start(&service);
     let begin = || {

@@ -117,7 +117,7 @@ fn events_under_another_label_pass_after_a_heartbeat() {
     }
 }
 
-/// A provider that streams nothing has answered all the same.
+/// A provider that streams nothing has responded all the same.
 #[test]
 fn response_document_after_a_heartbeat_is_the_terminal_event() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
@@ -270,7 +270,7 @@ fn error_after_announcing_events_is_a_failed_attempt() {
         proxy.log_line(&["attempt=1", "provider=p1", &format!("HTTP {status}")]);
         assert_eq!((first.requests().len(), second.requests().len()), (1, 1));
 
-        // Where the last one fails without a word, the error is the answer.
+        // Where the last one fails without a word, the error is the response.
         second.answer(path, Reply::sse().end());
         let response = proxy.call(call(path, "best", true));
         assert_eq!(response.status, status, "{path}: {}", response.text());

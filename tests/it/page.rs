@@ -49,10 +49,10 @@ fn a_browser_gets_a_page_that_may_run_and_fetch_nothing_but_its_own() {
 fn everyone_else_gets_json() {
     let (_upstream, proxy) = start(json!({}));
     for accept in ["*/*", "application/json", "application/json, text/plain, */*", "text/html;q=0.1, */*"] {
-        let answer = index(&proxy, accept);
-        assert_eq!(answer.header("content-type"), Some("application/json"), "{accept}");
-        assert_eq!(answer.header("vary"), Some("Accept"), "{accept}");
-        assert_eq!(answer.json()["name"], "ai-proxy", "{accept}");
+        let response = index(&proxy, accept);
+        assert_eq!(response.header("content-type"), Some("application/json"), "{accept}");
+        assert_eq!(response.header("vary"), Some("Accept"), "{accept}");
+        assert_eq!(response.json()["name"], "ai-proxy", "{accept}");
     }
     assert_eq!(proxy.get("/").json()["name"], "ai-proxy");
 }
@@ -86,7 +86,7 @@ fn the_status_tells_how_each_replica_stands_and_no_secret() {
 }
 
 #[test]
-fn a_replica_that_is_put_aside_says_for_how_long() {
+fn replica_in_cooldown_shows_for_how_long() {
     let (upstream, proxy) = start(json!({"max_retries": 0}));
     upstream.chat(Reply::whole(429, &[("Content-Type", "application/json"), ("Retry-After", "100")], "{}"));
     proxy.call(ask_streamed("p1/m"));

@@ -25,11 +25,11 @@ struct Panicking {
     told: Mutex<Vec<String>>,
     held: AtomicUsize,
     gate: Gate,
-    /// What feeds each ongoing answer.
+    /// What feeds each task.
     sources: Mutex<Vec<TcpStream>>,
 }
 
-/// An answer that does what its source says: `p` panics, `e` ends it, else it goes on.
+/// A response that does what its source says: `p` panics, `e` ends it, else it goes on.
 struct Scripted {
     stream: Stream,
     client: Arc<Socket>,
@@ -205,7 +205,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
 }
 
 #[test]
-fn a_panic_in_the_middle_of_an_answer_never_looks_like_its_end() {
+fn panic_in_the_middle_of_a_response_never_looks_like_its_end() {
     let front = Front::start();
     for path in ["/begun", "/quick/begun"] {
         for _ in 0..WORKERS + 1 {
@@ -245,9 +245,9 @@ fn what_has_to_wait_holds_a_worker_and_never_the_poller() {
     eventually("no place is taken", || (front.stats.busy() == 0).then_some(()));
 }
 
-/// Many requests in one write: each gets its answer, in order, and others get theirs meanwhile.
+/// Many requests in one write: each gets its response, in order, and others get theirs meanwhile.
 #[test]
-fn pipelined_requests_are_answered_in_order_on_the_poller_too() {
+fn pipelined_requests_get_responses_in_order_without_a_helper() {
     const MANY: usize = 500;
     let front = Front::start();
     let mut client = front.client();
@@ -260,7 +260,7 @@ fn pipelined_requests_are_answered_in_order_on_the_poller_too() {
 }
 
 #[test]
-fn a_panic_in_an_ongoing_answer_costs_that_answer_alone() {
+fn panic_in_a_task_costs_that_response_alone() {
     let front = Front::start();
     let mut bystander = front.client();
     bystander.send(get("/ongoing"));
@@ -274,7 +274,7 @@ fn a_panic_in_an_ongoing_answer_costs_that_answer_alone() {
         let response = client.response();
         assert_eq!((response.status, response.end, response.text().as_str()), (200, End::Cut, "half"));
     }
-    // Its client leaves; its place is free again, as are those of the answers that panicked.
+    // Its client leaves; its place is free again, as are those of the responses that panicked.
     let mut leaving = front.client();
     leaving.send(get("/ongoing"));
     eventually("an answer goes on", fed);

@@ -22,7 +22,7 @@ fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
-/// Sends `bytes` slowly for `length` (or until the proxy has closed) and reads the answer.
+/// Sends `bytes` slowly for `length` (or until the proxy has closed) and reads the response.
 fn drip(client: &mut Client, bytes: &mut dyn Iterator<Item = u8>, length: Duration) {
     let end = Instant::now() + length;
     while Instant::now() < end {
@@ -138,7 +138,7 @@ fn empty_lines_do_not_keep_a_connection_open() {
         let sent = client.try_send(pieces.next().unwrap_or_default());
         (sent.is_err() || !client.is_silent_for(Duration::from_millis(50))).then_some(())
     });
-    // One behind an answer, as old clients send it, does no harm.
+    // One behind a response, as old clients send it, does no harm.
     let mut client = proxy.client();
     for _ in 0..2 {
         assert_eq!(client.call(get("/healthz")).status, 200);
@@ -158,7 +158,7 @@ fn an_idle_timeout_spares_a_request_at_work() {
 }
 
 #[test]
-fn one_client_too_many_is_told_so() {
+fn client_over_max_clients_gets_503() {
     let (_upstream, proxy) = start(json!({"max_clients": 3}));
     let mut clients: Vec<Client> = (0..3).map(|_| proxy.client()).collect();
     for client in &mut clients {
@@ -244,7 +244,7 @@ fn a_client_that_stops_reading_is_let_go() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_gets_all_of_its_answer() {
+fn client_that_reads_slowly_gets_all_of_its_response() {
     let (upstream, proxy) = start(json!({"client_timeout": 2}));
     // More than any socket buffers on the way hold.
     let answer = "x".repeat(9_000_000) + "end";
@@ -266,7 +266,7 @@ fn a_client_that_reads_slowly_gets_all_of_its_answer() {
 }
 
 #[test]
-fn the_time_a_client_takes_is_no_silence_of_its_provider() {
+fn time_a_client_takes_does_not_count_as_idle_time_of_its_provider() {
     let limits = json!({"client_timeout": 60, "stream_timeout": 1, "stream_heartbeat": 0, "max_stream_size": 50_000_000});
     let (upstream, proxy) = start(limits);
     let line = event(&"x".repeat(60_000));
@@ -283,7 +283,7 @@ fn the_time_a_client_takes_is_no_silence_of_its_provider() {
 }
 
 #[test]
-fn a_whole_answer_nobody_reads_holds_the_worker_no_longer() {
+fn buffered_response_no_client_reads_holds_its_worker_no_longer() {
     let (upstream, proxy) = start(json!({"client_timeout": 60, "max_connections": 1, "queue_timeout": 20}));
     upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], "x".repeat(9_000_000)));
     let mut client = proxy.client();

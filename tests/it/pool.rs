@@ -145,12 +145,12 @@ fn a_request_that_may_have_run_does_not_run_twice() {
 
 /// Edge by edge, the kernel tells of bytes as they come: of those that were there when the last read ended, nobody hears again.
 #[test]
-fn what_a_provider_sends_behind_an_answer_is_no_other_requests_answer() {
+fn bytes_after_a_response_are_never_the_response_to_another_request() {
     let (upstream, proxy) = start(json!({"max_retries": 0}));
     let stray = Reply::json(200, &completion("stray"));
     let Some(Step::Send(stray)) = stray.0.first() else { unreachable!("it is sent at once") };
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ";
-    // The answer ends where a read buffer does, or a byte beside.
+    // The response ends where a read buffer does, or a byte beside.
     for whole in [UPSTREAM_READ_BUFFER - 1, UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER + 1] {
         let length = whole - head.len() - "16000\r\n\r\n".len();
         let body = completion("own").to_string();

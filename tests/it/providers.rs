@@ -1,4 +1,4 @@
-//! What each provider's public documentation says it answers, replayed: `tests/golden/providers`. The provider is configured as
+//! What each provider's public documentation shows as its responses, replayed: `tests/golden/providers`. The provider is configured as
 //! `docs/providers.md` says, host and TLS included; a forward proxy on the way leads to the scripted one.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::support::tls::{Tls, certificate};
 use crate::support::tunnel::Tunnel;
 use crate::support::upstream::{Request, Upstream};
 
-/// `provider.json`: what the files beside it are answers to, and what becomes of them. `KEY` stands for the provider's key.
+/// `provider.json`: the requests that the files beside it respond to, and what becomes of them. `KEY` stands for the provider's key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Golden {
@@ -36,7 +36,7 @@ struct Golden {
     /// What comes with `chat.json`.
     answer_headers: BTreeMap<String, String>,
     tokens: Tokens,
-    errors: BTreeMap<String, ErrorAnswer>,
+    errors: BTreeMap<String, ErrorResponse>,
 }
 
 /// As the log counts them: prompt+completion.
@@ -47,7 +47,7 @@ struct Tokens {
 }
 
 #[derive(Deserialize)]
-struct ErrorAnswer {
+struct ErrorResponse {
     status: u16,
     headers: BTreeMap<String, String>,
 }
@@ -186,7 +186,7 @@ fn every_provider_lists_models_that_can_be_retrieved() {
 }
 
 #[test]
-fn every_provider_gets_the_request_and_its_whole_answer_passes_to_the_byte() {
+fn every_provider_gets_the_request_and_its_buffered_response_passes_to_the_byte() {
     each(|scene| {
         let Scene { name, golden, folder, proxy, .. } = scene;
         let answer = read(folder, "chat.json");
@@ -235,7 +235,7 @@ fn every_providers_stream_passes_to_the_byte_and_ends_cleanly() {
 }
 
 #[test]
-fn every_providers_errors_pass_as_they_are_whole_and_streamed() {
+fn every_providers_errors_pass_as_they_are_buffered_and_streamed() {
     each(|scene| {
         let Scene { name, golden, folder, .. } = scene;
         assert!(golden.errors.len() > 1, "{name}");

@@ -97,7 +97,7 @@ fn of_many_at_once_just_as_many_are_let_in() {
 }
 
 #[test]
-fn a_place_is_free_again_before_its_answer_is_there() {
+fn permit_is_released_before_the_response_arrives() {
     let (upstream, config) = limited(json!({"max_parallel": 1}));
     let proxy = Proxy::start(&config);
     upstream.script("/v1/chat/completions", |request| {
@@ -116,7 +116,7 @@ fn a_place_is_free_again_before_its_answer_is_there() {
 }
 
 #[test]
-fn a_place_is_free_again_when_its_client_leaves_or_its_provider_fails() {
+fn permit_is_released_when_the_client_leaves_or_the_provider_fails() {
     let (upstream, config) = limited(json!({"max_parallel": 1}));
     let proxy = Proxy::start(&with(config, json!({"max_retries": 0, "non_stream_timeout": 0.5})));
     for step in [Step::Fin, Step::Reset, Step::Silence] {

@@ -189,7 +189,7 @@ fn what_is_not_a_json_object_is_refused() {
 }
 
 #[test]
-fn deep_nesting_harms_nobody() {
+fn deep_nesting_harms_no_other_request() {
     let (upstream, proxy) = start();
     let depth = 200_000;
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
@@ -233,7 +233,7 @@ fn a_body_needs_no_content_type() {
 }
 
 #[test]
-fn many_clients_each_get_their_own_answer() {
+fn many_clients_each_get_their_own_response() {
     let (upstream, proxy) = start();
     upstream.script("/v1/chat/completions", |request| {
         Reply::whole(200, &[("Content-Type", "application/json")], &request.body)

@@ -94,7 +94,7 @@ fn a_late_list_of_a_removed_provider_changes_nothing() {
     eventually("a check is under way", || (one.list_requests().len() > before).then_some(()));
 
     let two = Upstream::new(&["n"]);
-    // From here on nothing is due for long: what the late answer spoils would stay so.
+    // From here on nothing is due for long: what the late response spoils would stay so.
     let changes = json!({"providers": [format!("p2|{}|{KEY}", two.url())], "health_interval": 600,
         "models_interval": 600});
     proxy.write_config(&with(config, changes));
@@ -109,7 +109,7 @@ fn a_late_list_of_a_removed_provider_changes_nothing() {
 }
 
 #[test]
-fn a_bad_config_changes_nothing_and_is_reported_whole() {
+fn bad_config_changes_nothing_and_is_reported_in_full() {
     let (_upstream, proxy, config) = start(json!({}));
     let secret = "sk-not-to-be-shown-000";
     let bad = json!({
@@ -253,7 +253,7 @@ fn the_log_moves_with_the_config() {
         text.matches("耗时:").count()
     };
     assert_eq!(chat_with(&proxy, TOKEN), 200);
-    // A line is written behind its answer.
+    // A line is written behind its response.
     eventually("a line in the old log", || (count("one.log") == 1).then_some(()));
     proxy.write_config(&with(config.clone(), json!({"log_file": "two.log"})));
     assert_eq!(reload(&proxy, &[]).status, 200);

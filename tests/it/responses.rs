@@ -88,7 +88,7 @@ fn a_body_is_announced_to_the_provider_whatever_the_method() {
         assert_eq!(response.status, 200, "{method}");
         assert_eq!(upstream.last().text(), hidden, "{method}");
     }
-    // The hidden request would be answered on the connection that the next call is sent on.
+    // The hidden request would get its response on the connection that the next call is sent on.
     assert_eq!(call(&proxy, "GET", "resp_1").json()["from"], "resp_1");
     let expected = ["GET", "DELETE", "GET", "GET"].map(|method| format!("{method} /v1/responses/resp_1"));
     assert_eq!(calls(&upstream), expected);
@@ -167,7 +167,7 @@ fn after_a_restart_the_providers_are_asked_in_turn() {
 }
 
 #[test]
-fn the_answer_of_a_search_is_the_one_that_tells_most() {
+fn search_gives_the_most_telling_response() {
     let (first, second) = (store("resp_1"), store("resp_2"));
     let cancel = "/v1/responses/resp_x/cancel";
     for (one, other, told) in
@@ -207,7 +207,7 @@ fn a_token_reaches_the_responses_of_its_own_providers_alone() {
 
 /// Which providers may have a response is a question to every model of their lists; the thread of all connections does not ask.
 #[test]
-fn who_looks_for_a_response_among_many_models_keeps_nobody_waiting() {
+fn search_for_a_response_among_many_models_delays_no_other_request() {
     let models: Vec<String> = (0..10_000).map(|number| format!("some-model-of-many-{number}")).collect();
     let upstream = Upstream::new(&models.iter().map(String::as_str).collect::<Vec<_>>());
     let patterns: Vec<String> = (0..20).map(|number| format!("other.*{number}$")).collect();

@@ -56,7 +56,7 @@ fn a_replica_stands_in_for_another() {
 }
 
 #[test]
-fn the_last_answer_is_what_the_client_gets() {
+fn client_gets_the_last_response() {
     let (one, two) = (failing(500), failing(503));
     let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
     let proxy = Proxy::start(&with(config(&[("p1", &one), ("p2", &two)]), virtuals));
@@ -141,7 +141,7 @@ fn one_time_limit_spans_all_attempts() {
         "models": {"best": ["p1/m", "p2/m", "p3/m", "p4/m"]},
     });
     let proxy = Proxy::start(&with(config(&named), changes));
-    // Were each attempt given the whole time, all four would answer.
+    // Were each attempt given the total time, all four would respond.
     assert_error(&proxy.call(ask("best")), 504, "upstream_timeout");
     assert!(slow[3].requests().is_empty(), "the last is never reached");
 }

@@ -66,7 +66,7 @@ fn breaks_off_and_resets() {
 }
 
 #[test]
-fn notices_who_leaves_in_silence() {
+fn client_that_leaves_silently_is_noticed() {
     let upstream = Upstream::new(&["m"]);
     upstream.chat(Reply::default().then(Step::Silence));
     let mut client = Client::connect(upstream.address());
@@ -78,7 +78,7 @@ fn notices_who_leaves_in_silence() {
 }
 
 #[test]
-fn closes_idle_connections_when_told() {
+fn idle_connections_close_when_asked() {
     let upstream = Upstream::new(&["m"]);
     let answer = Reply::json(200, &completion("x"));
     upstream.chat(answer.then(Step::IdleClose(Duration::from_millis(30))));

@@ -35,7 +35,7 @@ fn told(proxy: &Proxy, words: &str) -> usize {
 }
 
 #[test]
-fn without_descriptors_it_serves_who_is_inside_and_waits_for_more() {
+fn without_descriptors_open_clients_are_handled_and_new_ones_wait() {
     let (_upstream, proxy) = start(json!({}));
     let mut inside = proxy.client();
     assert_eq!(inside.call(ask("p1/m")).status, 200);
@@ -80,10 +80,10 @@ fn closed_door(gate: &Gate) -> (String, TcpStream) {
             let (mut stream, _) = listener.accept().expect("accept");
             thread::spawn(move || {
                 let mut bytes = [0; 4096];
-                let answer =
+                let response =
                     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
                 while stream.read(&mut bytes).is_ok_and(|count| count > 0) {
-                    drop(stream.write_all(answer.as_bytes()));
+                    drop(stream.write_all(response.as_bytes()));
                 }
             });
         }
@@ -137,8 +137,8 @@ fn without_more_threads_those_there_serve() {
 fn a_drain_needs_no_more_threads() {
     let (upstream, mut proxy) = start(json!({}));
     let gate = Gate::new();
-    let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-    upstream.chat(Reply::default().wait(&gate).send(answer));
+    let response = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    upstream.chat(Reply::default().wait(&gate).send(response));
     let mut client = proxy.client();
     client.send(ask("p1/m"));
     upstream.wait_requests(1);

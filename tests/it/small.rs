@@ -1,5 +1,5 @@
 //! Small machines: under `prlimit` with little address space the process survives what clients and providers send, refuses with 503 what
-//! it has no memory for, and answers `/healthz` meanwhile.
+//! it has no memory for, and responds to `/healthz` meanwhile.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -150,7 +150,7 @@ fn mixed_load_under_256_mib_of_address_space_is_survived() {
 
 /// The attack of issue 14: sixteen uploads of 30 MB, all but their last byte, by one token.
 #[test]
-fn uploads_over_the_memory_are_503_and_small_requests_are_served_beside_them() {
+fn uploads_over_the_memory_are_503_and_small_requests_succeed_beside_them() {
     let changes = json!({"client_timeout": 60, "queue_timeout": 1, "log_level": "CRITICAL"});
     let (_upstream, mut proxy) = start(256, changes);
     let body = upload(30 * MIB);
@@ -188,7 +188,7 @@ fn uploads_over_the_memory_are_503_and_small_requests_are_served_beside_them() {
 
 /// One of them fits: whoever has begun can end, and the others wait for it instead of taking from each other what each needs.
 #[test]
-fn uploads_that_fit_one_after_another_are_served_so() {
+fn uploads_that_fit_one_after_another_succeed_so() {
     const UPLOADS: usize = 4;
     let changes = json!({"client_timeout": 60, "queue_timeout": 60, "log_level": "CRITICAL"});
     let (_upstream, mut proxy) = start(128, changes);

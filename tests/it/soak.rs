@@ -43,7 +43,7 @@ const MEMORY_NOISE: usize = 4 << 20;
 /// A quiet moment: nothing is under way, idle connections are closed.
 #[derive(Debug, Clone, Copy)]
 struct Quiet {
-    /// Those that answer control requests left out: they are started as several come at once, up to their limit, whenever
+    /// Those that handle control requests left out: they are started as several come at once, up to their limit, whenever
     /// that is.
     threads: usize,
     descriptors: usize,
@@ -383,7 +383,7 @@ fn ask_message(model: &str, tool_use_id: &str) -> Vec<u8> {
     authorized("/v1/messages", body.to_string())
 }
 
-/// A call of which only this is known: it is answered, in time, in HTTP, and tells no key.
+/// A call of which only this is known: its response comes in time, is HTTP, and holds no key.
 fn ask_for(storm: &Storm, request: &[u8], what: &str) {
     let response = Client::connect(storm.address).call(request);
     assert!(memchr::memmem::find(&response.body, KEY.as_bytes()).is_none(), "a key in {what}");
@@ -394,7 +394,7 @@ fn ask_for(storm: &Storm, request: &[u8], what: &str) {
     ));
 }
 
-/// Leaves at any point: before, inside and behind the request, and while the answer comes.
+/// Leaves at any point: before, inside and behind the request, and while the response comes.
 fn leave_early(storm: &Storm, dice: &mut Dice) {
     let request = ask_streamed(if dice.roll(2) == 0 { "good/m" } else { "faulty/m" });
     let sent = usize::try_from(dice.roll(2 * request.len() as u64)).expect("small").min(request.len());

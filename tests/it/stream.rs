@@ -177,7 +177,7 @@ fn an_http_1_0_client_reads_until_close() {
 }
 
 #[test]
-fn a_stream_answered_whole_is_whole() {
+fn stream_request_with_a_buffered_response_is_complete() {
     let (upstream, proxy) = start(json!({}));
     upstream.chat(Reply::json(200, &completion("not streamed")));
     let response = proxy.call(ask_streamed("p1/m"));
@@ -223,7 +223,7 @@ fn other_paths_stream_too() {
 }
 
 #[test]
-fn a_long_stream_outlives_the_limit_for_whole_answers() {
+fn long_stream_outlives_the_limit_for_buffered_responses() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 0.5, "stream_timeout": 10}));
     let events: Vec<String> = (0..8).map(|n| event(&n.to_string())).collect();
     let script = events
@@ -289,7 +289,7 @@ fn many_streams_run_side_by_side() {
 }
 
 #[test]
-fn a_stream_that_has_begun_holds_a_place_but_no_thread() {
+fn stream_that_has_begun_holds_a_permit_but_no_thread() {
     const STREAMS: usize = 20;
     let (upstream, proxy) = start(json!({"max_connections": STREAMS, "queue_timeout": 0.5}));
     let gate = Gate::new();
@@ -316,7 +316,7 @@ fn a_stream_that_has_begun_holds_a_place_but_no_thread() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_holds_up_nobody_else() {
+fn client_that_reads_nothing_delays_no_other() {
     let (upstream, proxy) = start(json!({"client_timeout": 20, "max_stream_size": 2_000_000_000}));
     let large = event(&"x".repeat(50_000));
     let flood = format!("{:x}\r\n{large}\r\n", large.len()).into_bytes();

@@ -49,7 +49,7 @@ fn start(directory: TempDir, adjust: impl FnOnce(&mut Command)) -> (Upstream, Pr
 }
 
 #[test]
-fn ready_reload_and_stop_are_told_in_order() {
+fn ready_reload_and_stop_are_notified_in_order() {
     let directory = TempDir::new();
     let (ear, address) = (Ear::at(&directory), directory.join("notify"));
     let (_upstream, mut proxy) = start(directory, |command| {
@@ -281,10 +281,10 @@ fn what_is_no_listening_socket_is_refused_and_sockets_of_another_are_left_alone(
 }
 
 #[test]
-fn what_is_on_its_way_when_a_drain_begins_is_served() {
+fn requests_on_their_way_when_a_drain_begins_succeed() {
     let (_upstream, mut proxy) = start(TempDir::new(), |_| {});
     let mut clients: Vec<Client> = (0..20).map(|_| proxy.client()).collect();
-    // The poller knows them all once it has answered the last.
+    // All are connected once the last has its response.
     assert_eq!(proxy.get("/healthz").status, 200);
     let (early, late) = clients.split_at_mut(10);
     for client in early {

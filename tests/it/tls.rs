@@ -46,7 +46,7 @@ fn a_provider_whose_authority_is_trusted_is_reached_by_name_and_by_address() {
 }
 
 #[test]
-fn nobody_else_is_trusted() {
+fn no_other_certificate_is_trusted() {
     let upstream = upstream();
     let [server, expired, elsewhere] =
         ["server.pem", "expired.pem", "elsewhere.pem"].map(|name| Tls::new(&upstream, name));
@@ -65,7 +65,7 @@ fn nobody_else_is_trusted() {
 }
 
 #[test]
-fn a_stream_that_has_said_done_is_whole_without_close_notify_and_no_other_is() {
+fn stream_with_done_is_complete_without_close_notify_and_no_other_is() {
     let upstream = upstream();
     let tls = Tls::that_just_closes(&upstream, "server.pem");
     let proxy = Proxy::start(&trusting(&tls.url("localhost"), &certificate("ca.pem")));

@@ -36,7 +36,7 @@ fn serves_on_a_unix_socket_and_takes_over_a_stale_one() {
 }
 
 #[test]
-fn leaves_a_socket_alone_that_is_served() {
+fn socket_in_use_is_left_alone() {
     let upstream = Upstream::new(&["m"]);
     let sockets = TempDir::short();
     let config = unix_config(&upstream, &sockets);

@@ -16,7 +16,7 @@ fn start(tokens_per_day: u64) -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
-/// A call to `path` that the provider answers so; its body.
+/// A call to `path` with that response of the provider; its body.
 fn call(proxy: &Proxy, upstream: &Upstream, path: &str, body: &Value, reply: Reply) -> String {
     upstream.answer(path, reply);
     let response = proxy.call(authorized(path, body.to_string()));

@@ -82,7 +82,7 @@ impl Service for Told {
 
 /// How long the second of two that wait for a place has to wait, whose place is given back in the middle of a turn, between
 /// the taking of an earlier one and the end of the wake-up for that.
-fn wait_for_a_place() -> Duration {
+fn wait_for_a_permit() -> Duration {
     let (service, begun) = Told::new();
     let stats = Arc::<Stats>::default();
     let (running, address) =
@@ -125,7 +125,7 @@ fn wait_for_a_place() -> Duration {
 
 #[test]
 fn a_place_that_is_given_back_in_the_middle_of_a_turn_is_known_of_at_once() {
-    let shortest = (0..5).map(|_| wait_for_a_place()).min().expect("some rounds");
+    let shortest = (0..5).map(|_| wait_for_a_permit()).min().expect("some rounds");
     // The next look at the clock, a fifth of a second later, would find it too.
     assert!(shortest < Duration::from_millis(100), "{shortest:?}");
 }

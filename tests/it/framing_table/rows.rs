@@ -1,4 +1,4 @@
-//! The rows. To add one, name it, write its bytes, and say which answers it gets and whether the connection lives on.
+//! The rows. To add one, name it, write its bytes, and say which responses it gets and whether the connection lives on.
 
 use ai_proxy::limits::MAX_EMPTY_LINES;
 
@@ -8,7 +8,7 @@ use crate::support::calls::TOKEN;
 pub const BODY: &str = r#"{"model":"p1/m"}"#;
 const CHUNKS: &str = "10\r\n{\"model\":\"p1/m\"}\r\n0\r\n\r\n";
 
-/// What becomes of the connection behind the answers.
+/// What becomes of the connection behind the responses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It takes the next request.
@@ -27,7 +27,7 @@ pub struct Row {
     pub relayed: usize,
 }
 
-/// One answer and the end.
+/// One response and the end.
 type End = (u16, &'static str);
 const BAD: End = (400, "bad_request");
 const UNKNOWN_CODING: End = (501, "not_implemented");

@@ -1,4 +1,4 @@
-//! Requests as bytes, and what an error answer must look like.
+//! Requests as bytes, and what an error response must look like.
 
 use serde_json::{Value, json};
 
@@ -55,7 +55,7 @@ pub fn ask_streamed(model: &str) -> Vec<u8> {
     chat(json!({"model": model, "stream": true, "messages": [{"role": "user", "content": "hi"}]}).to_string())
 }
 
-/// A whole chat answer that says `text`.
+/// A complete chat response that says `text`.
 pub fn completion(text: &str) -> Value {
     json!({
         "id": "chatcmpl-1",
@@ -86,7 +86,7 @@ pub fn assert_error(response: &Response, status: u16, reason: &str) -> String {
         "x-request-id goes with every answer: {:?}",
         response.head.headers
     );
-    // It is left open whether a retry mends a broken answer.
+    // It is left open whether a retry mends a broken response.
     if reason != "upstream_broken" {
         assert_eq!(
             response.header("x-should-retry"),

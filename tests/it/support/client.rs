@@ -1,4 +1,4 @@
-//! A client that shows what is on the wire: it sends any bytes and reads exactly one answer at a time.
+//! A client that shows what is on the wire: it sends any bytes and reads exactly one response at a time.
 
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use super::DEADLINE;
 use super::wire::{Chunk, Head, find, take_chunk};
 
-/// More than any test sends; an answer without end must not eat the machine.
+/// More than any test sends; a response without end must not eat the machine.
 const LARGEST: usize = 64 << 20;
 
-/// How the body of an answer ended.
+/// How the body of a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// There is none: HEAD, 1xx, 204, 304.
@@ -28,7 +28,7 @@ pub enum End {
     Cut,
 }
 
-/// One whole answer.
+/// One complete response.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: u16,
@@ -97,13 +97,13 @@ impl Client {
         }
     }
 
-    /// Sends `bytes` and reads one answer (to HEAD when they begin so).
+    /// Sends `bytes` and reads one response (to HEAD when they begin so).
     pub fn call(&mut self, bytes: impl AsRef<[u8]>) -> Response {
         self.send(bytes.as_ref());
         self.response_to(bytes.as_ref().starts_with(b"HEAD "))
     }
 
-    /// Reads one answer to anything but HEAD.
+    /// Reads one response to anything but HEAD.
     pub fn response(&mut self) -> Response {
         self.response_to(false)
     }
@@ -121,7 +121,7 @@ impl Client {
         Response { status: stream.status, head: stream.head.clone(), end: stream.end(), body }
     }
 
-    /// Reads the head of one answer; the body is then read as it comes.
+    /// Reads the head of one response; the body is then read as it comes.
     pub fn streamed(&mut self) -> Streamed<'_> {
         let head = loop {
             if let Some(head) = Head::take(&mut self.buffer) {
@@ -159,7 +159,7 @@ impl Client {
         silent && self.buffer.is_empty()
     }
 
-    /// Says that nothing more will be sent; answers can still be read.
+    /// Says that nothing more will be sent; responses can still be read.
     pub fn end_sending(&self) {
         if let Socket::Tcp(stream) = &self.socket {
             // The proxy may have reset the connection already.
@@ -200,7 +200,7 @@ fn is_timeout(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// An answer whose body is read as it comes.
+/// A response whose body is read as it comes.
 pub struct Streamed<'a> {
     client: &'a mut Client,
     pub status: u16,

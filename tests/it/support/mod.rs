@@ -37,7 +37,7 @@ pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Two ends of a connection: one that does not wait, as what an answer is relayed from, and the one that feeds it.
+/// Two ends of a connection: one that does not wait, as what a response is relayed from, and the one that feeds it.
 pub fn tcp_pair() -> (Arc<Source>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let one = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");

@@ -23,7 +23,7 @@ pub enum Step {
     IdleClose(Duration),
 }
 
-/// The steps of one answer. Without [`Step::Fin`] or [`Step::Reset`] the connection is kept.
+/// The steps of one response. Without [`Step::Fin`] or [`Step::Reset`] the connection is kept.
 #[derive(Clone, Default)]
 pub struct Reply(pub Vec<Step>);
 
@@ -33,7 +33,7 @@ impl Reply {
         Reply::default().send(bytes)
     }
 
-    /// A whole answer with `Content-Length`.
+    /// A buffered response with `Content-Length`.
     pub fn whole(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Reply {
         let length = body.as_ref().len().to_string();
         let mut bytes = head(status, headers);
@@ -46,7 +46,7 @@ impl Reply {
         Reply::whole(status, &[("Content-Type", "application/json")], body.to_string())
     }
 
-    /// Head of a chunked answer; chunks follow by [`Reply::chunk`].
+    /// Head of a chunked response; chunks follow by [`Reply::chunk`].
     pub fn chunked(status: u16, headers: &[(&str, &str)]) -> Reply {
         let mut bytes = head(status, headers);
         bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");

@@ -70,7 +70,7 @@ impl Shared {
 }
 
 impl Upstream {
-    /// Lists `models` under `/v1/models`; every other path answers 404 until scripted.
+    /// Lists `models` under `/v1/models`; every other path gets 404 until scripted.
     pub fn new(models: &[&str]) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
