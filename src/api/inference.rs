@@ -10,9 +10,10 @@ use super::delivery::Delivery;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
-use super::{Ticket, admission, charge, filters, masking, messages, relayed_headers, responses, task};
+use super::{Ticket, admission, charge, filters, masking, messages, responses, task};
 use crate::auth::Permit;
 use crate::config::{Format, known};
+use crate::core::relayed_headers;
 use crate::front::{Done, Handled, Request, Responder, Thread};
 use crate::gateway::Gateway;
 use crate::limits::MAX_SEARCHED;
@@ -281,11 +282,12 @@ impl Relay {
         let fields = |kept_back: &dyn Fn(&str) -> bool| {
             let Delivery { request, .. } = &self.delivery;
             let kind = self.call.kind;
-            let mut fields = relayed_headers::of_request(&request.head, &request.ticket.envelope, &|name| {
-                kept_back(name)
-                    || (is_translated && messages::is_field_of_its_own(name))
-                    || (kind.is_some() && name.eq_ignore_ascii_case("content-type"))
-            });
+            let mut fields =
+                relayed_headers::of_request(&request.head, &request.ticket.envelope.id, &|name| {
+                    kept_back(name)
+                        || (is_translated && messages::is_field_of_its_own(name))
+                        || (kind.is_some() && name.eq_ignore_ascii_case("content-type"))
+                });
             if let Some(kind) = kind {
                 fields.push("content-type", kind);
             }

@@ -21,7 +21,6 @@ mod outcome;
 mod paths;
 mod promised;
 mod record;
-mod relayed_headers;
 mod responding;
 mod response_context;
 mod responses;

@@ -8,12 +8,11 @@ use std::time::Duration;
 use crate::anthropic;
 use crate::auth::quota::{Day, Standing};
 use crate::config::{Config, Format};
+pub use crate::core::relayed_headers::X_REQUEST_ID;
 use crate::front::{Fields, Head};
 use crate::limits::MAX_REQUEST_ID;
 use crate::text::Language;
 
-/// The request's id, as most name it.
-pub const X_REQUEST_ID: &str = "x-request-id";
 /// The request's id, as Anthropic names it.
 pub const REQUEST_ID: &str = "request-id";
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 pub use crate::core::credential::{Credential, sha256};
 pub use crate::core::mask::{Mask, Scope};
+pub use crate::core::relayed_headers::HOP_BY_HOP;
 pub use crate::core::secret::Secret;
 pub use filter::{Filter, Pattern};
 pub use known::{Known, base_url_meant, known};
@@ -24,20 +25,6 @@ pub use proxy_url::ProxyUrl;
 
 use crate::logging::LogFormat;
 use crate::text::Language;
-
-/// Header fields that belong to one connection (RFC 9110 section 7.6.1, and the older ones still met): never relayed,
-/// never configured.
-pub const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// A configuration that passed every check. Field names are those of `config.json` (README, "Config reference").
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ pub mod fields;
 pub mod headers;
 pub mod mask;
 pub mod provider_request;
+pub mod relayed_headers;
 pub mod request_head;
 pub mod response_head;
 pub mod secret;

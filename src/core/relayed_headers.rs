@@ -5,10 +5,26 @@ use std::borrow::Cow;
 use memchr::memchr;
 use percent_encoding::percent_decode_str;
 
-use super::response_context::{ResponseContext, X_REQUEST_ID};
-use crate::config::HOP_BY_HOP;
-use crate::front::{Fields, Head};
-use crate::upstream::Headers;
+use super::fields::Fields;
+use super::headers::Headers;
+use super::request_head::Head;
+
+/// Header fields that belong to one connection (RFC 9110 section 7.6.1, and the older ones still met): never relayed,
+/// never configured.
+pub const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The request's id, as most name it.
+pub const X_REQUEST_ID: &str = "x-request-id";
 
 /// Fields of a request that are ours, not the provider's: framing, and where the client came from. With an `Origin`, Anthropic answers
 /// 401 whatever the key.
@@ -91,7 +107,7 @@ const NOT_RELAYED: &[&str] = &[
 
 /// The fields of a client's request that a provider gets, but for those that are `kept_back` by name; it can find the request
 /// in its own log by the id that is in ours.
-pub fn of_request(head: &Head, envelope: &ResponseContext, kept_back: &dyn Fn(&str) -> bool) -> Fields {
+pub fn of_request(head: &Head, id: &str, kept_back: &dyn Fn(&str) -> bool) -> Fields {
     let named =
         named_in(head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("connection")).map(|(_, v)| v));
     let mut fields = Fields::default();
@@ -109,7 +125,7 @@ pub fn of_request(head: &Head, envelope: &ResponseContext, kept_back: &dyn Fn(&s
         }
     }
     if !kept_back(X_REQUEST_ID) {
-        fields.push(X_REQUEST_ID, &*envelope.id);
+        fields.push(X_REQUEST_ID, id);
     }
     fields
 }
@@ -164,7 +180,7 @@ pub fn without_credentials(target: &str) -> Cow<'_, str> {
 }
 
 /// The fields of a provider's answer that a client gets, but for those that are `kept_back` by name or value.
-/// `Content-Length` is the front's to say; the request's id is [`super::response_context::ResponseContext`]'s.
+/// `Content-Length` is the front's to say; the request's id is the caller's.
 pub fn of_answer(headers: &Headers, kept_back: impl Fn(&str, &[u8]) -> bool) -> Fields {
     let named = named_in(headers.get_all("connection"));
     let mut fields = Fields::default();
