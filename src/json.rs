@@ -92,8 +92,7 @@ fn string(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
 /// The value that the bytes begin with, as it is written, and what follows it. It may be cut.
 fn value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut rest, mut levels) = (bytes, 0_usize);
-    loop {
-        let Some((&byte, behind)) = rest.split_first() else { break };
+    while let Some((&byte, behind)) = rest.split_first() {
         match byte {
             b'{' | b'[' => levels += 1,
             b'}' | b']' if levels == 0 => break,
@@ -170,7 +169,10 @@ pub fn try_elements<'a, E>(
 /// `json` is no object and nothing else; says where.
 pub fn members<'a>(json: &'a str, mut each: impl FnMut(&str, &'a RawValue)) -> serde_json::Result<()> {
     // A name that is no text is none that is looked for.
-    Ok(try_members(json, |name, value| Ok(each(&text(name).unwrap_or_default(), value)))?)
+    Ok(try_members(json, |name, value| {
+        each(&text(name).unwrap_or_default(), value);
+        Ok(())
+    })?)
 }
 
 /// Calls `each` with the members of an object as they are written, names without their quotes; repeated ones too.
@@ -178,7 +180,10 @@ pub fn members<'a>(json: &'a str, mut each: impl FnMut(&str, &'a RawValue)) -> s
 /// # Errors
 /// As [`members`].
 pub fn raw_members<'a>(json: &'a str, mut each: impl FnMut(&'a str, &'a str)) -> serde_json::Result<()> {
-    Ok(try_members(json, |name, value| Ok(each(inside(name.get()).unwrap_or_default(), value.get())))?)
+    Ok(try_members(json, |name, value| {
+        each(inside(name.get()).unwrap_or_default(), value.get());
+        Ok(())
+    })?)
 }
 
 /// A string as it is written, without its quotes; `None`: the value is none.
@@ -191,7 +196,10 @@ pub fn inside(json: &str) -> Option<&str> {
 /// # Errors
 /// `json` is no array and nothing else; says where.
 pub fn elements<'a>(json: &'a str, mut each: impl FnMut(&'a RawValue)) -> serde_json::Result<()> {
-    Ok(try_elements(json, |element| Ok(each(element)))?)
+    Ok(try_elements(json, |element| {
+        each(element);
+        Ok(())
+    })?)
 }
 
 /// A string's text; `None`: the value is none.

@@ -18,7 +18,6 @@ use crate::upstream::{
 };
 
 /// Whether an attempt is made.
-#[expect(clippy::large_enum_variant, reason = "there is one a request, and it is seldom a pause")]
 enum State {
     /// It is, and has come so far.
     Attempt(Box<Attempt>, Stage),
