@@ -170,8 +170,7 @@ fn messages_response(bytes: &[u8]) -> usize {
 /// An array's elements as the events of a stream.
 fn stream(document: &str) -> Option<Vec<u8>> {
     let events: Vec<&RawValue> = serde_json::from_str(document).ok()?;
-    let lines =
-        events.iter().map(|event| format!("data: {}\n\n", event.get().replace('\r', "").replace('\n', "")));
+    let lines = events.iter().map(|event| format!("data: {}\n\n", event.get().replace(['\r', '\n'], "")));
     Some((lines.collect::<String>() + "data: [DONE]\n\n").into_bytes())
 }
 
