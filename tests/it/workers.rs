@@ -12,7 +12,7 @@ use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::reply::{Reply, Step};
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Request, Upstream};
 
 const WORKERS: usize = 3;
 
@@ -80,7 +80,7 @@ fn requests_wait_for_one_permit_in_the_order_they_came_on_whichever_worker() {
     }
     gate.open_for(clients.len());
     clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
-    let order: Vec<String> = upstream.requests().iter().map(|request| request.text()).collect();
+    let order: Vec<String> = upstream.requests().iter().map(Request::text).collect();
     for (number, body) in order.iter().enumerate() {
         assert!(body.contains(&format!("\"number {number}\"")), "{number}: {order:#?}");
     }
