@@ -170,7 +170,7 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
-    use super::{Measured, Meter, Output, Reported, Used};
+    use super::{MAX_UNREAD, Measured, Meter, Output, Reported, Used};
 
     fn used(prompt: u64, completion: u64, is_estimated: bool) -> Used {
         Used { prompt, completion, is_prompt_estimated: is_estimated, is_completion_estimated: is_estimated }
@@ -209,6 +209,25 @@ mod tests {
         assert_eq!(cut.used(70), Used { is_completion_estimated: true, ..used(9, 100, false) });
         meter.events(b"data: {\"usage\":{\"output_tokens\":90}}\n\n");
         assert_eq!(meter.measured().used(70), used(9, 90, false));
+    }
+
+    #[test]
+    fn report_is_found_wherever_in_a_stream_it_stands() {
+        let event = b"data: {\"choices\":[{\"delta\":{\"content\":\"1234\"}}]}\n\n";
+        let report = b"data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5}}\n\n";
+        let large = [&event[..], report].concat().repeat(MAX_UNREAD / event.len());
+        for (report, place) in [
+            (&report[..], 0),
+            (report, 50),
+            (report, 99),
+            (&report[..report.len() - 2], 0),
+            (&report[..report.len() - 2], 99),
+            (&large, 7),
+        ] {
+            let mut meter = Meter::new(Output::Text, false);
+            (0..100).for_each(|number| meter.events(if number == place { report } else { event }));
+            assert_eq!(meter.measured().used(70), used(3, 5, false), "{place}");
+        }
     }
 
     #[test]
