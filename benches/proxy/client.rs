@@ -24,7 +24,7 @@ enum State {
 
 /// What has come of a response and is not yet understood.
 #[derive(Default)]
-pub struct Answer {
+pub struct Response {
     state: State,
     asked: bool,
     /// Head or chunks, incomplete.
@@ -34,7 +34,7 @@ pub struct Answer {
     had_event: bool,
 }
 
-impl Answer {
+impl Response {
     /// A request was sent, its response begins.
     pub fn begin(&mut self) {
         self.state = State::Head;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::Bench;
-use crate::client::{Answer, Progress};
+use crate::client::{Progress, Response};
 use crate::load::Spec;
 use crate::plan::Bound;
 use crate::procfs::{Memory, Processes};
@@ -111,19 +111,19 @@ fn start_ms(launch: impl Fn(Setup) -> io::Result<Server>) -> io::Result<f64> {
     let mut times = Vec::new();
     for _ in 0..STARTS {
         let server = launch(Setup::Default)?;
-        first_answer(&server)?;
+        first_response(&server)?;
         times.push(server.spawned_at.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_unstable_by(f64::total_cmp);
     Ok(times[STARTS / 2])
 }
 
-fn first_answer(server: &Server) -> io::Result<()> {
+fn first_response(server: &Server) -> io::Result<()> {
     let mut stream = TcpStream::connect(&server.address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let spec = Spec { address: server.address.clone(), model: server.model.to_string(), ..Spec::default() };
     stream.write_all(&spec.request())?;
-    let mut response = Answer::default();
+    let mut response = Response::default();
     response.begin();
     let mut buffer = [0; 4096];
     loop {

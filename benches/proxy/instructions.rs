@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Progress};
+use crate::client::{Progress, Response};
 use crate::load::Spec;
 use crate::servers::{self, Server};
 
@@ -24,7 +24,7 @@ const WARM_UP: u32 = 100;
 /// Growth over the committed figure that fails.
 const GROWTH_MAX: f64 = 0.10;
 /// Longest wait for a byte of the proxy under callgrind.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Counts, compares with the committed figures, and says so.
 pub fn run(upstream: &Server) -> io::Result<()> {
@@ -70,13 +70,13 @@ impl Client {
     fn new(proxy: &Server) -> io::Result<Self> {
         let stream = TcpStream::connect(&proxy.address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Self(stream))
     }
 
     fn ask(&mut self, request: &[u8]) -> io::Result<()> {
         self.0.write_all(request)?;
-        let mut response = Answer::default();
+        let mut response = Response::default();
         response.begin();
         let mut bytes = [0; 16 * 1024];
         loop {

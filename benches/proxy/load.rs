@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Progress};
+use crate::client::{Progress, Response};
 use crate::poller::Poller;
 use crate::procfs::{self, CpuTime, Memory, Processes};
 
@@ -144,7 +144,7 @@ impl Usage {
 
 struct Client {
     stream: TcpStream,
-    answer: Answer,
+    response: Response,
     /// When the request on its way was sent.
     asked_at: Instant,
 }
@@ -153,7 +153,7 @@ struct Client {
 #[derive(Default)]
 struct Tally {
     /// Buffered responses, or streams that came to their end.
-    answers: u64,
+    responses: u64,
     events: u64,
     errors: u64,
     first_error: Option<String>,
@@ -180,7 +180,7 @@ pub fn run(text: &str) -> io::Result<()> {
     let mut clients = Vec::new();
     for id in 0..spec.clients {
         let stream = connect(&spec.address, &poller, id)?;
-        clients.push(Client { stream, answer: Answer::default(), asked_at: Instant::now() });
+        clients.push(Client { stream, response: Response::default(), asked_at: Instant::now() });
     }
     let request = spec.request();
     let mut run =
@@ -217,7 +217,7 @@ impl Run {
         tally.delays_ns.sort_unstable();
         Ok(json!({
             "window_s": window.as_secs_f64(),
-            "answers": tally.answers,
+            "answers": tally.responses,
             "events": tally.events,
             "errors": tally.errors,
             "first_error": tally.first_error,
@@ -237,7 +237,7 @@ impl Run {
         let start = Instant::now();
         let deadline = start + OVERTIME_MAX;
         let spread = Duration::from_millis(self.spec.warmup_ms);
-        while self.tally.answers + self.tally.errors < self.spec.clients {
+        while self.tally.responses + self.tally.errors < self.spec.clients {
             if Instant::now() > deadline {
                 return Err(io::Error::other("not every client got its answer"));
             }
@@ -247,7 +247,7 @@ impl Run {
         let memory = Memory::now(self.spec.processes())?;
         let tally = &self.tally;
         Ok(json!({
-            "answers": tally.answers, "errors": tally.errors, "first_error": tally.first_error,
+            "answers": tally.responses, "errors": tally.errors, "first_error": tally.first_error,
             "rss_kib": memory.rss_kib, "pss_kib": memory.pss_kib,
         }))
     }
@@ -256,7 +256,7 @@ impl Run {
     /// that they do not go in step; a client that has had its first is not asked again.
     fn drive(&mut self, start: Instant, spread: Duration, end: Instant) -> io::Result<()> {
         let mut ready = Vec::new();
-        let mut next = self.clients.iter().take_while(|client| client.answer.was_asked()).count();
+        let mut next = self.clients.iter().take_while(|client| client.response.was_asked()).count();
         loop {
             let now = Instant::now();
             let wake = loop {
@@ -293,7 +293,7 @@ impl Run {
         let arrived_ns = crate::wall_clock_ns();
         let waited_ns = client.asked_at.elapsed().as_nanos() as u64;
         let tally = &mut self.tally;
-        let progress = client.answer.feed(&self.buffer[..count], |sent_ns, is_first| {
+        let progress = client.response.feed(&self.buffer[..count], |sent_ns, is_first| {
             tally.events += 1;
             tally.delays_ns.extend(sent_ns.map(|sent_ns| arrived_ns.saturating_sub(sent_ns)));
             if is_first {
@@ -301,7 +301,7 @@ impl Run {
             }
         })?;
         if progress == Progress::Done {
-            tally.answers += 1;
+            tally.responses += 1;
             if self.spec.chunks == 0 {
                 tally.latencies_ns.push(waited_ns);
             }
@@ -327,7 +327,7 @@ impl Run {
 
 impl Client {
     fn ask(&mut self, request: &[u8]) -> io::Result<()> {
-        self.answer.begin();
+        self.response.begin();
         self.asked_at = Instant::now();
         // Requests are far smaller than the socket's buffer and go one at a time.
         self.stream.write_all(request)

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::load::Spec;
 use crate::plan::{
-    ANSWERS_PER_SECOND, CHUNKS_PER_SECOND, CPU_PER_CHUNK_UNBOUND, CPU_PER_REQUEST, Figure, SCENARIOS,
+    CHUNKS_PER_SECOND, CPU_PER_CHUNK_UNBOUND, CPU_PER_REQUEST, Figure, RESPONSES_PER_SECOND, SCENARIOS,
     Scenario,
 };
 use crate::procfs::{self, Memory, Processes};
@@ -43,7 +43,7 @@ const MEASURES: [Measure; 2] = [
         key: "whole_0ms_16",
         figures: [
             ("CPU per request, 16 clients", CPU_PER_REQUEST),
-            ("requests in that run", ANSWERS_PER_SECOND),
+            ("requests in that run", RESPONSES_PER_SECOND),
         ],
     },
     Measure {

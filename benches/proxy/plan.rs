@@ -45,7 +45,7 @@ pub const SCENARIOS: &[Scenario] = &[
         latency_us: 20_000,
         chunks: 0,
         gap_us: 0,
-        figures: &[cpu_per_answer(1.3, 1.0), ADDED_P50, ADDED_P99],
+        figures: &[cpu_per_response(1.3, 1.0), ADDED_P50, ADDED_P99],
     },
     Scenario {
         key: "whole_20ms_256",
@@ -54,7 +54,7 @@ pub const SCENARIOS: &[Scenario] = &[
         latency_us: 20_000,
         chunks: 0,
         gap_us: 0,
-        figures: &[cpu_per_answer(1.5, 1.2), ADDED_P50, ADDED_P99],
+        figures: &[cpu_per_response(1.5, 1.2), ADDED_P50, ADDED_P99],
     },
     Scenario {
         key: "whole_0ms_16",
@@ -63,7 +63,7 @@ pub const SCENARIOS: &[Scenario] = &[
         latency_us: 0,
         chunks: 0,
         gap_us: 0,
-        figures: &[cpu_per_answer(1.3, 1.1), ANSWERS_PER_SECOND, LATENCY_P50, LATENCY_P99],
+        figures: &[cpu_per_response(1.3, 1.1), RESPONSES_PER_SECOND, LATENCY_P50, LATENCY_P99],
     },
     Scenario {
         key: "first_token_16",
@@ -103,7 +103,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-const fn cpu_per_answer(aim: f64, dream: f64) -> Figure {
+const fn cpu_per_response(aim: f64, dream: f64) -> Figure {
     Figure { bounds: Some((Bound::RatioAtMost(aim), Bound::RatioAtMost(dream))), ..CPU_PER_REQUEST }
 }
 
@@ -136,7 +136,7 @@ const STREAMS_PER_SECOND: Figure = Figure {
     bounds: Some((Bound::RatioAtLeast(0.8), Bound::RatioAtLeast(1.0))),
 };
 
-pub const ANSWERS_PER_SECOND: Figure = Figure { name: "requests", bounds: None, ..STREAMS_PER_SECOND };
+pub const RESPONSES_PER_SECOND: Figure = Figure { name: "requests", bounds: None, ..STREAMS_PER_SECOND };
 
 pub const CHUNKS_PER_SECOND: Figure = Figure {
     name: "chunks",

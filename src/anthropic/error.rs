@@ -61,12 +61,12 @@ pub fn event(document: &[u8]) -> Vec<u8> {
 
 /// An error of a provider that speaks OpenAI's format, or any other JSON, in Anthropic's shape.
 pub fn translate(status: u16, body: &[u8], request_id: &str) -> Vec<u8> {
-    let told = serde_json::from_slice(body).map(Told::of).unwrap_or_default();
+    let reported = serde_json::from_slice(body).map(Reported::of).unwrap_or_default();
     // A character that is cut stands behind what is kept.
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_TEXT + 1)]);
-    let message = told.message.filter(|message| !message.trim().is_empty());
+    let message = reported.message.filter(|message| !message.trim().is_empty());
     let message = message.as_deref().unwrap_or_else(|| beginning(&text, MAX_ERROR_TEXT));
-    let code = told.code.as_deref().filter(|code| !code.is_empty());
+    let code = reported.code.as_deref().filter(|code| !code.is_empty());
     let mut out = Output::with_capacity(usize::MAX, message.len() + ROOM);
     // Strings always serialize.
     let _ = serde_json::to_writer(&mut out, &Error::new(status, message, code, request_id));
@@ -78,12 +78,12 @@ const ROOM: usize = 512;
 
 /// What a provider tells of an error.
 #[derive(Default)]
-struct Told<'a> {
+struct Reported<'a> {
     message: Option<Cow<'a, str>>,
     code: Option<Cow<'a, str>>,
 }
 
-impl<'a> Told<'a> {
+impl<'a> Reported<'a> {
     fn of(document: &'a RawValue) -> Self {
         // Gemini's layer answers with a list of one.
         let document = first(document).unwrap_or(document);

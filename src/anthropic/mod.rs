@@ -1,7 +1,6 @@
 //! Anthropic's Messages API: the shape of its errors, and its translation to OpenAI's chat completions and back, for
 //! providers that speak nothing else. Pure functions over bytes; `docs/anthropic.md` has the table of what becomes what.
 
-mod answer;
 mod block;
 mod blocks;
 mod chat;
@@ -16,17 +15,18 @@ mod output_config;
 mod parts;
 mod pieces;
 mod request;
+mod response;
 mod sse;
 mod stream;
 mod unfit;
 mod usage;
 
-pub use answer::message;
 pub use escapes::unescaped;
 pub use joined::Joined;
 pub use json::{Problem, Refusal};
 pub use output::{Output, TooLarge};
 pub use request::ChatRequest;
+pub use response::message;
 pub use sse::Events;
 pub use stream::Translator;
 pub use unfit::Unfit;

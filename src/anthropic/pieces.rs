@@ -32,12 +32,12 @@ impl Said<'_> {
         // Some providers tell the same under several names.
         for thoughts in [self.reasoning_content, self.reasoning, self.reasoning_details].into_iter().flatten()
         {
-            let mut is_told = false;
+            let mut has_thought = false;
             words(thoughts, MAX_DEPTH, &mut |thought| {
-                is_told |= !thought.is_empty();
+                has_thought |= !thought.is_empty();
                 piece(Piece::Thought, thought)
             })?;
-            if is_told {
+            if has_thought {
                 break;
             }
         }

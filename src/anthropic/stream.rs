@@ -1,10 +1,10 @@
 //! A streamed chat completion as the events of the Messages API.
 
-use super::answer;
 use super::blocks::Blocks;
 use super::chat;
 use super::event::{Beginning, Event, Stop};
 use super::output::Output;
+use super::response;
 use super::unfit::Unfit;
 use super::usage::{ChatUsage, Usage};
 
@@ -47,7 +47,7 @@ impl Translator {
         self.over = true;
     }
 
-    /// Whether the message is complete, or its error told: nothing more is sent.
+    /// Whether the message is complete, or its error sent: nothing more is sent.
     pub fn is_over(&self) -> bool {
         self.over
     }
@@ -112,7 +112,7 @@ impl Translator {
         }
         let finish = self.finish.take();
         let stop_reason =
-            answer::stop_reason(finish.as_deref(), self.blocks.has_calls(), self.blocks.is_refused())?;
+            response::stop_reason(finish.as_deref(), self.blocks.has_calls(), self.blocks.is_refused())?;
         self.start(out);
         // Where the limit was met, a call ends where it was cut: the client knows by the reason.
         self.blocks.end(stop_reason == "max_tokens", out)?;
@@ -147,8 +147,8 @@ impl Translator {
             }
         }
         // An empty one says nothing, and takes back nothing.
-        if let Some(told) = chat::word(choice.finish_reason) {
-            self.finish = Some(told.into_owned());
+        if let Some(word) = chat::word(choice.finish_reason) {
+            self.finish = Some(word.into_owned());
         }
         Ok(())
     }

@@ -60,8 +60,8 @@ impl ChatUsage {
     /// Of two names for one count the larger counts: some providers write 0 under the one they do not use.
     fn note(&mut self, key: &str, value: &RawValue) -> Fit<()> {
         if let Some((_, count)) = NAMES.iter().find(|(name, _)| *name == key) {
-            let told = count(self);
-            *told = (*told).max(number(value));
+            let reported = count(self);
+            *reported = (*reported).max(number(value));
         }
         Ok(())
     }

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_model_is_told_apart() {
+    fn each_problem_of_the_model_has_its_own_error() {
         assert_eq!(Body::parse(b"{}"), Err(ApiError::MissingModel));
         for bad in [r#"{"model":""}"#, r#"{"model":null}"#, r#"{"model":["a"]}"#] {
             assert_eq!(Body::parse(bad.as_bytes()), Err(ApiError::InvalidModel), "{bad}");

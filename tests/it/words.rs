@@ -1,0 +1,103 @@
+//! One word for a concept: names in the source use the terms of HTTP and of Rust.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use regex::Regex;
+
+/// Words that no name may have as a part, each with the term that stands in its place.
+const RETIRED: &[(&str, &str)] = &[
+    ("answer", "response"),
+    ("answered", "response"),
+    ("answers", "responses"),
+    ("aside", "in cooldown"),
+    ("cooled", "in cooldown"),
+    ("cooling", "in cooldown"),
+    ("delivery", "client response"),
+    ("desk", "request queue"),
+    ("desks", "request queues"),
+    ("envelope", "response context"),
+    ("goodbye", "terminal event"),
+    ("haste", "first byte"),
+    ("ongoing", "task"),
+    ("passage", "stream filter"),
+    ("patience", "timeout"),
+    ("seat", "permit"),
+    ("served", "succeeded"),
+    ("surroundings", "environment"),
+    ("ticket", "request context"),
+    ("told", "a verb of what happens"),
+    ("unanswered", "without response"),
+];
+
+/// Files and directories that still have such names. It only shrinks: an entry without one has to go.
+const STILL: &[&str] =
+    &["src/api/", "src/core/", "src/demo.rs", "src/front/", "src/limits.rs", "src/upstream/"];
+
+/// `text` without comments, strings and characters.
+fn code(text: &str) -> String {
+    let other = concat!(
+        r"(?s)//[^\n]*",
+        r##"|b?r#".*?"#|b?r"[^"]*"|b?"(?:\\.|[^"\\])*""##,
+        r"|b?'(?:\\[^']*|[^\\'])'"
+    );
+    Regex::new(other).expect("regex").replace_all(text, " ").into_owned()
+}
+
+/// The retired words in the names of `text`, as `name: word`.
+fn retired(text: &str) -> BTreeSet<String> {
+    let code = code(text);
+    let name = Regex::new(r"\b[A-Za-z_][A-Za-z0-9_]*\b").expect("regex");
+    let part = Regex::new(r"[A-Z]+[a-z0-9]*|[a-z0-9]+").expect("regex");
+    let names: BTreeSet<&str> = name.find_iter(&code).map(|found| found.as_str()).collect();
+    let retired_in = |name: &str| {
+        let parts = part.find_iter(name).map(|found| found.as_str().to_lowercase());
+        let words: Vec<String> = parts.collect();
+        RETIRED.iter().find(|(word, _)| words.iter().any(|part| part == word))
+    };
+    let found =
+        names.into_iter().filter_map(|name| retired_in(name).map(|(_, term)| format!("{name}: {term}")));
+    found.collect()
+}
+
+fn sources(directory: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(directory).expect("read a directory") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn names_use_the_terms_of_http() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for directory in ["src", "benches"] {
+        sources(&root.join(directory), &mut files);
+    }
+    let mut objections = Vec::new();
+    let mut used = BTreeSet::new();
+    for file in files {
+        let inside = file.strip_prefix(root).expect("under the root").to_string_lossy().into_owned();
+        let found = retired(&std::fs::read_to_string(&file).expect("read source"));
+        if found.is_empty() {
+            continue;
+        }
+        match STILL.iter().find(|entry| inside.starts_with(**entry)) {
+            Some(entry) => drop(used.insert(*entry)),
+            None => objections.push(format!("{inside}: {found:?}")),
+        }
+    }
+    assert!(objections.is_empty(), "{objections:#?}");
+    let clean: Vec<&&str> = STILL.iter().filter(|entry| !used.contains(**entry)).collect();
+    assert!(clean.is_empty(), "clean now, take them off the list: {clean:?}");
+}
+
+#[test]
+fn retired_finds_parts_of_names_and_nothing_in_comments_and_strings() {
+    let text = "// answer\nlet last_answer = \"told \\\" seat\"; struct WholeAnswer<'a>; let c = '\"'; fn answering() {}";
+    assert_eq!(Vec::from_iter(retired(text)), ["WholeAnswer: response", "last_answer: response"]);
+}
