@@ -135,7 +135,7 @@ fn set_memory_budget(config: &Config) {
     log::info!("{}", Text::Memory(most >> 20, budget >> 20, memory::available() >> 20).say(config.language));
 }
 
-/// Descriptors beside clients' and upstreams': files, listeners, poller, checks.
+/// Descriptors beside clients' and upstreams': files, listeners, workers, checks.
 const SPARE_DESCRIPTORS: u64 = 64;
 
 /// Raises the limit of open files to the hard one and bounds `max_clients` by it: each client may need a descriptor

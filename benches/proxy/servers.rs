@@ -231,6 +231,8 @@ fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<S
         "port": port,
         "log_level": "WARNING",
         "log_file": null,
+        // As many as nginx has.
+        "workers": 1,
         "providers": [format!("bench|http://{upstream}/v1|sk-bench-upstream-key")],
         "tokens": [format!("bench|{CLIENT_TOKEN}")],
     });

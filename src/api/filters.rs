@@ -17,7 +17,7 @@ use crate::gateway::{ExclusivePermit, Gateway};
 use crate::limits::{MAX_MODEL, MAX_TARGETS, QUICK_FILTER};
 use crate::routing::Route;
 
-/// Whether the filters take too long over a call for the poller's thread: each of their patterns may meet each byte of each id.
+/// Whether the filters take too long over a call for its worker: each of their patterns may meet each byte of each id.
 pub fn takes_long(config: &Config, token: &Token, body: &Body) -> bool {
     let cost = cost(config, Some(token));
     if cost == 0 {

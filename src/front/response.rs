@@ -123,7 +123,7 @@ impl Shape {
 }
 
 impl Wire {
-    /// Sends a whole answer as far as the client takes it now; the rest waits for the poller.
+    /// Sends a whole answer as far as the client takes it now; the rest leaves when it can.
     pub(super) fn answer(&mut self, shape: Shape, answer: Answer) {
         self.client.started.store(true, Ordering::Relaxed);
         let bodiless = matches!(answer.status, 100..=199 | 204 | 304);
@@ -193,7 +193,7 @@ impl Responder {
         &self.wire.client
     }
 
-    /// Sends a whole answer. What the client does not take at once is sent from the poller, so this never waits.
+    /// Sends a whole answer. What the client does not take at once is sent later, so this never waits.
     pub fn send(mut self, answer: Answer) -> Done {
         let shape = self.shape();
         self.wire.answer(shape, answer);
@@ -300,7 +300,7 @@ impl Stream {
     }
 
     /// Ends the answer as complete; the connection ends with it where less came than was announced. What the client does
-    /// not take at once is sent from the poller.
+    /// not take at once is sent later.
     pub fn finish(mut self) -> Done {
         if self.chunked && !self.shape.head_only {
             self.pending.extend_from_slice(b"0\r\n\r\n");

@@ -173,7 +173,7 @@ pub fn event_buffer(count: usize) -> Vec<epoll::Event> {
     vec![epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; count]
 }
 
-/// Wakes the poller from another thread.
+/// Wakes a loop from another thread.
 pub struct Waker(OwnedFd);
 
 impl Waker {
@@ -183,7 +183,7 @@ impl Waker {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    /// Wakes the poller; a wake-up that is already due stays due.
+    /// Wakes it; a wake-up that is already due stays due.
     pub fn wake(&self) {
         // Fails only when the counter is full, and then the wake-up is due anyway.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
