@@ -2,7 +2,7 @@
 //! finds.
 
 use ai_proxy::core::body::{Decoder, Piece};
-use ai_proxy::core::request_head::Framing;
+use ai_proxy::core::framing::Framing;
 use ai_proxy::front::Rejection;
 
 use super::cut;

@@ -1,7 +1,8 @@
 //! The head of a request: where it ends and what it says does not depend on how it came, and what was accepted is in
 //! the one form that leaves nothing to guess.
 
-use ai_proxy::core::request_head::{Framing, Head, Scan};
+use ai_proxy::core::framing::Framing;
+use ai_proxy::core::request_head::{Head, Scan};
 use ai_proxy::limits::{MAX_HEAD, MAX_HEADERS, MAX_TARGET};
 
 use super::cut;

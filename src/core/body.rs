@@ -1,7 +1,8 @@
 //! The body of a request as it comes in pieces: by length, or chunked (RFC 9112 section 7.1).
 
 use super::Rejection;
-use super::request_head::{Framing, is_token_byte};
+use super::framing::Framing;
+use super::request_head::is_token_byte;
 use crate::limits::{MAX_CHUNK_LINE, MAX_EXTENSIONS, MAX_TRAILERS};
 
 /// Takes raw bytes, hands on payload bytes, knows when the body is over.
@@ -260,7 +261,7 @@ fn is_field_byte(byte: u8) -> bool {
 mod tests {
     use super::{Decoder, Piece};
     use crate::core::Rejection;
-    use crate::core::request_head::Framing;
+    use crate::core::framing::Framing;
 
     /// Payload, and what was left behind the body when it ended.
     fn decode(input: &[u8], step: usize) -> Result<(Vec<u8>, Option<Vec<u8>>), Rejection> {

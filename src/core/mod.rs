@@ -4,6 +4,7 @@
 pub mod body;
 pub mod credential;
 pub mod fields;
+pub mod framing;
 pub mod headers;
 pub mod mask;
 pub mod provider_request;

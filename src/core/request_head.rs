@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::Rejection;
+use super::framing::{Framing, FramingFields};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_TARGET};
 
 /// Longest request line, bytes: room for a method and a version around the longest target.
@@ -69,17 +70,6 @@ impl Scan {
     fn too_large(self) -> Rejection {
         if self.lines == 0 { Rejection::UriTooLong } else { Rejection::HeadTooLarge }
     }
-}
-
-/// How the body of a request is delimited (RFC 9112 section 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// No body.
-    None,
-    /// `Content-Length`; of a request, more than 0.
-    Length(u64),
-    /// `Transfer-Encoding: chunked`.
-    Chunked,
 }
 
 /// A checked request head. Names and values are borrowed from one copy of its bytes.
@@ -313,44 +303,30 @@ struct Meaning {
 
 impl Meaning {
     fn of(headers: &[httparse::Header<'_>], minor: u8) -> Result<Self, Rejection> {
-        let mut length: Option<u64> = None;
-        let mut coding: Option<Coding> = None;
+        let mut fields = FramingFields::default();
         let mut hosts = 0;
         let mut expects_continue = false;
-        let mut close = false;
-        let mut keep_alive = false;
         for header in headers {
-            let name = header.name;
-            if name.eq_ignore_ascii_case("content-length") {
-                let value = parse_length(header.value)?;
-                if length.is_some_and(|other| other != value) {
-                    return Err(Rejection::Malformed("several Content-Length"));
-                }
-                length = Some(value);
-            } else if name.eq_ignore_ascii_case("transfer-encoding") {
-                coding = Some(Coding::of(header.value, coding)?);
-            } else if name.eq_ignore_ascii_case("host") {
+            if fields.read(header.name, header.value)? {
+                continue;
+            }
+            if header.name.eq_ignore_ascii_case("host") {
                 hosts += 1;
                 if hosts > 1 || !is_valid_host(header.value) {
                     return Err(Rejection::Malformed("Host"));
                 }
-            } else if name.eq_ignore_ascii_case("expect") {
+            } else if header.name.eq_ignore_ascii_case("expect") {
                 expects_continue |= expects_continue_by(header.value, minor)?;
-            } else if name.eq_ignore_ascii_case("connection") {
-                for option in list(header.value) {
-                    close |= option.eq_ignore_ascii_case(b"close");
-                    keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                }
             }
         }
         if hosts == 0 && minor >= 1 {
             return Err(Rejection::Malformed("Host"));
         }
-        Ok(Self {
-            framing: framing(length, coding, minor)?,
-            expects_continue,
-            keep_alive: !close && (minor >= 1 || keep_alive),
-        })
+        let framing = match fields.framing(minor)? {
+            None | Some(Framing::Length(0)) => Framing::None,
+            Some(framing) => framing,
+        };
+        Ok(Self { framing, expects_continue, keep_alive: fields.keeps_alive(minor) })
     }
 }
 
@@ -361,57 +337,6 @@ fn expects_continue_by(value: &[u8], minor: u8) -> Result<bool, Rejection> {
         (_, true) => Ok(true),
         (_, false) => Err(Rejection::ExpectationFailed),
     }
-}
-
-/// One match over (Content-Length, Transfer-Encoding, version): RFC 9112 sections 6.1 and 6.3.
-fn framing(length: Option<u64>, coding: Option<Coding>, minor: u8) -> Result<Framing, Rejection> {
-    match (length, coding, minor) {
-        (Some(_), Some(_), _) => Err(Rejection::Malformed("both Content-Length and Transfer-Encoding")),
-        (None, Some(_), 0) => Err(Rejection::Malformed("Transfer-Encoding in HTTP/1.0")),
-        (None, Some(Coding::Chunked), _) => Ok(Framing::Chunked),
-        (None, Some(Coding::Unknown), _) => Err(Rejection::UnknownCoding),
-        (None | Some(0), None, _) => Ok(Framing::None),
-        (Some(length), None, _) => Ok(Framing::Length(length)),
-    }
-}
-
-/// What a `Transfer-Encoding` asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Coding {
-    Chunked,
-    /// Anything but `chunked` alone.
-    Unknown,
-}
-
-impl Coding {
-    /// Adds one field line to what earlier lines said.
-    fn of(value: &[u8], before: Option<Self>) -> Result<Self, Rejection> {
-        let mut coding = before;
-        // An empty member is legal, but a reader that looks at the last field alone would take it for no coding.
-        for name in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            coding = Some(match (coding, name.eq_ignore_ascii_case(b"chunked")) {
-                (None, true) => Self::Chunked,
-                // `chunked` may stand only once, and nothing may follow it.
-                _ if name.is_empty() => return Err(Rejection::Malformed("Transfer-Encoding")),
-                (Some(Self::Chunked), _) => return Err(Rejection::Malformed("Transfer-Encoding")),
-                (None | Some(Self::Unknown), _) => Self::Unknown,
-            });
-        }
-        coding.ok_or(Rejection::Malformed("Transfer-Encoding"))
-    }
-}
-
-/// The members of a comma-separated list (RFC 9110 section 5.6.1), empty ones left out.
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
-}
-
-/// Digits alone (RFC 9110 section 8.6); a number too large for 64 bits is over any limit, not malformed.
-fn parse_length(value: &[u8]) -> Result<u64, Rejection> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Rejection::Malformed("Content-Length"));
-    }
-    Ok(value.iter().fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
 }
 
 /// `uri-host [ ":" port ]` (RFC 9110 section 7.2), not empty.

@@ -8,9 +8,10 @@ use std::mem::MaybeUninit;
 use httparse::ParserConfig;
 use ureq::http::StatusCode;
 
+use super::Rejection;
 use super::body::Decoder;
+use super::framing::{Framing, FramingFields};
 use super::headers::Headers;
-use super::request_head::Framing;
 use crate::limits::MAX_UPSTREAM_HEADERS;
 
 /// The head of an answer.
@@ -67,63 +68,36 @@ pub fn start_of(bytes: &[u8]) -> Result<Start, String> {
         _ => return Err(format!("status {status}")),
     }
     let mut headers = Headers::with_capacity(answer.headers.len(), used);
-    answer.headers.iter().for_each(|field| headers.append(field.name, field.value.trim_ascii_end()));
-    let body = ending(status, minor, &headers)?;
-    let keep_alive = stays(minor, &headers) && matches!(body, Ending::Framed(_));
+    let mut framing = FramingFields::default();
+    for field in answer.headers.iter() {
+        let value = field.value.trim_ascii_end();
+        framing.read(field.name, value).map_err(reason)?;
+        headers.append(field.name, value);
+    }
+    if framing.is_huge() {
+        return Err("Content-Length".to_owned());
+    }
+    let body = ending(status, framing.framing(minor).map_err(reason)?);
+    let keep_alive = framing.keeps_alive(minor) && matches!(body, Ending::Framed(_));
     Ok(Start::Final(Head { status, headers, body, keep_alive }, used))
 }
 
-fn ending(status: u16, minor: u8, headers: &Headers) -> Result<Ending, String> {
-    let length = announced(headers)?;
-    let mut codings = headers.get_all("transfer-encoding");
-    let coding = codings.next();
-    if let Some(coding) = coding {
-        // A message with both can be read in two ways, and HTTP/1.0 knows no chunks (RFC 9112 section 6.1).
-        let is_plain = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-        if !is_plain || minor == 0 || length.is_some() {
-            return Err("Transfer-Encoding other than chunked alone".to_owned());
-        }
-    }
+/// RFC 9112 section 6.3, of a response to a request that is no `HEAD`.
+fn ending(status: u16, framing: Option<Framing>) -> Ending {
     let no_content =
         [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].iter().any(|it| it.as_u16() == status);
-    Ok(match length {
+    match framing {
         _ if no_content => Ending::Framed(Decoder::done()),
-        Some(length) => Ending::Framed(Decoder::of_answer(Framing::Length(length))),
-        None if coding.is_some() => Ending::Framed(Decoder::of_answer(Framing::Chunked)),
+        Some(framing) => Ending::Framed(Decoder::of_answer(framing)),
         None => Ending::Closing,
-    })
+    }
 }
 
-/// `Content-Length`; repeated it must say the same (RFC 9112 section 6.3).
-fn announced(headers: &Headers) -> Result<Option<u64>, String> {
-    let mut length = None;
-    for value in headers.get_all("content-length") {
-        let digits = std::str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit));
-        let this = digits.and_then(|digits| digits.parse::<u64>().ok());
-        match (this, length) {
-            (Some(this), None) => length = Some(this),
-            (Some(this), Some(before)) if this == before => {}
-            _ => return Err("Content-Length".to_owned()),
-        }
+fn reason(rejection: Rejection) -> String {
+    match rejection {
+        Rejection::Malformed(part) => part.to_owned(),
+        _ => "Transfer-Encoding other than chunked alone".to_owned(),
     }
-    Ok(length)
-}
-
-/// Whether the provider keeps the connection (RFC 9112 section 9.3).
-fn stays(minor: u8, headers: &Headers) -> bool {
-    let mut options = headers
-        .get_all("connection")
-        .flat_map(|value| value.split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii);
-    if minor == 0 {
-        let (mut keeps, mut closes) = (false, false);
-        for option in options {
-            keeps |= option.eq_ignore_ascii_case(b"keep-alive");
-            closes |= option.eq_ignore_ascii_case(b"close");
-        }
-        return keeps && !closes;
-    }
-    !options.any(|option| option.eq_ignore_ascii_case(b"close"))
 }
 
 #[cfg(test)]
@@ -162,6 +136,7 @@ mod tests {
             ("Content-Length: 3\r\n", Some(3)),
             ("content-length: 3\r\nContent-Length: 3\r\n", Some(3)),
             ("Content-Length: 0\r\n", Some(0)),
+            ("Content-Length: 18446744073709551615\r\n", Some(u64::MAX)),
         ] {
             let head = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).expect(fields);
             assert_eq!((due(&head), head.keep_alive), (length, true), "{fields}");

@@ -14,7 +14,7 @@ use super::stats::Counted;
 use super::wire::Wire;
 use super::{Head, sys};
 use crate::core::fields::Fields;
-use crate::core::request_head::Framing;
+use crate::core::framing::Framing;
 use crate::limits::COALESCE;
 
 /// The socket of a client, shared with whoever must notice that the client went away.
