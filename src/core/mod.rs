@@ -12,6 +12,7 @@ pub mod relayed_headers;
 pub mod request_head;
 pub mod response_head;
 pub mod secret;
+pub mod sse;
 
 /// Why a request is refused before a handler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

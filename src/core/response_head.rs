@@ -23,8 +23,10 @@ pub struct Head {
     pub headers: Headers,
     /// What follows.
     pub body: Ending,
-    /// Whether the connection may serve another request behind the body.
+    /// Whether the connection may serve another request after the body.
     pub keep_alive: bool,
+    /// [`start_of`] alone makes one.
+    _checked: (),
 }
 
 /// How the end of a body is told (RFC 9112 section 6.3).
@@ -79,7 +81,7 @@ pub fn start_of(bytes: &[u8]) -> Result<Start, String> {
     }
     let body = ending(status, framing.framing(minor).map_err(reason)?);
     let keep_alive = framing.keeps_alive(minor) && matches!(body, Ending::Framed(_));
-    Ok(Start::Final(Head { status, headers, body, keep_alive }, used))
+    Ok(Start::Final(Head { status, headers, body, keep_alive, _checked: () }, used))
 }
 
 /// RFC 9112 section 6.3, of a response to a request that is no `HEAD`.

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::usage;
+use crate::core::sse;
 
 /// Complete events without those that only report usage; `None`: there are none of these.
 pub fn without(events: &[u8]) -> Option<Vec<u8>> {
@@ -48,8 +49,7 @@ fn only_reports(event: &[u8]) -> bool {
         #[serde(borrow)]
         usage: &'a RawValue,
     }
-    let mut data =
-        event.split(|byte| matches!(byte, b'\r' | b'\n')).filter_map(|line| line.strip_prefix(b"data:"));
+    let mut data = sse::data(event);
     let (Some(data), None) = (data.next(), data.next()) else { return false };
     serde_json::from_slice::<Data<'_>>(data).is_ok_and(|data| {
         let is_empty = data.choices.get().strip_prefix('[').is_some_and(|rest| rest.trim_start() == "]");

@@ -6,6 +6,7 @@ use serde::de::IgnoredAny;
 use super::meter::{Measured, Meter};
 use super::response_id;
 use super::terminal::Terminal;
+use crate::core::sse;
 use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT};
 
 /// Bytes of a blank line that may have come without its last byte.
@@ -52,7 +53,7 @@ impl Events {
             held.extend_from_slice(bytes);
             &held[..]
         };
-        let complete = end_of_last_event(&all[searched..]).map_or(0, |end| searched + end);
+        let complete = sse::end_of_last_event(&all[searched..]).map_or(0, |end| searched + end);
         if complete == 0 && all.len() <= MAX_HELD_EVENT && !self.mid_event {
             if held.is_empty() {
                 held = bytes.to_vec();
@@ -147,14 +148,6 @@ impl Events {
     }
 }
 
-/// Where the last complete event ends: behind its blank line. Lines end in LF, CRLF or CR.
-fn end_of_last_event(bytes: &[u8]) -> Option<usize> {
-    (1..bytes.len()).rev().map(|last| last + 1).find(|&end| {
-        let head = &bytes[..end];
-        head.ends_with(b"\n\n") || head.ends_with(b"\n\r\n") || head.ends_with(b"\r\r")
-    })
-}
-
 /// Whether the data of an event without an end are all there: `[DONE]`, or a JSON document.
 fn is_whole(event: &[u8]) -> bool {
     last_data(event)
@@ -162,13 +155,12 @@ fn is_whole(event: &[u8]) -> bool {
 }
 
 fn last_data(event: &[u8]) -> Option<&[u8]> {
-    let lines = event.split(|&byte| matches!(byte, b'\n' | b'\r'));
-    lines.filter_map(|line| line.strip_prefix(b"data:")).next_back().map(<[u8]>::trim_ascii)
+    sse::data(event).last().map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Events, end_of_last_event};
+    use super::Events;
     use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT};
     use crate::upstream::usage::Reported;
 
@@ -243,14 +235,6 @@ mod tests {
                 assert_eq!(sent.last().map(|(part, mid)| (part.ends_with(blank), *mid)), Some((true, false)));
             }
         }
-    }
-
-    #[test]
-    fn the_last_blank_line_counts() {
-        assert_eq!(end_of_last_event(b"data: a\n\ndata: b"), Some(9));
-        assert_eq!(end_of_last_event(b"data: a\ndata: b\n"), None);
-        assert_eq!(end_of_last_event(b"\n"), None);
-        assert_eq!(end_of_last_event(b""), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::refusal::{Facts, Refusal};
+use crate::core::sse::Lines;
 use crate::json::{elements, members, text};
 
 /// What complete events at the beginning of a stream amount to.
@@ -111,23 +112,6 @@ pub fn events(stream: &[u8]) -> impl Iterator<Item = Event<'_>> {
         }
         event
     })
-}
-
-/// Lines that end in LF, CRLF or CR, without their ends.
-pub struct Lines<'a>(pub &'a [u8]);
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let end = memchr::memchr2(b'\n', b'\r', self.0).unwrap_or(self.0.len());
-        let (line, rest) = self.0.split_at(end);
-        self.0 = rest.strip_prefix(b"\r\n").or_else(|| rest.get(1..)).unwrap_or_default();
-        Some(line)
-    }
 }
 
 /// The document of an HTTP error for an event that has another shape: one of the Responses API.

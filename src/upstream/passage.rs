@@ -8,11 +8,12 @@ use memchr::memmem::Finder;
 
 use super::events::Events;
 use super::meter::{Measured, Meter};
-use super::opening::{Lines, Opening, error_among};
+use super::opening::{Opening, error_among};
 use super::refusal::Refusal;
 use super::stream::{Broke, Passage, Way, failed};
 use super::{Fault, added_usage};
 use crate::config::{Mask, Scope};
+use crate::core::sse::Lines;
 use crate::limits::{MASK_OVERLAP, MAX_HELD_EVENT};
 
 /// What each event of an error holds.

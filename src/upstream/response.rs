@@ -308,7 +308,7 @@ impl PendingResponse {
 
     /// The response of which that is the head.
     pub fn into_response(self, head: Head) -> UpstreamResponse {
-        let Head { status, headers, body, keep_alive } = head;
+        let Head { status, headers, body, keep_alive, .. } = head;
         UpstreamResponse { status, headers, line: self.line, body, keep_alive }
     }
 }

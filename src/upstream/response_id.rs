@@ -2,6 +2,7 @@
 
 use memchr::memmem;
 
+use crate::core::sse;
 use crate::json::string_at;
 
 /// The `id` at the top level of an answer.
@@ -12,8 +13,7 @@ pub fn in_answer(document: &[u8]) -> Option<String> {
 /// The id of the response that one of these events holds. The last of them may be cut: its beginning is enough.
 pub fn in_events(events: &[u8]) -> Option<String> {
     memmem::find(events, b"\"response\"")?;
-    let lines = events.split(|&byte| matches!(byte, b'\n' | b'\r'));
-    lines.filter_map(|line| line.strip_prefix(b"data:")).find_map(|data| string_at(data, &["response", "id"]))
+    sse::data(events).find_map(|data| string_at(data, &["response", "id"]))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use memchr::{memchr2, memrchr2};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::opening::Lines;
+use crate::core::sse::Lines;
 use crate::json::string_at;
 use crate::limits::TERMINAL_TAIL;
 

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::{Finder, rfind};
 
+use crate::core::sse;
 use crate::json::{Members, behind_string};
 use crate::limits::MAX_TOKENS_REPORTED;
 pub use scanner::Scanner;
@@ -112,9 +113,7 @@ pub fn in_events(events: &[u8]) -> Reported {
     if !mentions(events) {
         return Reported::default();
     }
-    let lines = events.split(|&byte| matches!(byte, b'\n' | b'\r'));
-    let data = lines.filter_map(|line| line.strip_prefix(b"data:"));
-    data.filter(|data| mentions(data)).map(scan).fold(Reported::default(), Reported::and)
+    sse::data(events).filter(|data| mentions(data)).map(scan).fold(Reported::default(), Reported::and)
 }
 
 fn scan(document: &[u8]) -> Reported {
