@@ -318,3 +318,22 @@ fn every_file_that_is_named_is_there() {
         }
     }
 }
+
+#[test]
+fn audit_table_names_every_file_of_core_and_its_size() {
+    let page = read("ARCHITECTURE.md");
+    let listed: BTreeMap<&str, usize> = rows(part(&page, "Audit in an afternoon"))
+        .into_iter()
+        .filter_map(|cells| Some((spans(cells[0]).first().copied()?, cells[1].parse().ok()?)))
+        .collect();
+    let files: BTreeSet<String> = std::fs::read_dir(root().join("src/core"))
+        .expect("src/core")
+        .map(|entry| format!("core/{}", entry.expect("entry").file_name().to_string_lossy()))
+        .collect();
+    assert_eq!(listed.keys().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(), files);
+    for (file, lines) in listed {
+        let source = read(Path::new("src").join(file));
+        let actual = source.lines().take_while(|line| *line != "#[cfg(test)]").count();
+        assert!(lines.abs_diff(actual) <= actual / 10 + 5, "{file}: {actual} lines, not {lines}");
+    }
+}
