@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, load};
 use crate::front::{
     Admission, Answer, Bound, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection,
-    Request, Responder, Running, Service, Settings, Thread,
+    Request, Responder, Running, Service, Settings,
 };
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl Service for Provider {
         false
     }
 
-    fn handle(&self, request: Box<Request<()>>, responder: Responder, _: Thread) -> Handled {
+    fn handle(&self, request: Box<Request<()>>, responder: Responder) -> Handled {
         let Ok(call) = serde_json::from_slice::<Value>(&request.body) else {
             return responder.send(error(400, "the body is not JSON")).into();
         };

@@ -1,6 +1,8 @@
 //! What must be known of a relayed call before a provider is asked: what its body says, where it goes, whether its token
 //! has room for it.
 
+use std::time::Instant;
+
 use ureq::http::Method;
 use ureq::http::uri::PathAndQuery;
 
@@ -113,7 +115,15 @@ pub fn admit(gateway: &Gateway, token: &Token, envelope: &mut ResponseContext) -
     admitted.map_err(|refused| ApiError::RateLimited(refused.limit, refused.wait))
 }
 
-/// What it takes to relay a call: where to, and what of it. `has_left`: whether its client has.
+/// Whether it takes very long to prepare that call.
+pub fn takes_long(request: &Request<Ticket>, body: &Body) -> bool {
+    let (config, token) = (&*request.ticket.config, request.ticket.token());
+    let is_stored = request.ticket.action == Action::StoredResponse;
+    filters::takes_long(config, token, body) || (is_stored && token.models.is_some())
+}
+
+/// What it takes to relay a call: where to, and what of it. `waits_since`: it takes very long, and has waited for its turn;
+/// `has_left`: whether its client has.
 ///
 /// # Errors
 /// Whatever is wrong with the request; [`ApiError::Overloaded`] where its client left while others' filters were evaluated.
@@ -121,6 +131,7 @@ pub fn prepare(
     gateway: &Gateway,
     request: &Request<Ticket>,
     mut body: Body,
+    waits_since: Option<Instant>,
     has_left: &dyn Fn() -> bool,
 ) -> Result<Admitted, ApiError> {
     let (config, token) = (&*request.ticket.config, request.ticket.token());
@@ -130,8 +141,7 @@ pub fn prepare(
         return Err(ApiError::BadRequest("request target"));
     }
     let is_stored = request.ticket.action == Action::StoredResponse;
-    let takes_long = filters::takes_long(config, token, &body) || (is_stored && token.models.is_some());
-    let permit = filters::permit(gateway, takes_long, config.queue_timeout)?;
+    let permit = filters::permit(gateway, waits_since, config.queue_timeout)?;
     if permit.is_some() && has_left() {
         return Err(ApiError::Overloaded);
     }

@@ -3,7 +3,7 @@
 //! by its name. Where none applies, everything passes.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use percent_encoding::percent_decode_str;
 
@@ -42,17 +42,20 @@ pub fn cost(config: &Config, token: Option<&Token>) -> usize {
     config.supported_models.cost() + models.map_or(0, Filter::cost)
 }
 
-/// The permit for a comparison with filters; only one that takes long needs it, and waits for it.
+/// The permit for a comparison with filters; only one that takes long needs it, and waits for it, `since` then.
 ///
 /// # Errors
 /// [`ApiError::Overloaded`]: others held it for all of `timeout`.
 pub fn permit(
     gateway: &Gateway,
-    takes_long: bool,
+    since: Option<Instant>,
     timeout: Duration,
 ) -> Result<Option<ExclusivePermit<'_>>, ApiError> {
-    let acquire = || gateway.costly_filters.acquire(timeout).ok_or(ApiError::Overloaded);
-    takes_long.then(acquire).transpose()
+    let acquire = |since: Instant| {
+        let left = timeout.checked_sub(since.elapsed());
+        left.and_then(|left| gateway.costly_filters.acquire(left)).ok_or(ApiError::Overloaded)
+    };
+    since.map(acquire).transpose()
 }
 
 /// Refuses a call that could lead to a model which the filters exclude. `routes`: where it goes.

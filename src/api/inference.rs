@@ -10,11 +10,11 @@ use super::delivery::Delivery;
 use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
 use super::record::{Record, word};
 use super::splice::Body;
-use super::{Ticket, admission, charge, filters, masking, messages, responses, task};
+use super::{Ticket, admission, charge, masking, messages, responses, task};
 use crate::auth::Permit;
 use crate::config::{Format, known};
 use crate::core::relayed_headers;
-use crate::front::{Done, Handled, Request, Responder, Thread};
+use crate::front::{Done, Handled, Request, Responder};
 use crate::gateway::Gateway;
 use crate::limits::MAX_SEARCHED;
 use crate::memory::{Holder, Share};
@@ -31,12 +31,7 @@ pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 const QUEUED_LONG: Duration = Duration::from_millis(50);
 
 /// Relays a call to the provider that its model names.
-pub fn relay(
-    gateway: &Arc<Gateway>,
-    request: Box<Request<Ticket>>,
-    responder: Responder,
-    thread: Thread,
-) -> Handled {
+pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<Ticket>>, responder: Responder) -> Handled {
     let mut record = Record::new(&request);
     let in_flight = gateway.metrics.enter();
     let body = admission::parse(&request);
@@ -48,12 +43,14 @@ pub fn relay(
     let token = request.ticket.token();
     // What is refused counts too, and what costs more than its own bytes (filters, lists) comes after the count.
     let admitted = admission::admit(gateway, token, &mut envelope).and_then(|permit| Ok((body?, permit)));
-    let is_long = |(body, _): &(Body, Permit)| filters::takes_long(&request.ticket.config, token, body);
-    let has_to_move = thread == Thread::Worker && admitted.as_ref().is_ok_and(is_long);
+    let is_long = |(body, _): &(Body, Permit)| admission::takes_long(&request, body);
+    // Computed alone, in its turn.
+    let since = admitted.as_ref().is_ok_and(is_long).then(Instant::now);
     let gateway = Arc::clone(gateway);
     let begin = move || {
         let has_left = || responder.client().is_gone();
-        let prepare = |(body, permit)| Ok((admission::prepare(&gateway, &request, body, &has_left)?, permit));
+        let prepare =
+            |(body, permit)| Ok((admission::prepare(&gateway, &request, body, since, &has_left)?, permit));
         let (mut call, permit) = match admitted.and_then(prepare) {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -74,7 +71,7 @@ pub fn relay(
         let share = Share::new(Holder::Response);
         Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, share, delivery }.begin()
     };
-    if has_to_move { Handled::Compute(Box::new(begin)) } else { begin() }
+    if since.is_some() { Handled::Compute(Box::new(begin)) } else { begin() }
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.

@@ -41,7 +41,7 @@ use crate::auth::{self, Denial};
 use crate::config::{Config, Token};
 use crate::front::{
     Admission, Answer, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Service,
-    Stats, Thread,
+    Stats,
 };
 use crate::gateway::Gateway;
 use crate::limits::{MAX_RENDERED_LISTS, QUICK_BODY};
@@ -327,10 +327,10 @@ impl Service for Api {
         request.body.len() <= QUICK_BODY && request.ticket.action != Action::StoredResponse
     }
 
-    fn handle(&self, request: Box<Request<Ticket>>, responder: Responder, thread: Thread) -> Handled {
+    fn handle(&self, request: Box<Request<Ticket>>, responder: Responder) -> Handled {
         let answer = match request.ticket.action {
             Action::Relay | Action::RelayForm | Action::CreateResponse | Action::StoredResponse => {
-                return inference::relay(&self.gateway, request, responder, thread);
+                return inference::relay(&self.gateway, request, responder);
             }
             Action::Health => health::health(&self.gateway, &request.ticket),
             Action::ListModels => models::list(self, &request),

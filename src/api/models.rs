@@ -1,6 +1,7 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use percent_encoding::percent_decode_str;
 
@@ -42,7 +43,7 @@ pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Answer {
     let token = token.map(|index| &config.tokens[index]);
     let takes_long = id.len().saturating_mul(filters::cost(config, token)) > QUICK_FILTER;
     let timeout = config.queue_timeout.min(CONTROL_TIMEOUT);
-    let _permit = match filters::permit(&api.gateway, takes_long, timeout) {
+    let _permit = match filters::permit(&api.gateway, takes_long.then(Instant::now), timeout) {
         Ok(permit) => permit,
         Err(error) => return refuse(&api.gateway, &error, envelope),
     };

@@ -1,10 +1,11 @@
 //! Helpers: threads for what may wait or takes long. They take their jobs from a bounded channel, and post what came of each to its
 //! worker.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use super::running::Shared;
 use super::sys;
 use super::task::{self, Computation};
 use super::wire::Wire;
-use super::{Handled, Lane, Notice, Rejection, Service, Thread};
-use crate::limits::THREAD_STACK;
+use super::{Handled, Lane, Notice, Rejection, Service};
+use crate::limits::{MAX_WORKERS, THREAD_STACK};
 use crate::memory;
 
 /// A piece of work that may wait or take long.
@@ -27,8 +28,65 @@ pub enum Job<T> {
     Request(Box<Request<T>>, Box<Wire>),
     /// What is left of a request takes long to compute; it is for the client of that token.
     Compute(Computation, Arc<Client>, u64),
+    /// The same, and it takes so long that one of its kind is computed at a time.
+    Alone(Computation, Arc<Client>, u64),
     /// What the task for the client of that token waits for, and needs nothing of it.
     Run(task::Job, u64),
+}
+
+/// [`Job::Alone`], one at a time. Those that wait hold no thread, which others may need to connect; there is no more of them than
+/// permits.
+pub struct Alone<T>(Mutex<Waiting<T>>);
+
+struct Waiting<T> {
+    is_busy: bool,
+    /// The oldest first, each with its worker.
+    jobs: VecDeque<(usize, Job<T>)>,
+}
+
+impl<T> Default for Alone<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Waiting { is_busy: false, jobs: VecDeque::new() }))
+    }
+}
+
+impl<T> Alone<T> {
+    /// A job for a helper, where it need not wait.
+    fn begin(&self, worker: usize, job: Job<T>) -> Option<(usize, Job<T>)> {
+        let mut waiting = self.lock();
+        if std::mem::replace(&mut waiting.is_busy, true) {
+            waiting.jobs.push_back((worker, job));
+            return None;
+        }
+        Some((worker, job))
+    }
+
+    /// The next job for a helper: one has ended.
+    fn end(&self) -> Option<(usize, Job<T>)> {
+        let mut waiting = self.lock();
+        let next = waiting.jobs.pop_front();
+        waiting.is_busy = next.is_some();
+        next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has a helper do a [`Job::Alone`] in its turn.
+pub fn compute_alone<S: Service>(shared: &Arc<Shared<S>>, worker: usize, job: Job<S::Ticket>) {
+    send_alone(shared, shared.alone.begin(worker, job));
+}
+
+/// The next stands behind all that other requests have for the helpers.
+fn send_alone<S: Service>(shared: &Arc<Shared<S>>, mut next: Option<(usize, Job<S::Ticket>)>) {
+    while let Some((worker, job)) = next {
+        if shared.helpers(Lane::Worker).send(shared, worker, job) {
+            return;
+        }
+        next = shared.alone.end();
+    }
 }
 
 /// The threads of one lane. They are started as the load first asks for them and then stay: an unused thread costs memory,
@@ -37,6 +95,8 @@ pub struct Helpers<T> {
     lane: Lane,
     jobs: Sender<(usize, Job<T>)>,
     queue: Receiver<(usize, Job<T>)>,
+    /// Jobs that wait, from which on there is no room for another [`Job::Run`].
+    max_run: usize,
     /// Jobs sent and not finished.
     unfinished: AtomicUsize,
     started: AtomicUsize,
@@ -48,20 +108,23 @@ pub struct Helpers<T> {
 impl<T: Send + 'static> Helpers<T> {
     /// Helpers for so many jobs at once, on as many threads where there is memory for their stacks.
     pub(super) fn new(lane: Lane, most: usize) -> Self {
-        let max = memory::threads(most);
-        // A task that ends leaves its job behind.
-        let (jobs, queue) = bounded(2 * most);
+        let (max, max_run) = (memory::threads(most), 2 * most);
+        let (jobs, queue) = bounded(max_run + most + MAX_WORKERS);
         let (unfinished, started) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { lane, jobs, queue, unfinished, started, max, refused: AtomicBool::new(false) }
+        Self { lane, jobs, max_run, queue, unfinished, started, max, refused: AtomicBool::new(false) }
     }
 
-    /// Sends a job of that worker; whether there was room for it. For a request that has its permit there is.
+    /// Sends a job of that worker; whether there was room for it. For a request that has its permit there is: a task that ends leaves
+    /// its [`Job::Run`] behind, and those have not all the room, though each worker may send one too many.
     pub(super) fn send<S: Service<Ticket = T>>(
         &self,
         shared: &Arc<Shared<S>>,
         worker: usize,
         job: Job<T>,
     ) -> bool {
+        if matches!(job, Job::Run(..)) && self.jobs.len() >= self.max_run {
+            return false;
+        }
         self.has_thread(shared);
         self.unfinished.fetch_add(1, Ordering::Relaxed);
         let is_sent = self.jobs.try_send((worker, job)).is_ok();
@@ -108,9 +171,9 @@ impl<T: Send + 'static> Helpers<T> {
         Ok(())
     }
 
-    fn work<S: Service<Ticket = T>>(&self, shared: &Shared<S>) {
+    fn work<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) {
         while let Ok((worker, job)) = self.queue.recv() {
-            let post = perform(shared, job);
+            let post = perform(shared, worker, job);
             // Before its worker hears of it, who may have the next.
             self.unfinished.fetch_sub(1, Ordering::Relaxed);
             if let Some(post) = post {
@@ -120,15 +183,21 @@ impl<T: Send + 'static> Helpers<T> {
     }
 }
 
-/// Does a job; what its worker hears of it. Nothing: it has panicked, and its connection has ended.
-fn perform<S: Service>(shared: &Shared<S>, job: Job<S::Ticket>) -> Option<Post> {
-    let (token, mut handled) = match job {
+/// Does a job; what its worker hears of it. Nothing: the rest waits to be computed alone, or it has panicked, and its connection has
+/// ended.
+fn perform<S: Service>(shared: &Arc<Shared<S>>, worker: usize, job: Job<S::Ticket>) -> Option<Post> {
+    let (token, handled) = match job {
         Job::Request(request, wire) => {
             let token = wire.slot.token;
             let patience = shared.service.limits().client_timeout;
-            (token, handle(shared, request, wire, Thread::Helper, patience))
+            (token, handle(shared, request, wire, patience))
         }
         Job::Compute(rest, client, token) => (token, behind_barrier(shared, &client, None, rest)),
+        Job::Alone(rest, client, token) => {
+            let handled = behind_barrier(shared, &client, None, rest);
+            send_alone(shared, shared.alone.end());
+            (token, handled)
+        }
         Job::Run(job, token) => {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
                 shared.service.notice(Notice::Panicked(panic_message(&*panic)));
@@ -136,12 +205,13 @@ fn perform<S: Service>(shared: &Shared<S>, job: Job<S::Ticket>) -> Option<Post> 
             return Some(Post::Ran(token));
         }
     };
-    loop {
-        match handled? {
-            (Handled::Compute(rest), client) => handled = behind_barrier(shared, &client, None, rest),
-            (Handled::Done(done), _) => return Some(Post::Done(done)),
-            (Handled::Task(task), _) => return Some(Post::Begun(token, task)),
+    match handled? {
+        (Handled::Compute(rest), client) => {
+            compute_alone(shared, worker, Job::Alone(rest, client, token));
+            None
         }
+        (Handled::Done(done), _) => Some(Post::Done(done)),
+        (Handled::Task(task), _) => Some(Post::Begun(token, task)),
     }
 }
 
@@ -153,13 +223,12 @@ pub fn handle<S: Service>(
     shared: &Shared<S>,
     request: Box<Request<S::Ticket>>,
     wire: Box<Wire>,
-    thread: Thread,
     client_timeout: Duration,
 ) -> HandledFor {
     let shape = Shape::of(&request.head);
     let client = Arc::clone(&wire.client);
     let responder = Responder::new(wire, shape, client_timeout, &shared.draining);
-    behind_barrier(shared, &client, Some(shape), || shared.service.handle(request, responder, thread))
+    behind_barrier(shared, &client, Some(shape), || shared.service.handle(request, responder))
 }
 
 /// Runs a piece of a handler. A panic has dropped the connection's buffers; its socket still takes a 500 if nothing else was
@@ -187,4 +256,32 @@ pub fn behind_barrier<S: Service>(
 pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Alone, Job};
+
+    fn job(token: u64) -> Job<()> {
+        Job::Run(Box::new(|| {}), token)
+    }
+
+    fn token((worker, job): (usize, Job<()>)) -> (usize, u64) {
+        match job {
+            Job::Run(_, token) => (worker, token),
+            _ => unreachable!("no other was sent"),
+        }
+    }
+
+    #[test]
+    fn jobs_that_are_done_alone_wait_for_the_one_ahead_and_keep_their_order() {
+        let alone = Alone::default();
+        assert_eq!(alone.begin(0, job(1)).map(token), Some((0, 1)));
+        assert!(alone.begin(1, job(2)).is_none());
+        assert!(alone.begin(0, job(3)).is_none());
+        assert_eq!(alone.end().map(token), Some((1, 2)));
+        assert_eq!(alone.end().map(token), Some((0, 3)));
+        assert!(alone.end().is_none());
+        assert_eq!(alone.begin(1, job(4)).map(token), Some((1, 4)), "none is under way");
+    }
 }

@@ -125,17 +125,8 @@ pub enum Handled {
     Done(Done),
     /// A request under way, which its worker advances from here on.
     Task(Box<dyn Task>),
-    /// What is left of it takes long to compute: a helper does it.
+    /// What is left of it takes very long to compute: a helper does it, one such computation at a time.
     Compute(Computation),
-}
-
-/// On which thread a handler runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Thread {
-    /// A worker, which serves other connections too: it must not wait, nor take long.
-    Worker,
-    /// A helper: what it does may take long.
-    Helper,
 }
 
 impl From<Done> for Handled {
@@ -160,7 +151,7 @@ pub trait Service: Send + Sync + 'static {
     fn is_quick(&self, request: &Request<Self::Ticket>) -> bool;
 
     /// Answers a request, or begins to. A panic costs this request a 500 and nothing else.
-    fn handle(&self, request: Box<Request<Self::Ticket>>, responder: Responder, thread: Thread) -> Handled;
+    fn handle(&self, request: Box<Request<Self::Ticket>>, responder: Responder) -> Handled;
 
     /// The answer to a request the front refuses; the head is there when it was understood.
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Answer;

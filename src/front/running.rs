@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::acceptor::Acceptor;
 use super::conn::Context;
-use super::helper::{Helpers, panic_message};
+use super::helper::{Alone, Helpers, panic_message};
 use super::inbox::Inbox;
 use super::listener::Listener;
 use super::permits::Permits;
@@ -72,6 +72,7 @@ pub struct Shared<S: Service> {
     pub(super) door: Waker,
     permits: [Arc<Permits>; 2],
     helpers: [Helpers<S::Ticket>; 2],
+    pub(super) alone: Alone<S::Ticket>,
     /// Responses close their connections.
     pub(super) draining: Arc<AtomicBool>,
     /// Nothing more is accepted, and all that was is in the inboxes.
@@ -123,6 +124,7 @@ impl Bound {
             service,
             permits: lanes.map(|(lane, max, queue)| Permits::new(lane, (max, queue), &inboxes, &stats)),
             helpers: lanes.map(|(lane, max, _)| Helpers::new(lane, max)),
+            alone: Alone::default(),
             inboxes,
             door: Waker::new()?,
             stats: Arc::clone(&stats),

@@ -19,7 +19,7 @@ use super::sys::{self, Epoll, Event, Interest};
 use super::table::{Queued, State, Table};
 use super::task::{self, Computation, Io, Next, Task};
 use super::wire::Wire;
-use super::{Handled, Lane, Limits, Notice, Peer, Rejection, Service, Thread, after};
+use super::{Handled, Lane, Limits, Notice, Peer, Rejection, Service, after};
 use crate::limits::{
     ACCEPT_BACKOFF, CONTROL_TIMEOUT, DRAIN_GRACE, EVENT_BATCH, ONGOING_SWEEP, READ_CHUNK, READS_A_TURN,
     SWEEP_INTERVAL,
@@ -264,7 +264,7 @@ impl<S: Service> Worker<S> {
         }
         for (lane, queued) in std::mem::take(&mut self.whole) {
             match self.shared.permits(lane).acquire(self.waiter(&queued)) {
-                Acquired::Now(permit) => self.begin(permit, queued),
+                Acquired::Now(permit) => drop(self.begin(permit, queued)),
                 Acquired::Queued => self.table.put_queued(queued),
                 Acquired::Full => self.refuse_whole(&queued.request.head, queued.wire),
             }
@@ -279,30 +279,31 @@ impl<S: Service> Worker<S> {
     fn on_permit(&mut self, permit: Permit, token: u64) {
         let lane = permit.lane();
         if let Some(queued) = self.table.take_queued(token) {
-            self.begin(permit, queued);
-            if !self.is_short {
+            if self.begin(permit, queued) {
                 self.shared.permits(lane).grant_next();
             }
         }
     }
 
-    /// Begins a request, or has it wait until there is memory for it.
-    fn begin(&mut self, permit: Permit, mut queued: Queued<S::Ticket>) {
+    /// Begins a request, or has it wait until there is memory for it; whether there was.
+    fn begin(&mut self, permit: Permit, mut queued: Queued<S::Ticket>) -> bool {
         if !queued.request.reserve_slot() {
             permit.put_back(self.waiter(&queued));
             self.is_short = true;
-            return self.table.put_queued(queued);
+            self.table.put_queued(queued);
+            return false;
         }
         let Queued { request, mut wire, .. } = queued;
         let (lane, token) = (permit.lane(), wire.slot.token);
         wire.permit = Some(permit);
         if lane == Lane::Worker && self.shared.service.is_quick(&request) {
             let timeout = self.limits.client_timeout;
-            let handled = helper::handle(&self.shared, request, wire, Thread::Worker, timeout);
+            let handled = helper::handle(&self.shared, request, wire, timeout);
             self.handled(token, handled);
         } else {
             self.shared.helpers(lane).send(&self.shared, self.number, Job::Request(request, wire));
         }
+        true
     }
 
     /// What follows from a handler that ran here.
@@ -310,7 +311,9 @@ impl<S: Service> Worker<S> {
         match handled {
             Some((Handled::Done(done), _)) => self.done(done),
             Some((Handled::Task(task), _)) => self.enter(token, task),
-            Some((Handled::Compute(rest), client)) => self.compute_elsewhere(rest, &client, token),
+            Some((Handled::Compute(rest), client)) => {
+                helper::compute_alone(&self.shared, self.number, Job::Alone(rest, client, token));
+            }
             None => {}
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ai_proxy::front::{
     Admission, Answer, Fields, Handled, Head, Limits, Notice, Peer, Rejection, Request, Responder, Service,
-    Settings, Thread,
+    Settings,
 };
 
 use crate::support::DEADLINE;
@@ -37,7 +37,7 @@ impl Service for Held {
         unreachable!("all is answered by its head")
     }
 
-    fn handle(&self, _: Box<Request<()>>, _: Responder, _: Thread) -> Handled {
+    fn handle(&self, _: Box<Request<()>>, _: Responder) -> Handled {
         unreachable!("all is answered by its head")
     }
 

@@ -133,6 +133,27 @@ fn costly_filters_are_evaluated_one_at_a_time_within_queue_timeout() {
     assert_error(&call(), 404, "model_not_found");
 }
 
+/// Where each held a thread while it waited for its turn, connections were made behind all of them.
+#[test]
+fn costly_filters_that_wait_hold_no_thread_that_connects() {
+    const COSTLY: usize = 24;
+    let costly: Vec<String> = (0..4).map(|number| format!("(a|x){{1,{}}}y", 990 + number)).collect();
+    let tokens = json!([{"name": "t", "token": TOKEN, "models": costly}, "free|sk-free"]);
+    let few_threads = json!({"tokens": tokens, "max_memory": 32 << 20, "queue_timeout": 60, "workers": 1});
+    let (_upstream, proxy) = start(few_threads);
+    let model = format!("p1/{}", "a".repeat(250));
+    let mut clients: Vec<_> = (0..COSTLY).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send(authorized("/v1/chat/completions", json!({"model": model}).to_string()));
+    }
+    let free = [("X-Api-Key", "sk-free"), ("Content-Type", "application/json")];
+    let call = post("/v1/chat/completions", &free, json!({"model": "p1/small"}).to_string());
+    assert_eq!(proxy.call(call).status, 200);
+    let done = proxy.log().lines().filter(|line| line.contains("reason=model_not_found")).count();
+    assert!(done < COSTLY / 2, "{done} costly ones had ended: {}", proxy.log());
+    clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 404));
+}
+
 #[test]
 fn model_id_that_leads_to_others_is_refused_unless_configured() {
     let (upstream, proxy) = start(filtered());

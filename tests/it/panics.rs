@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ai_proxy::front::{
     Admission, Answer, Client as Socket, Done, Fields, Handled, Head, Io, Lane, Limits, Next, Notice, Peer,
-    Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream, Task, Thread,
+    Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream, Task,
 };
 
 use crate::support::calls::{get, post};
@@ -89,9 +89,9 @@ impl Service for Panicking {
         request.head.path().starts_with("/quick")
     }
 
-    fn handle(&self, request: Box<Request<()>>, responder: Responder, thread: Thread) -> Handled {
+    fn handle(&self, request: Box<Request<()>>, responder: Responder) -> Handled {
         let is_quick = request.head.path().starts_with("/quick");
-        assert_eq!(thread == Thread::Worker, is_quick);
+        assert_eq!(std::thread::current().name() == Some("worker"), is_quick);
         self.held.fetch_add(1, Ordering::SeqCst);
         let _held = Held(&self.held);
         match request.head.path() {

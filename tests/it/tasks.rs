@@ -93,7 +93,7 @@ impl Service for Beginning {
         false
     }
 
-    fn handle(&self, _: Box<Request<()>>, responder: Responder, _: ai_proxy::front::Thread) -> Handled {
+    fn handle(&self, _: Box<Request<()>>, responder: Responder) -> Handled {
         let stream = responder.stream(200, &Fields::default(), None);
         let client = Arc::clone(stream.client());
         let (source, feed) = tcp_pair();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ai_proxy::front::{
     Admission, Answer, Fields, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder,
-    Service, Settings, Stats, Thread,
+    Service, Settings, Stats,
 };
 
 use crate::support::calls::get;
@@ -67,7 +67,7 @@ impl Service for Told {
         false
     }
 
-    fn handle(&self, request: Box<Request<()>>, responder: Responder, _: Thread) -> Handled {
+    fn handle(&self, request: Box<Request<()>>, responder: Responder) -> Handled {
         responder.send(self.answer(request.head.path())).into()
     }
 
