@@ -157,7 +157,7 @@ impl Task {
             Ok(Asked::Unconnected(outgoing)) => {
                 let since = io.now();
                 let deadline = outgoing.deadline(since, self.relay.delivery.is_committed());
-                let (job, connecting) = outgoing.connect(deadline);
+                let (job, connecting) = outgoing.connect(deadline, io.load());
                 if !io.spawn(job) {
                     let detail = "too many wait for connections".to_owned();
                     return failed(Failure { fault: Fault::Overloaded, detail });

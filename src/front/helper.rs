@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::inbox::Post;
 use super::incoming::Request;
+use super::load::Load;
 use super::response::{Client, Responder, Shape};
 use super::running::Shared;
 use super::sys;
@@ -97,9 +98,7 @@ pub struct Helpers<T> {
     queue: Receiver<(usize, Job<T>)>,
     /// Jobs that wait, from which on there is no room for another [`Job::Run`].
     max_run: usize,
-    /// Jobs sent and not finished.
-    unfinished: AtomicUsize,
-    started: AtomicUsize,
+    pub(super) load: Arc<Load>,
     max: usize,
     /// The system refused a thread, which was told of.
     refused: AtomicBool,
@@ -110,8 +109,7 @@ impl<T: Send + 'static> Helpers<T> {
     pub(super) fn new(lane: Lane, most: usize) -> Self {
         let (max, max_run) = (memory::threads(most), 2 * most);
         let (jobs, queue) = bounded(max_run + most + MAX_WORKERS);
-        let (unfinished, started) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { lane, jobs, max_run, queue, unfinished, started, max, refused: AtomicBool::new(false) }
+        Self { lane, jobs, max_run, queue, load: Arc::default(), max, refused: AtomicBool::new(false) }
     }
 
     /// Sends a job of that worker; whether there was room for it. For a request that has its permit there is: a task that ends leaves
@@ -126,18 +124,18 @@ impl<T: Send + 'static> Helpers<T> {
             return false;
         }
         self.has_thread(shared);
-        self.unfinished.fetch_add(1, Ordering::Relaxed);
+        self.load.unfinished.fetch_add(1, Ordering::Relaxed);
         let is_sent = self.jobs.try_send((worker, job)).is_ok();
         if !is_sent {
-            self.unfinished.fetch_sub(1, Ordering::Relaxed);
+            self.load.unfinished.fetch_sub(1, Ordering::Relaxed);
         }
         is_sent
     }
 
     /// Whether a thread is free for a job, or can be started.
     pub(super) fn has_thread<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) -> bool {
-        let started = self.started.load(Ordering::Relaxed);
-        if self.unfinished.load(Ordering::Relaxed) < started {
+        let started = self.load.started.load(Ordering::Relaxed);
+        if self.load.unfinished.load(Ordering::Relaxed) < started {
             return true;
         }
         if started >= self.max {
@@ -167,7 +165,7 @@ impl<T: Send + 'static> Helpers<T> {
             .stack_size(THREAD_STACK)
             .name(name.to_owned())
             .spawn(move || shared.helpers(lane).work(&shared))?;
-        self.started.fetch_add(1, Ordering::Relaxed);
+        self.load.started.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -175,7 +173,7 @@ impl<T: Send + 'static> Helpers<T> {
         while let Ok((worker, job)) = self.queue.recv() {
             let post = perform(shared, worker, job);
             // Before its worker hears of it, who may have the next.
-            self.unfinished.fetch_sub(1, Ordering::Relaxed);
+            self.load.unfinished.fetch_sub(1, Ordering::Relaxed);
             if let Some(post) = post {
                 shared.inboxes[worker].post(post);
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Handled;
+use super::load::Load;
 use super::response::{Client, Done};
 use super::source::Source;
 
@@ -34,6 +35,9 @@ pub trait Io {
 
     /// Has the task advance whenever something happens at `source` from now on.
     fn watch(&mut self, source: &Arc<Source>);
+
+    /// What the helpers have to do.
+    fn load(&self) -> Arc<Load>;
 
     /// Has a helper do `job`, and the task advance behind it; `false`: too much waits for helpers already.
     fn spawn(&mut self, job: Job) -> bool;

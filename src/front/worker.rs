@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::conn::{Conn, Step};
 use super::helper::{self, HandledFor, Job, panic_message};
 use super::inbox::{Inbox, Post};
+use super::load::Load;
 use super::permits::{Acquired, Permit, Waiter};
 use super::response::{Client, Done, Shape};
 use super::running::Shared;
@@ -474,6 +475,10 @@ impl<S: Service> Io for Turn<'_, S> {
         let watched = self.sources.watch(source, self.token);
         // What cannot be watched is seen to by the sweep.
         self.watched = Some(watched.is_err().then(|| Arc::clone(source)));
+    }
+
+    fn load(&self) -> Arc<Load> {
+        Arc::clone(&self.shared.helpers(Lane::Worker).load)
     }
 
     fn spawn(&mut self, job: task::Job) -> bool {

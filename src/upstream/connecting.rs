@@ -10,7 +10,7 @@ use super::connectors::Connector;
 use super::pool::{Connection, Pool};
 use super::timeouts::Limit;
 use super::{Failure, Fault};
-use crate::front::Job;
+use crate::front::{Job, Load};
 
 /// Where a request goes, and who makes connections there.
 pub struct Destination {
@@ -44,9 +44,9 @@ impl Destination {
     }
 
     /// A new connection there by then: the job that makes it, and where it arrives.
-    pub fn connect(&self, deadline: Instant) -> (Job, Connecting) {
+    pub fn connect(&self, deadline: Instant, load: Arc<Load>) -> (Job, Connecting) {
         let (send, made) = sync_channel(1);
-        let (limit, pool) = (Limit::until(deadline), Arc::clone(&self.pool));
+        let (limit, pool) = (Limit::of_helper(deadline, load), Arc::clone(&self.pool));
         let connecting = Connecting { made, limit: Arc::clone(&limit), pool: Arc::clone(&pool) };
         let (origin, connector) = (self.origin.clone(), Arc::clone(&self.connector));
         let job = move || {

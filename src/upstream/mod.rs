@@ -43,7 +43,7 @@ pub use timeouts::Timeouts;
 
 use crate::config::{Config, Format, Replica};
 use crate::core::provider_request::{self, Account};
-use crate::front::{Fields, Job};
+use crate::front::{Fields, Job, Load};
 use connecting::Destination;
 use connectors::Connectors;
 use pool::Pool;
@@ -207,8 +207,8 @@ impl Outgoing {
     }
 
     /// A connection for it by then: the job that makes it, and where it arrives.
-    pub fn connect(&self, deadline: Instant) -> (Job, Connecting) {
-        self.destination.connect(deadline)
+    pub fn connect(&self, deadline: Instant, load: Arc<Load>) -> (Job, Connecting) {
+        self.destination.connect(deadline, load)
     }
 }
 

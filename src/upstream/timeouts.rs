@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::front::{Want, wait_for_peer};
+use crate::front::{Load, Want, wait_for_peer};
 use crate::limits::{CHECK_TIMEOUT, CONNECT_TIMEOUT};
 
 /// How long a request may take; whichever ends first.
@@ -74,6 +74,8 @@ pub struct Limit {
     begun: Instant,
     deadline: Instant,
     is_abandoned: AtomicBool,
+    /// Of the helpers one of which it holds.
+    load: Option<Arc<Load>>,
 }
 
 /// How often a wait looks whether it is still wanted.
@@ -82,10 +84,20 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 impl Limit {
     /// Until then.
     pub fn until(deadline: Instant) -> Arc<Self> {
-        Arc::new(Self { begun: Instant::now(), deadline, is_abandoned: AtomicBool::new(false) })
+        Self::new(deadline, None)
     }
 
-    /// Nobody waits for the connection any more: it has [`CONNECT_TIMEOUT`] in all, so that helpers are not held by who left.
+    /// Until then, on a helper.
+    pub fn of_helper(deadline: Instant, load: Arc<Load>) -> Arc<Self> {
+        Self::new(deadline, Some(load))
+    }
+
+    fn new(deadline: Instant, load: Option<Arc<Load>>) -> Arc<Self> {
+        Arc::new(Self { begun: Instant::now(), deadline, is_abandoned: AtomicBool::new(false), load })
+    }
+
+    /// Nobody waits for the connection any more: it has [`CONNECT_TIMEOUT`] in all, and no more time where jobs wait for a
+    /// thread, so that helpers are not held by who left.
     pub fn abandon(&self) {
         self.is_abandoned.store(true, Ordering::Relaxed);
     }
@@ -98,6 +110,7 @@ impl Limit {
     /// When the wait has to end.
     pub fn end(&self) -> Instant {
         match self.is_abandoned() {
+            true if self.load.as_ref().is_some_and(|load| load.is_over()) => self.begun,
             true => self.deadline.min(self.begun + CONNECT_TIMEOUT),
             false => self.deadline,
         }

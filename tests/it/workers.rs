@@ -1,7 +1,10 @@
 //! Several workers: each has its share of the connections, and what limits requests holds over all of them.
 
 use std::collections::HashSet;
+use std::net::{TcpListener, TcpStream};
+use std::time::Instant;
 
+use ai_proxy::limits::CONNECT_TIMEOUT;
 use serde_json::json;
 
 use crate::support::calls::{
@@ -143,6 +146,36 @@ fn large_bodies_on_one_worker_leave_the_others_alone() {
     assert_eq!(clients[0].response().status, 200);
     assert!(upstream.requests().iter().any(|request| request.text().len() > 5_000_000));
     assert!(proxy.log().lines().all(|line| !line.contains(TOKEN)));
+}
+
+/// Each held a helper for as long as connecting may take.
+#[test]
+fn connections_of_clients_that_left_do_not_hold_up_those_of_others() {
+    let hole = TcpListener::bind("127.0.0.1:0").expect("bind");
+    rustix::net::listen(&hole, 0).expect("listen");
+    let address = hole.local_addr().expect("an address");
+    // With it the queue is full: who connects is left to wait.
+    let _first = TcpStream::connect(address).expect("the first has room");
+    let upstream = Upstream::new(&["m"]);
+    upstream.chat(Reply::json(200, &completion("hello")));
+    let mut several = with(config(&[("p1", &upstream)]), json!({"workers": WORKERS, "max_connections": 2}));
+    several["providers"].as_array_mut().expect("a list").push(json!(format!("hole|http://{address}|k")));
+    let proxy = Proxy::start(&several);
+    let mut watch = proxy.client();
+    for _ in 0..4 {
+        let mut client = proxy.client();
+        client.send(ask("hole/m"));
+        eventually("it connects", || {
+            (samples(&mut watch, "ai_proxy_requests_in_flight") == [1]).then_some(())
+        });
+        client.leave();
+        eventually("it has left", || {
+            (samples(&mut watch, "ai_proxy_requests_in_flight") == [0]).then_some(())
+        });
+    }
+    let begun = Instant::now();
+    assert_eq!(proxy.call(ask("p1/m")).status, 200);
+    assert!(begun.elapsed() < CONNECT_TIMEOUT / 2, "{:?}", begun.elapsed());
 }
 
 #[test]
