@@ -36,11 +36,11 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     let orders = signals::watch(signals, Arc::clone(&gateway))?;
     let config = gateway.live.snapshot();
     let settings = Settings {
-        workers: config.workers,
+        workers: memory::threads(config.workers),
         max_connections: config.max_connections,
         max_clients: bounded_clients(&config),
     };
-    log::info!("{}", Text::Workers(config.workers).say(config.language));
+    log::info!("{}", Text::Workers(settings.workers).say(config.language));
     let language = config.language;
     let supervisor = Supervisor::from_environment()?;
     let inherited = supervisor::sockets()?;
