@@ -15,6 +15,10 @@ use super::headers::Headers;
 use crate::limits::MAX_UPSTREAM_HEADERS;
 
 /// The head of an answer.
+#[expect(
+    clippy::manual_non_exhaustive,
+    reason = "the private field is for this crate: only `start_of` makes a head"
+)]
 #[derive(Debug)]
 pub struct Head {
     /// Status code, 200 to 599.
