@@ -113,6 +113,10 @@ fn every_integer_has_a_least_and_a_most_and_says_both() {
         let kind = if key.ends_with("size") { "an integer number of bytes" } else { "an integer" };
         let too_much = (most + 1).to_string();
         for bad in ["-1", "1.5", "null", "true", "\"8\"", &too_much] {
+            if (key, bad) == ("workers", "null") {
+                // One a core.
+                continue;
+            }
             let expected = format!("{key}: {bad} is not allowed; expected {kind} from {least} to {most}");
             assert_eq!(said(&with(&format!(r#""{key}": {bad}"#))), [expected]);
         }
