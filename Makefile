@@ -59,7 +59,7 @@ instructions:
 # A relative relocation takes two bits instead of 24 bytes where the linker can pack them: a twentieth of the binary.
 static:
 	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs --remap-path-prefix=$(CURDIR)=/ai-proxy --remap-path-prefix=$(CRATES)=/cargo" \
-	CFLAGS="-ffile-prefix-map=$(CRATES)=/cargo" $(CARGO) build --release --locked --target $(TARGET)
+	CFLAGS="-ffile-prefix-map=$(CRATES)=/cargo" CARGO_PROFILE_RELEASE_STRIP=true $(CARGO) build --release --locked --target $(TARGET)
 	install -D target/$(TARGET)/release/ai-proxy target/static/ai-proxy
 
 dist: static
