@@ -119,9 +119,7 @@ pub const MAX_UPSTREAM_HEAD: usize = 64 * 1024;
 pub const MAX_UPSTREAM_HEADERS: usize = 128;
 /// Bytes a provider may send that give the client nothing: handshake, interim responses, head, framing, trailers.
 pub const MAX_UNDELIVERED: u64 = 128 * 1024;
-/// Bytes of a stream that are relayed at once.
-pub const RELAY_PIECE: usize = 8 * 1024;
-/// Such pieces of one stream that are relayed before others have their turn.
+/// Reads of one response, each of at most [`UPSTREAM_READ_BUFFER`] bytes, before others have their turn.
 pub const PIECES_A_TURN: usize = 8;
 /// Read buffer of an upstream connection, bytes.
 pub const UPSTREAM_READ_BUFFER: usize = 16 * 1024;

@@ -10,9 +10,7 @@ use std::sync::LazyLock;
 
 use ai_proxy::config::{Format, Replica, load};
 use ai_proxy::front::Fields;
-use ai_proxy::limits::{
-    MAX_UNDELIVERED, MAX_UPSTREAM_HEAD, MAX_UPSTREAM_HEADERS, RELAY_PIECE, UPSTREAM_READ_BUFFER,
-};
+use ai_proxy::limits::{MAX_UNDELIVERED, MAX_UPSTREAM_HEAD, MAX_UPSTREAM_HEADERS, UPSTREAM_READ_BUFFER};
 use ai_proxy::upstream::{
     Call, Collected, Failure, Fault, PendingResponse, Sent, Timeouts, Unanswered, Upstream, UpstreamResponse,
     Whole,
@@ -175,9 +173,12 @@ fn sorted(mut fields: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
     fields
 }
 
+/// Bytes that are read at once, fewer than arrive at once.
+const PIECE: usize = 8 * 1024;
+
 /// As the relay of a stream does it.
 fn pass(response: &mut UpstreamResponse, body: &mut Vec<u8>) -> Result<Option<()>, Failure> {
-    let mut piece = [0; RELAY_PIECE];
+    let mut piece = [0; PIECE];
     loop {
         match response.read(&mut piece)? {
             None => return Ok(None),
