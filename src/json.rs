@@ -123,7 +123,7 @@ pub fn string_at(document: &[u8], path: &[&str]) -> Option<String> {
 pub enum Stop<E> {
     /// It is not what it should be, and nothing else.
     Unfit(serde_json::Error),
-    /// Whoever looked wants no more of it.
+    /// The caller wants no more of it.
     Refused(E),
 }
 

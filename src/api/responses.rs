@@ -1,7 +1,7 @@
 //! Stored responses (`/v1/responses/{id}`): which replica a call about one of them goes to.
 //!
 //! The replica that made it is remembered. A prefix on the id would survive a restart too, but would change bytes of every
-//! response and event, and the id in hand would be none that the provider knows. So where nothing is remembered, after
+//! response and event, and the provider would not know the client's id. So where nothing is remembered, after
 //! a restart or at another instance, the providers are asked in turn: an id is a random one of its provider's own, and
 //! a provider without it says 404.
 

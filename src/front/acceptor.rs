@@ -21,7 +21,7 @@ use crate::limits::{
 /// The token of the wake-up; a listener's is its place.
 const WAKER: u64 = u64::MAX;
 
-/// Connections over `max_clients` that may be open at once to be told so.
+/// Connections over `max_clients` that may be open at once to get the response that refuses them.
 pub fn places_to_refuse(max_clients: usize) -> usize {
     (max_clients / 10).clamp(1, MAX_REFUSED)
 }

@@ -100,7 +100,7 @@ pub struct Helpers<T> {
     max_run: usize,
     pub(super) load: Arc<Load>,
     max: usize,
-    /// The system refused a thread, which was told of.
+    /// The system refused a thread, which the log says.
     refused: AtomicBool,
 }
 
@@ -142,11 +142,11 @@ impl<T: Send + 'static> Helpers<T> {
             return false;
         }
         let error = self.start(shared).err();
-        let told = self.refused.swap(error.is_some(), Ordering::Relaxed);
-        // The threads there are go on; the next request tries again.
+        let is_logged = self.refused.swap(error.is_some(), Ordering::Relaxed);
+        // The threads that there are serve; the next request tries again.
         match error {
             None => true,
-            Some(_) if told => false,
+            Some(_) if is_logged => false,
             Some(error) => {
                 shared.service.notice(Notice::ThreadRefused(error));
                 false

@@ -17,7 +17,7 @@ pub struct Inbox {
 
 /// A piece of news for a worker. Tokens are of its own connections.
 pub enum Post {
-    /// A new connection; `true`: it is only told why it is not served.
+    /// A new connection; `true`: it only gets the response that refuses it.
     Accepted(Client, Peer, bool),
     /// A request that waits has its permit.
     Granted(Lane, u64),

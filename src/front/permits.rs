@@ -83,7 +83,7 @@ impl Permits {
         Acquired::Queued
     }
 
-    /// The permit that a worker was told of by [`Post::Granted`].
+    /// The permit that [`Post::Granted`] announced to a worker.
     pub(super) fn granted(self: &Arc<Self>) -> Permit {
         Permit::of(self)
     }
@@ -208,8 +208,8 @@ mod tests {
             }
         }
 
-        /// What a worker was told: the tokens that have a permit, and those that have waited too long.
-        fn told(&self, worker: usize) -> (Vec<u64>, Vec<u64>) {
+        /// The posts to a worker: the tokens that have a permit, and those that have waited too long.
+        fn posts(&self, worker: usize) -> (Vec<u64>, Vec<u64>) {
             let (mut granted, mut overdue) = (Vec::new(), Vec::new());
             for post in self.inboxes[worker].take() {
                 match post {
@@ -235,14 +235,14 @@ mod tests {
         assert!(matches!(queue.acquire(1, 5), Acquired::Full));
         assert_eq!(queue.counted(), (2, 2));
         drop(second);
-        assert_eq!((queue.told(0), queue.told(1)), ((vec![3], vec![]), (vec![], vec![])));
+        assert_eq!((queue.posts(0), queue.posts(1)), ((vec![3], vec![]), (vec![], vec![])));
         drop(first);
-        assert_eq!((queue.told(0), queue.told(1)), ((vec![], vec![]), (vec![4], vec![])));
+        assert_eq!((queue.posts(0), queue.posts(1)), ((vec![], vec![]), (vec![4], vec![])));
         assert_eq!(queue.counted(), (2, 0));
         // A request that has gone meanwhile passes its permit on.
         assert!(matches!(queue.acquire(0, 6), Acquired::Queued));
         drop(queue.permits.granted());
-        assert_eq!(queue.told(0).0, [6]);
+        assert_eq!(queue.posts(0).0, [6]);
         drop((queue.permits.granted(), queue.permits.granted()));
         assert_eq!(queue.counted(), (0, 0));
     }
@@ -259,9 +259,9 @@ mod tests {
         let (permit, token) = queue.permits.retry(0).expect("its turn");
         assert_eq!((permit.lane(), token), (Lane::Worker, 2));
         queue.permits.grant_next();
-        assert_eq!(queue.told(1).0, [0; 0], "both are taken");
+        assert_eq!(queue.posts(1).0, [0; 0], "both are taken");
         drop(permit);
-        assert_eq!(queue.told(1).0, [3]);
+        assert_eq!(queue.posts(1).0, [3]);
     }
 
     #[test]
@@ -270,9 +270,9 @@ mod tests {
         let _held = queue.now(0, 1);
         assert!(matches!(queue.acquire(1, 2), Acquired::Queued));
         queue.permits.refuse_overdue(queue.until - Duration::from_secs(1));
-        assert_eq!(queue.told(1), (vec![], vec![]));
+        assert_eq!(queue.posts(1), (vec![], vec![]));
         queue.permits.refuse_overdue(queue.until);
-        assert_eq!((queue.told(1), queue.counted()), ((vec![], vec![2]), (1, 0)));
+        assert_eq!((queue.posts(1), queue.counted()), ((vec![], vec![2]), (1, 0)));
         // It has waited for memory, and others behind it: the next has its turn.
         let queue = Queue::new(2, 2);
         let _held = queue.now(0, 1);
@@ -283,6 +283,6 @@ mod tests {
             Acquired::Queued
         ));
         queue.permits.refuse_overdue(queue.until);
-        assert_eq!((queue.told(0), queue.told(1)), ((vec![], vec![2]), (vec![3], vec![])));
+        assert_eq!((queue.posts(0), queue.posts(1)), ((vec![], vec![2]), (vec![3], vec![])));
     }
 }

@@ -36,9 +36,7 @@ impl Client {
     pub fn is_gone(&self) -> bool {
         sys::is_gone(self.as_fd())
     }
-}
 
-impl Client {
     /// Sends a whole answer as far as the client takes it now; the connection ends behind it.
     pub(super) fn send_last(&self, shape: Shape, answer: &Answer) {
         let framing = Framing::Length(answer.body.len() as u64);

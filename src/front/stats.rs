@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 #[derive(Debug, Default)]
 pub struct Stats {
     clients: AtomicUsize,
-    /// Of these, connections that are only told why they are not served.
+    /// Of these, connections that only get the response that refuses them.
     refused: AtomicUsize,
     /// Requests that wait for a permit.
     pub(super) queued: AtomicUsize,
@@ -75,7 +75,7 @@ impl Stats {
         in_turn.min_by_key(|worker| workers[*worker].clients.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// A connection belongs to that worker from now on; `refused`: it is only told why it is not served.
+    /// A connection belongs to that worker from now on; `refused`: it only gets the response that refuses it.
     pub(super) fn count(self: &Arc<Self>, worker: usize, refused: bool) -> Counted {
         self.clients.fetch_add(1, Ordering::Relaxed);
         self.refused.fetch_add(usize::from(refused), Ordering::Relaxed);

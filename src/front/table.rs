@@ -14,7 +14,7 @@ use super::wire::Wire;
 /// A worker's connections.
 pub struct Table<T>(Places<Place<T>>);
 
-/// A connection's place. Its socket tells of each change once, so what was told while nobody could act on it is kept.
+/// A connection's place. Its socket reports each change once, so the place keeps what was reported while nothing could act on it.
 pub struct Place<T> {
     /// There may be something to read.
     pub(super) unread: bool,
@@ -27,7 +27,7 @@ pub struct Place<T> {
 
 /// What is at a place.
 pub enum State<T> {
-    /// Nothing: its worker or a helper has it in hand, or the place is free.
+    /// Nothing: its worker or a helper works on it, or the place is free.
     Away,
     /// A connection that waits.
     Conn(Conn<T>),

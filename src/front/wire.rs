@@ -65,7 +65,7 @@ pub struct Wire {
     pub(super) broken: bool,
     /// The client will send no more.
     pub(super) ended: bool,
-    /// Of the request in hand, until its response has been sent or is kept elsewhere.
+    /// The permit of the current request, until its response has been sent or is kept elsewhere.
     pub(super) permit: Option<Permit>,
     /// By then the client must have taken what is kept: there is no memory for it beside what others hold.
     pub(super) settle_by: Option<Instant>,

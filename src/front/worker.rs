@@ -421,7 +421,7 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// Goes on with the drain; whether it is over. Who has connected already, or has a request on its way, is served, once:
+    /// Advances the drain; whether it is over. A client that has connected, or whose request arrives, is served once more:
     /// idle connections are closed, and further requests refused, only after a grace.
     fn drain(&mut self, now: Instant) -> bool {
         // It begins when all have been let in, which takes a while.

@@ -64,7 +64,7 @@ fn agent(resolver: LimitedResolver, replica: &Replica, deadline: Instant) -> Res
         .accept("")
         .accept_encoding("")
         .max_response_header_size(MAX_UPSTREAM_HEAD)
-        // A head that is too large is told from one that fits.
+        // More than the largest head, so that a larger one is recognised.
         .input_buffer_size(MAX_UPSTREAM_HEAD + UPSTREAM_READ_BUFFER)
         .output_buffer_size(UPSTREAM_WRITE_BUFFER)
         .build();

@@ -240,7 +240,7 @@ impl PendingResponse {
             }
             match self.line.more() {
                 Ok(true) => (self.is_unseen, self.is_answered) = (true, true),
-                // TLS says goodbye in bytes of its own.
+                // TLS ends with bytes of its own, which are no part of a response.
                 Ok(false) => {
                     let error = io::Error::from(io::ErrorKind::UnexpectedEof).into();
                     return Err(self.unanswered(&error, !is_committed));
