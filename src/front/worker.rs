@@ -89,13 +89,14 @@ impl<S: Service> Worker<S> {
             }
             (self.now, self.limits) = (Instant::now(), self.shared.service.limits());
             let now = self.now;
-            // What was accepted is in the inbox when this is so.
+            self.advance_again();
+            happened.drain(..).for_each(|event| self.on_event(event));
+            // Looked at behind the events: the wake-up that they took back may have been the acceptor's last. What was accepted is in
+            // the inbox when this is so.
             let is_last = self.shared.is_draining() && self.shared.is_closed.load(Ordering::Acquire);
             if is_last {
                 self.take_posts();
             }
-            self.advance_again();
-            happened.drain(..).for_each(|event| self.on_event(event));
             self.begin_whole();
             if now >= next_task_sweep {
                 next_task_sweep = now + ONGOING_SWEEP;

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::net::{TcpListener, TcpStream};
+use std::thread;
 use std::time::Instant;
 
 use ai_proxy::limits::CONNECT_TIMEOUT;
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::calls::{
@@ -117,7 +119,7 @@ fn request_that_waits_too_long_is_refused_on_whichever_worker() {
 fn idle_connection_to_a_provider_serves_the_requests_of_all_workers() {
     let (upstream, proxy) = start(json!({}));
     let mut clients: Vec<Client> = (0..2 * WORKERS).map(|_| proxy.client()).collect();
-    for _ in 0..5 {
+    for _ in 0..100 {
         for client in &mut clients {
             assert_eq!(client.call(ask("p1/m")).status, 200);
         }
@@ -183,4 +185,21 @@ fn number_of_workers_is_shown_at_the_start() {
     let (_upstream, proxy) = start(json!({"language": "en", "log_level": "INFO"}));
     proxy.log_line(&["workers: 3"]);
     assert_eq!(proxy.threads_named("worker"), WORKERS);
+}
+
+/// A worker that takes back two wake-ups at once, that for the beginning of the drain and that for the end of accepting, must
+/// not sleep on. Several processes at a time keep it from the processor in between.
+#[test]
+fn drain_ends_on_each_worker() {
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..30 {
+                    let (_upstream, mut proxy) = start(json!({}));
+                    proxy.signal(Signal::TERM);
+                    assert_eq!(proxy.wait().code(), Some(0));
+                }
+            });
+        }
+    });
 }
