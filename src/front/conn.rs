@@ -20,6 +20,7 @@ pub struct Context<'a, S> {
     /// The time by which deadlines are set.
     pub(super) now: Instant,
     pub(super) draining: bool,
+    /// The drain's grace is over: a connection that has had a response gets no other.
     pub(super) refusing: bool,
 }
 
@@ -27,6 +28,8 @@ pub struct Context<'a, S> {
 pub struct Conn<T> {
     pub(super) wire: Box<Wire>,
     phase: Phase<T>,
+    /// A request of it has reached a handler.
+    is_kept: bool,
     /// When its wait is over.
     pub(super) deadline: Instant,
 }
@@ -62,16 +65,16 @@ impl<T> Conn<T> {
     pub(super) fn new(wire: Box<Wire>, limits: Limits, now: Instant) -> Self {
         // An answer that the client has still to take is a write, not idleness.
         let patience = if wire.has_output() { limits.client_timeout } else { limits.idle_timeout };
-        Self { wire, phase: Phase::idle(), deadline: after(now, patience) }
+        Self { wire, phase: Phase::idle(), is_kept: false, deadline: after(now, patience) }
     }
 
     /// A connection behind an answer. Where that is its last, it is read on for a while, for a close with unread bytes
     /// would take the answer from the client (RFC 9112 section 9.6).
     pub(super) fn behind(wire: Box<Wire>, keep: bool, limits: Limits, now: Instant) -> Self {
         if keep {
-            return Self::new(wire, limits, now);
+            return Self { is_kept: true, ..Self::new(wire, limits, now) };
         }
-        Self { wire, phase: Phase::LINGER, deadline: after(now, limits.client_timeout) }
+        Self { wire, phase: Phase::LINGER, is_kept: true, deadline: after(now, limits.client_timeout) }
     }
 
     /// A connection that is told why it is not served; it may not stay for long.
@@ -80,6 +83,7 @@ impl<T> Conn<T> {
         Self {
             wire,
             phase: Phase::Linger { left: MAX_LINGER, until: Some(until), is_shut: false },
+            is_kept: false,
             deadline: until,
         }
     }
@@ -228,7 +232,7 @@ impl<T> Conn<T> {
     }
 
     fn admit<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>, mut head: Head) {
-        if context.refusing {
+        if context.refusing && self.is_kept {
             let answer = context.service.reject(Rejection::ShuttingDown, Some(&head));
             return self.answer_early(context, &head, Shape::of(&head).closing(), answer);
         }

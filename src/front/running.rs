@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::acceptor::Acceptor;
-use super::conn::Context;
 use super::helper::{Alone, Helpers, panic_message};
 use super::inbox::Inbox;
 use super::listener::Listener;
@@ -17,7 +16,7 @@ use super::permits::Permits;
 use super::stats::Stats;
 use super::sys::Waker;
 use super::worker::Worker;
-use super::{Lane, Limits, Listen, Notice, Service, Settings};
+use super::{Lane, Listen, Notice, Service, Settings};
 use crate::limits::{CONTROL_THREADS, MAX_CONTROL_QUEUE, MAX_QUEUE, THREAD_STACK};
 
 /// Bound sockets that do not serve yet.
@@ -77,8 +76,6 @@ pub struct Shared<S: Service> {
     pub(super) draining: Arc<AtomicBool>,
     /// Nothing more is accepted, and all that was is in the inboxes.
     pub(super) is_closed: AtomicBool,
-    /// The drain's grace is over: new requests are refused.
-    pub(super) refusing: AtomicBool,
 }
 
 impl Bound {
@@ -130,7 +127,6 @@ impl Bound {
             stats: Arc::clone(&stats),
             draining: Arc::default(),
             is_closed: AtomicBool::default(),
-            refusing: AtomicBool::default(),
         });
         for helpers in &shared.helpers {
             helpers.start(&shared)?;
@@ -193,17 +189,6 @@ impl Running {
 }
 
 impl<S: Service> Shared<S> {
-    /// What surrounds a connection at that time.
-    pub(super) fn context(&self, limits: Limits, now: Instant) -> Context<'_, S> {
-        Context {
-            service: &*self.service,
-            limits,
-            now,
-            draining: self.is_draining(),
-            refusing: self.refusing.load(Ordering::Relaxed),
-        }
-    }
-
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::conn::{Conn, Step};
+use super::conn::{Conn, Context, Step};
 use super::helper::{self, HandledFor, Job, panic_message};
 use super::inbox::{Inbox, Post};
 use super::load::Load;
@@ -108,7 +108,7 @@ impl<S: Service> Worker<S> {
             }
             self.table.free_left();
             self.shared.stats.workers()[self.number].turns.fetch_add(1, Ordering::Relaxed);
-            if is_last && self.drain(now) {
+            if is_last && self.drain() {
                 return;
             }
         }
@@ -211,7 +211,7 @@ impl<S: Service> Worker<S> {
     fn proceed(&mut self, mut conn: Conn<S::Ticket>) {
         let token = conn.wire.slot.token;
         for _ in 0..READS_A_TURN {
-            let step = conn.advance(&self.shared.context(self.limits, self.now));
+            let step = conn.advance(&self.context());
             let Some(place) = self.table.place(token) else { return };
             if !matches!(step, Step::Wait(Interest::Read)) || !place.unread {
                 return self.follow(conn, step);
@@ -417,23 +417,44 @@ impl<S: Service> Worker<S> {
                 self.proceed(conn);
                 continue;
             }
-            let step = conn.expire(&self.shared.context(self.limits, self.now));
+            let step = conn.expire(&self.context());
             self.follow(conn, step);
         }
     }
 
-    /// Advances the drain; whether it is over. A client that has connected, or whose request arrives, is served once more:
-    /// idle connections are closed, and further requests refused, only after a grace.
-    fn drain(&mut self, now: Instant) -> bool {
+    fn context(&self) -> Context<'_, S> {
+        Context {
+            service: &*self.shared.service,
+            limits: self.limits,
+            now: self.now,
+            draining: self.shared.is_draining(),
+            refusing: self.is_grace_over(),
+        }
+    }
+
+    fn is_grace_over(&self) -> bool {
+        self.drain_grace_until.is_some_and(|until| self.now >= until)
+    }
+
+    /// Advances the drain; whether it is over. A client that has connected gets one more response: idle connections are closed,
+    /// and further requests on kept ones refused, only after a grace.
+    fn drain(&mut self) -> bool {
         // It begins when all have been let in, which takes a while.
-        if now >= *self.drain_grace_until.get_or_insert_with(|| Instant::now() + DRAIN_GRACE) {
-            self.shared.refusing.store(true, Ordering::Relaxed);
+        self.drain_grace_until.get_or_insert_with(|| Instant::now() + DRAIN_GRACE);
+        if self.is_grace_over() {
             self.close_idle();
         }
         self.table.used() == 0
     }
 
     fn close_idle(&mut self) {
+        for token in self.table.conns(Conn::is_idle) {
+            // A request may have come that no event has reported yet.
+            if let Some(place) = self.table.place(token) {
+                place.unread = true;
+            }
+            self.readable(token);
+        }
         for token in self.table.conns(Conn::is_idle) {
             drop(self.table.take(token));
         }

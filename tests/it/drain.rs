@@ -71,3 +71,26 @@ fn drain_handles_all_clients_that_connected_before_it() {
     drop(clients);
     assert_eq!(drain.join().expect("the drain"), 0);
 }
+
+#[test]
+fn drain_handles_a_first_request_that_began_before_its_grace_was_over() {
+    let service = Arc::new(Held::default());
+    let settings = Settings { workers: 2, max_connections: 1, max_clients: 4 };
+    let (running, address) = serve(&service, settings, &Arc::default());
+    let (begun, rest) = (b"GET / HTTP/1.1\r\n".to_vec(), b"Host: x\r\n\r\n".to_vec());
+    let mut idle: Vec<Client> = (0..2).map(|_| Client::connect(address)).collect();
+    let mut slow: Vec<Client> = (0..2).map(|_| Client::connect(address)).collect();
+    slow.iter_mut().for_each(|client| client.send(begun.clone()));
+    let drain = thread::spawn(move || running.drain(DEADLINE));
+    // The end of the grace closes the idle connections, on each worker.
+    for client in &mut idle {
+        assert!(client.rest().is_empty());
+    }
+    for client in &mut slow {
+        client.send(rest.clone());
+        let response = client.response();
+        assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+    }
+    drop((idle, slow));
+    assert_eq!(drain.join().expect("the drain"), 0);
+}
