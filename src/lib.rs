@@ -20,9 +20,9 @@ pub mod config;
 
 pub mod front;
 
-pub mod anthropic;
 pub mod auth;
 pub mod catalog;
+pub mod dialect;
 pub mod routing;
 
 pub mod upstream;

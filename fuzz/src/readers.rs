@@ -3,11 +3,13 @@
 
 use std::sync::LazyLock;
 
-use ai_proxy::anthropic::{ChatRequest, Events, Output as Translated, Translator, Unfit, error, message};
 use ai_proxy::api::multipart;
 use ai_proxy::api::splice::Body;
 use ai_proxy::catalog;
 use ai_proxy::config::{Config, Scope, load};
+use ai_proxy::dialect::anthropic::{
+    ChatRequest, Events, Output as Translated, Translator, Unfit, error, message,
+};
 use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::assembly::assemble;
 use ai_proxy::upstream::events;

@@ -1,7 +1,7 @@
 //! Anthropic's format over OpenAI's: what comes out is JSON, whatever goes in; a stream does not depend on how it came, and
 //! its blocks follow one another.
 
-use ai_proxy::anthropic::{ChatRequest, Events, Output, Translator, Unfit, error, message};
+use ai_proxy::dialect::anthropic::{ChatRequest, Events, Output, Translator, Unfit, error, message};
 use serde_json::Value;
 use serde_json::value::RawValue;
 

@@ -4,8 +4,8 @@ use ureq::http::Method;
 
 use super::error::ApiError;
 use super::splice::Body;
-use crate::anthropic::ChatRequest;
 use crate::config::{Format, Provider};
+use crate::dialect::anthropic::ChatRequest;
 use crate::memory::Share;
 use crate::routing::Route;
 

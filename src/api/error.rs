@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::response_context::ResponseContext;
-use crate::anthropic::{self, Problem, Refusal};
 use crate::auth::quota::Limit;
 use crate::config::{Config, Format};
+use crate::dialect::anthropic::{self, Problem, Refusal};
 use crate::front::{Answer, Rejection};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_MODEL, MAX_QUOTED, MAX_TARGET};
 use crate::text::{Language, Text, quoted};

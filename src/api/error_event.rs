@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::response_context::ResponseContext;
 use super::to_json;
-use crate::anthropic;
 use crate::config::Format;
+use crate::dialect::anthropic;
 use crate::upstream::refusal::first_element;
 
 /// The event that ends a stream with an error of ours. `sequence`: the number that an event of the Responses API has here.

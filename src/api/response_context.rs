@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::anthropic;
 use crate::auth::quota::{Day, Standing};
 use crate::config::{Config, Format};
 pub use crate::core::relayed_headers::X_REQUEST_ID;
+use crate::dialect::anthropic;
 use crate::front::{Fields, Head};
 use crate::limits::MAX_REQUEST_ID;
 use crate::text::Language;

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["logging", "memory", "metrics"],
     &["config"],
     &["front"],
-    &["anthropic", "auth", "catalog", "routing"],
+    &["auth", "catalog", "dialect", "routing"],
     &["upstream"],
     &["gateway"],
     &["monitor", "api"],

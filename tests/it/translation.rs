@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ai_proxy::anthropic::{ChatRequest, Events, Output, Problem, Translator, Unfit, error, message};
+use ai_proxy::dialect::anthropic::{ChatRequest, Events, Output, Problem, Translator, Unfit, error, message};
 use serde_json::value::RawValue;
 
 /// What may be written, bytes.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use ai_proxy::anthropic::{ChatRequest, Events, Output, Refusal, Translator, Unfit, message};
+use ai_proxy::dialect::anthropic::{ChatRequest, Events, Output, Refusal, Translator, Unfit, message};
 use serde_json::Value;
 
 /// How often an element or a member is repeated.
