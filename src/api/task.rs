@@ -43,6 +43,22 @@ pub enum Stage {
     Stream(Box<Streaming>),
 }
 
+impl Stage {
+    /// When it must advance even if its connection reports nothing. `is_committed`: the client has had its first byte.
+    fn deadline(&self, is_committed: bool) -> Option<Instant> {
+        match self {
+            // Nothing reports that it may begin: its worker advances it when it takes the task.
+            Self::Begin { .. } => None,
+            Self::Connect(outgoing, _, since) => Some(outgoing.deadline(*since, is_committed)),
+            Self::Send(pending) | Self::AwaitHead(pending) => Some(pending.deadline(is_committed)),
+            Self::AwaitBody(response, _) | Self::Collect(response, _) => {
+                Some(response.deadline(is_committed))
+            }
+            Self::Stream(streaming) => streaming.stream.deadline(is_committed),
+        }
+    }
+}
+
 /// What a stage comes to.
 pub enum Step {
     /// The next stage, which may have more at hand.
@@ -114,6 +130,15 @@ impl front::Task for Task {
                 Err(done) => return Next::Done(done),
             }
         }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let client_call = &self.relay.delivery;
+        let stage = match self.state.as_ref()? {
+            State::Backoff(until) => Some(*until),
+            State::Attempt(_, stage) => stage.deadline(client_call.is_committed()),
+        };
+        stage.into_iter().chain(client_call.response.deadline()).min()
     }
 
     fn cancel(mut self: Box<Self>) -> Done {

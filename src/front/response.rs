@@ -12,7 +12,7 @@ use ureq::http::StatusCode;
 use super::content::Content;
 use super::stats::Counted;
 use super::wire::Wire;
-use super::{Head, sys};
+use super::{Head, after, sys};
 use crate::core::fields::Fields;
 use crate::core::framing::Framing;
 use crate::limits::COALESCE;
@@ -295,6 +295,11 @@ impl Stream {
     /// Whether the client has still to take what was flushed.
     pub fn is_behind(&self) -> bool {
         self.behind_since.is_some()
+    }
+
+    /// When the client must have taken some of what was flushed, if there is something that it has not.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.behind_since.map(|since| after(since, self.client_timeout))
     }
 
     /// Ends the answer as complete; the connection ends with it where less came than was announced. What the client does

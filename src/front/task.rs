@@ -18,6 +18,10 @@ pub trait Task: Send {
     /// done, and every [`crate::limits::ONGOING_SWEEP`], to see to its time limits.
     fn advance(self: Box<Self>, io: &mut dyn Io) -> Next;
 
+    /// When it must next advance even if nothing is reported of its source, its client or its job: its next time limit or heartbeat.
+    /// `None`: it waits for reports alone.
+    fn deadline(&self) -> Option<Instant>;
+
     /// Ends it: its client has gone.
     fn cancel(self: Box<Self>) -> Done;
 }

@@ -98,6 +98,16 @@ impl ClientResponse {
         self.last_sent.checked_add(heartbeat)
     }
 
+    /// When it must be seen to even if its client reports nothing: the next heartbeat, or the end of the client's time to take what was
+    /// flushed.
+    pub fn deadline(&self) -> Option<Instant> {
+        let taken_by = match &self.state {
+            State::Open(stream) => stream.deadline(),
+            State::Pending(_) | State::Ended => None,
+        };
+        self.next_beat().into_iter().chain(taken_by).min()
+    }
+
     /// Sends a heartbeat if it is due; the first one commits the response to a 200.
     ///
     /// # Errors

@@ -194,6 +194,11 @@ impl Relay {
         }
     }
 
+    /// When the provider's time is over. `None`: the client has to take what it was sent first, which is no silence of the provider's.
+    pub fn deadline(&self, is_committed: bool) -> Option<Instant> {
+        (!self.is_behind).then(|| self.response.deadline(is_committed))
+    }
+
     /// Its client has gone.
     pub fn cancel(&mut self) -> Ended {
         self.client_gone(&io::ErrorKind::ConnectionAborted.into())

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ai_proxy::front::{
     Admission, Answer, Client as Socket, Done, Fields, Handled, Head, Io, Lane, Limits, Next, Notice, Peer,
@@ -62,6 +62,10 @@ impl Task for Endless {
         }
         self.turns.fetch_add(1, Ordering::SeqCst);
         Next::Yield(self)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
     }
 
     fn cancel(self: Box<Self>) -> Done {
