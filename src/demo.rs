@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, load};
 use crate::front::{
-    Admission, Answer, Bound, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection,
-    Request, Responder, Running, Service, Settings,
+    Admission, Bound, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection, Request,
+    Responder, Response, Running, Service, Settings,
 };
 use std::time::Duration;
 
@@ -75,10 +75,10 @@ impl Service for Provider {
     fn admit(&self, head: &mut Head, _: Peer) -> Admission<()> {
         let authorized = head.field("authorization") == Some(format!("Bearer {KEY}").as_bytes());
         match (authorized, head.method(), head.path()) {
-            (false, _, _) => Admission::Answer(error(401, "wrong key")),
-            (true, "GET", "/v1/models") => Admission::Answer(document(200, &models())),
+            (false, _, _) => Admission::Respond(error(401, "wrong key")),
+            (true, "GET", "/v1/models") => Admission::Respond(document(200, &models())),
             (true, "POST", "/v1/chat/completions") => Admission::Run(Lane::Worker, ()),
-            _ => Admission::Answer(error(404, "the demo serves chat completions and its model list")),
+            _ => Admission::Respond(error(404, "the demo serves chat completions and its model list")),
         }
     }
 
@@ -101,7 +101,7 @@ impl Service for Provider {
         responder.send(document(200, &completion(&said))).into()
     }
 
-    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {
+    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
         error(if rejection == Rejection::Overloaded { 503 } else { 400 }, "refused")
     }
 
@@ -110,13 +110,13 @@ impl Service for Provider {
     }
 }
 
-fn document(status: u16, document: &Value) -> Answer {
+fn document(status: u16, document: &Value) -> Response {
     let mut fields = Fields::default();
     fields.push("content-type", "application/json");
-    Answer { status, fields, body: document.to_string().into_bytes().into() }
+    Response { status, fields, body: document.to_string().into_bytes().into() }
 }
 
-fn error(status: u16, message: &str) -> Answer {
+fn error(status: u16, message: &str) -> Response {
     document(
         status,
         &json!({ "error": { "message": message, "type": "demo_error", "param": null, "code": status } }),

@@ -54,7 +54,7 @@ enum Told {
     /// It is none.
     Refused,
     /// An answer, and whether it was whole.
-    Answer(Head, Vec<u8>, bool),
+    Response(Head, Vec<u8>, bool),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,17 +139,17 @@ impl Stage {
         };
         match is_whole {
             Ok(None) => Self::Body(response, head, whole),
-            Ok(Some(())) => Self::Over(Told::Answer(head, whole.bytes, true)),
+            Ok(Some(())) => Self::Over(Told::Response(head, whole.bytes, true)),
             Err(failure) => {
                 assert_eq!(failure.fault, Fault::CutOff, "{}", failure.detail);
-                Self::Over(Told::Answer(head, whole.bytes, false))
+                Self::Over(Told::Response(head, whole.bytes, false))
             }
         }
     }
 
     fn payload(&self) -> usize {
         match self {
-            Self::Body(_, _, Whole { bytes, .. }) | Self::Over(Told::Answer(_, bytes, _)) => bytes.len(),
+            Self::Body(_, _, Whole { bytes, .. }) | Self::Over(Told::Response(_, bytes, _)) => bytes.len(),
             _ => 0,
         }
     }
@@ -216,13 +216,13 @@ fn check_whole(bytes: &[u8], told: &Told) {
     let (learnt, fault) = read_whole(bytes, usize::MAX);
     match told {
         // Of a document that breaks off there is nothing.
-        Told::Answer(head, _, false) => {
-            let nothing = Told::Answer(head.clone(), Vec::new(), false);
+        Told::Response(head, _, false) => {
+            let nothing = Told::Response(head.clone(), Vec::new(), false);
             assert_eq!((learnt, fault), (nothing, Some(Fault::CutOff)));
         }
         _ => assert_eq!((&learnt, fault), (told, None)),
     }
-    if let Told::Answer(_, body, true) = told {
+    if let Told::Response(_, body, true) = told {
         assert_eq!(read_whole(bytes, body.len()), (told.clone(), None));
         if let Some(less) = body.len().checked_sub(1) {
             assert_eq!(read_whole(bytes, less).1, Some(Fault::TooLarge));
@@ -246,8 +246,8 @@ fn read_whole(bytes: &[u8], max: usize) -> (Told, Option<Fault>) {
     let body = collect(&mut response, &mut whole).map(|over| over.map(|()| whole.bytes));
     assert!(another().is_none(), "a connection that has ended is kept");
     match body {
-        Ok(body) => (Told::Answer(head, body.expect("all of it came"), true), None),
-        Err(failure) => (Told::Answer(head, Vec::new(), false), Some(failure.fault)),
+        Ok(body) => (Told::Response(head, body.expect("all of it came"), true), None),
+        Err(failure) => (Told::Response(head, Vec::new(), false), Some(failure.fault)),
     }
 }
 
@@ -255,7 +255,7 @@ fn read_whole(bytes: &[u8], max: usize) -> (Told, Option<Fault>) {
 fn check_plainly(bytes: &[u8], run: &Run) {
     let plain = Plain::of(bytes);
     let (head, body, is_whole) = match &run.told {
-        Told::Answer(head, body, is_whole) => (head, body, *is_whole),
+        Told::Response(head, body, is_whole) => (head, body, *is_whole),
         other => {
             let is_stale = *other == Told::Stale;
             let Some(plain) = plain else { return assert!(!is_stale || bytes.is_empty()) };

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::{ApiError, Ticket, json_response, refuse};
-use crate::front::Answer;
+use crate::front::Response;
 use crate::gateway::Gateway;
 use crate::text::Text;
 
 /// Reads the configuration again.
-pub fn reload(gateway: &Gateway, ticket: &Ticket) -> Answer {
+pub fn reload(gateway: &Gateway, ticket: &Ticket) -> Response {
     #[derive(Serialize)]
     struct Done {
         message: String,

@@ -11,7 +11,7 @@ use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::config::{Config, Format};
 use crate::core::relayed_headers;
-use crate::front::{Answer, Done, Fields, Request};
+use crate::front::{Done, Fields, Request, Response};
 use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
 use crate::metrics::InFlight;
 use crate::text::beginning;
@@ -90,7 +90,7 @@ impl Delivery {
     pub fn last(&mut self, last: Failed) -> Done {
         match last {
             Failed::Fault(failure) => self.fault(failure.fault),
-            Failed::Answer(answer) => self.answer(answer),
+            Failed::Response(answer) => self.answer(answer),
         }
     }
 
@@ -127,7 +127,7 @@ impl Delivery {
             return self.in_promised_stream(status, &headers, &body, is_refusal);
         }
         let fields = self.answer_fields(&headers, &self.record.provider);
-        self.end(status, |response| response.send(Answer { status, fields, body: body.into() }))
+        self.end(status, |response| response.send(Response { status, fields, body: body.into() }))
     }
 
     /// A heartbeat has promised a stream: a document leaves as the events that say the same, else an event tells of it. Anthropic's

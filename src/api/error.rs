@@ -8,7 +8,7 @@ use super::response_context::ResponseContext;
 use crate::auth::quota::Limit;
 use crate::config::{Config, Format};
 use crate::dialect::anthropic::{self, Problem, Refusal};
-use crate::front::{Answer, Rejection};
+use crate::front::{Rejection, Response};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_MODEL, MAX_QUOTED, MAX_TARGET};
 use crate::text::{Language, Text, quoted};
 use crate::upstream::Fault;
@@ -317,7 +317,7 @@ impl ApiError {
     }
 
     /// The HTTP response.
-    pub fn answer(&self, context: &ResponseContext) -> Answer {
+    pub fn answer(&self, context: &ResponseContext) -> Response {
         let (status, _, retry) = self.facts();
         let mut fields = context.fields("application/json");
         if retry == Retry::Hopeless {
@@ -339,6 +339,6 @@ impl ApiError {
             }
             _ => {}
         }
-        Answer { status, fields, body: self.body(context).into() }
+        Response { status, fields, body: self.body(context).into() }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Ticket, json_response};
 use crate::config::{Provider, Replica, ReplicaId};
-use crate::front::Answer;
+use crate::front::Response;
 use crate::gateway::{self, Gateway};
 use crate::limits::CHECK_TIMEOUT;
 
@@ -54,7 +54,7 @@ struct ReplicaDetail {
 }
 
 /// The last known health of every provider; a provider with replicas is as well as the best of them.
-pub fn health(gateway: &Gateway, ticket: &Ticket) -> Answer {
+pub fn health(gateway: &Gateway, ticket: &Ticket) -> Response {
     let config = &*ticket.config;
     gateway.board.wait_for_first_round(CHECK_TIMEOUT);
     let known: Vec<_> =

@@ -4,19 +4,19 @@ use serde::Serialize;
 
 use super::response_context::{ResponseContext, new_id};
 use super::{ENDPOINTS, json_response};
-use crate::front::{Answer, Fields, Head};
+use crate::front::{Fields, Head, Response};
 
 /// The status page: all of it, for it must work without any other host. It asks for the figures itself.
 const PAGE: &str = include_str!("page.html");
 
 /// The response in the form that the client prefers; `Vary` names what it depends on.
-pub fn index(head: &Head, context: &ResponseContext) -> Answer {
+pub fn index(head: &Head, context: &ResponseContext) -> Response {
     let mut response = if prefers_html(head) { page(context) } else { document(context) };
     response.fields.push("vary", "Accept");
     response
 }
 
-fn document(context: &ResponseContext) -> Answer {
+fn document(context: &ResponseContext) -> Response {
     #[derive(Serialize)]
     struct Index {
         name: &'static str,
@@ -36,7 +36,7 @@ fn document(context: &ResponseContext) -> Answer {
 }
 
 /// Nothing runs in the page but its own script, and nothing is fetched from elsewhere, whatever a provider calls its models.
-fn page(context: &ResponseContext) -> Answer {
+fn page(context: &ResponseContext) -> Response {
     let nonce = new_id();
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
@@ -47,7 +47,7 @@ fn page(context: &ResponseContext) -> Answer {
     fields.push("x-content-type-options", "nosniff");
     fields.push("referrer-policy", "no-referrer");
     fields.push("cache-control", "no-store");
-    Answer { status: 200, fields, body: PAGE.replace("{nonce}", &nonce).into_bytes().into() }
+    Response { status: 200, fields, body: PAGE.replace("{nonce}", &nonce).into_bytes().into() }
 }
 
 /// Whether the client prefers HTML by `Accept`. Other clients get JSON.

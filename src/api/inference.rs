@@ -316,11 +316,11 @@ impl Relay {
     pub(super) fn whole(&mut self, answer: WholeAnswer, measured: Measured, choice: &Choice) -> Outcome {
         let is_good = (200..300).contains(&answer.status);
         let is_error = answer.status >= 400 || answer.refusal.is_some();
-        let failed = Failed::Answer(answer);
+        let failed = Failed::Response(answer);
         if failed.is_retryable() || (self.call.is_search && !is_good) {
             return Outcome::Failed(failed);
         }
-        if let Failed::Answer(answer) = &failed {
+        if let Failed::Response(answer) = &failed {
             if is_good {
                 let id = || response_id::in_answer(&answer.body);
                 responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, id);

@@ -40,7 +40,7 @@ use serde::Serialize;
 use crate::auth::{self, Denial};
 use crate::config::{Config, Token};
 use crate::front::{
-    Admission, Answer, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Service,
+    Admission, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Response, Service,
     Stats,
 };
 use crate::gateway::Gateway;
@@ -235,7 +235,7 @@ impl Api {
         let envelope = ResponseContext::of(&config, Some(head));
         if head.method() == "OPTIONS" {
             if let Some(fields) = envelope.preflight_fields(head) {
-                return Admission::Answer(Answer { status: 204, fields, body: Vec::new().into() });
+                return Admission::Respond(Response { status: 204, fields, body: Vec::new().into() });
             }
         }
         let admitted = admission::check_upgrade(head).and_then(|()| {
@@ -248,11 +248,11 @@ impl Api {
         });
         let (endpoint, token) = match admitted {
             Ok(admitted) => admitted,
-            Err(error) => return Admission::Answer(refuse(&self.gateway, &error, &envelope)),
+            Err(error) => return Admission::Respond(refuse(&self.gateway, &error, &envelope)),
         };
         let lane = match endpoint.action {
-            Action::Index => return Admission::Answer(index::index(head, &envelope)),
-            Action::Liveness => return Admission::Answer(alive(&envelope)),
+            Action::Index => return Admission::Respond(index::index(head, &envelope)),
+            Action::Liveness => return Admission::Respond(alive(&envelope)),
             _ if endpoint.is_relayed() => Lane::Worker,
             _ => Lane::Control,
         };
@@ -344,7 +344,7 @@ impl Service for Api {
         responder.send(answer).into()
     }
 
-    fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Answer {
+    fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Response {
         let config = self.gateway.live.snapshot();
         let envelope = ResponseContext::of(&config, head);
         let error = ApiError::of_rejection(rejection, config.max_request_size);
@@ -374,14 +374,14 @@ impl Service for Api {
 }
 
 /// The answer that tells of an error, which is counted.
-fn refuse(gateway: &Gateway, error: &ApiError, envelope: &ResponseContext) -> Answer {
+fn refuse(gateway: &Gateway, error: &ApiError, envelope: &ResponseContext) -> Response {
     gateway.metrics.reject(error.reason());
     error.answer(envelope)
 }
 
 /// An answer that is a JSON document.
-fn json_response(status: u16, envelope: &ResponseContext, document: &impl Serialize) -> Answer {
-    Answer { status, fields: envelope.fields("application/json"), body: to_json(document).into() }
+fn json_response(status: u16, envelope: &ResponseContext, document: &impl Serialize) -> Response {
+    Response { status, fields: envelope.fields("application/json"), body: to_json(document).into() }
 }
 
 /// Our own documents have string keys and finite numbers: they always serialize.
@@ -390,7 +390,7 @@ fn to_json(document: &impl Serialize) -> Vec<u8> {
 }
 
 /// Liveness: that it can be said at all is the answer.
-fn alive(envelope: &ResponseContext) -> Answer {
+fn alive(envelope: &ResponseContext) -> Response {
     #[derive(Serialize)]
     struct Alive {
         status: &'static str,

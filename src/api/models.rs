@@ -8,20 +8,22 @@ use percent_encoding::percent_decode_str;
 use super::{Api, ApiError, Ticket, filters, json_response, refuse};
 use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
-use crate::front::{Answer, Request};
+use crate::front::{Request, Response};
 use crate::gateway::Exclusive;
 use crate::limits::{CHECK_TIMEOUT, CONTROL_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL, QUICK_FILTER};
 use crate::memory::{Holder, Share, Size};
 
 /// The merged list. Until every provider has been asked once it waits for their responses, no longer than a check may take.
-pub fn list(api: &Api, request: &Request<Ticket>) -> Answer {
+pub fn list(api: &Api, request: &Request<Ticket>) -> Response {
     let Ticket { config, token, envelope, .. } = &request.ticket;
     api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
     let filter = token.and_then(|index| config.tokens[index].models.as_ref());
     let for_codex = parameters(request.head.query()).any(|name| name == "client_version");
     let body = api.rendered.get(config, &api.gateway.board.lists(), filter, for_codex);
     match body {
-        Some(body) => Answer { status: 200, fields: envelope.fields("application/json"), body: body.into() },
+        Some(body) => {
+            Response { status: 200, fields: envelope.fields("application/json"), body: body.into() }
+        }
         None => refuse(&api.gateway, &ApiError::Overloaded, envelope),
     }
 }
@@ -32,7 +34,7 @@ fn parameters(query: Option<&str>) -> impl Iterator<Item = &str> {
 }
 
 /// One entry of the list.
-pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Answer {
+pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Response {
     let Ticket { config, token, envelope, .. } = &request.ticket;
     let segment = request.head.path().strip_prefix("/v1/models/").unwrap_or_default();
     let id = percent_decode_str(segment).decode_utf8_lossy();

@@ -29,7 +29,7 @@ pub enum Failed {
     /// No response, or none that can be relayed.
     Fault(Failure),
     /// A buffered response.
-    Answer(WholeAnswer),
+    Response(WholeAnswer),
 }
 
 /// A response read to its end.
@@ -128,7 +128,7 @@ impl Failed {
     fn consequence(&self) -> Consequence {
         match self {
             Self::Fault(failure) => consequence_of_fault(failure.fault),
-            Self::Answer(answer) => {
+            Self::Response(answer) => {
                 let out_of_funds = answer.refusal.as_ref().is_some_and(|refusal| refusal.out_of_funds);
                 let wait = || retry_after(&answer.headers);
                 consequence_of_status(answer.telling_status(), out_of_funds, wait)
@@ -139,14 +139,14 @@ impl Failed {
     /// A stream of that status in which an event after the first is an error.
     pub fn told(status: u16, refusal: Refusal) -> Self {
         let (headers, body) = (Headers::default(), Vec::new());
-        Self::Answer(WholeAnswer { status, headers, body, refusal: Some(refusal) })
+        Self::Response(WholeAnswer { status, headers, body, refusal: Some(refusal) })
     }
 
     /// The fault, where it was one.
     pub fn fault(&self) -> Option<Fault> {
         match self {
             Self::Fault(failure) => Some(failure.fault),
-            Self::Answer(_) => None,
+            Self::Response(_) => None,
         }
     }
 
@@ -154,7 +154,7 @@ impl Failed {
     pub fn headers(&self) -> Option<&Headers> {
         match self {
             Self::Fault(_) => None,
-            Self::Answer(answer) => Some(&answer.headers),
+            Self::Response(answer) => Some(&answer.headers),
         }
     }
 
@@ -162,7 +162,7 @@ impl Failed {
     pub fn short_wait(&self) -> Option<Duration> {
         match self {
             Self::Fault(_) => None,
-            Self::Answer(answer) => retry_after(&answer.headers).filter(|wait| *wait <= MAX_RETRY_WAIT),
+            Self::Response(answer) => retry_after(&answer.headers).filter(|wait| *wait <= MAX_RETRY_WAIT),
         }
     }
 
@@ -186,7 +186,7 @@ impl Failed {
     pub fn weight_in_search(&self) -> u8 {
         match self {
             Self::Fault(_) => 1,
-            Self::Answer(answer) => match answer.telling_status() {
+            Self::Response(answer) => match answer.telling_status() {
                 404 | 405 | 501 => 0,
                 401 | 403 | 408 | 429 | 500.. => 1,
                 _ => 2,
@@ -207,7 +207,7 @@ impl Failed {
                 Fault::Untranslatable => "untranslatable",
                 Fault::ClientGone => "client_gone",
             },
-            Self::Answer(answer) => match answer.telling_status() {
+            Self::Response(answer) => match answer.telling_status() {
                 ..400 => SUCCESS,
                 429 => "rate_limited",
                 400..500 => "client_error",
@@ -225,7 +225,7 @@ impl Failed {
     pub fn what(&self) -> String {
         match self {
             Self::Fault(failure) => format!("{:?}: {}", failure.fault, failure.detail),
-            Self::Answer(answer) => match &answer.refusal {
+            Self::Response(answer) => match &answer.refusal {
                 Some(refusal) if answer.status < 400 => {
                     format!("HTTP {} with error {} {}", answer.status, refusal.status, refusal.word)
                 }

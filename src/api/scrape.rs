@@ -2,7 +2,7 @@
 
 use super::health::best_replica;
 use super::{Api, Ticket};
-use crate::front::Answer;
+use crate::front::Response;
 use crate::logging;
 use crate::memory;
 use crate::metrics::{Metric, Reading};
@@ -11,7 +11,7 @@ use crate::metrics::{Metric, Reading};
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics of README's table.
-pub fn metrics(api: &Api, ticket: &Ticket) -> Answer {
+pub fn metrics(api: &Api, ticket: &Ticket) -> Response {
     let (gateway, stats) = (&api.gateway, &api.stats);
     let busy = stats.busy();
     let (held, limit) = memory::held();
@@ -45,5 +45,5 @@ pub fn metrics(api: &Api, ticket: &Ticket) -> Answer {
         Reading { metric: *metric, labels, value: *value }
     });
     let text = gateway.metrics.render(&readings.collect::<Vec<_>>());
-    Answer { status: 200, fields: ticket.envelope.fields(CONTENT_TYPE), body: text.into_bytes().into() }
+    Response { status: 200, fields: ticket.envelope.fields(CONTENT_TYPE), body: text.into_bytes().into() }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Api, Ticket, health, json_response};
 use crate::auth::quota::Clock;
 use crate::config::{Config, Replica, Token, TokenId, load};
-use crate::front::Answer;
+use crate::front::Response;
 
 #[derive(Serialize)]
 struct Status<'a> {
@@ -62,7 +62,7 @@ struct Limited {
 }
 
 /// Responds with the status document.
-pub fn status(api: &Api, ticket: &Ticket) -> Answer {
+pub fn status(api: &Api, ticket: &Ticket) -> Response {
     let config = &*ticket.config;
     let providers = config.providers.iter().map(|provider| {
         let replicas = provider.replicas.iter().map(|replica| of_replica(api, config, replica));

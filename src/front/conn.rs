@@ -238,7 +238,7 @@ impl<T> Conn<T> {
         }
         let shape = if context.draining { Shape::of(&head).closing() } else { Shape::of(&head) };
         match context.service.admit(&mut head, self.wire.peer) {
-            Admission::Answer(answer) => {
+            Admission::Respond(answer) => {
                 self.answer_early(context, &head, shape, answer);
             }
             Admission::Run(lane, ticket) => self.begin_body(context, head, lane, ticket),
@@ -280,7 +280,7 @@ impl<T> Conn<T> {
         context: &Context<'_, S>,
         head: &Head,
         shape: Shape,
-        answer: super::Answer,
+        answer: super::Response,
     ) {
         let decoder = Decoder::new(head.framing);
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);

@@ -38,7 +38,7 @@ pub use content::Content;
 pub use incoming::Request;
 pub use listener::Listen;
 pub use load::Load;
-pub use response::{Answer, Client, Done, Responder, Stream};
+pub use response::{Client, Done, Responder, Response, Stream};
 pub use running::{Bound, Pulse, Running};
 pub use source::Source;
 pub use stats::Stats;
@@ -101,7 +101,7 @@ pub enum Lane {
 #[derive(Debug)]
 pub enum Admission<T> {
     /// It is answered now; its body is not wanted.
-    Answer(Answer),
+    Respond(Response),
     /// Its body is read, then [`Service::handle`] gets it with this ticket.
     Run(Lane, T),
 }
@@ -156,7 +156,7 @@ pub trait Service: Send + Sync + 'static {
     fn handle(&self, request: Box<Request<Self::Ticket>>, responder: Responder) -> Handled;
 
     /// The answer to a request the front refuses; the head is there when it was understood.
-    fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Answer;
+    fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Response;
 
     /// Tells the operator.
     fn notice(&self, notice: Notice);

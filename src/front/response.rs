@@ -38,7 +38,7 @@ impl Client {
     }
 
     /// Sends a whole answer as far as the client takes it now; the connection ends behind it.
-    pub(super) fn send_last(&self, shape: Shape, answer: &Answer) {
+    pub(super) fn send_last(&self, shape: Shape, answer: &Response) {
         let framing = Framing::Length(answer.body.len() as u64);
         let mut bytes = shape.head(answer.status, &answer.fields, framing, 0);
         if !shape.head_only {
@@ -60,7 +60,7 @@ const USUAL_HEAD: usize = 192;
 
 /// A whole answer. `Content-Length`, `Connection` and `Date` are the front's own to add.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     /// Status code, 200 to 599.
     pub status: u16,
     /// Header fields.
@@ -122,7 +122,7 @@ impl Shape {
 
 impl Wire {
     /// Sends a whole answer as far as the client takes it now; the rest leaves when it can.
-    pub(super) fn answer(&mut self, shape: Shape, answer: Answer) {
+    pub(super) fn answer(&mut self, shape: Shape, answer: Response) {
         self.client.started.store(true, Ordering::Relaxed);
         let bodiless = matches!(answer.status, 100..=199 | 204 | 304);
         let framing = if bodiless { Framing::None } else { Framing::Length(answer.body.len() as u64) };
@@ -192,7 +192,7 @@ impl Responder {
     }
 
     /// Sends a whole answer. What the client does not take at once is sent later, so this never waits.
-    pub fn send(mut self, answer: Answer) -> Done {
+    pub fn send(mut self, answer: Response) -> Done {
         let shape = self.shape();
         self.wire.answer(shape, answer);
         Done { keep: shape.keep_alive, wire: self.wire }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::front::{Answer, Client, Done, Fields, Responder, Stream};
+use crate::front::{Client, Done, Fields, Responder, Response, Stream};
 
 /// What a stream's client hears while its provider is silent: a comment (WHATWG HTML section 9.2.6), and no blank line, which
 /// some parsers take for the end of an event without data.
@@ -170,7 +170,7 @@ impl ClientResponse {
     }
 
     /// Sends a buffered response; where a stream has begun already, ends its connection instead.
-    pub fn send(&mut self, answer: Answer) -> Option<Done> {
+    pub fn send(&mut self, answer: Response) -> Option<Done> {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Pending(responder) => {
                 self.started.get_or_insert_with(Instant::now);

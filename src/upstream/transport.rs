@@ -54,7 +54,7 @@ impl TcpTransport {
                 }
                 // A response before the request is sent whole refuses it: the rest is not wanted. Behind TLS or a proxy, what can
                 // be read may be anything.
-                Ok(0) if self.is_clear && matches!(peeked(&self.source), Peeked::Answer | Peeked::End) => {
+                Ok(0) if self.is_clear && matches!(peeked(&self.source), Peeked::Response | Peeked::End) => {
                     self.deaf = true;
                 }
                 Ok(0) => {
@@ -80,7 +80,7 @@ enum Peeked {
     /// An interim answer (1xx), or too little to tell.
     Interim,
     /// The beginning of something else.
-    Answer,
+    Response,
     End,
 }
 
@@ -92,7 +92,7 @@ fn peeked(stream: &TcpStream) -> Peeked {
             if INTERIM.starts_with(&start[..count]) {
                 Peeked::Interim
             } else {
-                Peeked::Answer
+                Peeked::Response
             }
         }
         Err(rustix::io::Errno::AGAIN) => Peeked::Nothing,

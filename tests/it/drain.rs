@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use ai_proxy::front::{
-    Admission, Answer, Fields, Handled, Head, Limits, Notice, Peer, Rejection, Request, Responder, Service,
+    Admission, Fields, Handled, Head, Limits, Notice, Peer, Rejection, Request, Responder, Response, Service,
     Settings,
 };
 
@@ -30,7 +30,7 @@ impl Service for Held {
     }
 
     fn admit(&self, _: &mut Head, _: Peer) -> Admission<()> {
-        Admission::Answer(Answer { status: 200, fields: Fields::default(), body: Vec::new().into() })
+        Admission::Respond(Response { status: 200, fields: Fields::default(), body: Vec::new().into() })
     }
 
     fn is_quick(&self, _: &Request<()>) -> bool {
@@ -41,7 +41,7 @@ impl Service for Held {
         unreachable!("all is answered by its head")
     }
 
-    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {
+    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
         panic!("unexpected {rejection:?}")
     }
 

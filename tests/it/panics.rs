@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ai_proxy::front::{
-    Admission, Answer, Client as Socket, Done, Fields, Handled, Head, Io, Lane, Limits, Next, Notice, Peer,
-    Rejection, Request, Responder, Running, Service, Settings, Source, Stats, Stream, Task,
+    Admission, Client as Socket, Done, Fields, Handled, Head, Io, Lane, Limits, Next, Notice, Peer,
+    Rejection, Request, Responder, Response, Running, Service, Settings, Source, Stats, Stream, Task,
 };
 
 use crate::support::calls::{get, post};
@@ -72,8 +72,8 @@ impl Drop for Held<'_> {
     }
 }
 
-fn answer(status: u16, body: &str) -> Answer {
-    Answer { status, fields: Fields::default(), body: body.as_bytes().to_vec().into() }
+fn answer(status: u16, body: &str) -> Response {
+    Response { status, fields: Fields::default(), body: body.as_bytes().to_vec().into() }
 }
 
 impl Service for Panicking {
@@ -136,7 +136,7 @@ impl Service for Panicking {
         }
     }
 
-    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {
+    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
         assert_eq!(rejection, Rejection::Panicked);
         answer(500, "internal error")
     }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ai_proxy::front::{
-    Admission, Answer, Client as Socket, Done, Fields, Handled, Head, Io, Lane, Limits, Next, Notice, Peer,
-    Rejection, Request, Responder, Running, Service, Settings, Source, Stream, Task,
+    Admission, Client as Socket, Done, Fields, Handled, Head, Io, Lane, Limits, Next, Notice, Peer,
+    Rejection, Request, Responder, Response, Running, Service, Settings, Source, Stream, Task,
 };
 
 use crate::support::calls::get;
@@ -109,7 +109,7 @@ impl Service for Beginning {
         Handled::Task(Box::new(Endless { stream, client, source, turns, waits, is_watched: false }))
     }
 
-    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {
+    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
         panic!("unexpected {rejection:?}")
     }
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ai_proxy::front::{
-    Admission, Answer, Fields, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder,
+    Admission, Fields, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Response,
     Service, Settings, Stats,
 };
 
@@ -39,10 +39,10 @@ impl Told {
         &self.gates.iter().find(|(of, _)| *of == path).expect("a gate").1
     }
 
-    fn answer(&self, path: &str) -> Answer {
+    fn answer(&self, path: &str) -> Response {
         self.begun.lock().expect("the lock").send(path.to_owned()).expect("told");
         assert!(self.gate(path).pass(DEADLINE), "{path} is let through");
-        Answer { status: 200, fields: Fields::default(), body: Vec::new().into() }
+        Response { status: 200, fields: Fields::default(), body: Vec::new().into() }
     }
 }
 
@@ -58,7 +58,7 @@ impl Service for Told {
 
     fn admit(&self, head: &mut Head, _: Peer) -> Admission<()> {
         if head.path() == "/held" {
-            return Admission::Answer(self.answer("/held"));
+            return Admission::Respond(self.answer("/held"));
         }
         Admission::Run(Lane::Worker, ())
     }
@@ -71,7 +71,7 @@ impl Service for Told {
         responder.send(self.answer(request.head.path())).into()
     }
 
-    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Answer {
+    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
         panic!("unexpected {rejection:?}")
     }
 
