@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::ApiError;
-use super::outcome::{Failed, WholeAnswer};
+use super::outcome::{BufferedResponse, Failed};
 use super::record::Record;
 use super::response_context::{REQUEST_ID, ResponseContext, X_REQUEST_ID, sane_id};
 use super::{Ticket, error_event, masking, promised};
@@ -115,8 +115,8 @@ impl Delivery {
     }
 
     /// An answer of the provider's that was read whole.
-    pub fn answer(&mut self, answer: WholeAnswer) -> Done {
-        let WholeAnswer { status, mut headers, body, refusal } = answer;
+    pub fn answer(&mut self, answer: BufferedResponse) -> Done {
+        let BufferedResponse { status, mut headers, body, refusal } = answer;
         let is_refusal = refusal.is_some();
         let body = match refusal {
             _ if status >= 400 => self.error_body(status, &mut headers, body),

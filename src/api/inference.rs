@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::admitted::Admitted;
 use super::allowance::{self, Times};
 use super::delivery::Delivery;
-use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
+use super::outcome::{BufferedResponse, Failed, Outcome, SUCCESS};
 use super::record::{Record, word};
 use super::splice::Body;
 use super::{Ticket, admission, charge, masking, messages, responses, task};
@@ -313,7 +313,7 @@ impl Relay {
     }
 
     /// A response that was read whole, and what is known of its tokens.
-    pub(super) fn whole(&mut self, answer: WholeAnswer, measured: Measured, choice: &Choice) -> Outcome {
+    pub(super) fn whole(&mut self, answer: BufferedResponse, measured: Measured, choice: &Choice) -> Outcome {
         let is_good = (200..300).contains(&answer.status);
         let is_error = answer.status >= 400 || answer.refusal.is_some();
         let failed = Failed::Response(answer);

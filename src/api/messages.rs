@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::Ticket;
 use super::error::ApiError;
-use super::outcome::WholeAnswer;
+use super::outcome::BufferedResponse;
 use crate::config::{Config, Format, Mask, Scope};
 use crate::dialect::anthropic::{self, ChatRequest, Events, Output, Translator, Unfit};
 use crate::front::Request;
@@ -85,12 +85,12 @@ pub fn is_field_of_its_own(name: &str) -> bool {
 /// # Errors
 /// [`Fault::Untranslatable`], [`Fault::Broken`] or [`Fault::TooLarge`]: a response of success that cannot be translated.
 pub fn answer(
-    mut answer: WholeAnswer,
+    mut answer: BufferedResponse,
     model: &str,
     streamed: bool,
     id: &str,
     limit: usize,
-) -> Result<WholeAnswer, Failure> {
+) -> Result<BufferedResponse, Failure> {
     if answer.status < 300 {
         let (kind, translated) = if streamed {
             ("text/event-stream", events_of(&answer.body, model, id, limit))
@@ -99,7 +99,7 @@ pub fn answer(
         };
         answer.headers.set("content-type", kind.as_bytes());
         match translated {
-            Ok(body) => return Ok(WholeAnswer { body, ..answer }),
+            Ok(body) => return Ok(BufferedResponse { body, ..answer }),
             // A provider that says 200 and means something else.
             Err(Unfit::Error) => answer.status = refusal(&answer.body).status,
             Err(unfit) => return Err(unfit.into()),

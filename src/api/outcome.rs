@@ -29,11 +29,11 @@ pub enum Failed {
     /// No response, or none that can be relayed.
     Fault(Failure),
     /// A buffered response.
-    Response(WholeAnswer),
+    Response(BufferedResponse),
 }
 
 /// A response read to its end.
-pub struct WholeAnswer {
+pub struct BufferedResponse {
     /// Status code.
     pub status: u16,
     /// Header fields as they came.
@@ -44,7 +44,7 @@ pub struct WholeAnswer {
     pub refusal: Option<Refusal>,
 }
 
-impl WholeAnswer {
+impl BufferedResponse {
     /// The status that its body amounts to, where that is an error under a status of success, or a refused key under 400.
     fn telling_status(&self) -> u16 {
         match &self.refusal {
@@ -139,7 +139,7 @@ impl Failed {
     /// A stream of that status in which an event after the first is an error.
     pub fn told(status: u16, refusal: Refusal) -> Self {
         let (headers, body) = (Headers::default(), Vec::new());
-        Self::Response(WholeAnswer { status, headers, body, refusal: Some(refusal) })
+        Self::Response(BufferedResponse { status, headers, body, refusal: Some(refusal) })
     }
 
     /// The fault, where it was one.

@@ -2,7 +2,7 @@
 
 use super::inference::{Attempt, Relay};
 use super::messages;
-use super::outcome::{Failed, Outcome, WholeAnswer};
+use super::outcome::{BufferedResponse, Failed, Outcome};
 use super::splice::Body;
 use super::task::{Stage, Step};
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, TRANSLATED_COPIES};
@@ -96,7 +96,7 @@ impl Relay {
             }
         } else {
             let refusal = refusal_in(status, &body);
-            WholeAnswer { status, headers: response.headers, body, refusal }
+            BufferedResponse { status, headers: response.headers, body, refusal }
         };
         let measured = Measured::of_document(&answer.body, self.output());
         if self.call.chat_for(choice.provider()).is_none() {
@@ -164,12 +164,12 @@ fn begins_as(kind: &[u8], starts: &[&str]) -> bool {
 }
 
 /// The document that unrequested events make.
-fn assembled(status: u16, mut headers: Headers, events: &[u8]) -> Result<WholeAnswer, Failure> {
+fn assembled(status: u16, mut headers: Headers, events: &[u8]) -> Result<BufferedResponse, Failure> {
     headers.set("content-type", b"application/json");
     match assemble(events) {
-        Ok(body) => Ok(WholeAnswer { status, headers, body, refusal: None }),
+        Ok(body) => Ok(BufferedResponse { status, headers, body, refusal: None }),
         Err(Unassembled::Refused(refusal, body)) => {
-            Ok(WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) })
+            Ok(BufferedResponse { status: refusal.status, headers, body, refusal: Some(refusal) })
         }
         Err(Unassembled::Broken(detail)) => Err(Failure { fault: Fault::CutOff, detail: detail.to_owned() }),
         Err(Unassembled::Unknown(detail)) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::delivery::add_stream_fields;
 use super::inference::{Attempt, Relay};
 use super::messages::Translation;
-use super::outcome::{Failed, Outcome, SUCCESS, WholeAnswer};
+use super::outcome::{BufferedResponse, Failed, Outcome, SUCCESS};
 use super::responses;
 use super::task::{Stage, Step};
 use crate::front::Done;
@@ -92,7 +92,7 @@ impl Relay {
     fn refused(&mut self, refusal: Refusal, mut headers: Headers, body: Vec<u8>, choice: &Choice) -> Outcome {
         headers.set("content-type", b"application/json");
         headers.remove("cache-control");
-        let answer = WholeAnswer { status: refusal.status, headers, body, refusal: Some(refusal) };
+        let answer = BufferedResponse { status: refusal.status, headers, body, refusal: Some(refusal) };
         self.whole(answer, Measured::default(), choice)
     }
 
