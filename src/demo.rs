@@ -61,7 +61,7 @@ pub fn greeting(url: &str) -> String {
 struct Provider;
 
 impl Service for Provider {
-    type Ticket = ();
+    type RequestContext = ();
 
     fn limits(&self) -> Limits {
         Limits {

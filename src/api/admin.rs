@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use super::{ApiError, Ticket, json_response, refuse};
+use super::{ApiError, RequestContext, json_response, refuse};
 use crate::front::Response;
 use crate::gateway::Gateway;
 use crate::text::Text;
 
 /// Reads the configuration again.
-pub fn reload(gateway: &Gateway, ticket: &Ticket) -> Response {
+pub fn reload(gateway: &Gateway, context: &RequestContext) -> Response {
     #[derive(Serialize)]
     struct Done {
         message: String,
@@ -22,8 +22,8 @@ pub fn reload(gateway: &Gateway, ticket: &Ticket) -> Response {
                 providers_count: reloaded.config.providers.len(),
                 restart_required: reloaded.restart_required,
             };
-            json_response(200, &ticket.envelope, &document)
+            json_response(200, &context.response_context, &document)
         }
-        Err(problems) => refuse(gateway, &ApiError::ReloadRefused(problems), &ticket.envelope),
+        Err(problems) => refuse(gateway, &ApiError::ReloadRefused(problems), &context.response_context),
     }
 }

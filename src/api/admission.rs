@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::messages::Translated;
 use super::response_context::ResponseContext;
 use super::splice::Body;
-use super::{Action, Ticket, filters, messages, multipart, responses};
+use super::{Action, RequestContext, filters, messages, multipart, responses};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::catalog;
@@ -25,9 +25,9 @@ use crate::routing::{self, Route};
 ///
 /// # Errors
 /// It is not in that format, or names no model.
-pub fn parse(request: &Request<Ticket>) -> Result<Body, ApiError> {
+pub fn parse(request: &Request<RequestContext>) -> Result<Body, ApiError> {
     let kind = content_type(&request.head)?.unwrap_or_default();
-    match request.ticket.action {
+    match request.context.action {
         Action::RelayForm if !is_json(media_type(kind)) => multipart::parse(kind, &request.body),
         Action::StoredResponse => {
             let mut asked = request.head.query().unwrap_or_default().split('&');
@@ -103,12 +103,16 @@ fn announced(head: &Head, body: &Body) -> Result<Option<&'static str>, ApiError>
 ///
 /// # Errors
 /// The token is over a limit of its own.
-pub fn admit(gateway: &Gateway, token: &Token, envelope: &mut ResponseContext) -> Result<Permit, ApiError> {
+pub fn admit(
+    gateway: &Gateway,
+    token: &Token,
+    response_context: &mut ResponseContext,
+) -> Result<Permit, ApiError> {
     if !token.is_limited() {
         return Ok(Permit::UNLIMITED);
     }
     let admitted = gateway.quotas.admit(token, Clock::now());
-    (envelope.standing, envelope.day) = match &admitted {
+    (response_context.standing, response_context.day) = match &admitted {
         Ok(permit) => (permit.standing, permit.day),
         Err(refused) => (refused.standing, refused.day),
     };
@@ -116,9 +120,9 @@ pub fn admit(gateway: &Gateway, token: &Token, envelope: &mut ResponseContext) -
 }
 
 /// Whether it takes very long to prepare that call.
-pub fn takes_long(request: &Request<Ticket>, body: &Body) -> bool {
-    let (config, token) = (&*request.ticket.config, request.ticket.token());
-    let is_stored = request.ticket.action == Action::StoredResponse;
+pub fn takes_long(request: &Request<RequestContext>, body: &Body) -> bool {
+    let (config, token) = (&*request.context.config, request.context.token());
+    let is_stored = request.context.action == Action::StoredResponse;
     filters::takes_long(config, token, body) || (is_stored && token.models.is_some())
 }
 
@@ -129,18 +133,18 @@ pub fn takes_long(request: &Request<Ticket>, body: &Body) -> bool {
 /// Whatever is wrong with the request; [`ApiError::Overloaded`] where its client left while others' filters were evaluated.
 pub fn prepare(
     gateway: &Gateway,
-    request: &Request<Ticket>,
+    request: &Request<RequestContext>,
     mut body: Body,
     waits_since: Option<Instant>,
     has_left: &dyn Fn() -> bool,
 ) -> Result<Admitted, ApiError> {
-    let (config, token) = (&*request.ticket.config, request.ticket.token());
+    let (config, token) = (&*request.context.config, request.context.token());
     let path = request.head.target().strip_prefix("/v1").unwrap_or_default();
     let path = relayed_headers::without_credentials(path).into_owned();
     if !path.bytes().all(is_plain) && path.parse::<PathAndQuery>().is_err() {
         return Err(ApiError::BadRequest("request target"));
     }
-    let is_stored = request.ticket.action == Action::StoredResponse;
+    let is_stored = request.context.action == Action::StoredResponse;
     let permit = filters::permit(gateway, waits_since, config.queue_timeout)?;
     if permit.is_some() && has_left() {
         return Err(ApiError::Overloaded);
@@ -173,11 +177,11 @@ fn is_plain(byte: u8) -> bool {
 
 fn routes_by_model(
     gateway: &Gateway,
-    request: &Request<Ticket>,
+    request: &Request<RequestContext>,
     token: &Token,
     body: &Body,
 ) -> Result<Vec<Route>, ApiError> {
-    let config = &*request.ticket.config;
+    let config = &*request.context.config;
     let lists = gateway.board.lists();
     let owner = |model: &str| catalog::only_provider_of(config, &lists, model);
     let mut routes = routing::resolve(config, token, &body.model, owner);

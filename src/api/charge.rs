@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::inference::Relay;
-use super::{Action, Ticket, responses};
+use super::{Action, RequestContext, responses};
 use crate::config::Replica;
 use crate::front::Request;
 use crate::upstream::meter::{Measured, Meter};
@@ -18,14 +18,14 @@ const WITH_STREAM_OPTIONS: &[&str] = &["/chat/completions", "/completions"];
 impl Relay {
     /// What measures the stream at hand. A token without a daily limit has its streams measured by samples.
     pub(super) fn meter(&self) -> Meter {
-        let is_limited = self.delivery.request.ticket.token().tokens_per_day.is_some();
+        let is_limited = self.delivery.request.context.token().tokens_per_day.is_some();
         Meter::new(self.output(), is_limited)
     }
 
     /// Whether this replica has to be asked for the usage of a stream for whose usage the client does not ask.
     pub(super) fn has_to_ask_for_usage(&self, replica: &Replica) -> bool {
         let path = self.call.path.split('?').next().unwrap_or_default();
-        let request = &self.delivery.request.ticket;
+        let request = &self.delivery.request.context;
         self.call.body.usage.is_some()
             && WITH_STREAM_OPTIONS.contains(&path)
             && replica.asks_for_usage(request.token().tokens_per_day.is_some())
@@ -38,7 +38,7 @@ impl Relay {
 
     /// Notes the tokens of a call whose client left before its response began.
     pub(super) fn note_request(&mut self) {
-        if self.delivery.request.ticket.action != Action::StoredResponse {
+        if self.delivery.request.context.action != Action::StoredResponse {
             self.charge(Measured::default());
         }
     }
@@ -46,7 +46,7 @@ impl Relay {
     /// Notes the tokens of a buffered response. One that is made in the background reports them when it is fetched, and any other
     /// stored response used them when it was made.
     pub(super) fn note_document(&mut self, measured: Measured, body: &[u8]) {
-        match self.delivery.request.ticket.action {
+        match self.delivery.request.context.action {
             Action::StoredResponse => {
                 let is_chargeable =
                     |id: &String| self.gateway.charges.knows(id) || is_made_in_background(body);
@@ -70,7 +70,7 @@ impl Relay {
 
     /// Notes the tokens of a stream, which made the response `made`. A stored response is streamed where it is made in the background.
     pub(super) fn note_stream(&mut self, measured: Measured, made: Option<&str>) {
-        match self.delivery.request.ticket.action {
+        match self.delivery.request.context.action {
             Action::StoredResponse => {
                 if let Some(id) = self.fetched_id().filter(|id| !self.is_charged_already(id)) {
                     self.charge_once(&id, measured);
@@ -131,8 +131,8 @@ fn is_made_in_background(body: &[u8]) -> bool {
 }
 
 /// Tokens of the prompt, as far as the body of the request tells.
-pub(super) fn estimated_prompt(request: &Request<Ticket>) -> u64 {
+pub(super) fn estimated_prompt(request: &Request<RequestContext>) -> u64 {
     // A form's twin in JSON is none.
-    let is_form = request.ticket.action == Action::RelayForm && !request.body.starts_with(b"{");
+    let is_form = request.context.action == Action::RelayForm && !request.body.starts_with(b"{");
     estimated_prompt_of(&request.body, is_form)
 }

@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::outcome::{BufferedResponse, Failed};
 use super::record::Record;
 use super::response_context::{REQUEST_ID, ResponseContext, X_REQUEST_ID, sane_id};
-use super::{Ticket, error_event, masking, promised};
+use super::{RequestContext, error_event, masking, promised};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::config::{Config, Format};
@@ -22,13 +22,13 @@ use crate::upstream::{ClientResponse, Fault, Headers};
 /// The client's side of a call, from its first attempt to its end.
 pub struct Delivery {
     /// What the client asked.
-    pub request: Box<Request<Ticket>>,
+    pub request: Box<Request<RequestContext>>,
     /// Given back before the answer's last byte leaves: the client's next request may be quicker than we are.
     pub permit: Option<Permit>,
     /// The same holds for its place among the requests under way.
     pub in_flight: Option<InFlight>,
     /// What goes with the answer.
-    pub envelope: ResponseContext,
+    pub response_context: ResponseContext,
     /// Its way.
     pub response: ClientResponse,
     /// What is to be said of it.
@@ -42,7 +42,7 @@ pub struct Delivery {
 impl Delivery {
     /// The configuration that it began with.
     pub fn config(&self) -> &Config {
-        &self.request.ticket.config
+        &self.request.context.config
     }
 
     /// Whether a status has left: no attempt may follow then.
@@ -56,7 +56,7 @@ impl Delivery {
         // That of an attempt that failed would lead to nothing.
         self.adopt_id(None, provider);
         if streamed {
-            let mut fields = self.envelope.fields("text/event-stream");
+            let mut fields = self.response_context.fields("text/event-stream");
             fields.push("x-ai-proxy-provider", provider);
             add_stream_fields(&mut fields);
             self.response.promise(fields);
@@ -71,17 +71,19 @@ impl Delivery {
         let id = id.filter(|id| !masking::holds_secret(self.config(), provider, id.as_bytes()));
         self.record.upstream_id = id.map(str::to_owned);
         if !self.is_committed() {
-            self.envelope.adopt_id(&self.request.ticket.envelope.id, self.record.upstream_id.as_deref());
+            self.response_context
+                .adopt_id(&self.request.context.response_context.id, self.record.upstream_id.as_deref());
         }
     }
 
     /// The fields of a provider's answer as the client gets them.
     pub fn answer_fields(&self, headers: &Headers, provider: &str) -> Fields {
         let kept_back = |name: &str, value: &[u8]| {
-            self.envelope.replaces(name) || masking::field_holds_secret(self.config(), provider, name, value)
+            self.response_context.replaces(name)
+                || masking::field_holds_secret(self.config(), provider, name, value)
         };
         let mut fields = relayed_headers::of_answer(headers, kept_back);
-        self.envelope.mark(&mut fields);
+        self.response_context.mark(&mut fields);
         fields.push("x-ai-proxy-provider", provider);
         fields
     }
@@ -106,10 +108,10 @@ impl Delivery {
     pub fn error(&mut self, error: &ApiError) -> Done {
         self.record.fail(error);
         if self.is_committed() {
-            let event = error_event::of(error, &self.envelope, 0);
+            let event = error_event::of(error, &self.response_context, 0);
             return self.end(200, |response| response.break_off(Some(&event)));
         }
-        let mut answer = error.answer(&self.envelope);
+        let mut answer = error.answer(&self.response_context);
         answer.fields.push("x-ai-proxy-provider", &self.record.provider);
         self.end(error.status(), |response| response.send(answer))
     }
@@ -133,7 +135,7 @@ impl Delivery {
     /// A heartbeat has promised a stream: a document leaves as the events that say the same, else an event tells of it. Anthropic's
     /// has a name, and an answer is no error.
     fn in_promised_stream(&mut self, status: u16, headers: &Headers, body: &[u8], is_refusal: bool) -> Done {
-        let events = match (self.envelope.format, self.envelope.is_responses) {
+        let events = match (self.response_context.format, self.response_context.is_responses) {
             _ if status >= 300 => None,
             _ if stream::is_event_stream(headers) => Some(Cow::Borrowed(body)),
             (Format::OpenAi, true) => promised::response(body).map(Cow::Owned),
@@ -147,14 +149,14 @@ impl Delivery {
                 response.finish()
             });
         }
-        let may_say =
-            (self.envelope.format == Format::OpenAi && !self.envelope.is_responses) || status >= 400;
+        let may_say = (self.response_context.format == Format::OpenAi && !self.response_context.is_responses)
+            || status >= 400;
         let event = if is_json(body) && (may_say || Refusal::in_document(body).is_some()) {
-            error_event::of_document(&promised::single_line(body).collect::<Vec<_>>(), &self.envelope)
+            error_event::of_document(&promised::single_line(body).collect::<Vec<_>>(), &self.response_context)
         } else {
             let error = ApiError::Broken(self.record.provider.clone());
             self.record.fail(&error);
-            error_event::of(&error, &self.envelope, 0)
+            error_event::of(&error, &self.response_context, 0)
         };
         self.end(status, |response| response.break_off(Some(&event)))
     }
@@ -168,7 +170,7 @@ impl Delivery {
     pub fn broken_stream(&mut self, status: u16, fault: Fault, events: bool, sequence: u64) -> Done {
         let event = self.error_of(fault).map(|error| {
             self.record.fail(&error);
-            error_event::of(&error, &self.envelope, sequence)
+            error_event::of(&error, &self.response_context, sequence)
         });
         self.end(status, |response| response.break_off(event.as_deref().filter(|_| events)))
     }
@@ -188,7 +190,7 @@ impl Delivery {
             "" => format!("HTTP {status}"),
             _ => beginning(&text, MAX_ERROR_TEXT).to_owned(),
         };
-        ApiError::Upstream(status, message).body(&self.envelope)
+        ApiError::Upstream(status, message).body(&self.response_context)
     }
 
     fn error_of(&self, fault: Fault) -> Option<ApiError> {

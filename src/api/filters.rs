@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use percent_encoding::percent_decode_str;
 
-use super::Ticket;
+use super::RequestContext;
 use super::choosers::reads_as_model;
 use super::error::ApiError;
 use super::splice::Body;
@@ -65,7 +65,7 @@ pub fn permit(
 pub fn check(
     config: &Config,
     token: &Token,
-    request: &Request<Ticket>,
+    request: &Request<RequestContext>,
     body: &Body,
     routes: &[Route],
 ) -> Result<(), ApiError> {

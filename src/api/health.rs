@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::{Ticket, json_response};
+use super::{RequestContext, json_response};
 use crate::config::{Provider, Replica, ReplicaId};
 use crate::front::Response;
 use crate::gateway::{self, Gateway};
@@ -54,8 +54,8 @@ struct ReplicaDetail {
 }
 
 /// The last known health of every provider; a provider with replicas is as well as the best of them.
-pub fn health(gateway: &Gateway, ticket: &Ticket) -> Response {
-    let config = &*ticket.config;
+pub fn health(gateway: &Gateway, context: &RequestContext) -> Response {
+    let config = &*context.config;
     gateway.board.wait_for_first_round(CHECK_TIMEOUT);
     let known: Vec<_> =
         config.providers.iter().map(|provider| (provider, best_replica(gateway, provider))).collect();
@@ -76,7 +76,7 @@ pub fn health(gateway: &Gateway, ticket: &Ticket) -> Response {
         total_providers: total,
         details: InOrder(known.iter().map(|known| (&*known.0.name, detail(known))).collect()),
     };
-    json_response(if healthy == 0 { 503 } else { 200 }, &ticket.envelope, &document)
+    json_response(if healthy == 0 { 503 } else { 200 }, &context.response_context, &document)
 }
 
 /// What is known of a provider: of the best of its replicas.

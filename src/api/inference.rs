@@ -10,7 +10,7 @@ use super::delivery::Delivery;
 use super::outcome::{BufferedResponse, Failed, Outcome, SUCCESS};
 use super::record::{Record, word};
 use super::splice::Body;
-use super::{Ticket, admission, charge, masking, messages, responses, task};
+use super::{RequestContext, admission, charge, masking, messages, responses, task};
 use crate::auth::Permit;
 use crate::config::{Format, known};
 use crate::core::relayed_headers;
@@ -31,7 +31,7 @@ pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 const QUEUED_LONG: Duration = Duration::from_millis(50);
 
 /// Relays a call to the provider that its model names.
-pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<Ticket>>, responder: Responder) -> Handled {
+pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, responder: Responder) -> Handled {
     let mut record = Record::new(&request);
     let in_flight = gateway.metrics.enter();
     let body = admission::parse(&request);
@@ -39,10 +39,11 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<Ticket>>, responder: R
         record.model.clone_from(&body.model);
         record.streamed = body.stream;
     }
-    let mut envelope = request.ticket.envelope.clone();
-    let token = request.ticket.token();
+    let mut response_context = request.context.response_context.clone();
+    let token = request.context.token();
     // What is refused counts too, and what costs more than its own bytes (filters, lists) comes after the count.
-    let admitted = admission::admit(gateway, token, &mut envelope).and_then(|permit| Ok((body?, permit)));
+    let admitted =
+        admission::admit(gateway, token, &mut response_context).and_then(|permit| Ok((body?, permit)));
     let is_long = |(body, _): &(Body, Permit)| admission::takes_long(&request, body);
     // Computed alone, in its turn.
     let since = admitted.as_ref().is_ok_and(is_long).then(Instant::now);
@@ -55,18 +56,26 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<Ticket>>, responder: R
             Ok(prepared) => prepared,
             Err(error) => {
                 record.fail(&error);
-                record.end(&gateway.metrics, &request.ticket.token().name);
-                return responder.send(error.answer(&envelope)).into();
+                record.end(&gateway.metrics, &request.context.token().name);
+                return responder.send(error.answer(&response_context)).into();
             }
         };
         let response = new_response(&request, &call, responder);
         record.model.clone_from(&call.body.model);
         let estimated_prompt = charge::estimated_prompt(&request);
         let (permit, in_flight) = (Some(permit), Some(in_flight));
-        let delivery =
-            Delivery { request, permit, in_flight, envelope, response, record, estimated_prompt, charge: 0 };
-        let ticket = &delivery.request.ticket;
-        let plan = Plan::new(&ticket.config, std::mem::take(&mut call.routes), ticket.token());
+        let delivery = Delivery {
+            request,
+            permit,
+            in_flight,
+            response_context,
+            response,
+            record,
+            estimated_prompt,
+            charge: 0,
+        };
+        let context = &delivery.request.context;
+        let plan = Plan::new(&context.config, std::mem::take(&mut call.routes), context.token());
         let (begun, adds_usage, is_short) = (Instant::now(), false, false);
         let share = Share::new(Holder::Response);
         Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, share, delivery }.begin()
@@ -75,8 +84,8 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<Ticket>>, responder: R
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
-fn new_response(request: &Request<Ticket>, call: &Admitted, responder: Responder) -> ClientResponse {
-    let heartbeat = request.ticket.config.stream_heartbeat.filter(|_| call.body.stream);
+fn new_response(request: &Request<RequestContext>, call: &Admitted, responder: Responder) -> ClientResponse {
+    let heartbeat = request.context.config.stream_heartbeat.filter(|_| call.body.stream);
     ClientResponse::new(responder, heartbeat)
 }
 
@@ -185,7 +194,7 @@ impl Relay {
 
     /// The call has been answered: it is counted, and has its line in the log.
     pub(super) fn end(&self, done: Done) -> Done {
-        let token = self.delivery.request.ticket.token();
+        let token = self.delivery.request.context.token();
         self.delivery.record.end(&self.gateway.metrics, &token.name);
         done
     }
@@ -273,14 +282,14 @@ impl Relay {
     fn request(&self, choice: &Choice, length: usize, timeouts: Timeouts) -> Result<Outgoing, Failure> {
         let is_translated = self.call.chat_for(choice.provider()).is_some();
         let (format, path) = match is_translated {
-            false => (self.delivery.envelope.format, &*self.call.path),
+            false => (self.delivery.response_context.format, &*self.call.path),
             true => (Format::OpenAi, messages::CHAT),
         };
         let fields = |kept_back: &dyn Fn(&str) -> bool| {
             let Delivery { request, .. } = &self.delivery;
             let kind = self.call.kind;
             let mut fields =
-                relayed_headers::of_request(&request.head, &request.ticket.envelope.id, &|name| {
+                relayed_headers::of_request(&request.head, &request.context.response_context.id, &|name| {
                     kept_back(name)
                         || (is_translated && messages::is_field_of_its_own(name))
                         || (kind.is_some() && name.eq_ignore_ascii_case("content-type"))

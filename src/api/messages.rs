@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::Ticket;
+use super::RequestContext;
 use super::error::ApiError;
 use super::outcome::BufferedResponse;
 use crate::config::{Config, Format, Mask, Scope};
@@ -41,13 +41,13 @@ pub struct Translated {
 /// There are none that do: what cannot be translated. There is no memory to translate it.
 pub fn translate(
     config: &Config,
-    request: &Request<Ticket>,
+    request: &Request<RequestContext>,
     routes: &mut Vec<Route>,
 ) -> Result<Translated, ApiError> {
     let native = |route: &Route| {
         config.provider(&route.provider).is_some_and(|provider| provider.speaks(Format::Anthropic))
     };
-    if request.ticket.envelope.format == Format::OpenAi || routes.iter().all(native) {
+    if request.context.response_context.format == Format::OpenAi || routes.iter().all(native) {
         return Ok(Translated::default());
     }
     let mut copies = Share::new(Holder::Request);
@@ -63,7 +63,7 @@ pub fn translate(
     }
 }
 
-fn chat_request(request: &Request<Ticket>, limit: usize) -> Result<ChatRequest, ApiError> {
+fn chat_request(request: &Request<RequestContext>, limit: usize) -> Result<ChatRequest, ApiError> {
     let path = request.head.path();
     if path != MESSAGES {
         return Err(ApiError::NotSpoken(path.to_owned()));

@@ -177,15 +177,15 @@ impl Endpoint {
 }
 
 /// What admission found out about a request.
-pub struct Ticket {
+pub struct RequestContext {
     config: Arc<Config>,
     action: Action,
     /// The caller's token, by its place in the configuration.
     token: Option<usize>,
-    envelope: ResponseContext,
+    response_context: ResponseContext,
 }
 
-impl Ticket {
+impl RequestContext {
     /// The caller's token.
     fn token(&self) -> &Token {
         &self.config.tokens[self.token.unwrap_or_default()]
@@ -229,12 +229,12 @@ impl Api {
         }
     }
 
-    fn admit_or_refuse(&self, head: &mut Head, peer: Peer) -> Admission<Ticket> {
+    fn admit_or_refuse(&self, head: &mut Head, peer: Peer) -> Admission<RequestContext> {
         let config = self.gateway.live.snapshot();
         let found = find(head);
-        let envelope = ResponseContext::of(&config, Some(head));
+        let response_context = ResponseContext::of(&config, Some(head));
         if head.method() == "OPTIONS" {
-            if let Some(fields) = envelope.preflight_fields(head) {
+            if let Some(fields) = response_context.preflight_fields(head) {
                 return Admission::Respond(Response { status: 204, fields, body: Vec::new().into() });
             }
         }
@@ -248,15 +248,15 @@ impl Api {
         });
         let (endpoint, token) = match admitted {
             Ok(admitted) => admitted,
-            Err(error) => return Admission::Respond(refuse(&self.gateway, &error, &envelope)),
+            Err(error) => return Admission::Respond(refuse(&self.gateway, &error, &response_context)),
         };
         let lane = match endpoint.action {
-            Action::Index => return Admission::Respond(index::index(head, &envelope)),
-            Action::Liveness => return Admission::Respond(alive(&envelope)),
+            Action::Index => return Admission::Respond(index::index(head, &response_context)),
+            Action::Liveness => return Admission::Respond(alive(&response_context)),
             _ if endpoint.is_relayed() => Lane::Worker,
             _ => Lane::Control,
         };
-        Admission::Run(lane, Ticket { config, action: endpoint.action, token, envelope })
+        Admission::Run(lane, RequestContext { config, action: endpoint.action, token, response_context })
     }
 }
 
@@ -306,7 +306,7 @@ fn check_guard(guard: Guard, config: &Config, head: &Head, peer: Peer) -> Result
 }
 
 impl Service for Api {
-    type Ticket = Ticket;
+    type RequestContext = RequestContext;
 
     fn limits(&self) -> Limits {
         let config = self.gateway.live.snapshot();
@@ -318,43 +318,43 @@ impl Service for Api {
         }
     }
 
-    fn admit(&self, head: &mut Head, peer: Peer) -> Admission<Ticket> {
+    fn admit(&self, head: &mut Head, peer: Peer) -> Admission<RequestContext> {
         self.admit_or_refuse(head, peer)
     }
 
-    fn is_quick(&self, request: &Request<Ticket>) -> bool {
+    fn is_quick(&self, request: &Request<RequestContext>) -> bool {
         // Whether a token may ask for a stored response may depend on every model of every list.
-        request.body.len() <= QUICK_BODY && request.ticket.action != Action::StoredResponse
+        request.body.len() <= QUICK_BODY && request.context.action != Action::StoredResponse
     }
 
-    fn handle(&self, request: Box<Request<Ticket>>, responder: Responder) -> Handled {
-        let answer = match request.ticket.action {
+    fn handle(&self, request: Box<Request<RequestContext>>, responder: Responder) -> Handled {
+        let answer = match request.context.action {
             Action::Relay | Action::RelayForm | Action::CreateResponse | Action::StoredResponse => {
                 return inference::relay(&self.gateway, request, responder);
             }
-            Action::Health => health::health(&self.gateway, &request.ticket),
+            Action::Health => health::health(&self.gateway, &request.context),
             Action::ListModels => models::list(self, &request),
             Action::RetrieveModel => models::retrieve(self, &request),
-            Action::Reload => admin::reload(&self.gateway, &request.ticket),
-            Action::Metrics => scrape::metrics(self, &request.ticket),
-            Action::Status => status::status(self, &request.ticket),
-            Action::Index => index::index(&request.head, &request.ticket.envelope),
-            Action::Liveness => alive(&request.ticket.envelope),
+            Action::Reload => admin::reload(&self.gateway, &request.context),
+            Action::Metrics => scrape::metrics(self, &request.context),
+            Action::Status => status::status(self, &request.context),
+            Action::Index => index::index(&request.head, &request.context.response_context),
+            Action::Liveness => alive(&request.context.response_context),
         };
         responder.send(answer).into()
     }
 
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Response {
         let config = self.gateway.live.snapshot();
-        let envelope = ResponseContext::of(&config, head);
+        let response_context = ResponseContext::of(&config, head);
         let error = ApiError::of_rejection(rejection, config.max_request_size);
         // Too many clients and draining are told of once, by their notices; the others anyone could flood the log with.
         let told = matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown);
         if error.status() >= 500 && !told && (rejection == Rejection::Panicked || self.refusals.may_tell()) {
-            let (status, reason, request_id) = (error.status(), error.reason(), &*envelope.id);
+            let (status, reason, request_id) = (error.status(), error.reason(), &*response_context.id);
             log::error!(status, reason, request_id; "{status} {reason} request_id={request_id}");
         }
-        refuse(&self.gateway, &error, &envelope)
+        refuse(&self.gateway, &error, &response_context)
     }
 
     fn notice(&self, notice: Notice) {
@@ -374,14 +374,14 @@ impl Service for Api {
 }
 
 /// The answer that tells of an error, which is counted.
-fn refuse(gateway: &Gateway, error: &ApiError, envelope: &ResponseContext) -> Response {
+fn refuse(gateway: &Gateway, error: &ApiError, response_context: &ResponseContext) -> Response {
     gateway.metrics.reject(error.reason());
-    error.answer(envelope)
+    error.answer(response_context)
 }
 
 /// An answer that is a JSON document.
-fn json_response(status: u16, envelope: &ResponseContext, document: &impl Serialize) -> Response {
-    Response { status, fields: envelope.fields("application/json"), body: to_json(document).into() }
+fn json_response(status: u16, response_context: &ResponseContext, document: &impl Serialize) -> Response {
+    Response { status, fields: response_context.fields("application/json"), body: to_json(document).into() }
 }
 
 /// Our own documents have string keys and finite numbers: they always serialize.
@@ -390,10 +390,10 @@ fn to_json(document: &impl Serialize) -> Vec<u8> {
 }
 
 /// Liveness: that it can be said at all is the answer.
-fn alive(envelope: &ResponseContext) -> Response {
+fn alive(response_context: &ResponseContext) -> Response {
     #[derive(Serialize)]
     struct Alive {
         status: &'static str,
     }
-    json_response(200, envelope, &Alive { status: "ok" })
+    json_response(200, response_context, &Alive { status: "ok" })
 }

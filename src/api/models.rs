@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Api, ApiError, Ticket, filters, json_response, refuse};
+use super::{Api, ApiError, RequestContext, filters, json_response, refuse};
 use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
 use crate::front::{Request, Response};
@@ -14,17 +14,17 @@ use crate::limits::{CHECK_TIMEOUT, CONTROL_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL, Q
 use crate::memory::{Holder, Share, Size};
 
 /// The merged list. Until every provider has been asked once it waits for their responses, no longer than a check may take.
-pub fn list(api: &Api, request: &Request<Ticket>) -> Response {
-    let Ticket { config, token, envelope, .. } = &request.ticket;
+pub fn list(api: &Api, request: &Request<RequestContext>) -> Response {
+    let RequestContext { config, token, response_context, .. } = &request.context;
     api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
     let filter = token.and_then(|index| config.tokens[index].models.as_ref());
     let for_codex = parameters(request.head.query()).any(|name| name == "client_version");
     let body = api.rendered.get(config, &api.gateway.board.lists(), filter, for_codex);
     match body {
         Some(body) => {
-            Response { status: 200, fields: envelope.fields("application/json"), body: body.into() }
+            Response { status: 200, fields: response_context.fields("application/json"), body: body.into() }
         }
-        None => refuse(&api.gateway, &ApiError::Overloaded, envelope),
+        None => refuse(&api.gateway, &ApiError::Overloaded, response_context),
     }
 }
 
@@ -34,12 +34,12 @@ fn parameters(query: Option<&str>) -> impl Iterator<Item = &str> {
 }
 
 /// One entry of the list.
-pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Response {
-    let Ticket { config, token, envelope, .. } = &request.ticket;
+pub fn retrieve(api: &Api, request: &Request<RequestContext>) -> Response {
+    let RequestContext { config, token, response_context, .. } = &request.context;
     let segment = request.head.path().strip_prefix("/v1/models/").unwrap_or_default();
     let id = percent_decode_str(segment).decode_utf8_lossy();
     if id.len() > MAX_MODEL {
-        return refuse(&api.gateway, &ApiError::ModelTooLong, envelope);
+        return refuse(&api.gateway, &ApiError::ModelTooLong, response_context);
     }
     api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
     let token = token.map(|index| &config.tokens[index]);
@@ -47,13 +47,13 @@ pub fn retrieve(api: &Api, request: &Request<Ticket>) -> Response {
     let timeout = config.queue_timeout.min(CONTROL_TIMEOUT);
     let _permit = match filters::permit(&api.gateway, takes_long.then(Instant::now), timeout) {
         Ok(permit) => permit,
-        Err(error) => return refuse(&api.gateway, &error, envelope),
+        Err(error) => return refuse(&api.gateway, &error, response_context),
     };
     let lists = api.gateway.board.lists();
     let allowed = |id: &str| token.is_none_or(|token| token.allows(id));
     match catalog::find(config, &lists, &id).filter(|entry| allowed(&entry.id)) {
-        Some(entry) => json_response(200, envelope, &entry),
-        None => refuse(&api.gateway, &ApiError::ModelNotFound(id.into_owned()), envelope),
+        Some(entry) => json_response(200, response_context, &entry),
+        None => refuse(&api.gateway, &ApiError::ModelNotFound(id.into_owned()), response_context),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Ticket;
+use super::RequestContext;
 use super::error::ApiError;
 use crate::front::Request;
 use crate::limits::MAX_QUOTED;
@@ -49,7 +49,7 @@ pub struct Record {
 
 impl Record {
     /// A record of a call that has just come.
-    pub fn new(request: &Request<Ticket>) -> Self {
+    pub fn new(request: &Request<RequestContext>) -> Self {
         Self {
             begun: request.received,
             provider: String::new(),
@@ -62,7 +62,7 @@ impl Record {
             tokens: None,
             first_byte: None,
             attempts: 0,
-            request_id: Arc::clone(&request.ticket.envelope.id),
+            request_id: Arc::clone(&request.context.response_context.id),
             upstream_id: None,
             reason: None,
         }

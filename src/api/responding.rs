@@ -107,7 +107,7 @@ impl Relay {
         }
         let Body { model, stream, .. } = &self.call.body;
         let limit = self.delivery.config().max_response_size;
-        match messages::answer(answer, model, *stream, &self.delivery.envelope.id, limit) {
+        match messages::answer(answer, model, *stream, &self.delivery.response_context.id, limit) {
             Ok(answer) => self.whole(answer, measured, choice),
             Err(failure) => {
                 if failure.fault == Fault::Untranslatable {

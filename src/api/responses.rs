@@ -10,7 +10,7 @@ use ureq::http::Method;
 
 use super::admitted::Admitted;
 use super::error::ApiError;
-use super::{Action, Ticket, filters};
+use super::{Action, RequestContext, filters};
 use crate::catalog::{Lists, Model};
 use crate::config::{Config, Format, Provider, Replica, ReplicaId, Token};
 use crate::front::Request;
@@ -82,12 +82,12 @@ pub fn pin(gateway: &Gateway, config: &Config, routes: &mut Vec<Route>, previous
 /// Remembers where a response was made, which `made` gives the id of, or found; forgets one that was deleted.
 pub fn learn(
     gateway: &Gateway,
-    request: &Request<Ticket>,
+    request: &Request<RequestContext>,
     call: &Admitted,
     choice: &Choice,
     made: impl FnOnce() -> Option<String>,
 ) {
-    let (id, model) = match request.ticket.action {
+    let (id, model) = match request.context.action {
         Action::CreateResponse => (made(), &*call.body.model),
         Action::StoredResponse if call.method == Method::DELETE => {
             return gateway.response_owners.forget(&id_of(request.head.path()));

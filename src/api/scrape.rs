@@ -1,7 +1,7 @@
 //! `GET /metrics`: what was counted, and how things stand now.
 
 use super::health::best_replica;
-use super::{Api, Ticket};
+use super::{Api, RequestContext};
 use crate::front::Response;
 use crate::logging;
 use crate::memory;
@@ -11,7 +11,7 @@ use crate::metrics::{Metric, Reading};
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics of README's table.
-pub fn metrics(api: &Api, ticket: &Ticket) -> Response {
+pub fn metrics(api: &Api, context: &RequestContext) -> Response {
     let (gateway, stats) = (&api.gateway, &api.stats);
     let busy = stats.busy();
     let (held, limit) = memory::held();
@@ -27,7 +27,7 @@ pub fn metrics(api: &Api, ticket: &Ticket) -> Response {
         (Metric::BuildInfo, env!("CARGO_PKG_VERSION"), 1),
     ];
     // A provider that has not been checked yet is neither well nor ill.
-    let providers = ticket.config.providers.iter().filter_map(|provider| {
+    let providers = context.config.providers.iter().filter_map(|provider| {
         let health = best_replica(gateway, provider)?;
         Some((Metric::ProviderHealthy, &*provider.name, u64::from(health.healthy)))
     });
@@ -45,5 +45,9 @@ pub fn metrics(api: &Api, ticket: &Ticket) -> Response {
         Reading { metric: *metric, labels, value: *value }
     });
     let text = gateway.metrics.render(&readings.collect::<Vec<_>>());
-    Response { status: 200, fields: ticket.envelope.fields(CONTENT_TYPE), body: text.into_bytes().into() }
+    Response {
+        status: 200,
+        fields: context.response_context.fields(CONTENT_TYPE),
+        body: text.into_bytes().into(),
+    }
 }

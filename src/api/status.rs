@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Api, Ticket, health, json_response};
+use super::{Api, RequestContext, health, json_response};
 use crate::auth::quota::Clock;
 use crate::config::{Config, Replica, Token, TokenId, load};
 use crate::front::Response;
@@ -62,8 +62,8 @@ struct Limited {
 }
 
 /// Responds with the status document.
-pub fn status(api: &Api, ticket: &Ticket) -> Response {
-    let config = &*ticket.config;
+pub fn status(api: &Api, context: &RequestContext) -> Response {
+    let config = &*context.config;
     let providers = config.providers.iter().map(|provider| {
         let replicas = provider.replicas.iter().map(|replica| of_replica(api, config, replica));
         ProviderStatus { name: &provider.name, replicas: replicas.collect() }
@@ -75,7 +75,7 @@ pub fn status(api: &Api, ticket: &Ticket) -> Response {
         tokens: config.tokens.iter().map(|token| of_token(api, token)).collect(),
         config: load::summary(config).lines().map(str::to_owned).collect(),
     };
-    let mut response = json_response(200, &ticket.envelope, &status);
+    let mut response = json_response(200, &context.response_context, &status);
     response.fields.push("cache-control", "no-store");
     response
 }

@@ -35,7 +35,7 @@ impl Relay {
         attempt: &Attempt,
     ) -> Step {
         let Attempt { choice, others } = attempt;
-        let config = &self.delivery.request.ticket.config;
+        let config = &self.delivery.request.context.config;
         // What is passed on as it comes is a stream, asked for or not.
         if !self.call.body.stream {
             response.set_timeouts(Timeouts::idle(config.stream_timeout));
@@ -55,7 +55,7 @@ impl Relay {
         let length = length.filter(|_| !is_events && !is_translated);
         let mask = || Arc::clone(choice.provider().mask());
         let passage: Box<dyn Passage> = if is_translated {
-            let (model, id) = (&*self.call.body.model, &*self.delivery.envelope.id);
+            let (model, id) = (&*self.call.body.model, &*self.delivery.response_context.id);
             let limit = config.max_response_size;
             Box::new(Translation::new((model, id), limit, self.meter(), *others, mask()))
         } else if is_events {

@@ -117,7 +117,7 @@ impl<T> Conn<T> {
     }
 
     /// Goes on as far as the bytes at hand allow, and counts those that are left.
-    pub(super) fn advance<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
+    pub(super) fn advance<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
         let step = self.advance_uncounted(context);
         if matches!(step, Step::Close) || self.wire.hold() {
             return step;
@@ -130,7 +130,7 @@ impl<T> Conn<T> {
         self.advance_uncounted(context)
     }
 
-    fn advance_uncounted<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
+    fn advance_uncounted<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
         let mut answered = 0;
         loop {
             if self.wire.broken {
@@ -168,7 +168,7 @@ impl<T> Conn<T> {
     }
 
     /// What to do when the deadline has passed.
-    pub(super) fn expire<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
+    pub(super) fn expire<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
         if self.wire.settle_by.is_some_and(|by| by <= context.now) {
             return Step::Close;
         }
@@ -191,7 +191,7 @@ impl<T> Conn<T> {
         self.deadline = self.wire.settle_by.map_or(deadline, |by| by.min(deadline));
     }
 
-    fn advance_head<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
+    fn advance_head<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
         let Phase::Head { scan, since, is_idle, skipped } = &mut self.phase else { return None };
         *skipped += self.wire.skip_empty_lines();
         if *skipped > MAX_EMPTY_LINES {
@@ -231,7 +231,7 @@ impl<T> Conn<T> {
         None
     }
 
-    fn admit<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>, mut head: Head) {
+    fn admit<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>, mut head: Head) {
         if context.refusing && self.is_kept {
             let answer = context.service.reject(Rejection::ShuttingDown, Some(&head));
             return self.answer_early(context, &head, Shape::of(&head).closing(), answer);
@@ -241,16 +241,16 @@ impl<T> Conn<T> {
             Admission::Respond(answer) => {
                 self.answer_early(context, &head, shape, answer);
             }
-            Admission::Run(lane, ticket) => self.begin_body(context, head, lane, ticket),
+            Admission::Run(lane, request_context) => self.begin_body(context, head, lane, request_context),
         }
     }
 
-    fn begin_body<S: Service<Ticket = T>>(
+    fn begin_body<S: Service<RequestContext = T>>(
         &mut self,
         context: &Context<'_, S>,
         head: Head,
         lane: Lane,
-        ticket: T,
+        request_context: T,
     ) {
         let decoder = Decoder::new(head.framing);
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);
@@ -262,7 +262,7 @@ impl<T> Conn<T> {
         if head.expects_continue && self.wire.input.rest().is_empty() {
             self.wire.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
         }
-        let mut request = Box::new(Request::new(head, ticket, context.now));
+        let mut request = Box::new(Request::new(head, request_context, context.now));
         if !request.reserve_head() {
             let answer = context.service.reject(Rejection::Overloaded, Some(&request.head));
             let shape = Shape::of(&request.head);
@@ -296,7 +296,7 @@ impl<T> Conn<T> {
     }
 
     /// Refuses what is being read and ends the connection: after it, nothing that comes can be trusted to begin a request.
-    fn refuse<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>, rejection: Rejection) {
+    fn refuse<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>, rejection: Rejection) {
         let head = match &self.phase {
             Phase::Body(incoming) => Some(&incoming.request.head),
             _ => None,
@@ -309,7 +309,7 @@ impl<T> Conn<T> {
     }
 
     /// Refuses a body that turned out too large; its framing is sound, so the connection lives on if little is left.
-    fn refuse_body<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) {
+    fn refuse_body<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) {
         let Phase::Body(incoming) = std::mem::replace(&mut self.phase, Phase::idle()) else { return };
         let head = &incoming.request.head;
         let keep = head.keep_alive && incoming.decoder.due() <= MAX_DRAIN as u64;
@@ -321,7 +321,7 @@ impl<T> Conn<T> {
         self.allow(context, context.limits.client_timeout);
     }
 
-    fn advance_body<S: Service<Ticket = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
+    fn advance_body<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
         let Phase::Body(incoming) = &mut self.phase else { return None };
         let was_short = incoming.is_short;
         match incoming.take(&mut self.wire.input, context.limits.max_body) {

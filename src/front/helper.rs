@@ -76,12 +76,12 @@ impl<T> Alone<T> {
 }
 
 /// Has a helper do a [`Job::Alone`] in its turn.
-pub fn compute_alone<S: Service>(shared: &Arc<Shared<S>>, worker: usize, job: Job<S::Ticket>) {
+pub fn compute_alone<S: Service>(shared: &Arc<Shared<S>>, worker: usize, job: Job<S::RequestContext>) {
     send_alone(shared, shared.alone.begin(worker, job));
 }
 
 /// The next stands behind all that other requests have for the helpers.
-fn send_alone<S: Service>(shared: &Arc<Shared<S>>, mut next: Option<(usize, Job<S::Ticket>)>) {
+fn send_alone<S: Service>(shared: &Arc<Shared<S>>, mut next: Option<(usize, Job<S::RequestContext>)>) {
     while let Some((worker, job)) = next {
         if shared.helpers(Lane::Worker).send(shared, worker, job) {
             return;
@@ -114,7 +114,7 @@ impl<T: Send + 'static> Helpers<T> {
 
     /// Sends a job of that worker; whether there was room for it. For a request that has its permit there is: a task that ends leaves
     /// its [`Job::Run`] behind, and those have not all the room, though each worker may send one too many.
-    pub(super) fn send<S: Service<Ticket = T>>(
+    pub(super) fn send<S: Service<RequestContext = T>>(
         &self,
         shared: &Arc<Shared<S>>,
         worker: usize,
@@ -133,7 +133,7 @@ impl<T: Send + 'static> Helpers<T> {
     }
 
     /// Whether a thread is free for a job, or can be started.
-    pub(super) fn has_thread<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) -> bool {
+    pub(super) fn has_thread<S: Service<RequestContext = T>>(&self, shared: &Arc<Shared<S>>) -> bool {
         let started = self.load.started.load(Ordering::Relaxed);
         if self.load.unfinished.load(Ordering::Relaxed) < started {
             return true;
@@ -158,7 +158,7 @@ impl<T: Send + 'static> Helpers<T> {
     ///
     /// # Errors
     /// The system refuses even that.
-    pub(super) fn start<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) -> io::Result<()> {
+    pub(super) fn start<S: Service<RequestContext = T>>(&self, shared: &Arc<Shared<S>>) -> io::Result<()> {
         let (lane, shared) = (self.lane, Arc::clone(shared));
         let name = if lane == Lane::Worker { "helper" } else { "control" };
         thread::Builder::new()
@@ -169,7 +169,7 @@ impl<T: Send + 'static> Helpers<T> {
         Ok(())
     }
 
-    fn work<S: Service<Ticket = T>>(&self, shared: &Arc<Shared<S>>) {
+    fn work<S: Service<RequestContext = T>>(&self, shared: &Arc<Shared<S>>) {
         while let Ok((worker, job)) = self.queue.recv() {
             let post = perform(shared, worker, job);
             // Before its worker hears of it, who may have the next.
@@ -183,7 +183,7 @@ impl<T: Send + 'static> Helpers<T> {
 
 /// Does a job; what its worker hears of it. Nothing: the rest waits to be computed alone, or it has panicked, and its connection has
 /// ended.
-fn perform<S: Service>(shared: &Arc<Shared<S>>, worker: usize, job: Job<S::Ticket>) -> Option<Post> {
+fn perform<S: Service>(shared: &Arc<Shared<S>>, worker: usize, job: Job<S::RequestContext>) -> Option<Post> {
     let (token, handled) = match job {
         Job::Request(request, wire) => {
             let token = wire.slot.token;
@@ -219,7 +219,7 @@ pub type HandledFor = Option<(Handled, Arc<Client>)>;
 /// Runs the handler behind the panic barrier.
 pub fn handle<S: Service>(
     shared: &Shared<S>,
-    request: Box<Request<S::Ticket>>,
+    request: Box<Request<S::RequestContext>>,
     wire: Box<Wire>,
     client_timeout: Duration,
 ) -> HandledFor {

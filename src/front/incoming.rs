@@ -16,7 +16,7 @@ pub struct Request<T> {
     /// Its body, decoded.
     pub body: Vec<u8>,
     /// What admission said of it.
-    pub ticket: T,
+    pub context: T,
     /// When its head was whole.
     pub received: Instant,
     /// What its body holds.
@@ -38,9 +38,9 @@ pub struct Incoming<T> {
 
 impl<T> Request<T> {
     /// A request without its body.
-    pub(super) fn new(head: Head, ticket: T, received: Instant) -> Self {
+    pub(super) fn new(head: Head, context: T, received: Instant) -> Self {
         let (share, slot) = (Share::new(Holder::Request), Share::new(Holder::Slot));
-        Self { head, body: Vec::new(), ticket, received, share, slot }
+        Self { head, body: Vec::new(), context, received, share, slot }
     }
 
     /// Reserves what its head holds; whether there is room.

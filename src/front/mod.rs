@@ -102,7 +102,7 @@ pub enum Lane {
 pub enum Admission<T> {
     /// It is answered now; its body is not wanted.
     Respond(Response),
-    /// Its body is read, then [`Service::handle`] gets it with this ticket.
+    /// Its body is read, then [`Service::handle`] gets it with this context.
     Run(Lane, T),
 }
 
@@ -140,20 +140,20 @@ impl From<Done> for Handled {
 /// What the front serves.
 pub trait Service: Send + Sync + 'static {
     /// What admission found out about a request, for its handler.
-    type Ticket: Send + 'static;
+    type RequestContext: Send + 'static;
 
     /// The limits in force; asked for often, must be cheap.
     fn limits(&self) -> Limits;
 
     /// Decides about a request by its head alone, whose path it may replace. Runs on a worker: it must neither wait nor
     /// take long.
-    fn admit(&self, head: &mut Head, peer: Peer) -> Admission<Self::Ticket>;
+    fn admit(&self, head: &mut Head, peer: Peer) -> Admission<Self::RequestContext>;
 
     /// Whether a whole request for [`Lane::Worker`] is handled on its worker: it takes little time.
-    fn is_quick(&self, request: &Request<Self::Ticket>) -> bool;
+    fn is_quick(&self, request: &Request<Self::RequestContext>) -> bool;
 
     /// Answers a request, or begins to. A panic costs this request a 500 and nothing else.
-    fn handle(&self, request: Box<Request<Self::Ticket>>, responder: Responder) -> Handled;
+    fn handle(&self, request: Box<Request<Self::RequestContext>>, responder: Responder) -> Handled;
 
     /// The answer to a request the front refuses; the head is there when it was understood.
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Response;

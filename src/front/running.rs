@@ -70,8 +70,8 @@ pub struct Shared<S: Service> {
     /// Wakes the acceptor.
     pub(super) door: Waker,
     permits: [Arc<Permits>; 2],
-    helpers: [Helpers<S::Ticket>; 2],
-    pub(super) alone: Alone<S::Ticket>,
+    helpers: [Helpers<S::RequestContext>; 2],
+    pub(super) alone: Alone<S::RequestContext>,
     /// Responses close their connections.
     pub(super) draining: Arc<AtomicBool>,
     /// Nothing more is accepted, and all that was is in the inboxes.
@@ -193,7 +193,7 @@ impl<S: Service> Shared<S> {
         self.draining.load(Ordering::Relaxed)
     }
 
-    pub(super) fn helpers(&self, lane: Lane) -> &Helpers<S::Ticket> {
+    pub(super) fn helpers(&self, lane: Lane) -> &Helpers<S::RequestContext> {
         &self.helpers[lane as usize]
     }
 

@@ -35,13 +35,13 @@ pub struct Worker<S: Service> {
     /// Which of the workers it is.
     number: usize,
     epoll: Arc<Epoll>,
-    table: Table<S::Ticket>,
+    table: Table<S::RequestContext>,
     sources: Sources,
     /// As they are for this turn.
     limits: Limits,
     now: Instant,
     /// Whole requests that have not asked for a permit.
-    whole: Vec<(Lane, Queued<S::Ticket>)>,
+    whole: Vec<(Lane, Queued<S::RequestContext>)>,
     /// The first request that waits for a permit is here, and waits for memory.
     is_short: bool,
     /// Tasks here.
@@ -208,7 +208,7 @@ impl<S: Service> Worker<S> {
     }
 
     /// Advances a connection as far as its bytes allow, those included that have still to be read.
-    fn proceed(&mut self, mut conn: Conn<S::Ticket>) {
+    fn proceed(&mut self, mut conn: Conn<S::RequestContext>) {
         let token = conn.wire.slot.token;
         for _ in 0..READS_A_TURN {
             let step = conn.advance(&self.context());
@@ -224,7 +224,7 @@ impl<S: Service> Worker<S> {
     }
 
     /// Does what a connection needs.
-    fn follow(&mut self, conn: Conn<S::Ticket>, step: Step<S::Ticket>) {
+    fn follow(&mut self, conn: Conn<S::RequestContext>, step: Step<S::RequestContext>) {
         match step {
             Step::Close => {}
             Step::Short => self.table.put(conn),
@@ -273,7 +273,7 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    fn waiter(&self, queued: &Queued<S::Ticket>) -> Waiter {
+    fn waiter(&self, queued: &Queued<S::RequestContext>) -> Waiter {
         Waiter { worker: self.number, token: queued.wire.slot.token, until: queued.until }
     }
 
@@ -288,7 +288,7 @@ impl<S: Service> Worker<S> {
     }
 
     /// Begins a request, or has it wait until there is memory for it; whether there was.
-    fn begin(&mut self, permit: Permit, mut queued: Queued<S::Ticket>) -> bool {
+    fn begin(&mut self, permit: Permit, mut queued: Queued<S::RequestContext>) -> bool {
         if !queued.request.reserve_slot() {
             permit.put_back(self.waiter(&queued));
             self.is_short = true;

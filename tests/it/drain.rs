@@ -22,7 +22,7 @@ const WAITING: usize = 200;
 struct Held(Mutex<()>);
 
 impl Service for Held {
-    type Ticket = ();
+    type RequestContext = ();
 
     fn limits(&self) -> Limits {
         drop(self.0.lock().expect("the lock"));

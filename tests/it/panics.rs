@@ -77,7 +77,7 @@ fn answer(status: u16, body: &str) -> Response {
 }
 
 impl Service for Panicking {
-    type Ticket = ();
+    type RequestContext = ();
 
     fn limits(&self) -> Limits {
         let time = Duration::from_secs(20);

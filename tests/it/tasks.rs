@@ -82,7 +82,7 @@ struct Beginning {
 }
 
 impl Service for Beginning {
-    type Ticket = ();
+    type RequestContext = ();
 
     fn limits(&self) -> Limits {
         let time = Duration::from_secs(20);

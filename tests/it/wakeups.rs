@@ -47,7 +47,7 @@ impl Told {
 }
 
 impl Service for Told {
-    type Ticket = ();
+    type RequestContext = ();
 
     fn limits(&self) -> Limits {
         if thread::current().name() == Some("worker") {
