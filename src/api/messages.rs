@@ -16,7 +16,7 @@ use crate::routing::Route;
 use crate::upstream::meter::{Measured, Meter};
 use crate::upstream::opening::Opening;
 use crate::upstream::refusal::Refusal;
-use crate::upstream::stream::{Broke, Passage, Way};
+use crate::upstream::stream::{Broke, StreamFilter, Way};
 use crate::upstream::{Failure, Fault};
 
 /// Where a translated call goes, behind the provider's base URL. The client's query belongs to the other API.
@@ -215,7 +215,7 @@ impl Translation {
     }
 }
 
-impl Passage for Translation {
+impl StreamFilter for Translation {
     fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
         let taken = self.translate(Some(piece), way);
         // What came before the trouble is the client's.

@@ -11,9 +11,9 @@ use super::task::{Stage, Step};
 use crate::front::Done;
 use crate::routing::{Choice, Verdict};
 use crate::upstream::meter::Measured;
-use crate::upstream::passage::{AsTheyCame, Bytes};
 use crate::upstream::refusal::Refusal;
-use crate::upstream::stream::{self, Broke, Ended, Passage, ResponseHead};
+use crate::upstream::stream::{self, Broke, Ended, ResponseHead, StreamFilter};
+use crate::upstream::stream_filter::{AsTheyCame, Bytes};
 use crate::upstream::{Failure, Fault, Headers, Timeouts, UpstreamResponse};
 
 /// An answer on its way, and what its end needs to know of its beginning.
@@ -54,19 +54,19 @@ impl Relay {
         let length = response.length().map(|length| length + beginning.len() as u64);
         let length = length.filter(|_| !is_events && !is_translated);
         let mask = || Arc::clone(choice.provider().mask());
-        let passage: Box<dyn Passage> = if is_translated {
+        let filter: Box<dyn StreamFilter> = if is_translated {
             let (model, id) = (&*self.call.body.model, &*self.delivery.response_context.id);
             let limit = config.max_response_size;
             Box::new(Translation::new((model, id), limit, self.meter(), *others, mask()))
         } else if is_events {
-            let passage = AsTheyCame::new(self.meter(), *others, mask());
-            Box::new(passage.hiding_usage(self.adds_usage))
+            let filter = AsTheyCame::new(self.meter(), *others, mask());
+            Box::new(filter.hiding_usage(self.adds_usage))
         } else {
             Box::new(Bytes::new(self.meter(), mask()))
         };
         let status = response.status;
         let head = ResponseHead { status, fields, length, is_begun: false };
-        match stream::Relay::new(response, beginning, passage, head, config.max_stream_size) {
+        match stream::Relay::new(response, beginning, filter, head, config.max_stream_size) {
             Ok(stream) => Step::To(Stage::Stream(Box::new(Streaming { stream, status, is_events }))),
             Err(failure) => Step::Ended(Outcome::Failed(Failed::Fault(failure))),
         }

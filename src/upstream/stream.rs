@@ -59,7 +59,7 @@ pub fn is_event_stream(headers: &Headers) -> bool {
 /// another attempt: [`ClientResponse::is_begun`] tells. It is not ended here.
 pub struct Relay {
     response: UpstreamResponse,
-    passage: Box<dyn Passage>,
+    filter: Box<dyn StreamFilter>,
     head: ResponseHead,
     /// Bytes that came, of at most so many.
     size: usize,
@@ -75,7 +75,7 @@ pub struct Relay {
 }
 
 /// What is done with a stream between provider and client.
-pub trait Passage: Send {
+pub trait StreamFilter: Send {
     /// Takes what came, sends on what is to be sent.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ pub trait Passage: Send {
     /// The provider has ended the stream; `by_closing`: nothing but the connection's end tells that it is whole.
     ///
     /// # Errors
-    /// It is not whole; else as [`Passage::take`].
+    /// It is not whole; else as [`StreamFilter::take`].
     fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke>;
 
     /// Bytes held of an event that is not complete, where they may be more than [`MAX_HELD_EVENT`].
@@ -142,7 +142,7 @@ impl Relay {
     pub fn new(
         response: UpstreamResponse,
         first: Vec<u8>,
-        passage: Box<dyn Passage>,
+        filter: Box<dyn StreamFilter>,
         head: ResponseHead,
         max_size: usize,
     ) -> Result<Self, Failure> {
@@ -151,7 +151,7 @@ impl Relay {
         }
         let share = Share::new(Holder::Response);
         let (size, has_more, is_behind) = (0, true, false);
-        Ok(Self { response, passage, head, size, max_size, first, has_more, is_behind, share })
+        Ok(Self { response, filter, head, size, max_size, first, has_more, is_behind, share })
     }
 
     /// Passes on what is at hand. `piece`: what it may read into.
@@ -224,7 +224,7 @@ impl Relay {
         if client.next_beat().is_some_and(|due| now >= due) {
             let mut way = Way { client, head: &mut self.head };
             if way.is_undecided() {
-                self.passage.release(&mut way);
+                self.filter.release(&mut way);
             }
         }
         if let Err(error) = client.beat(now).and_then(|()| self.see_to_client(client)) {
@@ -250,7 +250,7 @@ impl Relay {
             // What ends by closing and has said its last is whole, also where the provider closes without the words that
             // TLS has for it, or resets the connection.
             Err(Failure { fault: Fault::CutOff, .. })
-                if self.response.is_close_delimited() && self.passage.is_over() =>
+                if self.response.is_close_delimited() && self.filter.is_over() =>
             {
                 return Some(self.close(client));
             }
@@ -260,9 +260,9 @@ impl Relay {
                 // What is under the limit still goes, so that where a stream ends does not depend on how it was cut.
                 let passed = count.min(self.max_size - self.size);
                 self.size += passed;
-                let taken = self.passage.take(&piece[..passed], &mut way).err();
+                let taken = self.filter.take(&piece[..passed], &mut way).err();
                 let taken = taken.or_else(|| self.hold());
-                if !self.head.is_begun && self.passage.has_announced() {
+                if !self.head.is_begun && self.filter.has_announced() {
                     self.response.take_time();
                 }
                 taken.or_else(|| (passed < count).then(|| too_large(self.max_size)))
@@ -273,7 +273,7 @@ impl Relay {
 
     /// Counts what is held of large events; why the stream ends where there is no room for it.
     fn hold(&mut self) -> Option<Broke> {
-        let held = self.passage.held();
+        let held = self.filter.held();
         let counted = if held > MAX_HELD_EVENT { held } else { 0 };
         (!self.share.set(counted)).then(|| failed(Fault::Overloaded, "no memory for an event".to_owned()))
     }
@@ -281,7 +281,7 @@ impl Relay {
     /// The provider's answer has ended.
     fn close(&mut self, client: &mut ClientResponse) -> Ended {
         let mut way = Way { client, head: &mut self.head };
-        let broke = self.passage.end(self.response.is_close_delimited(), &mut way).err();
+        let broke = self.filter.end(self.response.is_close_delimited(), &mut way).err();
         self.ended(broke)
     }
 
@@ -292,11 +292,11 @@ impl Relay {
     fn ended(&mut self, broke: Option<Broke>) -> Ended {
         // Clients leave as soon as they have read the last event: nothing was lost then.
         let left = |broke: &Broke| matches!(broke, Broke::Failed(Failure { fault: Fault::ClientGone, .. }));
-        let broke = broke.filter(|broke| !(left(broke) && self.passage.is_over()));
-        let passage = &mut self.passage;
-        let measured = Measured { is_cut: broke.is_some(), ..passage.measured() };
-        let (next_sequence, told) = (passage.next_sequence(), passage.told());
-        Ended { broke, measured, response_id: passage.response_id(), next_sequence, told }
+        let broke = broke.filter(|broke| !(left(broke) && self.filter.is_over()));
+        let filter = &mut self.filter;
+        let measured = Measured { is_cut: broke.is_some(), ..filter.measured() };
+        let (next_sequence, told) = (filter.next_sequence(), filter.told());
+        Ended { broke, measured, response_id: filter.response_id(), next_sequence, told }
     }
 }
 

@@ -10,7 +10,7 @@ use super::events::Events;
 use super::meter::{Measured, Meter};
 use super::opening::{Opening, error_among};
 use super::refusal::Refusal;
-use super::stream::{Broke, Passage, Way, failed};
+use super::stream::{Broke, StreamFilter, Way, failed};
 use super::{Fault, added_usage};
 use crate::config::{Mask, Scope};
 use crate::core::sse::Lines;
@@ -153,7 +153,7 @@ impl Outlet {
     }
 }
 
-impl Passage for AsTheyCame {
+impl StreamFilter for AsTheyCame {
     fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
         let Self { events, outlet } = self;
         events.pass(piece, |part, mid_event| outlet.send(part, mid_event, way))
@@ -215,7 +215,7 @@ impl Bytes {
     }
 }
 
-impl Passage for Bytes {
+impl StreamFilter for Bytes {
     fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
         self.held.extend_from_slice(piece);
         let kept = self.mask.overwrite(&mut self.held);
