@@ -18,14 +18,14 @@ const WITH_STREAM_OPTIONS: &[&str] = &["/chat/completions", "/completions"];
 impl Relay {
     /// What measures the stream at hand. A token without a daily limit has its streams measured by samples.
     pub(super) fn meter(&self) -> Meter {
-        let is_limited = self.delivery.request.context.token().tokens_per_day.is_some();
+        let is_limited = self.client_call.request.context.token().tokens_per_day.is_some();
         Meter::new(self.output(), is_limited)
     }
 
     /// Whether this replica has to be asked for the usage of a stream for whose usage the client does not ask.
     pub(super) fn has_to_ask_for_usage(&self, replica: &Replica) -> bool {
         let path = self.call.path.split('?').next().unwrap_or_default();
-        let request = &self.delivery.request.context;
+        let request = &self.client_call.request.context;
         self.call.body.usage.is_some()
             && WITH_STREAM_OPTIONS.contains(&path)
             && replica.asks_for_usage(request.token().tokens_per_day.is_some())
@@ -38,7 +38,7 @@ impl Relay {
 
     /// Notes the tokens of a call whose client left before its response began.
     pub(super) fn note_request(&mut self) {
-        if self.delivery.request.context.action != Action::StoredResponse {
+        if self.client_call.request.context.action != Action::StoredResponse {
             self.charge(Measured::default());
         }
     }
@@ -46,7 +46,7 @@ impl Relay {
     /// Notes the tokens of a buffered response. One that is made in the background reports them when it is fetched, and any other
     /// stored response used them when it was made.
     pub(super) fn note_document(&mut self, measured: Measured, body: &[u8]) {
-        match self.delivery.request.context.action {
+        match self.client_call.request.context.action {
             Action::StoredResponse => {
                 let is_chargeable =
                     |id: &String| self.gateway.charges.knows(id) || is_made_in_background(body);
@@ -70,7 +70,7 @@ impl Relay {
 
     /// Notes the tokens of a stream, which made the response `made`. A stored response is streamed where it is made in the background.
     pub(super) fn note_stream(&mut self, measured: Measured, made: Option<&str>) {
-        match self.delivery.request.context.action {
+        match self.client_call.request.context.action {
             Action::StoredResponse => {
                 if let Some(id) = self.fetched_id().filter(|id| !self.is_charged_already(id)) {
                     self.charge_once(&id, measured);
@@ -86,7 +86,7 @@ impl Relay {
 
     /// The stored response that the client gets with its tokens.
     fn fetched_id(&self) -> Option<String> {
-        let head = &self.delivery.request.head;
+        let head = &self.client_call.request.head;
         let is_whole = match head.method() {
             "GET" => !head.path().ends_with("/input_items"),
             "POST" => true,
@@ -103,20 +103,20 @@ impl Relay {
 
     /// Charges what is not charged yet of a response.
     fn charge_once(&mut self, id: &str, measured: Measured) {
-        let used = measured.used(self.delivery.estimated_prompt);
+        let used = measured.used(self.client_call.estimated_prompt);
         let charge = self.gateway.charges.charge(id, used.total());
         if charge > 0 {
-            self.delivery.record.tokens = Some(used);
-            self.delivery.charge = charge;
+            self.client_call.record.tokens = Some(used);
+            self.client_call.charge = charge;
         }
     }
 
     fn charge(&mut self, measured: Measured) {
-        let delivery = &mut self.delivery;
-        if !FREE.contains(&delivery.request.head.path()) {
-            let used = measured.used(delivery.estimated_prompt);
-            delivery.record.tokens = Some(used);
-            delivery.charge = used.total();
+        let client_call = &mut self.client_call;
+        if !FREE.contains(&client_call.request.head.path()) {
+            let used = measured.used(client_call.estimated_prompt);
+            client_call.record.tokens = Some(used);
+            client_call.charge = used.total();
         }
     }
 }

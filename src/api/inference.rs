@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::admitted::Admitted;
 use super::allowance::{self, Times};
-use super::delivery::Delivery;
+use super::client_call::ClientCall;
 use super::outcome::{BufferedResponse, Failed, Outcome, SUCCESS};
 use super::record::{Record, word};
 use super::splice::Body;
@@ -64,7 +64,7 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, resp
         record.model.clone_from(&call.body.model);
         let estimated_prompt = charge::estimated_prompt(&request);
         let (permit, in_flight) = (Some(permit), Some(in_flight));
-        let delivery = Delivery {
+        let client_call = ClientCall {
             request,
             permit,
             in_flight,
@@ -74,11 +74,11 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, resp
             estimated_prompt,
             charge: 0,
         };
-        let context = &delivery.request.context;
+        let context = &client_call.request.context;
         let plan = Plan::new(&context.config, std::mem::take(&mut call.routes), context.token());
         let (begun, adds_usage, is_short) = (Instant::now(), false, false);
         let share = Share::new(Holder::Response);
-        Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, share, delivery }.begin()
+        Relay { gateway, call, plan, last: None, begun, adds_usage, is_short, share, client_call }.begin()
     };
     if since.is_some() { Handled::Compute(Box::new(begin)) } else { begin() }
 }
@@ -104,7 +104,7 @@ pub struct Relay {
     is_short: bool,
     /// What the responses that were collected for it hold, to its end.
     pub(super) share: Share,
-    pub(super) delivery: Delivery,
+    pub(super) client_call: ClientCall,
 }
 
 /// An attempt that is made.
@@ -136,7 +136,7 @@ pub enum Asked {
 impl Relay {
     fn begin(mut self) -> Handled {
         if self.client_has_left() {
-            let done = self.delivery.fault(Fault::ClientGone);
+            let done = self.client_call.fault(Fault::ClientGone);
             return self.end(done).into();
         }
         task::begin(self)
@@ -146,7 +146,7 @@ impl Relay {
     pub(super) fn next_attempt(&mut self) -> Decision {
         let (balance, now) = (&self.gateway.balance, Instant::now());
         if let Some(choice) = self.plan.next(balance, now) {
-            self.delivery.begin_attempt(&choice.provider().name, self.call.body.stream);
+            self.client_call.begin_attempt(&choice.provider().name, self.call.body.stream);
             let others = self.has_retries() && self.plan.has_hope_left(balance, now);
             return Decision::Attempt(Box::new(Attempt { choice, others }));
         }
@@ -160,13 +160,13 @@ impl Relay {
     pub(super) fn give_last(&mut self) -> Done {
         let last = self.last.take().map_or_else(|| Failed::Fault(unreachable("no replica")), |last| *last);
         // A provider works for a client that leaves.
-        if last.fault() == Some(Fault::ClientGone) && self.delivery.record.attempts > 0 {
+        if last.fault() == Some(Fault::ClientGone) && self.client_call.record.attempts > 0 {
             self.note_request();
         }
         // Only targets that cannot take the call are left: their reason helps the client, a 502 does not.
         let done = match self.call.refused.take() {
-            Some(error) if last.is_without_response() => self.delivery.error(&error),
-            _ => self.delivery.last(last),
+            Some(error) if last.is_without_response() => self.client_call.error(&error),
+            _ => self.client_call.last(last),
         };
         self.end(done)
     }
@@ -188,14 +188,14 @@ impl Relay {
 
     /// Whether nobody has waited for a call that was queued for long.
     fn client_has_left(&self) -> bool {
-        let queued = self.begun.saturating_duration_since(self.delivery.request.received);
-        queued > QUEUED_LONG && self.delivery.response.client().is_gone()
+        let queued = self.begun.saturating_duration_since(self.client_call.request.received);
+        queued > QUEUED_LONG && self.client_call.response.client().is_gone()
     }
 
     /// The call has been answered: it is counted, and has its line in the log.
     pub(super) fn end(&self, done: Done) -> Done {
-        let token = self.delivery.request.context.token();
-        self.delivery.record.end(&self.gateway.metrics, &token.name);
+        let token = self.client_call.request.context.token();
+        self.client_call.record.end(&self.gateway.metrics, &token.name);
         done
     }
 
@@ -219,13 +219,13 @@ impl Relay {
     }
 
     fn has_retries(&self) -> bool {
-        let most = if self.call.is_search { MAX_SEARCHED - 1 } else { self.delivery.config().max_retries };
-        self.delivery.record.attempts <= most && !self.delivery.is_committed()
+        let most = if self.call.is_search { MAX_SEARCHED - 1 } else { self.client_call.config().max_retries };
+        self.client_call.record.attempts <= most && !self.client_call.is_committed()
     }
 
     /// Whether there is time behind a pause.
     pub(super) fn has_time_for(&self, pause: Duration) -> bool {
-        pause < self.times().left(self.delivery.config(), self.call.body.stream)
+        pause < self.times().left(self.client_call.config(), self.call.body.stream)
     }
 
     fn times(&self) -> Times {
@@ -241,12 +241,12 @@ impl Relay {
         };
         match before.filter(|before| tells_more(before)) {
             Some(before) => {
-                let provider = self.delivery.record.provider.clone();
-                self.delivery.adopt_id(before.headers(), &provider);
+                let provider = self.client_call.record.provider.clone();
+                self.client_call.adopt_id(before.headers(), &provider);
                 before
             }
             None => {
-                self.delivery.record.answered_by(choice, false);
+                self.client_call.record.answered_by(choice, false);
                 Box::new(now)
             }
         }
@@ -255,9 +255,9 @@ impl Relay {
     /// Asks a replica, in the format its provider speaks, on an idle connection for that worker; none: on a new one.
     pub(super) fn ask(&mut self, attempt: &Attempt, idle_of: Option<usize>) -> Result<Asked, Failure> {
         let Attempt { choice, others } = attempt;
-        let is_first = self.delivery.record.attempts == 1;
+        let is_first = self.client_call.record.attempts == 1;
         let streamed = self.call.body.stream;
-        let allowance = allowance::of(self.delivery.config(), streamed, self.times(), is_first, *others);
+        let allowance = allowance::of(self.client_call.config(), streamed, self.times(), is_first, *others);
         self.is_short = allowance.is_short;
         let replica = &choice.provider().replicas[choice.replica];
         self.adds_usage = self.has_to_ask_for_usage(replica);
@@ -282,11 +282,11 @@ impl Relay {
     fn request(&self, choice: &Choice, length: usize, timeouts: Timeouts) -> Result<Outgoing, Failure> {
         let is_translated = self.call.chat_for(choice.provider()).is_some();
         let (format, path) = match is_translated {
-            false => (self.delivery.response_context.format, &*self.call.path),
+            false => (self.client_call.response_context.format, &*self.call.path),
             true => (Format::OpenAi, messages::CHAT),
         };
         let fields = |kept_back: &dyn Fn(&str) -> bool| {
-            let Delivery { request, .. } = &self.delivery;
+            let ClientCall { request, .. } = &self.client_call;
             let kind = self.call.kind;
             let mut fields =
                 relayed_headers::of_request(&request.head, &request.context.response_context.id, &|name| {
@@ -309,7 +309,7 @@ impl Relay {
     pub(super) fn with_body<T>(&self, choice: &Choice, send: impl FnOnce(&[&[u8]]) -> T) -> T {
         let replica = &choice.provider().replicas[choice.replica];
         let model = self.call.body.written(&choice.model);
-        let (body, bytes) = (&self.call.body, &*self.delivery.request.body);
+        let (body, bytes) = (&self.call.body, &*self.client_call.request.body);
         match self.call.chat_for(choice.provider()) {
             None if self.adds_usage => send(&body.with_model_and_usage(bytes, &model)),
             None => send(&body.with_model(bytes, &model)),
@@ -332,7 +332,7 @@ impl Relay {
         if let Failed::Response(answer) = &failed {
             if is_good {
                 let id = || response_id::in_answer(&answer.body);
-                responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, id);
+                responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, id);
             }
             if !is_error {
                 self.note_document(measured, &answer.body);
@@ -341,8 +341,8 @@ impl Relay {
         let result = failed.result();
         self.note(choice, failed.verdict(), result);
         // An error under a status of success may say that there is no such model.
-        self.delivery.record.answered_by(choice, is_good && result == SUCCESS);
-        Outcome::Done(self.delivery.last(failed))
+        self.client_call.record.answered_by(choice, is_good && result == SUCCESS);
+        Outcome::Done(self.client_call.last(failed))
     }
 
     /// A failed attempt: for record and metrics, and in one line for the operator.
@@ -356,12 +356,12 @@ impl Relay {
             return;
         }
         let what = masking::without_secrets(
-            self.delivery.config(),
+            self.client_call.config(),
             &choice.provider().name,
             failed.what().into_bytes(),
         );
         let what = String::from_utf8_lossy(&what).into_owned();
-        let record = &self.delivery.record;
+        let record = &self.client_call.record;
         let (attempt, replica) = (record.attempts, choice.replica + 1);
         log::warn!(
             attempt, provider = *choice.provider().name, replica, model = *choice.model,

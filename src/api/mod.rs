@@ -6,7 +6,7 @@ mod admitted;
 mod allowance;
 mod charge;
 mod choosers;
-mod delivery;
+mod client_call;
 mod error;
 mod error_event;
 mod filters;

@@ -19,7 +19,7 @@ use crate::upstream::{Failure, Fault, Headers, UpstreamResponse, Whole};
 impl Relay {
     /// A response has begun: its next stage.
     pub(super) fn answered(&mut self, response: UpstreamResponse, attempt: &Attempt) -> Step {
-        self.delivery.adopt_id(Some(&response.headers), &attempt.choice.provider().name);
+        self.client_call.adopt_id(Some(&response.headers), &attempt.choice.provider().name);
         let unusable = unusable::failure_of(response.status, &response.headers);
         // No bytes are coded in no way.
         let unusable = unusable.filter(|it| it.fault == Fault::Redirected || !response.is_over());
@@ -35,7 +35,7 @@ impl Relay {
         if is_good && is_labelled && is_wanted {
             return self.stream(response, Vec::new(), true, attempt);
         }
-        self.delivery.response.keep_quiet();
+        self.client_call.response.keep_quiet();
         // Sound may begin as events do.
         let kind = content_type(&response);
         let may_be_events = !is_media(kind) || (is_binary(kind) && !is_speech);
@@ -55,13 +55,13 @@ impl Relay {
     ) -> Step {
         let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
         // A heartbeat has promised events, and what is translated is events or a document: nothing else.
-        let may_pass = !self.delivery.is_committed() && !is_translated;
+        let may_pass = !self.client_call.is_committed() && !is_translated;
         if is_events || (may_pass && is_streamed(&response, self.call.body.stream)) {
             return self.stream(response, beginning, is_events, attempt);
         }
         // It has begun: it is no hanging replica.
         response.take_time();
-        let whole = Whole::begun(beginning, self.delivery.config().max_response_size);
+        let whole = Whole::begun(beginning, self.client_call.config().max_response_size);
         Step::To(Stage::Collect(response, whole))
     }
 
@@ -106,8 +106,8 @@ impl Relay {
             return Outcome::Failed(Failed::Fault(failure));
         }
         let Body { model, stream, .. } = &self.call.body;
-        let limit = self.delivery.config().max_response_size;
-        match messages::answer(answer, model, *stream, &self.delivery.response_context.id, limit) {
+        let limit = self.client_call.config().max_response_size;
+        match messages::answer(answer, model, *stream, &self.client_call.response_context.id, limit) {
             Ok(answer) => self.whole(answer, measured, choice),
             Err(failure) => {
                 if failure.fault == Fault::Untranslatable {

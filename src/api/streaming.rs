@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::delivery::add_stream_fields;
+use super::client_call::add_stream_fields;
 use super::inference::{Attempt, Relay};
 use super::messages::Translation;
 use super::outcome::{BufferedResponse, Failed, Outcome, SUCCESS};
@@ -35,18 +35,18 @@ impl Relay {
         attempt: &Attempt,
     ) -> Step {
         let Attempt { choice, others } = attempt;
-        let config = &self.delivery.request.context.config;
+        let config = &self.client_call.request.context.config;
         // What is passed on as it comes is a stream, asked for or not.
         if !self.call.body.stream {
             response.set_timeouts(Timeouts::idle(config.stream_timeout));
         }
         if is_events {
-            self.delivery.response.end_quiet();
+            self.client_call.response.end_quiet();
             if !stream::is_event_stream(&response.headers) {
                 response.headers.set("content-type", b"text/event-stream");
             }
         }
-        let mut fields = self.delivery.answer_fields(&response.headers, &choice.provider().name);
+        let mut fields = self.client_call.answer_fields(&response.headers, &choice.provider().name);
         if is_events || response.length().is_none() {
             add_stream_fields(&mut fields);
         }
@@ -55,7 +55,7 @@ impl Relay {
         let length = length.filter(|_| !is_events && !is_translated);
         let mask = || Arc::clone(choice.provider().mask());
         let filter: Box<dyn StreamFilter> = if is_translated {
-            let (model, id) = (&*self.call.body.model, &*self.delivery.response_context.id);
+            let (model, id) = (&*self.call.body.model, &*self.client_call.response_context.id);
             let limit = config.max_response_size;
             Box::new(Translation::new((model, id), limit, self.meter(), *others, mask()))
         } else if is_events {
@@ -74,7 +74,7 @@ impl Relay {
 
     /// It has ended, perhaps before it has begun: then another attempt may follow.
     pub(super) fn stream_ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Outcome {
-        let is_begun = self.delivery.response.is_begun();
+        let is_begun = self.client_call.response.is_begun();
         match ended.broke {
             Some(Broke::Refused(refusal, body)) => {
                 self.refused(refusal, streaming.stream.into_headers(), body, choice)
@@ -102,22 +102,22 @@ impl Relay {
         // A provider that is not to go on is left before its client is told.
         drop(stream);
         // Only now is this the answer: until here, that of an earlier attempt may be.
-        self.delivery.record.answered_by(choice, true);
+        self.client_call.record.answered_by(choice, true);
         self.note_stream(ended.measured, ended.response_id.as_deref());
-        responses::learn(&self.gateway, &self.delivery.request, &self.call, choice, || ended.response_id);
+        responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, || ended.response_id);
         match ended.broke {
             None => {
                 match ended.told {
                     Some(refusal) => self.note_failed(choice, &Failed::told(status, refusal)),
                     None => drop(self.note(choice, Verdict::Succeeded, SUCCESS)),
                 }
-                self.delivery.whole_stream(status)
+                self.client_call.whole_stream(status)
             }
             Some(broke) => {
                 let failure = Failure::from(broke);
                 let fault = failure.fault;
                 self.note_failed(choice, &Failed::Fault(failure));
-                self.delivery.broken_stream(status, fault, is_events, ended.next_sequence)
+                self.client_call.broken_stream(status, fault, is_events, ended.next_sequence)
             }
         }
     }

@@ -85,7 +85,7 @@ pub struct Task {
 
 /// Begins a request.
 pub fn begin(relay: Relay) -> Handled {
-    let client = Arc::clone(relay.delivery.response.client());
+    let client = Arc::clone(relay.client_call.response.client());
     let mut task = Task { relay, client, state: None, is_settled: false };
     match task.next_attempt() {
         Ok(state) => task.parked(state),
@@ -181,7 +181,7 @@ impl Task {
             }
             Ok(Asked::Unconnected(outgoing)) => {
                 let since = io.now();
-                let deadline = outgoing.deadline(since, self.relay.delivery.is_committed());
+                let deadline = outgoing.deadline(since, self.relay.client_call.is_committed());
                 let (job, connecting) = outgoing.connect(deadline, io.load());
                 if !io.spawn(job) {
                     let detail = "too many wait for connections".to_owned();
@@ -217,13 +217,13 @@ impl Task {
     }
 
     fn deadline_of(&self, outgoing: &Outgoing, since: Instant) -> Instant {
-        outgoing.deadline(since, self.relay.delivery.is_committed())
+        outgoing.deadline(since, self.relay.client_call.is_committed())
     }
 
     fn send(&mut self, attempt: &Attempt, mut pending: PendingResponse, io: &mut dyn Io) -> Step {
         match self.relay.with_body(&attempt.choice, |body| pending.send(body)) {
             Ok(Sent::Blocked) => {
-                let deadline = pending.deadline(self.relay.delivery.is_committed());
+                let deadline = pending.deadline(self.relay.client_call.is_committed());
                 match self.see_to_clock(io.now(), deadline) {
                     Ok(()) => Step::Park(Stage::Send(pending)),
                     Err(failure) => failed(failure),
@@ -235,7 +235,7 @@ impl Task {
     }
 
     fn await_head(&mut self, attempt: &Attempt, mut pending: PendingResponse, io: &mut dyn Io) -> Step {
-        let is_committed = self.relay.delivery.is_committed();
+        let is_committed = self.relay.client_call.is_committed();
         match pending.poll(is_committed) {
             Ok(Some(head)) => self.relay.answered(pending.into_response(head), attempt),
             Ok(None) => match self.see_to_clock(io.now(), pending.deadline(is_committed)) {
@@ -259,7 +259,7 @@ impl Task {
             let count = match response.read(io.scratch()) {
                 Ok(Some(count)) => count,
                 Ok(None) => {
-                    let deadline = response.deadline(self.relay.delivery.is_committed());
+                    let deadline = response.deadline(self.relay.client_call.is_committed());
                     return match self.see_to_clock(io.now(), deadline) {
                         Ok(()) => Step::Park(Stage::AwaitBody(response, first)),
                         Err(failure) => failed(failure),
@@ -296,7 +296,7 @@ impl Task {
             }
             Ok(Collected::Again) => Step::Yield(Stage::Collect(response, whole)),
             Ok(Collected::Waits) => {
-                let deadline = response.deadline(self.relay.delivery.is_committed());
+                let deadline = response.deadline(self.relay.client_call.is_committed());
                 match self.see_to_clock(io.now(), deadline) {
                     Ok(()) => Step::Park(Stage::Collect(response, whole)),
                     Err(failure) => failed(failure),
@@ -315,7 +315,7 @@ impl Task {
     }
 
     fn stream(&mut self, attempt: &Attempt, mut streaming: Box<Streaming>, io: &mut dyn Io) -> Step {
-        let (client, now) = (&mut self.relay.delivery.response, io.now());
+        let (client, now) = (&mut self.relay.client_call.response, io.now());
         let to = match streaming.stream.advance(client, io.scratch(), now) {
             Progress::Waits => Step::Park,
             Progress::Again => Step::Yield,
@@ -326,7 +326,7 @@ impl Task {
         if !self.is_settled && client.is_begun() {
             // No other attempt follows, and what was asked may be large.
             self.relay.call.settle();
-            self.relay.delivery.request.drop_body();
+            self.relay.client_call.request.drop_body();
             self.is_settled = true;
         }
         to(Stage::Stream(streaming))
@@ -338,7 +338,7 @@ impl Task {
         if is_there && now < until {
             return None;
         }
-        if !is_there || self.relay.delivery.is_committed() {
+        if !is_there || self.relay.client_call.is_committed() {
             return Some(Err(self.relay.give_last()));
         }
         self.relay.plan.again();
@@ -390,7 +390,7 @@ impl Task {
     }
 
     fn see_to_client(&mut self, now: Instant) -> io::Result<()> {
-        let client = &mut self.relay.delivery.response;
+        let client = &mut self.relay.client_call.response;
         client.beat(now)?;
         client.flush()
     }

@@ -20,7 +20,7 @@ use crate::upstream::stream;
 use crate::upstream::{ClientResponse, Fault, Headers};
 
 /// The client's side of a call, from its first attempt to its end.
-pub struct Delivery {
+pub struct ClientCall {
     /// What the client asked.
     pub request: Box<Request<RequestContext>>,
     /// Given back before the answer's last byte leaves: the client's next request may be quicker than we are.
@@ -39,7 +39,7 @@ pub struct Delivery {
     pub charge: u64,
 }
 
-impl Delivery {
+impl ClientCall {
     /// The configuration that it began with.
     pub fn config(&self) -> &Config {
         &self.request.context.config
