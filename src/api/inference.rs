@@ -175,12 +175,12 @@ impl Relay {
     pub(super) fn client_gone(&mut self, attempt: &Attempt) -> Done {
         let failed =
             Failed::Fault(Failure { fault: Fault::ClientGone, detail: "the client went away".to_owned() });
-        self.put_aside(failed, &attempt.choice);
+        self.keep_failure(failed, &attempt.choice);
         self.give_last()
     }
 
     /// Notes a failed attempt, and keeps what it left for the client where no other serves.
-    pub(super) fn put_aside(&mut self, failed: Failed, choice: &Choice) {
+    pub(super) fn keep_failure(&mut self, failed: Failed, choice: &Choice) {
         self.note_failed(choice, &failed);
         let before = self.last.take();
         self.last = Some(self.the_telling_one(before, failed, choice));

@@ -353,7 +353,7 @@ impl Task {
         };
         let may_retry = self.relay.may_retry(&failed);
         let same_again = failed.is_unreachable() && self.relay.plan.is_lone();
-        self.relay.put_aside(failed, &attempt.choice);
+        self.relay.keep_failure(failed, &attempt.choice);
         // Its replica is free before another is chosen.
         drop(attempt);
         match (may_retry, same_again) {

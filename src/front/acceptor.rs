@@ -65,7 +65,7 @@ impl<S: Service> Acceptor<S> {
         let mut events = sys::event_buffer(EVENT_BATCH);
         let mut happened = Vec::with_capacity(EVENT_BATCH);
         while !self.shared.is_draining() {
-            if self.epoll.wait(&mut events, &mut happened, self.patience()).is_err() {
+            if self.epoll.wait(&mut events, &mut happened, self.timeout()).is_err() {
                 // Nothing that a wait can recover from; pausing keeps it from spinning.
                 thread::sleep(ACCEPT_BACKOFF);
             }
@@ -84,7 +84,7 @@ impl<S: Service> Acceptor<S> {
     }
 
     /// How long it may sleep.
-    fn patience(&self) -> Option<Duration> {
+    fn timeout(&self) -> Option<Duration> {
         self.failed.map(|_| SWEEP_INTERVAL)
     }
 

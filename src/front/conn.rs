@@ -64,8 +64,8 @@ impl<T> Conn<T> {
     /// A connection that waits for a request.
     pub(super) fn new(wire: Box<Wire>, limits: Limits, now: Instant) -> Self {
         // An answer that the client has still to take is a write, not idleness.
-        let patience = if wire.has_output() { limits.client_timeout } else { limits.idle_timeout };
-        Self { wire, phase: Phase::idle(), is_kept: false, deadline: after(now, patience) }
+        let timeout = if wire.has_output() { limits.client_timeout } else { limits.idle_timeout };
+        Self { wire, phase: Phase::idle(), is_kept: false, deadline: after(now, timeout) }
     }
 
     /// A connection behind an answer. Where that is its last, it is read on for a while, for a close with unread bytes
@@ -186,8 +186,8 @@ impl<T> Conn<T> {
         self.advance(context)
     }
 
-    fn allow<S>(&mut self, context: &Context<'_, S>, patience: Duration) {
-        let deadline = after(context.now, patience);
+    fn allow<S>(&mut self, context: &Context<'_, S>, timeout: Duration) {
+        let deadline = after(context.now, timeout);
         self.deadline = self.wire.settle_by.map_or(deadline, |by| by.min(deadline));
     }
 

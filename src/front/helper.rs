@@ -187,8 +187,8 @@ fn perform<S: Service>(shared: &Arc<Shared<S>>, worker: usize, job: Job<S::Reque
     let (token, handled) = match job {
         Job::Request(request, wire) => {
             let token = wire.slot.token;
-            let patience = shared.service.limits().client_timeout;
-            (token, handle(shared, request, wire, patience))
+            let timeout = shared.service.limits().client_timeout;
+            (token, handle(shared, request, wire, timeout))
         }
         Job::Compute(rest, client, token) => (token, behind_barrier(shared, &client, None, rest)),
         Job::Alone(rest, client, token) => {

@@ -162,7 +162,7 @@ pub trait Service: Send + Sync + 'static {
     fn notice(&self, notice: Notice);
 }
 
-/// `now` plus `patience`, also where the sum does not exist.
-fn after(now: Instant, patience: Duration) -> Instant {
-    now.checked_add(patience).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365))
+/// `now` plus `timeout`, also where the sum does not exist.
+fn after(now: Instant, timeout: Duration) -> Instant {
+    now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365))
 }

@@ -45,17 +45,17 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Whether every worker, woken now, comes round within `patience`.
-    pub fn beats(&self, patience: Duration) -> bool {
+    /// Whether every worker, woken now, comes round within `timeout`.
+    pub fn beats(&self, timeout: Duration) -> bool {
         let turns = || self.stats.workers().iter().map(|worker| worker.turns.load(Ordering::Relaxed));
         let before: Vec<u64> = turns().collect();
         (self.wake)();
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         while turns().zip(&before).any(|(now, before)| now == *before) {
             if Instant::now() >= until {
                 return false;
             }
-            thread::sleep(LOOK_AGAIN.min(patience));
+            thread::sleep(LOOK_AGAIN.min(timeout));
         }
         true
     }
@@ -178,10 +178,10 @@ impl Running {
         Pulse { stats: Arc::clone(&self.stats), wake: Arc::clone(&self.wake) }
     }
 
-    /// Stops accepting, lets what is in flight finish, no longer than `patience`; how many connections were left.
-    pub fn drain(&self, patience: Duration) -> usize {
+    /// Stops accepting, lets what is in flight finish, no longer than `timeout`; how many connections were left.
+    pub fn drain(&self, timeout: Duration) -> usize {
         (self.drain)();
-        match self.ended.recv_timeout(patience) {
+        match self.ended.recv_timeout(timeout) {
             Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => 0,
             Err(mpsc::RecvTimeoutError::Timeout) => self.stats.clients().max(1),
         }

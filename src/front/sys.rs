@@ -121,16 +121,16 @@ impl Epoll {
         Ok(epoll::delete(&self.0, source)?)
     }
 
-    /// Waits for events, no longer than `patience` (`None`: for ever), and puts them into `happened`.
+    /// Waits for events, no longer than `timeout` (`None`: for ever), and puts them into `happened`.
     pub fn wait(
         &self,
         events: &mut [epoll::Event],
         happened: &mut Vec<Event>,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> io::Result<()> {
         happened.clear();
-        let patience = patience.map(timespec);
-        match epoll::wait(&self.0, &mut *events, patience.as_ref()) {
+        let timeout = timeout.map(timespec);
+        match epoll::wait(&self.0, &mut *events, timeout.as_ref()) {
             Ok(count) => {
                 happened.extend(events[..count].iter().map(Event::of));
                 Ok(())

@@ -83,7 +83,7 @@ impl<S: Service> Worker<S> {
         let mut happened = Vec::with_capacity(EVENT_BATCH);
         let (mut next_sweep, mut next_task_sweep) = (self.now, self.now);
         loop {
-            if self.epoll.wait(&mut events, &mut happened, self.patience()).is_err() {
+            if self.epoll.wait(&mut events, &mut happened, self.timeout()).is_err() {
                 // Nothing that a wait can recover from; pausing keeps it from spinning.
                 thread::sleep(ACCEPT_BACKOFF);
             }
@@ -115,7 +115,7 @@ impl<S: Service> Worker<S> {
     }
 
     /// How long it may sleep.
-    fn patience(&self) -> Option<Duration> {
+    fn timeout(&self) -> Option<Duration> {
         if !self.again.is_empty() || !self.whole.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -333,8 +333,8 @@ impl<S: Service> Worker<S> {
         let mut conn = Conn::behind(done.wire, done.keep, self.limits, self.now);
         let lane = conn.wire.permit.as_ref().map_or(Lane::Worker, Permit::lane);
         if conn.wire.has_output() && !conn.wire.leave(lane) {
-            let patience = if lane == Lane::Control { CONTROL_TIMEOUT } else { self.limits.client_timeout };
-            conn.settle_until(after(self.now, patience));
+            let timeout = if lane == Lane::Control { CONTROL_TIMEOUT } else { self.limits.client_timeout };
+            conn.settle_until(after(self.now, timeout));
         } else {
             conn.wire.permit = None;
         }

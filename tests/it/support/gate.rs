@@ -24,12 +24,12 @@ impl Gate {
         changed.notify_all();
     }
 
-    /// Takes one permit, waiting at most `patience`; false when there was none.
-    pub fn pass(&self, patience: Duration) -> bool {
+    /// Takes one permit, waiting at most `timeout`; false when there was none.
+    pub fn pass(&self, timeout: Duration) -> bool {
         let (permits, changed) = &*self.0;
         let guard = permits.lock().expect("gate");
         let (mut guard, _) =
-            changed.wait_timeout_while(guard, patience, |permits| *permits == 0).expect("gate");
+            changed.wait_timeout_while(guard, timeout, |permits| *permits == 0).expect("gate");
         if *guard == 0 {
             return false;
         }
