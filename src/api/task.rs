@@ -133,7 +133,7 @@ impl front::Task for Task {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let client_call = &self.relay.delivery;
+        let client_call = &self.relay.client_call;
         let stage = match self.state.as_ref()? {
             State::Backoff(until) => Some(*until),
             State::Attempt(_, stage) => stage.deadline(client_call.is_committed()),
