@@ -5,6 +5,7 @@
 
 mod support;
 
+mod agents;
 mod auth;
 mod bench;
 mod broken;

@@ -13,6 +13,8 @@ use super::parts::{self, Count, kind, unknown};
 const BETWEEN: &str = "\\n\\n";
 /// What stands in a tool's result for an image: chat takes images from the user alone.
 const IMAGE_BELOW: &str = "[image: see the next user message]";
+/// What stands, before its name, for a tool that a search has found.
+const TOOL_FOUND: &str = "[tool found: ";
 /// What a failed tool's result begins with: chat has no other way to say so.
 const FAILED: &str = "Error: ";
 
@@ -67,7 +69,11 @@ pub(super) fn write_system(out: &mut Output, messages: &mut Separated, content: 
     let mut texts = Texts::default();
     if is_array(content) {
         Count::default().each(content, |_, block| match &*kind(block)? {
-            "text" => parts::text(block).map(|text| texts.add(out, text)),
+            "text" => parts::text(block).map(|text| {
+                if !is_for_billing(text) {
+                    texts.add(out, text);
+                }
+            }),
             other => Err(unknown(other)),
         })?;
     } else {
@@ -79,6 +85,12 @@ pub(super) fn write_system(out: &mut Output, messages: &mut Separated, content: 
         *messages = begun;
     }
     Ok(())
+}
+
+/// Whether a block of Claude Code's is a header in the prompt. It is meant for Anthropic, and differs from one conversation to
+/// the next: no provider could cache a prompt that begins with it.
+fn is_for_billing(text: &str) -> bool {
+    text.starts_with("x-anthropic-billing-header:") && !text.contains("\\n")
 }
 
 /// Text alone goes as a string, which every provider takes; with images, as a list of parts. Nothing of the blocks is kept:
@@ -193,6 +205,10 @@ fn write_result(
             "image" => parts::image(block).map(|_| {
                 images += 1;
                 texts.add(out, IMAGE_BELOW);
+            }),
+            "tool_reference" => parts::tool_reference(block).map(|name| {
+                texts.add(out, TOOL_FOUND);
+                out.write(&[name, "]"]);
             }),
             other => Err(unknown(other)),
         }),

@@ -41,10 +41,15 @@ impl Refusal {
         Self { place: place.to_owned(), problem: Problem::Expected(what) }
     }
 
+    /// The other format has no place for this value of a member that it knows: the place ends in ` (value)`.
+    pub fn of_value(value: &str) -> Self {
+        Self::not_carried(&format!(" ({})", quoted(value)))
+    }
+
     /// The same, seen from the level above.
     pub fn within(self, outer: impl fmt::Display) -> Self {
-        let place = if self.place.is_empty() { outer.to_string() } else { format!("{outer}.{}", self.place) };
-        Self { place, ..self }
+        let between = if self.place.is_empty() || self.place.starts_with(' ') { "" } else { "." };
+        Self { place: format!("{outer}{between}{}", self.place), ..self }
     }
 }
 

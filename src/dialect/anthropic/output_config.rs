@@ -19,7 +19,10 @@ pub(super) fn output_config(config: &RawValue) -> Fit<Option<&RawValue>> {
 pub(super) fn schema(format: &RawValue) -> Fit<&RawValue> {
     let mut schema = None;
     members(format, |key, value| match key {
-        "type" if string(value)? == "json_schema" => Ok(()),
+        "type" => match &*string(value)? {
+            "json_schema" => Ok(()),
+            other => Err(Refusal::of_value(other)),
+        },
         "schema" => members(value, |_, _| Ok(())).map(|()| schema = Some(value)),
         _ => Err(Refusal::not_carried("")),
     })?;

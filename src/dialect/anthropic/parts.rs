@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::json::{Fit, Refusal, boolean, elements, id, inside, is_array, members, quoted, required, string};
+use super::json::{Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string};
 use super::output::Output;
 use crate::limits::MAX_BLOCKS;
 
@@ -73,7 +73,10 @@ pub(super) fn call(block: &RawValue) -> Fit<Call<'_>> {
             "id" => call = Some(id(value)?),
             "name" => name = Some(inside(value)?),
             "input" => members(value, |_, _| Ok(())).map(|()| input = Some(value))?,
-            "caller" if kind(value)? == "direct" => {}
+            "caller" => match &*kind(value)? {
+                "direct" => {}
+                other => return Err(unknown(other)),
+            },
             _ => return Err(Refusal::not_carried("")),
         }
         Ok(())
@@ -95,7 +98,21 @@ pub(super) fn kind(block: &RawValue) -> Fit<Cow<'_, str>> {
 }
 
 pub(super) fn unknown(kind: &str) -> Refusal {
-    Refusal::not_carried(&format!("type ({})", quoted(kind)))
+    Refusal::of_value(kind).within("type")
+}
+
+/// The name of a tool that was found for the model.
+pub(super) fn tool_reference(block: &RawValue) -> Fit<&str> {
+    let mut name = None;
+    members(block, |key, value| {
+        match key {
+            "type" | "cache_control" => {}
+            "tool_name" => name = Some(inside(value)?),
+            _ => return Err(Refusal::not_carried("")),
+        }
+        Ok(())
+    })?;
+    name.ok_or_else(|| Refusal::expected("tool_name", "a string"))
 }
 
 pub(super) fn text(block: &RawValue) -> Fit<&str> {

@@ -178,16 +178,20 @@ fn write_tool(out: &mut Output, tool: &RawValue) -> Fit<()> {
     let (mut name, mut description, mut schema, mut strict) = (None, None, None, false);
     members(tool, |key, value| {
         match key {
-            "type" if string(value)? == "custom" => {}
+            "type" => match &*string(value)? {
+                "custom" => {}
+                other => return Err(Refusal::of_value(other)),
+            },
             "name" => name = Some(inside(value)?),
             "description" => description = Some(inside(value)?),
             "input_schema" => members(value, |_, _| Ok(())).map(|()| schema = Some(value))?,
             "strict" => strict = boolean(value)?,
             "cache_control" | "eager_input_streaming" => {}
-            "defer_loading" if !boolean(value)? => {}
+            // Chat has no search for tools: the tool is there from the start.
+            "defer_loading" => drop(boolean(value)?),
             "allowed_callers" => elements(value, |_, caller| match &*string(caller)? {
                 "direct" => Ok(()),
-                _ => Err(Refusal::not_carried("")),
+                other => Err(Refusal::of_value(other)),
             })?,
             _ => return Err(Refusal::not_carried("")),
         }
