@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::client::Client;
 use super::inbox::Post;
 use super::listener::{Listener, discard_input};
-use super::response::{Client, Shape};
-use super::running::Shared;
+use super::response::{Shape, send_last};
+use super::shared::Shared;
 use super::sys::{self, Epoll};
 use super::{Notice, Peer, Rejection, Service};
 use crate::limits::{
@@ -180,7 +181,7 @@ impl<S: Service> Acceptor<S> {
     /// Over the limit by far: no place to wait until the client has read why.
     fn turn_away(&self, client: &Client) {
         discard_input(client.as_fd());
-        client.send_last(Shape::UNKNOWN, &self.shared.service.reject(Rejection::TooManyClients, None));
+        send_last(client, Shape::UNKNOWN, &self.shared.service.reject(Rejection::TooManyClients, None));
         sys::shut_write(client);
     }
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::inbox::Post;
+use super::client::Client;
+use super::inbox::{Inbox, Post};
 use super::incoming::Request;
 use super::load::Load;
-use super::response::{Client, Responder, Shape};
-use super::running::Shared;
+use super::response::{Responder, Shape, send_last};
 use super::sys;
 use super::task::{self, Computation};
 use super::wire::Wire;
@@ -75,27 +75,17 @@ impl<T> Alone<T> {
     }
 }
 
-/// Has a helper do a [`Job::Alone`] in its turn.
-pub fn compute_alone<S: Service>(shared: &Arc<Shared<S>>, worker: usize, job: Job<S::RequestContext>) {
-    send_alone(shared, shared.alone.begin(worker, job));
-}
-
-/// The next stands behind all that other requests have for the helpers.
-fn send_alone<S: Service>(shared: &Arc<Shared<S>>, mut next: Option<(usize, Job<S::RequestContext>)>) {
-    while let Some((worker, job)) = next {
-        if shared.helpers(Lane::Worker).send(shared, worker, job) {
-            return;
-        }
-        next = shared.alone.end();
-    }
-}
-
 /// The threads of one lane. They are started as the load first asks for them and then stay: an unused thread costs memory,
 /// and `recv` is the cheaper the fewer wait in it.
-pub struct Helpers<T> {
+pub struct Helpers<S: Service> {
     lane: Lane,
-    jobs: Sender<(usize, Job<T>)>,
-    queue: Receiver<(usize, Job<T>)>,
+    service: Arc<S>,
+    /// Where what came of a job goes, by the number of its worker.
+    inboxes: Arc<[Inbox]>,
+    draining: Arc<AtomicBool>,
+    jobs: Sender<(usize, Job<S::RequestContext>)>,
+    queue: Receiver<(usize, Job<S::RequestContext>)>,
+    alone: Alone<S::RequestContext>,
     /// Jobs that wait, from which on there is no room for another [`Job::Run`].
     max_run: usize,
     pub(super) load: Arc<Load>,
@@ -104,26 +94,39 @@ pub struct Helpers<T> {
     refused: AtomicBool,
 }
 
-impl<T: Send + 'static> Helpers<T> {
+impl<S: Service> Helpers<S> {
     /// Helpers for so many jobs at once, on as many threads where there is memory for their stacks.
-    pub(super) fn new(lane: Lane, most: usize) -> Self {
+    pub(super) fn new(
+        lane: Lane,
+        most: usize,
+        service: &Arc<S>,
+        inboxes: &Arc<[Inbox]>,
+        draining: &Arc<AtomicBool>,
+    ) -> Arc<Self> {
         let (max, max_run) = (memory::threads(most), 2 * most);
         let (jobs, queue) = bounded(max_run + most + MAX_WORKERS);
-        Self { lane, jobs, max_run, queue, load: Arc::default(), max, refused: AtomicBool::new(false) }
+        Arc::new(Self {
+            lane,
+            service: Arc::clone(service),
+            inboxes: Arc::clone(inboxes),
+            draining: Arc::clone(draining),
+            jobs,
+            queue,
+            alone: Alone::default(),
+            max_run,
+            load: Arc::default(),
+            max,
+            refused: AtomicBool::new(false),
+        })
     }
 
     /// Sends a job of that worker; whether there was room for it. For a request that has its permit there is: a task that ends leaves
     /// its [`Job::Run`] behind, and those have not all the room, though each worker may send one too many.
-    pub(super) fn send<S: Service<RequestContext = T>>(
-        &self,
-        shared: &Arc<Shared<S>>,
-        worker: usize,
-        job: Job<T>,
-    ) -> bool {
+    pub(super) fn send(self: &Arc<Self>, worker: usize, job: Job<S::RequestContext>) -> bool {
         if matches!(job, Job::Run(..)) && self.jobs.len() >= self.max_run {
             return false;
         }
-        self.has_thread(shared);
+        self.has_thread();
         self.load.unfinished.fetch_add(1, Ordering::Relaxed);
         let is_sent = self.jobs.try_send((worker, job)).is_ok();
         if !is_sent {
@@ -133,7 +136,7 @@ impl<T: Send + 'static> Helpers<T> {
     }
 
     /// Whether a thread is free for a job, or can be started.
-    pub(super) fn has_thread<S: Service<RequestContext = T>>(&self, shared: &Arc<Shared<S>>) -> bool {
+    fn has_thread(self: &Arc<Self>) -> bool {
         let started = self.load.started.load(Ordering::Relaxed);
         if self.load.unfinished.load(Ordering::Relaxed) < started {
             return true;
@@ -141,14 +144,14 @@ impl<T: Send + 'static> Helpers<T> {
         if started >= self.max {
             return false;
         }
-        let error = self.start(shared).err();
+        let error = self.start().err();
         let is_logged = self.refused.swap(error.is_some(), Ordering::Relaxed);
         // The threads that there are serve; the next request tries again.
         match error {
             None => true,
             Some(_) if is_logged => false,
             Some(error) => {
-                shared.service.notice(Notice::ThreadRefused(error));
+                self.service.notice(Notice::ThreadRefused(error));
                 false
             }
         }
@@ -158,58 +161,72 @@ impl<T: Send + 'static> Helpers<T> {
     ///
     /// # Errors
     /// The system refuses even that.
-    pub(super) fn start<S: Service<RequestContext = T>>(&self, shared: &Arc<Shared<S>>) -> io::Result<()> {
-        let (lane, shared) = (self.lane, Arc::clone(shared));
-        let name = if lane == Lane::Worker { "helper" } else { "control" };
-        thread::Builder::new()
-            .stack_size(THREAD_STACK)
-            .name(name.to_owned())
-            .spawn(move || shared.helpers(lane).work(&shared))?;
+    pub(super) fn start(self: &Arc<Self>) -> io::Result<()> {
+        let helpers = Arc::clone(self);
+        let name = if self.lane == Lane::Worker { "helper" } else { "control" };
+        let thread = thread::Builder::new().stack_size(THREAD_STACK).name(name.to_owned());
+        thread.spawn(move || helpers.work())?;
         self.load.started.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn work<S: Service<RequestContext = T>>(&self, shared: &Arc<Shared<S>>) {
+    fn work(self: &Arc<Self>) {
         while let Ok((worker, job)) = self.queue.recv() {
-            let post = perform(shared, worker, job);
+            let post = self.perform(worker, job);
             // Before its worker hears of it, who may have the next.
             self.load.unfinished.fetch_sub(1, Ordering::Relaxed);
             if let Some(post) = post {
-                shared.inboxes[worker].post(post);
+                self.inboxes[worker].post(post);
             }
         }
     }
-}
 
-/// Does a job; what its worker hears of it. Nothing: the rest waits to be computed alone, or it has panicked, and its connection has
-/// ended.
-fn perform<S: Service>(shared: &Arc<Shared<S>>, worker: usize, job: Job<S::RequestContext>) -> Option<Post> {
-    let (token, handled) = match job {
-        Job::Request(request, wire) => {
-            let token = wire.slot.token;
-            let timeout = shared.service.limits().client_timeout;
-            (token, handle(shared, request, wire, timeout))
-        }
-        Job::Compute(rest, client, token) => (token, behind_barrier(shared, &client, None, rest)),
-        Job::Alone(rest, client, token) => {
-            let handled = behind_barrier(shared, &client, None, rest);
-            send_alone(shared, shared.alone.end());
-            (token, handled)
-        }
-        Job::Run(job, token) => {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
-                shared.service.notice(Notice::Panicked(panic_message(&*panic)));
+    /// Does a job; what its worker hears of it. Nothing: the rest waits to be computed alone, or it has panicked, and its connection
+    /// has ended.
+    fn perform(self: &Arc<Self>, worker: usize, job: Job<S::RequestContext>) -> Option<Post> {
+        let service = &*self.service;
+        let (token, handled) = match job {
+            Job::Request(request, wire) => {
+                let token = wire.slot.token;
+                let timeout = service.limits().client_timeout;
+                (token, handle(service, &self.draining, request, wire, timeout))
             }
-            return Some(Post::Ran(token));
+            Job::Compute(rest, client, token) => (token, behind_barrier(service, &client, None, rest)),
+            Job::Alone(rest, client, token) => {
+                let handled = behind_barrier(service, &client, None, rest);
+                self.send_alone(self.alone.end());
+                (token, handled)
+            }
+            Job::Run(job, token) => {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+                    service.notice(Notice::Panicked(panic_message(&*panic)));
+                }
+                return Some(Post::Ran(token));
+            }
+        };
+        match handled? {
+            (Handled::Compute(rest), client) => {
+                self.compute_alone(worker, Job::Alone(rest, client, token));
+                None
+            }
+            (Handled::Done(done), _) => Some(Post::Done(done)),
+            (Handled::Task(task), _) => Some(Post::Begun(token, task)),
         }
-    };
-    match handled? {
-        (Handled::Compute(rest), client) => {
-            compute_alone(shared, worker, Job::Alone(rest, client, token));
-            None
+    }
+
+    /// Does a [`Job::Alone`] in its turn.
+    pub(super) fn compute_alone(self: &Arc<Self>, worker: usize, job: Job<S::RequestContext>) {
+        self.send_alone(self.alone.begin(worker, job));
+    }
+
+    /// The next stands behind all that other requests have for the helpers.
+    fn send_alone(self: &Arc<Self>, mut next: Option<(usize, Job<S::RequestContext>)>) {
+        while let Some((worker, job)) = next {
+            if self.send(worker, job) {
+                return;
+            }
+            next = self.alone.end();
         }
-        (Handled::Done(done), _) => Some(Post::Done(done)),
-        (Handled::Task(task), _) => Some(Post::Begun(token, task)),
     }
 }
 
@@ -218,21 +235,22 @@ pub type HandledFor = Option<(Handled, Arc<Client>)>;
 
 /// Runs the handler behind the panic barrier.
 pub fn handle<S: Service>(
-    shared: &Shared<S>,
+    service: &S,
+    draining: &Arc<AtomicBool>,
     request: Box<Request<S::RequestContext>>,
     wire: Box<Wire>,
     client_timeout: Duration,
 ) -> HandledFor {
     let shape = Shape::of(&request.head);
     let client = Arc::clone(&wire.client);
-    let responder = Responder::new(wire, shape, client_timeout, &shared.draining);
-    behind_barrier(shared, &client, Some(shape), || shared.service.handle(request, responder))
+    let responder = Responder::new(wire, shape, client_timeout, draining);
+    behind_barrier(service, &client, Some(shape), || service.handle(request, responder))
 }
 
 /// Runs a piece of a handler. A panic has dropped the connection's buffers; its socket still takes a 500 if nothing else was
 /// sent.
 pub fn behind_barrier<S: Service>(
-    shared: &Shared<S>,
+    service: &S,
     client: &Arc<Client>,
     shape: Option<Shape>,
     run: impl FnOnce() -> Handled,
@@ -240,10 +258,10 @@ pub fn behind_barrier<S: Service>(
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(handled) => Some((handled, Arc::clone(client))),
         Err(panic) => {
-            shared.service.notice(Notice::Panicked(panic_message(&*panic)));
+            service.notice(Notice::Panicked(panic_message(&*panic)));
             if let Some(shape) = shape.filter(|_| !client.started.load(Ordering::Relaxed)) {
-                let answer = shared.service.reject(Rejection::Panicked, None);
-                client.send_last(shape.closing(), &answer);
+                let answer = service.reject(Rejection::Panicked, None);
+                send_last(client, shape.closing(), &answer);
             }
             sys::shut_write(&**client);
             None

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
-use super::response::{Client, Done};
+use super::client::Client;
+use super::response::Done;
 use super::sys::Waker;
 use super::task::Task;
 use super::{Lane, Peer};
@@ -21,8 +22,6 @@ pub enum Post {
     Accepted(Client, Peer, bool),
     /// A request that waits has its permit.
     Granted(Lane, u64),
-    /// A request has waited for a permit for too long.
-    Overdue(u64),
     /// A request has been answered elsewhere.
     Done(Done),
     /// A request is under way.

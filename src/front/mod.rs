@@ -7,6 +7,7 @@
 //! no thread, and overload has one place.
 
 mod acceptor;
+mod client;
 mod conn;
 mod content;
 mod helper;
@@ -18,6 +19,7 @@ mod permits;
 mod places;
 mod response;
 mod running;
+mod shared;
 mod source;
 mod stats;
 mod sys;
@@ -34,11 +36,12 @@ pub use crate::core::Rejection;
 pub use crate::core::fields::Fields;
 pub use crate::core::request_head::Head;
 pub use acceptor::places_to_refuse;
+pub use client::Client;
 pub use content::Content;
 pub use incoming::Request;
 pub use listener::Listen;
 pub use load::Load;
-pub use response::{Client, Done, Responder, Response, Stream};
+pub use response::{Done, Responder, Response, Stream};
 pub use running::{Bound, Pulse, Running};
 pub use source::Source;
 pub use stats::Stats;

@@ -5,10 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use super::Lane;
-use super::inbox::{Inbox, Post};
 use super::stats::Stats;
 
 /// The permits of one lane.
@@ -17,9 +15,12 @@ pub struct Permits {
     max: usize,
     max_queue: usize,
     state: Mutex<State>,
-    inboxes: Arc<[Inbox]>,
+    grant: Grant,
     stats: Arc<Stats>,
 }
+
+/// Tells a worker that the request of that token has its permit.
+type Grant = Box<dyn Fn(usize, u64) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -35,15 +36,13 @@ pub struct Waiter {
     pub(super) worker: usize,
     /// Its connection there.
     pub(super) token: u64,
-    /// How long it may wait.
-    pub(super) until: Instant,
 }
 
 /// What becomes of a request that asks for a permit.
 pub enum Acquired {
     /// It has one.
     Now(Permit),
-    /// It waits: [`Post::Granted`] or [`Post::Overdue`] tells its worker.
+    /// It waits: its worker is told of its permit, unless it gives up before.
     Queued,
     /// Too many wait.
     Full,
@@ -60,11 +59,10 @@ impl Permits {
     pub(super) fn new(
         lane: Lane,
         (max, max_queue): (usize, usize),
-        inboxes: &Arc<[Inbox]>,
+        grant: Grant,
         stats: &Arc<Stats>,
     ) -> Arc<Self> {
-        let (inboxes, stats) = (Arc::clone(inboxes), Arc::clone(stats));
-        Arc::new(Self { lane, max, max_queue, state: Mutex::default(), inboxes, stats })
+        Arc::new(Self { lane, max, max_queue, state: Mutex::default(), grant, stats: Arc::clone(stats) })
     }
 
     /// Takes a permit, or a place in the queue.
@@ -83,7 +81,7 @@ impl Permits {
         Acquired::Queued
     }
 
-    /// The permit that [`Post::Granted`] announced to a worker.
+    /// The permit that a worker was told of.
     pub(super) fn granted(self: &Arc<Self>) -> Permit {
         Permit::of(self)
     }
@@ -105,25 +103,22 @@ impl Permits {
 
     fn grant(&self, state: &mut State) {
         let next = if state.in_use < self.max { state.queue.pop_front() } else { None };
-        if let Some(Waiter { worker, token, .. }) = next {
+        if let Some(Waiter { worker, token }) = next {
             state.in_use += 1;
-            self.inboxes[worker].post(Post::Granted(self.lane, token));
+            (self.grant)(worker, token);
         }
         self.count(state);
     }
 
-    /// Tells those that have waited for too long.
-    pub(super) fn refuse_overdue(&self, now: Instant) {
+    /// Takes a request out of the queue that has waited for too long; `false`: it has been granted its permit.
+    pub(super) fn give_up(&self, waiter: Waiter) -> bool {
         let mut state = self.lock();
-        let waiting = state.queue.len();
-        while let Some(waiter) = state.queue.front().copied().filter(|waiter| waiter.until <= now) {
-            state.queue.pop_front();
-            self.inboxes[waiter.worker].post(Post::Overdue(waiter.token));
-        }
-        // Where the first has waited for memory, a permit is free for the next.
-        if state.queue.len() < waiting {
-            self.grant(&mut state);
-        }
+        // The first that gives up is mostly the first that came.
+        let Some(place) = state.queue.iter().position(|other| *other == waiter) else { return false };
+        state.queue.remove(place);
+        // Where it has waited for memory, a permit is free for the next.
+        self.grant(&mut state);
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -171,34 +166,29 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::sync::mpsc::{Receiver, channel};
 
     use super::{Acquired, Permit, Permits, Waiter};
     use crate::front::Lane;
-    use crate::front::inbox::{Inbox, Post};
     use crate::front::stats::Stats;
 
     struct Queue {
         permits: Arc<Permits>,
-        inboxes: Arc<[Inbox]>,
+        granted: Receiver<(usize, u64)>,
         stats: Arc<Stats>,
-        until: Instant,
     }
 
     impl Queue {
         fn new(max: usize, max_queue: usize) -> Self {
-            let inboxes: Arc<[Inbox]> = (0..2).map(|_| Inbox::new().expect("an inbox")).collect();
+            let (grant, granted) = channel();
+            let grant = move |worker, token| grant.send((worker, token)).expect("told");
             let stats = Arc::new(Stats::default());
-            let permits = Permits::new(Lane::Worker, (max, max_queue), &inboxes, &stats);
-            Self { permits, inboxes, stats, until: Instant::now() + Duration::from_secs(60) }
-        }
-
-        fn waiter(&self, worker: usize, token: u64) -> Waiter {
-            Waiter { worker, token, until: self.until }
+            let permits = Permits::new(Lane::Worker, (max, max_queue), Box::new(grant), &stats);
+            Self { permits, granted, stats }
         }
 
         fn acquire(&self, worker: usize, token: u64) -> Acquired {
-            self.permits.acquire(self.waiter(worker, token))
+            self.permits.acquire(Waiter { worker, token })
         }
 
         fn now(&self, worker: usize, token: u64) -> Permit {
@@ -208,17 +198,9 @@ mod tests {
             }
         }
 
-        /// The posts to a worker: the tokens that have a permit, and those that have waited too long.
-        fn posts(&self, worker: usize) -> (Vec<u64>, Vec<u64>) {
-            let (mut granted, mut overdue) = (Vec::new(), Vec::new());
-            for post in self.inboxes[worker].take() {
-                match post {
-                    Post::Granted(_, token) => granted.push(token),
-                    Post::Overdue(token) => overdue.push(token),
-                    _ => unreachable!("nothing else happens"),
-                }
-            }
-            (granted, overdue)
+        /// The workers and tokens of the requests that were granted a permit.
+        fn granted(&self) -> Vec<(usize, u64)> {
+            self.granted.try_iter().collect()
         }
 
         fn counted(&self) -> (usize, usize) {
@@ -235,14 +217,14 @@ mod tests {
         assert!(matches!(queue.acquire(1, 5), Acquired::Full));
         assert_eq!(queue.counted(), (2, 2));
         drop(second);
-        assert_eq!((queue.posts(0), queue.posts(1)), ((vec![3], vec![]), (vec![], vec![])));
+        assert_eq!(queue.granted(), [(0, 3)]);
         drop(first);
-        assert_eq!((queue.posts(0), queue.posts(1)), ((vec![], vec![]), (vec![4], vec![])));
+        assert_eq!(queue.granted(), [(1, 4)]);
         assert_eq!(queue.counted(), (2, 0));
         // A request that has gone meanwhile passes its permit on.
         assert!(matches!(queue.acquire(0, 6), Acquired::Queued));
         drop(queue.permits.granted());
-        assert_eq!(queue.posts(0).0, [6]);
+        assert_eq!(queue.granted(), [(0, 6)]);
         drop((queue.permits.granted(), queue.permits.granted()));
         assert_eq!(queue.counted(), (0, 0));
     }
@@ -251,7 +233,7 @@ mod tests {
     fn permit_that_is_put_back_is_the_firsts_again() {
         let queue = Queue::new(2, 2);
         let _held = queue.now(0, 1);
-        queue.now(0, 2).put_back(queue.waiter(0, 2));
+        queue.now(0, 2).put_back(Waiter { worker: 0, token: 2 });
         assert_eq!(queue.counted(), (1, 1));
         // Others wait behind it, though a permit is free.
         assert!(matches!(queue.acquire(1, 3), Acquired::Queued));
@@ -259,30 +241,29 @@ mod tests {
         let (permit, token) = queue.permits.retry(0).expect("its turn");
         assert_eq!((permit.lane(), token), (Lane::Worker, 2));
         queue.permits.grant_next();
-        assert_eq!(queue.posts(1).0, [0; 0], "both are taken");
+        assert_eq!(queue.granted(), [], "both are taken");
         drop(permit);
-        assert_eq!(queue.posts(1).0, [3]);
+        assert_eq!(queue.granted(), [(1, 3)]);
     }
 
     #[test]
-    fn request_that_waits_too_long_is_refused_on_its_worker() {
+    fn request_that_gives_up_leaves_the_queue_unless_it_has_its_permit() {
         let queue = Queue::new(1, 2);
-        let _held = queue.now(0, 1);
+        let held = queue.now(0, 1);
         assert!(matches!(queue.acquire(1, 2), Acquired::Queued));
-        queue.permits.refuse_overdue(queue.until - Duration::from_secs(1));
-        assert_eq!(queue.posts(1), (vec![], vec![]));
-        queue.permits.refuse_overdue(queue.until);
-        assert_eq!((queue.posts(1), queue.counted()), ((vec![], vec![2]), (1, 0)));
+        assert!(matches!(queue.acquire(0, 3), Acquired::Queued));
+        assert!(!queue.permits.give_up(Waiter { worker: 0, token: 2 }), "another worker's");
+        assert!(queue.permits.give_up(Waiter { worker: 1, token: 2 }));
+        assert_eq!((queue.granted(), queue.counted()), (vec![], (1, 1)));
+        drop(held);
+        assert_eq!(queue.granted(), [(0, 3)]);
+        assert!(!queue.permits.give_up(Waiter { worker: 0, token: 3 }), "it has its permit");
         // It has waited for memory, and others behind it: the next has its turn.
         let queue = Queue::new(2, 2);
         let _held = queue.now(0, 1);
-        queue.now(0, 2).put_back(queue.waiter(0, 2));
-        let later = queue.until + Duration::from_secs(1);
-        assert!(matches!(
-            queue.permits.acquire(Waiter { until: later, ..queue.waiter(1, 3) }),
-            Acquired::Queued
-        ));
-        queue.permits.refuse_overdue(queue.until);
-        assert_eq!((queue.posts(0), queue.posts(1)), ((vec![], vec![2]), (vec![3], vec![])));
+        queue.now(0, 2).put_back(Waiter { worker: 0, token: 2 });
+        assert!(matches!(queue.acquire(1, 3), Acquired::Queued));
+        assert!(queue.permits.give_up(Waiter { worker: 0, token: 2 }));
+        assert_eq!((queue.granted(), queue.counted()), (vec![(1, 3)], (2, 0)));
     }
 }

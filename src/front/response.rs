@@ -2,58 +2,19 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ureq::http::StatusCode;
 
+use super::client::Client;
 use super::content::Content;
-use super::stats::Counted;
 use super::wire::Wire;
 use super::{Head, after, sys};
 use crate::core::fields::Fields;
 use crate::core::framing::Framing;
 use crate::limits::COALESCE;
-
-/// The socket of a client, shared with whoever must notice that the client went away.
-#[derive(Debug)]
-pub struct Client {
-    socket: OwnedFd,
-    /// A byte of the answer to the request in hand has left.
-    pub(super) started: AtomicBool,
-    /// It is counted for as long as it is open.
-    pub(super) counted: Option<Counted>,
-}
-
-impl Client {
-    pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket, started: AtomicBool::new(false), counted: None }
-    }
-
-    /// Whether the client closed, half-closed or reset the connection.
-    pub fn is_gone(&self) -> bool {
-        sys::is_gone(self.as_fd())
-    }
-
-    /// Sends a whole answer as far as the client takes it now; the connection ends behind it.
-    pub(super) fn send_last(&self, shape: Shape, answer: &Response) {
-        let framing = Framing::Length(answer.body.len() as u64);
-        let mut bytes = shape.head(answer.status, &answer.fields, framing, 0);
-        if !shape.head_only {
-            bytes.extend_from_slice(&answer.body);
-        }
-        // The connection ends either way.
-        let _ = sys::send_now(self, &[IoSlice::new(&bytes)]);
-    }
-}
-
-impl AsFd for Client {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
 
 /// What the lines of an answer's head that the front adds fit into, bytes.
 const USUAL_HEAD: usize = 192;
@@ -118,6 +79,17 @@ impl Shape {
         out.extend_from_slice(b"\r\n");
         out
     }
+}
+
+/// Sends a buffered response as far as the client takes it now; the connection ends after it.
+pub(super) fn send_last(client: &Client, shape: Shape, answer: &Response) {
+    let framing = Framing::Length(answer.body.len() as u64);
+    let mut bytes = shape.head(answer.status, &answer.fields, framing, 0);
+    if !shape.head_only {
+        bytes.extend_from_slice(&answer.body);
+    }
+    // The connection ends either way.
+    let _ = sys::send_now(client, &[IoSlice::new(&bytes)]);
 }
 
 impl Wire {

@@ -1,4 +1,4 @@
-//! A front as a whole: bound, then running, then drained; and what its threads share.
+//! A front as a whole: bound, then running, then drained.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,10 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::acceptor::Acceptor;
-use super::helper::{Alone, Helpers, panic_message};
-use super::inbox::Inbox;
+use super::helper::{Helpers, panic_message};
+use super::inbox::{Inbox, Post};
 use super::listener::Listener;
 use super::permits::Permits;
+use super::shared::Shared;
 use super::stats::Stats;
 use super::sys::Waker;
 use super::worker::Worker;
@@ -61,23 +62,6 @@ impl Pulse {
     }
 }
 
-/// What the threads of a front share.
-pub struct Shared<S: Service> {
-    pub(super) service: Arc<S>,
-    pub(super) stats: Arc<Stats>,
-    /// Of the workers, by their numbers.
-    pub(super) inboxes: Arc<[Inbox]>,
-    /// Wakes the acceptor.
-    pub(super) door: Waker,
-    permits: [Arc<Permits>; 2],
-    helpers: [Helpers<S::RequestContext>; 2],
-    pub(super) alone: Alone<S::RequestContext>,
-    /// Responses close their connections.
-    pub(super) draining: Arc<AtomicBool>,
-    /// Nothing more is accepted, and all that was is in the inboxes.
-    pub(super) is_closed: AtomicBool,
-}
-
 impl Bound {
     /// Binds everything `listen` names.
     ///
@@ -117,19 +101,24 @@ impl Bound {
             (Lane::Worker, settings.max_connections, MAX_QUEUE),
             (Lane::Control, CONTROL_THREADS, MAX_CONTROL_QUEUE),
         ];
+        let draining = Arc::default();
+        let permits = |(lane, max, queue)| {
+            let inboxes = Arc::clone(&inboxes);
+            let grant = move |worker: usize, token| inboxes[worker].post(Post::Granted(lane, token));
+            Permits::new(lane, (max, queue), Box::new(grant), &stats)
+        };
         let shared = Arc::new(Shared {
+            permits: lanes.map(permits),
+            helpers: lanes.map(|(lane, max, _)| Helpers::new(lane, max, &service, &inboxes, &draining)),
             service,
-            permits: lanes.map(|(lane, max, queue)| Permits::new(lane, (max, queue), &inboxes, &stats)),
-            helpers: lanes.map(|(lane, max, _)| Helpers::new(lane, max)),
-            alone: Alone::default(),
             inboxes,
             door: Waker::new()?,
             stats: Arc::clone(&stats),
-            draining: Arc::default(),
+            draining,
             is_closed: AtomicBool::default(),
         });
-        for helpers in &shared.helpers {
-            helpers.start(&shared)?;
+        for lane in [Lane::Worker, Lane::Control] {
+            shared.helpers(lane).start()?;
         }
         let (running, ended) = mpsc::sync_channel::<()>(0);
         for number in 0..settings.workers {
@@ -185,25 +174,5 @@ impl Running {
             Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => 0,
             Err(mpsc::RecvTimeoutError::Timeout) => self.stats.clients().max(1),
         }
-    }
-}
-
-impl<S: Service> Shared<S> {
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn helpers(&self, lane: Lane) -> &Helpers<S::RequestContext> {
-        &self.helpers[lane as usize]
-    }
-
-    pub(super) fn permits(&self, lane: Lane) -> &Arc<Permits> {
-        &self.permits[lane as usize]
-    }
-
-    /// Wakes all workers, and the acceptor.
-    fn wake(&self) {
-        self.door.wake();
-        self.inboxes.iter().for_each(Inbox::wake);
     }
 }

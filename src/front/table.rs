@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use std::time::Instant;
 
+use super::Lane;
 use super::conn::Conn;
 use super::incoming::Request;
 use super::places::{Places, Slot};
@@ -39,6 +40,7 @@ pub enum State<T> {
 
 /// A whole request that waits for its permit until then.
 pub struct Queued<T> {
+    pub(super) lane: Lane,
     pub(super) request: Box<Request<T>>,
     pub(super) wire: Box<Wire>,
     pub(super) until: Instant,
@@ -125,6 +127,12 @@ impl<T> Table<T> {
     pub(super) fn conns(&self, holds: impl Fn(&Conn<T>) -> bool) -> Vec<u64> {
         let waits = |place: &Place<T>| matches!(&place.state, State::Conn(conn) if holds(conn));
         self.0.iter().filter(|(_, place)| waits(place)).map(|(token, _)| token).collect()
+    }
+
+    /// The tokens of the requests here whose wait for a permit is over.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<u64> {
+        let is_over = |place: &Place<T>| matches!(&place.state, State::Queued(queued) if queued.until <= now);
+        self.0.iter().filter(|(_, place)| is_over(place)).map(|(token, _)| token).collect()
     }
 
     /// The tokens of all tasks that wait here. A source that is not watched may be ready.

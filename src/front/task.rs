@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Handled;
+use super::client::Client;
 use super::load::Load;
-use super::response::{Client, Done};
+use super::response::Done;
 use super::source::Source;
 
 /// A request under way. Many are advanced by one thread: none may make it wait.

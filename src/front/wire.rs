@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::client::Client;
 use super::content::Content;
 use super::permits::Permit;
 use super::places::Slot;
-use super::response::Client;
 use super::sys;
 use super::{Lane, Peer};
 use crate::memory::{Holder, Share};

@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::client::Client;
 use super::conn::{Conn, Context, Step};
 use super::helper::{self, HandledFor, Job, panic_message};
 use super::inbox::{Inbox, Post};
 use super::load::Load;
 use super::permits::{Acquired, Permit, Waiter};
-use super::response::{Client, Done, Shape};
-use super::running::Shared;
+use super::response::{Done, Shape};
+use super::shared::Shared;
 use super::source::{SOURCE, Source, Sources};
 use super::sys::{self, Epoll, Event, Interest};
 use super::table::{Queued, State, Table};
@@ -41,7 +42,7 @@ pub struct Worker<S: Service> {
     limits: Limits,
     now: Instant,
     /// Whole requests that have not asked for a permit.
-    whole: Vec<(Lane, Queued<S::RequestContext>)>,
+    whole: Vec<Queued<S::RequestContext>>,
     /// The first request that waits for a permit is here, and waits for memory.
     is_short: bool,
     /// Tasks here.
@@ -137,11 +138,6 @@ impl<S: Service> Worker<S> {
                     let permit = self.shared.permits(lane).granted();
                     self.on_permit(permit, token);
                 }
-                Post::Overdue(token) => {
-                    if let Some(Queued { request, wire, .. }) = self.table.take_queued(token) {
-                        self.refuse_whole(&request.head, wire);
-                    }
-                }
                 Post::Done(done) => self.done(done),
                 Post::Begun(token, task) => self.enter(token, task),
                 Post::Ran(token) => self.turn(token),
@@ -230,7 +226,7 @@ impl<S: Service> Worker<S> {
             Step::Short => self.table.put(conn),
             Step::Ready(lane, request) => {
                 let until = after(self.now, self.limits.queue_timeout);
-                self.whole.push((lane, Queued { request, wire: conn.wire, until }));
+                self.whole.push(Queued { lane, request, wire: conn.wire, until });
             }
             Step::Again => {
                 self.again.push(conn.wire.slot.token);
@@ -264,8 +260,8 @@ impl<S: Service> Worker<S> {
                 }
             }
         }
-        for (lane, queued) in std::mem::take(&mut self.whole) {
-            match self.shared.permits(lane).acquire(self.waiter(&queued)) {
+        for queued in std::mem::take(&mut self.whole) {
+            match self.shared.permits(queued.lane).acquire(self.waiter(&queued)) {
                 Acquired::Now(permit) => drop(self.begin(permit, queued)),
                 Acquired::Queued => self.table.put_queued(queued),
                 Acquired::Full => self.refuse_whole(&queued.request.head, queued.wire),
@@ -274,7 +270,7 @@ impl<S: Service> Worker<S> {
     }
 
     fn waiter(&self, queued: &Queued<S::RequestContext>) -> Waiter {
-        Waiter { worker: self.number, token: queued.wire.slot.token, until: queued.until }
+        Waiter { worker: self.number, token: queued.wire.slot.token }
     }
 
     /// A request that has waited has its permit; where it is gone, the next has it.
@@ -295,15 +291,16 @@ impl<S: Service> Worker<S> {
             self.table.put_queued(queued);
             return false;
         }
-        let Queued { request, mut wire, .. } = queued;
-        let (lane, token) = (permit.lane(), wire.slot.token);
+        let Queued { lane, request, mut wire, .. } = queued;
+        let token = wire.slot.token;
         wire.permit = Some(permit);
         if lane == Lane::Worker && self.shared.service.is_quick(&request) {
             let timeout = self.limits.client_timeout;
-            let handled = helper::handle(&self.shared, request, wire, timeout);
+            let Shared { service, draining, .. } = &*self.shared;
+            let handled = helper::handle(&**service, draining, request, wire, timeout);
             self.handled(token, handled);
         } else {
-            self.shared.helpers(lane).send(&self.shared, self.number, Job::Request(request, wire));
+            self.shared.helpers(lane).send(self.number, Job::Request(request, wire));
         }
         true
     }
@@ -314,7 +311,7 @@ impl<S: Service> Worker<S> {
             Some((Handled::Done(done), _)) => self.done(done),
             Some((Handled::Task(task), _)) => self.enter(token, task),
             Some((Handled::Compute(rest), client)) => {
-                helper::compute_alone(&self.shared, self.number, Job::Alone(rest, client, token));
+                self.shared.helpers(Lane::Worker).compute_alone(self.number, Job::Alone(rest, client, token));
             }
             None => {}
         }
@@ -322,7 +319,7 @@ impl<S: Service> Worker<S> {
 
     fn compute_elsewhere(&self, rest: Computation, client: &Arc<Client>, token: u64) {
         let job = Job::Compute(rest, Arc::clone(client), token);
-        if !self.shared.helpers(Lane::Worker).send(&self.shared, self.number, job) {
+        if !self.shared.helpers(Lane::Worker).send(self.number, job) {
             sys::shut_write(&**client);
         }
     }
@@ -408,8 +405,8 @@ impl<S: Service> Worker<S> {
     }
 
     fn sweep(&mut self, now: Instant) {
-        for lane in [Lane::Worker, Lane::Control] {
-            self.shared.permits(lane).refuse_overdue(now);
+        for token in self.table.overdue(now) {
+            self.give_up(token);
         }
         for token in self.table.conns(|conn| conn.deadline <= now || conn.is_short()) {
             let Some(mut conn) = self.table.take(token) else { continue };
@@ -419,6 +416,16 @@ impl<S: Service> Worker<S> {
             }
             let step = conn.expire(&self.context());
             self.follow(conn, step);
+        }
+    }
+
+    /// A request has waited for its permit for too long, unless the grant of one is on its way.
+    fn give_up(&mut self, token: u64) {
+        let Some(queued) = self.table.take_queued(token) else { return };
+        if self.shared.permits(queued.lane).give_up(self.waiter(&queued)) {
+            self.refuse_whole(&queued.request.head, queued.wire);
+        } else {
+            self.table.put_queued(queued);
         }
     }
 
@@ -504,6 +511,6 @@ impl<S: Service> Io for Turn<'_, S> {
     }
 
     fn spawn(&mut self, job: task::Job) -> bool {
-        self.shared.helpers(Lane::Worker).send(self.shared, self.worker, Job::Run(job, self.token))
+        self.shared.helpers(Lane::Worker).send(self.worker, Job::Run(job, self.token))
     }
 }
