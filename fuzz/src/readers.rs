@@ -7,9 +7,8 @@ use ai_proxy::api::multipart;
 use ai_proxy::api::splice::Body;
 use ai_proxy::catalog;
 use ai_proxy::config::{Config, Scope, load};
-use ai_proxy::dialect::anthropic::{
-    ChatRequest, Events, Output as Translated, Translator, Unfit, error, message,
-};
+use ai_proxy::dialect::anthropic::{Translator, chat_request, error, message};
+use ai_proxy::dialect::{Events, Output as Translated, Unfit};
 use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::assembly::assemble;
 use ai_proxy::upstream::events;
@@ -162,7 +161,7 @@ fn messages_request(bytes: &[u8]) -> usize {
         return 0;
     }
     let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
-    ChatRequest::of(body, LIMIT).map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens", true)))
+    chat_request(body, LIMIT).map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens", true)))
 }
 
 fn messages_response(bytes: &[u8]) -> usize {

@@ -1,7 +1,8 @@
 //! Anthropic's format over OpenAI's: what comes out is JSON, whatever goes in; a stream does not depend on how it came, and
 //! its blocks follow one another.
 
-use ai_proxy::dialect::anthropic::{ChatRequest, Events, Output, Translator, Unfit, error, message};
+use ai_proxy::dialect::anthropic::{Translator, chat_request, error, message};
+use ai_proxy::dialect::{Events, Output, Unfit};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -11,7 +12,7 @@ use super::cut;
 pub fn check(data: &[u8]) {
     let (step, bytes) = cut(data);
     let body = serde_json::from_slice::<&RawValue>(bytes).ok();
-    if let Some(Ok(chat)) = body.map(|body| ChatRequest::of(body, usize::MAX)) {
+    if let Some(Ok(chat)) = body.map(|body| chat_request(body, usize::MAX)) {
         let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
         serde_json::from_slice::<&RawValue>(&written).expect("a request is JSON");
     }

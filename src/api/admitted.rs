@@ -5,7 +5,7 @@ use ureq::http::Method;
 use super::error::ApiError;
 use super::splice::Body;
 use crate::config::{Format, Provider};
-use crate::dialect::anthropic::ChatRequest;
+use crate::dialect::ChatRequest;
 use crate::memory::Share;
 use crate::routing::Route;
 

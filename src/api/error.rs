@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::response_context::ResponseContext;
 use crate::auth::quota::Limit;
 use crate::config::{Config, Format};
-use crate::dialect::anthropic::{self, Problem, Refusal};
+use crate::dialect::{Problem, Refusal, anthropic};
 use crate::front::{Rejection, Response};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_MODEL, MAX_QUOTED, MAX_TARGET};
 use crate::text::{Language, Text, quoted};

@@ -8,7 +8,8 @@ use super::RequestContext;
 use super::error::ApiError;
 use super::outcome::BufferedResponse;
 use crate::config::{Config, Format, Mask, Scope};
-use crate::dialect::anthropic::{self, ChatRequest, Events, Output, Translator, Unfit};
+use crate::dialect::anthropic::{self, Translator};
+use crate::dialect::{ChatRequest, Events, Output, Unfit};
 use crate::front::Request;
 use crate::limits::{MAX_ERROR_BODY, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
@@ -70,7 +71,7 @@ fn chat_request(request: &Request<RequestContext>, limit: usize) -> Result<ChatR
     }
     let body: &RawValue =
         serde_json::from_slice(&request.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
-    ChatRequest::of(body, limit).map_err(ApiError::Refused)
+    anthropic::chat_request(body, limit).map_err(ApiError::Refused)
 }
 
 /// Whether a header field means nothing to a provider that gets a translated call: those of Anthropic's API.

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::choosers::{Chooser, chooser, reads_as_model};
 use super::error::ApiError;
 use super::usage_option::{self, Addition};
-use crate::dialect::anthropic::Refusal;
+use crate::dialect::Refusal;
 use crate::json::deeper_than;
 use crate::limits::{MAX_DEPTH, MAX_MODEL, MAX_RESPONSE_ID};
 

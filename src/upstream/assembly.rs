@@ -264,7 +264,7 @@ fn write_list(name: &str, items: impl Iterator<Item = Object>, out: &mut Vec<u8>
     out.extend_from_slice(if lead == b"[" { b"[]" } else { b"]" });
 }
 
-/// The data of an event as UTF-8. Other bytes become lone surrogates, as [`crate::dialect::anthropic::Joined`] takes them: each may be a part of a
+/// The data of an event as UTF-8. Other bytes become lone surrogates, as [`crate::dialect::Joined`] takes them: each may be a part of a
 /// character whose rest comes with the next event.
 fn utf8(data: Vec<u8>) -> Fit<Vec<u8>> {
     if std::str::from_utf8(&data).is_ok() {

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ai_proxy::dialect::anthropic::{ChatRequest, Events, Output, Problem, Translator, Unfit, error, message};
+use ai_proxy::dialect::anthropic::{Translator, chat_request, error, message};
+use ai_proxy::dialect::{Events, Output, Problem, Unfit};
 use serde_json::value::RawValue;
 
 /// What may be written, bytes.
@@ -46,7 +47,7 @@ fn hold(folder: &str, from: &str, to: &str, make: impl Fn(&str, &[u8]) -> String
 fn requests() {
     hold("request", ".json", ".out", |_, given| {
         let body: &RawValue = serde_json::from_slice(given).expect("JSON");
-        match ChatRequest::of(body, LIMIT) {
+        match chat_request(body, LIMIT) {
             Ok(chat) => {
                 let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
                 serde_json::from_slice::<serde::de::IgnoredAny>(&written).expect("JSON comes out");

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use ai_proxy::dialect::anthropic::{ChatRequest, Events, Output, Refusal, Translator, Unfit, message};
+use ai_proxy::dialect::anthropic::{Translator, chat_request, message};
+use ai_proxy::dialect::{Events, Output, Refusal, Unfit};
 use serde_json::Value;
 
 /// How often an element or a member is repeated.
@@ -99,7 +100,7 @@ fn golden(folder: &str, ending: &str) -> Vec<(String, String)> {
 
 fn request(body: &str, limit: usize) -> Result<usize, Refusal> {
     let raw = serde_json::from_str(body).expect("JSON");
-    ChatRequest::of(raw, limit).map(|chat| chat.with_model(b"\"m\"", "max_tokens", true).concat().len())
+    chat_request(raw, limit).map(|chat| chat.with_model(b"\"m\"", "max_tokens", true).concat().len())
 }
 
 /// Bytes of events that the data of chat events become; all that is written counts, also ahead of an error.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::escapes::escaped_length;
 use super::event::{Delta, Event, Start};
-use super::joined::Joined;
-use super::output::Output;
+use crate::dialect::escapes::escaped_length;
+use crate::dialect::joined::Joined;
+use crate::dialect::output::Output;
 
 #[derive(Debug)]
 pub(super) struct Block {

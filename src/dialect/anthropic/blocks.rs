@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use super::block::{Block, Kind, is_object};
-use super::chat::{self, TOO_MANY_CALLS, ToolCall};
 use super::event::Event;
-use super::output::Output;
-use super::pieces::Piece;
-use super::unfit::Unfit;
+use crate::dialect::chat::{self, TOO_MANY_CALLS, ToolCall};
+use crate::dialect::output::Output;
+use crate::dialect::pieces::Piece;
+use crate::dialect::unfit::Unfit;
 use crate::limits::{MAX_ID, MAX_RESPONSE_BLOCKS, MAX_TOOL_CALLS};
 use crate::text::beginning;
 

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::json::{Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string};
-use super::output::{Output, Separated};
 use super::output_config::output_config;
 use super::parts::{self, Count, kind, unknown};
+use crate::dialect::json::{
+    Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string,
+};
+use crate::dialect::output::{Output, Separated};
 
 /// What stands between two blocks of text that become one string, as JSON has it.
 const BETWEEN: &str = "\\n\\n";

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::chat::text;
-use super::json::{elements, members};
-use super::output::Output;
+use crate::dialect::chat::text;
+use crate::dialect::json::{elements, members};
+use crate::dialect::output::Output;
 use crate::limits::MAX_ERROR_TEXT;
 use crate::text::beginning;
 

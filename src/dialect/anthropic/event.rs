@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::output::Output;
 use super::usage::Usage;
+use crate::dialect::output::Output;
 
 /// One event.
 #[derive(Serialize)]

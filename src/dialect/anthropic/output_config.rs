@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::json::{Fit, Refusal, members, required, string};
+use crate::dialect::json::{Fit, Refusal, members, required, string};
 
 /// The schema that an `output_config` asks for; what else it says are hints.
 pub(super) fn output_config(config: &RawValue) -> Fit<Option<&RawValue>> {

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::json::{Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string};
-use super::output::Output;
+use crate::dialect::json::{
+    Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string,
+};
+use crate::dialect::output::Output;
 use crate::limits::MAX_BLOCKS;
 
 /// An image, as JSON has its parts.

@@ -6,64 +6,42 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::content;
-use super::json::{Fit, Problem, Refusal, boolean, elements, inside, members, required, string};
-use super::output::{Output, Separated};
 use super::output_config::{output_config, schema};
+use crate::dialect::chat_request::ChatRequest;
+use crate::dialect::json::{Fit, Problem, Refusal, boolean, elements, inside, members, required, string};
+use crate::dialect::output::{Output, Separated};
 use crate::limits::MAX_USER_ID;
-
-/// A chat completion request, but for the model and the name of its limit, which depend on the provider.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ChatRequest {
-    max_tokens: String,
-    /// Everything behind the limit, but for the closing brace.
-    rest: Vec<u8>,
-    /// It asks for a stream.
-    stream: bool,
-}
 
 /// A translated request has at most so many times the bytes of the request, and [`ROOM`]: its room is taken once.
 const MOST_TIMES: usize = 2;
 /// Bytes around what is translated.
 const ROOM: usize = 512;
 
-/// How a request for a stream ends that asks for its usage too.
-const WITH_USAGE: &[u8] = b",\"stream_options\":{\"include_usage\":true}}";
-
-impl ChatRequest {
-    /// The chat request that says what a Messages request says, in at most `limit` bytes. `body` is a JSON object.
-    ///
-    /// # Errors
-    /// What has no place in a chat request, or is not what the Messages API asks for, and where; or it is too large.
-    pub fn of(body: &RawValue, limit: usize) -> Fit<Self> {
-        let top = Top::of(body)?;
-        let max_tokens = required(top.max_tokens, "max_tokens")?;
-        let max_tokens: u64 = max_tokens.get().parse().unwrap_or(0);
-        if max_tokens == 0 {
-            return Err(Refusal::expected("max_tokens", "a positive integer"));
-        }
-        let mut rest = Output::with_capacity(limit, MOST_TIMES * body.get().len() + ROOM);
-        rest.write(&[",\"messages\":["]);
-        let mut messages = Separated::default();
-        if let Some(system) = top.system {
-            content::write_system(&mut rest, &mut messages, system)
-                .map_err(|refusal| refusal.within("system"))?;
-        }
-        content::write_messages(&mut rest, &mut messages, required(top.messages, "messages")?)
-            .map_err(|refusal| refusal.within("messages"))?;
-        rest.write(&["]"]);
-        top.write_settings(&mut rest)?;
-        let too_large = |_| Refusal { place: String::new(), problem: Problem::TooLarge(limit) };
-        let rest = rest.into_bytes().map_err(too_large)?;
-        Ok(Self { max_tokens: max_tokens.to_string(), rest, stream: top.stream })
+/// The chat request that says what a Messages request says, in at most `limit` bytes. `body` is a JSON object.
+///
+/// # Errors
+/// What has no place in a chat request, or is not what the Messages API asks for, and where; or it is too large.
+pub fn chat_request(body: &RawValue, limit: usize) -> Fit<ChatRequest> {
+    let top = Top::of(body)?;
+    let max_tokens = required(top.max_tokens, "max_tokens")?;
+    let max_tokens: u64 = max_tokens.get().parse().unwrap_or(0);
+    if max_tokens == 0 {
+        return Err(Refusal::expected("max_tokens", "a positive integer"));
     }
-
-    /// The request in pieces, for that model (as JSON); `limit` is what the provider calls the most tokens of a response.
-    /// `asks_for_usage`: a stream is asked for its usage.
-    pub fn with_model<'a>(&'a self, model: &'a [u8], limit: &'a str, asks_for_usage: bool) -> Vec<&'a [u8]> {
-        let end = if self.stream && asks_for_usage { WITH_USAGE } else { b"}" };
-        let limit = [b",\"", limit.as_bytes(), b"\":", self.max_tokens.as_bytes()];
-        [&[b"{\"model\":", model], &limit[..], &[&self.rest, end]].concat()
+    let mut rest = Output::with_capacity(limit, MOST_TIMES * body.get().len() + ROOM);
+    rest.write(&[",\"messages\":["]);
+    let mut messages = Separated::default();
+    if let Some(system) = top.system {
+        content::write_system(&mut rest, &mut messages, system)
+            .map_err(|refusal| refusal.within("system"))?;
     }
+    content::write_messages(&mut rest, &mut messages, required(top.messages, "messages")?)
+        .map_err(|refusal| refusal.within("messages"))?;
+    rest.write(&["]"]);
+    top.write_settings(&mut rest)?;
+    let too_large = |_| Refusal { place: String::new(), problem: Problem::TooLarge(limit) };
+    let rest = rest.into_bytes().map_err(too_large)?;
+    Ok(ChatRequest::new(Some(max_tokens.to_string()), rest, top.stream))
 }
 
 /// The members of the request.

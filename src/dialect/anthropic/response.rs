@@ -1,10 +1,10 @@
 //! A chat completion as a response of the Messages API.
 
 use super::blocks::Blocks;
-use super::chat;
-use super::output::Output;
-use super::unfit::Unfit;
 use super::usage::Usage;
+use crate::dialect::chat;
+use crate::dialect::output::Output;
+use crate::dialect::unfit::Unfit;
 
 /// The response for the client that asked for `model`, in at most `limit` bytes. `id` serves where the provider gives none.
 ///

@@ -1,12 +1,13 @@
 //! A streamed chat completion as the events of the Messages API.
 
 use super::blocks::Blocks;
-use super::chat;
 use super::event::{Beginning, Event, Stop};
-use super::output::Output;
 use super::response;
-use super::unfit::Unfit;
-use super::usage::{ChatUsage, Usage};
+use super::usage::Usage;
+use crate::dialect::chat;
+use crate::dialect::output::Output;
+use crate::dialect::unfit::Unfit;
+use crate::dialect::usage::ChatUsage;
 
 /// Turns data of chat events into events of the Messages API.
 #[derive(Debug)]

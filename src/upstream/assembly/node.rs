@@ -4,7 +4,7 @@
 use serde_json::value::RawValue;
 
 use super::{AT_ODDS, NOT_JSON, TOO_MANY, Unassembled};
-use crate::dialect::anthropic::{Joined, unescaped};
+use crate::dialect::{Joined, unescaped};
 use crate::json::{elements, inside, raw_members};
 use crate::limits::{MAX_ASSEMBLED_DEPTH, MAX_ASSEMBLED_ITEMS, MAX_ASSEMBLED_NODES};
 

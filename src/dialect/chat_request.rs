@@ -1,0 +1,33 @@
+//! A chat completion request that was written for a call in another format.
+
+/// A chat completion request, but for the model and the name of its limit, which depend on the provider.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ChatRequest {
+    /// The most tokens of its response, where it has such a limit.
+    max_tokens: Option<String>,
+    /// Everything behind the limit, but for the closing brace.
+    rest: Vec<u8>,
+    /// It asks for a stream.
+    stream: bool,
+}
+
+/// How a request for a stream ends that asks for its usage too.
+const WITH_USAGE: &[u8] = b",\"stream_options\":{\"include_usage\":true}}";
+
+impl ChatRequest {
+    pub(super) fn new(max_tokens: Option<String>, rest: Vec<u8>, stream: bool) -> Self {
+        Self { max_tokens, rest, stream }
+    }
+
+    /// The request in pieces, for that model (as JSON); `limit` is what the provider calls the most tokens of a response.
+    /// `asks_for_usage`: a stream is asked for its usage.
+    pub fn with_model<'a>(&'a self, model: &'a [u8], limit: &'a str, asks_for_usage: bool) -> Vec<&'a [u8]> {
+        let mut pieces = vec![&b"{\"model\":"[..], model];
+        if let Some(max_tokens) = &self.max_tokens {
+            pieces.extend([b",\"", limit.as_bytes(), b"\":", max_tokens.as_bytes()]);
+        }
+        let end = if self.stream && asks_for_usage { WITH_USAGE } else { b"}" };
+        pieces.extend([&self.rest, end]);
+        pieces
+    }
+}
