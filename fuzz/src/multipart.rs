@@ -1,7 +1,7 @@
 //! The change of `model` in a form: every reader finds the new model, and nothing else has changed. The input's first line
 //! is the `Content-Type`.
 
-use ai_proxy::api::multipart;
+use ai_proxy::core::multipart;
 
 /// What stands for the provider's model: what a client may write into its own.
 const NEW: &str = "provider/model é \"x\"";

@@ -3,10 +3,10 @@
 
 use std::sync::LazyLock;
 
-use ai_proxy::api::multipart;
-use ai_proxy::api::splice::Body;
 use ai_proxy::catalog;
 use ai_proxy::config::{Config, Scope, load};
+use ai_proxy::core::multipart;
+use ai_proxy::core::splice::Body;
 use ai_proxy::dialect::anthropic::{Translator, chat_request, error, message};
 use ai_proxy::dialect::{Events, Output as Translated, Unfit};
 use ai_proxy::limits::MAX_HELD_EVENT;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ai_proxy::api::splice::Body;
+use ai_proxy::core::splice::Body;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 

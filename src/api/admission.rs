@@ -10,13 +10,13 @@ use super::admitted::Admitted;
 use super::error::ApiError;
 use super::messages::Translated;
 use super::response_context::ResponseContext;
-use super::splice::Body;
-use super::{Action, RequestContext, filters, messages, multipart, responses};
+use super::{Action, RequestContext, filters, messages, responses};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::catalog;
 use crate::config::Token;
-use crate::core::relayed_headers;
+use crate::core::splice::Body;
+use crate::core::{multipart, relayed_headers};
 use crate::front::{Head, Request};
 use crate::gateway::Gateway;
 use crate::routing::{self, Route};
@@ -27,14 +27,14 @@ use crate::routing::{self, Route};
 /// It is not in that format, or names no model.
 pub fn parse(request: &Request<RequestContext>) -> Result<Body, ApiError> {
     let kind = content_type(&request.head)?.unwrap_or_default();
-    match request.context.action {
-        Action::RelayForm if !is_json(media_type(kind)) => multipart::parse(kind, &request.body),
+    Ok(match request.context.action {
+        Action::RelayForm if !is_json(media_type(kind)) => multipart::parse(kind, &request.body)?,
         Action::StoredResponse => {
             let mut asked = request.head.query().unwrap_or_default().split('&');
-            Ok(Body::untouched(asked.any(|parameter| parameter == "stream=true")))
+            Body::untouched(asked.any(|parameter| parameter == "stream=true"))
         }
-        _ => Body::parse(&request.body),
-    }
+        _ => Body::parse(&request.body)?,
+    })
 }
 
 /// Refuses a WebSocket (RFC 6455 section 4.1): nothing here speaks it, and a client that gets 426 sends plain requests. An

@@ -3,8 +3,8 @@
 use ureq::http::Method;
 
 use super::error::ApiError;
-use super::splice::Body;
 use crate::config::{Format, Provider};
+use crate::core::splice::Body;
 use crate::dialect::ChatRequest;
 use crate::memory::Share;
 use crate::routing::Route;

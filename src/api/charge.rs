@@ -26,7 +26,7 @@ impl Relay {
     pub(super) fn has_to_ask_for_usage(&self, replica: &Replica) -> bool {
         let path = self.call.path.split('?').next().unwrap_or_default();
         let request = &self.client_call.request.context;
-        self.call.body.usage.is_some()
+        self.call.body.lacks_usage()
             && WITH_STREAM_OPTIONS.contains(&path)
             && replica.asks_for_usage(request.token().tokens_per_day.is_some())
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::response_context::ResponseContext;
 use crate::auth::quota::Limit;
 use crate::config::{Config, Format};
+use crate::core::BodyError;
 use crate::dialect::{Problem, Refusal, anthropic};
 use crate::front::{Rejection, Response};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_MODEL, MAX_QUOTED, MAX_TARGET};
@@ -34,16 +35,8 @@ pub enum ApiError {
     MethodNotAllowed(String, String),
     /// Malformed HTTP; names the part.
     BadRequest(&'static str),
-    /// The body is not a JSON object; says where.
-    InvalidJson(String),
-    /// No `model`.
-    MissingModel,
-    /// `model` is not a non-empty string.
-    InvalidModel,
-    /// `model` is over its bound.
-    ModelTooLong,
-    /// More than one `model`, or one in another case: two readers could find two models.
-    AmbiguousModel,
+    /// What the body says is refused.
+    Body(BodyError),
     /// This member, by which a provider chooses a model, is not within the caller's filters.
     OtherModel(&'static str),
     /// The body is compressed.
@@ -126,6 +119,12 @@ enum Retry {
     MayHelp,
 }
 
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        Self::Body(error)
+    }
+}
+
 impl ApiError {
     /// The error for a provider's fault; none where the client has left.
     pub fn of_fault(fault: Fault, provider: &str, config: &Config) -> Option<Self> {
@@ -181,11 +180,16 @@ impl ApiError {
         use Retry::{Hopeless, MayHelp};
         match self {
             Self::BadRequest(_) => (400, "bad_request", Hopeless),
-            Self::InvalidJson(_) => (400, "invalid_json", Hopeless),
-            Self::MissingModel => (400, "missing_model", Hopeless),
-            Self::InvalidModel | Self::ModelTooLong | Self::AmbiguousModel | Self::OtherModel(_) => {
-                (400, "invalid_model", Hopeless)
-            }
+            Self::Body(error) => match error {
+                BodyError::InvalidForm(_) => (400, "bad_request", Hopeless),
+                BodyError::InvalidJson(_) => (400, "invalid_json", Hopeless),
+                BodyError::MissingModel => (400, "missing_model", Hopeless),
+                BodyError::InvalidModel | BodyError::ModelTooLong | BodyError::AmbiguousModel => {
+                    (400, "invalid_model", Hopeless)
+                }
+                BodyError::ResponseIdTooLong => (400, "invalid_parameter", Hopeless),
+            },
+            Self::OtherModel(_) => (400, "invalid_model", Hopeless),
             Self::MissingToken => (401, "missing_token", Hopeless),
             Self::InvalidToken => (401, "invalid_token", Hopeless),
             Self::Forbidden => (403, "forbidden", Hopeless),
@@ -257,11 +261,17 @@ impl ApiError {
                 Text::MethodNotAllowed(&owned)
             }
             Self::BadRequest(part) => Text::MalformedRequest(part),
-            Self::InvalidJson(reason) => Text::InvalidJson(reason),
-            Self::MissingModel => Text::MissingModel,
-            Self::InvalidModel => Text::InvalidModel,
-            Self::ModelTooLong => Text::ModelTooLong(MAX_MODEL),
-            Self::AmbiguousModel => Text::AmbiguousModel,
+            Self::Body(error) => match error {
+                BodyError::InvalidForm(part) => Text::MalformedRequest(part),
+                BodyError::InvalidJson(reason) => Text::InvalidJson(reason),
+                BodyError::MissingModel => Text::MissingModel,
+                BodyError::InvalidModel => Text::InvalidModel,
+                BodyError::ModelTooLong => Text::ModelTooLong(MAX_MODEL),
+                BodyError::AmbiguousModel => Text::AmbiguousModel,
+                BodyError::ResponseIdTooLong => {
+                    Text::InvalidParameter("previous_response_id", "an id of at most 512 bytes")
+                }
+            },
             Self::OtherModel(member) => Text::OtherModel(member),
             Self::UnsupportedEncoding => Text::UnsupportedEncoding,
             Self::UpgradeRequired => Text::UpgradeRequired,

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use percent_encoding::percent_decode_str;
 
 use super::RequestContext;
-use super::choosers::reads_as_model;
 use super::error::ApiError;
-use super::splice::Body;
 use crate::config::{Config, Filter, Token};
+use crate::core::choosers::reads_as_model;
+use crate::core::splice::Body;
 use crate::front::Request;
 use crate::gateway::{ExclusivePermit, Gateway};
 use crate::limits::{MAX_MODEL, MAX_TARGETS, QUICK_FILTER};
@@ -25,7 +25,7 @@ pub fn takes_long(config: &Config, token: &Token, body: &Body) -> bool {
     }
     let targets = config.virtual_model(&body.model).map_or(0, |model| model.targets.len());
     let others: usize =
-        body.choosers.iter().filter_map(|(_, span)| span.as_ref()).map(ExactSizeIterator::len).sum();
+        body.choosers().iter().filter_map(|(_, span)| span.as_ref()).map(ExactSizeIterator::len).sum();
     let bytes = id_bytes(config, &body.model) + others.saturating_mul(targets.max(1));
     bytes.saturating_mul(cost) > QUICK_FILTER
 }
@@ -90,10 +90,10 @@ pub fn check(
                 config.supports(&id) && token.allows(&id)
             })
     };
-    for (chooser, span) in &body.choosers {
+    for (chooser, span) in body.choosers() {
         named.set(0);
         let value = span.as_ref().and_then(|span| std::str::from_utf8(&request.body[span.clone()]).ok());
-        if !value.is_some_and(|value| chooser.kind.is_within(value, &may)) {
+        if !value.is_some_and(|value| chooser.is_within(value, &may)) {
             return Err(ApiError::OtherModel(chooser.name));
         }
     }
@@ -116,9 +116,8 @@ fn names_model(query: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{names_model, takes_long};
-    use crate::api::choosers::{CHOOSERS, chooser};
-    use crate::api::splice::Body;
     use crate::config::load;
+    use crate::core::splice::Body;
 
     #[test]
     fn takes_long_follows_patterns_and_every_id_that_meets_them() {
@@ -153,59 +152,6 @@ mod tests {
                 "{filter} {targets} {}",
                 body.model
             );
-        }
-    }
-
-    fn is_within(name: &str, value: &str) -> bool {
-        let may = |id: &str| id == "good" || id == "b/good";
-        chooser(name).expect("a chooser").kind.is_within(value, &may)
-    }
-
-    #[test]
-    fn chooser_is_found_in_every_case() {
-        for row in CHOOSERS {
-            assert_eq!(chooser(row.name), Some(row));
-            assert_eq!(chooser(&row.name.to_uppercase()), Some(row));
-            assert_eq!(chooser(&format!("{}x", row.name)), None);
-            assert_eq!(chooser(&row.name[1..]), None);
-        }
-        assert_eq!(chooser("model\u{17f}").map(|row| row.name), Some("models"));
-        assert_eq!(chooser("Fallbac\u{212a}\u{17f}").map(|row| row.name), Some("fallbacks"));
-        assert_eq!(chooser("messages"), None);
-    }
-
-    #[test]
-    fn value_with_another_model_is_found() {
-        for (name, value, expected) in [
-            ("models", r#"["good","b/g\u006fod"]"#, true),
-            ("models", r#"["good","bad"]"#, false),
-            ("models", "[]", true),
-            ("models", "null", true),
-            ("models", r#""good""#, false),
-            ("models", r#"{"good":1}"#, false),
-            ("models", r#"["good",1]"#, false),
-            ("fallbacks", r#"[{"model":"good"},"good"]"#, true),
-            ("fallbacks", r#"[{"model":"bad"}]"#, false),
-            ("fallbacks", r#"[{"model":"good","fallbacks":["bad"]}]"#, false),
-            ("fallbacks", r#"[{"good":["bad"]}]"#, false),
-            ("fallbacks", r#""default""#, false),
-            ("preset", r#""x""#, false),
-            ("preset", "null", true),
-            ("tools", r#"[{"type":"function","function":{"name":"f","parameters":{"model":"bad"}}}]"#, true),
-            ("tools", r#"[{"name":"f","input_schema":{"properties":{"model":{"type":"string"}}}}]"#, true),
-            ("tools", r#"[{"type":"image_generation","model":"bad"}]"#, false),
-            ("tools", r#"[{"type":"image_generation","model":"good"},{"type":"web_search"}]"#, true),
-            ("tools", r#"[{"type":"advisor_20260301","name":"advisor","model":"bad"}]"#, false),
-            ("tools", r#"[{"type":"openrouter:fusion"}]"#, false),
-            ("tools", r#"[{"type":"openrouter:web_search","parameters":{}}]"#, true),
-            ("tools", r#"[{"type":"x","model":"good","model":"bad"}]"#, false),
-            ("plugins", r#"[{"id":"web","max_results":3}]"#, true),
-            ("plugins", r#"[{"id":"web"},{"id":"fusion","analysis_models":["bad"]}]"#, false),
-            ("extra_body", r#"{"google":{"thinking_config":{"model":"x"}}}"#, true),
-            ("extra_body", r#"{"top_k":1,"Model":"bad"}"#, false),
-            ("extra_body", r#"{"models":["bad"]}"#, false),
-        ] {
-            assert_eq!(is_within(name, value), expected, "{name}: {value}");
         }
     }
 

@@ -8,6 +8,7 @@ use super::RequestContext;
 use super::error::ApiError;
 use super::outcome::BufferedResponse;
 use crate::config::{Config, Format, Mask, Scope};
+use crate::core::BodyError;
 use crate::dialect::anthropic::{self, Translator};
 use crate::dialect::{ChatRequest, Events, Output, Unfit};
 use crate::front::Request;
@@ -69,8 +70,8 @@ fn chat_request(request: &Request<RequestContext>, limit: usize) -> Result<ChatR
     if path != MESSAGES {
         return Err(ApiError::NotSpoken(path.to_owned()));
     }
-    let body: &RawValue =
-        serde_json::from_slice(&request.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
+    let body: &RawValue = serde_json::from_slice(&request.body)
+        .map_err(|error| ApiError::Body(BodyError::InvalidJson(error.to_string())))?;
     anthropic::chat_request(body, limit).map_err(ApiError::Refused)
 }
 

@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use super::{Api, ApiError, RequestContext, filters, json_response, refuse};
 use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
+use crate::core::BodyError;
 use crate::front::{Request, Response};
 use crate::gateway::Exclusive;
 use crate::limits::{CHECK_TIMEOUT, CONTROL_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL, QUICK_FILTER};
@@ -39,7 +40,7 @@ pub fn retrieve(api: &Api, request: &Request<RequestContext>) -> Response {
     let segment = request.head.path().strip_prefix("/v1/models/").unwrap_or_default();
     let id = percent_decode_str(segment).decode_utf8_lossy();
     if id.len() > MAX_MODEL {
-        return refuse(&api.gateway, &ApiError::ModelTooLong, response_context);
+        return refuse(&api.gateway, &ApiError::Body(BodyError::ModelTooLong), response_context);
     }
     api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
     let token = token.map(|index| &config.tokens[index]);

@@ -3,8 +3,8 @@
 use super::inference::{Attempt, Relay};
 use super::messages;
 use super::outcome::{BufferedResponse, Failed, Outcome};
-use super::splice::Body;
 use super::task::{Stage, Step};
+use crate::core::splice::Body;
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
 use crate::routing::Choice;

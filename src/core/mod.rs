@@ -2,17 +2,21 @@
 //! providers become checked types here, and a message leaves in the form that is written here.
 
 pub mod body;
+pub mod choosers;
 pub mod credential;
 pub mod fields;
 pub mod framing;
 pub mod headers;
 pub mod mask;
+pub mod multipart;
 pub mod provider_request;
 pub mod relayed_headers;
 pub mod request_head;
 pub mod response_head;
 pub mod secret;
+pub mod splice;
 pub mod sse;
+mod usage_option;
 
 /// Why a request is refused before a handler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,4 +45,23 @@ pub enum Rejection {
     ShuttingDown,
     /// The handler panicked.
     Panicked,
+}
+
+/// Why a relayed request is refused by what its body says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BodyError {
+    /// Not a JSON object; says where.
+    InvalidJson(String),
+    /// Not a well-formed form; names the part.
+    InvalidForm(&'static str),
+    /// No `model`.
+    MissingModel,
+    /// `model` is not a non-empty string.
+    InvalidModel,
+    /// `model` is over [`crate::limits::MAX_MODEL`].
+    ModelTooLong,
+    /// More than one `model`, or one in another case: two readers could find two models.
+    AmbiguousModel,
+    /// `previous_response_id` is over [`crate::limits::MAX_RESPONSE_ID`].
+    ResponseIdTooLong,
 }

@@ -7,10 +7,9 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::BodyError;
 use super::choosers::{Chooser, chooser, reads_as_model};
-use super::error::ApiError;
 use super::usage_option::{self, Addition};
-use crate::dialect::Refusal;
 use crate::json::deeper_than;
 use crate::limits::{MAX_DEPTH, MAX_MODEL, MAX_RESPONSE_ID};
 
@@ -24,16 +23,15 @@ pub struct Body {
     /// The stored response it continues (`previous_response_id`).
     pub previous: Option<String>,
     /// Where the value of `model` stands; `None`: the body stays as it is.
-    pub(super) span: Option<Range<usize>>,
+    span: Option<Range<usize>>,
     /// How a value of `model` is written there.
-    pub(super) notation: Notation,
-    /// The members by which a provider may choose another model, each once, and where their values stand; `None`: in more
-    /// places than one, or not as JSON.
-    pub(super) choosers: Vec<(&'static Chooser, Option<Range<usize>>)>,
+    notation: Notation,
+    /// As [`Body::choosers`] gives them.
+    choosers: Vec<(&'static Chooser, Option<Range<usize>>)>,
     /// What makes it ask for the usage of its stream, where it asks for a stream and for no usage.
-    pub(super) usage: Option<Addition>,
+    usage: Option<Addition>,
     /// It asks for a response in the background.
-    pub(super) is_background: bool,
+    pub is_background: bool,
 }
 
 /// A body in pieces, some of which may be empty.
@@ -41,7 +39,7 @@ type Pieces<'a> = [&'a [u8]; 5];
 
 /// How a value is written in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Notation {
+enum Notation {
     /// As a JSON string.
     Json,
     /// As it is.
@@ -53,26 +51,25 @@ impl Body {
     ///
     /// # Errors
     /// It is not a JSON object; it names no model, more than one, or one that is not a string of 1 to [`MAX_MODEL`] bytes.
-    pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, BodyError> {
         check_depth(bytes)?;
         // serde_json does not look inside strings that nobody asks for.
         let text = std::str::from_utf8(bytes).map_err(|error| {
-            ApiError::InvalidJson(format!("invalid UTF-8 at byte {}", error.valid_up_to()))
+            BodyError::InvalidJson(format!("invalid UTF-8 at byte {}", error.valid_up_to()))
         })?;
         let top: Top<'_> =
-            serde_json::from_str(text).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
+            serde_json::from_str(text).map_err(|error| BodyError::InvalidJson(error.to_string()))?;
         if top.is_ambiguous {
-            return Err(ApiError::AmbiguousModel);
+            return Err(BodyError::AmbiguousModel);
         }
-        let written = top.model.ok_or(ApiError::MissingModel)?;
-        let model = serde_json::from_str(written.get()).map_err(|_| ApiError::InvalidModel)?;
+        let written = top.model.ok_or(BodyError::MissingModel)?;
+        let model = serde_json::from_str(written.get()).map_err(|_| BodyError::InvalidModel)?;
         let span_of = |value: &RawValue| {
             let start = value.get().as_ptr().addr() - bytes.as_ptr().addr();
             start..start + value.get().len()
         };
         if top.previous.as_ref().is_some_and(|id| id.len() > MAX_RESPONSE_ID) {
-            let refusal = Refusal::expected("previous_response_id", "an id of at most 512 bytes");
-            return Err(ApiError::Refused(refusal));
+            return Err(BodyError::ResponseIdTooLong);
         }
         let choosers = top.choosers.iter().map(|(chooser, value)| (*chooser, value.map(span_of)));
         let options = (top.stream && !top.repeats_options).then_some(top.options);
@@ -119,6 +116,17 @@ impl Body {
         self.notation == Notation::Json
     }
 
+    /// The members by which a provider may choose another model, each once, and where their values stand; `None`: in more
+    /// places than one, or not as JSON.
+    pub fn choosers(&self) -> &[(&'static Chooser, Option<Range<usize>>)] {
+        &self.choosers
+    }
+
+    /// Whether [`Body::with_model_and_usage`] adds a request for usage.
+    pub fn lacks_usage(&self) -> bool {
+        self.usage.is_some()
+    }
+
     /// The body in pieces, with `model` ([`Body::written`]) in its place.
     pub fn with_model<'a>(&self, bytes: &'a [u8], model: &'a [u8]) -> Pieces<'a> {
         match &self.span {
@@ -143,11 +151,11 @@ impl Body {
 ///
 /// # Errors
 /// It is empty, or longer than [`MAX_MODEL`].
-pub(super) fn checked_model(model: String) -> Result<String, ApiError> {
+pub(super) fn checked_model(model: String) -> Result<String, BodyError> {
     match model.len() {
-        0 => Err(ApiError::InvalidModel),
+        0 => Err(BodyError::InvalidModel),
         1..=MAX_MODEL => Ok(model),
-        _ => Err(ApiError::ModelTooLong),
+        _ => Err(BodyError::ModelTooLong),
     }
 }
 
@@ -223,16 +231,16 @@ pub(super) fn note<T>(
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The provider's parser may not be as careful as ours.
-fn check_depth(bytes: &[u8]) -> Result<(), ApiError> {
+fn check_depth(bytes: &[u8]) -> Result<(), BodyError> {
     match deeper_than(bytes, MAX_DEPTH) {
-        Some(at) => Err(ApiError::InvalidJson(format!("nested deeper than {MAX_DEPTH} at byte {at}"))),
+        Some(at) => Err(BodyError::InvalidJson(format!("nested deeper than {MAX_DEPTH} at byte {at}"))),
         None => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiError, Body, MAX_DEPTH, MAX_MODEL, MAX_RESPONSE_ID};
+    use super::{Body, BodyError, MAX_DEPTH, MAX_MODEL, MAX_RESPONSE_ID};
 
     fn spliced(body: &str) -> String {
         let parsed = Body::parse(body.as_bytes()).expect("a good body");
@@ -275,7 +283,7 @@ mod tests {
             r#""Model":"a""#,
         ] {
             let body = format!("{{{members}}}");
-            assert_eq!(Body::parse(body.as_bytes()), Err(ApiError::AmbiguousModel), "{body}");
+            assert_eq!(Body::parse(body.as_bytes()), Err(BodyError::AmbiguousModel), "{body}");
         }
         let others = r#"{"modelx":1,"mode":2,"model ":3,"мodel":4,"x":{"Model":5},"model":"a"}"#;
         assert_eq!(spliced(others), others.replace(r#""a""#, r#""NEW""#));
@@ -285,21 +293,20 @@ mod tests {
     fn model_over_its_bound_is_refused() {
         let named = |length| Body::parse(format!("{{\"model\":\"{}\"}}", "m".repeat(length)).as_bytes());
         assert_eq!(named(MAX_MODEL).map(|body| body.model.len()), Ok(MAX_MODEL));
-        assert_eq!(named(MAX_MODEL + 1), Err(ApiError::ModelTooLong));
+        assert_eq!(named(MAX_MODEL + 1), Err(BodyError::ModelTooLong));
         // Its own bytes count, not those of its escapes.
         let escaped = format!("{{\"model\":\"{}\"}}", "\\u006d".repeat(MAX_MODEL));
         assert_eq!(Body::parse(escaped.as_bytes()).map(|body| body.model.len()), Ok(MAX_MODEL));
     }
 
     #[test]
-    fn previous_response_over_its_bound_is_refused_by_name() {
+    fn previous_response_over_its_bound_is_refused() {
         let continuing = |length| {
             let body = format!(r#"{{"model":"a","previous_response_id":"{}"}}"#, "r".repeat(length));
             Body::parse(body.as_bytes()).map(|body| body.previous.map(|id| id.len()))
         };
         assert_eq!(continuing(MAX_RESPONSE_ID), Ok(Some(MAX_RESPONSE_ID)));
-        let Err(ApiError::Refused(refusal)) = continuing(MAX_RESPONSE_ID + 1) else { panic!("not refused") };
-        assert_eq!(refusal.place, "previous_response_id");
+        assert_eq!(continuing(MAX_RESPONSE_ID + 1), Err(BodyError::ResponseIdTooLong));
     }
 
     #[test]
@@ -315,23 +322,23 @@ mod tests {
             br#"{"messages":[{"role":"user","content":"h\u00e9"}],"model":"a/b","stream":true,"n":-1.5e3}"#;
         assert!(Body::parse(body).is_ok());
         for end in 0..body.len() {
-            assert!(matches!(Body::parse(&body[..end]), Err(ApiError::InvalidJson(_))), "cut at {end}");
+            assert!(matches!(Body::parse(&body[..end]), Err(BodyError::InvalidJson(_))), "cut at {end}");
         }
     }
 
     #[test]
     fn each_problem_of_the_model_has_its_own_error() {
-        assert_eq!(Body::parse(b"{}"), Err(ApiError::MissingModel));
+        assert_eq!(Body::parse(b"{}"), Err(BodyError::MissingModel));
         for bad in [r#"{"model":""}"#, r#"{"model":null}"#, r#"{"model":["a"]}"#] {
-            assert_eq!(Body::parse(bad.as_bytes()), Err(ApiError::InvalidModel), "{bad}");
+            assert_eq!(Body::parse(bad.as_bytes()), Err(BodyError::InvalidModel), "{bad}");
         }
         for bad in
             ["[]", "\"x\"", "{\"model\":\"a\"} x", "", "{\"model\":\"a\",}", "\u{feff}{\"model\":\"a\"}"]
         {
-            assert!(matches!(Body::parse(bad.as_bytes()), Err(ApiError::InvalidJson(_))), "{bad}");
+            assert!(matches!(Body::parse(bad.as_bytes()), Err(BodyError::InvalidJson(_))), "{bad}");
         }
         for bad in [&b"{\"model\":\"\xff\"}"[..], b"{\"model\":\"a\",\"x\":{\"\xd2\":1}}"] {
-            assert!(matches!(Body::parse(bad), Err(ApiError::InvalidJson(_))), "{bad:?}");
+            assert!(matches!(Body::parse(bad), Err(BodyError::InvalidJson(_))), "{bad:?}");
         }
     }
 
@@ -340,8 +347,8 @@ mod tests {
         let nested =
             |depth: usize| format!("{{\"model\":\"a\",\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
         assert!(Body::parse(nested(MAX_DEPTH - 1).as_bytes()).is_ok());
-        assert!(matches!(Body::parse(nested(MAX_DEPTH).as_bytes()), Err(ApiError::InvalidJson(_))));
-        assert!(matches!(Body::parse(nested(1_000_000).as_bytes()), Err(ApiError::InvalidJson(_))));
+        assert!(matches!(Body::parse(nested(MAX_DEPTH).as_bytes()), Err(BodyError::InvalidJson(_))));
+        assert!(matches!(Body::parse(nested(1_000_000).as_bytes()), Err(BodyError::InvalidJson(_))));
         let brackets = "[".repeat(1000);
         for text in [format!(r#"{brackets}\"["#), format!(r#"\\\"{brackets}"#), format!(r#"{brackets}\\"#)] {
             let body = format!(r#"{{"model":"a","x":"{text}","y":[]}}"#);
@@ -350,7 +357,7 @@ mod tests {
         // What follows a string whose last character is a backslash is no text.
         let body = format!(r#"{{"model":"a","x":"\\","y":{brackets}}}"#);
         assert!(
-            matches!(Body::parse(body.as_bytes()), Err(ApiError::InvalidJson(reason)) if reason.contains("nested"))
+            matches!(Body::parse(body.as_bytes()), Err(BodyError::InvalidJson(reason)) if reason.contains("nested"))
         );
     }
 }

@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
 #[cfg(test)]
 mod tests {
-    use crate::api::splice::Body;
+    use crate::core::splice::Body;
 
     fn asking(body: &str) -> String {
         let parsed = Body::parse(body.as_bytes()).expect("a good body");

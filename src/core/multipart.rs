@@ -8,17 +8,17 @@ use std::ops::Range;
 
 use memchr::memmem;
 
+use super::BodyError;
 use super::choosers::{Chooser, chooser, reads_as_model};
-use super::error::ApiError;
+use super::request_head::is_token_byte;
 use super::splice::{Body, checked_model, note};
-use crate::core::request_head::is_token_byte;
 use crate::limits::{MAX_BOUNDARY, MAX_PART_HEAD, MAX_PARTS};
 
 /// Looks at a form. `content_type`: the value of the request's `Content-Type`, empty where there is none.
 ///
 /// # Errors
 /// It is no well-formed `multipart/form-data`, names no model, or names it in something else than a line of text.
-pub fn parse(content_type: &[u8], bytes: &[u8]) -> Result<Body, ApiError> {
+pub fn parse(content_type: &[u8], bytes: &[u8]) -> Result<Body, BodyError> {
     let boundary = boundary_of(content_type)?;
     let delimiter = [b"--", &*boundary].concat();
     let mut form = Form::default();
@@ -56,23 +56,23 @@ pub fn parse(content_type: &[u8], bytes: &[u8]) -> Result<Body, ApiError> {
     if !is_closed {
         return bad("multipart: no closing boundary");
     }
-    let (model, span) = form.model.take().ok_or(ApiError::MissingModel)?;
+    let (model, span) = form.model.take().ok_or(BodyError::MissingModel)?;
     let Form { stream, choosers, .. } = form;
     Ok(Body::text(model, stream, Some(span), choosers))
 }
 
-fn bad<T>(what: &'static str) -> Result<T, ApiError> {
-    Err(ApiError::BadRequest(what))
+fn bad<T>(what: &'static str) -> Result<T, BodyError> {
+    Err(BodyError::InvalidForm(what))
 }
 
 /// The boundary that a `Content-Type` names: 1 to 70 characters (RFC 2046 section 5.1.1).
-fn boundary_of(content_type: &[u8]) -> Result<Cow<'_, [u8]>, ApiError> {
+fn boundary_of(content_type: &[u8]) -> Result<Cow<'_, [u8]>, BodyError> {
     let (kind, parameters) = cut_at_semicolon(content_type);
     if !kind.trim_ascii().eq_ignore_ascii_case(b"multipart/form-data") {
         return bad("Content-Type must be multipart/form-data");
     }
     let boundary = Parameters::read(parameters, "boundary")?.wanted;
-    let boundary = boundary.ok_or(ApiError::BadRequest("Content-Type: no boundary"))?;
+    let boundary = boundary.ok_or(BodyError::InvalidForm("Content-Type: no boundary"))?;
     let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(byte);
     let is_good = (1..=MAX_BOUNDARY).contains(&boundary.len())
         && boundary.iter().all(may_stand)
@@ -81,7 +81,7 @@ fn boundary_of(content_type: &[u8]) -> Result<Cow<'_, [u8]>, ApiError> {
 }
 
 /// Whether a line begins at `at`. One that begins behind half a line end is a boundary to some readers and none to others.
-fn begins_line(bytes: &[u8], at: usize) -> Result<bool, ApiError> {
+fn begins_line(bytes: &[u8], at: usize) -> Result<bool, BodyError> {
     match &bytes[..at] {
         [] | [.., b'\r', b'\n'] => Ok(true),
         [.., b'\r' | b'\n'] => bad("multipart: a boundary behind a bare CR or LF"),
@@ -100,7 +100,7 @@ struct Form {
 }
 
 impl Form {
-    fn take(&mut self, bytes: &[u8], part: Range<usize>, delimiter: &[u8]) -> Result<(), ApiError> {
+    fn take(&mut self, bytes: &[u8], part: Range<usize>, delimiter: &[u8]) -> Result<(), BodyError> {
         let searched = &bytes[part.start..part.end.min(part.start + MAX_PART_HEAD)];
         let Some(head) = memmem::find(searched, b"\r\n\r\n") else {
             return bad("multipart: the head of a part has no end, or is too large");
@@ -110,21 +110,21 @@ impl Form {
         let content = &bytes[span.clone()];
         match &*disposition.name {
             b"model" => {
-                let model = std::str::from_utf8(content).map_err(|_| ApiError::InvalidModel)?;
+                let model = std::str::from_utf8(content).map_err(|_| BodyError::InvalidModel)?;
                 // In its place stands a part of it: that part must not begin a boundary.
                 let is_line = !model.contains(char::is_control);
                 if !is_line || disposition.is_file || memmem::find(content, delimiter).is_some() {
-                    return Err(ApiError::InvalidModel);
+                    return Err(BodyError::InvalidModel);
                 }
                 if disposition.is_encoded {
                     return bad("multipart: Content-Transfer-Encoding of model");
                 }
                 let model = (checked_model(model.to_owned())?, span);
                 if self.model.replace(model).is_some() {
-                    return Err(ApiError::AmbiguousModel);
+                    return Err(BodyError::AmbiguousModel);
                 }
             }
-            name if reads_as_model(name) => return Err(ApiError::AmbiguousModel),
+            name if reads_as_model(name) => return Err(BodyError::AmbiguousModel),
             // Python's clients write `True`.
             b"stream" => self.stream = content.eq_ignore_ascii_case(b"true"),
             name => {
@@ -147,7 +147,7 @@ struct Disposition<'a> {
 
 impl<'a> Disposition<'a> {
     /// Reads a part's head, without the blank line behind it.
-    fn read(head: &'a [u8]) -> Result<Self, ApiError> {
+    fn read(head: &'a [u8]) -> Result<Self, BodyError> {
         let mut found = None;
         let mut is_encoded = false;
         let mut rest = head;
@@ -177,7 +177,7 @@ impl<'a> Disposition<'a> {
 }
 
 /// One header line of a part. Folded lines are refused, as in a request's head.
-fn header_of(line: &[u8]) -> Result<(&[u8], &[u8]), ApiError> {
+fn header_of(line: &[u8]) -> Result<(&[u8], &[u8]), BodyError> {
     let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
     let (name, value) = line.split_at(colon);
     let good = colon > 0
@@ -198,7 +198,7 @@ struct Parameters<'a> {
 
 impl<'a> Parameters<'a> {
     /// Reads them all. The one that is wanted may come once, and in no encoding of its own (`name*`, RFC 7578 section 4.2).
-    fn read(mut text: &'a [u8], wanted: &str) -> Result<Self, ApiError> {
+    fn read(mut text: &'a [u8], wanted: &str) -> Result<Self, BodyError> {
         let mut found = Self { wanted: None, has_filename: false };
         loop {
             text = behind_blanks(text);
@@ -231,7 +231,7 @@ impl<'a> Parameters<'a> {
 
 /// A parameter's value, and what stands behind it. Without quotes it goes on to the next `;` or blank: boundaries are
 /// written so that no token allows.
-fn value_of(text: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), ApiError> {
+fn value_of(text: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), BodyError> {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         let end = text.iter().position(|byte| b"; \t\"".contains(byte)).unwrap_or(text.len());
         return if end == 0 {
@@ -270,8 +270,7 @@ fn behind_blanks(text: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::ApiError;
-    use super::{MAX_PART_HEAD, MAX_PARTS, parse};
+    use super::{BodyError, MAX_PART_HEAD, MAX_PARTS, parse};
     use crate::limits::MAX_MODEL;
 
     const KIND: &[u8] = b"multipart/form-data; boundary=XX";
@@ -294,13 +293,13 @@ mod tests {
         String::from_utf8(parsed.with_model(form.as_bytes(), &model).concat()).expect("UTF-8 stays UTF-8")
     }
 
-    fn refused(form: &str) -> ApiError {
+    fn refused(form: &str) -> BodyError {
         parse(KIND, form.as_bytes()).expect_err(form)
     }
 
     #[track_caller]
     fn assert_malformed(form: &str) {
-        assert!(matches!(refused(form), ApiError::BadRequest(_)), "{form}");
+        assert!(matches!(refused(form), BodyError::InvalidForm(_)), "{form}");
     }
 
     #[test]
@@ -345,18 +344,18 @@ mod tests {
     fn model_repeated_or_in_another_case_is_refused() {
         for name in ["model", "Model", "MODEL", "mo\\del", "m\\Odel"] {
             let both = [field("model", "m"), field(name, "m")];
-            assert_eq!(refused(&form(&both)), ApiError::AmbiguousModel, "{name}");
+            assert_eq!(refused(&form(&both)), BodyError::AmbiguousModel, "{name}");
             let turned = [field(name, "m"), field("model", "m")];
-            assert_eq!(refused(&form(&turned)), ApiError::AmbiguousModel, "{name}");
+            assert_eq!(refused(&form(&turned)), BodyError::AmbiguousModel, "{name}");
         }
-        assert_eq!(refused(&form(&[field("Model", "m")])), ApiError::AmbiguousModel);
+        assert_eq!(refused(&form(&[field("Model", "m")])), BodyError::AmbiguousModel);
     }
 
     #[test]
     fn model_over_its_bound_is_refused() {
         let named = |length| form(&[field("model", &"m".repeat(length))]);
         assert!(parse(KIND, named(MAX_MODEL).as_bytes()).is_ok());
-        assert_eq!(refused(&named(MAX_MODEL + 1)), ApiError::ModelTooLong);
+        assert_eq!(refused(&named(MAX_MODEL + 1)), BodyError::ModelTooLong);
     }
 
     #[test]
@@ -401,7 +400,7 @@ mod tests {
             ("é", "; boundary=é"),
             (&"x".repeat(71), &format!("; boundary={}", "x".repeat(71))),
         ] {
-            assert!(matches!(with(boundary, parameter), Err(ApiError::BadRequest(_))), "{parameter}");
+            assert!(matches!(with(boundary, parameter), Err(BodyError::InvalidForm(_))), "{parameter}");
         }
         for other in [
             &b""[..],
@@ -409,7 +408,7 @@ mod tests {
             b"multipart/mixed; boundary=XX",
             b"multipart/form-datax; boundary=XX",
         ] {
-            assert!(matches!(parse(other, b""), Err(ApiError::BadRequest(_))));
+            assert!(matches!(parse(other, b""), Err(BodyError::InvalidForm(_))));
         }
     }
 
@@ -422,7 +421,7 @@ mod tests {
             match end {
                 // Behind the closing boundary nothing is due, not even its line end; half of one is none.
                 _ if end == closed => assert!(outcome.is_ok()),
-                _ => assert!(matches!(outcome, Err(ApiError::BadRequest(_))), "cut at {end}: {outcome:?}"),
+                _ => assert!(matches!(outcome, Err(BodyError::InvalidForm(_))), "cut at {end}: {outcome:?}"),
             }
         }
     }
@@ -470,17 +469,17 @@ mod tests {
 
     #[test]
     fn each_problem_of_the_model_has_its_own_error() {
-        assert_eq!(refused(&form(&[field("x", "model")])), ApiError::MissingModel);
-        assert_eq!(refused("--XX--"), ApiError::MissingModel);
+        assert_eq!(refused(&form(&[field("x", "model")])), BodyError::MissingModel);
+        assert_eq!(refused("--XX--"), BodyError::MissingModel);
         for content in ["", "a\r\nb", "a\nb", "a\0b", "p/--XX", "p/--XX\tContent-Disposition"] {
-            assert_eq!(refused(&form(&[field("model", content)])), ApiError::InvalidModel, "{content:?}");
+            assert_eq!(refused(&form(&[field("model", content)])), BodyError::InvalidModel, "{content:?}");
         }
         let file = part("Content-Disposition: form-data; name=model; filename=m", "m");
-        assert_eq!(refused(&form(&[file])), ApiError::InvalidModel);
+        assert_eq!(refused(&form(&[file])), BodyError::InvalidModel);
         let mut bytes = form(&[field("model", "m?")]).into_bytes();
         let at = bytes.iter().position(|&byte| byte == b'?').expect("there is one");
         bytes[at] = 0xff;
-        assert_eq!(parse(KIND, &bytes), Err(ApiError::InvalidModel));
+        assert_eq!(parse(KIND, &bytes), Err(BodyError::InvalidModel));
     }
 
     #[test]

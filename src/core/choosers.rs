@@ -12,12 +12,12 @@ use serde_json::value::RawValue;
 pub struct Chooser {
     /// Its name.
     pub name: &'static str,
-    pub(super) kind: Kind,
+    kind: Kind,
 }
 
 /// What may stand in it where a filter applies.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+enum Kind {
     /// A list of model ids, as strings or as `{"model": id}`; each is checked.
     Models,
     /// Tools; those that run a model of their own name one that is checked.
@@ -35,7 +35,7 @@ const fn row(name: &'static str, kind: Kind) -> Chooser {
 }
 
 /// Every such member (`docs/providers.md`, "Model filters"). Adding one is adding a row.
-pub(super) const CHOOSERS: &[Chooser] = &[
+const CHOOSERS: &[Chooser] = &[
     // OpenRouter and Vercel: what is asked where `model` fails.
     row("models", Kind::Models),
     // LiteLLM, Anthropic, and OpenRouter on `/messages`: the same.
@@ -87,30 +87,30 @@ pub fn chooser(name: &str) -> Option<&'static Chooser> {
 
 /// Whether some reader takes `name` for `model`: Go's `encoding/json` matches keys without regard to case, and the last wins.
 /// None of these letters has a further form in Unicode's simple case folding.
-pub(super) fn reads_as_model(name: &[u8]) -> bool {
+pub fn reads_as_model(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"model")
 }
 
-impl Kind {
+impl Chooser {
     /// Whether the JSON `value` leads to no model but those that `may` be called.
-    pub(super) fn is_within(&self, value: &str, may: &dyn Fn(&str) -> bool) -> bool {
+    pub fn is_within(&self, value: &str, may: &dyn Fn(&str) -> bool) -> bool {
         if value == "null" {
             return true;
         }
-        match self {
-            Self::Models => all(value, |entry| model_of(entry).is_some_and(|id| may(&id))),
-            Self::Tools => all(value, |tool| {
+        match self.kind {
+            Kind::Models => all(value, |entry| model_of(entry).is_some_and(|id| may(&id))),
+            Kind::Tools => all(value, |tool| {
                 let Ok(tool) = serde_json::from_str::<Tool<'_>>(tool.get()) else { return false };
                 let kind = tool.kind.unwrap_or_default();
                 (!kind.starts_with("openrouter:") || MODELLESS_TOOLS.contains(&&*kind))
                     && tool.model.is_none_or(|model| may(&model))
             }),
-            Self::Plugins => all(value, |plugin| {
+            Kind::Plugins => all(value, |plugin| {
                 serde_json::from_str::<Plugin<'_>>(plugin.get())
                     .is_ok_and(|plugin| MODELLESS_PLUGINS.contains(&&*plugin.id))
             }),
-            Self::Members => serde_json::from_str::<Choiceless>(value).is_ok(),
-            Self::Nothing => false,
+            Kind::Members => serde_json::from_str::<Choiceless>(value).is_ok(),
+            Kind::Nothing => false,
         }
     }
 }
@@ -187,5 +187,63 @@ impl<'de> Deserialize<'de> for Choiceless {
             }
         }
         deserializer.deserialize_map(Members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHOOSERS, chooser};
+
+    fn is_within(name: &str, value: &str) -> bool {
+        let may = |id: &str| id == "good" || id == "b/good";
+        chooser(name).expect("a chooser").is_within(value, &may)
+    }
+
+    #[test]
+    fn chooser_is_found_in_every_case() {
+        for row in CHOOSERS {
+            assert_eq!(chooser(row.name), Some(row));
+            assert_eq!(chooser(&row.name.to_uppercase()), Some(row));
+            assert_eq!(chooser(&format!("{}x", row.name)), None);
+            assert_eq!(chooser(&row.name[1..]), None);
+        }
+        assert_eq!(chooser("model\u{17f}").map(|row| row.name), Some("models"));
+        assert_eq!(chooser("Fallbac\u{212a}\u{17f}").map(|row| row.name), Some("fallbacks"));
+        assert_eq!(chooser("messages"), None);
+    }
+
+    #[test]
+    fn value_with_another_model_is_found() {
+        for (name, value, expected) in [
+            ("models", r#"["good","b/g\u006fod"]"#, true),
+            ("models", r#"["good","bad"]"#, false),
+            ("models", "[]", true),
+            ("models", "null", true),
+            ("models", r#""good""#, false),
+            ("models", r#"{"good":1}"#, false),
+            ("models", r#"["good",1]"#, false),
+            ("fallbacks", r#"[{"model":"good"},"good"]"#, true),
+            ("fallbacks", r#"[{"model":"bad"}]"#, false),
+            ("fallbacks", r#"[{"model":"good","fallbacks":["bad"]}]"#, false),
+            ("fallbacks", r#"[{"good":["bad"]}]"#, false),
+            ("fallbacks", r#""default""#, false),
+            ("preset", r#""x""#, false),
+            ("preset", "null", true),
+            ("tools", r#"[{"type":"function","function":{"name":"f","parameters":{"model":"bad"}}}]"#, true),
+            ("tools", r#"[{"name":"f","input_schema":{"properties":{"model":{"type":"string"}}}}]"#, true),
+            ("tools", r#"[{"type":"image_generation","model":"bad"}]"#, false),
+            ("tools", r#"[{"type":"image_generation","model":"good"},{"type":"web_search"}]"#, true),
+            ("tools", r#"[{"type":"advisor_20260301","name":"advisor","model":"bad"}]"#, false),
+            ("tools", r#"[{"type":"openrouter:fusion"}]"#, false),
+            ("tools", r#"[{"type":"openrouter:web_search","parameters":{}}]"#, true),
+            ("tools", r#"[{"type":"x","model":"good","model":"bad"}]"#, false),
+            ("plugins", r#"[{"id":"web","max_results":3}]"#, true),
+            ("plugins", r#"[{"id":"web"},{"id":"fusion","analysis_models":["bad"]}]"#, false),
+            ("extra_body", r#"{"google":{"thinking_config":{"model":"x"}}}"#, true),
+            ("extra_body", r#"{"top_k":1,"Model":"bad"}"#, false),
+            ("extra_body", r#"{"models":["bad"]}"#, false),
+        ] {
+            assert_eq!(is_within(name, value), expected, "{name}: {value}");
+        }
     }
 }
