@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::client_stream::ClientStream;
 use super::incoming::{Incoming, Request};
 use super::response::Shape;
 use super::sys::{self, Interest};
-use super::wire::Wire;
 use super::{Admission, Head, Lane, Limits, Rejection, Service, after};
 use crate::core::body::{Decoder, Piece};
 use crate::core::request_head::Scan;
@@ -26,7 +26,7 @@ pub struct Context<'a, S> {
 
 /// A connection that is not in a handler's hands.
 pub struct Conn<T> {
-    pub(super) wire: Box<Wire>,
+    pub(super) stream: Box<ClientStream>,
     phase: Phase<T>,
     /// A request of it has reached a handler.
     is_kept: bool,
@@ -62,26 +62,26 @@ pub enum Step<T> {
 
 impl<T> Conn<T> {
     /// A connection that waits for a request.
-    pub(super) fn new(wire: Box<Wire>, limits: Limits, now: Instant) -> Self {
+    pub(super) fn new(stream: Box<ClientStream>, limits: Limits, now: Instant) -> Self {
         // An answer that the client has still to take is a write, not idleness.
-        let timeout = if wire.has_output() { limits.client_timeout } else { limits.idle_timeout };
-        Self { wire, phase: Phase::idle(), is_kept: false, deadline: after(now, timeout) }
+        let timeout = if stream.has_output() { limits.client_timeout } else { limits.idle_timeout };
+        Self { stream, phase: Phase::idle(), is_kept: false, deadline: after(now, timeout) }
     }
 
     /// A connection behind an answer. Where that is its last, it is read on for a while, for a close with unread bytes
     /// would take the answer from the client (RFC 9112 section 9.6).
-    pub(super) fn behind(wire: Box<Wire>, keep: bool, limits: Limits, now: Instant) -> Self {
+    pub(super) fn behind(stream: Box<ClientStream>, keep: bool, limits: Limits, now: Instant) -> Self {
         if keep {
-            return Self { is_kept: true, ..Self::new(wire, limits, now) };
+            return Self { is_kept: true, ..Self::new(stream, limits, now) };
         }
-        Self { wire, phase: Phase::LINGER, is_kept: true, deadline: after(now, limits.client_timeout) }
+        Self { stream, phase: Phase::LINGER, is_kept: true, deadline: after(now, limits.client_timeout) }
     }
 
     /// A connection that is told why it is not served; it may not stay for long.
-    pub(super) fn refused(wire: Box<Wire>) -> Self {
+    pub(super) fn refused(stream: Box<ClientStream>) -> Self {
         let until = Instant::now() + LINGER;
         Self {
-            wire,
+            stream,
             phase: Phase::Linger { left: MAX_LINGER, until: Some(until), is_shut: false },
             is_kept: false,
             deadline: until,
@@ -90,7 +90,7 @@ impl<T> Conn<T> {
 
     /// The client has until then to take what is kept for it.
     pub(super) fn settle_until(&mut self, by: Instant) {
-        self.wire.settle_by = Some(by);
+        self.stream.settle_by = Some(by);
         self.deadline = by;
     }
 
@@ -112,20 +112,20 @@ impl<T> Conn<T> {
     /// Whether nothing of a request has come and nothing of an answer is left.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Head { since: None, .. })
-            && matches!(self.wire.input.rest(), [] | [b'\r'])
-            && !self.wire.has_output()
+            && matches!(self.stream.input.rest(), [] | [b'\r'])
+            && !self.stream.has_output()
     }
 
     /// Goes on as far as the bytes at hand allow, and counts those that are left.
     pub(super) fn advance<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
         let step = self.advance_uncounted(context);
-        if matches!(step, Step::Close) || self.wire.hold() {
+        if matches!(step, Step::Close) || self.stream.hold() {
             return step;
         }
         if let Step::Ready(lane, request) = step {
             self.phase = Phase::Body(Incoming::whole(request, lane));
         }
-        self.wire.input.discard();
+        self.stream.input.discard();
         self.refuse(context, Rejection::Overloaded);
         self.advance_uncounted(context)
     }
@@ -133,20 +133,20 @@ impl<T> Conn<T> {
     fn advance_uncounted<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
         let mut answered = 0;
         loop {
-            if self.wire.broken {
+            if self.stream.broken {
                 return Step::Close;
             }
-            if self.wire.has_output() {
-                match self.wire.flush() {
+            if self.stream.has_output() {
+                match self.stream.flush() {
                     Err(_) => return Step::Close,
                     Ok(true) => self.allow(context, context.limits.client_timeout),
                     Ok(false) => {}
                 }
-                if self.wire.has_output() {
+                if self.stream.has_output() {
                     return Step::Wait(Interest::Write);
                 }
                 // The client has taken the response.
-                (self.wire.permit, self.wire.settle_by) = (None, None);
+                (self.stream.permit, self.stream.settle_by) = (None, None);
             }
             let step = match &mut self.phase {
                 Phase::Head { .. } if answered == REQUESTS_A_TURN => {
@@ -169,15 +169,15 @@ impl<T> Conn<T> {
 
     /// What to do when the deadline has passed.
     pub(super) fn expire<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
-        if self.wire.settle_by.is_some_and(|by| by <= context.now) {
+        if self.stream.settle_by.is_some_and(|by| by <= context.now) {
             return Step::Close;
         }
         // The system tells of room only where a third of its buffer is free: a slow client may have taken some of it.
-        if self.wire.has_output() && matches!(self.wire.flush(), Ok(true)) {
+        if self.stream.has_output() && matches!(self.stream.flush(), Ok(true)) {
             self.allow(context, context.limits.client_timeout);
             return self.advance(context);
         }
-        let late = !self.wire.has_output()
+        let late = !self.stream.has_output()
             && matches!(self.phase, Phase::Head { since: Some(_), .. } | Phase::Body(_));
         if !late {
             return Step::Close;
@@ -188,20 +188,20 @@ impl<T> Conn<T> {
 
     fn allow<S>(&mut self, context: &Context<'_, S>, timeout: Duration) {
         let deadline = after(context.now, timeout);
-        self.deadline = self.wire.settle_by.map_or(deadline, |by| by.min(deadline));
+        self.deadline = self.stream.settle_by.map_or(deadline, |by| by.min(deadline));
     }
 
     fn advance_head<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
         let Phase::Head { scan, since, is_idle, skipped } = &mut self.phase else { return None };
-        *skipped += self.wire.skip_empty_lines();
+        *skipped += self.stream.skip_empty_lines();
         if *skipped > MAX_EMPTY_LINES {
             self.refuse(context, Rejection::Malformed("empty lines"));
             return None;
         }
         // Half of an empty line is not yet the beginning of a request.
-        if matches!(self.wire.input.rest(), [] | [b'\r']) {
-            self.wire.release();
-            if self.wire.ended {
+        if matches!(self.stream.input.rest(), [] | [b'\r']) {
+            self.stream.release();
+            if self.stream.ended {
                 return Some(Step::Close);
             }
             *since = None;
@@ -211,10 +211,10 @@ impl<T> Conn<T> {
             }
             return Some(Step::Wait(Interest::Read));
         }
-        let parsed = scan.find_end(self.wire.input.rest()).and_then(|end| match end {
-            None if self.wire.ended => Err(Rejection::Malformed("the request was cut off")),
+        let parsed = scan.find_end(self.stream.input.rest()).and_then(|end| match end {
+            None if self.stream.ended => Err(Rejection::Malformed("the request was cut off")),
             None => Ok(None),
-            Some(end) => Head::parse(&self.wire.input.rest()[..end]).map(|head| Some((head, end))),
+            Some(end) => Head::parse(&self.stream.input.rest()[..end]).map(|head| Some((head, end))),
         });
         match parsed {
             Err(rejection) => self.refuse(context, rejection),
@@ -224,7 +224,7 @@ impl<T> Conn<T> {
                 return Some(Step::Wait(Interest::Read));
             }
             Ok(Some((head, end))) => {
-                self.wire.input.use_up(end);
+                self.stream.input.use_up(end);
                 self.admit(context, head);
             }
         }
@@ -237,7 +237,7 @@ impl<T> Conn<T> {
             return self.answer_early(context, &head, Shape::of(&head).closing(), answer);
         }
         let shape = if context.draining { Shape::of(&head).closing() } else { Shape::of(&head) };
-        match context.service.admit(&mut head, self.wire.peer) {
+        match context.service.admit(&mut head, self.stream.peer) {
             Admission::Respond(answer) => {
                 self.answer_early(context, &head, shape, answer);
             }
@@ -259,8 +259,8 @@ impl<T> Conn<T> {
             let shape = Shape::of(&head);
             return self.answer_early(context, &head, shape, answer);
         }
-        if head.expects_continue && self.wire.input.rest().is_empty() {
-            self.wire.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
+        if head.expects_continue && self.stream.input.rest().is_empty() {
+            self.stream.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
         }
         let mut request = Box::new(Request::new(head, request_context, context.now));
         if !request.reserve_head() {
@@ -286,7 +286,7 @@ impl<T> Conn<T> {
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);
         // After a refused expectation the client may or may not send its body: only closing is unambiguous.
         let keep = shape.keep_alive && announced <= MAX_DRAIN as u64 && !head.expects_continue;
-        self.wire.answer(if keep { shape } else { shape.closing() }, answer);
+        self.stream.answer(if keep { shape } else { shape.closing() }, answer);
         self.phase = match decoder {
             Some(decoder) if keep => Phase::Drain { decoder, left: MAX_DRAIN },
             None if keep => Phase::idle(),
@@ -303,7 +303,7 @@ impl<T> Conn<T> {
         };
         let answer = context.service.reject(rejection, head);
         let shape = head.map_or(Shape::UNKNOWN, |head| Shape::of(head).closing());
-        self.wire.answer(shape, answer);
+        self.stream.answer(shape, answer);
         self.phase = Phase::LINGER;
         self.allow(context, context.limits.client_timeout);
     }
@@ -315,7 +315,7 @@ impl<T> Conn<T> {
         let keep = head.keep_alive && incoming.decoder.due() <= MAX_DRAIN as u64;
         let shape = Shape::of(head);
         let answer = context.service.reject(Rejection::BodyTooLarge, Some(head));
-        self.wire.answer(if keep { shape } else { shape.closing() }, answer);
+        self.stream.answer(if keep { shape } else { shape.closing() }, answer);
         self.phase =
             if keep { Phase::Drain { decoder: incoming.decoder, left: MAX_DRAIN } } else { Phase::LINGER };
         self.allow(context, context.limits.client_timeout);
@@ -324,7 +324,7 @@ impl<T> Conn<T> {
     fn advance_body<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Option<Step<T>> {
         let Phase::Body(incoming) = &mut self.phase else { return None };
         let was_short = incoming.is_short;
-        match incoming.take(&mut self.wire.input, context.limits.max_body) {
+        match incoming.take(&mut self.stream.input, context.limits.max_body) {
             Ok(()) if incoming.is_short => {
                 if !was_short {
                     self.allow(context, context.limits.queue_timeout);
@@ -347,7 +347,7 @@ impl<T> Conn<T> {
             };
             return Some(Step::Ready(incoming.lane, incoming.request));
         }
-        if self.wire.ended {
+        if self.stream.ended {
             self.refuse(context, Rejection::Malformed("the request was cut off"));
             return None;
         }
@@ -355,13 +355,13 @@ impl<T> Conn<T> {
             incoming.step = incoming.request.body.len() + BODY_STEP;
             self.allow(context, context.limits.client_timeout);
         }
-        self.wire.release();
+        self.stream.release();
         Some(Step::Wait(Interest::Read))
     }
 
     fn advance_drain(&mut self) -> Option<Step<T>> {
         let Phase::Drain { decoder, left } = &mut self.phase else { return None };
-        let bytes = self.wire.input.rest();
+        let bytes = self.stream.input.rest();
         let mut at = 0;
         while at < bytes.len() && !decoder.is_done() {
             match decoder.next(&bytes[at..]) {
@@ -372,13 +372,13 @@ impl<T> Conn<T> {
                 }
             }
         }
-        self.wire.input.use_up(at);
+        self.stream.input.use_up(at);
         if decoder.is_done() {
             self.phase = Phase::idle();
             return None;
         }
         match left.checked_sub(at) {
-            Some(rest) if !self.wire.ended => {
+            Some(rest) if !self.stream.ended => {
                 *left = rest;
                 Some(Step::Wait(Interest::Read))
             }
@@ -393,12 +393,12 @@ impl<T> Conn<T> {
         let Phase::Linger { left, until, is_shut } = &mut self.phase else { return Step::Close };
         // Once: each time is a change that the socket tells of.
         if !std::mem::replace(is_shut, true) {
-            sys::shut_write(&*self.wire.client);
+            sys::shut_write(&*self.stream.client);
         }
         self.deadline = (*until.get_or_insert(now + MAX_LINGER_TIME)).min(now + LINGER);
-        let read = self.wire.input.discard();
+        let read = self.stream.input.discard();
         match left.checked_sub(read) {
-            Some(rest) if !self.wire.ended => {
+            Some(rest) if !self.stream.ended => {
                 *left = rest;
                 Step::Wait(Interest::Read)
             }

@@ -12,13 +12,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::client::Client;
+use super::client_stream::ClientStream;
 use super::inbox::{Inbox, Post};
 use super::incoming::Request;
 use super::load::Load;
 use super::response::{Responder, Shape, send_last};
 use super::sys;
 use super::task::{self, Computation};
-use super::wire::Wire;
 use super::{Handled, Lane, Notice, Rejection, Service};
 use crate::limits::{MAX_WORKERS, THREAD_STACK};
 use crate::memory;
@@ -26,7 +26,7 @@ use crate::memory;
 /// A piece of work that may wait or take long.
 pub enum Job<T> {
     /// A whole request.
-    Request(Box<Request<T>>, Box<Wire>),
+    Request(Box<Request<T>>, Box<ClientStream>),
     /// What is left of a request takes long to compute; it is for the client of that token.
     Compute(Computation, Arc<Client>, u64),
     /// The same, and it takes so long that one of its kind is computed at a time.
@@ -186,10 +186,10 @@ impl<S: Service> Helpers<S> {
     fn perform(self: &Arc<Self>, worker: usize, job: Job<S::RequestContext>) -> Option<Post> {
         let service = &*self.service;
         let (token, handled) = match job {
-            Job::Request(request, wire) => {
-                let token = wire.slot.token;
+            Job::Request(request, stream) => {
+                let token = stream.slot.token;
                 let timeout = service.limits().client_timeout;
-                (token, handle(service, &self.draining, request, wire, timeout))
+                (token, handle(service, &self.draining, request, stream, timeout))
             }
             Job::Compute(rest, client, token) => (token, behind_barrier(service, &client, None, rest)),
             Job::Alone(rest, client, token) => {
@@ -238,12 +238,12 @@ pub fn handle<S: Service>(
     service: &S,
     draining: &Arc<AtomicBool>,
     request: Box<Request<S::RequestContext>>,
-    wire: Box<Wire>,
+    stream: Box<ClientStream>,
     client_timeout: Duration,
 ) -> HandledFor {
     let shape = Shape::of(&request.head);
-    let client = Arc::clone(&wire.client);
-    let responder = Responder::new(wire, shape, client_timeout, draining);
+    let client = Arc::clone(&stream.client);
+    let responder = Responder::new(stream, shape, client_timeout, draining);
     behind_barrier(service, &client, Some(shape), || service.handle(request, responder))
 }
 

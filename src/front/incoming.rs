@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::wire::Input;
+use super::client_stream::Input;
 use super::{Head, Lane, Rejection};
 use crate::core::body::{Decoder, Piece};
 use crate::limits::SLOT_MEMORY;

@@ -8,6 +8,7 @@
 
 mod acceptor;
 mod client;
+mod client_stream;
 mod conn;
 mod content;
 mod helper;
@@ -25,7 +26,6 @@ mod stats;
 mod sys;
 mod table;
 mod task;
-mod wire;
 mod worker;
 
 use std::io;

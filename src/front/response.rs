@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
 use super::client::Client;
+use super::client_stream::ClientStream;
 use super::content::Content;
-use super::wire::Wire;
 use super::{Head, after, sys};
 use crate::core::fields::Fields;
 use crate::core::framing::Framing;
@@ -92,7 +92,7 @@ pub(super) fn send_last(client: &Client, shape: Shape, answer: &Response) {
     let _ = sys::send_now(client, &[IoSlice::new(&bytes)]);
 }
 
-impl Wire {
+impl ClientStream {
     /// Sends a whole answer as far as the client takes it now; the rest leaves when it can.
     pub(super) fn answer(&mut self, shape: Shape, answer: Response) {
         self.client.started.store(true, Ordering::Relaxed);
@@ -128,7 +128,7 @@ impl Wire {
 
 /// The one answer to a request. Dropping it unanswered (a panic) closes the connection.
 pub struct Responder {
-    wire: Box<Wire>,
+    stream: Box<ClientStream>,
     shape: Shape,
     client_timeout: Duration,
     /// The front drains: this answer is the connection's last.
@@ -137,21 +137,21 @@ pub struct Responder {
 
 /// Proof that a request was answered, or given up with its connection.
 pub struct Done {
-    pub(super) wire: Box<Wire>,
+    pub(super) stream: Box<ClientStream>,
     /// The connection can take the next request.
     pub(super) keep: bool,
 }
 
 impl Responder {
     pub(super) fn new(
-        mut wire: Box<Wire>,
+        mut stream: Box<ClientStream>,
         shape: Shape,
         client_timeout: Duration,
         draining: &Arc<AtomicBool>,
     ) -> Self {
-        wire.client.started.store(false, Ordering::Relaxed);
-        wire.broken = false;
-        Self { wire, shape, client_timeout, draining: Arc::clone(draining) }
+        stream.client.started.store(false, Ordering::Relaxed);
+        stream.broken = false;
+        Self { stream, shape, client_timeout, draining: Arc::clone(draining) }
     }
 
     fn shape(&self) -> Shape {
@@ -160,19 +160,19 @@ impl Responder {
 
     /// The client's socket, to notice that it went away.
     pub fn client(&self) -> &Arc<Client> {
-        &self.wire.client
+        &self.stream.client
     }
 
     /// Sends a whole answer. What the client does not take at once is sent later, so this never waits.
     pub fn send(mut self, answer: Response) -> Done {
         let shape = self.shape();
-        self.wire.answer(shape, answer);
-        Done { keep: shape.keep_alive, wire: self.wire }
+        self.stream.answer(shape, answer);
+        Done { keep: shape.keep_alive, stream: self.stream }
     }
 
     /// Gives the request up without an answer: the client has gone.
     pub fn abandon(self) -> Done {
-        Done { keep: false, wire: self.wire }
+        Done { keep: false, stream: self.stream }
     }
 
     /// Begins an answer in pieces, of `length` bytes of body where that is known. Its head leaves with the first piece.
@@ -190,14 +190,23 @@ impl Responder {
         };
         let pending = shape.head(status, fields, framing, 0);
         let client_timeout = self.client_timeout;
-        Stream { wire: self.wire, shape, chunked, left, client_timeout, pending, sent: 0, behind_since: None }
+        Stream {
+            stream: self.stream,
+            shape,
+            chunked,
+            left,
+            client_timeout,
+            pending,
+            sent: 0,
+            behind_since: None,
+        }
     }
 }
 
 /// An answer in pieces. It never waits: what the client does not take at once is kept. Only [`Stream::finish`] ends it
 /// cleanly.
 pub struct Stream {
-    wire: Box<Wire>,
+    stream: Box<ClientStream>,
     shape: Shape,
     chunked: bool,
     /// Bytes of body still to come, where their count was announced.
@@ -213,7 +222,7 @@ pub struct Stream {
 impl Stream {
     /// The client's socket, to notice that it went away.
     pub fn client(&self) -> &Arc<Client> {
-        &self.wire.client
+        &self.stream.client
     }
 
     /// Adds a piece, which leaves with the next [`Stream::flush`].
@@ -240,8 +249,8 @@ impl Stream {
         if self.pending.is_empty() {
             return Ok(());
         }
-        self.wire.client.started.store(true, Ordering::Relaxed);
-        let sent = sys::send_now(&*self.wire.client, &[IoSlice::new(&self.pending[self.sent..])]);
+        self.stream.client.started.store(true, Ordering::Relaxed);
+        let sent = sys::send_now(&*self.stream.client, &[IoSlice::new(&self.pending[self.sent..])]);
         let taken = *sent.as_ref().unwrap_or(&0);
         self.sent += taken;
         let ended = match sent {
@@ -256,7 +265,7 @@ impl Stream {
             }
             other => other.map(drop),
         };
-        self.wire.broken |= ended.is_err();
+        self.stream.broken |= ended.is_err();
         (self.sent, self.behind_since) = (0, None);
         self.pending.clear();
         // A large piece must not cost its memory to the end of the stream.
@@ -293,8 +302,8 @@ impl Stream {
     }
 
     fn leave(mut self, whole: bool) -> Done {
-        self.wire.keep(self.pending, self.sent);
-        Done { keep: whole && self.shape.keep_alive, wire: self.wire }
+        self.stream.keep(self.pending, self.sent);
+        Done { keep: whole && self.shape.keep_alive, stream: self.stream }
     }
 }
 

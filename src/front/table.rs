@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Lane;
+use super::client_stream::ClientStream;
 use super::conn::Conn;
 use super::incoming::Request;
 use super::places::{Places, Slot};
 use super::source::Source;
 use super::task::Task;
-use super::wire::Wire;
 
 /// A worker's connections.
 pub struct Table<T>(Places<Place<T>>);
@@ -42,7 +42,7 @@ pub enum State<T> {
 pub struct Queued<T> {
     pub(super) lane: Lane,
     pub(super) request: Box<Request<T>>,
-    pub(super) wire: Box<Wire>,
+    pub(super) stream: Box<ClientStream>,
     pub(super) until: Instant,
 }
 
@@ -70,12 +70,12 @@ impl<T> Table<T> {
 
     /// A connection is here to wait.
     pub(super) fn put(&mut self, conn: Conn<T>) {
-        self.put_state(conn.wire.slot.token, State::Conn(conn));
+        self.put_state(conn.stream.slot.token, State::Conn(conn));
     }
 
     /// A request is here to wait for its permit.
     pub(super) fn put_queued(&mut self, queued: Queued<T>) {
-        self.put_state(queued.wire.slot.token, State::Queued(queued));
+        self.put_state(queued.stream.slot.token, State::Queued(queued));
     }
 
     /// A task is here to wait.

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::client_stream::ClientStream;
 use super::conn::{Conn, Context, Step};
 use super::helper::{self, HandledFor, Job, panic_message};
 use super::inbox::{Inbox, Post};
@@ -20,7 +21,6 @@ use super::source::{SOURCE, Source, Sources};
 use super::sys::{self, Epoll, Event, Interest};
 use super::table::{Queued, State, Table};
 use super::task::{self, Computation, Io, Next, Task};
-use super::wire::Wire;
 use super::{Handled, Lane, Limits, Notice, Peer, Rejection, Service, after};
 use crate::limits::{
     ACCEPT_BACKOFF, CONTROL_TIMEOUT, DRAIN_GRACE, EVENT_BATCH, ONGOING_SWEEP, READ_CHUNK, READS_A_TURN,
@@ -148,15 +148,15 @@ impl<S: Service> Worker<S> {
     /// A connection is this worker's from now on.
     fn welcome(&mut self, client: Client, peer: Peer, refused: bool) {
         let Some(slot) = self.table.reserve() else { return };
-        let mut wire = Box::new(Wire::new(client, peer, slot));
+        let mut stream = Box::new(ClientStream::new(client, peer, slot));
         let conn = if refused {
-            wire.answer(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
-            Conn::refused(wire)
+            stream.answer(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
+            Conn::refused(stream)
         } else {
-            Conn::new(wire, self.limits, self.now)
+            Conn::new(stream, self.limits, self.now)
         };
         // A connection that cannot be watched cannot be served; it closes.
-        if self.epoll.watch(&*conn.wire.client, conn.wire.slot.token).is_ok() {
+        if self.epoll.watch(&*conn.stream.client, conn.stream.slot.token).is_ok() {
             self.proceed(conn);
         }
     }
@@ -205,14 +205,14 @@ impl<S: Service> Worker<S> {
 
     /// Advances a connection as far as its bytes allow, those included that have still to be read.
     fn proceed(&mut self, mut conn: Conn<S::RequestContext>) {
-        let token = conn.wire.slot.token;
+        let token = conn.stream.slot.token;
         for _ in 0..READS_A_TURN {
             let step = conn.advance(&self.context());
             let Some(place) = self.table.place(token) else { return };
             if !matches!(step, Step::Wait(Interest::Read)) || !place.unread {
                 return self.follow(conn, step);
             }
-            let Ok(count) = conn.wire.fill(&mut self.scratch) else { return };
+            let Ok(count) = conn.stream.fill(&mut self.scratch) else { return };
             // A short read was all there is, unless the end is behind it, which is reported once.
             place.unread = count == READ_CHUNK || (place.ended && count > 0);
         }
@@ -226,14 +226,14 @@ impl<S: Service> Worker<S> {
             Step::Short => self.table.put(conn),
             Step::Ready(lane, request) => {
                 let until = after(self.now, self.limits.queue_timeout);
-                self.whole.push(Queued { lane, request, wire: conn.wire, until });
+                self.whole.push(Queued { lane, request, stream: conn.stream, until });
             }
             Step::Again => {
-                self.again.push(conn.wire.slot.token);
+                self.again.push(conn.stream.slot.token);
                 self.table.put(conn);
             }
             Step::Wait(interest) => {
-                let token = conn.wire.slot.token;
+                let token = conn.stream.slot.token;
                 let is_unread = self.table.place(token).is_some_and(|place| place.unread);
                 if is_unread && interest == Interest::Read {
                     self.again.push(token);
@@ -244,9 +244,9 @@ impl<S: Service> Worker<S> {
     }
 
     /// Answers a whole request that got no permit in time. What the client has pipelined behind it waits for the next turn.
-    fn refuse_whole(&mut self, head: &super::Head, mut wire: Box<Wire>) {
-        wire.answer(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
-        let conn = Conn::behind(wire, head.keep_alive, self.limits, self.now);
+    fn refuse_whole(&mut self, head: &super::Head, mut stream: Box<ClientStream>) {
+        stream.answer(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
+        let conn = Conn::behind(stream, head.keep_alive, self.limits, self.now);
         self.follow(conn, Step::Again);
     }
 
@@ -264,13 +264,13 @@ impl<S: Service> Worker<S> {
             match self.shared.permits(queued.lane).acquire(self.waiter(&queued)) {
                 Acquired::Now(permit) => drop(self.begin(permit, queued)),
                 Acquired::Queued => self.table.put_queued(queued),
-                Acquired::Full => self.refuse_whole(&queued.request.head, queued.wire),
+                Acquired::Full => self.refuse_whole(&queued.request.head, queued.stream),
             }
         }
     }
 
     fn waiter(&self, queued: &Queued<S::RequestContext>) -> Waiter {
-        Waiter { worker: self.number, token: queued.wire.slot.token }
+        Waiter { worker: self.number, token: queued.stream.slot.token }
     }
 
     /// A request that has waited has its permit; where it is gone, the next has it.
@@ -291,16 +291,16 @@ impl<S: Service> Worker<S> {
             self.table.put_queued(queued);
             return false;
         }
-        let Queued { lane, request, mut wire, .. } = queued;
-        let token = wire.slot.token;
-        wire.permit = Some(permit);
+        let Queued { lane, request, mut stream, .. } = queued;
+        let token = stream.slot.token;
+        stream.permit = Some(permit);
         if lane == Lane::Worker && self.shared.service.is_quick(&request) {
             let timeout = self.limits.client_timeout;
             let Shared { service, draining, .. } = &*self.shared;
-            let handled = helper::handle(&**service, draining, request, wire, timeout);
+            let handled = helper::handle(&**service, draining, request, stream, timeout);
             self.handled(token, handled);
         } else {
-            self.shared.helpers(lane).send(self.number, Job::Request(request, wire));
+            self.shared.helpers(lane).send(self.number, Job::Request(request, stream));
         }
         true
     }
@@ -327,13 +327,13 @@ impl<S: Service> Worker<S> {
     /// A request has been answered: its connection waits for what the client asks next. Where there is no memory for what the client
     /// has still to take, the request keeps its permit meanwhile.
     fn done(&mut self, done: Done) {
-        let mut conn = Conn::behind(done.wire, done.keep, self.limits, self.now);
-        let lane = conn.wire.permit.as_ref().map_or(Lane::Worker, Permit::lane);
-        if conn.wire.has_output() && !conn.wire.leave(lane) {
+        let mut conn = Conn::behind(done.stream, done.keep, self.limits, self.now);
+        let lane = conn.stream.permit.as_ref().map_or(Lane::Worker, Permit::lane);
+        if conn.stream.has_output() && !conn.stream.leave(lane) {
             let timeout = if lane == Lane::Control { CONTROL_TIMEOUT } else { self.limits.client_timeout };
             conn.settle_until(after(self.now, timeout));
         } else {
-            conn.wire.permit = None;
+            conn.stream.permit = None;
         }
         self.proceed(conn);
     }
@@ -423,7 +423,7 @@ impl<S: Service> Worker<S> {
     fn give_up(&mut self, token: u64) {
         let Some(queued) = self.table.take_queued(token) else { return };
         if self.shared.permits(queued.lane).give_up(self.waiter(&queued)) {
-            self.refuse_whole(&queued.request.head, queued.wire);
+            self.refuse_whole(&queued.request.head, queued.stream);
         } else {
             self.table.put_queued(queued);
         }

@@ -52,7 +52,7 @@ impl Input {
 }
 
 /// A connection's socket and buffers, wherever the connection is at the moment.
-pub struct Wire {
+pub struct ClientStream {
     pub(super) client: Arc<Client>,
     pub(super) peer: Peer,
     pub(super) input: Input,
@@ -72,7 +72,7 @@ pub struct Wire {
     pub(super) slot: Slot,
 }
 
-impl Wire {
+impl ClientStream {
     pub(super) fn new(client: Client, peer: Peer, slot: Slot) -> Self {
         Self {
             client: Arc::new(client),
