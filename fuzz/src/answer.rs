@@ -12,7 +12,7 @@ use ai_proxy::config::{Format, Replica, load};
 use ai_proxy::front::Fields;
 use ai_proxy::limits::{MAX_UNDELIVERED, MAX_UPSTREAM_HEAD, MAX_UPSTREAM_HEADERS, UPSTREAM_READ_BUFFER};
 use ai_proxy::upstream::{
-    Call, Collected, Failure, Fault, PendingResponse, Sent, Timeouts, Unanswered, Upstream, UpstreamResponse,
+    Call, Collected, Failure, Fault, NoResponse, PendingResponse, Sent, Timeouts, Upstream, UpstreamResponse,
     Whole,
 };
 
@@ -201,10 +201,10 @@ fn collect(response: &mut UpstreamResponse, whole: &mut Whole) -> Result<Option<
     }
 }
 
-fn refused(unanswered: Unanswered) -> Told {
+fn refused(unanswered: NoResponse) -> Told {
     match unanswered {
-        Unanswered::Stale => Told::Stale,
-        Unanswered::Failed(failure) => {
+        NoResponse::Stale => Told::Stale,
+        NoResponse::Failed(failure) => {
             assert_eq!(failure.fault, Fault::Broken, "{}", failure.detail);
             Told::Refused
         }

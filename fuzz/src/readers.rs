@@ -219,7 +219,7 @@ fn stream_opening(bytes: &[u8]) -> usize {
 fn relayed_response(bytes: &[u8]) -> usize {
     let measured = Measured::of_document(bytes, Output::TextWithRepeats);
     // What is learnt of it is a matter of other tests.
-    let _ = (measured.used(0), Refusal::in_document(bytes), response_id::in_answer(bytes));
+    let _ = (measured.used(0), Refusal::in_document(bytes), response_id::in_document(bytes));
     bytes.len()
 }
 

@@ -56,11 +56,11 @@ impl Relay {
                 }
             }
             Action::CreateResponse if self.call.body.is_background && !measured.is_reported() => {
-                if let Some(id) = response_id::in_answer(body) {
+                if let Some(id) = response_id::in_document(body) {
                     self.gateway.charges.charge(&id, 0);
                 }
             }
-            Action::CreateResponse if self.call.body.is_background => match response_id::in_answer(body) {
+            Action::CreateResponse if self.call.body.is_background => match response_id::in_document(body) {
                 Some(id) => self.charge_once(&id, measured),
                 None => self.charge(measured),
             },

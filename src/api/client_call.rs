@@ -77,12 +77,12 @@ impl ClientCall {
     }
 
     /// The fields of a provider's answer as the client gets them.
-    pub fn answer_fields(&self, headers: &Headers, provider: &str) -> Fields {
+    pub fn relayed_fields(&self, headers: &Headers, provider: &str) -> Fields {
         let kept_back = |name: &str, value: &[u8]| {
             self.response_context.replaces(name)
                 || masking::field_holds_secret(self.config(), provider, name, value)
         };
-        let mut fields = relayed_headers::of_answer(headers, kept_back);
+        let mut fields = relayed_headers::of_response(headers, kept_back);
         self.response_context.mark(&mut fields);
         fields.push("x-ai-proxy-provider", provider);
         fields
@@ -92,7 +92,7 @@ impl ClientCall {
     pub fn last(&mut self, last: Failed) -> Done {
         match last {
             Failed::Fault(failure) => self.fault(failure.fault),
-            Failed::Response(answer) => self.answer(answer),
+            Failed::Response(answer) => self.respond(answer),
         }
     }
 
@@ -111,13 +111,13 @@ impl ClientCall {
             let event = error_event::of(error, &self.response_context, 0);
             return self.end(200, |response| response.break_off(Some(&event)));
         }
-        let mut answer = error.answer(&self.response_context);
+        let mut answer = error.response(&self.response_context);
         answer.fields.push("x-ai-proxy-provider", &self.record.provider);
         self.end(error.status(), |response| response.send(answer))
     }
 
     /// An answer of the provider's that was read whole.
-    pub fn answer(&mut self, answer: BufferedResponse) -> Done {
+    pub fn respond(&mut self, answer: BufferedResponse) -> Done {
         let BufferedResponse { status, mut headers, body, refusal } = answer;
         let is_refusal = refusal.is_some();
         let body = match refusal {
@@ -128,7 +128,7 @@ impl ClientCall {
         if self.is_committed() {
             return self.in_promised_stream(status, &headers, &body, is_refusal);
         }
-        let fields = self.answer_fields(&headers, &self.record.provider);
+        let fields = self.relayed_fields(&headers, &self.record.provider);
         self.end(status, |response| response.send(Response { status, fields, body: body.into() }))
     }
 

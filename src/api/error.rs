@@ -327,7 +327,7 @@ impl ApiError {
     }
 
     /// The HTTP response.
-    pub fn answer(&self, context: &ResponseContext) -> Response {
+    pub fn response(&self, context: &ResponseContext) -> Response {
         let (status, _, retry) = self.facts();
         let mut fields = context.fields("application/json");
         if retry == Retry::Hopeless {

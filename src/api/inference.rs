@@ -57,7 +57,7 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, resp
             Err(error) => {
                 record.fail(&error);
                 record.end(&gateway.metrics, &request.context.token().name);
-                return responder.send(error.answer(&response_context)).into();
+                return responder.send(error.response(&response_context)).into();
             }
         };
         let response = new_response(&request, &call, responder);
@@ -246,7 +246,7 @@ impl Relay {
                 before
             }
             None => {
-                self.client_call.record.answered_by(choice, false);
+                self.client_call.record.note_responder(choice, false);
                 Box::new(now)
             }
         }
@@ -331,7 +331,7 @@ impl Relay {
         }
         if let Failed::Response(answer) = &failed {
             if is_good {
-                let id = || response_id::in_answer(&answer.body);
+                let id = || response_id::in_document(&answer.body);
                 responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, id);
             }
             if !is_error {
@@ -341,7 +341,7 @@ impl Relay {
         let result = failed.result();
         self.note(choice, failed.verdict(), result);
         // An error under a status of success may say that there is no such model.
-        self.client_call.record.answered_by(choice, is_good && result == SUCCESS);
+        self.client_call.record.note_responder(choice, is_good && result == SUCCESS);
         Outcome::Done(self.client_call.last(failed))
     }
 

@@ -86,7 +86,7 @@ pub fn is_field_of_its_own(name: &str) -> bool {
 ///
 /// # Errors
 /// [`Fault::Untranslatable`], [`Fault::Broken`] or [`Fault::TooLarge`]: a response of success that cannot be translated.
-pub fn answer(
+pub fn translate_response(
     mut answer: BufferedResponse,
     model: &str,
     streamed: bool,

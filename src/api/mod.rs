@@ -372,7 +372,7 @@ impl Service for Api {
 /// The answer that tells of an error, which is counted.
 fn refuse(gateway: &Gateway, error: &ApiError, response_context: &ResponseContext) -> Response {
     gateway.metrics.reject(error.reason());
-    error.answer(response_context)
+    error.response(response_context)
 }
 
 /// An answer that is a JSON document.

@@ -88,7 +88,7 @@ impl Record {
     }
 
     /// Notes the replica that responded last, or failed to; `taken`: it has taken the model.
-    pub fn answered_by(&mut self, choice: &Choice, taken: bool) {
+    pub fn note_responder(&mut self, choice: &Choice, taken: bool) {
         self.model_taken = taken;
         choice.provider().name.clone_into(&mut self.provider);
         self.provider_model = Arc::clone(&choice.model);

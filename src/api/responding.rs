@@ -18,7 +18,7 @@ use crate::upstream::{Failure, Fault, Headers, UpstreamResponse, Whole};
 
 impl Relay {
     /// A response has begun: its next stage.
-    pub(super) fn answered(&mut self, response: UpstreamResponse, attempt: &Attempt) -> Step {
+    pub(super) fn on_head(&mut self, response: UpstreamResponse, attempt: &Attempt) -> Step {
         self.client_call.adopt_id(Some(&response.headers), &attempt.choice.provider().name);
         let unusable = unusable::failure_of(response.status, &response.headers);
         // No bytes are coded in no way.
@@ -107,7 +107,13 @@ impl Relay {
         }
         let Body { model, stream, .. } = &self.call.body;
         let limit = self.client_call.config().max_response_size;
-        match messages::answer(answer, model, *stream, &self.client_call.response_context.id, limit) {
+        match messages::translate_response(
+            answer,
+            model,
+            *stream,
+            &self.client_call.response_context.id,
+            limit,
+        ) {
             Ok(answer) => self.whole(answer, measured, choice),
             Err(failure) => {
                 if failure.fault == Fault::Untranslatable {

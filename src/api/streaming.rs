@@ -46,7 +46,7 @@ impl Relay {
                 response.headers.set("content-type", b"text/event-stream");
             }
         }
-        let mut fields = self.client_call.answer_fields(&response.headers, &choice.provider().name);
+        let mut fields = self.client_call.relayed_fields(&response.headers, &choice.provider().name);
         if is_events || response.length().is_none() {
             add_stream_fields(&mut fields);
         }
@@ -102,7 +102,7 @@ impl Relay {
         // A provider that is not to go on is left before its client is told.
         drop(stream);
         // Only now is this the answer: until here, that of an earlier attempt may be.
-        self.client_call.record.answered_by(choice, true);
+        self.client_call.record.note_responder(choice, true);
         self.note_stream(ended.measured, ended.response_id.as_deref());
         responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, || ended.response_id);
         match ended.broke {

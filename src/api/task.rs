@@ -13,7 +13,7 @@ use crate::limits::{MAX_BEGINNING, QUICK_BODY};
 use crate::upstream::opening::begins_like_events;
 use crate::upstream::stream::Progress;
 use crate::upstream::{
-    Collected, Connecting, Failure, Fault, Outgoing, PendingResponse, Sent, Unanswered, UpstreamResponse,
+    Collected, Connecting, Failure, Fault, NoResponse, Outgoing, PendingResponse, Sent, UpstreamResponse,
     Whole, failure_of_time,
 };
 
@@ -237,13 +237,13 @@ impl Task {
     fn await_head(&mut self, attempt: &Attempt, mut pending: PendingResponse, io: &mut dyn Io) -> Step {
         let is_committed = self.relay.client_call.is_committed();
         match pending.poll(is_committed) {
-            Ok(Some(head)) => self.relay.answered(pending.into_response(head), attempt),
+            Ok(Some(head)) => self.relay.on_head(pending.into_response(head), attempt),
             Ok(None) => match self.see_to_clock(io.now(), pending.deadline(is_committed)) {
                 Ok(()) => Step::Park(Stage::AwaitHead(pending)),
                 Err(failure) => failed(failure),
             },
-            Err(Unanswered::Stale) => Step::To(Stage::Begin { fresh: true }),
-            Err(Unanswered::Failed(failure)) => failed(failure),
+            Err(NoResponse::Stale) => Step::To(Stage::Begin { fresh: true }),
+            Err(NoResponse::Failed(failure)) => failed(failure),
         }
     }
 

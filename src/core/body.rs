@@ -70,7 +70,7 @@ impl Decoder {
     }
 
     /// A decoder for the body of an answer that is delimited like this.
-    pub fn of_answer(framing: Framing) -> Self {
+    pub fn of_response(framing: Framing) -> Self {
         Self { padded: true, ..Self::new(framing).unwrap_or_else(Self::done) }
     }
 
@@ -343,7 +343,7 @@ mod tests {
         for (line, is_good) in
             [("2 \t\r\n", true), ("2 ;a\r\n", true), ("2 a\r\n", false), ("2a \r\n", true), (" 2\r\n", false)]
         {
-            let mut decoder = Decoder::of_answer(Framing::Chunked);
+            let mut decoder = Decoder::of_response(Framing::Chunked);
             let framing = decoder.next(line.as_bytes());
             assert_eq!(framing == Ok(Piece::Framing(line.len())), is_good, "{line:?}: {framing:?}");
         }

@@ -181,7 +181,7 @@ pub fn without_credentials(target: &str) -> Cow<'_, str> {
 
 /// The fields of a provider's answer that a client gets, but for those that are `kept_back` by name or value.
 /// `Content-Length` is the front's to say; the request's id is the caller's.
-pub fn of_answer(headers: &Headers, kept_back: impl Fn(&str, &[u8]) -> bool) -> Fields {
+pub fn of_response(headers: &Headers, kept_back: impl Fn(&str, &[u8]) -> bool) -> Fields {
     let named = named_in(headers.get_all("connection"));
     let mut fields = Fields::default();
     for (name, value) in headers.iter() {

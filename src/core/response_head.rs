@@ -94,7 +94,7 @@ fn ending(status: u16, framing: Option<Framing>) -> Ending {
         [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].iter().any(|it| it.as_u16() == status);
     match framing {
         _ if no_content => Ending::Framed(Decoder::done()),
-        Some(framing) => Ending::Framed(Decoder::of_answer(framing)),
+        Some(framing) => Ending::Framed(Decoder::of_response(framing)),
         None => Ending::Closing,
     }
 }

@@ -158,7 +158,7 @@ impl<S: Service> Acceptor<S> {
 
     /// Gives a connection to a worker.
     fn hand_out(&mut self, mut client: Client, peer: Peer) {
-        let (served, refused) = self.shared.stats.served_and_refused();
+        let (served, refused) = self.shared.stats.admitted_and_refused();
         let full = served >= self.max_clients;
         if full && !std::mem::replace(&mut self.full, true) {
             self.shared.service.notice(Notice::TooManyClients(self.max_clients));

@@ -234,12 +234,12 @@ impl<T> Conn<T> {
     fn admit<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>, mut head: Head) {
         if context.refusing && self.is_kept {
             let answer = context.service.reject(Rejection::ShuttingDown, Some(&head));
-            return self.answer_early(context, &head, Shape::of(&head).closing(), answer);
+            return self.respond_early(context, &head, Shape::of(&head).closing(), answer);
         }
         let shape = if context.draining { Shape::of(&head).closing() } else { Shape::of(&head) };
         match context.service.admit(&mut head, self.stream.peer) {
             Admission::Respond(answer) => {
-                self.answer_early(context, &head, shape, answer);
+                self.respond_early(context, &head, shape, answer);
             }
             Admission::Run(lane, request_context) => self.begin_body(context, head, lane, request_context),
         }
@@ -257,7 +257,7 @@ impl<T> Conn<T> {
         if announced > context.limits.max_body as u64 {
             let answer = context.service.reject(Rejection::BodyTooLarge, Some(&head));
             let shape = Shape::of(&head);
-            return self.answer_early(context, &head, shape, answer);
+            return self.respond_early(context, &head, shape, answer);
         }
         if head.expects_continue && self.stream.input.rest().is_empty() {
             self.stream.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
@@ -266,7 +266,7 @@ impl<T> Conn<T> {
         if !request.reserve_head() {
             let answer = context.service.reject(Rejection::Overloaded, Some(&request.head));
             let shape = Shape::of(&request.head);
-            return self.answer_early(context, &request.head, shape, answer);
+            return self.respond_early(context, &request.head, shape, answer);
         }
         let decoder = decoder.unwrap_or_else(Decoder::done);
         self.phase = Phase::Body(Incoming { request, lane, decoder, step: BODY_STEP, is_short: false });
@@ -275,7 +275,7 @@ impl<T> Conn<T> {
 
     /// Answers before the body has been read; what is left of it is drained where that is little, else the
     /// connection ends once the client has had time to read the answer.
-    fn answer_early<S>(
+    fn respond_early<S>(
         &mut self,
         context: &Context<'_, S>,
         head: &Head,
@@ -286,7 +286,7 @@ impl<T> Conn<T> {
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);
         // After a refused expectation the client may or may not send its body: only closing is unambiguous.
         let keep = shape.keep_alive && announced <= MAX_DRAIN as u64 && !head.expects_continue;
-        self.stream.answer(if keep { shape } else { shape.closing() }, answer);
+        self.stream.respond(if keep { shape } else { shape.closing() }, answer);
         self.phase = match decoder {
             Some(decoder) if keep => Phase::Drain { decoder, left: MAX_DRAIN },
             None if keep => Phase::idle(),
@@ -303,7 +303,7 @@ impl<T> Conn<T> {
         };
         let answer = context.service.reject(rejection, head);
         let shape = head.map_or(Shape::UNKNOWN, |head| Shape::of(head).closing());
-        self.stream.answer(shape, answer);
+        self.stream.respond(shape, answer);
         self.phase = Phase::LINGER;
         self.allow(context, context.limits.client_timeout);
     }
@@ -315,7 +315,7 @@ impl<T> Conn<T> {
         let keep = head.keep_alive && incoming.decoder.due() <= MAX_DRAIN as u64;
         let shape = Shape::of(head);
         let answer = context.service.reject(Rejection::BodyTooLarge, Some(head));
-        self.stream.answer(if keep { shape } else { shape.closing() }, answer);
+        self.stream.respond(if keep { shape } else { shape.closing() }, answer);
         self.phase =
             if keep { Phase::Drain { decoder: incoming.decoder, left: MAX_DRAIN } } else { Phase::LINGER };
         self.allow(context, context.limits.client_timeout);

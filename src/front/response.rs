@@ -94,7 +94,7 @@ pub(super) fn send_last(client: &Client, shape: Shape, answer: &Response) {
 
 impl ClientStream {
     /// Sends a whole answer as far as the client takes it now; the rest leaves when it can.
-    pub(super) fn answer(&mut self, shape: Shape, answer: Response) {
+    pub(super) fn respond(&mut self, shape: Shape, answer: Response) {
         self.client.started.store(true, Ordering::Relaxed);
         let bodiless = matches!(answer.status, 100..=199 | 204 | 304);
         let framing = if bodiless { Framing::None } else { Framing::Length(answer.body.len() as u64) };
@@ -166,7 +166,7 @@ impl Responder {
     /// Sends a whole answer. What the client does not take at once is sent later, so this never waits.
     pub fn send(mut self, answer: Response) -> Done {
         let shape = self.shape();
-        self.stream.answer(shape, answer);
+        self.stream.respond(shape, answer);
         Done { keep: shape.keep_alive, stream: self.stream }
     }
 

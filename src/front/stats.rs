@@ -63,7 +63,7 @@ impl Stats {
     }
 
     /// Connections that are served, and those that are refused.
-    pub(super) fn served_and_refused(&self) -> (usize, usize) {
+    pub(super) fn admitted_and_refused(&self) -> (usize, usize) {
         let refused = self.refused.load(Ordering::Relaxed);
         (self.clients().saturating_sub(refused), refused)
     }
@@ -113,8 +113,8 @@ mod tests {
         assert_eq!((stats.least_busy(0), stats.least_busy(1)), (2, 2));
         assert_eq!(stats.clients_of_workers().collect::<Vec<_>>(), [2, 2, 1]);
         counted.push(stats.count(2, true));
-        assert_eq!((stats.clients(), stats.served_and_refused()), (6, (5, 1)));
+        assert_eq!((stats.clients(), stats.admitted_and_refused()), (6, (5, 1)));
         drop(counted);
-        assert_eq!((stats.clients(), stats.served_and_refused()), (0, (0, 0)));
+        assert_eq!((stats.clients(), stats.admitted_and_refused()), (0, (0, 0)));
     }
 }

@@ -150,7 +150,7 @@ impl<S: Service> Worker<S> {
         let Some(slot) = self.table.reserve() else { return };
         let mut stream = Box::new(ClientStream::new(client, peer, slot));
         let conn = if refused {
-            stream.answer(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
+            stream.respond(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
             Conn::refused(stream)
         } else {
             Conn::new(stream, self.limits, self.now)
@@ -245,7 +245,7 @@ impl<S: Service> Worker<S> {
 
     /// Answers a whole request that got no permit in time. What the client has pipelined behind it waits for the next turn.
     fn refuse_whole(&mut self, head: &super::Head, mut stream: Box<ClientStream>) {
-        stream.answer(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
+        stream.respond(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
         let conn = Conn::behind(stream, head.keep_alive, self.limits, self.now);
         self.follow(conn, Step::Again);
     }

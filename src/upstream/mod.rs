@@ -38,7 +38,7 @@ pub use client_response::ClientResponse;
 pub use connecting::Connecting;
 pub use estimate::{Output, prompt as estimated_prompt};
 pub use pool::Connection;
-pub use response::{Collected, PendingResponse, Sent, Unanswered, UpstreamResponse, Whole, failure_of_time};
+pub use response::{Collected, NoResponse, PendingResponse, Sent, UpstreamResponse, Whole, failure_of_time};
 pub use timeouts::Timeouts;
 
 use crate::config::{Config, Format, Replica};

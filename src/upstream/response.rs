@@ -25,7 +25,7 @@ pub struct PendingResponse {
     /// It was idle before.
     is_reused: bool,
     /// Bytes of the response came, TLS taken off.
-    is_answered: bool,
+    has_begun: bool,
     /// Bytes of the response are here that have not been looked at.
     is_unseen: bool,
     /// The beginning of a head that is larger than the read buffer.
@@ -34,7 +34,7 @@ pub struct PendingResponse {
 
 /// Why a request got no response.
 #[derive(Debug)]
-pub enum Unanswered {
+pub enum NoResponse {
     /// The provider had closed the connection while it was idle: the request may be sent once more, on a new one.
     Stale,
     /// It failed.
@@ -168,7 +168,7 @@ impl PendingResponse {
             heard: 0,
             is_clear,
         });
-        Self { line, request, sent: 0, is_reused, is_answered: false, is_unseen: false, held: Vec::new() }
+        Self { line, request, sent: 0, is_reused, has_begun: false, is_unseen: false, held: Vec::new() }
     }
 
     /// Sends what is left of the request, whose body is in these pieces, as far as it goes at once.
@@ -221,7 +221,7 @@ impl PendingResponse {
     ///
     /// # Errors
     /// Why there will be none, but for the time it takes: [`PendingResponse::deadline`] tells.
-    pub fn poll(&mut self, is_committed: bool) -> Result<Option<Head>, Unanswered> {
+    pub fn poll(&mut self, is_committed: bool) -> Result<Option<Head>, NoResponse> {
         loop {
             while std::mem::take(&mut self.is_unseen) {
                 match self.start().map_err(broken)? {
@@ -232,23 +232,23 @@ impl PendingResponse {
                         // crossed the request, or the request came too late.
                         let is_over = head.status == 408 && !head.keep_alive;
                         if self.is_reused && is_over && !is_committed {
-                            return Err(Unanswered::Stale);
+                            return Err(NoResponse::Stale);
                         }
                         return Ok(Some(head));
                     }
                 }
             }
             match self.line.more() {
-                Ok(true) => (self.is_unseen, self.is_answered) = (true, true),
+                Ok(true) => (self.is_unseen, self.has_begun) = (true, true),
                 // TLS ends with bytes of its own, which are no part of a response.
                 Ok(false) => {
                     let error = io::Error::from(io::ErrorKind::UnexpectedEof).into();
-                    return Err(self.unanswered(&error, !is_committed));
+                    return Err(self.no_response(&error, !is_committed));
                 }
                 Err(error) if would_block(&error) => return Ok(None),
                 Err(error) => {
                     let is_silent = self.line.source.received() == 0;
-                    return Err(self.unanswered(&error, is_silent && !is_committed));
+                    return Err(self.no_response(&error, is_silent && !is_committed));
                 }
             }
         }
@@ -289,11 +289,11 @@ impl PendingResponse {
     }
 
     /// `may_repeat`: where the connection was idle and the provider has said nothing, the request may be sent once more.
-    fn unanswered(&self, error: &ureq::Error, may_repeat: bool) -> Unanswered {
-        if self.is_reused && !self.is_answered && may_repeat {
-            return Unanswered::Stale;
+    fn no_response(&self, error: &ureq::Error, may_repeat: bool) -> NoResponse {
+        if self.is_reused && !self.has_begun && may_repeat {
+            return NoResponse::Stale;
         }
-        Unanswered::Failed(failed(error, Fault::Broken))
+        NoResponse::Failed(failed(error, Fault::Broken))
     }
 
     /// When the time it may take is over. `is_committed`: the client has had its first byte.
@@ -539,8 +539,8 @@ fn failed(error: &ureq::Error, fault: Fault) -> Failure {
     Failure { fault, detail: error.to_string() }
 }
 
-fn broken(detail: String) -> Unanswered {
-    Unanswered::Failed(Failure { fault: Fault::Broken, detail })
+fn broken(detail: String) -> NoResponse {
+    NoResponse::Failed(Failure { fault: Fault::Broken, detail })
 }
 
 fn would_block(error: &ureq::Error) -> bool {
@@ -559,7 +559,7 @@ mod tests {
     use ureq::Error;
     use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
 
-    use super::{Collected, PendingResponse, Unanswered, UpstreamResponse, Whole};
+    use super::{Collected, NoResponse, PendingResponse, UpstreamResponse, Whole};
     use crate::front::Source;
     use crate::upstream::pool::{Connection, Pool};
     use crate::upstream::{Failure, Fault, Timeouts};
@@ -628,8 +628,8 @@ mod tests {
             let head = match pending.poll(false) {
                 Ok(Some(head)) => head,
                 Ok(None) => unreachable!("all is there"),
-                Err(Unanswered::Failed(failure)) => return Err(failure.fault),
-                Err(Unanswered::Stale) => unreachable!("the connection is new"),
+                Err(NoResponse::Failed(failure)) => return Err(failure.fault),
+                Err(NoResponse::Stale) => unreachable!("the connection is new"),
             };
             let mut response = pending.into_response(head);
             let body = whole(&mut response).map_err(|failure| failure.fault)?;
@@ -718,14 +718,14 @@ mod tests {
     #[test]
     fn an_idle_connection_that_ends_without_a_byte_is_stale_and_one_that_says_something_is_not() {
         let (mut silent, _) = pending(&[], true, true);
-        assert!(matches!(silent.poll(false), Err(Unanswered::Stale)));
+        assert!(matches!(silent.poll(false), Err(NoResponse::Stale)));
         let (mut fresh, _) = pending(&[], true, false);
-        assert!(matches!(fresh.poll(false), Err(Unanswered::Failed(_))));
+        assert!(matches!(fresh.poll(false), Err(NoResponse::Failed(_))));
         let (mut half, _) = pending(&[b"HTTP/1.1 2"], true, true);
-        assert!(matches!(half.poll(false), Err(Unanswered::Failed(_))));
+        assert!(matches!(half.poll(false), Err(NoResponse::Failed(_))));
         let over = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n";
         let (mut crossed, _) = pending(&[over], false, true);
-        assert!(matches!(crossed.poll(false), Err(Unanswered::Stale)));
+        assert!(matches!(crossed.poll(false), Err(NoResponse::Stale)));
         let (mut fresh, _) = pending(&[over], false, false);
         assert!(matches!(fresh.poll(false), Ok(Some(head)) if head.status == 408));
     }

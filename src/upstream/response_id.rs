@@ -6,7 +6,7 @@ use crate::core::sse;
 use crate::json::string_at;
 
 /// The `id` at the top level of an answer.
-pub fn in_answer(document: &[u8]) -> Option<String> {
+pub fn in_document(document: &[u8]) -> Option<String> {
     string_at(document, &["id"])
 }
 
@@ -18,14 +18,14 @@ pub fn in_events(events: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{in_answer, in_events};
+    use super::{in_document, in_events};
 
     #[test]
     fn the_id_of_the_response_is_found_and_no_other() {
         let answer = br#"{"object":"response","output":[{"id":"msg_1"}],"id":"resp_1","x":"#;
-        assert_eq!(in_answer(answer).as_deref(), Some("resp_1"));
+        assert_eq!(in_document(answer).as_deref(), Some("resp_1"));
         for none in [&br#"{"output":[{"id":"msg_1"}]}"#[..], br#"{"id":1}"#, b"[]", b"", b"{"] {
-            assert_eq!(in_answer(none), None);
+            assert_eq!(in_document(none), None);
         }
         let events = b": hi\n\nevent: response.created\r\ndata: {\"type\":\"x\",\"id\":\"ev\",\"response\":{\"id\":\"resp_2\",\"tools\":[{\"na";
         assert_eq!(in_events(events).as_deref(), Some("resp_2"));
