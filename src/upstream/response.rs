@@ -17,7 +17,7 @@ use crate::memory::{Holder, Share, Size};
 
 /// A request that is being sent or has been: its response is awaited.
 pub struct PendingResponse {
-    line: Box<Line>,
+    active: Box<ActiveConnection>,
     /// The head of the request, until all of the request has left.
     request: Vec<u8>,
     /// Bytes of head and body that the connection has taken.
@@ -58,13 +58,13 @@ pub struct UpstreamResponse {
     pub status: u16,
     /// Header fields as they came.
     pub headers: Headers,
-    line: Box<Line>,
+    active: Box<ActiveConnection>,
     body: Ending,
     keep_alive: bool,
 }
 
 /// A connection in use.
-struct Line {
+struct ActiveConnection {
     source: Arc<Source>,
     /// Until it has gone back to the pool.
     connection: Option<Connection>,
@@ -76,7 +76,7 @@ struct Line {
     is_clear: bool,
 }
 
-impl Line {
+impl ActiveConnection {
     /// Takes what has come of the response; `false` at the connection's end.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for ActiveConnection {
     fn drop(&mut self) {
         self.leave(false);
     }
@@ -160,7 +160,7 @@ impl PendingResponse {
         (is_clear, is_reused): (bool, bool),
     ) -> Self {
         connection.source.begin_request();
-        let line = Box::new(Line {
+        let active = Box::new(ActiveConnection {
             source: Arc::clone(&connection.source),
             connection: Some(connection),
             pool: Arc::clone(pool),
@@ -168,7 +168,7 @@ impl PendingResponse {
             heard: 0,
             is_clear,
         });
-        Self { line, request, sent: 0, is_reused, has_begun: false, is_unseen: false, held: Vec::new() }
+        Self { active, request, sent: 0, is_reused, has_begun: false, is_unseen: false, held: Vec::new() }
     }
 
     /// Sends what is left of the request, whose body is in these pieces, as far as it goes at once.
@@ -176,11 +176,11 @@ impl PendingResponse {
     /// # Errors
     /// The connection was lost.
     pub fn send(&mut self, body: &[&[u8]]) -> Result<Sent, Failure> {
-        let (had_waited, before) = (self.line.source.is_unsent(), self.sent);
+        let (had_waited, before) = (self.active.source.is_unsent(), self.sent);
         let sent = self.send_on(body).map_err(|error| failed(&error, Fault::Broken))?;
         // Bytes that the provider takes are a sign of life; those that leave at once are none.
         if had_waited && (self.sent > before || sent == Sent::Whole) {
-            self.line.timer.restart();
+            self.active.timer.restart();
         }
         if sent == Sent::Whole {
             self.request = Vec::new();
@@ -189,22 +189,22 @@ impl PendingResponse {
     }
 
     fn send_on(&mut self, body: &[&[u8]]) -> Result<Sent, ureq::Error> {
-        let Self { line, request, sent, is_unseen, .. } = self;
-        if line.source.is_unsent() {
-            *is_unseen |= line.flush()?;
+        let Self { active, request, sent, is_unseen, .. } = self;
+        if active.source.is_unsent() {
+            *is_unseen |= active.flush()?;
         }
         let (mut skipped, end) = (*sent, *sent + SENT_A_TURN);
         for piece in std::iter::once(&**request).chain(body.iter().copied()) {
             let mut rest = piece.get(skipped..).unwrap_or_default();
             skipped = skipped.saturating_sub(piece.len());
             while !rest.is_empty() {
-                if line.source.is_unsent() {
+                if active.source.is_unsent() {
                     return Ok(Sent::Blocked);
                 }
                 if *sent >= end {
                     return Ok(Sent::Part);
                 }
-                let Some(Connection { transport, .. }) = &mut line.connection else { break };
+                let Some(Connection { transport, .. }) = &mut active.connection else { break };
                 let room = transport.buffers().output();
                 let count = rest.len().min(room.len());
                 room[..count].copy_from_slice(&rest[..count]);
@@ -213,8 +213,8 @@ impl PendingResponse {
                 *sent += count;
             }
         }
-        *is_unseen |= line.flush()?;
-        Ok(if line.source.is_unsent() { Sent::Blocked } else { Sent::Whole })
+        *is_unseen |= active.flush()?;
+        Ok(if active.source.is_unsent() { Sent::Blocked } else { Sent::Whole })
     }
 
     /// The response's head, if it is whole by now. `is_committed`: the client has had its first byte.
@@ -226,7 +226,7 @@ impl PendingResponse {
             while std::mem::take(&mut self.is_unseen) {
                 match self.start().map_err(broken)? {
                     Start::Partial => {}
-                    Start::Interim(_) => self.is_unseen = !self.line.input().is_empty(),
+                    Start::Interim(_) => self.is_unseen = !self.active.input().is_empty(),
                     Start::Final(head, _) => {
                         // How some servers say that an idle connection is over (RFC 9110 section 15.5.9): it has
                         // crossed the request, or the request came too late.
@@ -238,7 +238,7 @@ impl PendingResponse {
                     }
                 }
             }
-            match self.line.more() {
+            match self.active.more() {
                 Ok(true) => (self.is_unseen, self.has_begun) = (true, true),
                 // TLS ends with bytes of its own, which are no part of a response.
                 Ok(false) => {
@@ -247,7 +247,7 @@ impl PendingResponse {
                 }
                 Err(error) if would_block(&error) => return Ok(None),
                 Err(error) => {
-                    let is_silent = self.line.source.received() == 0;
+                    let is_silent = self.active.source.received() == 0;
                     return Err(self.no_response(&error, is_silent && !is_committed));
                 }
             }
@@ -258,9 +258,9 @@ impl PendingResponse {
     fn start(&mut self) -> Result<Start, String> {
         let before = self.held.len();
         if before == 0 {
-            self.line.skip_blank_lines();
+            self.active.skip_blank_lines();
         }
-        let input = self.line.input();
+        let input = self.active.input();
         let start = if before == 0 {
             response_head::start_of(input)?
         } else {
@@ -269,7 +269,7 @@ impl PendingResponse {
             let may_end = ends_within(&self.held[before.saturating_sub(3)..]);
             if may_end { response_head::start_of(&self.held)? } else { Start::Partial }
         };
-        let arrived = self.line.input().len();
+        let arrived = self.active.input().len();
         let used = match &start {
             Start::Interim(used) | Start::Final(_, used) => *used,
             Start::Partial if before == 0 && arrived < UPSTREAM_READ_BUFFER => return Ok(start),
@@ -279,12 +279,12 @@ impl PendingResponse {
             return Err(format!("a head of more than {MAX_UPSTREAM_HEAD} bytes"));
         }
         match start {
-            Start::Partial if before == 0 => self.held.extend_from_slice(self.line.input()),
+            Start::Partial if before == 0 => self.held.extend_from_slice(self.active.input()),
             Start::Partial => {}
             Start::Interim(_) | Start::Final(..) => self.held = Vec::new(),
         }
         // What was held has been taken off before: it was no whole head.
-        self.line.consume(used.saturating_sub(before));
+        self.active.consume(used.saturating_sub(before));
         Ok(start)
     }
 
@@ -298,18 +298,18 @@ impl PendingResponse {
 
     /// When the time it may take is over. `is_committed`: the client has had its first byte.
     pub fn deadline(&self, is_committed: bool) -> Instant {
-        self.line.timer.deadline(is_committed)
+        self.active.timer.deadline(is_committed)
     }
 
     /// The socket that the response comes on.
     pub fn source(&self) -> &Arc<Source> {
-        &self.line.source
+        &self.active.source
     }
 
     /// The response of which that is the head.
     pub fn into_response(self, head: Head) -> UpstreamResponse {
         let Head { status, headers, body, keep_alive, .. } = head;
-        UpstreamResponse { status, headers, line: self.line, body, keep_alive }
+        UpstreamResponse { status, headers, active: self.active, body, keep_alive }
     }
 }
 
@@ -332,26 +332,26 @@ impl UpstreamResponse {
     fn read_on(&mut self, into: &mut [u8]) -> Result<usize, ureq::Error> {
         loop {
             if self.is_over() {
-                self.line.leave(self.keep_alive);
+                self.active.leave(self.keep_alive);
                 return Ok(0);
             }
             let filled = self.take(into)?;
             if filled > 0 {
-                self.line.source.deliver();
+                self.active.source.deliver();
                 // Its connection is the next request's from here on.
                 if self.is_over() {
-                    self.line.leave(self.keep_alive);
+                    self.active.leave(self.keep_alive);
                 }
                 return Ok(filled);
             }
             if self.is_over() {
                 continue;
             }
-            if !self.line.more()? {
+            if !self.active.more()? {
                 let Ending::Closing = self.body else {
                     return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
                 };
-                self.line.leave(false);
+                self.active.leave(false);
                 return Ok(0);
             }
         }
@@ -364,7 +364,7 @@ impl UpstreamResponse {
 
     /// Takes payload from what is here; how much.
     fn take(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let Some(connection) = &mut self.line.connection else { return Ok(0) };
+        let Some(connection) = &mut self.active.connection else { return Ok(0) };
         let buffers = connection.transport.buffers();
         let (mut at, mut filled) = (0, 0);
         let input = buffers.input();
@@ -387,35 +387,35 @@ impl UpstreamResponse {
 
     /// When the time it may take is over. `is_committed`: the client has had its first byte.
     pub fn deadline(&self, is_committed: bool) -> Instant {
-        self.line.timer.deadline(is_committed)
+        self.active.timer.deadline(is_committed)
     }
 
     /// The socket that it comes on.
     pub fn source(&self) -> &Arc<Source> {
-        &self.line.source
+        &self.active.source
     }
 
     /// Whether it is certain that there is nothing more to read for now: behind TLS there may be, and an end is something.
     pub fn is_drained(&mut self) -> bool {
-        self.line.is_clear
-            && !self.line.source.is_readable()
-            && self.line.input().is_empty()
+        self.active.is_clear
+            && !self.active.source.is_readable()
+            && self.active.input().is_empty()
             && !self.is_over()
     }
 
     /// The client has taken what came: the provider is waited for again.
     pub fn restart_timer(&mut self) {
-        self.line.timer.restart();
+        self.active.timer.restart();
     }
 
     /// It may take the whole time that its request has: what another replica would do no longer counts.
     pub fn take_time(&mut self) {
-        self.line.timer.take_time();
+        self.active.timer.take_time();
     }
 
     /// From now on these are its time limits.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.line.timer.set(timeouts);
+        self.active.timer.set(timeouts);
     }
 
     /// How many bytes of body are announced and have still to be read.
@@ -745,7 +745,7 @@ mod tests {
     }
 
     fn read_on(pending: &mut PendingResponse, more: &[u8]) -> Option<super::Head> {
-        let buffers = pending.line.connection.as_mut()?.transport.buffers();
+        let buffers = pending.active.connection.as_mut()?.transport.buffers();
         buffers.input_append_buf()[..more.len()].copy_from_slice(more);
         buffers.input_appended(more.len());
         pending.is_unseen = true;
