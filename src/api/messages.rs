@@ -18,7 +18,7 @@ use crate::routing::Route;
 use crate::upstream::meter::{Measured, Meter};
 use crate::upstream::opening::Opening;
 use crate::upstream::refusal::Refusal;
-use crate::upstream::stream::{Broke, StreamFilter, Way};
+use crate::upstream::stream::{Broke, Sink, StreamFilter};
 use crate::upstream::{Failure, Fault};
 
 /// Where a translated call goes, behind the provider's base URL. The client's query belongs to the other API.
@@ -168,14 +168,14 @@ impl Translation {
     }
 
     /// Takes the events of `bytes`; at the stream's end, what it ended in.
-    fn translate(&mut self, bytes: Option<&[u8]>, way: &Way) -> Result<(), Broke> {
+    fn translate(&mut self, bytes: Option<&[u8]>, sink: &Sink) -> Result<(), Broke> {
         let Self { translator, events, meter, id, is_patient, mask, out } = self;
         let mut translate = |data: &[u8]| match translator.take(data, out) {
             Err(Unfit::Error) => {
                 let refusal = refusal(data);
                 let error = anthropic::error::translate(refusal.status, data, id);
                 let announces = *is_patient && !matches!(Opening::of(out.bytes()), Opening::Content);
-                if (out.bytes().is_empty() || announces) && way.is_undecided() {
+                if (out.bytes().is_empty() || announces) && sink.is_undecided() {
                     out.clear();
                     return Err(Broke::Refused(refusal, error));
                 }
@@ -196,18 +196,18 @@ impl Translation {
     }
 
     /// Sends what there is, but for what only announces while another attempt may follow.
-    fn send(&mut self, way: &mut Way) {
+    fn send(&mut self, sink: &mut Sink) {
         let is_held = self.is_patient
-            && way.is_undecided()
+            && sink.is_undecided()
             && !matches!(Opening::of(self.out.bytes()), Opening::Content);
         if !is_held {
-            self.release(way);
+            self.release(sink);
         }
     }
 
     /// Whole where `[DONE]` or a reason says so: some providers leave out `[DONE]`, others the reason.
-    fn finish(&mut self, by_closing: bool, way: &Way) -> Result<(), Broke> {
-        self.translate(None, way)?;
+    fn finish(&mut self, by_closing: bool, sink: &Sink) -> Result<(), Broke> {
+        self.translate(None, sink)?;
         self.translator.finish(&mut self.out).map_err(|unfit| match unfit {
             Unfit::Broken(detail) if by_closing => {
                 Broke::Failed(Failure { fault: Fault::CutOff, detail: detail.to_owned() })
@@ -218,16 +218,16 @@ impl Translation {
 }
 
 impl StreamFilter for Translation {
-    fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
-        let taken = self.translate(Some(piece), way);
+    fn take(&mut self, piece: &[u8], sink: &mut Sink) -> Result<(), Broke> {
+        let taken = self.translate(Some(piece), sink);
         // What came before the trouble is the client's.
-        self.send(way);
+        self.send(sink);
         taken
     }
 
-    fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke> {
-        let ended = self.finish(by_closing, way);
-        self.send(way);
+    fn end(&mut self, by_closing: bool, sink: &mut Sink) -> Result<(), Broke> {
+        let ended = self.finish(by_closing, sink);
+        self.send(sink);
         ended
     }
 
@@ -239,9 +239,9 @@ impl StreamFilter for Translation {
         !self.out.bytes().is_empty()
     }
 
-    fn release(&mut self, way: &mut Way) {
+    fn release(&mut self, sink: &mut Sink) {
         if !self.out.bytes().is_empty() {
-            way.send(self.out.bytes(), false);
+            sink.send(self.out.bytes(), false);
             self.out.clear();
         }
     }

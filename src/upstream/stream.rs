@@ -80,13 +80,13 @@ pub trait StreamFilter: Send {
     ///
     /// # Errors
     /// Why the stream ends here.
-    fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke>;
+    fn take(&mut self, piece: &[u8], sink: &mut Sink) -> Result<(), Broke>;
 
     /// The provider has ended the stream; `by_closing`: nothing but the connection's end tells that it is whole.
     ///
     /// # Errors
     /// It is not whole; else as [`StreamFilter::take`].
-    fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke>;
+    fn end(&mut self, by_closing: bool, sink: &mut Sink) -> Result<(), Broke>;
 
     /// Bytes held of an event that is not complete, where they may be more than [`MAX_HELD_EVENT`].
     fn held(&self) -> usize {
@@ -120,7 +120,7 @@ pub trait StreamFilter: Send {
     }
 
     /// Sends what is held back while another attempt may follow: a heartbeat is due.
-    fn release(&mut self, _way: &mut Way) {}
+    fn release(&mut self, _sink: &mut Sink) {}
 }
 
 /// How far a stream has come.
@@ -222,9 +222,9 @@ impl Relay {
     /// Sees to the client, its heartbeat and the provider's time limit; what follows where nothing may be read now.
     fn see_to_clock(&mut self, client: &mut ClientResponse, now: Instant) -> Option<Progress> {
         if client.next_beat().is_some_and(|due| now >= due) {
-            let mut way = Way { client, head: &mut self.head };
-            if way.is_undecided() {
-                self.filter.release(&mut way);
+            let mut sink = Sink { client, head: &mut self.head };
+            if sink.is_undecided() {
+                self.filter.release(&mut sink);
             }
         }
         if let Err(error) = client.beat(now).and_then(|()| self.see_to_client(client)) {
@@ -245,7 +245,7 @@ impl Relay {
         piece: &[u8],
         client: &mut ClientResponse,
     ) -> Option<Ended> {
-        let mut way = Way { client, head: &mut self.head };
+        let mut sink = Sink { client, head: &mut self.head };
         let broke = match read {
             // What ends by closing and has said its last is whole, also where the provider closes without the words that
             // TLS has for it, or resets the connection.
@@ -260,7 +260,7 @@ impl Relay {
                 // What is under the limit still goes, so that where a stream ends does not depend on how it was cut.
                 let passed = count.min(self.max_size - self.size);
                 self.size += passed;
-                let taken = self.filter.take(&piece[..passed], &mut way).err();
+                let taken = self.filter.take(&piece[..passed], &mut sink).err();
                 let taken = taken.or_else(|| self.hold());
                 if !self.head.is_begun && self.filter.has_announced() {
                     self.response.take_time();
@@ -280,8 +280,8 @@ impl Relay {
 
     /// The provider's answer has ended.
     fn close(&mut self, client: &mut ClientResponse) -> Ended {
-        let mut way = Way { client, head: &mut self.head };
-        let broke = self.filter.end(self.response.is_close_delimited(), &mut way).err();
+        let mut sink = Sink { client, head: &mut self.head };
+        let broke = self.filter.end(self.response.is_close_delimited(), &mut sink).err();
         self.ended(broke)
     }
 
@@ -321,14 +321,14 @@ pub struct ResponseHead {
 }
 
 /// A stream's way to the client.
-pub struct Way<'a> {
+pub struct Sink<'a> {
     /// The client's side.
     pub client: &'a mut ClientResponse,
     /// How its response begins.
     pub head: &'a mut ResponseHead,
 }
 
-impl Way<'_> {
+impl Sink<'_> {
     /// Sends a piece on; `mid_event`: an event is not complete behind it. It leaves at the end of the turn.
     pub fn send(&mut self, part: &[u8], mid_event: bool) {
         let ResponseHead { status, fields, length, is_begun } = &mut *self.head;

@@ -10,7 +10,7 @@ use super::events::Events;
 use super::meter::{Measured, Meter};
 use super::opening::{Opening, error_among};
 use super::refusal::Refusal;
-use super::stream::{Broke, StreamFilter, Way, failed};
+use super::stream::{Broke, Sink, StreamFilter, failed};
 use super::{Fault, added_usage};
 use crate::config::{Mask, Scope};
 use crate::core::sse::Lines;
@@ -68,20 +68,20 @@ impl AsTheyCame {
 
 impl Outlet {
     /// Sends complete events on that the client is to see, or a piece of a large one.
-    fn send(&mut self, part: &[u8], mid_event: bool, way: &mut Way) -> Result<(), Broke> {
+    fn send(&mut self, part: &[u8], mid_event: bool, sink: &mut Sink) -> Result<(), Broke> {
         let shown = if self.hides_usage && !mid_event { added_usage::without(part) } else { None };
         match shown {
             Some(shown) if shown.is_empty() => Ok(()),
-            Some(shown) => self.pass(&shown, mid_event, way),
-            None => self.pass(part, mid_event, way),
+            Some(shown) => self.pass(&shown, mid_event, sink),
+            None => self.pass(part, mid_event, sink),
         }
     }
 
     /// Good events pass unsearched, but for what stands beside their data; errors and large events do not.
-    fn pass(&mut self, part: &[u8], mid_event: bool, way: &mut Way) -> Result<(), Broke> {
+    fn pass(&mut self, part: &[u8], mid_event: bool, sink: &mut Sink) -> Result<(), Broke> {
         if mid_event || self.large.is_some() {
             let part = self.masked_piece(part, mid_event);
-            return self.open(&part, mid_event, way);
+            return self.open(&part, mid_event, sink);
         }
         let scope = if ERROR.find(part).is_some() {
             let error = error_among(part);
@@ -92,9 +92,9 @@ impl Outlet {
         } else if part.len() > MAX_HELD_EVENT || self.has_secret_beside_data(part) {
             Scope::Unmistakable
         } else {
-            return self.open(part, mid_event, way);
+            return self.open(part, mid_event, sink);
         };
-        self.open(&self.mask.hidden(part, scope), mid_event, way)
+        self.open(&self.mask.hidden(part, scope), mid_event, sink)
     }
 
     /// Whether a comment, an event's name or its id holds a secret.
@@ -126,8 +126,8 @@ impl Outlet {
     }
 
     /// Looks at the first events, and decides whether they leave.
-    fn open(&mut self, part: &[u8], mid_event: bool, way: &mut Way) -> Result<(), Broke> {
-        if way.is_undecided() {
+    fn open(&mut self, part: &[u8], mid_event: bool, sink: &mut Sink) -> Result<(), Broke> {
+        if sink.is_undecided() {
             let opening = if self.is_patient { Opening::of(part) } else { Opening::of_first(part) };
             match opening {
                 Opening::Refusal(refusal, data) => return Err(Broke::Refused(refusal, data)),
@@ -141,34 +141,34 @@ impl Outlet {
                 Opening::Nothing | Opening::Announcement | Opening::Content => {}
             }
         }
-        self.release(way);
-        way.send(part, mid_event);
+        self.release(sink);
+        sink.send(part, mid_event);
         Ok(())
     }
 
-    fn release(&mut self, way: &mut Way) {
+    fn release(&mut self, sink: &mut Sink) {
         if !self.held.is_empty() {
-            way.send(&std::mem::take(&mut self.held), false);
+            sink.send(&std::mem::take(&mut self.held), false);
         }
     }
 }
 
 impl StreamFilter for AsTheyCame {
-    fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
+    fn take(&mut self, piece: &[u8], sink: &mut Sink) -> Result<(), Broke> {
         let Self { events, outlet } = self;
-        events.pass(piece, |part, mid_event| outlet.send(part, mid_event, way))
+        events.pass(piece, |part, mid_event| outlet.send(part, mid_event, sink))
     }
 
-    fn end(&mut self, by_closing: bool, way: &mut Way) -> Result<(), Broke> {
+    fn end(&mut self, by_closing: bool, sink: &mut Sink) -> Result<(), Broke> {
         // It is one piece a stream, and may be the beginning of anything.
         let rest = self.outlet.mask.hide(self.events.end(), Scope::Unmistakable);
         if self.events.is_truncated() || (by_closing && !self.events.is_over()) {
             return Err(failed(Fault::CutOff, "ended before its last event".to_owned()));
         }
-        if !way.is_begun() && matches!(Opening::of(&rest), Opening::Nothing | Opening::Announcement) {
+        if !sink.is_begun() && matches!(Opening::of(&rest), Opening::Nothing | Opening::Announcement) {
             return Err(failed(Fault::CutOff, "ended before its first event".to_owned()));
         }
-        self.outlet.send(&rest, false, way)
+        self.outlet.send(&rest, false, sink)
     }
 
     fn is_over(&mut self) -> bool {
@@ -195,8 +195,8 @@ impl StreamFilter for AsTheyCame {
         self.outlet.has_announced
     }
 
-    fn release(&mut self, way: &mut Way) {
-        self.outlet.release(way);
+    fn release(&mut self, sink: &mut Sink) {
+        self.outlet.release(sink);
     }
 }
 
@@ -216,19 +216,19 @@ impl Bytes {
 }
 
 impl StreamFilter for Bytes {
-    fn take(&mut self, piece: &[u8], way: &mut Way) -> Result<(), Broke> {
+    fn take(&mut self, piece: &[u8], sink: &mut Sink) -> Result<(), Broke> {
         self.held.extend_from_slice(piece);
         let kept = self.mask.overwrite(&mut self.held);
         let passed = self.held.len() - kept;
         // No comment fits into what is no stream of events.
         self.meter.plain(piece.len());
-        way.send(&self.held[..passed], true);
+        sink.send(&self.held[..passed], true);
         self.held.drain(..passed);
         Ok(())
     }
 
-    fn end(&mut self, _: bool, way: &mut Way) -> Result<(), Broke> {
-        way.send(&self.held, false);
+    fn end(&mut self, _: bool, sink: &mut Sink) -> Result<(), Broke> {
+        sink.send(&self.held, false);
         Ok(())
     }
 
