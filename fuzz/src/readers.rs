@@ -7,7 +7,7 @@ use ai_proxy::catalog;
 use ai_proxy::config::{Config, Scope, load};
 use ai_proxy::core::multipart;
 use ai_proxy::core::splice::Body;
-use ai_proxy::dialect::anthropic::{Translator, chat_request, error, message};
+use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
 use ai_proxy::dialect::{Events, Output as Translated, Unfit};
 use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::assembly::assemble;
@@ -179,10 +179,10 @@ fn stream(document: &str) -> Option<Vec<u8>> {
 const PIECE: usize = 8 * 1024;
 
 fn messages_stream(bytes: &[u8]) -> usize {
-    let (mut events, mut translator) = (Events::default(), Translator::new("p/m", "req_1", LIMIT));
+    let (mut events, mut translating) = (Events::default(), translator("p/m", "req_1", LIMIT));
     let (mut out, mut written) = (Translated::new(LIMIT), 0);
     for piece in bytes.chunks(PIECE) {
-        let taken: Result<(), Unfit> = events.take(piece, |data| translator.take(data, &mut out));
+        let taken: Result<(), Unfit> = events.take(piece, |data| translating.take(data, &mut out));
         written += out.bytes().len();
         out.clear();
         if taken.is_err() {
@@ -190,7 +190,7 @@ fn messages_stream(bytes: &[u8]) -> usize {
         }
     }
     // What it says of its end is the golden files' matter.
-    let _ = translator.finish(&mut out);
+    let _ = translating.finish(&mut out);
     written + out.bytes().len()
 }
 

@@ -1,7 +1,7 @@
 //! Anthropic's format over OpenAI's: what comes out is JSON, whatever goes in; a stream does not depend on how it came, and
 //! its blocks follow one another.
 
-use ai_proxy::dialect::anthropic::{Translator, chat_request, error, message};
+use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
 use ai_proxy::dialect::{Events, Output, Unfit};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -29,14 +29,14 @@ pub fn check(data: &[u8]) {
 }
 
 fn stream(bytes: &[u8], step: usize) -> (String, Result<(), Unfit>) {
-    let (mut events, mut translator) = (Events::default(), Translator::new("p/m", "req_1", usize::MAX));
+    let (mut events, mut translating) = (Events::default(), translator("p/m", "req_1", usize::MAX));
     let mut out = Output::new(usize::MAX);
     let mut run = || -> Result<(), Unfit> {
         for piece in bytes.chunks(step) {
-            events.take(piece, |data| translator.take(data, &mut out))?;
+            events.take(piece, |data| translating.take(data, &mut out))?;
         }
-        events.end(|data| translator.take(data, &mut out))?;
-        translator.finish(&mut out)
+        events.end(|data| translating.take(data, &mut out))?;
+        translating.finish(&mut out)
     };
     let ended = run();
     (String::from_utf8(out.bytes().to_vec()).expect("UTF-8"), ended)

@@ -9,8 +9,8 @@ use super::error::ApiError;
 use super::outcome::BufferedResponse;
 use crate::config::{Config, Format, Mask, Scope};
 use crate::core::BodyError;
-use crate::dialect::anthropic::{self, Translator};
-use crate::dialect::{ChatRequest, Events, Output, Unfit};
+use crate::dialect::anthropic;
+use crate::dialect::{ChatRequest, Events, Output, Translator, Unfit};
 use crate::front::Request;
 use crate::limits::{MAX_ERROR_BODY, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
@@ -116,7 +116,7 @@ pub fn translate_response(
 }
 
 fn events_of(body: &[u8], model: &str, id: &str, limit: usize) -> Result<Vec<u8>, Unfit> {
-    let (mut translator, mut out) = (Translator::new(model, id, limit), Output::new(limit));
+    let (mut translator, mut out) = (anthropic::translator(model, id, limit), Output::new(limit));
     translator.take(body, &mut out)?;
     translator.take(b"[DONE]", &mut out)?;
     Ok(out.into_bytes()?)
@@ -162,7 +162,7 @@ impl Translation {
         is_patient: bool,
         mask: Arc<Mask>,
     ) -> Self {
-        let translator = Translator::new(model, id, limit);
+        let translator = anthropic::translator(model, id, limit);
         let (events, id, out) = (Events::default(), id.to_owned(), Output::new(limit));
         Self { translator, events, meter, id, is_patient, mask, out }
     }
@@ -173,14 +173,13 @@ impl Translation {
         let mut translate = |data: &[u8]| match translator.take(data, out) {
             Err(Unfit::Error) => {
                 let refusal = refusal(data);
-                let error = anthropic::error::translate(refusal.status, data, id);
                 let announces = *is_patient && !matches!(Opening::of(out.bytes()), Opening::Content);
                 if (out.bytes().is_empty() || announces) && sink.is_undecided() {
                     out.clear();
+                    let error = anthropic::error::translate(refusal.status, data, id);
                     return Err(Broke::Refused(refusal, error));
                 }
-                out.add(&anthropic::error::event(&mask.hide(error, Scope::All)));
-                translator.stop();
+                translator.fail(refusal.status, &mask.hide(data.to_vec(), Scope::All), out);
                 Ok(())
             }
             other => Ok(other?),

@@ -1,17 +1,24 @@
 //! The APIs that clients speak where the provider speaks chat completions alone: pure functions, events in, events out.
 
 pub mod anthropic;
+mod block;
+mod blocks;
 mod chat;
 mod chat_request;
+mod completion;
 mod escapes;
+mod finish;
 mod joined;
 mod json;
 mod output;
 mod pieces;
+mod reported;
 pub mod responses;
 mod sse;
+mod stream;
 mod unfit;
 mod usage;
+mod writer;
 
 pub use chat_request::ChatRequest;
 pub use escapes::unescaped;
@@ -19,4 +26,5 @@ pub use joined::Joined;
 pub use json::{Problem, Refusal};
 pub use output::{Output, TooLarge};
 pub use sse::Events;
+pub use stream::Translator;
 pub use unfit::Unfit;

@@ -42,6 +42,11 @@ impl Output {
         let _ = serde_json::to_writer(self, text);
     }
 
+    /// Adds a number.
+    pub fn number(&mut self, number: u64) {
+        let _ = serde_json::to_writer(self, &number);
+    }
+
     /// What was written.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

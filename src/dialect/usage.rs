@@ -15,12 +15,14 @@ pub(super) struct ChatUsage {
     pub(super) read: Option<u64>,
     /// Tokens of the prompt that were written to a cache.
     pub(super) written: Option<u64>,
+    /// Tokens of the completion that are no part of what is said.
+    pub(super) reasoning: Option<u64>,
 }
 
 /// Where a count stands.
 type Count = fn(&mut ChatUsage) -> &mut Option<u64>;
 
-/// What a member of `usage` counts. One table for all providers, at the top and in the prompt's details.
+/// What a member of `usage` counts. One table for all providers, at the top and in the details.
 const NAMES: &[(&str, Count)] = &[
     ("prompt_tokens", |usage| &mut usage.prompt),
     ("input_tokens", |usage| &mut usage.prompt),
@@ -37,10 +39,12 @@ const NAMES: &[(&str, Count)] = &[
     ("cache_write_tokens", |usage| &mut usage.written),
     ("cache_creation_tokens", |usage| &mut usage.written),
     ("cache_creation_input_tokens", |usage| &mut usage.written),
+    ("reasoning_tokens", |usage| &mut usage.reasoning),
 ];
 
-/// Where the prompt's details stand.
-const DETAILS: &[&str] = &["prompt_tokens_details", "input_tokens_details"];
+/// Where the details stand.
+const DETAILS: &[&str] =
+    &["prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "output_tokens_details"];
 
 impl ChatUsage {
     /// What a `usage` says, if it says anything.
@@ -72,6 +76,13 @@ impl ChatUsage {
         let Some(prompt) = self.prompt else { return (0, completion) };
         let beside_prompt = Some(self.cached()).filter(|cached| *cached > prompt).unwrap_or(0);
         (prompt, completion.max(total.saturating_sub(prompt + beside_prompt)))
+    }
+
+    /// The same, the prompt's with those of a cache wherever they are counted.
+    pub(super) fn whole_tokens(self) -> (u64, u64) {
+        let (prompt, completion) = self.tokens();
+        let cached = self.cached();
+        (if cached > prompt { prompt + cached } else { prompt }, completion)
     }
 
     /// Tokens of the prompt that a cache had or got.

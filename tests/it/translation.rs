@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ai_proxy::dialect::anthropic::{Translator, chat_request, error, message};
+use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
 use ai_proxy::dialect::{Events, Output, Problem, Unfit};
 use serde_json::value::RawValue;
 
@@ -93,12 +93,12 @@ fn streams() {
 fn translated<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut out = Output::new(LIMIT);
     let run = || -> Result<(), Unfit> {
-        let (mut events, mut translator) = (Events::default(), Translator::new("p/m", "req_1", LIMIT));
+        let (mut events, mut translating) = (Events::default(), translator("p/m", "req_1", LIMIT));
         for piece in pieces {
-            events.take(piece, |data| translator.take(data, &mut out))?;
+            events.take(piece, |data| translating.take(data, &mut out))?;
         }
-        events.end(|data| translator.take(data, &mut out))?;
-        translator.finish(&mut out)
+        events.end(|data| translating.take(data, &mut out))?;
+        translating.finish(&mut out)
     };
     let broken = run().err().map(|unfit| format!("{unfit:?}\n")).unwrap_or_default();
     String::from_utf8(out.bytes().to_vec()).expect("UTF-8") + &broken

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use ai_proxy::dialect::anthropic::{Translator, chat_request, message};
+use ai_proxy::dialect::anthropic::{chat_request, message, translator};
 use ai_proxy::dialect::{Events, Output, Refusal, Unfit};
 use serde_json::Value;
 
@@ -106,10 +106,10 @@ fn request(body: &str, limit: usize) -> Result<usize, Refusal> {
 /// Bytes of events that the data of chat events become; all that is written counts, also ahead of an error.
 fn stream(events: &[u8], limit: usize) -> (usize, Result<(), Unfit>) {
     let mut out = Output::new(limit);
-    let (mut reader, mut translator) = (Events::default(), Translator::new("p/m", "req_1", limit));
+    let (mut reader, mut translating) = (Events::default(), translator("p/m", "req_1", limit));
     let mut run = || {
-        reader.take(events, |data| translator.take(data, &mut out))?;
-        translator.finish(&mut out)
+        reader.take(events, |data| translating.take(data, &mut out))?;
+        translating.finish(&mut out)
     };
     let ended = run();
     (out.bytes().len(), ended)

@@ -1,8 +1,6 @@
 //! Anthropic's Messages API: the shape of its errors, and its translation to OpenAI's chat completions and back, for
 //! providers that speak nothing else. Pure functions over bytes; `docs/anthropic.md` has the table of what becomes what.
 
-mod block;
-mod blocks;
 mod content;
 pub mod error;
 mod event;
@@ -10,12 +8,12 @@ mod output_config;
 mod parts;
 mod request;
 mod response;
-mod stream;
 mod usage;
+mod writer;
 
 pub use request::chat_request;
 pub use response::message;
-pub use stream::Translator;
+pub use writer::translator;
 
 /// Whether a path belongs to this API.
 pub fn is_path(path: &str) -> bool {

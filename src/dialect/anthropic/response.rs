@@ -1,8 +1,10 @@
 //! A chat completion as a response of the Messages API.
 
-use super::blocks::Blocks;
 use super::usage::Usage;
-use crate::dialect::chat;
+use super::writer::{NO_OBJECT, RULES, is_object, stop_reason};
+use crate::dialect::block::{Block, Kind, Tool};
+use crate::dialect::blocks::Blocks;
+use crate::dialect::completion::Completion;
 use crate::dialect::output::Output;
 use crate::dialect::unfit::Unfit;
 
@@ -11,49 +13,62 @@ use crate::dialect::unfit::Unfit;
 /// # Errors
 /// [`Unfit`].
 pub fn message(body: &[u8], model: &str, id: &str, limit: usize) -> Result<Vec<u8>, Unfit> {
-    let document = chat::utf8(body)?;
-    let mut chat = chat::parse(&document)?;
-    let choice = chat.choices.take().and_then(|choices| choices.0).ok_or(Unfit::Malformed("no choices"))?;
-    let mut said = choice.message.ok_or(Unfit::Malformed("no message"))?;
-    let given = chat::id(chat.id);
-    let id = given.as_deref().unwrap_or(id);
-    let mut blocks = Blocks::new(limit);
-    said.pieces(|piece, text| blocks.say(piece, text))?;
-    for call in said.calls()? {
-        blocks.call(&call, id)?;
-    }
-    let finish = chat::word(choice.finish_reason);
-    let stop_reason = stop_reason(finish.as_deref(), blocks.has_calls(), blocks.is_refused())?;
+    let Completion { id, blocks, finish, usage } = Completion::of(body, id, RULES, limit)?;
+    let finish = blocks.finish(finish.as_deref())?;
     let mut out = Output::with_capacity(limit, body.len());
     out.write(&["{\"id\":"]);
-    out.string(id);
+    out.string(&id);
     out.write(&[",\"type\":\"message\",\"role\":\"assistant\",\"model\":"]);
     out.string(model);
     out.write(&[",\"content\":["]);
-    // Where the limit was met, the last call may have been cut: there is no JSON that could stand for it.
-    blocks.write(stop_reason == "max_tokens", &mut out)?;
+    write_content(blocks, finish.is_cut(), &mut out)?;
     out.write(&["],\"stop_reason\":"]);
-    out.string(stop_reason);
+    out.string(stop_reason(&finish));
     // Chat does not tell which stop sequence it was.
     out.write(&[",\"stop_sequence\":null,\"usage\":"]);
     // Numbers always serialize, and what exceeds the limit is remembered.
-    let _ = serde_json::to_writer(&mut out, &Usage::from(chat.usage().unwrap_or_default()));
+    let _ = serde_json::to_writer(&mut out, &Usage::from(usage.unwrap_or_default()));
     out.write(&["}"]);
     Ok(out.into_bytes()?)
 }
 
-/// Why the model stopped. A word that has no counterpart passes as it is.
-pub(super) fn stop_reason(finish: Option<&str>, calls: bool, refused: bool) -> Result<&str, Unfit> {
-    Ok(match finish {
-        // Providers differ in what they say when there are calls; a client runs them for this word alone.
-        None | Some("" | "stop" | "eos" | "tool_calls" | "function_call") if calls => "tool_use",
-        Some("content_filter" | "sensitive") => "refusal",
-        None | Some("" | "stop" | "eos") if refused => "refusal",
-        None | Some("" | "stop" | "eos" | "tool_calls" | "function_call") => "end_turn",
-        Some("length" | "model_length") => "max_tokens",
-        Some("error" | "network_error" | "insufficient_system_resource" | "abort") => {
-            return Err(Unfit::Broken("the provider gave up"));
+/// Writes the blocks; `is_cut`: the last call may be incomplete, and is left out then, because no JSON could stand for it.
+fn write_content(blocks: Blocks, is_cut: bool, out: &mut Output) -> Result<(), Unfit> {
+    let blocks = blocks.into_complete();
+    let count = blocks.len();
+    for (at, block) in blocks.enumerate() {
+        if block.call().is_some() && !is_object(block.text.text()) {
+            if is_cut && at + 1 == count {
+                break;
+            }
+            return Err(NO_OBJECT);
         }
-        Some(other) => other,
-    })
+        out.write(if at > 0 { &[","] } else { &[] });
+        write_block(&block, out);
+    }
+    Ok(())
+}
+
+fn write_block(block: &Block, out: &mut Output) {
+    let text = block.text.text();
+    match &block.kind {
+        Kind::Text | Kind::Refusal => {
+            out.write(&["{\"type\":\"text\",\"text\":"]);
+            out.string(text);
+        }
+        Kind::Thinking => {
+            out.write(&["{\"type\":\"thinking\",\"thinking\":"]);
+            out.string(text);
+            out.write(&[",\"signature\":\"\""]);
+        }
+        Kind::Tool(Tool { id, name, .. }) => {
+            out.write(&["{\"type\":\"tool_use\",\"id\":"]);
+            out.string(id);
+            out.write(&[",\"name\":"]);
+            out.string(name);
+            let input = text.trim_ascii();
+            out.write(&[",\"input\":", if input.is_empty() { "{}" } else { input }]);
+        }
+    }
+    out.write(&["}"]);
 }

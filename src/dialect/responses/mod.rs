@@ -2,7 +2,14 @@
 //! functions over bytes; `docs/responses.md` has the table of what becomes what.
 
 mod context;
+mod custom_input;
+mod events;
+mod failure;
+mod object;
+mod output_item;
 mod request;
+mod response;
 
 pub use context::{Tool, Translation};
 pub use request::chat_request;
+pub use response::{Asked, response, translator};

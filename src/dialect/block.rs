@@ -1,18 +1,13 @@
 //! A block of a message while it comes.
 
-use std::collections::BTreeMap;
-
-use super::event::{Delta, Event, Start};
-use crate::dialect::escapes::escaped_length;
-use crate::dialect::joined::Joined;
-use crate::dialect::output::Output;
+use super::joined::Joined;
 
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) kind: Kind,
     /// Its start was sent.
-    open: bool,
-    /// Text: what was not sent yet. Arguments: all of them.
+    is_open: bool,
+    /// Text: what was not sent yet, where the API does not need it again. Arguments: all of them.
     pub(super) text: Joined,
     /// So much of it was sent.
     sent: usize,
@@ -21,6 +16,7 @@ pub(super) struct Block {
 #[derive(Debug)]
 pub(super) enum Kind {
     Text,
+    Refusal,
     Thinking,
     Tool(Tool),
 }
@@ -67,22 +63,15 @@ impl Tool {
     }
 }
 
-/// Bytes of an event around its text.
-const ROOM: usize = 192;
-
 impl Block {
-    /// Text, or what the model thought, of which nothing has come.
-    pub(super) fn of_text(is_thought: bool) -> Self {
-        Self::new(if is_thought { Kind::Thinking } else { Kind::Text })
-    }
-
     /// A call whose arguments have not come.
     pub(super) fn of_call(index: Option<u64>, id: String, name: String) -> Self {
         Self::new(Kind::Tool(Tool { index, id, name, braces: Braces::default() }))
     }
 
-    fn new(kind: Kind) -> Self {
-        Self { kind, open: false, text: Joined::default(), sent: 0 }
+    /// A block of which nothing has come.
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, is_open: false, text: Joined::default(), sent: 0 }
     }
 
     /// The call, where it is one.
@@ -129,72 +118,31 @@ impl Block {
     /// Whether nothing more of it can come, once another has begun.
     pub(super) fn is_complete(&self) -> bool {
         match &self.kind {
-            Kind::Text | Kind::Thinking => true,
+            Kind::Text | Kind::Refusal | Kind::Thinking => true,
             Kind::Tool(tool) => tool.braces.closed && !self.is_placeholder(),
         }
     }
 
-    /// Sends what is there and not sent yet; `last`: nothing more comes. Tells how many bytes are forgotten.
-    pub(super) fn send(&mut self, index: usize, last: bool, out: &mut Output) -> usize {
-        if !std::mem::replace(&mut self.open, true) {
-            let names = self.call().map_or(0, |tool| escaped_length(&tool.id) + escaped_length(&tool.name));
-            out.reserve(names + ROOM);
-            let content_block = match &self.kind {
-                Kind::Text => Start::Text { text: "" },
-                Kind::Thinking => Start::Thinking { thinking: "", signature: "" },
-                Kind::Tool(Tool { id, name, .. }) => Start::ToolUse { id, name, input: BTreeMap::new() },
-            };
-            Event::ContentBlockStart { index, content_block }.write(out);
-        }
-        let new = &self.text.text()[self.sent..];
-        if new.is_empty() || !last && self.is_placeholder() {
-            return 0;
-        }
-        let (delta, is_kept) = match &self.kind {
-            Kind::Text => (Delta::Text { text: new }, false),
-            Kind::Thinking => (Delta::Thinking { thinking: new }, false),
-            // They are looked at whole.
-            Kind::Tool(_) => (Delta::InputJson { partial_json: new }, true),
-        };
-        out.reserve(escaped_length(new) + ROOM);
-        Event::ContentBlockDelta { index, delta }.write(out);
+    /// Opens it; whether it was not.
+    pub(super) fn open(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_open, true)
+    }
+
+    /// What is there and not sent yet; `last`: nothing more comes.
+    pub(super) fn new_text(&self, last: bool) -> &str {
+        let is_held = !last && self.is_placeholder();
+        if is_held { "" } else { &self.text.text()[self.sent..] }
+    }
+
+    /// What [`Block::new_text`] gave was sent, and may be needed again.
+    pub(super) fn keep(&mut self) {
+        self.sent = self.text.text().len();
+    }
+
+    /// It was sent, and is not needed again; tells how many bytes are forgotten.
+    pub(super) fn forget(&mut self) -> usize {
         let size = self.text.text().len();
-        if is_kept {
-            self.sent = size;
-            return 0;
-        }
         self.text.clear();
         size
     }
-
-    /// Writes it as a block of a message.
-    pub(super) fn write(&self, out: &mut Output) {
-        let text = self.text.text();
-        match &self.kind {
-            Kind::Text => {
-                out.write(&["{\"type\":\"text\",\"text\":"]);
-                out.string(text);
-            }
-            Kind::Thinking => {
-                out.write(&["{\"type\":\"thinking\",\"thinking\":"]);
-                out.string(text);
-                out.write(&[",\"signature\":\"\""]);
-            }
-            Kind::Tool(Tool { id, name, .. }) => {
-                out.write(&["{\"type\":\"tool_use\",\"id\":"]);
-                out.string(id);
-                out.write(&[",\"name\":"]);
-                out.string(name);
-                let input = text.trim_ascii();
-                out.write(&[",\"input\":", if input.is_empty() { "{}" } else { input }]);
-            }
-        }
-        out.write(&["}"]);
-    }
-}
-
-/// Whether arguments are a JSON object; nothing at all stands for an empty one.
-pub(super) fn is_object(arguments: &str) -> bool {
-    let text = arguments.trim_ascii();
-    text.is_empty() || text.starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }

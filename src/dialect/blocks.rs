@@ -4,18 +4,20 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
-use super::block::{Block, Kind, is_object};
-use super::event::Event;
-use crate::dialect::chat::{self, TOO_MANY_CALLS, ToolCall};
-use crate::dialect::output::Output;
-use crate::dialect::pieces::Piece;
-use crate::dialect::unfit::Unfit;
+use super::block::{Block, Kind};
+use super::chat::{self, TOO_MANY_CALLS, ToolCall};
+use super::finish::Finish;
+use super::output::Output;
+use super::pieces::Piece;
+use super::unfit::Unfit;
+use super::writer::{Rules, Writer};
 use crate::limits::{MAX_ID, MAX_RESPONSE_BLOCKS, MAX_TOOL_CALLS};
 use crate::text::beginning;
 
 /// The blocks that have not left, in order.
 #[derive(Debug)]
 pub(super) struct Blocks {
+    rules: Rules,
     queue: VecDeque<Block>,
     /// The number of the first of them.
     first: usize,
@@ -33,8 +35,9 @@ pub(super) struct Blocks {
 
 impl Blocks {
     /// No blocks, of which at most `limit` bytes are held.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(rules: Rules, limit: usize) -> Self {
         Self {
+            rules,
             queue: VecDeque::new(),
             first: 0,
             calls: 0,
@@ -47,19 +50,17 @@ impl Blocks {
         }
     }
 
-    /// Whether there was a tool call.
-    pub(super) fn has_calls(&self) -> bool {
-        self.calls > 0
-    }
-
     /// Bytes of the text that is held.
     pub(super) fn held(&self) -> usize {
         self.held
     }
 
-    /// Whether the model has refused.
-    pub(super) fn is_refused(&self) -> bool {
-        self.refused
+    /// What the provider's word for the end means after them.
+    ///
+    /// # Errors
+    /// The provider gave up.
+    pub(super) fn finish<'a>(&self, word: Option<&'a str>) -> Result<Finish<'a>, Unfit> {
+        Finish::of(word, self.calls > 0, self.refused)
     }
 
     /// Adds text to the last block, or to a new one where that is of another kind.
@@ -72,16 +73,17 @@ impl Blocks {
         }
         self.refused |= piece == Piece::Refusal;
         self.hold(text.len())?;
-        let is_thought = piece == Piece::Thought;
-        let same = |block: &&mut Block| match block.kind {
-            Kind::Thinking => is_thought,
-            Kind::Text => !is_thought,
-            Kind::Tool(_) => false,
+        let kind = match piece {
+            Piece::Thought => Kind::Thinking,
+            Piece::Refusal if self.rules.has_refusals => Kind::Refusal,
+            Piece::Text | Piece::Refusal => Kind::Text,
         };
-        match self.queue.back_mut().filter(same) {
+        let is_same =
+            |block: &&mut Block| std::mem::discriminant(&block.kind) == std::mem::discriminant(&kind);
+        match self.queue.back_mut().filter(is_same) {
             Some(block) => block.text.push(text),
             None => {
-                let mut block = Block::of_text(is_thought);
+                let mut block = Block::new(kind);
                 block.text.push(text);
                 self.begin(block)?;
             }
@@ -185,68 +187,72 @@ impl Blocks {
     /// Sends what can be sent: of the first block all there is, and of the next where the first is complete.
     ///
     /// # Errors
-    /// A call's arguments are no JSON object.
-    pub(super) fn send(&mut self, out: &mut Output) -> Result<(), Unfit> {
-        while let Some(block) = self.queue.front_mut() {
-            self.held = self.held.saturating_sub(block.send(self.first, false, out));
+    /// As [`Writer::close`].
+    pub(super) fn send(&mut self, writer: &mut dyn Writer, out: &mut Output) -> Result<(), Unfit> {
+        while let Some(first) = self.queue.front_mut() {
+            self.held = self.held.saturating_sub(send(first, self.first, false, writer, out));
             if self.queue.len() == 1 || !self.queue[0].is_complete() {
                 return Ok(());
             }
-            self.close(false, out)?;
+            self.close(false, writer, out)?;
         }
         Ok(())
     }
 
-    /// Sends all of them; `cut`: the last call may be incomplete.
+    /// Sends all of them; `is_cut`: the last text and calls may be incomplete.
     ///
     /// # Errors
-    /// A call's arguments are no JSON object.
-    pub(super) fn end(&mut self, cut: bool, out: &mut Output) -> Result<(), Unfit> {
+    /// As [`Writer::close`].
+    pub(super) fn end(
+        &mut self,
+        is_cut: bool,
+        writer: &mut dyn Writer,
+        out: &mut Output,
+    ) -> Result<(), Unfit> {
         out.reserve(self.queue.iter().map(|block| EVENTS_ROOM + block.unsent()).sum());
         while !self.queue.is_empty() {
-            self.close(cut, out)?;
+            self.close(is_cut, writer, out)?;
         }
         Ok(())
+    }
+
+    /// All of them, complete.
+    pub(super) fn into_complete(mut self) -> impl ExactSizeIterator<Item = Block> {
+        for block in &mut self.queue {
+            block.text.end();
+        }
+        self.queue.into_iter()
     }
 
     /// Ends the first block.
-    fn close(&mut self, cut: bool, out: &mut Output) -> Result<(), Unfit> {
+    fn close(&mut self, is_cut: bool, writer: &mut dyn Writer, out: &mut Output) -> Result<(), Unfit> {
         let Some(mut block) = self.queue.pop_front() else { return Ok(()) };
         block.text.end();
-        let name = block.call().map_or(0, |tool| tool.name.len());
-        let forgotten = block.send(self.first, true, out) + block.text.text().len() + name;
-        self.held = self.held.saturating_sub(forgotten);
-        if block.call().is_some() && !cut && !is_object(block.text.text()) {
-            return Err(Unfit::Malformed("a tool call's arguments are no JSON object"));
-        }
-        Event::ContentBlockStop { index: self.first }.write(out);
+        let forgotten = send(&mut block, self.first, true, writer, out);
+        let names = block.call().map_or(0, |tool| tool.name.len());
+        self.held = self.held.saturating_sub(forgotten + block.text.text().len() + names);
+        let may_lack = is_cut && (block.call().is_some() || self.queue.is_empty());
+        writer.close(self.first, &block, may_lack, out)?;
         self.first += 1;
         Ok(())
     }
+}
 
-    /// Writes all of them as the content of a message; `cut`: the last call may be incomplete, and is left out then.
-    ///
-    /// # Errors
-    /// A call's arguments are no JSON object.
-    pub(super) fn write(mut self, cut: bool, out: &mut Output) -> Result<(), Unfit> {
-        let count = self.queue.len();
-        for (at, block) in self.queue.iter_mut().enumerate() {
-            block.text.end();
-            let text = block.text.text();
-            let is_call = block.call().is_some();
-            if is_call && !is_object(text) {
-                if cut && at + 1 == count {
-                    break;
-                }
-                return Err(Unfit::Malformed("a tool call's arguments are no JSON object"));
-            }
-            if at > 0 {
-                out.write(&[","]);
-            }
-            block.write(out);
-        }
-        Ok(())
+/// Sends what is new of a block; tells how many bytes are forgotten.
+fn send(block: &mut Block, index: usize, last: bool, writer: &mut dyn Writer, out: &mut Output) -> usize {
+    if block.open() {
+        writer.open(index, block, out);
     }
+    let new = block.new_text(last);
+    if new.is_empty() {
+        return 0;
+    }
+    writer.delta(index, block, new, out);
+    if block.call().is_some() || writer.rules().keeps_text {
+        block.keep();
+        return 0;
+    }
+    block.forget()
 }
 
 /// Bytes of the events of a block around its text.

@@ -1,18 +1,16 @@
-//! A streamed chat completion as the events of the Messages API.
+//! A streamed chat completion as the events of another API.
 
 use super::blocks::Blocks;
-use super::event::{Beginning, Event, Stop};
-use super::response;
-use super::usage::Usage;
-use crate::dialect::chat;
-use crate::dialect::output::Output;
-use crate::dialect::unfit::Unfit;
-use crate::dialect::usage::ChatUsage;
+use super::chat;
+use super::output::Output;
+use super::unfit::Unfit;
+use super::usage::ChatUsage;
+use super::writer::Writer;
 
-/// Turns data of chat events into events of the Messages API.
+/// Turns data of chat events into events of another API.
 #[derive(Debug)]
 pub struct Translator {
-    model: String,
+    writer: Box<dyn Writer>,
     /// The message's: the provider's id, where it gives none the request's.
     id: String,
     /// An event has come.
@@ -28,24 +26,27 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// For a client that asked for `model`; `id` is the request's. At most `limit` bytes of the message are held.
-    pub fn new(model: &str, id: &str, limit: usize) -> Self {
+    /// Writes by `writer`; `id` is the request's. At most `limit` bytes of the message are held.
+    pub(super) fn new(writer: Box<dyn Writer>, id: &str, limit: usize) -> Self {
         Self {
-            model: model.to_owned(),
+            blocks: Blocks::new(writer.rules(), limit),
+            writer,
             id: id.to_owned(),
             is_begun: false,
             is_started: false,
             in_deltas: false,
-            blocks: Blocks::new(limit),
             finish: None,
             usage: None,
             over: false,
         }
     }
 
-    /// An error was sent: nothing follows it.
-    pub fn stop(&mut self) {
-        self.over = true;
+    /// An error of the provider, which ends the message: what it told, and the status that goes with it.
+    pub fn fail(&mut self, status: u16, document: &[u8], out: &mut Output) {
+        if !std::mem::replace(&mut self.over, true) {
+            self.start(out);
+            self.writer.fail(status, document, out);
+        }
     }
 
     /// Whether the message is complete, or its error sent: nothing more is sent.
@@ -53,9 +54,9 @@ impl Translator {
         self.over
     }
 
-    /// Bytes held of the message: calls whose arguments are not complete, and what comes after them.
+    /// Bytes held of the message: calls whose arguments are not complete, what comes after them, and what the API repeats.
     pub fn held(&self) -> usize {
-        self.blocks.held()
+        self.blocks.held() + self.writer.held()
     }
 
     /// Whether the provider has said why its response ended.
@@ -89,14 +90,14 @@ impl Translator {
             self.hear(choice)?;
         }
         self.start(out);
-        self.blocks.send(out)?;
+        self.blocks.send(&mut *self.writer, out)?;
         checked(out)
     }
 
     /// The provider's stream is over.
     ///
     /// # Errors
-    /// The message is not: nothing says why it stopped, or a call's arguments are no JSON.
+    /// The message is not: nothing says why it stopped, or the API cannot carry a block of it.
     pub fn finish(&mut self, out: &mut Output) -> Result<(), Unfit> {
         if !self.over && self.finish.is_none() {
             return Err(Unfit::Broken("no finish_reason"));
@@ -111,24 +112,19 @@ impl Translator {
         if !self.is_begun {
             return Err(Unfit::Broken("nothing was said"));
         }
-        let finish = self.finish.take();
-        let stop_reason =
-            response::stop_reason(finish.as_deref(), self.blocks.has_calls(), self.blocks.is_refused())?;
+        let word = self.finish.take();
+        let finish = self.blocks.finish(word.as_deref())?;
         self.start(out);
         // Where the limit was met, a call ends where it was cut: the client knows by the reason.
-        self.blocks.end(stop_reason == "max_tokens", out)?;
-        let usage = Usage::from(self.usage.unwrap_or_default());
-        Event::MessageDelta { delta: Stop::new(stop_reason), usage }.write(out);
-        Event::MessageStop.write(out);
+        self.blocks.end(finish.is_cut(), &mut *self.writer, out)?;
+        self.writer.end(&finish, self.usage, out);
         self.over = true;
         checked(out)
     }
 
     fn start(&mut self, out: &mut Output) {
         if !std::mem::replace(&mut self.is_started, true) {
-            // What the prompt took is known at the end; the last event but one tells it.
-            let usage = Usage::from(ChatUsage::default());
-            Event::MessageStart { message: Beginning::new(&self.id, &self.model, usage) }.write(out);
+            self.writer.begin(&self.id, out);
         }
     }
 

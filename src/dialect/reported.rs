@@ -1,0 +1,69 @@
+//! What a provider tells of an error, in OpenAI's format or any other JSON.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::chat::text;
+use super::json::{elements, members};
+use crate::limits::MAX_ERROR_TEXT;
+use crate::text::beginning;
+
+/// An error of a provider.
+#[derive(Debug)]
+pub(super) struct Reported<'a> {
+    /// What happened; where the document does not tell, its beginning.
+    pub(super) message: Cow<'a, str>,
+    /// The provider's word for it; a number is none.
+    pub(super) code: Option<Cow<'a, str>>,
+}
+
+impl<'a> Reported<'a> {
+    /// Reads a document.
+    pub(super) fn of(document: &'a [u8]) -> Self {
+        let (message, code) = serde_json::from_slice(document).map(facts).unwrap_or_default();
+        let message = message.filter(|message| !message.trim().is_empty());
+        let code = code.filter(|code| !code.is_empty());
+        Self { message: message.unwrap_or_else(|| shortened(document)), code }
+    }
+}
+
+fn shortened(document: &[u8]) -> Cow<'_, str> {
+    // A character that is cut stands behind what is kept.
+    let text = String::from_utf8_lossy(&document[..document.len().min(MAX_ERROR_TEXT + 1)]);
+    Cow::Owned(beginning(&text, MAX_ERROR_TEXT).to_owned())
+}
+
+/// Its message and its code.
+fn facts(document: &RawValue) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+    // Gemini's layer answers with a list of one.
+    let document = first(document).unwrap_or(document);
+    let [error, outer, detail] = values(document, ["error", "message", "detail"]);
+    let error = error.unwrap_or(document);
+    let [inner, code] = values(error, ["message", "code"]);
+    let message = [Some(error), inner, outer, detail].into_iter().flatten().find_map(text);
+    (message, code.and_then(text))
+}
+
+/// The first element, where it is an array.
+fn first(document: &RawValue) -> Option<&RawValue> {
+    let mut first = None;
+    // What is no array has none.
+    let _ = elements(document, |_, element| {
+        first = first.or(Some(element));
+        Ok(())
+    });
+    first
+}
+
+/// The values of those members; none of what is no object.
+fn values<'a, const N: usize>(object: &'a RawValue, names: [&str; N]) -> [Option<&'a RawValue>; N] {
+    let mut values = [None; N];
+    let _ = members(object, |key, value| {
+        for (name, it) in names.iter().zip(&mut values) {
+            *it = Some(value).filter(|_| *name == key).or(*it);
+        }
+        Ok(())
+    });
+    values
+}

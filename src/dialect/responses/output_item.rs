@@ -1,0 +1,154 @@
+//! An output item of a response: one block of the message.
+
+use super::context::{Tool, Translation};
+use crate::dialect::block::{Block, Kind};
+use crate::dialect::output::Output;
+
+/// A block as the Responses API has it.
+pub(super) enum Item<'a> {
+    Reasoning,
+    Text,
+    Refusal,
+    /// `tool`: what the client knows the function as, where that differs.
+    Call {
+        id: &'a str,
+        name: &'a str,
+        tool: Option<&'a Tool>,
+    },
+}
+
+/// Where an item stands, for its id.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// What the ids of a response's items have in common.
+    pub(super) tag: &'a str,
+    pub(super) index: usize,
+}
+
+impl<'a> Item<'a> {
+    pub(super) fn of(block: &'a Block, request: &'a Translation) -> Self {
+        match &block.kind {
+            Kind::Thinking => Self::Reasoning,
+            Kind::Text => Self::Text,
+            Kind::Refusal => Self::Refusal,
+            Kind::Tool(tool) => Self::Call { id: &tool.id, name: &tool.name, tool: request.tool(&tool.name) },
+        }
+    }
+
+    /// Whether it is the call of a free-form tool.
+    pub(super) fn is_custom(&self) -> bool {
+        matches!(self, Self::Call { tool: Some(tool), .. } if tool.is_custom)
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Reasoning => "reasoning",
+            Self::Text | Self::Refusal => "message",
+            Self::Call { .. } if self.is_custom() => "custom_tool_call",
+            Self::Call { .. } => "function_call",
+        }
+    }
+
+    /// What its id begins with.
+    fn prefix(&self) -> &'static str {
+        match self {
+            Self::Reasoning => "rs",
+            Self::Text | Self::Refusal => "msg",
+            Self::Call { .. } if self.is_custom() => "ctc",
+            Self::Call { .. } => "fc",
+        }
+    }
+
+    /// The kind of its one part; a call has none.
+    pub(super) fn part(&self) -> Option<&'static str> {
+        match self {
+            Self::Reasoning => Some("reasoning_text"),
+            Self::Text => Some("output_text"),
+            Self::Refusal => Some("refusal"),
+            Self::Call { .. } => None,
+        }
+    }
+
+    /// Where its text stands.
+    fn text_member(&self) -> &'static str {
+        match self {
+            Self::Reasoning | Self::Text => "text",
+            Self::Refusal => "refusal",
+            Self::Call { .. } if self.is_custom() => "input",
+            Self::Call { .. } => "arguments",
+        }
+    }
+
+    /// The event for what is new of its text.
+    pub(super) fn delta_event(&self) -> &'static str {
+        match self {
+            Self::Reasoning => "response.reasoning_text.delta",
+            Self::Text => "response.output_text.delta",
+            Self::Refusal => "response.refusal.delta",
+            Self::Call { .. } if self.is_custom() => "response.custom_tool_call_input.delta",
+            Self::Call { .. } => "response.function_call_arguments.delta",
+        }
+    }
+
+    /// The event for all of its text.
+    pub(super) fn done_event(&self) -> &'static str {
+        match self {
+            Self::Reasoning => "response.reasoning_text.done",
+            Self::Text => "response.output_text.done",
+            Self::Refusal => "response.refusal.done",
+            Self::Call { .. } if self.is_custom() => "response.custom_tool_call_input.done",
+            Self::Call { .. } => "response.function_call_arguments.done",
+        }
+    }
+
+    pub(super) fn write_id(&self, place: Place<'_>, out: &mut Output) {
+        out.write(&["\"", self.prefix(), "_", place.tag, "_"]);
+        out.number(place.index as u64);
+        out.write(&["\""]);
+    }
+
+    /// Writes its text under `member`, empty: where it stands in the item.
+    pub(super) fn write_text(&self, member: &str, text: &str, out: &mut Output) {
+        let member = if member.is_empty() { self.text_member() } else { member };
+        out.write(&[",\"", member, "\":"]);
+        out.string(text);
+        // The SDKs ask for it.
+        out.write(if matches!(self, Self::Text) { &[",\"logprobs\":[]"] } else { &[] });
+    }
+
+    pub(super) fn write_part(&self, text: &str, out: &mut Output) {
+        out.write(&["{\"type\":\"", self.part().unwrap_or_default(), "\""]);
+        self.write_text("", text, out);
+        out.write(if matches!(self, Self::Text) { &[",\"annotations\":[]}"] } else { &["}"] });
+    }
+
+    /// Writes it whole; `text` is all of its text, `None`: none has come.
+    pub(super) fn write(&self, place: Place<'_>, status: &str, text: Option<&str>, out: &mut Output) {
+        out.write(&["{\"id\":"]);
+        self.write_id(place, out);
+        out.write(&[",\"type\":\"", self.kind(), "\",\"status\":\"", status, "\""]);
+        match self {
+            Self::Call { id, name, tool } => {
+                out.write(&[",\"call_id\":"]);
+                out.string(id);
+                out.write(&[",\"name\":"]);
+                out.string(tool.map_or(name, |tool| &tool.name));
+                if let Some(namespace) = tool.and_then(|tool| tool.namespace.as_deref()) {
+                    out.write(&[",\"namespace\":"]);
+                    out.string(namespace);
+                }
+                self.write_text("", text.unwrap_or_default(), out);
+            }
+            Self::Reasoning | Self::Text | Self::Refusal => {
+                let is_thought = matches!(self, Self::Reasoning);
+                out.write(&[if is_thought { ",\"summary\":[]" } else { ",\"role\":\"assistant\"" }]);
+                out.write(&[",\"content\":["]);
+                if let Some(text) = text {
+                    self.write_part(text, out);
+                }
+                out.write(&["]"]);
+            }
+        }
+        out.write(&["}"]);
+    }
+}
