@@ -58,14 +58,14 @@ fn check_framing(head: &Head) {
         same.map(|(_, value)| value.to_vec()).collect()
     };
     let (lengths, codings, hosts) = (all("content-length"), all("transfer-encoding"), all("host"));
-    assert!(hosts.len() <= 1 && (hosts.len() == 1 || head.minor == 0));
+    assert!(hosts.len() <= 1 && (hosts.len() == 1 || head.minor() == 0));
     assert!(lengths.is_empty() || codings.is_empty(), "both");
     // A length past 64 bits is over any limit, whatever it is.
     let digits = |value: &Vec<u8>| -> Option<u64> {
         let text = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
         (!text.is_empty()).then(|| text.parse().unwrap_or(u64::MAX))
     };
-    match head.framing {
+    match head.framing() {
         Framing::None => {
             assert!(codings.is_empty() && lengths.iter().all(|value| digits(value) == Some(0u64)));
         }
@@ -74,7 +74,7 @@ fn check_framing(head: &Head) {
             assert!(lengths.iter().all(|value| digits(value) == Some(length)), "{lengths:?}");
         }
         Framing::Chunked => {
-            assert!(lengths.is_empty() && head.minor == 1);
+            assert!(lengths.is_empty() && head.minor() == 1);
             assert!(codings.len() == 1 && codings[0].eq_ignore_ascii_case(b"chunked"), "{codings:?}");
         }
     }
@@ -82,7 +82,7 @@ fn check_framing(head: &Head) {
 
 /// What was understood, written down again, is understood the same.
 fn check_again(head: &Head) {
-    let mut text = format!("{} {} HTTP/1.{}\r\n", head.method(), head.target(), head.minor).into_bytes();
+    let mut text = format!("{} {} HTTP/1.{}\r\n", head.method(), head.target(), head.minor()).into_bytes();
     for (name, value) in head.fields() {
         text.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
     }
@@ -91,8 +91,8 @@ fn check_again(head: &Head) {
         return;
     }
     let again = Head::parse(&text).expect("what was accepted is accepted");
-    assert_eq!((again.method(), again.target(), again.minor), (head.method(), head.target(), head.minor));
-    assert_eq!((again.framing, again.keep_alive), (head.framing, head.keep_alive));
-    assert_eq!(again.expects_continue, head.expects_continue);
+    assert_eq!((again.method(), again.target(), again.minor()), (head.method(), head.target(), head.minor()));
+    assert_eq!((again.framing(), again.keep_alive()), (head.framing(), head.keep_alive()));
+    assert_eq!(again.expects_continue(), head.expects_continue());
     assert!(again.fields().eq(head.fields()));
 }

@@ -45,7 +45,7 @@ pub fn parse(request: &Request<RequestContext>) -> Result<Body, ApiError> {
 pub fn check_upgrade(head: &Head) -> Result<(), ApiError> {
     let is_websocket = |protocol: &[u8]| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket");
     let asks = head.method() == "GET"
-        && head.minor >= 1
+        && head.minor() >= 1
         && values(head, "upgrade").any(|value| value.split(|byte| *byte == b',').any(is_websocket));
     if asks { Err(ApiError::UpgradeRequired) } else { Ok(()) }
 }

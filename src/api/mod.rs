@@ -261,8 +261,8 @@ fn find(head: &mut Head) -> Result<&'static Endpoint, ApiError> {
     let found = find_at(head.path(), head.method());
     if matches!(found, Err(ApiError::NotFound(_))) {
         let meant = paths::meant(head.path());
-        if ENDPOINTS.iter().any(|endpoint| endpoint.is_of_the_api() && endpoint.is_at(&meant)) {
-            head.set_path(&meant);
+        let is_one = ENDPOINTS.iter().any(|endpoint| endpoint.is_of_the_api() && endpoint.is_at(&meant));
+        if is_one && head.set_path(&meant) {
             return find_at(&meant, head.method());
         }
     }

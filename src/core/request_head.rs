@@ -83,14 +83,10 @@ pub struct Head {
     /// Where the path ends in `text`.
     path_end: usize,
     fields: Vec<Field>,
-    /// HTTP/1.0 or 1.1 (any later 1.x counts as 1.1).
-    pub minor: u8,
-    /// How the body is delimited.
-    pub framing: Framing,
-    /// The client waits for `100 Continue` before it sends the body.
-    pub expects_continue: bool,
-    /// The client will take another answer on this connection.
-    pub keep_alive: bool,
+    minor: u8,
+    framing: Framing,
+    expects_continue: bool,
+    keep_alive: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -162,6 +158,26 @@ impl Head {
         })
     }
 
+    /// The minor version of HTTP/1: 0 or 1 (any later one counts as 1).
+    pub fn minor(&self) -> u8 {
+        self.minor
+    }
+
+    /// How the body is delimited.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// Whether the client takes another response on this connection.
+    pub fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
     /// The method, as it was sent (methods are case-sensitive).
     pub fn method(&self) -> &str {
         &self.text[self.method.clone()]
@@ -177,8 +193,12 @@ impl Head {
         &self.text[self.target.start..self.path_end]
     }
 
-    /// Replaces the path; the query stays. `path`: visible ASCII without `?`.
-    pub fn set_path(&mut self, path: &str) {
+    /// Replaces the path; the query stays. Returns whether it did: what cannot be a path in a request line does not replace one.
+    pub fn set_path(&mut self, path: &str) -> bool {
+        let may_stand = |byte: u8| byte.is_ascii_graphic() && byte != b'?' && byte != b'#';
+        if !path.starts_with('/') || !path.bytes().all(may_stand) {
+            return false;
+        }
         let mut target = path.to_owned();
         if let Some(query) = self.query() {
             target.push('?');
@@ -188,6 +208,7 @@ impl Head {
         self.text.push_str(&target);
         self.target = start..self.text.len();
         self.path_end = end_of_path(&self.text, &self.target);
+        true
     }
 
     /// What stands behind the first `?`.
@@ -604,5 +625,18 @@ mod tests {
             let split = read(&bytes, 7);
             assert_eq!(whole.is_ok(), split.is_ok(), "{bytes:?}");
         }
+    }
+    #[test]
+    fn set_path_keeps_the_query_and_refuses_what_is_no_path() {
+        let mut head = Head::parse(b"GET /a?b=%3F?c HTTP/1.1\r\nHost: a\r\n\r\n").expect("a good head");
+        for bad in ["", "x", "/x y", "/x\r\n", "/x?y", "/x#y", "/\u{e9}", "/x\0"] {
+            assert!(!head.set_path(bad), "{bad:?}");
+            assert_eq!(head.target(), "/a?b=%3F?c");
+        }
+        assert!(head.set_path("/v1/a%20b"));
+        assert_eq!(
+            (head.target(), head.path(), head.query()),
+            ("/v1/a%20b?b=%3F?c", "/v1/a%20b", Some("b=%3F?c"))
+        );
     }
 }

@@ -14,23 +14,30 @@ use super::framing::{Framing, FramingFields};
 use super::headers::Headers;
 use crate::limits::MAX_UPSTREAM_HEADERS;
 
-/// The head of an answer.
-#[expect(
-    clippy::manual_non_exhaustive,
-    reason = "the private field is for this crate: only `start_of` makes a head"
-)]
+/// The head of a response. [`start_of`] alone makes one.
 #[derive(Debug)]
 pub struct Head {
+    status: u16,
+    headers: Headers,
+    body: Ending,
+    keep_alive: bool,
+}
+
+impl Head {
     /// Status code, 200 to 599.
-    pub status: u16,
-    /// Header fields as they came.
-    pub headers: Headers,
-    /// What follows.
-    pub body: Ending,
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
     /// Whether the connection may serve another request after the body.
-    pub keep_alive: bool,
-    /// [`start_of`] alone makes one.
-    _checked: (),
+    pub fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// Status, header fields as they came, where the body ends, and whether the connection may serve another request after it.
+    pub fn into_parts(self) -> (u16, Headers, Ending, bool) {
+        (self.status, self.headers, self.body, self.keep_alive)
+    }
 }
 
 /// How the end of a body is told (RFC 9112 section 6.3).
@@ -85,7 +92,7 @@ pub fn start_of(bytes: &[u8]) -> Result<Start, String> {
     }
     let body = ending(status, framing.framing(minor).map_err(reason)?);
     let keep_alive = framing.keeps_alive(minor) && matches!(body, Ending::Framed(_));
-    Ok(Start::Final(Head { status, headers, body, keep_alive, _checked: () }, used))
+    Ok(Start::Final(Head { status, headers, body, keep_alive }, used))
 }
 
 /// RFC 9112 section 6.3, of a response to a request that is no `HEAD`.

@@ -252,14 +252,14 @@ impl<T> Conn<T> {
         lane: Lane,
         request_context: T,
     ) {
-        let decoder = Decoder::new(head.framing);
+        let decoder = Decoder::new(head.framing());
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);
         if announced > context.limits.max_body as u64 {
             let answer = context.service.reject(Rejection::BodyTooLarge, Some(&head));
             let shape = Shape::of(&head);
             return self.respond_early(context, &head, shape, answer);
         }
-        if head.expects_continue && self.stream.input.rest().is_empty() {
+        if head.expects_continue() && self.stream.input.rest().is_empty() {
             self.stream.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
         }
         let mut request = Box::new(Request::new(head, request_context, context.now));
@@ -282,10 +282,10 @@ impl<T> Conn<T> {
         shape: Shape,
         answer: super::Response,
     ) {
-        let decoder = Decoder::new(head.framing);
+        let decoder = Decoder::new(head.framing());
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);
         // After a refused expectation the client may or may not send its body: only closing is unambiguous.
-        let keep = shape.keep_alive && announced <= MAX_DRAIN as u64 && !head.expects_continue;
+        let keep = shape.keep_alive && announced <= MAX_DRAIN as u64 && !head.expects_continue();
         self.stream.respond(if keep { shape } else { shape.closing() }, answer);
         self.phase = match decoder {
             Some(decoder) if keep => Phase::Drain { decoder, left: MAX_DRAIN },
@@ -312,7 +312,7 @@ impl<T> Conn<T> {
     fn refuse_body<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) {
         let Phase::Body(incoming) = std::mem::replace(&mut self.phase, Phase::idle()) else { return };
         let head = &incoming.request.head;
-        let keep = head.keep_alive && incoming.decoder.due() <= MAX_DRAIN as u64;
+        let keep = head.keep_alive() && incoming.decoder.due() <= MAX_DRAIN as u64;
         let shape = Shape::of(head);
         let answer = context.service.reject(Rejection::BodyTooLarge, Some(head));
         self.stream.respond(if keep { shape } else { shape.closing() }, answer);

@@ -40,7 +40,7 @@ pub(super) struct Shape {
 
 impl Shape {
     pub(super) fn of(head: &Head) -> Self {
-        Self { minor: head.minor, head_only: head.method() == "HEAD", keep_alive: head.keep_alive }
+        Self { minor: head.minor(), head_only: head.method() == "HEAD", keep_alive: head.keep_alive() }
     }
 
     /// For a request that was not understood.

@@ -246,7 +246,7 @@ impl<S: Service> Worker<S> {
     /// Answers a whole request that got no permit in time. What the client has pipelined behind it waits for the next turn.
     fn refuse_whole(&mut self, head: &super::Head, mut stream: Box<ClientStream>) {
         stream.respond(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
-        let conn = Conn::behind(stream, head.keep_alive, self.limits, self.now);
+        let conn = Conn::behind(stream, head.keep_alive(), self.limits, self.now);
         self.follow(conn, Step::Again);
     }
 

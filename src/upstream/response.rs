@@ -230,7 +230,7 @@ impl PendingResponse {
                     Start::Final(head, _) => {
                         // How some servers say that an idle connection is over (RFC 9110 section 15.5.9): it has
                         // crossed the request, or the request came too late.
-                        let is_over = head.status == 408 && !head.keep_alive;
+                        let is_over = head.status() == 408 && !head.keep_alive();
                         if self.is_reused && is_over && !is_committed {
                             return Err(NoResponse::Stale);
                         }
@@ -308,7 +308,7 @@ impl PendingResponse {
 
     /// The response of which that is the head.
     pub fn into_response(self, head: Head) -> UpstreamResponse {
-        let Head { status, headers, body, keep_alive, .. } = head;
+        let (status, headers, body, keep_alive) = head.into_parts();
         UpstreamResponse { status, headers, active: self.active, body, keep_alive }
     }
 }
@@ -727,7 +727,7 @@ mod tests {
         let (mut crossed, _) = pending(&[over], false, true);
         assert!(matches!(crossed.poll(false), Err(NoResponse::Stale)));
         let (mut fresh, _) = pending(&[over], false, false);
-        assert!(matches!(fresh.poll(false), Ok(Some(head)) if head.status == 408));
+        assert!(matches!(fresh.poll(false), Ok(Some(head)) if head.status() == 408));
     }
 
     #[test]
