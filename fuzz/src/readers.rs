@@ -8,7 +8,7 @@ use ai_proxy::config::{Config, Scope, load};
 use ai_proxy::core::multipart;
 use ai_proxy::core::splice::Body;
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Events, Output as Translated, Unfit};
+use ai_proxy::dialect::{Attached, Events, Output as Translated, Unfit};
 use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::assembly::assemble;
 use ai_proxy::upstream::events;
@@ -72,7 +72,7 @@ pub const READERS: &[Reader] = &[
         name: "messages_error",
         seeds: seeds::errors,
         render: as_it_is,
-        read: |bytes| error::translate(400, bytes, "req_1").len(),
+        read: |bytes| error::translate(400, bytes, "req_1", Attached { image: true, pdf: true }).len(),
         memory: MEMORY,
     },
     Reader {

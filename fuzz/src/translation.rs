@@ -2,7 +2,7 @@
 //! its blocks follow one another.
 
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Events, Output, Unfit};
+use ai_proxy::dialect::{Attached, Events, Output, Unfit};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -20,7 +20,7 @@ pub fn check(data: &[u8]) {
         let message: Value = serde_json::from_slice(&message).expect("a message is JSON");
         assert!(message["content"].is_array() && message["stop_reason"].is_string(), "{message}");
     }
-    let error = error::translate(400, bytes, "req_1");
+    let error = error::translate(400, bytes, "req_1", Attached { image: true, pdf: true });
     serde_json::from_slice::<&RawValue>(&error).expect("an error is JSON");
     let whole = stream(bytes, bytes.len().max(1));
     assert_eq!(whole, stream(bytes, step), "in pieces of {step}");

@@ -10,7 +10,7 @@ use super::outcome::BufferedResponse;
 use crate::config::{Config, Format, Mask, Scope};
 use crate::core::BodyError;
 use crate::dialect::anthropic;
-use crate::dialect::{ChatRequest, Events, Output, Translator, Unfit};
+use crate::dialect::{Attached, ChatRequest, Events, Output, Translator, Unfit};
 use crate::front::Request;
 use crate::limits::{MAX_ERROR_BODY, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
@@ -81,20 +81,20 @@ pub fn is_field_of_its_own(name: &str) -> bool {
     name.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start))
 }
 
-/// A buffered response for the client that asked for `model`, as events where it asked for a stream; `id` is the request's.
-/// What is written has at most `limit` bytes.
+/// A buffered response for the client that asked for `model` by `chat`, as events where it asked for a stream; `id` is the
+/// request's. What is written has at most `limit` bytes.
 ///
 /// # Errors
 /// [`Fault::Untranslatable`], [`Fault::Broken`] or [`Fault::TooLarge`]: a response of success that cannot be translated.
 pub fn translate_response(
     mut answer: BufferedResponse,
     model: &str,
-    streamed: bool,
+    chat: &ChatRequest,
     id: &str,
     limit: usize,
 ) -> Result<BufferedResponse, Failure> {
     if answer.status < 300 {
-        let (kind, translated) = if streamed {
+        let (kind, translated) = if chat.stream {
             ("text/event-stream", events_of(&answer.body, model, id, limit))
         } else {
             ("application/json", anthropic::message(&answer.body, model, id, limit))
@@ -109,8 +109,9 @@ pub fn translate_response(
     }
     // What is no JSON, or too long to pass, is wrapped later.
     let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok();
-    if is_json && answer.body.len() <= MAX_ERROR_BODY {
-        answer.body = anthropic::error::translate(answer.status, &answer.body, id);
+    if (is_json || chat.attached.is_any()) && answer.body.len() <= MAX_ERROR_BODY {
+        answer.body = anthropic::error::translate(answer.status, &answer.body, id, chat.attached);
+        answer.headers.set("content-type", b"application/json");
     }
     Ok(answer)
 }
@@ -145,6 +146,8 @@ pub struct Translation {
     meter: Meter,
     /// The request's.
     id: String,
+    /// The request's.
+    attached: Attached,
     /// Another attempt may follow: the message's beginning is held back, because another attempt can mend a failure after it.
     is_patient: bool,
     mask: Arc<Mask>,
@@ -153,10 +156,10 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// For the client that asked for `model`; `id` is the request's. At most `limit` bytes of the message are held.
+    /// For the client that asked for `model`; `id` and `attached` are the request's. At most `limit` bytes of the message are held.
     /// `is_patient`: another attempt may follow, `mask` is the provider's.
     pub fn new(
-        (model, id): (&str, &str),
+        (model, id, attached): (&str, &str, Attached),
         limit: usize,
         meter: Meter,
         is_patient: bool,
@@ -164,19 +167,19 @@ impl Translation {
     ) -> Self {
         let translator = anthropic::translator(model, id, limit);
         let (events, id, out) = (Events::default(), id.to_owned(), Output::new(limit));
-        Self { translator, events, meter, id, is_patient, mask, out }
+        Self { translator, events, meter, id, attached, is_patient, mask, out }
     }
 
     /// Takes the events of `bytes`; at the stream's end, what it ended in.
     fn translate(&mut self, bytes: Option<&[u8]>, sink: &Sink) -> Result<(), Broke> {
-        let Self { translator, events, meter, id, is_patient, mask, out } = self;
+        let Self { translator, events, meter, id, attached, is_patient, mask, out } = self;
         let mut translate = |data: &[u8]| match translator.take(data, out) {
             Err(Unfit::Error) => {
                 let refusal = refusal(data);
                 let announces = *is_patient && !matches!(Opening::of(out.bytes()), Opening::Content);
                 if (out.bytes().is_empty() || announces) && sink.is_undecided() {
                     out.clear();
-                    let error = anthropic::error::translate(refusal.status, data, id);
+                    let error = anthropic::error::translate(refusal.status, data, id, *attached);
                     return Err(Broke::Refused(refusal, error));
                 }
                 translator.fail(refusal.status, &mask.hide(data.to_vec(), Scope::All), out);

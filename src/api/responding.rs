@@ -4,7 +4,6 @@ use super::inference::{Attempt, Relay};
 use super::messages;
 use super::outcome::{BufferedResponse, Failed, Outcome};
 use super::task::{Stage, Step};
-use crate::core::splice::Body;
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
 use crate::routing::Choice;
@@ -105,15 +104,13 @@ impl Relay {
         if let Err(failure) = self.hold_copies_of(&answer.body) {
             return Outcome::Failed(Failed::Fault(failure));
         }
-        let Body { model, stream, .. } = &self.call.body;
-        let limit = self.client_call.config().max_response_size;
-        match messages::translate_response(
-            answer,
-            model,
-            *stream,
-            &self.client_call.response_context.id,
-            limit,
-        ) {
+        // Asked again: the copies are counted in between.
+        let Some(chat) = self.call.chat_for(choice.provider()) else {
+            return self.whole(answer, measured, choice);
+        };
+        let (model, limit) = (&self.call.body.model, self.client_call.config().max_response_size);
+        match messages::translate_response(answer, model, chat, &self.client_call.response_context.id, limit)
+        {
             Ok(answer) => self.whole(answer, measured, choice),
             Err(failure) => {
                 if failure.fault == Fault::Untranslatable {

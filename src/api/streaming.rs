@@ -50,14 +50,15 @@ impl Relay {
         if is_events || response.length().is_none() {
             add_stream_fields(&mut fields);
         }
-        let is_translated = self.call.chat_for(choice.provider()).is_some();
+        let chat = self.call.chat_for(choice.provider());
+        let is_translated = chat.is_some();
         let length = response.length().map(|length| length + beginning.len() as u64);
         let length = length.filter(|_| !is_events && !is_translated);
         let mask = || Arc::clone(choice.provider().mask());
-        let filter: Box<dyn StreamFilter> = if is_translated {
+        let filter: Box<dyn StreamFilter> = if let Some(chat) = chat {
             let (model, id) = (&*self.call.body.model, &*self.client_call.response_context.id);
             let limit = config.max_response_size;
-            Box::new(Translation::new((model, id), limit, self.meter(), *others, mask()))
+            Box::new(Translation::new((model, id, chat.attached), limit, self.meter(), *others, mask()))
         } else if is_events {
             let filter = AsTheyCame::new(self.meter(), *others, mask());
             Box::new(filter.hiding_usage(self.adds_usage))

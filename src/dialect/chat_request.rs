@@ -8,7 +8,25 @@ pub struct ChatRequest {
     /// Everything behind the limit, but for the closing brace.
     rest: Vec<u8>,
     /// It asks for a stream.
-    stream: bool,
+    pub stream: bool,
+    /// What it has beside text.
+    pub attached: Attached,
+}
+
+/// What a request has beside text, which a provider may refuse.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Attached {
+    /// An image.
+    pub image: bool,
+    /// A PDF.
+    pub pdf: bool,
+}
+
+impl Attached {
+    /// Whether there is anything.
+    pub fn is_any(self) -> bool {
+        self.image || self.pdf
+    }
 }
 
 /// How a request for a stream ends that asks for its usage too.
@@ -16,7 +34,11 @@ const WITH_USAGE: &[u8] = b",\"stream_options\":{\"include_usage\":true}}";
 
 impl ChatRequest {
     pub(super) fn new(max_tokens: Option<String>, rest: Vec<u8>, stream: bool) -> Self {
-        Self { max_tokens, rest, stream }
+        Self { max_tokens, rest, stream, attached: Attached::default() }
+    }
+
+    pub(super) fn with(self, attached: Attached) -> Self {
+        Self { attached, ..self }
     }
 
     /// The request in pieces, for that model (as JSON); `limit` is what the provider calls the most tokens of a response.

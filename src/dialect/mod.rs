@@ -20,7 +20,7 @@ mod unfit;
 mod usage;
 mod writer;
 
-pub use chat_request::ChatRequest;
+pub use chat_request::{Attached, ChatRequest};
 pub use escapes::unescaped;
 pub use joined::Joined;
 pub use json::{Problem, Refusal};

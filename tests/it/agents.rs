@@ -54,3 +54,39 @@ fn first_request_of_claude_code_is_translated_where_the_native_provider_is_down(
     assert!(tool("Write") && tool("DeferredToolPlaceholder"), "{sent}");
     assert_eq!(sent["messages"][0], json!({"role": "system", "content": "You are an agent."}));
 }
+
+#[test]
+fn attachment_refused_by_a_translated_provider_is_an_error_after_which_the_agent_recovers() {
+    let upstream = Upstream::new(&["m"]);
+    let provider = json!({"name": "plain", "url": upstream.url(), "key": KEY});
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": [provider]})));
+    let pdf = json!({"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="});
+    let image = json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0="});
+    let refused = json!({"error": {"message": "unknown variant, expected `text`"}}).to_string();
+    for (kind, source, ending) in [
+        ("document", pdf, " The PDF specified was not valid."),
+        ("image", image, " Could not process image."),
+    ] {
+        let content = json!([{"type": kind, "source": source}]);
+        for stream in [false, true] {
+            let messages = json!([{"role": "user", "content": content}]);
+            let body = json!({"model": "plain/m", "max_tokens": 9, "stream": stream, "messages": messages})
+                .to_string();
+            for (status, media_type, said) in
+                [(400, "application/json", &*refused), (422, "text/plain", "expected `text`")]
+            {
+                let head = [("Content-Type", media_type)];
+                upstream.chat(Reply::whole(status, &head, said));
+                let response = proxy.call(authorized(MESSAGES, body.clone()));
+                let error = response.json()["error"].clone();
+                assert_eq!((response.status, &error["type"]), (status, &json!("invalid_request_error")));
+                let message = error["message"].as_str().expect("a message");
+                assert!(message.ends_with(&format!("expected `text`.{ending}")), "{message}");
+                assert_eq!(response.header("content-type"), Some("application/json"));
+            }
+            upstream.chat(Reply::json(429, &json!({"error": {"message": "slow down"}})));
+            let limited = proxy.call(authorized(MESSAGES, body));
+            assert_eq!((limited.status, &limited.json()["error"]["message"]), (429, &json!("slow down")));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Events, Output, Problem, Unfit};
+use ai_proxy::dialect::{Attached, Events, Output, Problem, Unfit};
 use serde_json::value::RawValue;
 
 /// What may be written, bytes.
@@ -74,7 +74,9 @@ fn answers() {
 fn errors() {
     hold("error", ".json", ".out", |name, given| {
         let status = name.split('.').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        let translated = error::translate(status, given.trim_ascii(), "req_1");
+        // The last part of the name: what the request had.
+        let attached = Attached { image: name.contains("image"), pdf: name.contains("pdf") };
+        let translated = error::translate(status, given.trim_ascii(), "req_1", attached);
         format!("{}\n", String::from_utf8(translated).expect("UTF-8"))
     });
 }

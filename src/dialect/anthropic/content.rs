@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::output_config::output_config;
 use super::parts::{self, Count, kind, unknown};
+use crate::dialect::chat_request::Attached;
 use crate::dialect::json::{
     Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string,
 };
@@ -13,15 +14,27 @@ use crate::dialect::output::{Output, Separated};
 
 /// What stands between two blocks of text that become one string, as JSON has it.
 const BETWEEN: &str = "\\n\\n";
-/// What stands in a tool's result for an image: chat takes images from the user alone.
-const IMAGE_BELOW: &str = "[image: see the next user message]";
 /// What stands, before its name, for a tool that a search has found.
 const TOOL_FOUND: &str = "[tool found: ";
 /// What a failed tool's result begins with: chat has no other way to say so.
 const FAILED: &str = "Error: ";
 
+/// The messages of a chat, while they are written.
+#[derive(Default, Clone, Copy)]
+pub(super) struct Messages {
+    list: Separated,
+    pub(super) attached: Attached,
+}
+
+impl Messages {
+    /// Called before each message.
+    fn next(&mut self, out: &mut Output) {
+        self.list.next(out);
+    }
+}
+
 /// Writes the messages of `list`.
-pub(super) fn write_messages(out: &mut Output, messages: &mut Separated, list: &RawValue) -> Fit<()> {
+pub(super) fn write_messages(out: &mut Output, messages: &mut Messages, list: &RawValue) -> Fit<()> {
     // The last message, where it is the assistant's: chat begins a new one and cannot go on with it.
     let mut begun = None;
     let mut count = 0;
@@ -64,7 +77,7 @@ pub(super) fn write_messages(out: &mut Output, messages: &mut Separated, list: &
 }
 
 /// Writes what only text can be in: `system`, or a message of that role.
-pub(super) fn write_system(out: &mut Output, messages: &mut Separated, content: &RawValue) -> Fit<()> {
+pub(super) fn write_system(out: &mut Output, messages: &mut Messages, content: &RawValue) -> Fit<()> {
     let (before, begun) = (out.bytes().len(), *messages);
     messages.next(out);
     out.write(&["{\"role\":\"system\",\"content\":\""]);
@@ -95,69 +108,70 @@ fn is_for_billing(text: &str) -> bool {
     text.starts_with("x-anthropic-billing-header:") && !text.contains("\\n")
 }
 
-/// Text alone goes as a string, which every provider takes; with images, as a list of parts. Nothing of the blocks is kept:
+/// Text alone goes as a string, which every provider takes; with attachments, as a list of parts. Nothing of the blocks is kept:
 /// they are read again.
-fn write_user(out: &mut Output, messages: &mut Separated, content: &RawValue) -> Fit<()> {
+fn write_user(out: &mut Output, messages: &mut Messages, content: &RawValue) -> Fit<()> {
     const LEAD: &str = "{\"role\":\"user\",\"content\":";
     if !is_array(content) {
         messages.next(out);
         out.write(&[LEAD, "\"", inside(content)?, "\"}"]);
         return Ok(());
     }
-    let (mut texts, mut images, mut results) = (0, 0, 0);
+    let (mut texts, mut attachments, mut results) = (0, 0, 0);
     Count::default().each(content, |blocks, block| match &*kind(block)? {
-        "text" => parts::text(block).map(|_| texts += 1),
-        "image" => parts::image(block).map(|_| images += 1),
-        "document" => parts::document(blocks, block, |_| texts += 1),
         "tool_result" => {
             results += 1;
-            write_result(out, messages, blocks, block).map(|of_result| images += of_result)
+            write_result(out, messages, blocks, block).map(|of_result| attachments += of_result)
         }
-        other => Err(unknown(other)),
+        kind => parts::content(blocks, (kind, block), |_| texts += 1).map(|attachment| {
+            attachment.iter().for_each(|it| it.note(&mut messages.attached));
+            attachments += usize::from(attachment.is_some());
+        }),
     })?;
-    if texts + images == 0 && results > 0 {
+    if texts + attachments == 0 && results > 0 {
         return Ok(());
     }
     messages.next(out);
     out.write(&[LEAD]);
-    if images == 0 { write_texts(out, content) } else { write_parts(out, content) }?;
+    if attachments == 0 { write_texts(out, content) } else { write_parts(out, content) }?;
     out.write(&["}"]);
     Ok(())
 }
 
-/// Writes the text of a user's message that holds no images.
+/// Writes the text of a user's message that has no attachments.
 fn write_texts(out: &mut Output, content: &RawValue) -> Fit<()> {
     let mut texts = Texts::default();
     out.write(&["\""]);
     Count::default().each(content, |blocks, block| match &*kind(block)? {
-        "text" => parts::text(block).map(|text| texts.add(out, text)),
-        "document" => parts::document(blocks, block, |text| texts.add(out, text)),
-        _ => Ok(()),
+        "tool_result" => Ok(()),
+        kind => parts::content(blocks, (kind, block), |text| texts.add(out, text)).map(drop),
     })?;
     out.write(&["\""]);
     Ok(())
 }
 
-/// Writes the parts of a user's message: the images of tools' results, then its own.
+/// Writes the parts of a user's message: the attachments of tools' results, then its own.
 fn write_parts(out: &mut Output, content: &RawValue) -> Fit<()> {
     let mut list = Separated::default();
     out.write(&["["]);
     Count::default().each(content, |_, block| match &*kind(block)? {
-        "tool_result" => write_images(out, &mut list, block),
+        "tool_result" => write_attachments(out, &mut list, block),
         _ => Ok(()),
     })?;
-    let text_part = |out: &mut Output, list: &mut Separated, text: &str| {
-        list.next(out);
-        out.write(&["{\"type\":\"text\",\"text\":\"", text, "\"}"]);
-    };
-    Count::default().each(content, |blocks, block| match &*kind(block)? {
-        "text" => parts::text(block).map(|text| text_part(out, &mut list, text)),
-        "image" => parts::image(block).map(|image| {
+    Count::default().each(content, |blocks, block| {
+        let kind = kind(block)?;
+        if kind == "tool_result" {
+            return Ok(());
+        }
+        let attachment = parts::content(blocks, (&kind, block), |text| {
             list.next(out);
-            image.write(out);
-        }),
-        "document" => parts::document(blocks, block, |text| text_part(out, &mut list, text)),
-        _ => Ok(()),
+            out.write(&["{\"type\":\"text\",\"text\":\"", text, "\"}"]);
+        })?;
+        if let Some(attachment) = attachment {
+            list.next(out);
+            attachment.write(out);
+        }
+        Ok(())
     })?;
     out.write(&["]"]);
     Ok(())
@@ -188,10 +202,10 @@ impl<'a> ToolResult<'a> {
     }
 }
 
-/// Writes a tool's result; how many images are left to the user's message after it.
+/// Writes a tool's result; how many attachments are left to the user's message after it.
 fn write_result(
     out: &mut Output,
-    messages: &mut Separated,
+    messages: &mut Messages,
     blocks: &mut Count,
     block: &RawValue,
 ) -> Fit<usize> {
@@ -199,49 +213,54 @@ fn write_result(
     let lead = if failed { FAILED } else { "" };
     messages.next(out);
     out.write(&["{\"role\":\"tool\",\"tool_call_id\":\"", call, "\",\"content\":\"", lead]);
-    let (mut texts, mut images) = (Texts::default(), 0);
+    let (mut texts, mut attachments) = (Texts::default(), 0);
     match content {
         Some(content) if is_array(content) => blocks.each(content, |blocks, block| match &*kind(block)? {
-            "text" => parts::text(block).map(|text| texts.add(out, text)),
-            "document" => parts::document(blocks, block, |text| texts.add(out, text)),
-            "image" => parts::image(block).map(|_| {
-                images += 1;
-                texts.add(out, IMAGE_BELOW);
-            }),
             "tool_reference" => parts::tool_reference(block).map(|name| {
                 texts.add(out, TOOL_FOUND);
                 out.write(&[name, "]"]);
             }),
-            other => Err(unknown(other)),
+            kind => parts::content(blocks, (kind, block), |text| texts.add(out, text)).map(|attachment| {
+                if let Some(attachment) = attachment {
+                    attachment.note(&mut messages.attached);
+                    attachments += 1;
+                    texts.add(out, attachment.below());
+                }
+            }),
         }),
         Some(content) => inside(content).map(|text| texts.add(out, text)),
         None => Ok(()),
     }
     .map_err(|refusal| refusal.within("content"))?;
     out.write(&["\"}"]);
-    Ok(images)
+    Ok(attachments)
 }
 
-/// Writes the images of a tool's result as parts of the user's message after it.
-fn write_images(out: &mut Output, list: &mut Separated, block: &RawValue) -> Fit<()> {
+/// Writes the attachments of a tool's result as parts of the user's message after it.
+fn write_attachments(out: &mut Output, list: &mut Separated, block: &RawValue) -> Fit<()> {
     let ToolResult { call, content, .. } = ToolResult::of(block)?;
     let Some(content) = content.filter(|content| is_array(content)) else { return Ok(()) };
     let mut is_labelled = false;
     Count::default().each(content, |_, block| {
-        if kind(block)? != "image" {
+        let kind = kind(block)?;
+        if kind == "tool_reference" {
             return Ok(());
         }
-        // Once: the id may be longer than the image.
+        let Some(attachment) = parts::content(&mut Count::default(), (&kind, block), drop)? else {
+            return Ok(());
+        };
+        // Once: the id may be longer than the attachment.
         if !std::mem::replace(&mut is_labelled, true) {
             list.next(out);
-            out.write(&["{\"type\":\"text\",\"text\":\"[image of the result of ", call, "]\"}"]);
+            out.write(&["{\"type\":\"text\",\"text\":\"", attachment.label(), call, "]\"}"]);
         }
         list.next(out);
-        parts::image(block).map(|image| image.write(out))
+        attachment.write(out);
+        Ok(())
     })
 }
 
-fn write_assistant(out: &mut Output, messages: &mut Separated, content: &RawValue) -> Fit<()> {
+fn write_assistant(out: &mut Output, messages: &mut Messages, content: &RawValue) -> Fit<()> {
     messages.next(out);
     out.write(&["{\"role\":\"assistant\",\"content\":"]);
     let before = out.bytes().len();

@@ -1,7 +1,10 @@
 //! Errors as Anthropic's API has them.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
+use crate::dialect::chat_request::Attached;
 use crate::dialect::output::Output;
 use crate::dialect::reported::Reported;
 
@@ -53,9 +56,34 @@ pub fn event(document: &[u8]) -> Vec<u8> {
     [b"event: error\ndata: ", document, b"\n\n"].concat()
 }
 
-/// An error of a provider that speaks OpenAI's format, or any other JSON, in Anthropic's shape.
-pub fn translate(status: u16, body: &[u8], request_id: &str) -> Vec<u8> {
+/// What an agent takes for a reason to go on without its attachments: those words end an error of Anthropic's about them.
+const REFUSED_PDF: &str = "The PDF specified was not valid.";
+const REFUSED_IMAGE: &str = "Could not process image.";
+
+/// What the error of a provider that refuses a request with these attachments has to end in. Providers that take text alone say
+/// so in any words; an agent that does not know them sends the attachment again with each request that follows.
+fn ending(status: u16, message: &str, attached: Attached) -> &'static str {
+    // A request that is too long is refused for its length.
+    let is_long = ["context", "token"].iter().any(|word| message.contains(word));
+    match (status, attached) {
+        (400 | 415 | 422, Attached { image: true, pdf })
+            if !is_long && (!pdf || message.contains("image")) =>
+        {
+            REFUSED_IMAGE
+        }
+        (400 | 415 | 422, Attached { pdf: true, .. }) if !is_long => REFUSED_PDF,
+        _ => "",
+    }
+}
+
+/// An error of a provider that speaks OpenAI's format, or any other JSON, in Anthropic's shape. `attached`: what the request had.
+pub fn translate(status: u16, body: &[u8], request_id: &str, attached: Attached) -> Vec<u8> {
     let Reported { message, code } = Reported::of(body);
+    let message = match ending(status, &message, attached) {
+        "" => message,
+        ending if message.trim().is_empty() => Cow::Borrowed(ending),
+        ending => Cow::Owned([message.trim_end_matches('.'), ". ", ending].concat()),
+    };
     let mut out = Output::with_capacity(usize::MAX, message.len() + ROOM);
     // Strings always serialize.
     let _ = serde_json::to_writer(&mut out, &Error::new(status, &message, code.as_deref(), request_id));

@@ -4,27 +4,76 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use crate::dialect::chat_request::Attached;
 use crate::dialect::json::{
     Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string,
 };
 use crate::dialect::output::Output;
 use crate::limits::MAX_BLOCKS;
 
-/// An image, as JSON has its parts.
-pub(super) enum Image<'a> {
+/// An image or a PDF, as JSON has its parts.
+pub(super) enum Attachment<'a> {
+    Image(Source<'a>),
+    Pdf(Source<'a>),
+    /// A PDF that the provider has: its id there.
+    Stored(&'a str),
+}
+
+/// Where the bytes of an attachment are.
+pub(super) enum Source<'a> {
     Data { media_type: &'a str, base64: &'a str },
     Url(&'a str),
 }
 
-impl Image<'_> {
+impl Attachment<'_> {
     /// Writes it as a part of a user's message.
     pub(super) fn write(&self, out: &mut Output) {
-        out.write(&["{\"type\":\"image_url\",\"image_url\":{\"url\":\""]);
+        match self {
+            Self::Image(source) => {
+                out.write(&["{\"type\":\"image_url\",\"image_url\":{\"url\":\""]);
+                source.write(out);
+            }
+            Self::Pdf(source) => {
+                // OpenAI wants a name; some providers read a URL in the place of the data.
+                out.write(&["{\"type\":\"file\",\"file\":{\"filename\":\"file.pdf\",\"file_data\":\""]);
+                source.write(out);
+            }
+            Self::Stored(id) => out.write(&["{\"type\":\"file\",\"file\":{\"file_id\":\"", id]),
+        }
+        out.write(&["\"}}"]);
+    }
+
+    /// Notes what it is.
+    pub(super) fn note(&self, attached: &mut Attached) {
+        match self {
+            Self::Image(_) => attached.image = true,
+            Self::Pdf(_) | Self::Stored(_) => attached.pdf = true,
+        }
+    }
+
+    /// What stands in a tool's result in its place: chat takes attachments from the user alone.
+    pub(super) fn below(&self) -> &'static str {
+        match self {
+            Self::Image(_) => "[image: see the next user message]",
+            Self::Pdf(_) | Self::Stored(_) => "[PDF: see the next user message]",
+        }
+    }
+
+    /// What stands ahead of those of a tool's result, before the call's id.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Image(_) => "[image of the result of ",
+            Self::Pdf(_) | Self::Stored(_) => "[PDF of the result of ",
+        }
+    }
+}
+
+impl Source<'_> {
+    fn write(&self, out: &mut Output) {
         match self {
             Self::Data { media_type, base64 } => out.write(&["data:", media_type, ";base64,", base64]),
             Self::Url(url) => out.write(&[url]),
         }
-        out.write(&["\"}}"]);
     }
 }
 
@@ -131,8 +180,26 @@ pub(super) fn text(block: &RawValue) -> Fit<&str> {
     text.ok_or_else(|| Refusal::expected("text", "a string"))
 }
 
-/// A document of text: its title, its context and itself. Chat has no place for other documents.
-pub(super) fn document<'a>(blocks: &mut Count, block: &'a RawValue, mut add: impl FnMut(&'a str)) -> Fit<()> {
+/// A block that may stand in a user's message and in a tool's result: what of it is text, and what is not.
+pub(super) fn content<'a>(
+    blocks: &mut Count,
+    (kind, block): (&str, &'a RawValue),
+    mut add: impl FnMut(&'a str),
+) -> Fit<Option<Attachment<'a>>> {
+    match kind {
+        "text" => text(block).map(|text| add(text)).map(|()| None),
+        "image" => image(block).map(Some),
+        "document" => document(blocks, block, add),
+        other => Err(unknown(other)),
+    }
+}
+
+/// A document: its title, its context, and itself as text; a PDF is left to the caller.
+fn document<'a>(
+    blocks: &mut Count,
+    block: &'a RawValue,
+    mut add: impl FnMut(&'a str),
+) -> Fit<Option<Attachment<'a>>> {
     let (mut source, mut title, mut context) = (None, None, None);
     members(block, |key, value| {
         match key {
@@ -150,29 +217,55 @@ pub(super) fn document<'a>(blocks: &mut Count, block: &'a RawValue, mut add: imp
     })?;
     let source = required(source, "source")?;
     [title, context].into_iter().flatten().for_each(&mut add);
-    let (mut media_type, mut data, mut content) = (None, None, None);
+    document_source(blocks, source, add).map_err(|refusal| refusal.within("source"))
+}
+
+fn document_source<'a>(
+    blocks: &mut Count,
+    source: &'a RawValue,
+    mut add: impl FnMut(&'a str),
+) -> Fit<Option<Attachment<'a>>> {
+    let (mut media_type, mut data, mut content, mut place) = (None, None, None, None);
     members(source, |key, value| {
         match key {
+            "type" => {}
             "media_type" => media_type = Some(inside(value)?),
             "data" => data = Some(inside(value)?),
             "content" => content = Some(value),
-            _ => {}
+            "url" | "file_id" => place = Some(inside(value)?),
+            _ => return Err(Refusal::not_carried("")),
         }
         Ok(())
     })?;
-    match (&*kind(source).unwrap_or_default(), media_type, data, content) {
-        ("text", Some("text/plain") | None, Some(data), _) => add(data),
-        ("content", _, _, Some(content)) if is_array(content) => {
-            let each = |_: &mut Count, block| text(block).map(&mut add);
-            blocks.each(content, each).map_err(|refusal| refusal.within("source.content"))?;
+    match (&*kind(source)?, media_type.unwrap_or_default()) {
+        ("text", "text/plain" | "") => add(data.ok_or_else(|| Refusal::expected("data", "a string"))?),
+        ("content", _) => match required(content, "content")? {
+            content if is_array(content) => {
+                let each = |_: &mut Count, block| text(block).map(&mut add);
+                blocks.each(content, each).map_err(|refusal| refusal.within("content"))?;
+            }
+            content => add(inside(content)?),
+        },
+        ("base64", media_type @ "application/pdf") => {
+            let base64 = data.ok_or_else(|| Refusal::expected("data", "a string"))?;
+            return Ok(Some(Attachment::Pdf(Source::Data { media_type, base64 })));
         }
-        ("content", _, _, Some(content)) => add(inside(content)?),
-        _ => return Err(unknown("document")),
+        (kind @ ("url" | "file"), _) => {
+            let place = place.ok_or_else(|| Refusal::expected("", "a url or a file_id"))?;
+            let is_stored = kind == "file";
+            return Ok(Some(if is_stored {
+                Attachment::Stored(place)
+            } else {
+                Attachment::Pdf(Source::Url(place))
+            }));
+        }
+        ("text" | "base64", other) => return Err(Refusal::of_value(other).within("media_type")),
+        (other, _) => return Err(unknown(other)),
     }
-    Ok(())
+    Ok(None)
 }
 
-pub(super) fn image(block: &RawValue) -> Fit<Image<'_>> {
+fn image(block: &RawValue) -> Fit<Attachment<'_>> {
     let mut source = None;
     members(block, |key, value| {
         match key {
@@ -182,10 +275,10 @@ pub(super) fn image(block: &RawValue) -> Fit<Image<'_>> {
         }
         Ok(())
     })?;
-    source.ok_or_else(|| Refusal::expected("source", "an object"))
+    source.map(Attachment::Image).ok_or_else(|| Refusal::expected("source", "an object"))
 }
 
-pub(super) fn image_source(source: &RawValue) -> Fit<Image<'_>> {
+fn image_source(source: &RawValue) -> Fit<Source<'_>> {
     let kind = kind(source)?;
     let (mut media_type, mut base64, mut url) = (None, None, None);
     members(source, |key, value| {
@@ -199,8 +292,8 @@ pub(super) fn image_source(source: &RawValue) -> Fit<Image<'_>> {
         Ok(())
     })?;
     match (&*kind, media_type, base64, url) {
-        ("base64", Some(media_type), Some(base64), None) => Ok(Image::Data { media_type, base64 }),
-        ("url", None, None, Some(url)) => Ok(Image::Url(url)),
+        ("base64", Some(media_type), Some(base64), None) => Ok(Source::Data { media_type, base64 }),
+        ("url", None, None, Some(url)) => Ok(Source::Url(url)),
         ("base64", ..) => Err(Refusal::expected("", "media_type and data")),
         ("url", ..) => Err(Refusal::expected("", "url")),
         (other, ..) => Err(unknown(other)),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::content;
+use super::content::{self, Messages};
 use super::output_config::{output_config, schema};
 use crate::dialect::chat_request::ChatRequest;
 use crate::dialect::json::{Fit, Problem, Refusal, boolean, elements, inside, members, required, string};
@@ -30,7 +30,7 @@ pub fn chat_request(body: &RawValue, limit: usize) -> Fit<ChatRequest> {
     }
     let mut rest = Output::with_capacity(limit, MOST_TIMES * body.get().len() + ROOM);
     rest.write(&[",\"messages\":["]);
-    let mut messages = Separated::default();
+    let mut messages = Messages::default();
     if let Some(system) = top.system {
         content::write_system(&mut rest, &mut messages, system)
             .map_err(|refusal| refusal.within("system"))?;
@@ -41,7 +41,7 @@ pub fn chat_request(body: &RawValue, limit: usize) -> Fit<ChatRequest> {
     top.write_settings(&mut rest)?;
     let too_large = |_| Refusal { place: String::new(), problem: Problem::TooLarge(limit) };
     let rest = rest.into_bytes().map_err(too_large)?;
-    Ok(ChatRequest::new(Some(max_tokens.to_string()), rest, top.stream))
+    Ok(ChatRequest::new(Some(max_tokens.to_string()), rest, top.stream).with(messages.attached))
 }
 
 /// The members of the request.

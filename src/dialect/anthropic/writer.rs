@@ -6,6 +6,7 @@ use super::error;
 use super::event::{Beginning, Delta, Event, Start, Stop};
 use super::usage::Usage;
 use crate::dialect::block::{Block, Kind, Tool};
+use crate::dialect::chat_request::Attached;
 use crate::dialect::escapes::escaped_length;
 use crate::dialect::finish::Finish;
 use crate::dialect::output::Output;
@@ -84,7 +85,7 @@ impl Writer for Message {
     }
 
     fn fail(&mut self, status: u16, document: &[u8], out: &mut Output) {
-        out.add(&error::event(&error::translate(status, document, &self.request_id)));
+        out.add(&error::event(&error::translate(status, document, &self.request_id, Attached::default())));
     }
 
     fn held(&self) -> usize {
