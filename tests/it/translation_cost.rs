@@ -4,9 +4,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use ai_proxy::dialect::anthropic::{chat_request, message, translator};
-use ai_proxy::dialect::{Events, Output, Refusal, Unfit};
+use ai_proxy::dialect::{Events, Output, Refusal, Translator, Unfit, responses};
 use serde_json::Value;
 
 /// How often an element or a member is repeated.
@@ -19,8 +20,18 @@ const CHANGES: usize = 10;
 const FACTOR: usize = 3;
 /// Events have names, numbers and braces of their own.
 const STREAM_FACTOR: usize = 4;
+/// A response tells its text five times: as it comes, in three events at its end, and in the last of all.
+const RESPONSES_FACTOR: usize = 6;
 /// Output beside that: the made ids of calls.
 const BESIDE: usize = 64 * 1024;
+/// Six events for each of at most 256 items.
+const BESIDE_RESPONSES: usize = 512 * 1024;
+
+const ASKED: responses::Asked<'_> = responses::Asked { model: "p/m", id: "req_1", at: 1_700_000_000 };
+
+fn responses(limit: usize) -> Translator {
+    responses::translator(&Arc::default(), ASKED, limit)
+}
 
 /// Writes a document with one of its elements or members repeated, and one of its strings lengthened.
 struct Writer {
@@ -105,8 +116,13 @@ fn request(body: &str, limit: usize) -> Result<usize, Refusal> {
 
 /// Bytes of events that the data of chat events become; all that is written counts, also ahead of an error.
 fn stream(events: &[u8], limit: usize) -> (usize, Result<(), Unfit>) {
+    stream_into(translator("p/m", "req_1", limit), events, limit)
+}
+
+/// The same for an API's translator.
+fn stream_into(mut translating: Translator, events: &[u8], limit: usize) -> (usize, Result<(), Unfit>) {
     let mut out = Output::new(limit);
-    let (mut reader, mut translating) = (Events::default(), translator("p/m", "req_1", limit));
+    let mut reader = Events::default();
     let mut run = || {
         reader.take(events, |data| translating.take(data, &mut out))?;
         translating.finish(&mut out)
@@ -145,6 +161,11 @@ fn translated_responses_are_in_proportion() {
                 "{name}: {} bytes become {size} of events",
                 body.len()
             );
+            let made = responses::response(body.as_bytes(), &Arc::default(), ASKED, usize::MAX);
+            if let Ok(response) = made {
+                let size = response.len();
+                assert!(size <= FACTOR * body.len() + BESIDE, "{name}: {} bytes become {size}", body.len());
+            }
             let Ok(message) = message(body.as_bytes(), "p/m", "req_1", usize::MAX) else { continue };
             translated += 1;
             let size = message.len();
@@ -175,6 +196,15 @@ fn translated_streams_are_in_proportion() {
                 assert!(size <= most, "{name}, event {at}: {} bytes become {size}", input.len());
                 let (size, _) = stream(input.as_bytes(), 10_000);
                 assert!(size <= 10_000, "{name}, event {at}: over its limit");
+                let (size, _) = stream_into(responses(usize::MAX), input.as_bytes(), usize::MAX);
+                let most = RESPONSES_FACTOR * input.len() + BESIDE_RESPONSES;
+                assert!(
+                    size <= most,
+                    "{name}, event {at}: {} bytes become {size} of a response",
+                    input.len()
+                );
+                let (size, _) = stream_into(responses(10_000), input.as_bytes(), 10_000);
+                assert!(size <= 10_000, "{name}, event {at}: a response over its limit");
             }
         }
     }

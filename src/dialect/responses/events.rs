@@ -7,7 +7,7 @@ use super::custom_input::CustomInput;
 use super::failure::Failure;
 use super::object::{Details, Object};
 use super::output_item::{Item, Place};
-use crate::dialect::block::{Block, Kind};
+use crate::dialect::block::{Block, Tool};
 use crate::dialect::escapes::escaped_length;
 use crate::dialect::finish::Finish;
 use crate::dialect::output::Output;
@@ -164,16 +164,17 @@ impl Writer for Events {
         }
     }
 
-    fn close(&mut self, index: usize, block: &Block, is_cut: bool, out: &mut Output) -> Result<(), Unfit> {
+    fn close(&mut self, index: usize, block: &Block, may_lack: bool, out: &mut Output) -> Result<(), Unfit> {
         let request = Arc::clone(&self.request);
         let item = Item::of(block, &request);
+        let is_cut = may_lack && !block.call().is_some_and(Tool::is_closed);
         let status = if is_cut { "incomplete" } else { "completed" };
         let text = block.text.text();
         if item.is_custom() {
             let mut custom = std::mem::take(&mut self.custom);
             self.delta_event(index, &item, custom.take(text, true), out);
             self.end_item(index, &item, status, custom.text(), out);
-        } else if matches!(block.kind, Kind::Tool(_)) && text.trim_ascii().is_empty() {
+        } else if block.call().is_some() && text.trim_ascii().is_empty() {
             // A call without arguments.
             self.delta_event(index, &item, "{}", out);
             self.end_item(index, &item, status, "{}", out);

@@ -3,6 +3,16 @@
 use crate::dialect::output::Output;
 use crate::dialect::reported::Reported;
 
+/// The codes by which clients decide whether to ask again: Codex does so after the first two alone.
+const CODES: &[&str] = &[
+    "rate_limit_exceeded",
+    "server_error",
+    "context_length_exceeded",
+    "insufficient_quota",
+    "invalid_prompt",
+    "usage_not_included",
+];
+
 /// A provider's error as the `error` of a response.
 #[derive(Debug)]
 pub(super) struct Failure<'a> {
@@ -16,10 +26,9 @@ impl<'a> Failure<'a> {
         Self { reported: Reported::of(document), status }
     }
 
-    /// The code that clients decide by: the provider's own word, else the status'. A number is no code.
+    /// The code that clients decide by: the provider's where it is one of theirs, else the status'.
     fn code(&self) -> &str {
-        let is_word = |code: &&str| !code.is_empty() && !code.bytes().all(|byte| byte.is_ascii_digit());
-        match self.reported.code.as_deref().filter(is_word) {
+        match self.reported.code.as_deref().filter(|code| CODES.contains(code)) {
             Some(code) => code,
             None if self.status == 429 => "rate_limit_exceeded",
             None if (400..500).contains(&self.status) => "invalid_prompt",
