@@ -11,7 +11,7 @@ use crate::front::{
     Admission, Bound, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection, Request,
     Responder, Response, Running, Service, Settings,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The token of the demo.
 pub const TOKEN: &str = "sk-demo";
@@ -172,10 +172,10 @@ fn chunk(delta: &Value, finish_reason: Option<&str>) -> Value {
 }
 
 /// One event a word, with a breath between them so that a person can see them come.
-fn stream(said: &str, include_usage: bool, responder: Responder) -> Done {
+fn stream(said: &str, include_usage: bool, mut responder: Responder) -> Done {
     let mut fields = Fields::default();
     fields.push("content-type", "text/event-stream");
-    let mut stream = responder.stream(200, &fields, None);
+    responder.begin(200, &fields, None);
     let mut events = vec![chunk(&json!({ "role": "assistant", "content": "" }), None)];
     events.extend(said.split_inclusive(' ').map(|word| chunk(&json!({ "content": word }), None)));
     events.push(chunk(&json!({}), Some("stop")));
@@ -186,14 +186,14 @@ fn stream(said: &str, include_usage: bool, responder: Responder) -> Done {
         events.push(last);
     }
     for event in events {
-        stream.push(format!("data: {event}\n\n").as_bytes());
-        if stream.flush().is_err() {
-            return stream.abort();
+        responder.push(format!("data: {event}\n\n").as_bytes());
+        if responder.flush(Instant::now()).is_err() {
+            return responder.abort();
         }
         std::thread::sleep(BREATH);
     }
-    stream.push(b"data: [DONE]\n\n");
-    stream.finish()
+    responder.push(b"data: [DONE]\n\n");
+    responder.finish()
 }
 
 /// Between two words.

@@ -7,6 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use ai_proxy::config::{Format, Replica, load};
 use ai_proxy::front::Fields;
@@ -123,7 +124,7 @@ impl Stage {
             Self::Over(_) => {}
         }
         if let Self::Head(mut pending) = self {
-            let head = match pending.poll(false) {
+            let head = match pending.poll(false, Instant::now()) {
                 Ok(None) => return Self::Head(pending),
                 Ok(Some(head)) => head,
                 Err(unanswered) => return Self::Over(refused(unanswered)),
@@ -180,7 +181,7 @@ const PIECE: usize = 8 * 1024;
 fn pass(response: &mut UpstreamResponse, body: &mut Vec<u8>) -> Result<Option<()>, Failure> {
     let mut piece = [0; PIECE];
     loop {
-        match response.read(&mut piece)? {
+        match response.read(&mut piece, Instant::now())? {
             None => return Ok(None),
             Some(0) => return Ok(Some(())),
             Some(count) => body.extend_from_slice(&piece[..count]),
@@ -193,7 +194,7 @@ fn pass(response: &mut UpstreamResponse, body: &mut Vec<u8>) -> Result<Option<()
 
 fn collect(response: &mut UpstreamResponse, whole: &mut Whole) -> Result<Option<()>, Failure> {
     loop {
-        match whole.collect(response)? {
+        match whole.collect(response, Instant::now())? {
             Collected::Waits => return Ok(None),
             Collected::Whole => return Ok(Some(())),
             Collected::Again => {}
@@ -236,7 +237,7 @@ fn read_whole(bytes: &[u8], max: usize) -> (Told, Option<Fault>) {
     provider.write_all(bytes).expect("there is room");
     provider.shutdown(Shutdown::Write).expect("it can be ended");
     pending.source().set_ready(true);
-    let mut response = match pending.poll(false) {
+    let mut response = match pending.poll(false, Instant::now()) {
         Ok(Some(head)) => pending.into_response(head),
         Ok(None) => panic!("waits for what cannot come"),
         Err(unanswered) => return (refused(unanswered), None),
@@ -488,8 +489,8 @@ fn another() -> Option<PendingResponse> {
         length: 2,
     };
     let request = PROVIDER.0.request(&PROVIDER.1, &call, Timeouts::default()).expect("a way there");
-    let mut pending = request.on_idle(0).ok()?;
-    assert_eq!(pending.send(&[b"{}"]).ok(), Some(Sent::Whole), "it leaves at once");
+    let mut pending = request.on_idle(0, Instant::now()).ok()?;
+    assert_eq!(pending.send(&[b"{}"], Instant::now()).ok(), Some(Sent::Whole), "it leaves at once");
     Some(pending)
 }
 
@@ -499,7 +500,7 @@ fn serves_another(provider: &mut TcpStream) -> bool {
     let answer = b"HTTP/1.1 201 x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
     provider.write_all(answer).expect("somebody listens");
     pending.source().set_ready(false);
-    let head = pending.poll(false).expect("an answer").expect("all of it");
+    let head = pending.poll(false, Instant::now()).expect("an answer").expect("all of it");
     let mut response = pending.into_response(head);
     let mut whole = Whole::new(2);
     assert!(matches!(collect(&mut response, &mut whole), Ok(Some(()))));

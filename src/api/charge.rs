@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::inference::Relay;
+use super::relay::Relay;
 use super::{Action, RequestContext, responses};
 use crate::config::Replica;
 use crate::front::Request;

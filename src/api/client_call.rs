@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::ApiError;
-use super::outcome::{BufferedResponse, Failed};
+use super::outcome::{BufferedResponse, Finish};
 use super::record::Record;
 use super::response_context::{REQUEST_ID, ResponseContext, X_REQUEST_ID, sane_id};
 use super::{RequestContext, error_event, masking, promised};
@@ -13,20 +13,20 @@ use crate::config::{Config, Format};
 use crate::core::relayed_headers;
 use crate::front::{Done, Fields, Request, Response};
 use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
-use crate::metrics::InFlight;
+use crate::metrics::{InFlight, Metrics};
 use crate::text::beginning;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
-use crate::upstream::{ClientResponse, Fault, Headers};
+use crate::upstream::{ClientResponse, Fault, Finished, Headers};
 
 /// The client's side of a call, from its first attempt to its end.
 pub struct ClientCall {
     /// What the client asked.
     pub request: Box<Request<RequestContext>>,
-    /// Given back before the answer's last byte leaves: the client's next request may be quicker than we are.
-    pub permit: Option<Permit>,
+    /// Given back before the response's last byte leaves: the client's next request may be quicker than we are.
+    pub permit: Permit,
     /// The same holds for its place among the requests under way.
-    pub in_flight: Option<InFlight>,
+    pub in_flight: InFlight,
     /// What goes with the answer.
     pub response_context: ResponseContext,
     /// Its way.
@@ -88,37 +88,41 @@ impl ClientCall {
         fields
     }
 
-    /// Gives the client what the last attempt left.
-    pub fn last(&mut self, last: Failed) -> Done {
-        match last {
-            Failed::Fault(failure) => self.fault(failure.fault),
-            Failed::Response(answer) => self.respond(answer),
-        }
-    }
-
-    /// What became of an attempt without a response.
-    pub fn fault(&mut self, fault: Fault) -> Done {
-        match self.error_of(fault) {
-            Some(error) => self.error(&error),
-            None => self.end(CLIENT_CLOSED_REQUEST, |response| response.break_off(None)),
+    /// Ends it. The call is counted, and has its line in the log.
+    pub fn finish(mut self, finish: Finish, metrics: &Metrics) -> Done {
+        match finish {
+            Finish::Response(response) => self.respond(response, metrics),
+            Finish::Fault(fault) => match self.error_of(fault) {
+                Some(error) => self.fail(&error, metrics),
+                None => self.end(CLIENT_CLOSED_REQUEST, metrics, |client| client.break_off(None)),
+            },
+            Finish::Error(error) => self.fail(&error, metrics),
+            Finish::Complete(status) => self.end(status, metrics, ClientResponse::finish),
+            Finish::Broken { status, fault, is_events, sequence } => {
+                let event = self.error_of(fault).map(|error| {
+                    self.record.fail(&error);
+                    error_event::of(&error, &self.response_context, sequence)
+                });
+                self.break_off(status, event.filter(|_| is_events), metrics)
+            }
         }
     }
 
     /// An error of ours, or of the call's.
-    pub fn error(&mut self, error: &ApiError) -> Done {
+    fn fail(mut self, error: &ApiError, metrics: &Metrics) -> Done {
         self.record.fail(error);
         if self.is_committed() {
             let event = error_event::of(error, &self.response_context, 0);
-            return self.end(200, |response| response.break_off(Some(&event)));
+            return self.break_off(200, Some(event), metrics);
         }
-        let mut answer = error.response(&self.response_context);
-        answer.fields.push("x-ai-proxy-provider", &self.record.provider);
-        self.end(error.status(), |response| response.send(answer))
+        let mut response = error.response(&self.response_context);
+        response.fields.push("x-ai-proxy-provider", &self.record.provider);
+        self.end(error.status(), metrics, |client| client.send(response))
     }
 
-    /// An answer of the provider's that was read whole.
-    pub fn respond(&mut self, answer: BufferedResponse) -> Done {
-        let BufferedResponse { status, mut headers, body, refusal } = answer;
+    /// A response of the provider's that was read whole.
+    fn respond(self, response: BufferedResponse, metrics: &Metrics) -> Done {
+        let BufferedResponse { status, mut headers, body, refusal } = response;
         let is_refusal = refusal.is_some();
         let body = match refusal {
             _ if status >= 400 => self.error_body(status, &mut headers, body),
@@ -126,15 +130,22 @@ impl ClientCall {
             None => masking::without_keys(self.config(), &self.record.provider, body),
         };
         if self.is_committed() {
-            return self.in_promised_stream(status, &headers, &body, is_refusal);
+            return self.respond_in_stream(status, &headers, &body, is_refusal, metrics);
         }
         let fields = self.relayed_fields(&headers, &self.record.provider);
-        self.end(status, |response| response.send(Response { status, fields, body: body.into() }))
+        self.end(status, metrics, |client| client.send(Response { status, fields, body: body.into() }))
     }
 
     /// A heartbeat has promised a stream: a document leaves as the events that say the same, else an event tells of it. Anthropic's
     /// has a name, and an answer is no error.
-    fn in_promised_stream(&mut self, status: u16, headers: &Headers, body: &[u8], is_refusal: bool) -> Done {
+    fn respond_in_stream(
+        mut self,
+        status: u16,
+        headers: &Headers,
+        body: &[u8],
+        is_refusal: bool,
+        metrics: &Metrics,
+    ) -> Done {
         let events = match (self.response_context.format, self.response_context.is_responses) {
             _ if status >= 300 => None,
             _ if stream::is_event_stream(headers) => Some(Cow::Borrowed(body)),
@@ -143,11 +154,9 @@ impl ClientCall {
             _ => None,
         };
         if let Some(events) = events {
-            return self.end(status, |response| {
-                response.begin(status, &Fields::default(), None);
-                response.write(&events, false);
-                response.finish()
-            });
+            self.response.begin(status, &Fields::default(), None);
+            self.response.write(&events, false);
+            return self.end(status, metrics, ClientResponse::finish);
         }
         let may_say = (self.response_context.format == Format::OpenAi && !self.response_context.is_responses)
             || status >= 400;
@@ -158,21 +167,23 @@ impl ClientCall {
             self.record.fail(&error);
             error_event::of(&error, &self.response_context, 0)
         };
-        self.end(status, |response| response.break_off(Some(&event)))
+        self.break_off(status, Some(event), metrics)
     }
 
-    /// A stream that is complete.
-    pub fn whole_stream(&mut self, status: u16) -> Done {
-        self.end(status, ClientResponse::finish)
+    fn break_off(self, status: u16, event: Option<Vec<u8>>, metrics: &Metrics) -> Done {
+        self.end(status, metrics, |client| client.break_off(event.as_deref()))
     }
 
-    /// A stream that broke off; `events`: one more event can tell its client, with this number on `/v1/responses`.
-    pub fn broken_stream(&mut self, status: u16, fault: Fault, events: bool, sequence: u64) -> Done {
-        let event = self.error_of(fault).map(|error| {
-            self.record.fail(&error);
-            error_event::of(&error, &self.response_context, sequence)
-        });
-        self.end(status, |response| response.break_off(event.as_deref().filter(|_| events)))
+    fn end(self, status: u16, metrics: &Metrics, end: impl FnOnce(ClientResponse) -> Finished) -> Done {
+        let Self { request, permit, in_flight, response, mut record, charge, .. } = self;
+        if permit.is_counted() {
+            permit.spend(charge, Clock::now());
+        }
+        drop(in_flight);
+        let Finished { done, bytes, first_byte } = end(response);
+        (record.status, record.bytes, record.first_byte) = (status, bytes, first_byte);
+        record.end(metrics, &request.context.token().name);
+        done
     }
 
     /// An error that is not JSON is put into our shape; a key that the provider quotes is masked.
@@ -195,19 +206,6 @@ impl ClientCall {
 
     fn error_of(&self, fault: Fault) -> Option<ApiError> {
         ApiError::of_fault(fault, &self.record.provider, self.config())
-    }
-
-    fn end(&mut self, status: u16, end: impl FnOnce(&mut ClientResponse) -> Option<Done>) -> Done {
-        if let Some(permit) = self.permit.take().filter(Permit::is_counted) {
-            permit.spend(self.charge, Clock::now());
-        }
-        self.in_flight = None;
-        let done = end(&mut self.response);
-        self.record.status = status;
-        self.record.bytes = self.response.bytes();
-        self.record.first_byte = self.response.started();
-        // A reply ends once: each path above ends it and returns.
-        done.expect("a reply is ended once")
     }
 }
 

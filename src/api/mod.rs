@@ -19,12 +19,11 @@ mod outcome;
 mod paths;
 mod promised;
 mod record;
-mod responding;
+mod relay;
 mod response_context;
 mod responses;
 mod scrape;
 mod status;
-mod streaming;
 mod task;
 
 use std::sync::Arc;

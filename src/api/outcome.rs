@@ -7,7 +7,7 @@ use jiff::civil::DateTime;
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::tz::TimeZone;
 
-use crate::front::Done;
+use super::error::ApiError;
 use crate::limits::{MAX_COOLDOWN, MAX_RETRY_WAIT};
 use crate::routing::Verdict;
 use crate::upstream::refusal::Refusal;
@@ -18,10 +18,33 @@ pub const SUCCESS: &str = "success";
 
 /// How an attempt ended.
 pub enum Outcome {
-    /// The client has its response, or has left.
-    Done(Done),
+    /// No other follows: this is what the client gets.
+    Finished(Finish),
     /// Nothing has left for the client: another attempt may follow.
     Failed(Failed),
+}
+
+/// How a call ends for its client.
+pub enum Finish {
+    /// A buffered response.
+    Response(BufferedResponse),
+    /// No response.
+    Fault(Fault),
+    /// An error of the call's.
+    Error(ApiError),
+    /// A stream is complete, of that status.
+    Complete(u16),
+    /// A stream broke off.
+    Broken {
+        /// Its status.
+        status: u16,
+        /// Why.
+        fault: Fault,
+        /// The client gets events: one more can tell it of the fault.
+        is_events: bool,
+        /// The number that this event has on `/v1/responses`.
+        sequence: u64,
+    },
 }
 
 /// What a failed attempt left.
@@ -30,6 +53,21 @@ pub enum Failed {
     Fault(Failure),
     /// A buffered response.
     Response(BufferedResponse),
+}
+
+impl From<Failed> for Finish {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Fault(failure) => Self::Fault(failure.fault),
+            Failed::Response(response) => Self::Response(response),
+        }
+    }
+}
+
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Failed::Fault(failure))
+    }
 }
 
 /// A response read to its end.

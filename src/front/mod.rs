@@ -41,7 +41,7 @@ pub use content::Content;
 pub use incoming::Request;
 pub use listener::Listen;
 pub use load::Load;
-pub use response::{Done, Responder, Response, Stream};
+pub use response::{Done, Responder, Response};
 pub use running::{Bound, Pulse, Running};
 pub use source::Source;
 pub use stats::Stats;

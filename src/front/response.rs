@@ -126,13 +126,24 @@ impl ClientStream {
     }
 }
 
-/// The one answer to a request. Dropping it unanswered (a panic) closes the connection.
+/// The one response to a request: a buffered one, or one in pieces once it has begun. It never waits: what the client does not take
+/// at once is kept. Dropping it (a panic) closes the connection.
 pub struct Responder {
     stream: Box<ClientStream>,
     shape: Shape,
     client_timeout: Duration,
-    /// The front drains: this answer is the connection's last.
+    /// The front drains: this response is the connection's last.
     draining: Arc<AtomicBool>,
+    /// Its head is among what is pending, or has left.
+    is_begun: bool,
+    chunked: bool,
+    /// Bytes of body still to come, where their count was announced.
+    left: Option<u64>,
+    /// Bytes framed, the head among them, of which `sent` have left.
+    pending: Vec<u8>,
+    sent: usize,
+    /// Since when the client has taken nothing of what there was for it.
+    behind_since: Option<Instant>,
 }
 
 /// Proof that a request was answered, or given up with its connection.
@@ -151,7 +162,18 @@ impl Responder {
     ) -> Self {
         stream.client.started.store(false, Ordering::Relaxed);
         stream.broken = false;
-        Self { stream, shape, client_timeout, draining: Arc::clone(draining) }
+        Self {
+            stream,
+            shape,
+            client_timeout,
+            draining: Arc::clone(draining),
+            is_begun: false,
+            chunked: false,
+            left: None,
+            pending: Vec::new(),
+            sent: 0,
+            behind_since: None,
+        }
     }
 
     fn shape(&self) -> Shape {
@@ -163,72 +185,43 @@ impl Responder {
         &self.stream.client
     }
 
-    /// Sends a whole answer. What the client does not take at once is sent later, so this never waits.
-    pub fn send(mut self, answer: Response) -> Done {
+    /// Begins a response in pieces, of `length` bytes of body where that is known. Its head leaves with the first piece.
+    pub fn begin(&mut self, status: u16, fields: &Fields, length: Option<u64>) {
+        let bodiless = matches!(status, 204 | 304);
         let shape = self.shape();
-        self.stream.respond(shape, answer);
+        self.is_begun = true;
+        self.left = length.filter(|_| !bodiless);
+        self.chunked = shape.minor >= 1 && !bodiless && self.left.is_none();
+        let is_framed = self.chunked || bodiless || self.left.is_some();
+        self.shape = if is_framed { shape } else { shape.closing() };
+        self.shape.head_only |= bodiless;
+        let framing = match self.left {
+            Some(length) => Framing::Length(length),
+            None if self.chunked => Framing::Chunked,
+            None => Framing::None,
+        };
+        self.pending = self.shape.head(status, fields, framing, 0);
+    }
+
+    /// Whether it has begun.
+    pub fn is_begun(&self) -> bool {
+        self.is_begun
+    }
+
+    /// Sends a buffered response; where one in pieces has begun, ends its connection instead.
+    pub fn send(mut self, response: Response) -> Done {
+        if self.is_begun {
+            return self.leave(false);
+        }
+        let shape = self.shape();
+        self.stream.respond(shape, response);
         Done { keep: shape.keep_alive, stream: self.stream }
     }
 
-    /// Gives the request up without an answer: the client has gone.
-    pub fn abandon(self) -> Done {
-        Done { keep: false, stream: self.stream }
-    }
-
-    /// Begins an answer in pieces, of `length` bytes of body where that is known. Its head leaves with the first piece.
-    pub fn stream(self, status: u16, fields: &Fields, length: Option<u64>) -> Stream {
-        let bodiless = matches!(status, 204 | 304);
-        let shape = self.shape();
-        let left = length.filter(|_| !bodiless);
-        let chunked = shape.minor >= 1 && !bodiless && left.is_none();
-        let mut shape = if chunked || bodiless || left.is_some() { shape } else { shape.closing() };
-        shape.head_only |= bodiless;
-        let framing = match left {
-            Some(length) => Framing::Length(length),
-            None if chunked => Framing::Chunked,
-            None => Framing::None,
-        };
-        let pending = shape.head(status, fields, framing, 0);
-        let client_timeout = self.client_timeout;
-        Stream {
-            stream: self.stream,
-            shape,
-            chunked,
-            left,
-            client_timeout,
-            pending,
-            sent: 0,
-            behind_since: None,
-        }
-    }
-}
-
-/// An answer in pieces. It never waits: what the client does not take at once is kept. Only [`Stream::finish`] ends it
-/// cleanly.
-pub struct Stream {
-    stream: Box<ClientStream>,
-    shape: Shape,
-    chunked: bool,
-    /// Bytes of body still to come, where their count was announced.
-    left: Option<u64>,
-    client_timeout: Duration,
-    /// Bytes framed, the head among them, of which `sent` have left.
-    pending: Vec<u8>,
-    sent: usize,
-    /// Since when the client has taken nothing of what there was for it.
-    behind_since: Option<Instant>,
-}
-
-impl Stream {
-    /// The client's socket, to notice that it went away.
-    pub fn client(&self) -> &Arc<Client> {
-        &self.stream.client
-    }
-
-    /// Adds a piece, which leaves with the next [`Stream::flush`].
+    /// Adds a piece, which leaves with the next [`Responder::flush`].
     pub fn push(&mut self, piece: &[u8]) {
         self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
-        if self.shape.head_only || piece.is_empty() {
+        if self.shape.head_only || piece.is_empty() || !self.is_begun {
             return;
         }
         if self.chunked {
@@ -240,37 +233,43 @@ impl Stream {
         }
     }
 
-    /// Sends what is here as far as the client takes it now; the head goes with the first.
+    /// Sends what is here as far as the client takes it now; the head goes with the first. `now`: the time it is.
     ///
     /// # Errors
     /// `TimedOut` when the client has taken nothing for `client_timeout`, else what its socket says. The stream is
     /// over then.
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self, now: Instant) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        self.stream.client.started.store(true, Ordering::Relaxed);
-        let sent = sys::send_now(&*self.stream.client, &[IoSlice::new(&self.pending[self.sent..])]);
-        let taken = *sent.as_ref().unwrap_or(&0);
-        self.sent += taken;
+        let sent = self.send_pending();
         let ended = match sent {
-            Ok(_) if self.sent < self.pending.len() => {
-                // Whoever takes some of it, however little, is reading.
-                let since = self.behind_since.filter(|_| taken == 0).unwrap_or_else(Instant::now);
+            Ok(taken) if self.sent < self.pending.len() => {
+                // A client that takes some of it, however little, is reading.
+                let since = self.behind_since.filter(|_| taken == 0).unwrap_or(now);
                 self.behind_since = Some(since);
-                if since.elapsed() < self.client_timeout {
+                if now < after(since, self.client_timeout) {
                     return Ok(());
                 }
+                self.stream.broken = true;
                 Err(io::ErrorKind::TimedOut.into())
             }
             other => other.map(drop),
         };
-        self.stream.broken |= ended.is_err();
         (self.sent, self.behind_since) = (0, None);
         self.pending.clear();
         // A large piece must not cost its memory to the end of the stream.
         self.pending.shrink_to(COALESCE);
         ended
+    }
+
+    /// Sends what is pending as far as the client takes it now; how many bytes that were.
+    fn send_pending(&mut self) -> io::Result<usize> {
+        self.stream.client.started.store(true, Ordering::Relaxed);
+        let sent = sys::send_now(&*self.stream.client, &[IoSlice::new(&self.pending[self.sent..])]);
+        self.stream.broken |= sent.is_err();
+        self.sent += *sent.as_ref().unwrap_or(&0);
+        sent
     }
 
     /// Whether the client has still to take what was flushed.
@@ -283,27 +282,28 @@ impl Stream {
         self.behind_since.map(|since| after(since, self.client_timeout))
     }
 
-    /// Ends the answer as complete; the connection ends with it where less came than was announced. What the client does
-    /// not take at once is sent later.
+    /// Ends the response as complete; the connection ends with it where less came than was announced, or it has not begun. What the
+    /// client does not take at once is sent later.
     pub fn finish(mut self) -> Done {
         if self.chunked && !self.shape.head_only {
             self.pending.extend_from_slice(b"0\r\n\r\n");
         }
-        let whole = self.flush().is_ok() && self.left.is_none_or(|left| left == 0);
-        self.leave(whole)
+        let is_whole = self.is_begun && self.left.is_none_or(|left| left == 0);
+        self.leave(is_whole)
     }
 
-    /// Ends the connection in the middle of the answer: without the closing chunk, or short of the announced length, no
+    /// Ends the connection in the middle of the response: without the closing chunk, or short of the announced length, no
     /// client takes it for complete.
-    pub fn abort(mut self) -> Done {
-        // A failed flush is noted on the wire, which ends either way.
-        let _ = self.flush();
+    pub fn abort(self) -> Done {
         self.leave(false)
     }
 
-    fn leave(mut self, whole: bool) -> Done {
-        self.stream.keep(self.pending, self.sent);
-        Done { keep: whole && self.shape.keep_alive, stream: self.stream }
+    fn leave(mut self, is_whole: bool) -> Done {
+        let is_sent = self.pending.is_empty() || self.send_pending().is_ok();
+        if is_sent {
+            self.stream.keep(self.pending, self.sent);
+        }
+        Done { keep: is_whole && is_sent && self.shape.keep_alive, stream: self.stream }
     }
 }
 

@@ -34,10 +34,11 @@ use memchr::memchr;
 use ureq::http::Method;
 
 pub use crate::core::headers::Headers;
-pub use client_response::ClientResponse;
+pub use client_response::{ClientResponse, Finished};
 pub use connecting::Connecting;
 pub use estimate::{Output, prompt as estimated_prompt};
 pub use pool::Connection;
+
 pub use response::{Collected, NoResponse, PendingResponse, Sent, UpstreamResponse, Whole, failure_of_time};
 pub use timeouts::Timeouts;
 
@@ -47,7 +48,7 @@ use crate::front::{Fields, Job, Load};
 use connecting::Destination;
 use connectors::Connectors;
 use pool::Pool;
-use timeouts::Limit;
+use timeouts::{Limit, Timer};
 use transport::TcpTransport;
 
 /// The HTTP client all threads share, with its pool of idle connections.
@@ -183,27 +184,28 @@ impl Outgoing {
     ///
     /// # Errors
     /// There is none.
-    pub fn on_idle(self, worker: usize) -> Result<PendingResponse, Self> {
+    pub fn on_idle(self, worker: usize, now: Instant) -> Result<PendingResponse, Self> {
         match self.destination.idle(worker) {
-            Some(connection) => Ok(self.begin(connection, true)),
+            Some(connection) => Ok(self.begin(connection, true, now)),
             None => Err(self),
         }
     }
 
     /// Begins it on a new connection.
-    pub fn on_new(self, connection: Connection) -> PendingResponse {
-        self.begin(connection, false)
+    pub fn on_new(self, connection: Connection, now: Instant) -> PendingResponse {
+        self.begin(connection, false, now)
     }
 
-    fn begin(self, connection: Connection, is_reused: bool) -> PendingResponse {
+    fn begin(self, connection: Connection, is_reused: bool, now: Instant) -> PendingResponse {
         let Self { head, destination, timeouts, is_clear } = self;
-        PendingResponse::new(connection, destination.pool(), head, timeouts, (is_clear, is_reused))
+        let timer = Timer::new(timeouts, now);
+        PendingResponse::new(connection, destination.pool(), head, timer, (is_clear, is_reused))
     }
 
     /// When the time for a connection is over, one that has waited since `begun`. `is_committed`: the client has had its first
     /// byte.
     pub fn deadline(&self, begun: Instant, is_committed: bool) -> Instant {
-        timeouts::Timer::new(self.timeouts, begun).deadline(is_committed)
+        Timer::new(self.timeouts, begun).deadline(is_committed)
     }
 
     /// A connection for it by then: the job that makes it, and where it arrives.

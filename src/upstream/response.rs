@@ -81,14 +81,18 @@ impl ActiveConnection {
     ///
     /// # Errors
     /// `WouldBlock`: nothing more has come. What the connection failed with.
-    fn more(&mut self) -> Result<bool, ureq::Error> {
-        let Some(Connection { transport, .. }) = &mut self.connection else { return Ok(false) };
-        let more = transport.await_input(NextTimeout::default());
+    fn more(&mut self, now: Instant) -> Result<bool, ureq::Error> {
+        let more = self.receive();
         if self.source.received() != self.heard {
             self.heard = self.source.received();
-            self.timer.restart();
+            self.timer.restart(now);
         }
         more
+    }
+
+    fn receive(&mut self) -> Result<bool, ureq::Error> {
+        let Some(Connection { transport, .. }) = &mut self.connection else { return Ok(false) };
+        transport.await_input(NextTimeout::default())
     }
 
     /// Sends what has still to leave, as far as it goes at once, and reads nothing; whether something of a response is here all
@@ -104,7 +108,7 @@ impl ActiveConnection {
     fn flush_and_look(&mut self) -> Result<bool, ureq::Error> {
         // The transport sends before it reads.
         self.source.hold_reads(true);
-        let more = self.more();
+        let more = self.receive();
         self.source.hold_reads(false);
         more
     }
@@ -156,7 +160,7 @@ impl PendingResponse {
         connection: Connection,
         pool: &Arc<Pool>,
         request: Vec<u8>,
-        timeouts: Timeouts,
+        timer: Timer,
         (is_clear, is_reused): (bool, bool),
     ) -> Self {
         connection.source.begin_request();
@@ -164,7 +168,7 @@ impl PendingResponse {
             source: Arc::clone(&connection.source),
             connection: Some(connection),
             pool: Arc::clone(pool),
-            timer: Timer::new(timeouts, Instant::now()),
+            timer,
             heard: 0,
             is_clear,
         });
@@ -175,12 +179,12 @@ impl PendingResponse {
     ///
     /// # Errors
     /// The connection was lost.
-    pub fn send(&mut self, body: &[&[u8]]) -> Result<Sent, Failure> {
+    pub fn send(&mut self, body: &[&[u8]], now: Instant) -> Result<Sent, Failure> {
         let (had_waited, before) = (self.active.source.is_unsent(), self.sent);
         let sent = self.send_on(body).map_err(|error| failed(&error, Fault::Broken))?;
         // Bytes that the provider takes are a sign of life; those that leave at once are none.
         if had_waited && (self.sent > before || sent == Sent::Whole) {
-            self.active.timer.restart();
+            self.active.timer.restart(now);
         }
         if sent == Sent::Whole {
             self.request = Vec::new();
@@ -221,7 +225,7 @@ impl PendingResponse {
     ///
     /// # Errors
     /// Why there will be none, but for the time it takes: [`PendingResponse::deadline`] tells.
-    pub fn poll(&mut self, is_committed: bool) -> Result<Option<Head>, NoResponse> {
+    pub fn poll(&mut self, is_committed: bool, now: Instant) -> Result<Option<Head>, NoResponse> {
         loop {
             while std::mem::take(&mut self.is_unseen) {
                 match self.start().map_err(broken)? {
@@ -238,7 +242,7 @@ impl PendingResponse {
                     }
                 }
             }
-            match self.active.more() {
+            match self.active.more(now) {
                 Ok(true) => (self.is_unseen, self.has_begun) = (true, true),
                 // TLS ends with bytes of its own, which are no part of a response.
                 Ok(false) => {
@@ -318,8 +322,8 @@ impl UpstreamResponse {
     ///
     /// # Errors
     /// `CutOff`: what there is says that there will be no whole body. Not the time it takes: [`UpstreamResponse::deadline`] tells.
-    pub fn read(&mut self, into: &mut [u8]) -> Result<Option<usize>, Failure> {
-        match self.read_on(into) {
+    pub fn read(&mut self, into: &mut [u8], now: Instant) -> Result<Option<usize>, Failure> {
+        match self.read_on(into, now) {
             Err(error) if would_block(&error) => Ok(None),
             // The system gives a connection up that is silent for very long.
             Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
@@ -329,7 +333,7 @@ impl UpstreamResponse {
         }
     }
 
-    fn read_on(&mut self, into: &mut [u8]) -> Result<usize, ureq::Error> {
+    fn read_on(&mut self, into: &mut [u8], now: Instant) -> Result<usize, ureq::Error> {
         loop {
             if self.is_over() {
                 self.active.leave(self.keep_alive);
@@ -347,7 +351,7 @@ impl UpstreamResponse {
             if self.is_over() {
                 continue;
             }
-            if !self.active.more()? {
+            if !self.active.more(now)? {
                 let Ending::Closing = self.body else {
                     return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
                 };
@@ -404,8 +408,8 @@ impl UpstreamResponse {
     }
 
     /// The client has taken what came: the provider is waited for again.
-    pub fn restart_timer(&mut self) {
-        self.active.timer.restart();
+    pub fn restart_timer(&mut self, now: Instant) {
+        self.active.timer.restart(now);
     }
 
     /// It may take the whole time that its request has: what another replica would do no longer counts.
@@ -474,9 +478,9 @@ impl Whole {
     ///
     /// # Errors
     /// As [`UpstreamResponse::read`]; `TooLarge`, at once where the length says so; `Overloaded` where there is no memory.
-    pub fn collect(&mut self, response: &mut UpstreamResponse) -> Result<Collected, Failure> {
+    pub fn collect(&mut self, response: &mut UpstreamResponse, now: Instant) -> Result<Collected, Failure> {
         for _ in 0..PIECES_A_TURN {
-            match self.read_piece(response)? {
+            match self.read_piece(response, now)? {
                 None => return Ok(Collected::Waits),
                 Some(0) => return Ok(Collected::Whole),
                 Some(_) if response.is_over() => return Ok(Collected::Whole),
@@ -487,7 +491,11 @@ impl Whole {
     }
 
     /// As [`UpstreamResponse::read`].
-    fn read_piece(&mut self, response: &mut UpstreamResponse) -> Result<Option<usize>, Failure> {
+    fn read_piece(
+        &mut self,
+        response: &mut UpstreamResponse,
+        now: Instant,
+    ) -> Result<Option<usize>, Failure> {
         let (filled, max) = (self.bytes.len(), self.max);
         let too_large = || Failure { fault: Fault::TooLarge, detail: format!("more than {max} bytes") };
         let due = response.length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
@@ -504,7 +512,7 @@ impl Whole {
             return Err(Failure { fault: Fault::Overloaded, detail });
         }
         self.bytes.resize(filled + room, 0);
-        let read = response.read(&mut self.bytes[filled..]);
+        let read = response.read(&mut self.bytes[filled..], now);
         self.bytes.truncate(filled + *read.as_ref().unwrap_or(&None).as_ref().unwrap_or(&0));
         if self.bytes.len() > max {
             return Err(too_large());
@@ -554,7 +562,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use ureq::Error;
     use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
@@ -562,7 +570,8 @@ mod tests {
     use super::{Collected, NoResponse, PendingResponse, UpstreamResponse, Whole};
     use crate::front::Source;
     use crate::upstream::pool::{Connection, Pool};
-    use crate::upstream::{Failure, Fault, Timeouts};
+    use crate::upstream::timeouts::{Timeouts, Timer};
+    use crate::upstream::{Failure, Fault};
 
     /// A provider that sends these pieces, then nothing, or its end.
     #[derive(Debug)]
@@ -605,15 +614,15 @@ mod tests {
         let (socket, _) = UnixStream::pair().expect("a pair of sockets");
         let source = Source::new(OwnedFd::from(socket).into());
         let connection = Connection::new((Box::new(transport), source), "http://a", 0);
-        let timeouts = Timeouts::default();
-        (PendingResponse::new(connection, &pool, Vec::new(), timeouts, (false, is_reused)), pool)
+        let timer = Timer::new(Timeouts::default(), Instant::now());
+        (PendingResponse::new(connection, &pool, Vec::new(), timer, (false, is_reused)), pool)
     }
 
     /// The body, where there is nothing that it waits for.
     fn whole(response: &mut UpstreamResponse) -> Result<Vec<u8>, Failure> {
         let mut whole = Whole::new(100);
         loop {
-            match whole.collect(response)? {
+            match whole.collect(response, Instant::now())? {
                 Collected::Whole => return Ok(whole.bytes),
                 Collected::Again => {}
                 Collected::Waits => unreachable!("all is there"),
@@ -625,7 +634,7 @@ mod tests {
     fn read(pieces: &[&[u8]], ends: bool) -> (Result<(u16, String), Fault>, bool) {
         let (mut pending, pool) = pending(pieces, ends, false);
         let read = || -> Result<(u16, String), Fault> {
-            let head = match pending.poll(false) {
+            let head = match pending.poll(false, Instant::now()) {
                 Ok(Some(head)) => head,
                 Ok(None) => unreachable!("all is there"),
                 Err(NoResponse::Failed(failure)) => return Err(failure.fault),
@@ -703,10 +712,12 @@ mod tests {
         let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1z\r\n";
         for step in 1..=answer.len() {
             let (mut pending, _) = pending(&answer.chunks(step).collect::<Vec<_>>(), false, false);
-            let Ok(Some(head)) = pending.poll(false) else { unreachable!("its head is good") };
+            let Ok(Some(head)) = pending.poll(false, Instant::now()) else {
+                unreachable!("its head is good")
+            };
             let (mut response, mut body, mut piece) = (pending.into_response(head), Vec::new(), [0; 100]);
             let failure = loop {
-                match response.read(&mut piece) {
+                match response.read(&mut piece, Instant::now()) {
                     Ok(count) => body.extend_from_slice(&piece[..count.unwrap_or_default()]),
                     Err(failure) => break failure,
                 }
@@ -718,28 +729,28 @@ mod tests {
     #[test]
     fn an_idle_connection_that_ends_without_a_byte_is_stale_and_one_that_says_something_is_not() {
         let (mut silent, _) = pending(&[], true, true);
-        assert!(matches!(silent.poll(false), Err(NoResponse::Stale)));
+        assert!(matches!(silent.poll(false, Instant::now()), Err(NoResponse::Stale)));
         let (mut fresh, _) = pending(&[], true, false);
-        assert!(matches!(fresh.poll(false), Err(NoResponse::Failed(_))));
+        assert!(matches!(fresh.poll(false, Instant::now()), Err(NoResponse::Failed(_))));
         let (mut half, _) = pending(&[b"HTTP/1.1 2"], true, true);
-        assert!(matches!(half.poll(false), Err(NoResponse::Failed(_))));
+        assert!(matches!(half.poll(false, Instant::now()), Err(NoResponse::Failed(_))));
         let over = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n";
         let (mut crossed, _) = pending(&[over], false, true);
-        assert!(matches!(crossed.poll(false), Err(NoResponse::Stale)));
+        assert!(matches!(crossed.poll(false, Instant::now()), Err(NoResponse::Stale)));
         let (mut fresh, _) = pending(&[over], false, false);
-        assert!(matches!(fresh.poll(false), Ok(Some(head)) if head.status() == 408));
+        assert!(matches!(fresh.poll(false, Instant::now()), Ok(Some(head)) if head.status() == 408));
     }
 
     #[test]
     fn response_that_is_not_there_yet_is_read_later() {
         let (mut pending, pool) = pending(&[&OF_LENGTH[..40]], false, false);
-        assert!(matches!(pending.poll(false), Ok(None)));
+        assert!(matches!(pending.poll(false, Instant::now()), Ok(None)));
         let mut response = match read_on(&mut pending, &OF_LENGTH[40..66]) {
             Some(head) => pending.into_response(head),
             None => unreachable!("the head is whole"),
         };
         let mut whole = Whole::new(100);
-        assert_eq!(whole.collect(&mut response).ok(), Some(Collected::Waits));
+        assert_eq!(whole.collect(&mut response, Instant::now()).ok(), Some(Collected::Waits));
         drop(response);
         assert!(pool.take("http://a", 0, 0).is_none());
     }
@@ -749,6 +760,6 @@ mod tests {
         buffers.input_append_buf()[..more.len()].copy_from_slice(more);
         buffers.input_appended(more.len());
         pending.is_unseen = true;
-        pending.poll(false).ok()?
+        pending.poll(false, Instant::now()).ok()?
     }
 }

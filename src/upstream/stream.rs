@@ -174,7 +174,7 @@ impl Relay {
             if !self.has_more {
                 break;
             }
-            let read = match self.response.read(piece) {
+            let read = match self.response.read(piece, now) {
                 Ok(None) => {
                     self.has_more = false;
                     break;
@@ -187,7 +187,7 @@ impl Relay {
             }
             self.has_more = !self.response.is_drained();
         }
-        match self.see_to_client(client) {
+        match self.see_to_client(client, now) {
             Err(error) => Progress::Ended(self.client_gone(&error)),
             Ok(()) if self.has_more && !self.is_behind => Progress::Again,
             Ok(()) => Progress::Waits,
@@ -210,11 +210,11 @@ impl Relay {
     }
 
     /// Sends what there is for the client.
-    fn see_to_client(&mut self, client: &mut ClientResponse) -> io::Result<()> {
+    fn see_to_client(&mut self, client: &mut ClientResponse, now: Instant) -> io::Result<()> {
         client.flush()?;
         let is_behind = client.is_behind();
         if std::mem::replace(&mut self.is_behind, is_behind) && !is_behind {
-            self.response.restart_timer();
+            self.response.restart_timer(now);
         }
         Ok(())
     }
@@ -227,7 +227,7 @@ impl Relay {
                 self.filter.release(&mut sink);
             }
         }
-        if let Err(error) = client.beat(now).and_then(|()| self.see_to_client(client)) {
+        if let Err(error) = client.beat().and_then(|()| self.see_to_client(client, now)) {
             return Some(Progress::Ended(self.client_gone(&error)));
         }
         if self.is_behind {

@@ -53,8 +53,8 @@ impl Timer {
 
     /// The provider has given a sign of life, or is waited for again: the time that the client has needed to take what came is no
     /// silence of the provider's.
-    pub fn restart(&mut self) {
-        self.quiet_since = Instant::now();
+    pub fn restart(&mut self, now: Instant) {
+        self.quiet_since = now;
     }
 
     /// When its time is over. `is_committed`: the client has had its first byte.

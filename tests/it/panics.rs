@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ai_proxy::front::{
     Admission, Client as Socket, Done, Fields, Handled, Head, Io, Lane, Limits, Next, Notice, Peer,
-    Rejection, Request, Responder, Response, Running, Service, Settings, Source, Stats, Stream, Task,
+    Rejection, Request, Responder, Response, Running, Service, Settings, Source, Stats, Task,
 };
 
 use crate::support::calls::{get, post};
@@ -31,7 +31,7 @@ struct Panicking {
 
 /// A response that does what its source says: `p` panics, `e` ends it, else it goes on.
 struct Scripted {
-    stream: Stream,
+    response: Responder,
     client: Arc<Socket>,
     source: Arc<Source>,
 }
@@ -47,8 +47,8 @@ impl Task for Scripted {
         match std::io::Read::read(&mut &**self.source, scratch) {
             Ok(1..) if scratch[0] == b'p' => panic!("as told"),
             Ok(1..) if scratch[0] == b'e' => {
-                self.stream.push(b" and half");
-                Next::Done(self.stream.finish())
+                self.response.push(b" and half");
+                Next::Done(self.response.finish())
             }
             _ => Next::Park(self),
         }
@@ -59,7 +59,7 @@ impl Task for Scripted {
     }
 
     fn cancel(self: Box<Self>) -> Done {
-        self.stream.abort()
+        self.response.abort()
     }
 }
 
@@ -93,7 +93,7 @@ impl Service for Panicking {
         request.head.path().starts_with("/quick")
     }
 
-    fn handle(&self, request: Box<Request<()>>, responder: Responder) -> Handled {
+    fn handle(&self, request: Box<Request<()>>, mut responder: Responder) -> Handled {
         let is_quick = request.head.path().starts_with("/quick");
         assert_eq!(std::thread::current().name() == Some("worker"), is_quick);
         self.held.fetch_add(1, Ordering::SeqCst);
@@ -114,19 +114,19 @@ impl Service for Panicking {
                 }))
             }
             "/begun" | "/quick/begun" => {
-                let mut stream = responder.stream(200, &Fields::default(), None);
-                stream.push(b"half");
-                stream.flush().expect("the client is there");
+                responder.begin(200, &Fields::default(), None);
+                responder.push(b"half");
+                responder.flush(Instant::now()).expect("the client is there");
                 panic!("in the middle");
             }
             "/ongoing" | "/quick/ongoing" => {
-                let mut stream = responder.stream(200, &Fields::default(), None);
-                stream.push(b"half");
-                stream.flush().expect("the client is there");
+                responder.begin(200, &Fields::default(), None);
+                responder.push(b"half");
+                responder.flush(Instant::now()).expect("the client is there");
                 let (source, other_end) = tcp_pair();
                 self.sources.lock().expect("sources").push(other_end);
-                let client = Arc::clone(stream.client());
-                Handled::Task(Box::new(Scripted { stream, client, source }))
+                let client = Arc::clone(responder.client());
+                Handled::Task(Box::new(Scripted { response: responder, client, source }))
             }
             "/gate" => {
                 assert!(self.gate.pass(Duration::from_secs(20)), "never opened");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ai_proxy::front::{
     Admission, Client as Socket, Done, Fields, Handled, Head, Io, Lane, Limits, Next, Notice, Peer,
-    Rejection, Request, Responder, Response, Running, Service, Settings, Source, Stream, Task,
+    Rejection, Request, Responder, Response, Running, Service, Settings, Source, Task,
 };
 
 use crate::support::calls::get;
@@ -36,7 +36,7 @@ impl Seen {
 
 /// A response that always has more, and counts its turns.
 struct Endless {
-    stream: Stream,
+    response: Responder,
     client: Arc<Socket>,
     source: Arc<Source>,
     turns: Arc<AtomicUsize>,
@@ -69,7 +69,7 @@ impl Task for Endless {
     }
 
     fn cancel(self: Box<Self>) -> Done {
-        self.stream.abort()
+        self.response.abort()
     }
 }
 
@@ -97,16 +97,23 @@ impl Service for Beginning {
         false
     }
 
-    fn handle(&self, _: Box<Request<()>>, responder: Responder) -> Handled {
-        let stream = responder.stream(200, &Fields::default(), None);
-        let client = Arc::clone(stream.client());
+    fn handle(&self, _: Box<Request<()>>, mut responder: Responder) -> Handled {
+        responder.begin(200, &Fields::default(), None);
+        let client = Arc::clone(responder.client());
         let (source, feed) = tcp_pair();
         feed.set_nodelay(true).expect("nodelay");
         let source = if self.unwatched { unwatchable() } else { source };
         let turns = Arc::new(AtomicUsize::new(0));
         self.answers.lock().expect("answers").push(Seen { feed, turns: Arc::clone(&turns) });
         let waits = self.unwatched;
-        Handled::Task(Box::new(Endless { stream, client, source, turns, waits, is_watched: false }))
+        Handled::Task(Box::new(Endless {
+            response: responder,
+            client,
+            source,
+            turns,
+            waits,
+            is_watched: false,
+        }))
     }
 
     fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::client_call::add_stream_fields;
-use super::inference::{Attempt, Relay};
-use super::messages::Translation;
-use super::outcome::{BufferedResponse, Failed, Outcome, SUCCESS};
-use super::responses;
-use super::task::{Stage, Step};
-use crate::front::Done;
+use super::{Stage, Step};
+use crate::api::client_call::add_stream_fields;
+use crate::api::messages::Translation;
+use crate::api::outcome::{BufferedResponse, Failed, Finish, Outcome, SUCCESS};
+use crate::api::relay::{Attempt, Relay};
+use crate::api::responses;
+use crate::front::Io;
 use crate::routing::{Choice, Verdict};
 use crate::upstream::meter::Measured;
 use crate::upstream::refusal::Refusal;
-use crate::upstream::stream::{self, Broke, Ended, ResponseHead, StreamFilter};
+use crate::upstream::stream::{self, Broke, Ended, Progress, ResponseHead, StreamFilter};
 use crate::upstream::stream_filter::{AsTheyCame, Bytes};
 use crate::upstream::{Failure, Fault, Headers, Timeouts, UpstreamResponse};
 
@@ -23,6 +23,32 @@ pub struct Streaming {
     status: u16,
     /// The client gets events: it can be told of an error in one more.
     is_events: bool,
+    /// What the client sent is not needed any more, and is dropped.
+    is_settled: bool,
+}
+
+impl Streaming {
+    pub fn advance(mut self: Box<Self>, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
+        let client = &mut relay.client_call.response;
+        let to = match self.stream.advance(client, io.scratch(), relay.now) {
+            Progress::Waits => Step::Park,
+            Progress::Again => Step::Yield,
+            Progress::Ended(ended) => return Step::Ended(relay.stream_ended(*self, ended, &attempt.choice)),
+        };
+        if !self.is_settled && client.is_begun() {
+            // No other attempt follows, and what was asked may be large.
+            relay.call.settle();
+            relay.client_call.request.drop_body();
+            self.is_settled = true;
+        }
+        to(Stage::Stream(self))
+    }
+
+    /// Its client has gone.
+    pub fn cancel(mut self, relay: &mut Relay, attempt: &Attempt) -> Outcome {
+        let ended = self.stream.cancel();
+        relay.stream_ended(self, ended, &attempt.choice)
+    }
 }
 
 impl Relay {
@@ -68,13 +94,15 @@ impl Relay {
         let status = response.status;
         let head = ResponseHead { status, fields, length, is_begun: false };
         match stream::Relay::new(response, beginning, filter, head, config.max_stream_size) {
-            Ok(stream) => Step::To(Stage::Stream(Box::new(Streaming { stream, status, is_events }))),
+            Ok(stream) => {
+                Step::To(Stage::Stream(Box::new(Streaming { stream, status, is_events, is_settled: false })))
+            }
             Err(failure) => Step::Ended(Outcome::Failed(Failed::Fault(failure))),
         }
     }
 
     /// It has ended, perhaps before it has begun: then another attempt may follow.
-    pub(super) fn stream_ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Outcome {
+    fn stream_ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Outcome {
         let is_begun = self.client_call.response.is_begun();
         match ended.broke {
             Some(Broke::Refused(refusal, body)) => {
@@ -85,7 +113,7 @@ impl Relay {
                 let fault = if failure.fault == Fault::CutOff { Fault::Broken } else { failure.fault };
                 Outcome::Failed(Failed::Fault(Failure { fault, ..failure }))
             }
-            _ => Outcome::Done(self.ended(streaming, ended, choice)),
+            _ => Outcome::Finished(self.ended(streaming, ended, choice)),
         }
     }
 
@@ -98,8 +126,8 @@ impl Relay {
     }
 
     /// It has ended behind its beginning: nothing else may follow.
-    fn ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Done {
-        let Streaming { stream, status, is_events } = streaming;
+    fn ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Finish {
+        let Streaming { stream, status, is_events, .. } = streaming;
         // A provider that is not to go on is left before its client is told.
         drop(stream);
         // Only now is this the answer: until here, that of an earlier attempt may be.
@@ -112,13 +140,13 @@ impl Relay {
                     Some(refusal) => self.note_failed(choice, &Failed::told(status, refusal)),
                     None => drop(self.note(choice, Verdict::Succeeded, SUCCESS)),
                 }
-                self.client_call.whole_stream(status)
+                Finish::Complete(status)
             }
             Some(broke) => {
                 let failure = Failure::from(broke);
                 let fault = failure.fault;
                 self.note_failed(choice, &Failed::Fault(failure));
-                self.client_call.broken_stream(status, fault, is_events, ended.next_sequence)
+                Finish::Broken { status, fault, is_events, sequence: ended.next_sequence }
             }
         }
     }

@@ -1,69 +1,46 @@
-//! What a response is, and its next stage: a stream, or a body that is collected first.
+//! A body is read whole before any of it leaves, and looked at.
 
-use super::inference::{Attempt, Relay};
-use super::messages;
-use super::outcome::{BufferedResponse, Failed, Outcome};
-use super::task::{Stage, Step};
-use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, TRANSLATED_COPIES};
+use super::{Stage, Step};
+use crate::api::messages;
+use crate::api::outcome::{BufferedResponse, Failed, Outcome, SUCCESS};
+use crate::api::relay::{Attempt, Relay};
+use crate::api::responses;
+use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, QUICK_BODY, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
 use crate::routing::Choice;
 use crate::upstream::assembly::{Unassembled, assemble};
 use crate::upstream::meter::Measured;
 use crate::upstream::opening::begins_like_events;
 use crate::upstream::refusal::Refusal;
-use crate::upstream::stream;
-use crate::upstream::unusable;
-use crate::upstream::{Failure, Fault, Headers, UpstreamResponse, Whole};
+use crate::upstream::{
+    Collected, Failure, Fault, Headers, UpstreamResponse, Whole, response_id, stream, unusable,
+};
+
+/// A body that is collected.
+pub struct Collect {
+    pub response: UpstreamResponse,
+    pub whole: Whole,
+}
+
+impl Collect {
+    pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt) -> Step {
+        match self.whole.collect(&mut self.response, relay.now) {
+            Ok(Collected::Whole) => {
+                let Self { response, whole } = self;
+                relay.share.take_over(whole.share);
+                if whole.bytes.len() > QUICK_BODY {
+                    return Step::Compute(response, whole.bytes);
+                }
+                Step::Ended(relay.document(response, whole.bytes, &attempt.choice))
+            }
+            Ok(Collected::Again) => Step::Yield(Stage::Collect(self)),
+            Ok(Collected::Waits) => Stage::Collect(self).park(relay),
+            Err(failure) => Step::failed(failure),
+        }
+    }
+}
 
 impl Relay {
-    /// A response has begun: its next stage.
-    pub(super) fn on_head(&mut self, response: UpstreamResponse, attempt: &Attempt) -> Step {
-        self.client_call.adopt_id(Some(&response.headers), &attempt.choice.provider().name);
-        let unusable = unusable::failure_of(response.status, &response.headers);
-        // No bytes are coded in no way.
-        let unusable = unusable.filter(|it| it.fault == Fault::Redirected || !response.is_over());
-        if let Some(failure) = unusable {
-            return Step::Ended(Outcome::Failed(Failed::Fault(failure)));
-        }
-        let asked = self.call.body.stream;
-        let is_good = (200..300).contains(&response.status) && response.status != 204;
-        let is_labelled = stream::is_event_stream(&response.headers);
-        // Speech has another way to be asked for as events.
-        let is_speech = self.call.path.starts_with("/audio/speech");
-        let is_wanted = asked || is_speech;
-        if is_good && is_labelled && is_wanted {
-            return self.stream(response, Vec::new(), true, attempt);
-        }
-        self.client_call.response.keep_quiet();
-        // Sound may begin as events do.
-        let kind = content_type(&response);
-        let may_be_events = !is_media(kind) || (is_binary(kind) && !is_speech);
-        if is_good && asked && !is_labelled && may_be_events {
-            return Step::To(Stage::AwaitBody(response, Vec::new()));
-        }
-        self.begun(response, Vec::new(), false, attempt)
-    }
-
-    /// What a response is, is known; `beginning` was read of its body.
-    pub(super) fn begun(
-        &mut self,
-        mut response: UpstreamResponse,
-        beginning: Vec<u8>,
-        is_events: bool,
-        attempt: &Attempt,
-    ) -> Step {
-        let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
-        // A heartbeat has promised events, and what is translated is events or a document: nothing else.
-        let may_pass = !self.client_call.is_committed() && !is_translated;
-        if is_events || (may_pass && is_streamed(&response, self.call.body.stream)) {
-            return self.stream(response, beginning, is_events, attempt);
-        }
-        // It has begun: it is no hanging replica.
-        response.take_time();
-        let whole = Whole::begun(beginning, self.client_call.config().max_response_size);
-        Step::To(Stage::Collect(response, whole))
-    }
-
     /// A buffered response: read to its end before any of it leaves.
     pub(super) fn document(
         &mut self,
@@ -90,7 +67,7 @@ impl Relay {
                         meter.events(&body);
                         self.note_document(meter.measured(), &[]);
                     }
-                    return Outcome::Failed(Failed::Fault(failure));
+                    return failure.into();
                 }
             }
         } else {
@@ -102,7 +79,7 @@ impl Relay {
             return self.whole(answer, measured, choice);
         }
         if let Err(failure) = self.hold_copies_of(&answer.body) {
-            return Outcome::Failed(Failed::Fault(failure));
+            return failure.into();
         }
         // Asked again: the copies are counted in between.
         let Some(chat) = self.call.chat_for(choice.provider()) else {
@@ -117,7 +94,7 @@ impl Relay {
                     // It was given, and is paid.
                     self.note_document(measured, &[]);
                 }
-                Outcome::Failed(Failed::Fault(failure))
+                failure.into()
             }
         }
     }
@@ -132,38 +109,30 @@ impl Relay {
         self.share.take_over(copies);
         Ok(())
     }
-}
 
-/// A response that is no stream of events is passed on as it comes where it is media, or where a stream was asked for and it is
-/// neither JSON nor text.
-fn is_streamed(response: &UpstreamResponse, asked: bool) -> bool {
-    let kind = content_type(response);
-    (200..300).contains(&response.status)
-        && response.status != 204
-        && (is_media(kind) || (asked && !is_document(kind)))
-}
-
-/// Empty where there is none.
-fn content_type(response: &UpstreamResponse) -> &[u8] {
-    response.headers.get("content-type").unwrap_or_default()
-}
-
-fn is_document(kind: &[u8]) -> bool {
-    kind.is_empty() || begins_as(kind, &["application/json", "text/"])
-}
-
-fn is_media(kind: &[u8]) -> bool {
-    is_binary(kind) || begins_as(kind, &["audio/", "image/", "video/"])
-}
-
-fn is_binary(kind: &[u8]) -> bool {
-    begins_as(kind, &["application/octet-stream"])
-}
-
-fn begins_as(kind: &[u8], starts: &[&str]) -> bool {
-    let begins =
-        |start: &&str| kind.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start.as_bytes()));
-    starts.iter().any(begins)
+    /// A response that was read whole, and what is known of its tokens.
+    pub(super) fn whole(&mut self, answer: BufferedResponse, measured: Measured, choice: &Choice) -> Outcome {
+        let is_good = (200..300).contains(&answer.status);
+        let is_error = answer.status >= 400 || answer.refusal.is_some();
+        let failed = Failed::Response(answer);
+        if failed.is_retryable() || (self.call.is_search && !is_good) {
+            return Outcome::Failed(failed);
+        }
+        if let Failed::Response(answer) = &failed {
+            if is_good {
+                let id = || response_id::in_document(&answer.body);
+                responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, id);
+            }
+            if !is_error {
+                self.note_document(measured, &answer.body);
+            }
+        }
+        let result = failed.result();
+        self.note(choice, failed.verdict(), result);
+        // An error under a status of success may say that there is no such model.
+        self.client_call.record.note_responder(choice, is_good && result == SUCCESS);
+        Outcome::Finished(failed.into())
+    }
 }
 
 /// The document that unrequested events make.

@@ -1,0 +1,169 @@
+//! A relayed call under way: what its stages share, and its record of attempts.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::admitted::Admitted;
+use super::allowance::Times;
+use super::client_call::ClientCall;
+use super::masking;
+use super::outcome::{Failed, Finish, SUCCESS};
+use super::record::word;
+use crate::front::Done;
+use crate::gateway::Gateway;
+use crate::limits::MAX_SEARCHED;
+use crate::memory::Share;
+use crate::metrics::Metric;
+use crate::routing::{Choice, Plan, Verdict};
+use crate::upstream::{Failure, Fault};
+
+/// One call under way.
+pub struct Relay {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) call: Admitted,
+    pub(super) plan: Plan,
+    /// What the client gets of the attempts that failed, if none succeeds.
+    pub(super) last: Option<Box<Failed>>,
+    /// When the provider's time began: the client's upload and the queue are not its fault.
+    pub(super) begun: Instant,
+    /// When this turn began.
+    pub(super) now: Instant,
+    /// The attempt in hand asks for the usage of its stream, and the client did not.
+    pub(super) adds_usage: bool,
+    /// The attempt in hand has less time than a first one would have.
+    pub(super) is_short: bool,
+    /// What the responses that were collected for it hold, to its end.
+    pub(super) share: Share,
+    pub(super) client_call: ClientCall,
+}
+
+/// An attempt that is made.
+pub struct Attempt {
+    /// At whom.
+    pub choice: Choice,
+    /// A replica is left that may serve, and may be asked behind it.
+    pub others: bool,
+}
+
+impl Relay {
+    /// Another turn begins.
+    pub(super) fn begin_turn(&mut self, now: Instant) {
+        self.now = now;
+        self.client_call.response.begin_turn(now);
+    }
+
+    /// Sends the client what there is for it, and a heartbeat if one is due.
+    ///
+    /// # Errors
+    /// It has left.
+    pub(super) fn see_to_client(&mut self) -> io::Result<()> {
+        let client = &mut self.client_call.response;
+        client.beat()?;
+        client.flush()
+    }
+
+    /// Ends it.
+    pub(super) fn finish(self, finish: Finish) -> Done {
+        self.client_call.finish(finish, &self.gateway.metrics)
+    }
+
+    /// What the attempts that failed have left for the client.
+    pub(super) fn last(&mut self) -> Finish {
+        let last = self.last.take().map_or_else(|| Failed::Fault(unreachable("no replica")), |last| *last);
+        // Only targets that cannot take the call are left: their reason helps the client, a 502 does not.
+        match self.call.refused.take() {
+            Some(error) if last.is_without_response() => Finish::Error(error),
+            _ => last.into(),
+        }
+    }
+
+    /// Notes a failed attempt, and keeps what it left for the client where no other succeeds.
+    pub(super) fn keep_failure(&mut self, failed: Failed, choice: &Choice) {
+        self.note_failed(choice, &failed);
+        let before = self.last.take();
+        self.last = Some(self.the_telling_one(before, failed, choice));
+    }
+
+    /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
+    fn the_telling_one(&mut self, before: Option<Box<Failed>>, now: Failed, choice: &Choice) -> Box<Failed> {
+        let no_answer = now.is_without_response();
+        let tells_more = |before: &Failed| match self.call.is_search {
+            true => before.weight_in_search() >= now.weight_in_search(),
+            false => no_answer && before.fault().is_none(),
+        };
+        match before.filter(|before| tells_more(before)) {
+            Some(before) => {
+                let provider = self.client_call.record.provider.clone();
+                self.client_call.adopt_id(before.headers(), &provider);
+                before
+            }
+            None => {
+                self.client_call.record.note_responder(choice, false);
+                Box::new(now)
+            }
+        }
+    }
+
+    /// What came of an attempt, for the replica's record and for the metrics; gives the time of a cooldown that begins.
+    pub(super) fn note(&self, choice: &Choice, verdict: Verdict, result: &str) -> Option<Duration> {
+        self.gateway.metrics.add(Metric::Attempts, &[&choice.provider().name, result], 1);
+        if result == SUCCESS {
+            let replica = &choice.provider().replicas[choice.replica];
+            self.gateway.succeeded(choice.provider(), replica.id);
+        }
+        choice.lease.report(verdict, self.now)
+    }
+
+    /// A failed attempt: for record and metrics, and in one line for the operator.
+    pub(super) fn note_failed(&self, choice: &Choice, failed: &Failed) {
+        let too_soon = failed.fault() == Some(Fault::TimedOut) && self.is_short;
+        let verdict = if too_soon { Verdict::Unknown } else { failed.verdict() };
+        let cooldown = self.note(choice, verdict, failed.result());
+        // A client that left is no failure of the provider, nor is what it does not have.
+        let no_failure = self.call.is_search && failed.weight_in_search() == 0;
+        if no_failure || failed.fault() == Some(Fault::ClientGone) {
+            return;
+        }
+        let what = masking::without_secrets(
+            self.client_call.config(),
+            &choice.provider().name,
+            failed.what().into_bytes(),
+        );
+        let what = String::from_utf8_lossy(&what).into_owned();
+        let record = &self.client_call.record;
+        let (attempt, replica) = (record.attempts, choice.replica + 1);
+        log::warn!(
+            attempt, provider = *choice.provider().name, replica, model = *choice.model,
+            request_id = *record.request_id, upstream_id = record.upstream_id,
+            cooldown = cooldown.map(|time| time.as_secs_f64()), error = *what;
+            "attempt={attempt} provider={} replica={replica} model={} request_id={} upstream_id={} cooldown={} {}",
+            choice.provider().name,
+            word(&choice.model),
+            record.request_id,
+            record.upstream_id(),
+            cooldown.map_or("-".to_owned(), |time| format!("{}s", time.as_secs_f64().ceil())),
+            word(&what),
+        );
+        choice.lease.explain(what, self.now);
+    }
+
+    /// Whether another attempt may be made after those that were.
+    pub(super) fn has_retries(&self) -> bool {
+        let most = if self.call.is_search { MAX_SEARCHED - 1 } else { self.client_call.config().max_retries };
+        self.client_call.record.attempts <= most && !self.client_call.is_committed()
+    }
+
+    /// Whether there is time behind a pause.
+    pub(super) fn has_time_for(&self, pause: Duration) -> bool {
+        pause < self.times().left(self.client_call.config(), self.call.body.stream)
+    }
+
+    pub(super) fn times(&self) -> Times {
+        Times { begun: self.begun, now: self.now }
+    }
+}
+
+fn unreachable(detail: &str) -> Failure {
+    Failure { fault: Fault::Unreachable, detail: detail.to_owned() }
+}

@@ -1,0 +1,92 @@
+//! The beginning of a body is awaited, which shows whether it is a stream or is collected first.
+
+use super::collect::Collect;
+use super::{Stage, Step};
+use crate::api::relay::{Attempt, Relay};
+use crate::front::Io;
+use crate::limits::MAX_BEGINNING;
+use crate::upstream::opening::begins_like_events;
+use crate::upstream::{Failure, Fault, UpstreamResponse, Whole};
+
+/// A response to a request for a stream that is not labelled as one.
+pub struct AwaitBody {
+    pub response: UpstreamResponse,
+    pub first: Vec<u8>,
+}
+
+impl AwaitBody {
+    /// Reads until the first bytes show whether the body is one of events, whatever its label.
+    pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
+        loop {
+            let count = match self.response.read(io.scratch(), relay.now) {
+                Ok(Some(count)) => count,
+                Ok(None) => return Stage::AwaitBody(self).park(relay),
+                Err(failure) => return Step::failed(failure),
+            };
+            let first = &mut self.first;
+            first.extend_from_slice(&io.scratch()[..count]);
+            if count == 0 && first.trim_ascii().is_empty() {
+                let detail = "ended before its first event".to_owned();
+                return Step::failed(Failure { fault: Fault::Broken, detail });
+            }
+            let is_all = count == 0 || first.len() > MAX_BEGINNING;
+            if let Some(is_events) = begins_like_events(first).or(is_all.then_some(false)) {
+                return relay.begun(self.response, self.first, is_events, attempt);
+            }
+        }
+    }
+}
+
+impl Relay {
+    /// What a response is, is known; `beginning` was read of its body.
+    pub(super) fn begun(
+        &mut self,
+        mut response: UpstreamResponse,
+        beginning: Vec<u8>,
+        is_events: bool,
+        attempt: &Attempt,
+    ) -> Step {
+        let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
+        // A heartbeat has promised events, and what is translated is events or a document: nothing else.
+        let may_pass = !self.client_call.is_committed() && !is_translated;
+        if is_events || (may_pass && is_streamed(&response, self.call.body.stream)) {
+            return self.stream(response, beginning, is_events, attempt);
+        }
+        // It has begun: it is no hanging replica.
+        response.take_time();
+        let whole = Whole::begun(beginning, self.client_call.config().max_response_size);
+        Step::To(Stage::Collect(Collect { response, whole }))
+    }
+}
+
+/// A response that is no stream of events is passed on as it comes where it is media, or where a stream was asked for and it is
+/// neither JSON nor text.
+fn is_streamed(response: &UpstreamResponse, asked: bool) -> bool {
+    let kind = content_type(response);
+    (200..300).contains(&response.status)
+        && response.status != 204
+        && (is_media(kind) || (asked && !is_document(kind)))
+}
+
+/// Empty where there is none.
+pub fn content_type(response: &UpstreamResponse) -> &[u8] {
+    response.headers.get("content-type").unwrap_or_default()
+}
+
+fn is_document(kind: &[u8]) -> bool {
+    kind.is_empty() || begins_as(kind, &["application/json", "text/"])
+}
+
+pub fn is_media(kind: &[u8]) -> bool {
+    is_binary(kind) || begins_as(kind, &["audio/", "image/", "video/"])
+}
+
+pub fn is_binary(kind: &[u8]) -> bool {
+    begins_as(kind, &["application/octet-stream"])
+}
+
+fn begins_as(kind: &[u8], starts: &[&str]) -> bool {
+    let begins =
+        |start: &&str| kind.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start.as_bytes()));
+    starts.iter().any(begins)
+}

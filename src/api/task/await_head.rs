@@ -1,0 +1,50 @@
+//! The head of the response is awaited, and decides what the response may be.
+
+use super::await_body::{AwaitBody, content_type, is_binary, is_media};
+use super::{Stage, Step};
+use crate::api::relay::{Attempt, Relay};
+use crate::upstream::{Fault, NoResponse, PendingResponse, UpstreamResponse, stream, unusable};
+
+/// A request that has left.
+pub struct AwaitHead(pub PendingResponse);
+
+impl AwaitHead {
+    pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt) -> Step {
+        match self.0.poll(relay.client_call.is_committed(), relay.now) {
+            Ok(Some(head)) => relay.on_head(self.0.into_response(head), attempt),
+            Ok(None) => Stage::AwaitHead(self).park(relay),
+            Err(NoResponse::Stale) => Step::To(Stage::begin(true)),
+            Err(NoResponse::Failed(failure)) => Step::failed(failure),
+        }
+    }
+}
+
+impl Relay {
+    /// A response has begun: its next stage.
+    fn on_head(&mut self, response: UpstreamResponse, attempt: &Attempt) -> Step {
+        self.client_call.adopt_id(Some(&response.headers), &attempt.choice.provider().name);
+        let unusable = unusable::failure_of(response.status, &response.headers);
+        // No bytes are coded in no way.
+        let unusable = unusable.filter(|it| it.fault == Fault::Redirected || !response.is_over());
+        if let Some(failure) = unusable {
+            return Step::failed(failure);
+        }
+        let asked = self.call.body.stream;
+        let is_good = (200..300).contains(&response.status) && response.status != 204;
+        let is_labelled = stream::is_event_stream(&response.headers);
+        // Speech has another way to be asked for as events.
+        let is_speech = self.call.path.starts_with("/audio/speech");
+        let is_wanted = asked || is_speech;
+        if is_good && is_labelled && is_wanted {
+            return self.stream(response, Vec::new(), true, attempt);
+        }
+        self.client_call.response.keep_quiet();
+        // Sound may begin as events do.
+        let kind = content_type(&response);
+        let may_be_events = !is_media(kind) || (is_binary(kind) && !is_speech);
+        if is_good && asked && !is_labelled && may_be_events {
+            return Step::To(Stage::AwaitBody(AwaitBody { response, first: Vec::new() }));
+        }
+        self.begun(response, Vec::new(), false, attempt)
+    }
+}

@@ -1,0 +1,29 @@
+//! The pause between two attempts.
+
+use std::time::{Duration, Instant};
+
+use super::{State, Task};
+use crate::api::outcome::Finish;
+
+/// Pause before a lone replica is tried again after it could not be reached.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A pause.
+pub struct Backoff {
+    pub until: Instant,
+}
+
+impl Task {
+    /// What follows where the pause is over, or the client has left or heard something meanwhile.
+    pub(super) fn back_off(&mut self, backoff: &Backoff) -> Option<Result<State, Finish>> {
+        let is_there = self.relay.see_to_client().is_ok();
+        if is_there && self.relay.now < backoff.until {
+            return None;
+        }
+        if !is_there || self.relay.client_call.is_committed() {
+            return Some(Err(self.last()));
+        }
+        self.relay.plan.again();
+        Some(self.next_attempt())
+    }
+}

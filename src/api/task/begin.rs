@@ -1,0 +1,65 @@
+//! An attempt begins: its request is made, and leaves on an idle connection where there is one.
+
+use super::connect::Connect;
+use super::send::SendRequest;
+use super::{Stage, Step};
+use crate::api::allowance;
+use crate::api::relay::{Attempt, Relay};
+use crate::front::Io;
+use crate::upstream::{Failure, Outgoing, PendingResponse, Sent};
+
+/// An attempt that begins.
+pub struct Begin {
+    /// It takes no idle connection: the provider had closed the one before.
+    pub is_fresh: bool,
+}
+
+/// A request on its way to a replica.
+enum Asked {
+    /// On an idle connection; how far it has left.
+    On(PendingResponse, Sent),
+    /// A connection has to be made.
+    Unconnected(Outgoing),
+}
+
+impl Begin {
+    pub fn advance(self, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
+        match ask(relay, attempt, (!self.is_fresh).then_some(io.worker())) {
+            Ok(Asked::On(pending, sent)) => {
+                io.watch(pending.source());
+                SendRequest(pending).after(sent, relay)
+            }
+            Ok(Asked::Unconnected(outgoing)) => match Connect::begin(outgoing, relay, io) {
+                Ok(connect) => Step::Park(Stage::Connect(connect)),
+                Err(failure) => Step::failed(failure),
+            },
+            Err(failure) => Step::failed(failure),
+        }
+    }
+}
+
+/// Asks a replica, in the format its provider speaks, on an idle connection for that worker; none: on a new one.
+fn ask(relay: &mut Relay, attempt: &Attempt, idle_of: Option<usize>) -> Result<Asked, Failure> {
+    let Attempt { choice, others } = attempt;
+    let is_first = relay.client_call.record.attempts == 1;
+    let (streamed, now) = (relay.call.body.stream, relay.now);
+    let allowance = allowance::of(relay.client_call.config(), streamed, relay.times(), is_first, *others);
+    relay.is_short = allowance.is_short;
+    let replica = &choice.provider().replicas[choice.replica];
+    relay.adds_usage = relay.has_to_ask_for_usage(replica);
+    relay.with_body(choice, |body| {
+        let length = body.iter().map(|piece| piece.len()).sum();
+        let outgoing = relay.request(choice, length, allowance.timeouts)?;
+        let pending = match idle_of {
+            Some(worker) => outgoing.on_idle(worker, now),
+            None => Err(outgoing),
+        };
+        match pending {
+            Err(outgoing) => Ok(Asked::Unconnected(outgoing)),
+            Ok(mut pending) => {
+                let sent = pending.send(body, now)?;
+                Ok(Asked::On(pending, sent))
+            }
+        }
+    })
+}

@@ -1,0 +1,293 @@
+//! A relayed request from its first attempt to its end, owned by the worker that advances it. Its stages stand in a file each, in the
+//! order of time: `begin`, `connect`, `send`, `await_head`, `await_body`, `collect` or `stream`; and `backoff` between two attempts.
+//! This is the only place that decides about another attempt; nothing is tried again once a byte has left for the client.
+
+mod await_body;
+mod await_head;
+mod backoff;
+mod begin;
+mod collect;
+mod connect;
+mod request;
+mod send;
+mod stream;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::outcome::{Failed, Finish, Outcome};
+use super::relay::{Attempt, Relay};
+use crate::front::{self, Client, Done, Handled, Io, Next};
+use crate::upstream::{Failure, Fault, UpstreamResponse, failure_of_time};
+use await_body::AwaitBody;
+use await_head::AwaitHead;
+use backoff::{Backoff, RECONNECT_PAUSE};
+use begin::Begin;
+use collect::Collect;
+use connect::Connect;
+use send::SendRequest;
+use stream::Streaming;
+
+/// A relayed request under way.
+pub struct Task {
+    relay: Relay,
+    /// Taken out for a turn.
+    state: Option<State>,
+}
+
+/// Whether an attempt is made.
+enum State {
+    /// It is, and has come so far.
+    Attempt(Box<Attempt>, Stage),
+    /// One has failed, and another follows then.
+    Backoff(Backoff),
+}
+
+/// How far an attempt has come, in the order of time.
+enum Stage {
+    /// It begins: it takes an idle connection, or has one made.
+    Begin(Begin),
+    /// A helper makes its connection.
+    Connect(Connect),
+    /// Its request leaves.
+    Send(SendRequest),
+    /// The head of its response is awaited.
+    AwaitHead(AwaitHead),
+    /// The beginning of its body is awaited, which shows what it is.
+    AwaitBody(AwaitBody),
+    /// Its body is read whole before any of it leaves.
+    Collect(Collect),
+    /// Its body is passed on as it comes.
+    Stream(Box<Streaming>),
+}
+
+/// What a stage comes to.
+enum Step {
+    /// The next stage, which may have more at hand.
+    To(Stage),
+    /// This stage, once its connection, its client or the clock has news.
+    Park(Stage),
+    /// This stage, after others had their turn.
+    Yield(Stage),
+    /// The end of the attempt.
+    Ended(Outcome),
+    /// A body that is whole, and takes long to look at.
+    Compute(UpstreamResponse, Vec<u8>),
+}
+
+/// Begins a request.
+pub fn begin(relay: Relay) -> Handled {
+    let mut task = Box::new(Task { relay, state: None });
+    let first = task.next_attempt();
+    task.handled(first)
+}
+
+impl front::Task for Task {
+    fn client(&self) -> &Arc<Client> {
+        self.relay.client_call.response.client()
+    }
+
+    fn advance(mut self: Box<Self>, io: &mut dyn Io) -> Next {
+        self.relay.begin_turn(io.now());
+        let Some(mut state) = self.state.take() else { return Next::Done(self.cancel()) };
+        loop {
+            let next = match state {
+                State::Backoff(backoff) => match self.back_off(&backoff) {
+                    Some(next) => next,
+                    None => return Next::Park(self.waiting(State::Backoff(backoff))),
+                },
+                State::Attempt(attempt, stage) => match stage.advance(&mut self.relay, &attempt, io) {
+                    Step::To(stage) => Ok(State::Attempt(attempt, stage)),
+                    Step::Park(stage) => return Next::Park(self.waiting(State::Attempt(attempt, stage))),
+                    Step::Yield(stage) => return Next::Yield(self.waiting(State::Attempt(attempt, stage))),
+                    Step::Ended(outcome) => self.conclude(attempt, outcome),
+                    Step::Compute(response, body) => {
+                        return Next::Compute(Box::new(move || self.compute(attempt, response, body)));
+                    }
+                },
+            };
+            match next {
+                Ok(next) => state = next,
+                Err(finish) => return Next::Done(self.relay.finish(finish)),
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let client_call = &self.relay.client_call;
+        let own = match self.state.as_ref()? {
+            State::Backoff(backoff) => Some(backoff.until),
+            State::Attempt(_, stage) => stage.deadline(client_call.is_committed()),
+        };
+        own.into_iter().chain(client_call.response.deadline()).min()
+    }
+
+    fn cancel(mut self: Box<Self>) -> Done {
+        self.relay.begin_turn(Instant::now());
+        let finish = match self.state.take() {
+            Some(State::Attempt(attempt, Stage::Stream(streaming))) => {
+                match streaming.cancel(&mut self.relay, &attempt) {
+                    Outcome::Finished(finish) => finish,
+                    Outcome::Failed(_) => self.client_gone(&attempt),
+                }
+            }
+            Some(State::Attempt(attempt, stage)) => {
+                // A provider that is not to go on is left before its request is over.
+                drop(stage);
+                self.client_gone(&attempt)
+            }
+            Some(State::Backoff(_)) | None => self.last(),
+        };
+        self.relay.finish(finish)
+    }
+}
+
+impl Task {
+    fn waiting(mut self: Box<Self>, state: State) -> Box<Self> {
+        self.state = Some(state);
+        self
+    }
+
+    fn handled(self: Box<Self>, next: Result<State, Finish>) -> Handled {
+        match next {
+            Ok(state) => Handled::Task(self.waiting(state)),
+            Err(finish) => self.relay.finish(finish).into(),
+        }
+    }
+
+    /// Looks at a body on a helper.
+    fn compute(
+        mut self: Box<Self>,
+        attempt: Box<Attempt>,
+        response: UpstreamResponse,
+        body: Vec<u8>,
+    ) -> Handled {
+        self.relay.begin_turn(Instant::now());
+        let outcome = self.relay.document(response, body, &attempt.choice);
+        let next = self.conclude(attempt, outcome);
+        self.handled(next)
+    }
+
+    /// What follows from the end of an attempt.
+    fn conclude(&mut self, attempt: Box<Attempt>, outcome: Outcome) -> Result<State, Finish> {
+        match outcome {
+            Outcome::Finished(finish) => Err(finish),
+            Outcome::Failed(failed) => self.after(attempt, failed),
+        }
+    }
+
+    /// What follows from a failed attempt: another one or a pause before it, where one may be made and can mend it.
+    fn after(&mut self, attempt: Box<Attempt>, failed: Failed) -> Result<State, Finish> {
+        let relay = &mut self.relay;
+        let is_mended = match relay.call.is_search {
+            true => failed.fault() != Some(Fault::ClientGone),
+            false => failed.is_retryable(),
+        };
+        let may_retry = is_mended && relay.has_retries() && relay.has_time_for(Duration::ZERO);
+        let same_again = failed.is_unreachable() && relay.plan.is_lone();
+        relay.keep_failure(failed, &attempt.choice);
+        // Its replica is free before another is chosen.
+        drop(attempt);
+        match (may_retry, same_again) {
+            (false, _) => Err(self.last()),
+            (true, false) => self.next_attempt(),
+            (true, true) => self.pause(RECONNECT_PAUSE),
+        }
+    }
+
+    /// The next attempt in the plan. Where all replicas were tried, and one asked for a short wait, all may be tried again behind it.
+    fn next_attempt(&mut self) -> Result<State, Finish> {
+        let relay = &mut self.relay;
+        let balance = &relay.gateway.balance;
+        let Some(choice) = relay.plan.next(balance, relay.now) else {
+            let is_once = relay.plan.is_lone() || relay.call.is_search;
+            let wait = relay.last.as_ref().and_then(|last| last.short_wait()).filter(|_| !is_once);
+            return match wait {
+                Some(wait) => self.pause(wait),
+                None => Err(self.last()),
+            };
+        };
+        relay.client_call.begin_attempt(&choice.provider().name, relay.call.body.stream);
+        let others = relay.has_retries() && relay.plan.has_hope_left(&relay.gateway.balance, relay.now);
+        Ok(State::Attempt(Box::new(Attempt { choice, others }), Stage::begin(false)))
+    }
+
+    /// Waits before another attempt, if there is time for it.
+    fn pause(&mut self, time: Duration) -> Result<State, Finish> {
+        match self.relay.has_time_for(time) {
+            true => Ok(State::Backoff(Backoff { until: self.relay.now + time })),
+            false => Err(self.last()),
+        }
+    }
+
+    /// What the attempts that failed have left for the client.
+    fn last(&mut self) -> Finish {
+        let finish = self.relay.last();
+        // A provider works for a client that leaves.
+        if matches!(finish, Finish::Fault(Fault::ClientGone)) && self.relay.client_call.record.attempts > 0 {
+            self.relay.note_request();
+        }
+        finish
+    }
+
+    /// The client has gone while an attempt was made.
+    fn client_gone(&mut self, attempt: &Attempt) -> Finish {
+        let detail = "the client went away".to_owned();
+        let failed = Failed::Fault(Failure { fault: Fault::ClientGone, detail });
+        self.relay.keep_failure(failed, &attempt.choice);
+        self.last()
+    }
+}
+
+impl Stage {
+    /// An attempt's first. `is_fresh`: it takes no idle connection.
+    fn begin(is_fresh: bool) -> Self {
+        Self::Begin(Begin { is_fresh })
+    }
+
+    fn advance(self, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
+        match self {
+            Self::Begin(begin) => begin.advance(relay, attempt, io),
+            Self::Connect(connect) => connect.advance(relay, io),
+            Self::Send(send) => send.advance(relay, attempt),
+            Self::AwaitHead(await_head) => await_head.advance(relay, attempt),
+            Self::AwaitBody(await_body) => await_body.advance(relay, attempt, io),
+            Self::Collect(collect) => collect.advance(relay, attempt),
+            Self::Stream(streaming) => streaming.advance(relay, attempt, io),
+        }
+    }
+
+    /// When it must advance even if its connection reports nothing. `is_committed`: the client has had its first byte.
+    fn deadline(&self, is_committed: bool) -> Option<Instant> {
+        match self {
+            // It never waits: its worker advances it when it takes the task.
+            Self::Begin(_) => None,
+            Self::Connect(connect) => Some(connect.deadline(is_committed)),
+            Self::Send(SendRequest(pending)) | Self::AwaitHead(AwaitHead(pending)) => {
+                Some(pending.deadline(is_committed))
+            }
+            Self::AwaitBody(AwaitBody { response, .. }) | Self::Collect(Collect { response, .. }) => {
+                Some(response.deadline(is_committed))
+            }
+            Self::Stream(streaming) => streaming.stream.deadline(is_committed),
+        }
+    }
+
+    /// Waits in it: sees to the client first, and then to the provider's time limit.
+    fn park(self, relay: &mut Relay) -> Step {
+        if let Err(error) = relay.see_to_client() {
+            return Step::failed(Failure { fault: Fault::ClientGone, detail: error.to_string() });
+        }
+        let deadline = self.deadline(relay.client_call.is_committed());
+        match deadline.is_some_and(|deadline| relay.now >= deadline) {
+            true => Step::failed(failure_of_time()),
+            false => Step::Park(self),
+        }
+    }
+}
+
+impl Step {
+    fn failed(failure: Failure) -> Self {
+        Self::Ended(failure.into())
+    }
+}
