@@ -1,6 +1,7 @@
 //! The head of a provider's request. A provider's keys leave here and nowhere else: [`Secret`] shows its text in `core` alone.
 
 use ureq::http::Method;
+use ureq::http::request::Builder;
 
 use super::fields::Fields;
 use super::secret::Secret;
@@ -27,8 +28,37 @@ impl Account<'_> {
         self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name))
     }
 
-    /// The fields of a request: `fields`, the length of a body that is announced, and what is the provider's own.
-    pub fn fields(&self, mut fields: Fields, length: Option<u64>) -> Fields {
+    /// The head of a request to `path`, which is in two parts, at `authority`: `fields`, the length of a body that is announced, and what is
+    /// the provider's own. `Host` comes first (RFC 9110 section 7.2).
+    pub fn request_head(
+        &self,
+        method: &Method,
+        path: [&str; 2],
+        authority: &str,
+        fields: Fields,
+        length: Option<u64>,
+    ) -> RequestHead {
+        let fields = self.fields(fields, length);
+        let [host_name, host, host_end] =
+            if self.has("host") { [""; 3] } else { ["host: ", authority, "\r\n"] };
+        let line = [method.as_str(), " ", path[0], path[1], " HTTP/1.1\r\n", host_name, host, host_end];
+        let length = line.iter().map(|part| part.len()).sum::<usize>() + fields.as_lines().len() + 2;
+        let mut head = Vec::with_capacity(length);
+        line.iter().for_each(|part| head.extend_from_slice(part.as_bytes()));
+        head.extend_from_slice(fields.as_lines());
+        head.extend_from_slice(b"\r\n");
+        RequestHead(head)
+    }
+
+    /// Adds the provider's own fields to a request that ureq sends.
+    pub fn add_to(&self, mut request: Builder) -> Builder {
+        for (name, value) in self.fields(Fields::default(), None).iter() {
+            request = request.header(name, value);
+        }
+        request
+    }
+
+    fn fields(&self, mut fields: Fields, length: Option<u64>) -> Fields {
         if !self.has("accept-encoding") {
             fields.push("accept-encoding", "identity");
         }
@@ -52,35 +82,45 @@ impl Account<'_> {
     }
 }
 
-/// The head of a request with these fields, `Host` ahead of them unless it is one of them (RFC 9110 section 7.2).
-pub fn head(method: &Method, path: [&str; 2], host: Option<&str>, fields: &Fields) -> Vec<u8> {
-    let [host_name, host, host_end] = host.map_or([""; 3], |host| ["host: ", host, "\r\n"]);
-    let line = [method.as_str(), " ", path[0], path[1], " HTTP/1.1\r\n", host_name, host, host_end];
-    let length = line.iter().map(|part| part.len()).sum::<usize>() + fields.as_lines().len() + 2;
-    let mut head = Vec::with_capacity(length);
-    line.iter().for_each(|part| head.extend_from_slice(part.as_bytes()));
-    head.extend_from_slice(fields.as_lines());
-    head.extend_from_slice(b"\r\n");
-    head
+/// The head of a provider's request, with its keys. It has no `Debug`; `tests/it/imports.rs` holds who reads its bytes.
+#[derive(Default)]
+pub struct RequestHead(Vec<u8>);
+
+impl RequestHead {
+    /// Its bytes, for the connection to that provider alone.
+    pub fn on_the_wire(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use ureq::http::Method;
 
-    use super::{Account, head};
+    use super::Account;
     use crate::core::fields::Fields;
     use crate::core::secret::Secret;
 
+    const NOTHING: &str = "POST /v1/chat?x=1 HTTP/1.1\r\n";
+
+    fn written(account: Account<'_>, length: Option<u64>) -> String {
+        let paths = ["/v1", "/chat?x=1"];
+        let head = account.request_head(&Method::POST, paths, "a.example:81", Fields::default(), length);
+        String::from_utf8(head.on_the_wire().to_vec()).expect("text")
+    }
+
     #[test]
     fn a_request_is_its_line_and_its_fields() {
-        let mut fields = Fields::default();
-        fields.push("content-length", "2");
-        let bytes = head(&Method::POST, ["/v1", "/chat?x=1"], Some("a.example:81"), &fields);
-        let expected = "POST /v1/chat?x=1 HTTP/1.1\r\nhost: a.example:81\r\ncontent-length: 2\r\n\r\n";
-        assert_eq!(String::from_utf8_lossy(&bytes), expected);
-        let bytes = head(&Method::GET, ["", "/models"], None, &Fields::default());
-        assert_eq!(String::from_utf8_lossy(&bytes), "GET /models HTTP/1.1\r\n\r\n");
+        let key = Secret::default();
+        let own = [
+            ("Host".to_owned(), Secret::new("b".into())),
+            ("Accept-Encoding".to_owned(), Secret::new("x".into())),
+        ];
+        let account = Account { key: &key, headers: &[], takes_bearer: true, takes_api_key: false };
+        let expected = "host: a.example:81\r\naccept-encoding: identity\r\ncontent-length: 2\r\n\r\n";
+        assert_eq!(written(account, Some(2)), format!("{NOTHING}{expected}"));
+        let own = Account { headers: &own, ..account };
+        assert_eq!(written(own, None), format!("{NOTHING}Host: b\r\nAccept-Encoding: x\r\n\r\n"));
     }
 
     #[test]
@@ -89,12 +129,12 @@ mod tests {
         let own = [("Authorization".to_owned(), Secret::new("Basic x".into()))];
         let written = |headers: &[(String, Secret)], takes_api_key| {
             let account = Account { key: &key, headers, takes_bearer: true, takes_api_key };
-            String::from_utf8(account.fields(Fields::default(), Some(2)).as_lines().to_vec()).expect("text")
+            written(account, Some(2)).replace(NOTHING, "")
         };
-        let plain = "accept-encoding: identity\r\nauthorization: Bearer k\r\ncontent-length: 2\r\n";
+        let plain = "host: a.example:81\r\naccept-encoding: identity\r\nauthorization: Bearer k\r\ncontent-length: 2\r\n\r\n";
         assert_eq!(written(&[], false), plain);
-        let both = "accept-encoding: identity\r\nx-api-key: k\r\ncontent-length: 2\r\n\
-                    anthropic-version: 2023-06-01\r\nAuthorization: Basic x\r\n";
+        let both = "host: a.example:81\r\naccept-encoding: identity\r\nx-api-key: k\r\ncontent-length: 2\r\n\
+                    anthropic-version: 2023-06-01\r\nAuthorization: Basic x\r\n\r\n";
         assert_eq!(written(&own, true), both);
     }
 }

@@ -16,7 +16,6 @@ use super::resolver::LimitedResolver;
 use super::timeouts::Limit;
 use super::{Headers, Upstream, account, base_url, connectors, tcp};
 use crate::config::{Format, Replica};
-use crate::front::Fields;
 use crate::limits::{MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
 /// A response whose body has still to be read.
@@ -35,12 +34,10 @@ impl Upstream {
     /// # Errors
     /// There is no response by then. No status and no redirect is an error.
     pub fn get(&self, replica: &Replica, path: &str, deadline: Instant) -> Result<Response, Error> {
-        let mut request = Request::get([base_url(replica, Format::OpenAi), path].concat());
-        for (name, value) in account(replica, Format::OpenAi).fields(Fields::default(), None).iter() {
-            request = request.header(name, value);
-        }
+        let request = Request::get([base_url(replica, Format::OpenAi), path].concat());
+        let request = account(replica, Format::OpenAi).add_to(request).body(())?;
         let resolver = self.connectors.resolver(Limit::until(deadline));
-        let (head, body) = agent(resolver, replica, deadline)?.run(request.body(())?)?.into_parts();
+        let (head, body) = agent(resolver, replica, deadline)?.run(request)?.into_parts();
         let mut headers = Headers::default();
         for (name, value) in &head.headers {
             headers.append(name.as_str(), value.as_bytes());

@@ -43,7 +43,7 @@ pub use response::{Collected, NoResponse, PendingResponse, Sent, UpstreamRespons
 pub use timeouts::Timeouts;
 
 use crate::config::{Config, Format, Replica};
-use crate::core::provider_request::{self, Account};
+use crate::core::provider_request::{Account, RequestHead};
 use crate::front::{Fields, Job, Load};
 use connecting::Destination;
 use connectors::Connectors;
@@ -79,7 +79,7 @@ pub struct Call<'a> {
 
 /// A request that is to be sent: what it takes beside its body.
 pub struct Outgoing {
-    head: Vec<u8>,
+    head: RequestHead,
     destination: Destination,
     timeouts: Timeouts,
     /// Neither TLS nor a proxy is in between.
@@ -244,14 +244,13 @@ fn end_of_scheme(url: &str) -> usize {
     memchr(b':', url.as_bytes()).map_or(0, |at| (at + "://".len()).min(url.len()))
 }
 
-fn request_head(replica: &Replica, target: &Target<'_>, call: &Call<'_>) -> Vec<u8> {
+fn request_head(replica: &Replica, target: &Target<'_>, call: &Call<'_>) -> RequestHead {
     let account = account(replica, call.format);
     // A body that is not announced would be read as the next request, whatever the method (RFC 9112 section 6.3).
     let is_announced = call.length > 0 || !matches!(call.method, Method::GET | Method::DELETE);
     let length = is_announced.then_some(call.length as u64);
-    let fields = account.fields((call.fields)(&|name| account.has(name)), length);
-    let host = Some(target.authority()).filter(|_| !account.has("host"));
-    provider_request::head(&call.method, [target.path, call.path], host, &fields)
+    let fields = (call.fields)(&|name| account.has(name));
+    account.request_head(&call.method, [target.path, call.path], target.authority(), fields, length)
 }
 
 /// A replica that is asked for a format it has no URL for gets the call at its only one: it knows best what to say.

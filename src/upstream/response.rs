@@ -10,6 +10,7 @@ use super::pool::{Connection, Pool};
 use super::timeouts::{Timeouts, Timer};
 use super::{Failure, Fault, Headers};
 use crate::core::body::Piece;
+use crate::core::provider_request::RequestHead;
 use crate::core::response_head::{self, Ending, Head, Start};
 use crate::front::Source;
 use crate::limits::{MAX_UPSTREAM_HEAD, PIECES_A_TURN, SENT_A_TURN, UPSTREAM_READ_BUFFER};
@@ -19,7 +20,7 @@ use crate::memory::{Holder, Share, Size};
 pub struct PendingResponse {
     active: Box<ActiveConnection>,
     /// The head of the request, until all of the request has left.
-    request: Vec<u8>,
+    request: RequestHead,
     /// Bytes of head and body that the connection has taken.
     sent: usize,
     /// It was idle before.
@@ -159,7 +160,7 @@ impl PendingResponse {
     pub(super) fn new(
         connection: Connection,
         pool: &Arc<Pool>,
-        request: Vec<u8>,
+        request: RequestHead,
         timer: Timer,
         (is_clear, is_reused): (bool, bool),
     ) -> Self {
@@ -187,7 +188,7 @@ impl PendingResponse {
             self.active.timer.restart(now);
         }
         if sent == Sent::Whole {
-            self.request = Vec::new();
+            self.request = RequestHead::default();
         }
         Ok(sent)
     }
@@ -198,7 +199,7 @@ impl PendingResponse {
             *is_unseen |= active.flush()?;
         }
         let (mut skipped, end) = (*sent, *sent + SENT_A_TURN);
-        for piece in std::iter::once(&**request).chain(body.iter().copied()) {
+        for piece in std::iter::once(request.on_the_wire()).chain(body.iter().copied()) {
             let mut rest = piece.get(skipped..).unwrap_or_default();
             skipped = skipped.saturating_sub(piece.len());
             while !rest.is_empty() {
@@ -567,7 +568,7 @@ mod tests {
     use ureq::Error;
     use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
 
-    use super::{Collected, NoResponse, PendingResponse, UpstreamResponse, Whole};
+    use super::{Collected, NoResponse, PendingResponse, RequestHead, UpstreamResponse, Whole};
     use crate::front::Source;
     use crate::upstream::pool::{Connection, Pool};
     use crate::upstream::timeouts::{Timeouts, Timer};
@@ -615,7 +616,7 @@ mod tests {
         let source = Source::new(OwnedFd::from(socket).into());
         let connection = Connection::new((Box::new(transport), source), "http://a", 0);
         let timer = Timer::new(Timeouts::default(), Instant::now());
-        (PendingResponse::new(connection, &pool, Vec::new(), timer, (false, is_reused)), pool)
+        (PendingResponse::new(connection, &pool, RequestHead::default(), timer, (false, is_reused)), pool)
     }
 
     /// The body, where there is nothing that it waits for.

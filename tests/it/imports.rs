@@ -237,6 +237,25 @@ fn imports_point_down() {
     assert!(objections.is_empty(), "{objections:#?}");
 }
 
+/// The types allow every file to call these two, which give out a provider's keys. One file each does.
+#[test]
+fn keys_are_read_by_the_writer_of_the_request_alone() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let with = |text: &str| {
+        let files = files.iter().filter(|file| {
+            let source = std::fs::read_to_string(file).expect("read source");
+            without_comments(without_tests(&source)).contains(text)
+        });
+        files
+            .map(|file| file.strip_prefix(&src).expect("under src").display().to_string())
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(with(".on_the_wire()"), BTreeSet::from(["upstream/response.rs".to_owned()]));
+    assert_eq!(with(".add_to("), BTreeSet::from(["upstream/agent.rs".to_owned()]));
+}
+
 #[test]
 fn the_scan_sees_every_form() {
     let text = "use crate::front::body;\n use crate::{config::{Config, live}, text::Text,\n auth};\n\
