@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::calls::{KEY, authorized, completion};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 
 const MESSAGES: &str = "/v1/messages";
@@ -34,7 +34,7 @@ fn first_request(model: &str) -> Value {
 #[test]
 fn first_request_of_claude_code_is_translated_where_the_native_provider_is_down() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("translated")));
+    upstream.chat(Script::json(200, &completion("translated")));
     let closed = "http://127.0.0.1:1";
     let proxy = Proxy::start(&with(
         config(&[]),

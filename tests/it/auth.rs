@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::calls::{TOKEN, ask, assert_error, bare, chat, completion, get, post};
 use crate::support::client::Response;
 use crate::support::proxy::{Proxy, command, config, run, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
@@ -14,7 +14,7 @@ const CHAT: &str = "/v1/chat/completions";
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     (upstream, proxy)
 }
@@ -196,7 +196,7 @@ fn a_token_has_its_rate_and_its_share() {
     let wait: u64 = limited.header("retry-after").expect("Retry-After").parse().expect("seconds");
     assert!((1..=60).contains(&wait), "{wait}");
 
-    upstream.chat(Reply::default().then(crate::support::reply::Step::Silence));
+    upstream.chat(Script::default().then(crate::support::script::Step::Silence));
     let mut first = proxy.client();
     first.send(call("sk-lone-token-123456"));
     upstream.wait_requests(3);
@@ -236,7 +236,7 @@ fn an_insane_request_id_is_replaced() {
 #[test]
 fn every_response_has_an_id_of_its_own() {
     let (upstream, proxy) = start(json!({}));
-    let answers = [
+    let responses = [
         proxy.get("/"),
         proxy.get("/healthz"),
         proxy.get("/nowhere"),
@@ -246,14 +246,14 @@ fn every_response_has_an_id_of_its_own() {
         proxy.call(get("/v1/models")),
     ];
     let mut ids: Vec<&str> =
-        answers.iter().map(|answer| answer.header("x-request-id").expect("x-request-id")).collect();
+        responses.iter().map(|response| response.header("x-request-id").expect("x-request-id")).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), answers.len());
+    assert_eq!(ids.len(), responses.len());
 
     // The upstream's own id stands where the client sent none.
     let headers = [("Content-Type", "application/json"), ("X-Request-Id", "from-upstream")];
-    upstream.chat(Reply::whole(200, &headers, "{}"));
+    upstream.chat(Script::whole(200, &headers, "{}"));
     assert_eq!(proxy.call(ask("p1/m")).header("x-request-id"), Some("from-upstream"));
     let both = [("X-Request-Id", "from-client"), ("X-Api-Key", TOKEN)];
     let response = proxy.call(post(CHAT, &both, BODY));

@@ -11,7 +11,7 @@ use crate::support::calls::{
 use crate::support::client::{End, Streamed, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
@@ -34,7 +34,7 @@ fn a_stream_that_breaks_off_ends_with_an_error() {
     let (upstream, proxy) = start(json!({}));
     for step in [Step::Fin, Step::Reset] {
         let gate = Gate::new();
-        upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).then(step));
+        upstream.chat(Script::sse().chunk(event("a")).wait(&gate).then(step));
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
         let mut stream = client.streamed();
@@ -48,7 +48,7 @@ fn a_stream_that_breaks_off_ends_with_an_error() {
 #[test]
 fn a_stream_that_breaks_after_done_is_broken_all_the_same_or_over() {
     let (upstream, proxy) = start(json!({}));
-    upstream.chat(Reply::sse().chunk(event("a")).chunk(DONE).then(Step::Fin));
+    upstream.chat(Script::sse().chunk(event("a")).chunk(DONE).then(Step::Fin));
     let response = proxy.call(ask_streamed("p1/m"));
     let text = response.text();
     let rest = text.strip_prefix(&(event("a") + DONE)).expect("all that was sent");
@@ -66,7 +66,7 @@ fn an_error_event_stands_apart_from_half_an_event() {
     let long = format!("data: {{\"half\":\"{}", "x".repeat(200_000));
     for half in ["data: {\"half", "data: {\"half\":1}\n", "data: {\"half\":1}\r\n", ": half a comment", &long]
     {
-        upstream.chat(Reply::sse().chunk(event("a")).chunk(half).then(Step::Fin));
+        upstream.chat(Script::sse().chunk(event("a")).chunk(half).then(Step::Fin));
         let response = proxy.call(ask_streamed("p1/m"));
         assert_eq!(response.end, End::Cut);
         let text = response.text();
@@ -82,7 +82,7 @@ fn an_error_event_stands_apart_from_half_an_event() {
 fn a_close_delimited_stream_without_done_is_broken() {
     let (upstream, proxy) = start(json!({}));
     for text in [event("a"), event("[DONE]"), format!("data: [DONE] not quite\n\n{}", event("b"))] {
-        upstream.chat(Reply::sse_until_close().send(&text).then(Step::Fin));
+        upstream.chat(Script::sse_until_close().send(&text).then(Step::Fin));
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
         let mut stream = client.streamed();
@@ -97,7 +97,7 @@ fn a_close_delimited_stream_without_done_is_broken() {
 fn close_delimited_stream_with_done_is_complete_however_it_is_closed() {
     let (upstream, proxy) = start(json!({}));
     let gate = Gate::new();
-    let script = Reply::sse_until_close().send(event("a")).send(DONE);
+    let script = Script::sse_until_close().send(event("a")).send(DONE);
     upstream.chat(script.wait(&gate).then(Step::Reset));
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
@@ -113,7 +113,7 @@ fn malformed_chunks_break_a_stream() {
     let (upstream, proxy) = start(json!({}));
     for garbage in ["zz\r\n", "-5\r\ndata\r\n", "fffffffffffffffff\r\n"] {
         let gate = Gate::new();
-        upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).send(garbage).then(Step::Fin));
+        upstream.chat(Script::sse().chunk(event("a")).wait(&gate).send(garbage).then(Step::Fin));
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
         let mut stream = client.streamed();
@@ -126,7 +126,7 @@ fn malformed_chunks_break_a_stream() {
 #[test]
 fn a_silent_stream_times_out() {
     let (upstream, proxy) = start(json!({"stream_timeout": 0.6}));
-    upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
+    upstream.chat(Script::sse().chunk(event("a")).then(Step::Silence));
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     let mut stream = client.streamed();
@@ -139,8 +139,8 @@ fn a_silent_stream_times_out() {
 #[test]
 fn a_stream_that_never_begins_is_504() {
     let (upstream, proxy) = start(json!({"stream_timeout": 0.6}));
-    for reply in [Reply::default(), Reply::raw("HTTP/1.1 200 OK\r\n"), Reply::sse()] {
-        upstream.chat(reply.then(Step::Silence));
+    for script in [Script::default(), Script::raw("HTTP/1.1 200 OK\r\n"), Script::sse()] {
+        upstream.chat(script.then(Step::Silence));
         let (took, response) = timed(|| proxy.call(ask_streamed("p1/m")));
         assert_error(&response, 504, "upstream_timeout");
         assert!(took > Duration::from_millis(300) && took < WITHIN_A_SECOND, "{took:?}");
@@ -150,8 +150,8 @@ fn a_stream_that_never_begins_is_504() {
 #[test]
 fn only_silence_counts_for_the_stream_timeout() {
     let (upstream, proxy) = start(json!({"stream_timeout": 5}));
-    let script = (0..8).fold(Reply::sse(), |reply, _| {
-        reply.then(Step::Pause(Duration::from_millis(700))).chunk(event("tick"))
+    let script = (0..8).fold(Script::sse(), |script, _| {
+        script.then(Step::Pause(Duration::from_millis(700))).chunk(event("tick"))
     });
     upstream.chat(script.chunk(DONE).end());
     let response = proxy.call(ask_streamed("p1/m"));
@@ -163,7 +163,7 @@ fn a_stream_over_the_limit_is_broken_off() {
     let (upstream, proxy) = start(json!({"max_stream_size": 5000}));
     let line = event(&"x".repeat(400));
     let chunk = format!("{:x}\r\n{line}\r\n", line.len());
-    upstream.chat(Reply::sse().then(Step::Flood(chunk.into_bytes())));
+    upstream.chat(Script::sse().then(Step::Flood(chunk.into_bytes())));
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!((response.status, response.end), (200, End::Cut));
     let text = response.text();
@@ -180,7 +180,7 @@ fn stream_just_at_the_limit_is_complete() {
     let line = event("");
     let text = event(&"x".repeat(5000 - line.len() - DONE.len())) + DONE;
     assert_eq!(text.len(), 5000);
-    let script = text.as_bytes().chunks(700).fold(Reply::sse(), Reply::chunk);
+    let script = text.as_bytes().chunks(700).fold(Script::sse(), Script::chunk);
     upstream.chat(script.end());
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!((response.text(), response.end), (text, End::FinalChunk));
@@ -189,7 +189,7 @@ fn stream_just_at_the_limit_is_complete() {
 #[test]
 fn an_http_1_0_client_gets_the_error_event_too() {
     let (upstream, proxy) = start(json!({}));
-    upstream.chat(Reply::sse().chunk(event("a")).then(Step::Fin));
+    upstream.chat(Script::sse().chunk(event("a")).then(Step::Fin));
     let request = String::from_utf8(ask_streamed("p1/m")).expect("text");
     let response = proxy.call(request.replacen("HTTP/1.1", "HTTP/1.0", 1));
     assert_eq!(response.end, End::Closed);
@@ -203,9 +203,9 @@ fn the_worker_and_the_pool_survive_broken_streams() {
     let (upstream, proxy) = start(json!({"max_connections": 1, "max_stream_size": 5000}));
     let chunk = format!("{:x}\r\n{}\r\n", event("x").len(), event("x"));
     for step in [Step::Fin, Step::Reset, Step::Flood(chunk.into_bytes())] {
-        upstream.chat(Reply::sse().chunk(event("a")).then(step));
+        upstream.chat(Script::sse().chunk(event("a")).then(step));
         assert_eq!(proxy.call(ask_streamed("p1/m")).end, End::Cut);
-        upstream.chat(Reply::json(200, &completion("hello")));
+        upstream.chat(Script::json(200, &completion("hello")));
         assert_eq!(proxy.call(ask_streamed("p1/m")).json(), completion("hello"));
     }
 }
@@ -235,12 +235,12 @@ fn start_for_all_apis(changes: serde_json::Value) -> (Upstream, Proxy) {
 fn error_event_speaks_the_words_of_its_api() {
     let (upstream, proxy) = start_for_all_apis(json!({}));
     for (api, path, begun) in apis() {
-        upstream.answer(path, Reply::sse().chunk(&begun).then(Step::Fin));
+        upstream.respond(path, Script::sse().chunk(&begun).then(Step::Fin));
         let response = proxy.call(authorized(path, r#"{"model":"p1/m","stream":true}"#));
         assert_eq!((response.status, response.end), (200, End::Cut), "{api}");
         let text = response.text();
-        let told = text.strip_prefix(&begun).and_then(|told| told.strip_suffix("\n\n")).expect("an event");
-        let (name, data) = told.rsplit_once("data: ").expect("data");
+        let event = text.strip_prefix(&begun).and_then(|event| event.strip_suffix("\n\n")).expect("an event");
+        let (name, data) = event.rsplit_once("data: ").expect("data");
         let value: Value = serde_json::from_str(data).expect("JSON");
         let (error, kind) = match api {
             "responses" => {
@@ -251,10 +251,10 @@ fn error_event_speaks_the_words_of_its_api() {
             "messages" => (&value["error"], "api_error"),
             _ => (&value["error"], "server_error"),
         };
-        assert_eq!((&error["type"], &error["reason"]), (&json!(kind), &json!("upstream_broken")), "{told}");
-        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{told}");
+        assert_eq!((&error["type"], &error["reason"]), (&json!(kind), &json!("upstream_broken")), "{event}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{event}");
         let is_named = matches!(api, "responses" | "messages");
-        assert_eq!(name, if is_named { "event: error\n" } else { "" }, "{told}");
+        assert_eq!(name, if is_named { "event: error\n" } else { "" }, "{event}");
     }
 }
 
@@ -282,16 +282,16 @@ fn terminal_event_of_each_api_completes_a_closed_stream() {
         let call = authorized(path, r#"{"model":"p1/m","stream":true}"#);
         for last in lasts {
             let whole = begun.clone() + last;
-            upstream.answer(path, Reply::sse_until_close().send(&whole).then(Step::Fin));
+            upstream.respond(path, Script::sse_until_close().send(&whole).then(Step::Fin));
             let response = proxy.call(&call);
             assert_eq!((response.text(), response.end), (whole.clone(), End::FinalChunk), "{api}");
             // Without its end that event tells nothing.
             let cut = &whole[..whole.len() - 4];
-            upstream.answer(path, Reply::sse_until_close().send(cut).then(Step::Fin));
+            upstream.respond(path, Script::sse_until_close().send(cut).then(Step::Fin));
             let response = proxy.call(&call);
             assert_eq!(response.end, End::Cut, "{api} {cut}");
         }
-        upstream.answer(path, Reply::sse_until_close().send(&begun).then(Step::Fin));
+        upstream.respond(path, Script::sse_until_close().send(&begun).then(Step::Fin));
         assert_eq!(proxy.call(&call).end, End::Cut, "{api}");
     }
 }
@@ -300,20 +300,20 @@ fn terminal_event_of_each_api_completes_a_closed_stream() {
 fn stream_is_bounded_by_its_own_limit_which_the_error_names() {
     let (upstream, proxy) = start(json!({"max_response_size": 1000, "language": "en"}));
     let large = event(&"x".repeat(5000));
-    upstream.chat(Reply::sse().chunk(&large).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(&large).chunk(DONE).end());
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!((response.text(), response.end), (large.clone() + DONE, End::FinalChunk));
-    upstream.chat(Reply::json(200, &completion(&"x".repeat(2000))));
+    upstream.chat(Script::json(200, &completion(&"x".repeat(2000))));
     let message = assert_error(&proxy.call(ask("p1/m")), 502, "response_too_large");
     assert!(message.contains("1000") && message.contains("max_response_size"), "{message}");
 
     let (upstream, proxy) = start(json!({"max_stream_size": 2000, "language": "en"}));
-    upstream.chat(Reply::sse().chunk(event("a")).chunk(&large).end());
+    upstream.chat(Script::sse().chunk(event("a")).chunk(&large).end());
     let text = proxy.call(ask_streamed("p1/m")).text();
     let data = text.rsplit_once("data: ").expect("an error event").1;
     let message = assert_error_data(data.trim_end(), 502, "response_too_large");
     assert!(message.contains("2000") && message.contains("max_stream_size"), "{message}");
-    upstream.answer("/v1/audio/speech", Reply::whole(200, &[("Content-Type", "audio/mpeg")], &large));
+    upstream.respond("/v1/audio/speech", Script::whole(200, &[("Content-Type", "audio/mpeg")], &large));
     let response = proxy.call(authorized("/v1/audio/speech", r#"{"model":"p1/m"}"#));
     let message = assert_error(&response, 502, "response_too_large");
     assert!(message.contains("max_stream_size"), "{message}");
@@ -324,11 +324,11 @@ fn empty_error_beside_a_good_response_is_no_error() {
     let (upstream, proxy) = start(json!({}));
     for error in [json!(""), json!(false), json!(0), json!({}), json!([]), json!(null)] {
         let whole = with(completion("hello"), json!({"error": error}));
-        upstream.chat(Reply::json(200, &whole));
+        upstream.chat(Script::json(200, &whole));
         assert_eq!(proxy.call(ask("p1/m")).json(), whole);
         let chunk = json!({"choices": [{"index": 0, "delta": {"content": "a"}}], "error": error});
         let events = format!("data: {chunk}\n\n{DONE}");
-        upstream.chat(Reply::sse().chunk(&events).end());
+        upstream.chat(Script::sse().chunk(&events).end());
         let response = proxy.call(ask_streamed("p1/m"));
         assert_eq!((response.status, response.text(), response.end), (200, events, End::FinalChunk));
     }

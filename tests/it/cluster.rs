@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::calls::{DONE, KEY, ask, ask_streamed, completion, event};
 use crate::support::client::{Client, End};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 const CLIENTS: usize = 32;
@@ -24,25 +24,25 @@ enum Trouble {
     /// It is killed: what is in flight is lost, new connections are refused.
     Dies,
     Hangs,
-    Answers(u16),
+    Responds(u16),
     ClosesIdleConnections,
     BreaksOff,
 }
 
-fn whole() -> Reply {
+fn whole() -> Script {
     let body = completion("hello").to_string();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-    let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-    Reply::default().then(Step::Pause(WORK)).send(answer)
+    let response = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    Script::default().then(Step::Pause(WORK)).send(response)
 }
 
-fn streamed() -> Reply {
-    Reply::sse().then(Step::Pause(WORK)).chunk(event("hello")).chunk(DONE).end()
+fn streamed() -> Script {
+    Script::sse().then(Step::Pause(WORK)).chunk(event("hello")).chunk(DONE).end()
 }
 
 /// Every request gets `whole` or `streamed`, as it asks.
-fn serve(upstream: &Upstream, whole: Reply, streamed: Reply) {
-    upstream.script("/v1/chat/completions", move |request| {
+fn serve(upstream: &Upstream, whole: Script, streamed: Script) {
+    upstream.handle("/v1/chat/completions", move |request| {
         if request.text().contains("\"stream\":true") { streamed.clone() } else { whole.clone() }
     });
 }
@@ -51,10 +51,10 @@ fn trouble(upstream: &Upstream, trouble: Trouble) {
     match trouble {
         Trouble::Dies => upstream.go_down(),
         Trouble::Hangs => {
-            serve(upstream, Reply::default().then(Step::Silence), Reply::sse().then(Step::Silence));
+            serve(upstream, Script::default().then(Step::Silence), Script::sse().then(Step::Silence));
         }
-        Trouble::Answers(status) => {
-            let refusal = Reply::json(status, &json!({"error": {"message": "scripted"}}));
+        Trouble::Responds(status) => {
+            let refusal = Script::json(status, &json!({"error": {"message": "scripted"}}));
             serve(upstream, refusal.clone(), refusal);
         }
         Trouble::ClosesIdleConnections => {
@@ -63,8 +63,8 @@ fn trouble(upstream: &Upstream, trouble: Trouble) {
         }
         Trouble::BreaksOff => {
             let half = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{";
-            let events = Reply::sse().chunk("data: {\"half").then(Step::Reset);
-            serve(upstream, Reply::raw(half).then(Step::Reset), events);
+            let events = Script::sse().chunk("data: {\"half").then(Step::Reset);
+            serve(upstream, Script::raw(half).then(Step::Reset), events);
         }
     }
 }
@@ -152,9 +152,9 @@ fn a_replica_in_trouble_is_nothing_a_client_sees() {
     for (kind, said) in [
         (Trouble::Dies, Some("Unreachable")),
         (Trouble::Hangs, Some("TimedOut")),
-        (Trouble::Answers(429), Some("HTTP 429")),
-        (Trouble::Answers(500), Some("HTTP 500")),
-        (Trouble::Answers(401), Some("HTTP 401")),
+        (Trouble::Responds(429), Some("HTTP 429")),
+        (Trouble::Responds(500), Some("HTTP 500")),
+        (Trouble::Responds(401), Some("HTTP 401")),
         (Trouble::ClosesIdleConnections, None),
         (Trouble::BreaksOff, Some("Broken")),
     ] {
@@ -181,12 +181,12 @@ fn a_replica_in_trouble_is_nothing_a_client_sees() {
 fn replicas_in_trouble_in_turn_are_nothing_a_client_sees() {
     let (replicas, proxy) = cluster();
     for (turn, kind) in [
-        Trouble::Answers(500),
+        Trouble::Responds(500),
         Trouble::Dies,
         Trouble::Hangs,
         Trouble::BreaksOff,
         Trouble::Hangs,
-        Trouble::Answers(429),
+        Trouble::Responds(429),
         Trouble::ClosesIdleConnections,
     ]
     .into_iter()

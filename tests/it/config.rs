@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::support::calls::{KEY, TOKEN, ask, completion};
 use crate::support::proxy::{Finished, Proxy, command, config, run, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
@@ -221,7 +221,7 @@ fn a_missing_file_is_named() {
 #[test]
 fn strings_take_from_the_environment() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let providers = json!([format!("p1|http://${{IT_ADDRESS}}/${{IT_VERSION}}|${{IT_KEY}}")]);
     let tokens = json!([{"name": "x", "token": "${IT_TOKEN}"}]);
     let config = with(config(&[]), json!({"providers": providers, "tokens": tokens}));

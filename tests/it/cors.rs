@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::calls::{DONE, TOKEN, assert_error, bare, completion, event, post};
 use crate::support::client::Response;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -13,7 +13,7 @@ const PAGE: &str = "https://app.example";
 
 fn start(origins: &[&str]) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"cors_origins": origins})));
     (upstream, proxy)
 }
@@ -88,7 +88,7 @@ fn vary_says_that_another_origin_gets_another_response() {
 #[test]
 fn streams_forms_and_refusals_of_the_front_may_be_read_too() {
     let (upstream, proxy) = start(&[PAGE]);
-    upstream.chat(Reply::sse().chunk(event("hi")).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("hi")).chunk(DONE).end());
     let headers = [("Origin", PAGE), ("X-Api-Key", TOKEN)];
     let streamed = proxy.call(post(CHAT, &headers, r#"{"model":"p1/m","stream":true}"#));
     assert_eq!((streamed.status, allowed(&streamed)), (200, Some(PAGE)));
@@ -136,7 +136,7 @@ fn other_origins_get_nothing() {
 fn an_upstreams_own_cors_headers_do_not_double_ours() {
     let (upstream, proxy) = start(&[PAGE]);
     let headers = [("Content-Type", "application/json"), ("Access-Control-Allow-Origin", "*")];
-    upstream.chat(Reply::whole(200, &headers, "{}"));
+    upstream.chat(Script::whole(200, &headers, "{}"));
     let call = [("Origin", PAGE), ("X-Api-Key", TOKEN)];
     let response = proxy.call(post(CHAT, &call, r#"{"model":"p1/m"}"#));
     assert_eq!(response.head.all("access-control-allow-origin"), [PAGE]);

@@ -10,7 +10,7 @@ use crate::support::calls::{ask, ask_streamed, chat, completion, event, get};
 use crate::support::client::{Client, timed};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 /// How much longer the median may take in a crowd: a factor, and what two busy processors may add to any measurement.
@@ -21,7 +21,7 @@ const OTHERS: u64 = 3000;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let changes = with(json!({"max_clients": 12_000, "client_timeout": 60, "log_level": "ERROR"}), changes);
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     (upstream, proxy)
@@ -118,18 +118,18 @@ fn a_hundred_that_do_not_read() {
     let changes = json!({"max_connections": 40, "max_stream_size": 100_000_000, "queue_timeout": 60});
     let (upstream, proxy) = start(changes);
     let quiet = medians(&proxy);
-    let script_reply = |request: &crate::support::upstream::Request| {
+    let respond = |request: &crate::support::upstream::Request| {
         if !request.text().contains("large") {
-            return Reply::json(200, &completion("hello"));
+            return Script::json(200, &completion("hello"));
         }
         if request.text().contains("stream") {
             let line = event(&"x".repeat(50_000));
             let chunk = format!("{:x}\r\n{line}\r\n", line.len());
-            return Reply::sse().then(Step::Flood(chunk.into_bytes()));
+            return Script::sse().then(Step::Flood(chunk.into_bytes()));
         }
-        Reply::whole(200, &[("Content-Type", "application/json")], "x".repeat(500_000))
+        Script::whole(200, &[("Content-Type", "application/json")], "x".repeat(500_000))
     };
-    upstream.script("/v1/chat/completions", script_reply);
+    upstream.handle("/v1/chat/completions", respond);
     let whole = chat(r#"{"model":"p1/m","user":"large"}"#);
     let streamed = chat(r#"{"model":"p1/m","user":"large","stream":true}"#);
     let mut crowd: Vec<Client> = (0..100).map(|_| proxy.client()).collect();

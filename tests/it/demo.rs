@@ -27,13 +27,13 @@ fn demo_responds_buffered() {
     let response = ask(&proxy, body);
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(response.header("x-ai-proxy-provider"), Some("demo"));
-    let answer = response.json();
-    assert_eq!(answer["object"], "chat.completion");
-    let message = &answer["choices"][0]["message"];
+    let body = response.json();
+    assert_eq!(body["object"], "chat.completion");
+    let message = &body["choices"][0]["message"];
     assert_eq!(message["role"], "assistant");
-    assert!(message["content"].as_str().is_some_and(|text| text.contains("hello there")), "{answer}");
-    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
-    assert!(answer["usage"]["total_tokens"].is_u64(), "{answer}");
+    assert!(message["content"].as_str().is_some_and(|text| text.contains("hello there")), "{body}");
+    assert_eq!(body["choices"][0]["finish_reason"], "stop");
+    assert!(body["usage"]["total_tokens"].is_u64(), "{body}");
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn the_printed_curl_works() {
     }
     let output = Command::new("sh").args(["-c", &script]).output().expect("sh");
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(answer.contains("choices"), "{answer}");
+    let body = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(body.contains("choices"), "{body}");
 }
 
 #[test]

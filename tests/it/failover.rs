@@ -10,7 +10,7 @@ use crate::support::calls::{
 use crate::support::client::{End, HEARTBEAT, Response, timed};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::tls::Tls;
 use crate::support::upstream::Upstream;
 
@@ -27,15 +27,15 @@ enum Seen {
 }
 
 /// What the first replica does; what is seen without another, and with one.
-struct Row(&'static str, Reply, Seen, Seen);
+struct Row(&'static str, Script, Seen, Seen);
 
 fn good() -> Upstream {
     let upstream = Upstream::new(&["m"]);
-    upstream.script("/v1/chat/completions", |request| {
+    upstream.handle("/v1/chat/completions", |request| {
         if request.text().contains("\"stream\":true") {
-            Reply::sse().chunk(event("other")).chunk(DONE).end()
+            Script::sse().chunk(event("other")).chunk(DONE).end()
         } else {
-            Reply::json(200, &completion("other"))
+            Script::json(200, &completion("other"))
         }
     });
     upstream
@@ -45,8 +45,8 @@ fn own(status: u16) -> Value {
     json!({"error": {"message": "scripted", "type": "scripted", "n": status}})
 }
 
-fn answer(status: u16) -> Reply {
-    Reply::json(status, &own(status))
+fn response(status: u16) -> Script {
+    Script::json(status, &own(status))
 }
 
 /// Short limits: the table does not say how long, the text below it does.
@@ -76,9 +76,9 @@ fn check(what: &str, response: &Response, seen: &Seen, streamed: bool) {
 /// Each row against a proxy of its own: what one failure leaves behind must not decide the next.
 fn hold(rows: Vec<Row>, streamed: bool) {
     let other = good();
-    for Row(what, reply, alone, beside) in rows {
+    for Row(what, script, alone, beside) in rows {
         let bad = Upstream::new(&["m"]);
-        bad.chat(reply);
+        bad.chat(script);
         for (named, seen) in [(vec![("p1", &bad)], alone), (vec![("p1", &bad), ("p1", &other)], beside)] {
             let proxy = Proxy::start(&with(config(&named), limits()));
             let request = if streamed { ask_streamed("p1/m") } else { ask("p1/m") };
@@ -94,39 +94,39 @@ fn hold(rows: Vec<Row>, streamed: bool) {
 fn buffered_responses() {
     use Seen::{Error, Other, Own};
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-    let cut = || Reply::raw(format!("{head}Content-Length: 100\r\n\r\n{{\"half\":"));
+    let cut = || Script::raw(format!("{head}Content-Length: 100\r\n\r\n{{\"half\":"));
     let mut rows = vec![
-        Row("closed", Reply::default().then(Step::Fin), Error(502, "upstream_broken"), Other),
-        Row("reset", Reply::default().then(Step::Reset), Error(502, "upstream_broken"), Other),
-        Row("no HTTP", Reply::raw("SSH-2.0-x\r\n").then(Step::Fin), Error(502, "upstream_broken"), Other),
+        Row("closed", Script::default().then(Step::Fin), Error(502, "upstream_broken"), Other),
+        Row("reset", Script::default().then(Step::Reset), Error(502, "upstream_broken"), Other),
+        Row("no HTTP", Script::raw("SSH-2.0-x\r\n").then(Step::Fin), Error(502, "upstream_broken"), Other),
         Row("cut off", cut().then(Step::Fin), Error(502, "upstream_broken"), Other),
         Row("killed amid its answer", cut().then(Step::Reset), Error(502, "upstream_broken"), Other),
-        Row("silent", Reply::default().then(Step::Silence), Error(504, "upstream_timeout"), Other),
+        Row("silent", Script::default().then(Step::Silence), Error(504, "upstream_timeout"), Other),
         Row(
             "too large",
-            Reply::json(200, &json!({"x": "x".repeat(6000)})),
+            Script::json(200, &json!({"x": "x".repeat(6000)})),
             Error(502, "response_too_large"),
             Error(502, "response_too_large"),
         ),
-        Row("success that says no", answer(200), Own(200), Other),
+        Row("success that says no", response(200), Own(200), Other),
         Row(
             "a redirect",
-            Reply::whole(307, &[("Location", "http://127.0.0.1:1/")], ""),
+            Script::whole(307, &[("Location", "http://127.0.0.1:1/")], ""),
             Error(502, "upstream_redirect"),
             Other,
         ),
         Row(
             "compressed",
-            Reply::whole(200, &[("Content-Encoding", "gzip")], "zip"),
+            Script::whole(200, &[("Content-Encoding", "gzip")], "zip"),
             Error(502, "upstream_encoding"),
             Other,
         ),
     ];
     for status in [401, 402, 403, 408, 429, 500, 502, 503, 504, 520, 529] {
-        rows.push(Row("an answer worth another attempt", answer(status), Own(status), Other));
+        rows.push(Row("an answer worth another attempt", response(status), Own(status), Other));
     }
     for status in [400, 404, 409, 413, 422, 501] {
-        rows.push(Row("an answer to the request itself", answer(status), Own(status), Own(status)));
+        rows.push(Row("an answer to the request itself", response(status), Own(status), Own(status)));
     }
     hold(rows, false);
 }
@@ -134,7 +134,7 @@ fn buffered_responses() {
 #[test]
 fn streams() {
     use Seen::{Error, Other, Own};
-    let first = |data: &str| Reply::sse().chunk(data).chunk(event("more")).chunk(DONE).end();
+    let first = |data: &str| Script::sse().chunk(data).chunk(event("more")).chunk(DONE).end();
     let no = |code: Value| {
         let no = json!({"error": {"message": "scripted", "code": code}});
         first(&format!("data: {no}\n\n"))
@@ -143,23 +143,23 @@ fn streams() {
     let openrouter = r#"{"id":"x","error":{"code":503,"message":"scripted"},"choices":[{"delta":{}}]}"#;
     hold(
         vec![
-            Row("closed", Reply::default().then(Step::Fin), Error(502, "upstream_broken"), Other),
-            Row("no event", Reply::sse().then(Step::Reset), Error(502, "upstream_broken"), Other),
+            Row("closed", Script::default().then(Step::Fin), Error(502, "upstream_broken"), Other),
+            Row("no event", Script::sse().then(Step::Reset), Error(502, "upstream_broken"), Other),
             Row(
                 "half an event",
-                Reply::sse().chunk("data: {\"ha").then(Step::Reset),
+                Script::sse().chunk("data: {\"ha").then(Step::Reset),
                 Error(502, "upstream_broken"),
                 Other,
             ),
-            Row("silent", Reply::default().then(Step::Silence), Error(504, "upstream_timeout"), Other),
+            Row("silent", Script::default().then(Step::Silence), Error(504, "upstream_timeout"), Other),
             Row(
                 "silent behind its head",
-                Reply::sse().then(Step::Silence),
+                Script::sse().then(Step::Silence),
                 Error(504, "upstream_timeout"),
                 Other,
             ),
-            Row("429", answer(429), Own(429), Other),
-            Row("400", answer(400), Own(400), Own(400)),
+            Row("429", response(429), Own(429), Other),
+            Row("400", response(400), Own(400), Own(400)),
             Row("a first event that says 429", no(json!(429)), Own(429), Other),
             Row("a first event that says 503", no(json!(503)), Own(503), Other),
             Row("a first event that says 504", no(json!("504")), Own(504), Other),
@@ -214,11 +214,11 @@ fn nothing_is_sent_twice_once_a_byte_has_left() {
         config(&[("p1", &bad), ("p1", &other)]),
         json!({"stream_heartbeat": 0.3, "attempt_timeout": 5, "stream_timeout": 1}),
     ));
-    bad.chat(Reply::sse().chunk(event("half")).then(Step::Reset));
+    bad.chat(Script::sse().chunk(event("half")).then(Step::Reset));
     let response = proxy.call(ask_streamed("p1/m"));
     assert!(response.text().starts_with(&event("half")) && response.end == End::Cut, "{}", response.text());
     // A heartbeat is a byte too.
-    bad.chat(Reply::default().then(Step::Silence));
+    bad.chat(Script::default().then(Step::Silence));
     let response = proxy.call(ask_streamed("p1/m"));
     assert!(response.text().starts_with(HEARTBEAT) && response.end == End::Cut, "{}", response.text());
     assert!(other.requests().is_empty());
@@ -227,7 +227,7 @@ fn nothing_is_sent_twice_once_a_byte_has_left() {
 #[test]
 fn comments_are_held_back_while_another_replica_is_available_and_no_longer() {
     let (slow, other) = (Upstream::new(&["m"]), good());
-    slow.chat(Reply::sse().chunk(": PROCESSING\n\n").then(Step::Silence));
+    slow.chat(Script::sse().chunk(": PROCESSING\n\n").then(Step::Silence));
     let changes = json!({"stream_heartbeat": 5, "attempt_timeout": 0.5});
     let proxy = Proxy::start(&with(config(&[("p1", &slow), ("p1", &other)]), changes.clone()));
     check("comments alone", &proxy.call(ask_streamed("p1/m")), &Seen::Other, true);
@@ -247,13 +247,13 @@ fn slow_response_has_the_total_time_by_default() {
     let targets = json!({"models": {"v": ["p1/m", "p2/m", "p1/n"]}});
     let proxy = Proxy::start(&with(with(config(&[("p1", &slow), ("p2", &other)]), limits), targets));
     // More than two thirds of the time.
-    let pause = || Reply::default().then(Step::Pause(Duration::from_millis(3000)));
+    let pause = || Script::default().then(Step::Pause(Duration::from_millis(3000)));
     let body = completion("slow").to_string();
     let length = body.len();
     slow.chat(pause().send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")));
     assert_eq!(proxy.call(ask("v")).json(), completion("slow"));
-    let Reply(stream) = Reply::sse().chunk(event("slow")).chunk(DONE).end();
-    slow.chat(stream.into_iter().fold(pause(), Reply::then));
+    let Script(stream) = Script::sse().chunk(event("slow")).chunk(DONE).end();
+    slow.chat(stream.into_iter().fold(pause(), Script::then));
     assert_eq!(proxy.call(ask_streamed("v")).text(), event("slow") + DONE);
     assert_eq!((slow.requests().len(), other.requests().len()), (2, 0), "nobody was asked twice");
 }
@@ -261,7 +261,7 @@ fn slow_response_has_the_total_time_by_default() {
 #[test]
 fn response_over_the_total_time_is_504_that_no_sdk_repeats() {
     let (slow, other) = (Upstream::new(&["m"]), good());
-    slow.chat(Reply::default().then(Step::Silence));
+    slow.chat(Script::default().then(Step::Silence));
     let limits = json!({"non_stream_timeout": 0.5, "stream_timeout": 0.5, "stream_heartbeat": 0});
     let proxy = Proxy::start(&with(config(&[("p1", &slow), ("p1", &other)]), limits));
     for call in [ask("p1/m"), ask_streamed("p1/m")] {
@@ -277,7 +277,7 @@ fn key_refused_with_400_is_in_cooldown_as_with_401() {
     let xai = json!({"code": "Client specified an invalid argument",
         "error": "Incorrect API key provided: xa***. You can obtain an API key from https://console.x.ai."});
     let (bad, other) = (Upstream::new(&["m"]), good());
-    bad.chat(Reply::json(400, &xai));
+    bad.chat(Script::json(400, &xai));
     let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other)]));
     for _ in 0..3 {
         check("refused key", &proxy.call(ask("p1/m")), &Seen::Other, false);
@@ -288,7 +288,7 @@ fn key_refused_with_400_is_in_cooldown_as_with_401() {
     let response = alone.call(ask("p1/m"));
     assert_eq!((response.status, response.json()), (400, xai), "as the provider has it");
     // The error's own word says it as well as its message.
-    bad.chat(Reply::json(400, &json!({"error": {"message": "no", "code": "invalid_api_key"}})));
+    bad.chat(Script::json(400, &json!({"error": {"message": "no", "code": "invalid_api_key"}})));
     let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other)]));
     check("refused key", &proxy.call(ask("p1/m")), &Seen::Other, false);
     proxy.log_line(&["WARNING", "replica=1", "cooldown=300s", "HTTP 400 invalid_api_key"]);
@@ -297,7 +297,7 @@ fn key_refused_with_400_is_in_cooldown_as_with_401() {
 #[test]
 fn hanging_replica_leaves_time_for_another_by_attempt_timeout() {
     let (bad, other) = (Upstream::new(&["m"]), good());
-    bad.chat(Reply::default().then(Step::Silence));
+    bad.chat(Script::default().then(Step::Silence));
     let limits = json!({"non_stream_timeout": 3, "stream_heartbeat": 3, "attempt_timeout": 0.5});
     let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p1", &other)]), limits));
     check("silent", &proxy.call(ask("p1/m")), &Seen::Other, false);
@@ -315,9 +315,9 @@ fn slow_replica_has_all_the_time_when_the_other_is_in_cooldown() {
     let (slow, bad) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
     let body = completion("slow").to_string();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-    let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-    slow.chat(Reply::default().then(Step::Pause(Duration::from_millis(1200))).send(answer));
-    bad.chat(self::answer(401));
+    let response = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    slow.chat(Script::default().then(Step::Pause(Duration::from_millis(1200))).send(response));
+    bad.chat(self::response(401));
     let limits = json!({"non_stream_timeout": 8, "attempt_timeout": 0.4});
     let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p1", &slow)]), limits));
     for _ in 0..2 {
@@ -329,7 +329,7 @@ fn slow_replica_has_all_the_time_when_the_other_is_in_cooldown() {
 #[test]
 fn replica_with_a_refused_key_is_in_cooldown_and_alone_still_asked() {
     let (bad, other) = (Upstream::new(&["m"]), good());
-    bad.chat(answer(401));
+    bad.chat(response(401));
     let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other)]));
     for _ in 0..5 {
         check("refused key", &proxy.call(ask("p1/m")), &Seen::Other, false);
@@ -341,7 +341,7 @@ fn replica_with_a_refused_key_is_in_cooldown_and_alone_still_asked() {
     for _ in 0..5 {
         check("refused key", &alone.call(ask("p1/m")), &Seen::Own(401), false);
     }
-    bad.chat(Reply::json(200, &completion("well again")));
+    bad.chat(Script::json(200, &completion("well again")));
     assert_eq!(alone.call(ask("p1/m")).json(), completion("well again"));
 }
 
@@ -355,7 +355,7 @@ fn replica_without_funds_is_in_cooldown_and_a_busy_one_for_as_long_as_it_says() 
     ] {
         let (bad, other) = (Upstream::new(&["m"]), good());
         let fields = [vec![("Content-Type", "application/json")], fields].concat();
-        bad.chat(Reply::whole(429, &fields, body.to_string()));
+        bad.chat(Script::whole(429, &fields, body.to_string()));
         let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other)]));
         check("429", &proxy.call(ask("p1/m")), &Seen::Other, false);
         proxy.log_line(&["attempt=1", "replica=1", cooldown, "HTTP 429"]);
@@ -365,7 +365,7 @@ fn replica_without_funds_is_in_cooldown_and_a_busy_one_for_as_long_as_it_says() 
 #[test]
 fn health_tells_what_requests_have_met() {
     let (bad, other) = (Upstream::new(&["m"]), good());
-    bad.chat(Reply::json(401, &json!({"error": {"message": KEY, "code": "invalid_api_key"}})));
+    bad.chat(Script::json(401, &json!({"error": {"message": KEY, "code": "invalid_api_key"}})));
     let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &other), ("p2", &other)]));
     let before = proxy.get("/health").json();
     assert_eq!(before["details"]["p1"]["error"], Value::Null);
@@ -398,7 +398,7 @@ fn health_tells_what_requests_have_met() {
     let lone = Proxy::start(&config(&[("p1", &bad)]));
     assert_eq!(lone.call(ask("p1/m")).status, 401);
     assert!(lone.get("/health").json()["details"]["p1"]["error"].is_string());
-    bad.chat(Reply::json(200, &completion("well")));
+    bad.chat(Script::json(200, &completion("well")));
     assert_eq!(lone.call(ask("p1/m")).status, 200);
     eventually("a clean bill", || {
         (lone.get("/health").json()["details"]["p1"]["error"] == Value::Null).then_some(())
@@ -410,9 +410,9 @@ fn earlier_response_is_relayed_under_its_own_name_and_without_its_own_key() {
     let (first, second) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
     let quoted = json!({"error": {"message": format!("no room for key {FIRST_KEY}")}}).to_string();
     let fields = [("Content-Type", "application/json"), ("X-Request-Id", "up-1")];
-    first.chat(Reply::whole(503, &fields, quoted));
+    first.chat(Script::whole(503, &fields, quoted));
     let second_fields = [("Content-Type", "text/event-stream"), ("X-Request-Id", "up-2")];
-    second.chat(Reply::chunked(200, &second_fields).then(Step::Reset));
+    second.chat(Script::chunked(200, &second_fields).then(Step::Reset));
     let providers = json!([format!("p1|{}|{FIRST_KEY}", first.url()), format!("p2|{}|{KEY}", second.url())]);
     let changes = json!({"providers": providers, "models": {"best": ["p1/m", "p2/m"]}});
     let proxy = Proxy::start(&with(config(&[]), changes));
@@ -429,7 +429,7 @@ fn earlier_response_is_relayed_under_its_own_name_and_without_its_own_key() {
 fn response_has_no_id_of_an_attempt_that_failed() {
     let (first, second) = (Upstream::new(&["m"]), good());
     let fields = [("Content-Type", "application/json"), ("X-Request-Id", "up-1")];
-    first.chat(Reply::whole(503, &fields, own(503).to_string()));
+    first.chat(Script::whole(503, &fields, own(503).to_string()));
     let providers = config(&[("p1", &first), ("p2", &second)]);
     let proxy = Proxy::start(&with(providers, json!({"models": {"best": ["p1/m", "p2/m"]}})));
     for call in [ask("best"), ask_streamed("best")] {
@@ -443,7 +443,7 @@ fn response_has_no_id_of_an_attempt_that_failed() {
 #[test]
 fn an_error_under_a_status_of_success_quotes_no_key_either() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &json!({"error": {"message": format!("bad: {KEY}"), "code": 400}})));
+    upstream.chat(Script::json(200, &json!({"error": {"message": format!("bad: {KEY}"), "code": 400}})));
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     for call in [ask("p1/m"), ask_streamed("p1/m")] {
         let response = proxy.call(call);
@@ -461,20 +461,20 @@ fn failures_of_one_token_leave_the_replica_to_the_others_until_a_second_meets_on
         post("/v1/chat/completions", &[("Authorization", &format!("Bearer {token}"))], body)
     };
     for (refusal, times) in [
-        (answer(401), 1),
-        (answer(402), 1),
-        (answer(403), 1),
-        (Reply::whole(429, &[("Retry-After", "60")], "{}"), 1),
-        (answer(429), 3),
-        (answer(500), 3),
-        (Reply::default().then(Step::Reset), 3),
-        (Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{").then(Step::Fin), 3),
-        (Reply::json(400, &json!({"error": "Incorrect API key provided"})), 1),
+        (response(401), 1),
+        (response(402), 1),
+        (response(403), 1),
+        (Script::whole(429, &[("Retry-After", "60")], "{}"), 1),
+        (response(429), 3),
+        (response(500), 3),
+        (Script::default().then(Step::Reset), 3),
+        (Script::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{").then(Step::Fin), 3),
+        (Script::json(400, &json!({"error": "Incorrect API key provided"})), 1),
     ] {
         let (first, second) = (Upstream::new(&["m", "gated"]), good());
-        first.script("/v1/chat/completions", move |request| {
+        first.handle("/v1/chat/completions", move |request| {
             let is_refused = request.text().contains("gated");
-            if is_refused { refusal.clone() } else { Reply::json(200, &completion("first")) }
+            if is_refused { refusal.clone() } else { Script::json(200, &completion("first")) }
         });
         let named = config(&[("p1", &first), ("p1", &second)]);
         let proxy =
@@ -503,8 +503,8 @@ fn failures_of_one_token_leave_the_replica_to_the_others_until_a_second_meets_on
 #[test]
 fn refused_key_of_which_the_check_knows_is_in_cooldown_for_every_token() {
     let (first, second) = (Upstream::new(&["m"]), good());
-    first.script("/v1/models", |_| answer(401));
-    first.chat(answer(401));
+    first.handle("/v1/models", |_| response(401));
+    first.chat(response(401));
     let named = config(&[("p1", &first), ("p1", &second)]);
     let tokens = json!({"tokens": [format!("a|{TOKEN}"), "b|sk-another-token-7654321-wvx"]});
     let proxy = Proxy::start(&with(named, tokens));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::calls::{KEY, ask, assert_error, chat, completion, get};
 use crate::support::client::{End, timed};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, WITHIN_A_SECOND};
 
@@ -52,16 +52,16 @@ fn a_cut_off_body_is_502() {
     let (upstream, proxy) = start(json!({}));
     let length = format!("{HEAD}Content-Length: 100\r\n\r\n");
     let chunked = format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n");
-    for reply in [
-        Reply::raw(&length).then(Step::Fin),
-        Reply::raw(&length).send("{\"half\":").then(Step::Fin),
-        Reply::raw(&length).send("{\"half\":").then(Step::Reset),
-        Reply::raw(&chunked).chunk("{\"half\":").then(Step::Fin),
-        Reply::raw(&chunked).chunk("{\"half\":").then(Step::Reset),
-        Reply::raw(&chunked).send("10\r\n{\"half").then(Step::Fin),
-        Reply::raw(&chunked).send("zz\r\n{}").then(Step::Fin),
+    for script in [
+        Script::raw(&length).then(Step::Fin),
+        Script::raw(&length).send("{\"half\":").then(Step::Fin),
+        Script::raw(&length).send("{\"half\":").then(Step::Reset),
+        Script::raw(&chunked).chunk("{\"half\":").then(Step::Fin),
+        Script::raw(&chunked).chunk("{\"half\":").then(Step::Reset),
+        Script::raw(&chunked).send("10\r\n{\"half").then(Step::Fin),
+        Script::raw(&chunked).send("zz\r\n{}").then(Step::Fin),
     ] {
-        upstream.chat(reply);
+        upstream.chat(script);
         assert_error(&proxy.call(ask("p1/m")), 502, "upstream_broken");
     }
 }
@@ -79,7 +79,7 @@ fn malformed_response_is_502() {
         "HTTP/1.1 200 OK\r\nX-A: b",
         "\r\n\r\n\r\n",
     ] {
-        upstream.chat(Reply::raw(bytes).then(Step::Fin));
+        upstream.chat(Script::raw(bytes).then(Step::Fin));
         let response = proxy.call(ask("p1/m"));
         assert_eq!(response.status, 502, "{bytes:?}: {}", response.text());
         assert_error(&response, 502, "upstream_broken");
@@ -90,7 +90,7 @@ fn malformed_response_is_502() {
 fn closing_before_the_status_line_is_502() {
     let (upstream, proxy) = start(json!({}));
     for step in [Step::Fin, Step::Reset] {
-        upstream.chat(Reply::default().then(step));
+        upstream.chat(Script::default().then(step));
         let response = proxy.call(ask("p1/m"));
         // Whether this is no response or a cut-off one, nothing says.
         match response.json()["error"]["reason"].as_str() {
@@ -104,14 +104,14 @@ fn closing_before_the_status_line_is_502() {
 fn an_endless_head_is_502() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 10}));
     let more = "X-More: and more\r\n".repeat(1000);
-    upstream.chat(Reply::raw("HTTP/1.1 200 OK\r\n").then(Step::Flood(more.into_bytes())));
+    upstream.chat(Script::raw("HTTP/1.1 200 OK\r\n").then(Step::Flood(more.into_bytes())));
     assert_error(&proxy.call(ask("p1/m")), 502, "upstream_broken");
 }
 
 #[test]
 fn body_until_close_is_complete() {
     let (upstream, proxy) = start(json!({}));
-    upstream.chat(Reply::raw(format!("{HEAD}\r\n")).send("{\"a\": 1}").then(Step::Fin));
+    upstream.chat(Script::raw(format!("{HEAD}\r\n")).send("{\"a\": 1}").then(Step::Fin));
     let mut client = proxy.client();
     let response = client.call(ask("p1/m"));
     assert_eq!((response.status, response.text().as_str()), (200, "{\"a\": 1}"));
@@ -128,7 +128,7 @@ fn other_ways_to_end_a_body_are_understood() {
         format!("{HEAD}{coded}4;x=y\r\n{{\"a\"\r\n0004\r\n: 1}}\r\n0\r\nX-Trailer: 1\r\n\r\n"),
         format!("{HEAD}{coded}8 \r\n{{\"a\": 1}}\r\n000\r\n\r\n"),
     ] {
-        upstream.chat(Reply::raw(&bytes).then(Step::Fin));
+        upstream.chat(Script::raw(&bytes).then(Step::Fin));
         let response = proxy.call(ask("p1/m"));
         assert_eq!((response.status, response.text().as_str()), (200, "{\"a\": 1}"), "{bytes:?}");
         assert!(response.head.all("x-trailer").is_empty());
@@ -139,23 +139,24 @@ fn other_ways_to_end_a_body_are_understood() {
 fn response_over_the_limit_is_502() {
     let (upstream, proxy) = start(json!({"max_response_size": 10_000}));
     let exact = format!("{{\"x\":\"{}\"}}", "a".repeat(10_000 - 8));
-    upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], &exact));
+    upstream.chat(Script::whole(200, &[("Content-Type", "application/json")], &exact));
     let response = proxy.call(ask("p1/m"));
     assert_eq!((response.status, response.body.len()), (200, 10_000));
 
     let over = format!("{{\"x\":\"{}\"}}", "a".repeat(10_000 - 7));
     let headers = [("Content-Type", "application/json")];
-    let chunked = |body: &str| body.as_bytes().chunks(999).fold(Reply::chunked(200, &headers), Reply::chunk);
-    for reply in [
-        Reply::whole(200, &headers, &over),
-        Reply::raw(format!("{HEAD}Content-Length: 99999999999999\r\n\r\n{{")),
+    let chunked =
+        |body: &str| body.as_bytes().chunks(999).fold(Script::chunked(200, &headers), Script::chunk);
+    for script in [
+        Script::whole(200, &headers, &over),
+        Script::raw(format!("{HEAD}Content-Length: 99999999999999\r\n\r\n{{")),
         chunked(&over).end(),
-        Reply::raw(format!("{HEAD}\r\n")).send(&over).then(Step::Fin),
-        Reply::raw(format!("{HEAD}\r\n")).then(Step::Flood(b"x".repeat(10_000))),
-        Reply::whole(500, &[("Content-Type", "text/html")], "x".repeat(3_000_000)),
+        Script::raw(format!("{HEAD}\r\n")).send(&over).then(Step::Fin),
+        Script::raw(format!("{HEAD}\r\n")).then(Step::Flood(b"x".repeat(10_000))),
+        Script::whole(500, &[("Content-Type", "text/html")], "x".repeat(3_000_000)),
     ] {
-        let wrapped = matches!(&reply.0[..], [Step::Send(bytes)] if bytes.starts_with(b"HTTP/1.1 500"));
-        upstream.chat(reply);
+        let wrapped = matches!(&script.0[..], [Step::Send(bytes)] if bytes.starts_with(b"HTTP/1.1 500"));
+        upstream.chat(script);
         let response = proxy.call(ask("p1/m"));
         if wrapped && response.status == 500 {
             // Only 2 KiB of such a text are needed: reading no further is as good.
@@ -168,13 +169,13 @@ fn response_over_the_limit_is_502() {
 #[test]
 fn a_silent_upstream_is_504() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 0.6}));
-    for reply in [
-        Reply::default(),
-        Reply::raw("HTTP/1.1 200 OK\r\nContent-"),
-        Reply::raw(format!("{HEAD}Content-Length: 100\r\n\r\n{{\"half\":")),
-        Reply::raw(format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n")),
+    for script in [
+        Script::default(),
+        Script::raw("HTTP/1.1 200 OK\r\nContent-"),
+        Script::raw(format!("{HEAD}Content-Length: 100\r\n\r\n{{\"half\":")),
+        Script::raw(format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n")),
     ] {
-        upstream.chat(reply.then(Step::Silence));
+        upstream.chat(script.then(Step::Silence));
         let (took, response) = timed(|| proxy.call(ask("p1/m")));
         assert_error(&response, 504, "upstream_timeout");
         assert!(took > Duration::from_millis(400) && took < WITHIN_A_SECOND, "{took:?}");
@@ -187,8 +188,9 @@ fn a_dripping_upstream_is_504() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 0.6}));
     let heads = [String::from("HTTP/1.1 200 OK\r\nX-Drip: "), format!("{HEAD}Content-Length: 1000\r\n\r\n")];
     for head in heads {
-        let drip = (0..100)
-            .fold(Reply::raw(head), |reply, _| reply.send("x").then(Step::Pause(Duration::from_millis(50))));
+        let drip = (0..100).fold(Script::raw(head), |script, _| {
+            script.send("x").then(Step::Pause(Duration::from_millis(50)))
+        });
         upstream.chat(drip);
         let (took, response) = timed(|| proxy.call(ask("p1/m")));
         assert_error(&response, 504, "upstream_timeout");
@@ -199,7 +201,7 @@ fn a_dripping_upstream_is_504() {
 #[test]
 fn a_slow_upload_is_not_the_providers_time() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 1}));
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let request = ask("p1/m");
     let mut client = proxy.client();
     client.send(&request[..request.len() - 1]);
@@ -234,9 +236,9 @@ fn early_response_is_read_while_the_body_is_sent() {
         let mut kept = Vec::new();
         for stream in listener.incoming() {
             let mut stream = stream.expect("accept");
-            let answer = "HTTP/1.1 413 Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n\
+            let response = "HTTP/1.1 413 Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n\
                           Content-Length: 11\r\n\r\n{\"no\": 413}";
-            drop(stream.write_all(answer.as_bytes()));
+            drop(stream.write_all(response.as_bytes()));
             kept.push(stream);
         }
     });
@@ -251,9 +253,9 @@ fn next_request_succeeds_after_any_failure() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 0.3, "max_connections": 1}));
     let mut client = proxy.client();
     for step in [Step::Fin, Step::Reset, Step::Silence] {
-        upstream.chat(Reply::raw(format!("{HEAD}Content-Length: 100\r\n\r\n{{")).then(step));
+        upstream.chat(Script::raw(format!("{HEAD}Content-Length: 100\r\n\r\n{{")).then(step));
         assert!(client.call(ask("p1/m")).status >= 500);
-        upstream.chat(Reply::json(200, &completion("hello")));
+        upstream.chat(Script::json(200, &completion("hello")));
         assert_eq!(client.call(ask("p1/m")).status, 200, "on the same connection, by the same worker");
     }
 }
@@ -264,7 +266,7 @@ fn excess_bytes_of_an_upstream_reach_no_client() {
     // An unrequested second response must not be taken for the next one (response splitting).
     let body = completion("first").to_string();
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
-    upstream.chat(Reply::raw(format!("{HEAD}Content-Length: {}\r\n\r\n{body}{poison}", body.len())));
+    upstream.chat(Script::raw(format!("{HEAD}Content-Length: {}\r\n\r\n{body}{poison}", body.len())));
     let mut client = proxy.client();
     for _ in 0..5 {
         let response = client.call(ask("p1/m"));
@@ -275,22 +277,22 @@ fn excess_bytes_of_an_upstream_reach_no_client() {
 #[test]
 fn a_client_that_leaves_frees_the_upstream() {
     let (upstream, proxy) = start(json!({"max_connections": 1, "non_stream_timeout": 60}));
-    for (round, reply) in [
-        Reply::default(),
-        Reply::raw("HTTP/1.1 200 OK\r\n"),
-        Reply::raw(format!("{HEAD}Content-Length: 100\r\n\r\n{{")),
+    for (round, script) in [
+        Script::default(),
+        Script::raw("HTTP/1.1 200 OK\r\n"),
+        Script::raw(format!("{HEAD}Content-Length: 100\r\n\r\n{{")),
     ]
     .into_iter()
     .enumerate()
     {
-        upstream.chat(reply.then(Step::Silence));
+        upstream.chat(script.then(Step::Silence));
         let mut client = proxy.client();
         client.send(ask("p1/m"));
         let seen = upstream.wait_requests(2 * round + 1);
         client.leave();
         let (took, ()) = timed(|| upstream.wait_closed(seen[2 * round].connection));
         assert!(took < WITHIN_A_SECOND, "{took:?}");
-        upstream.chat(Reply::json(200, &completion("hello")));
+        upstream.chat(Script::json(200, &completion("hello")));
         let (took, response) = timed(|| proxy.call(ask("p1/m")));
         assert!(response.status == 200 && took < DEADLINE / 4, "the only worker is free again");
     }

@@ -13,7 +13,7 @@ use crate::support::calls::{
 use crate::support::client::{Client, End, Response};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::tls::{Tls, certificate};
 use crate::support::upstream::Upstream;
 
@@ -34,24 +34,24 @@ enum Due {
 
 /// A way to fail, whether a stream is asked for, what the client is due, what the one warning in the log says (empty: there
 /// is none).
-type Fault = (&'static str, bool, Reply, Due, &'static str);
+type Fault = (&'static str, bool, Script, Due, &'static str);
 
 fn faults() -> Vec<Fault> {
     use Due::{Broken, Error, Passed, Whole};
     let broken = || Error(502, "upstream_broken");
     let late = || Error(504, "upstream_timeout");
-    let length = |length: usize| Reply::raw(format!("{HEAD}Content-Length: {length}\r\n\r\n"));
-    let begun = || Reply::sse().chunk(event("a"));
+    let length = |length: usize| Script::raw(format!("{HEAD}Content-Length: {length}\r\n\r\n"));
+    let begun = || Script::sse().chunk(event("a"));
     let flood = |bytes: &str| Step::Flood(bytes.repeat(200).into_bytes());
     let gzip = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
     vec![
-        ("end before the head", false, Reply::default().then(Step::Fin), broken(), "Broken: "),
-        ("reset before the head", false, Reply::default().then(Step::Reset), broken(), "Broken: "),
-        ("reset before a stream's head", true, Reply::default().then(Step::Reset), broken(), "Broken: "),
+        ("end before the head", false, Script::default().then(Step::Fin), broken(), "Broken: "),
+        ("reset before the head", false, Script::default().then(Step::Reset), broken(), "Broken: "),
+        ("reset before a stream's head", true, Script::default().then(Step::Reset), broken(), "Broken: "),
         (
             "reset inside the head",
             false,
-            Reply::raw("HTTP/1.1 200 OK\r\nX-A").then(Step::Reset),
+            Script::raw("HTTP/1.1 200 OK\r\nX-A").then(Step::Reset),
             broken(),
             "Broken: ",
         ),
@@ -70,55 +70,55 @@ fn faults() -> Vec<Fault> {
         (
             "a length that is none",
             false,
-            Reply::raw(format!("{HEAD}Content-Length: 2x\r\n\r\n{{}}")),
+            Script::raw(format!("{HEAD}Content-Length: 2x\r\n\r\n{{}}")),
             broken(),
             "Broken: ",
         ),
-        ("garbage", false, Reply::raw("SSH-2.0-OpenSSH_9.6\r\n").then(Step::Fin), broken(), "Broken: "),
+        ("garbage", false, Script::raw("SSH-2.0-OpenSSH_9.6\r\n").then(Step::Fin), broken(), "Broken: "),
         (
             "garbage in chunks",
             false,
-            Reply::raw(format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n")),
+            Script::raw(format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n")),
             broken(),
             "CutOff: ",
         ),
         (
             "an endless head",
             false,
-            Reply::raw("HTTP/1.1 200 OK\r\n").then(flood("X-More: and more\r\n")),
+            Script::raw("HTTP/1.1 200 OK\r\n").then(flood("X-More: and more\r\n")),
             broken(),
             "Broken: ",
         ),
-        ("an endless line", false, Reply::raw("HTTP/1.1 200 ").then(flood("x")), broken(), "Broken: "),
+        ("an endless line", false, Script::raw("HTTP/1.1 200 ").then(flood("x")), broken(), "Broken: "),
         (
             "an endless body",
             false,
-            Reply::raw(format!("{HEAD}\r\n")).then(flood("x")),
+            Script::raw(format!("{HEAD}\r\n")).then(flood("x")),
             Error(502, "response_too_large"),
             "TooLarge: ",
         ),
         (
             "an endless stream",
             true,
-            Reply::sse().then(flood("9\r\ndata: x\n\n\r\n")),
+            Script::sse().then(flood("9\r\ndata: x\n\n\r\n")),
             Broken(502, "response_too_large"),
             "TooLarge: ",
         ),
         (
             "interim answers without end",
             false,
-            Reply::default().then(flood("HTTP/1.1 102 Processing\r\n\r\n")),
+            Script::default().then(flood("HTTP/1.1 102 Processing\r\n\r\n")),
             broken(),
             "Broken: ",
         ),
         (
             "some interim answers",
             false,
-            Reply::raw("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(3) + HEAD + "Content-Length: 2\r\n\r\n{}"),
+            Script::raw("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(3) + HEAD + "Content-Length: 2\r\n\r\n{}"),
             Passed(200, "{}"),
             "",
         ),
-        ("silence before the head", false, Reply::default().then(Step::Silence), late(), "TimedOut: "),
+        ("silence before the head", false, Script::default().then(Step::Silence), late(), "TimedOut: "),
         ("silence inside the body", false, length(100).send("{").then(Step::Silence), late(), "TimedOut: "),
         (
             "silence inside a stream",
@@ -130,14 +130,14 @@ fn faults() -> Vec<Fault> {
         (
             "compressed though not asked",
             false,
-            Reply::whole(200, &gzip, b"\x1f\x8b\x08\x00zip"),
+            Script::whole(200, &gzip, b"\x1f\x8b\x08\x00zip"),
             Error(502, "upstream_encoding"),
             "Content-Encoding: gzip",
         ),
         (
             "a redirect",
             false,
-            Reply::whole(
+            Script::whole(
                 307,
                 &[("Location", "http://127.0.0.1:1/"), ("Content-Type", "application/json")],
                 "{}",
@@ -148,7 +148,7 @@ fn faults() -> Vec<Fault> {
         (
             "trailers",
             false,
-            Reply::raw(format!(
+            Script::raw(format!(
                 "{HEAD}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\nX-Trailer: 1\r\n\r\n"
             )),
             Passed(200, "{}"),
@@ -157,7 +157,7 @@ fn faults() -> Vec<Fault> {
         (
             "endless trailers",
             false,
-            Reply::raw(format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n"))
+            Script::raw(format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n"))
                 .then(flood("X-Trailer: 1\r\n")),
             broken(),
             "CutOff: ",
@@ -177,7 +177,7 @@ fn each_fault_has_its_response_and_its_line_and_holds_nothing() {
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     assert_eq!(proxy.get("/health").status, 200);
     // A request has been told of whole when its last line is there.
-    let told = |count: usize| {
+    let wait_logged = |count: usize| {
         let is_last = |line: &&String| line.contains(" INFO ") && line.contains("耗时:");
         eventually("the last line", || {
             (proxy.stderr.all().iter().filter(is_last).count() == count).then_some(())
@@ -186,25 +186,26 @@ fn each_fault_has_its_response_and_its_line_and_holds_nothing() {
     let mut count = 0;
     // Cooldown is another matter: each fault finds the provider in good repute.
     let mend = |count: &mut usize| {
-        upstream.chat(Reply::json(200, &completion("hello")));
+        upstream.chat(Script::json(200, &completion("hello")));
         at_once(&proxy);
         *count += WORKERS;
-        told(*count);
+        wait_logged(*count);
     };
     mend(&mut count);
     let before = settled(&proxy, None);
-    for (name, streamed, reply, due, said) in faults() {
+    for (name, streamed, script, due, said) in faults() {
         let lines = proxy.stderr.all().len();
-        upstream.chat(reply);
+        upstream.chat(script);
         let response = proxy.call(if streamed { ask_streamed("p1/m") } else { ask("p1/m") });
         check(name, &response, &due);
         count += 1;
-        told(count);
+        wait_logged(count);
         let lines = proxy.stderr.all().split_off(lines);
         let warnings: Vec<_> = lines.iter().filter(|line| line.contains(" WARNING ")).collect();
         assert_eq!(warnings.len(), usize::from(!said.is_empty()), "{name}: {lines:#?}");
-        let is_told = |line: &&String| line.contains("provider=p1 replica=1 model=m") && line.contains(said);
-        assert!(warnings.iter().all(is_told), "{name}: no {said:?} in {warnings:?}");
+        let is_logged =
+            |line: &&String| line.contains("provider=p1 replica=1 model=m") && line.contains(said);
+        assert!(warnings.iter().all(is_logged), "{name}: no {said:?} in {warnings:?}");
         mend(&mut count);
     }
     settled(&proxy, Some(before));
@@ -326,11 +327,11 @@ fn full_listener() -> (TcpListener, Vec<TcpStream>) {
 #[test]
 fn two_hundred_requests_meet_connections_that_close_while_idle_and_none_fails() {
     let upstream = Upstream::new(&["m"]);
-    let answer = Reply::json(200, &completion("hello"));
+    let response = Script::json(200, &completion("hello"));
     // At once, and in the time that the next request takes to come.
-    upstream.script("/v1/chat/completions", move |request| {
+    upstream.handle("/v1/chat/completions", move |request| {
         let idle = Duration::from_millis(request.connection as u64 % 4);
-        answer.clone().then(if idle.is_zero() { Step::Fin } else { Step::IdleClose(idle) })
+        response.clone().then(if idle.is_zero() { Step::Fin } else { Step::IdleClose(idle) })
     });
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"max_retries": 0})));
     let mut client = proxy.client();

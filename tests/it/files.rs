@@ -13,14 +13,14 @@ use std::process::{Child, Command, Stdio};
 use crate::support::calls::{TOKEN, ask, completion, post};
 use crate::support::client::{Client, timed};
 use crate::support::proxy::{Proxy, command, config, run, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 use crate::support::{WITHIN_A_SECOND, eventually};
 
 fn upstream() -> Upstream {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     upstream
 }
 

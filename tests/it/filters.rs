@@ -4,12 +4,12 @@ use serde_json::json;
 
 use crate::support::calls::{TOKEN, assert_error, authorized, chat, completion, post};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["small", "big"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     (upstream, proxy)
 }
@@ -184,7 +184,7 @@ fn query_that_names_a_model_is_refused() {
 fn part_that_chooses_a_model_is_refused() {
     let (upstream, proxy) = start(filtered());
     let target = "/v1/audio/transcriptions";
-    upstream.answer(target, Reply::json(200, &json!({"text": "hello"})));
+    upstream.respond(target, Script::json(200, &json!({"text": "hello"})));
     let send = |name: &str| {
         let part = |name: &str, value: &str| {
             format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")

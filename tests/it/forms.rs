@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::calls::{DONE, TOKEN, assert_error, authorized, event, post};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 
 /// Every relayed path of forms, behind `/v1` or a provider's URL.
@@ -49,7 +49,7 @@ fn every_path_goes_to_its_twin_with_its_own_bytes() {
         (0..=255).cycle().take(5000).chain(*b"\r\n\r\nname=\"model\"\r\n\r\np1/m\r\n").collect();
     let mut client = proxy.client();
     for path in PATHS {
-        upstream.answer(&format!("/v1{path}"), Reply::json(200, &json!({"path": path})));
+        upstream.respond(&format!("/v1{path}"), Script::json(200, &json!({"path": path})));
         let response = client.call(send(&format!("/v1{path}?x=1"), KIND, &form("p1/m", &every_byte, "")));
         assert_eq!(response.json(), json!({"path": path}), "{path}");
         let seen = upstream.last();
@@ -65,7 +65,7 @@ fn every_path_takes_its_form_as_json() {
     let (upstream, proxy) = start(json!({}));
     let body = r#"{"model":"p1/m", "prompt":"a hat", "images":[{"image_url":"data:image/png;base64,AA=="}]}"#;
     for path in PATHS {
-        upstream.answer(&format!("/v1{path}"), Reply::json(200, &json!({"path": path})));
+        upstream.respond(&format!("/v1{path}"), Script::json(200, &json!({"path": path})));
         for kind in ["application/json", "Application/JSON; charset=utf-8"] {
             let response = proxy.call(send(&format!("/v1{path}"), kind, body.as_bytes()));
             assert_eq!(response.json(), json!({"path": path}), "{path}");
@@ -81,25 +81,25 @@ fn every_path_takes_its_form_as_json() {
 fn a_streamed_transcription_is_relayed_event_by_event() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = crate::support::gate::Gate::new();
-    upstream.answer(TRANSCRIPTIONS, Reply::sse().wait(&gate).chunk(event("hello")).chunk(DONE).end());
+    upstream.respond(TRANSCRIPTIONS, Script::sse().wait(&gate).chunk(event("hello")).chunk(DONE).end());
     let mut client = proxy.client();
     client.send(send(TRANSCRIPTIONS, KIND, &form("p1/m", b"RIFF", &field("stream", "true"))));
-    let mut answer = client.streamed();
+    let mut response = client.streamed();
     assert_eq!(
-        answer.next_event().as_deref(),
+        response.next_event().as_deref(),
         Some(crate::support::client::HEARTBEAT),
         "a stream was asked for"
     );
     gate.open();
-    assert_eq!(answer.next_real_event(), Some(event("hello")));
-    assert_eq!(answer.next_real_event().as_deref(), Some(DONE));
+    assert_eq!(response.next_real_event(), Some(event("hello")));
+    assert_eq!(response.next_real_event().as_deref(), Some(DONE));
 }
 
 #[test]
 fn another_attempt_sends_the_whole_form_again() {
     let (first, second) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
     for upstream in [&first, &second] {
-        upstream.answer(TRANSCRIPTIONS, Reply::json(503, &json!({"error": {}})));
+        upstream.respond(TRANSCRIPTIONS, Script::json(503, &json!({"error": {}})));
     }
     let models = json!({"models": {"best": ["p1/m", "p2/other"]}});
     let proxy = Proxy::start(&with(config(&[("p1", &first), ("p2", &second)]), models));
@@ -143,7 +143,7 @@ fn what_is_no_good_form_is_refused() {
 fn no_form_smuggles_a_model_past_a_token() {
     let tokens = json!({"tokens": [{"name": "t", "token": TOKEN, "models": ["^p1/m$"]}]});
     let (upstream, proxy) = start(tokens);
-    upstream.answer(TRANSCRIPTIONS, Reply::json(200, &json!({})));
+    upstream.respond(TRANSCRIPTIONS, Script::json(200, &json!({})));
     let other = field("model", "p1/secret");
     for more in
         [other.replace("\r\n--", "\n--"), other.replace("; name=\"model\"", "; name=x; name*=utf-8''model")]
@@ -171,7 +171,7 @@ fn no_form_smuggles_a_model_past_a_token() {
 #[test]
 fn a_large_file_is_held_once() {
     let (upstream, proxy) = start(json!({}));
-    upstream.answer(TRANSCRIPTIONS, Reply::json(200, &json!({"text": "hello"})));
+    upstream.respond(TRANSCRIPTIONS, Script::json(200, &json!({"text": "hello"})));
     let file: Vec<u8> =
         (0..30 * MIB).map(|at| u8::try_from((at * 31 + at / 251) % 256).unwrap_or(0)).collect();
     assert_eq!(proxy.call(send(TRANSCRIPTIONS, KIND, &form("p1/m", b"RIFF", ""))).status, 200);

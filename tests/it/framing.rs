@@ -3,14 +3,14 @@
 use crate::framing_table::rows;
 use crate::support::calls::{assert_error, chat, completion, get};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 
 use serde_json::json;
 
 fn start() -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let config = with(config(&[("p1", &upstream)]), json!({"max_request_size": 100_000}));
     let proxy = Proxy::start(&config);
     (upstream, proxy)

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::calls::{TOKEN, assert_error, completion, get};
 use crate::support::client::{Client, End};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 use rows::{BODY, Fate, Row};
 
@@ -19,7 +19,7 @@ const SMUGGLED: &str = r#"{"model":"p1/smuggled"}"#;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let changes = with(json!({"max_request_size": 100_000, "max_retries": 0}), changes);
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     (upstream, proxy)
@@ -60,7 +60,7 @@ fn exchange(proxy: &Proxy, row: &Row) {
     // Behind an error the proxy must not look for a request; it may have closed before all is sent.
     let tail = if row.fate == Fate::Closed { smuggled() } else { get("/?in-step") };
     drop(client.try_send([row.bytes.clone(), tail].concat()));
-    for &(status, reason) in &row.answers {
+    for &(status, reason) in &row.responses {
         let response = client.response();
         assert_eq!(response.status, status, "{}", response.text());
         if status >= 400 {

@@ -8,14 +8,14 @@ use crate::support::calls::{TOKEN, ask, assert_error, bare, chat, completion, ge
 use crate::support::client::{Client, End};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 
 const BODY: &str = r#"{"model":"p1/m"}"#;
 
 fn start() -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     (upstream, proxy)
 }
@@ -54,7 +54,7 @@ fn pipeline_gets_responses_in_order() {
 fn pipeline_gets_responses_in_order_when_the_first_is_slow() {
     let (upstream, proxy) = start();
     let gate = Gate::new();
-    upstream.chat(Reply::default().wait(&gate).send(
+    upstream.chat(Script::default().wait(&gate).send(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"slow\": true}",
     ));
     let mut client = proxy.client();
@@ -276,7 +276,7 @@ fn a_body_where_none_is_needed_is_no_request() {
 #[test]
 fn every_response_is_dated() {
     let (upstream, proxy) = start();
-    upstream.chat(Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"));
+    upstream.chat(Script::raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"));
     // RFC 9110 section 6.6.1.
     let format =
         Regex::new(r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z][a-z] \d{4} \d\d:\d\d:\d\d GMT$")

@@ -7,7 +7,7 @@ use crate::support::calls::{
 };
 use crate::support::client::End;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::{Request, Upstream};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -15,7 +15,7 @@ const BODY: &str = r#"{"model":"p1/m"}"#;
 
 fn start() -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     (upstream, proxy)
 }
@@ -173,7 +173,7 @@ fn the_proxy_names_its_own_host_length_and_encoding() {
 #[test]
 fn a_providers_own_headers_win() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let headers = json!({"X-Tenant": "blue", "User-Agent": "configured"});
     let object = json!({"name": "p1", "url": upstream.url(), "key": KEY, "headers": headers});
     let proxy = Proxy::start(&with(config(&[]), json!({"providers": [object]})));
@@ -246,15 +246,15 @@ fn head_of_64_kib_comes_back_and_a_larger_one_is_502() {
     for size in [16_383, 16_384, 16_385, 18_000, 32_768, 65_535, 65_536] {
         let (head, filler) = whole(size);
         assert_eq!(head.len(), size);
-        let whole = Reply::raw(format!("{head}{body}"));
+        let whole = Script::raw(format!("{head}{body}"));
         // Cut in two, amid the head and amid its end, and with an interim head before it.
         let cut = |at: usize| {
             let pause = Step::Pause(std::time::Duration::from_millis(5));
-            Reply::raw(&head[..at]).then(pause).send(format!("{}{body}", &head[at..]))
+            Script::raw(&head[..at]).then(pause).send(format!("{}{body}", &head[at..]))
         };
-        let interim = Reply::raw(format!("HTTP/1.1 103 Early\r\n\r\n{head}{body}"));
-        for reply in [whole, cut(size - 1), cut(size - 2), cut(size - 3), cut(size / 2), interim] {
-            upstream.chat(reply);
+        let interim = Script::raw(format!("HTTP/1.1 103 Early\r\n\r\n{head}{body}"));
+        for script in [whole, cut(size - 1), cut(size - 2), cut(size - 3), cut(size / 2), interim] {
+            upstream.chat(script);
             let response = proxy.call(ask("p1/m"));
             assert_eq!((response.status, response.text()), (200, body.clone()), "{size}");
             assert_eq!(response.header("x-long"), Some(&*filler), "{size}");
@@ -262,10 +262,10 @@ fn head_of_64_kib_comes_back_and_a_larger_one_is_502() {
     }
     for size in [65_537, 80_000] {
         let (head, _) = whole(size);
-        upstream.chat(Reply::raw(format!("{head}{body}")));
+        upstream.chat(Script::raw(format!("{head}{body}")));
         assert_error(&proxy.call(ask("p1/m")), 502, "upstream_broken");
     }
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"));
 }
 
@@ -281,7 +281,7 @@ fn blank_lines_ahead_of_a_head_are_no_part_of_it() {
         let interim = "HTTP/1.1 103 Early\r\n\r\n";
         let lines = blank.repeat(count);
         for start in [lines.clone(), format!("{interim}{lines}")] {
-            upstream.chat(Reply::raw(format!("{start}{head}{body}")));
+            upstream.chat(Script::raw(format!("{start}{head}{body}")));
             let response = proxy.call(ask("p1/m"));
             assert_eq!(response.status, status, "{count} {}", response.text());
             assert!(status != 200 || response.text() == body);
@@ -315,7 +315,7 @@ fn response_headers_come_back() {
     let bound = BOUND_TO_AN_ORIGIN.map(|name| (name, "a=1"));
     let protective = PROTECTIVE.map(|name| (name, "a"));
     let fields = [&headers[..], &bound, &bound[..1], &protective].concat();
-    upstream.chat(Reply::whole(200, &fields, "{ \"odd\" : 1 }"));
+    upstream.chat(Script::whole(200, &fields, "{ \"odd\" : 1 }"));
     let response = proxy.call(ask("p1/m"));
     assert_eq!((response.status, response.text().as_str()), (200, "{ \"odd\" : 1 }"));
     for (name, value) in [
@@ -352,7 +352,7 @@ fn every_status_comes_through() {
         200, 201, 202, 400, 401, 402, 403, 404, 405, 409, 413, 418, 422, 429, 451, 500, 501, 502, 503, 504,
         529,
     ] {
-        upstream.chat(Reply::json(status, &body));
+        upstream.chat(Script::json(status, &body));
         let before = upstream.requests().len();
         let response = proxy.call(ask("p1/m"));
         assert_eq!((response.status, response.json()), (status, body.clone()));
@@ -366,16 +366,16 @@ fn every_status_comes_through() {
 fn responses_without_a_body_have_none() {
     let (upstream, proxy) = start();
     let mut client = proxy.client();
-    upstream.chat(Reply::raw("HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n"));
+    upstream.chat(Script::raw("HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n"));
     let response = client.call(ask("p1/m"));
     assert_eq!((response.status, response.end), (204, End::NoBody));
     assert_eq!(response.header("content-length"), None, "RFC 9110 section 8.6");
     assert_eq!(response.header("transfer-encoding"), None);
-    upstream.chat(Reply::whole(200, &[], ""));
+    upstream.chat(Script::whole(200, &[], ""));
     let response = client.call(ask("p1/m"));
     assert_eq!((response.status, response.body.len()), (200, 0));
     assert_eq!(response.header("content-length"), Some("0"));
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     assert_eq!(client.call(ask("p1/m")).status, 200, "the connection is still in step");
 }
 
@@ -385,19 +385,19 @@ fn redirect_is_502_and_neither_followed_nor_passed_on() {
     let location = format!("http://user:{TOKEN}@elsewhere.test/{KEY}/v1?key=1");
     for status in [300, 301, 302, 303, 307, 308] {
         let headers = [("Location", &*location), ("Content-Type", "text/plain")];
-        upstream.chat(Reply::whole(status, &headers, "over there"));
+        upstream.chat(Script::whole(status, &headers, "over there"));
         for call in [ask("p1/m"), ask_streamed("p1/m")] {
             let response = proxy.call(call);
             assert_error(&response, 502, "upstream_redirect");
             assert_eq!(response.header("x-should-retry"), Some("false"));
             assert!(response.header("location").is_none());
         }
-        let told = format!("HTTP {status} to http://***@elsewhere.test/pk-***wq/v1");
-        proxy.log_line(&["WARNING", "cooldown=-", &told]);
+        let warning = format!("HTTP {status} to http://***@elsewhere.test/pk-***wq/v1");
+        proxy.log_line(&["WARNING", "cooldown=-", &warning]);
     }
     assert!(upstream.requests().iter().all(|request| request.target == CHAT));
     assert!(!proxy.log().contains(TOKEN) && !proxy.log().contains(KEY));
-    upstream.chat(Reply::raw("HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"));
+    upstream.chat(Script::raw("HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"));
     assert_eq!(proxy.call(ask("p1/m")).status, 304, "no redirect");
 }
 
@@ -406,12 +406,12 @@ fn unrequested_compression_is_502_that_names_the_coding() {
     let (upstream, proxy) = start();
     for coding in ["gzip", "BR", "zstd", "identity, deflate"] {
         let headers = [("Content-Type", "application/json"), ("Content-Encoding", coding)];
-        upstream.chat(Reply::whole(200, &headers, b"\x1f\x8b\x08\x00zip"));
+        upstream.chat(Script::whole(200, &headers, b"\x1f\x8b\x08\x00zip"));
         let message = assert_error(&proxy.call(ask("p1/m")), 502, "upstream_encoding");
         let named = coding.rsplit(' ').next().expect("a coding").to_lowercase();
         assert!(message.contains(&named), "{message}");
         // The status of an error still tells.
-        upstream.chat(Reply::whole(429, &headers, b"\x1f\x8b\x08\x00zip"));
+        upstream.chat(Script::whole(429, &headers, b"\x1f\x8b\x08\x00zip"));
         let response = proxy.call(ask("p1/m"));
         assert_eq!(
             response.json()["error"]["message"].as_str().map(|it| it.contains("HTTP 429")),
@@ -421,7 +421,7 @@ fn unrequested_compression_is_502_that_names_the_coding() {
     }
     for harmless in ["identity", "utf-8", ""] {
         let headers = [("Content-Type", "application/json"), ("Content-Encoding", harmless)];
-        upstream.chat(Reply::whole(200, &headers, completion("hello").to_string()));
+        upstream.chat(Script::whole(200, &headers, completion("hello").to_string()));
         assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"), "{harmless}");
     }
 }
@@ -431,9 +431,9 @@ fn a_body_of_bytes_is_exact() {
     let (upstream, proxy) = start();
     let audio: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let headers = [("Content-Type", "audio/mpeg")];
-    let chunked = audio.chunks(7777).fold(Reply::chunked(200, &headers), Reply::chunk).end();
-    for reply in [Reply::whole(200, &headers, &audio), chunked] {
-        upstream.answer("/v1/audio/speech", reply);
+    let chunked = audio.chunks(7777).fold(Script::chunked(200, &headers), Script::chunk).end();
+    for script in [Script::whole(200, &headers, &audio), chunked] {
+        upstream.respond("/v1/audio/speech", script);
         let response = proxy.call(authorized("/v1/audio/speech", r#"{"model":"p1/m","input":"x"}"#));
         assert_eq!((response.status, response.header("content-type")), (200, Some("audio/mpeg")));
         assert!(response.body == audio && response.end != End::Cut);
@@ -450,7 +450,7 @@ fn an_error_that_is_not_json_is_wrapped() {
         (503, "text/plain", ""),
         (429, "text/plain", "slow down"),
     ] {
-        upstream.chat(Reply::whole(status, &[("Content-Type", content_type), ("Retry-After", "7")], body));
+        upstream.chat(Script::whole(status, &[("Content-Type", content_type), ("Retry-After", "7")], body));
         let response = proxy.call(ask("p1/m"));
         assert_eq!(response.status, status);
         assert_eq!(response.header("content-type").map(media_type), Some("application/json"));
@@ -470,7 +470,7 @@ fn a_wrapped_text_is_cut_at_2_kib() {
     let (upstream, proxy) = start();
     for unit in ["x", "é", "好"] {
         let body = unit.repeat(50_000);
-        upstream.chat(Reply::whole(500, &[("Content-Type", "text/plain")], &body));
+        upstream.chat(Script::whole(500, &[("Content-Type", "text/plain")], &body));
         let response = proxy.call(ask("p1/m"));
         assert_eq!(response.status, 500);
         let message = response.json()["error"]["message"].as_str().expect("message").to_owned();
@@ -479,7 +479,7 @@ fn a_wrapped_text_is_cut_at_2_kib() {
         assert!(!message.contains('\u{fffd}'), "cut between characters");
     }
     let body = [b"bytes: ".as_slice(), &[0xff, 0xfe, 0x80]].concat();
-    upstream.chat(Reply::whole(500, &[], body));
+    upstream.chat(Script::whole(500, &[], body));
     assert!(proxy.call(ask("p1/m")).json()["error"]["message"].is_string());
 }
 
@@ -488,7 +488,7 @@ fn interim_response_is_not_the_response() {
     let (upstream, proxy) = start();
     for interim in ["100 Continue", "102 Processing", "103 Early Hints\r\nLink: </x>"] {
         let body = completion("hello").to_string();
-        upstream.chat(Reply::raw(format!(
+        upstream.chat(Script::raw(format!(
             "HTTP/1.1 {interim}\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         )));
@@ -523,7 +523,7 @@ fn odd_upstream_headers_harm_no_client() {
         ("X-Ai-Proxy-Provider", "forged"),
     ] {
         for status in [200, 429, 503] {
-            upstream.chat(Reply::whole(status, &[(name, value)], "{}"));
+            upstream.chat(Script::whole(status, &[(name, value)], "{}"));
             let response = proxy.call(ask("p1/m"));
             assert_eq!((response.status, response.text().as_str()), (status, "{}"), "{name}: {value}");
             assert_eq!(response.head.all("x-ai-proxy-provider"), ["p1"]);
@@ -536,7 +536,7 @@ fn odd_upstream_headers_harm_no_client() {
 #[test]
 fn a_provider_without_a_key_gets_no_token_either() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let providers = json!([format!("p1|{}|", upstream.url())]);
     let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers})));
     assert_eq!(proxy.call(ask("p1/m")).status, 200);

@@ -7,20 +7,20 @@ use crate::support::calls::{KEY, ask, completion, get, post};
 use crate::support::client::timed;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::{Upstream, model_list};
 use crate::support::{WITHIN_A_SECOND, eventually};
 
 fn provider(models: &[&str]) -> Upstream {
     let upstream = Upstream::new(models);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     upstream
 }
 
 #[test]
 fn health_tells_of_every_provider() {
     let (one, two) = (provider(&["a"]), provider(&["b"]));
-    two.answer("/v1/models", Reply::whole(401, &[], format!("bad key {KEY}")));
+    two.respond("/v1/models", Script::whole(401, &[], format!("bad key {KEY}")));
     let proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
     let response = proxy.get("/health");
     assert_eq!(response.status, 200);
@@ -54,7 +54,7 @@ fn health_lists_providers_in_the_order_of_the_config() {
 #[test]
 fn failed_check_is_repeated_long_before_its_interval() {
     let upstream = provider(&["a"]);
-    upstream.answer("/v1/models", Reply::json(503, &json!({})));
+    upstream.respond("/v1/models", Script::json(503, &json!({})));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"health_interval": 3600})));
     assert_eq!(proxy.get("/health").status, 503);
     upstream.list(&["a"]);
@@ -67,15 +67,15 @@ fn failed_check_is_repeated_long_before_its_interval() {
 #[test]
 fn relayed_success_makes_a_provider_healthy_at_once() {
     let upstream = provider(&["a"]);
-    upstream.answer("/v1/models", Reply::json(503, &json!({})));
+    upstream.respond("/v1/models", Script::json(503, &json!({})));
     // Checks hang after the first, so that none of them says anything.
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     assert_eq!(proxy.get("/health").status, 503);
-    upstream.answer("/v1/models", Reply::default().then(Step::Silence));
-    upstream.chat(Reply::json(400, &json!({"error": {"message": "no"}})));
+    upstream.respond("/v1/models", Script::default().then(Step::Silence));
+    upstream.chat(Script::json(400, &json!({"error": {"message": "no"}})));
     assert_eq!(proxy.call(ask("p1/a")).status, 400);
     assert_eq!(proxy.get("/health").status, 503, "an error of the provider says nothing");
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     assert_eq!(proxy.call(ask("p1/a")).status, 200);
     let health = proxy.get("/health");
     assert_eq!((health.status, &health.json()["details"]["p1"]["error"]), (200, &Value::Null));
@@ -87,7 +87,7 @@ fn health_is_200_or_503() {
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"health_interval": 1})));
     let health = proxy.get("/health");
     assert_eq!((health.status, &health.json()["status"]), (200, &json!("healthy")));
-    upstream.answer("/v1/models", Reply::json(500, &json!({})));
+    upstream.respond("/v1/models", Script::json(500, &json!({})));
     let health = eventually("unhealthy", || {
         let health = proxy.get("/health");
         (health.status == 503).then_some(health)
@@ -116,10 +116,10 @@ fn health_and_models_wait_for_the_first_round_and_ask_no_more() {
     let upstream = provider(&["a"]);
     let gate = Gate::new();
     let held = gate.clone();
-    upstream.script("/v1/models", move |_| {
+    upstream.handle("/v1/models", move |_| {
         let list = model_list(&["a"]).to_string();
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-        Reply::default().wait(&held).send(format!("{head}Content-Length: {}\r\n\r\n{list}", list.len()))
+        Script::default().wait(&held).send(format!("{head}Content-Length: {}\r\n\r\n{list}", list.len()))
     });
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     let (mut health, mut models) = (proxy.client(), proxy.client());
@@ -147,7 +147,7 @@ fn providers_are_asked_side_by_side() {
     let gate = Gate::new();
     for upstream in [&one, &two] {
         let held = gate.clone();
-        upstream.script("/v1/models", move |_| Reply::default().wait(&held));
+        upstream.handle("/v1/models", move |_| Script::default().wait(&held));
     }
     let _proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
     // Neither responds, yet both are asked.
@@ -174,7 +174,7 @@ fn the_front_page_names_the_endpoints() {
 #[test]
 fn a_hanging_provider_is_given_up() {
     let (one, two) = (provider(&["a"]), provider(&["b"]));
-    two.answer("/v1/models", Reply::default().then(Step::Silence));
+    two.respond("/v1/models", Script::default().then(Step::Silence));
     let changes = json!({"non_stream_timeout": 1});
     let proxy = Proxy::start(&with(config(&[("p1", &one), ("p2", &two)]), changes));
     let (took, health) = timed(|| proxy.get("/health"));
@@ -188,7 +188,7 @@ fn a_hanging_provider_is_given_up() {
 #[test]
 fn after_the_first_round_no_request_waits() {
     let (one, two) = (provider(&["a"]), provider(&["b"]));
-    two.answer("/v1/models", Reply::default().then(Step::Silence));
+    two.respond("/v1/models", Script::default().then(Step::Silence));
     let before = config(&[("p1", &one)]);
     let proxy = Proxy::start(&before);
     assert_eq!(proxy.get("/health").status, 200);
@@ -209,7 +209,7 @@ fn after_the_first_round_no_request_waits() {
 fn redirected_check_is_unhealthy_and_says_to_look_at_the_base_url() {
     let upstream = Upstream::new(&["m"]);
     let location = format!("https://user:{KEY}@elsewhere.test/v1/models?key={KEY}");
-    upstream.answer("/v1/models", Reply::whole(307, &[("Location", &location)], ""));
+    upstream.respond("/v1/models", Script::whole(307, &[("Location", &location)], ""));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"language": "en"})));
     let error = proxy.get("/health").json()["details"]["p1"]["error"].as_str().map(str::to_owned);
     let expected = "HTTP 307 to https://***@elsewhere.test/v1/models (check the base URL)";
@@ -223,30 +223,30 @@ fn check_whose_response_is_incomplete_or_too_large_says_so() {
     let list = model_list(&["m"]).to_string();
     let padded = |bytes: usize| format!("{head}X-Padding: {}\r\n", "x".repeat(bytes));
     let complete = |head: &str| format!("{head}Content-Length: {}\r\n\r\n{list}", list.len());
-    for (reply, error) in [
-        (Reply::raw(complete(&padded(60_000))), None),
-        (Reply::raw(format!("HTTP/1.1 103 Early Hints\r\n\r\n{}", complete(head))), None),
-        (Reply::raw(format!("{head}\r\n{list}")).then(Step::Fin), None),
-        (Reply::chunked(200, &[]).chunk(&list).end(), None),
-        (Reply::raw(complete(&padded(65_536))), Some("a head of more than 65536 bytes")),
-        (Reply::raw("").then(Step::Fin), Some("io: unexpected end of file")),
-        (Reply::raw(head).then(Step::Fin), Some("io: unexpected end of file")),
+    for (script, error) in [
+        (Script::raw(complete(&padded(60_000))), None),
+        (Script::raw(format!("HTTP/1.1 103 Early Hints\r\n\r\n{}", complete(head))), None),
+        (Script::raw(format!("{head}\r\n{list}")).then(Step::Fin), None),
+        (Script::chunked(200, &[]).chunk(&list).end(), None),
+        (Script::raw(complete(&padded(65_536))), Some("a head of more than 65536 bytes")),
+        (Script::raw("").then(Step::Fin), Some("io: unexpected end of file")),
+        (Script::raw(head).then(Step::Fin), Some("io: unexpected end of file")),
         (
-            Reply::raw(format!("{head}Content-Length: 1000\r\n\r\n{list}")).then(Step::Fin),
+            Script::raw(format!("{head}Content-Length: 1000\r\n\r\n{list}")).then(Step::Fin),
             Some("io: unexpected end of file"),
         ),
-        (Reply::chunked(200, &[]).chunk(&list).then(Step::Fin), Some("io: unexpected end of file")),
-        (Reply::raw(format!("{head}Content-Length: 8388609\r\n\r\n")), Some("more than 8388608 bytes")),
+        (Script::chunked(200, &[]).chunk(&list).then(Step::Fin), Some("io: unexpected end of file")),
+        (Script::raw(format!("{head}Content-Length: 8388609\r\n\r\n")), Some("more than 8388608 bytes")),
         (
-            Reply::raw(format!("{head}\r\n")).then(Step::Flood(vec![b' '; 65_536])),
+            Script::raw(format!("{head}\r\n")).then(Step::Flood(vec![b' '; 65_536])),
             Some("more than 8388608 bytes"),
         ),
-        (Reply::raw(head).then(Step::Silence), Some("io: timed out")),
-        (Reply::raw(complete(head).replace(&list, "")).then(Step::Silence), Some("io: timed out")),
-        (Reply::raw("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"), Some("HTTP 500")),
+        (Script::raw(head).then(Step::Silence), Some("io: timed out")),
+        (Script::raw(complete(head).replace(&list, "")).then(Step::Silence), Some("io: timed out")),
+        (Script::raw("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"), Some("HTTP 500")),
     ] {
         let upstream = Upstream::new(&["m"]);
-        upstream.answer("/v1/models", reply.clone());
+        upstream.respond("/v1/models", script.clone());
         let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"non_stream_timeout": 1})));
         let details = proxy.get("/health").json()["details"]["p1"].clone();
         assert_eq!(details["error"].as_str(), error, "{details}");
@@ -256,9 +256,9 @@ fn check_whose_response_is_incomplete_or_too_large_says_so() {
 #[test]
 fn check_of_a_dripping_provider_ends_at_its_deadline() {
     let upstream = Upstream::new(&["m"]);
-    let head = Reply::raw("HTTP/1.1 200 OK\r\nX-Padding: ");
-    let drip = |reply: Reply, _| reply.then(Step::Pause(Duration::from_millis(50))).send("x");
-    upstream.answer("/v1/models", (0..200).fold(head, drip));
+    let head = Script::raw("HTTP/1.1 200 OK\r\nX-Padding: ");
+    let drip = |script: Script, _| script.then(Step::Pause(Duration::from_millis(50))).send("x");
+    upstream.respond("/v1/models", (0..200).fold(head, drip));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"non_stream_timeout": 1})));
     let (took, health) = timed(|| proxy.get("/health"));
     assert_eq!(health.json()["details"]["p1"]["error"], "io: timed out");

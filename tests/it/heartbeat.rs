@@ -8,7 +8,7 @@ use crate::support::calls::{DONE, ask, ask_streamed, event};
 use crate::support::client::{End, HEARTBEAT};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
@@ -22,7 +22,7 @@ fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
 fn a_heartbeat_fills_silence_between_events() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.3}));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(event("b")).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(event("b")).chunk(DONE).end());
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     let mut stream = client.streamed();
@@ -47,7 +47,7 @@ fn a_heartbeat_never_cuts_an_event() {
         let line = format!("data: {{\"text\":\"{}\"}}", "w".repeat(filler));
         let cut = line.len() - 2;
         upstream.chat(
-            Reply::sse()
+            Script::sse()
                 .chunk(&line[..cut])
                 .then(pause())
                 .chunk(&line[cut..])
@@ -72,7 +72,7 @@ fn a_heartbeat_never_cuts_an_event() {
 fn a_heartbeat_commits_a_stream_that_has_not_begun() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.3}));
     let gate = Gate::new();
-    let script = Reply::default().wait(&gate);
+    let script = Script::default().wait(&gate);
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
     upstream.chat(script.send(head).chunk(event("a")).chunk(DONE).end());
     let mut client = proxy.client();
@@ -97,7 +97,7 @@ fn a_failure_after_a_heartbeat_is_an_error_event() {
     for step in [Step::Send(json_error.into()), Step::Fin, Step::Reset] {
         let gate = Gate::new();
         let refused = matches!(step, Step::Send(_));
-        upstream.chat(Reply::default().wait(&gate).then(step).then(Step::Fin));
+        upstream.chat(Script::default().wait(&gate).then(step).then(Step::Fin));
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
         let mut stream = client.streamed();
@@ -120,12 +120,12 @@ fn a_failure_after_a_heartbeat_is_an_error_event() {
 fn no_heartbeat_when_off_or_not_streamed() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0}));
     let pause = Step::Pause(Duration::from_millis(700));
-    upstream.chat(Reply::sse().chunk(event("a")).then(pause.clone()).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).then(pause.clone()).chunk(DONE).end());
     assert_eq!(proxy.call(ask_streamed("p1/m")).text(), event("a") + DONE);
 
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
-    upstream.chat(Reply::default().then(pause.clone()).send(head).then(pause).send("{\"a\": 12}"));
+    upstream.chat(Script::default().then(pause.clone()).send(head).then(pause).send("{\"a\": 12}"));
     let response = proxy.call(ask("p1/m"));
     assert_eq!((response.status, response.text().as_str()), (200, "{\"a\": 12}"));
 }
@@ -133,7 +133,7 @@ fn no_heartbeat_when_off_or_not_streamed() {
 #[test]
 fn a_heartbeat_is_no_sign_of_life() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2, "stream_timeout": 1.2}));
-    upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
+    upstream.chat(Script::sse().chunk(event("a")).then(Step::Silence));
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     let mut stream = client.streamed();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::calls::{DONE, TOKEN, ask, ask_streamed, completion, event, get};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 /// Xorshift: enough to spread mutations, and the same on every machine.
@@ -48,7 +48,7 @@ impl Random {
 
 fn start() -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let changes =
         json!({"client_timeout": 2, "max_retries": 0, "non_stream_timeout": 5, "stream_timeout": 5});
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
@@ -79,10 +79,10 @@ fn mutated_requests() {
         let mut client = proxy.client();
         drop(client.try_send(&request));
         client.end_sending();
-        let answer = String::from_utf8_lossy(&client.rest()).into_owned();
+        let response = String::from_utf8_lossy(&client.rest()).into_owned();
         let shown = String::from_utf8_lossy(&request).into_owned();
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 "), "{shown:?} got {answer:?}");
-        assert!(!answer.starts_with("HTTP/1.1 500"), "{shown:?} got {answer:?}");
+        assert!(response.is_empty() || response.starts_with("HTTP/1.1 "), "{shown:?} got {response:?}");
+        assert!(!response.starts_with("HTTP/1.1 500"), "{shown:?} got {response:?}");
     }
     assert_unharmed(proxy);
 }
@@ -106,12 +106,12 @@ fn mutated_responses() {
     let seeds = [whole.as_str(), &stream, error];
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     for round in 0..450 {
-        let answer = random.mutate(seeds[round % seeds.len()].as_bytes());
-        upstream.chat(Reply::raw(&answer).then(Step::Fin));
+        let bytes = random.mutate(seeds[round % seeds.len()].as_bytes());
+        upstream.chat(Script::raw(&bytes).then(Step::Fin));
         // Reading it to its end holds the proxy to its framing: the client panics at anything else.
         let mut client = proxy.client();
         let response = client.call(if round % 2 == 0 { ask("p1/m") } else { ask_streamed("p1/m") });
-        let shown = String::from_utf8_lossy(&answer).into_owned();
+        let shown = String::from_utf8_lossy(&bytes).into_owned();
         assert!((200..600).contains(&response.status), "{shown:?} became {}", response.status);
         assert!(response.header("x-request-id").is_some(), "{shown:?}");
     }
@@ -121,8 +121,8 @@ fn mutated_responses() {
 #[test]
 fn clients_that_leave_at_any_moment_leak_nothing() {
     let (upstream, proxy) = start();
-    let drip = (0..20).fold(Reply::sse(), |reply, _| {
-        reply.chunk(event("tick")).then(Step::Pause(Duration::from_millis(3)))
+    let drip = (0..20).fold(Script::sse(), |script, _| {
+        script.chunk(event("tick")).then(Step::Pause(Duration::from_millis(3)))
     });
     upstream.chat(drip.chunk(DONE).end());
     assert_eq!(proxy.call(ask_streamed("p1/m")).status, 200);

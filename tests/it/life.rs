@@ -10,14 +10,14 @@ use crate::support::calls::{DONE, ask, ask_streamed, completion, event, get};
 use crate::support::client::{Client, End, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, command, config, run, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, WITHIN_A_SECOND, eventually};
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     (upstream, proxy)
 }
@@ -35,7 +35,7 @@ fn a_drain_finishes_a_stream() {
     for signal in [Signal::TERM, Signal::INT] {
         let (upstream, mut proxy) = start(json!({}));
         let gate = Gate::new();
-        upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(event("b")).chunk(DONE).end());
+        upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(event("b")).chunk(DONE).end());
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
         let mut stream = client.streamed();
@@ -59,7 +59,7 @@ fn drain_finishes_a_buffered_response_and_closes_idle_clients() {
     let (upstream, mut proxy) = start(json!({}));
     let gate = Gate::new();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-    upstream.chat(Reply::default().wait(&gate).send(head));
+    upstream.chat(Script::default().wait(&gate).send(head));
     let mut idle = proxy.client();
     assert_eq!(idle.call(get("/healthz")).status, 200);
     let mut client = proxy.client();
@@ -89,7 +89,7 @@ fn an_idle_proxy_ends_at_once() {
 #[test]
 fn a_drain_has_an_end() {
     let (upstream, mut proxy) = start(json!({"shutdown_timeout": 0.7}));
-    upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
+    upstream.chat(Script::sse().chunk(event("a")).then(Step::Silence));
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     let mut stream = client.streamed();
@@ -105,7 +105,7 @@ fn a_drain_has_an_end() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let (upstream, mut proxy) = start(json!({}));
-    upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
+    upstream.chat(Script::sse().chunk(event("a")).then(Step::Silence));
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     assert_eq!(client.streamed().next_event(), Some(event("a")));
@@ -121,7 +121,7 @@ fn a_second_signal_ends_at_once() {
 fn a_request_on_a_kept_connection_while_draining_is_refused_or_closed() {
     let (upstream, mut proxy) = start(json!({}));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let mut client = proxy.client();
     // The second request is already waiting behind the first when the drain begins.
     client.send([ask_streamed("p1/m"), get("/healthz")].concat());
@@ -188,7 +188,7 @@ impl Drop for Killed {
 #[test]
 fn closed_outputs_kill_no_process() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let directory = TempDir::new();
     // A fixed port, for nothing can be read from closed outputs.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port").port();
@@ -227,7 +227,7 @@ fn drain_responds_to_requests_in_the_queue() {
     let (upstream, mut proxy) = start(json!({"max_connections": 1, "queue_timeout": 20}));
     let gate = Gate::new();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-    upstream.chat(Reply::default().wait(&gate).send(head));
+    upstream.chat(Script::default().wait(&gate).send(head));
     let mut clients: Vec<Client> = (0..3).map(|_| proxy.client()).collect();
     for client in &mut clients {
         client.send(ask("p1/m"));
@@ -248,7 +248,7 @@ fn drain_responds_to_requests_in_the_queue() {
 #[test]
 fn few_descriptors_are_survived() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let directory = TempDir::new();
     let changes = json!({"max_connections": 4, "max_keepalive_connections": 2});
     let config = with(config(&[("p1", &upstream)]), changes);

@@ -9,18 +9,18 @@ use std::process::Command;
 use crate::support::calls::{DONE, KEY, TOKEN, ask, ask_streamed, bare, chat, completion, event, post};
 use crate::support::eventually;
 use crate::support::proxy::{Lines, Proxy, command, config, run, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
 /// Serves one provider with its log in `proxy.log` of the proxy's directory.
 fn start(changes: Value) -> (Upstream, Proxy, Value) {
     let upstream = Upstream::new(&["m"]);
-    upstream.script("/v1/chat/completions", |request| {
+    upstream.handle("/v1/chat/completions", |request| {
         if request.text().contains(r#""stream":true"#) {
-            return Reply::sse().chunk(event("a")).chunk(DONE).end();
+            return Script::sse().chunk(event("a")).chunk(DONE).end();
         }
-        Reply::json(200, &completion("hello"))
+        Script::json(200, &completion("hello"))
     });
     let file = json!({"log_file": "proxy.log", "language": "zh"});
     let config = with(with(config(&[("p1", &upstream)]), file), changes);
@@ -74,7 +74,7 @@ fn every_relayed_request_has_its_line() {
 fn a_streams_tokens_are_logged() {
     let (upstream, proxy, _config) = start(json!({}));
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":117,\"completion_tokens\":229,\"total_tokens\":346}}\n\n";
-    upstream.chat(Reply::sse().chunk(event("a")).chunk(usage).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).chunk(usage).chunk(DONE).end());
     assert_eq!(proxy.call(ask_streamed("p1/m")).status, 200);
     let line = line_with(&proxy, &["耗时:"]);
     assert!(Regex::new(r"\b117\b.*\b229\b").expect("regex").is_match(&line), "{line}");
@@ -86,12 +86,12 @@ fn durations_can_be_sorted_as_documented() {
     for millis in [150, 0, 50] {
         let pause = Step::Pause(std::time::Duration::from_millis(millis));
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-        upstream.chat(Reply::default().then(pause).send(head));
+        upstream.chat(Script::default().then(pause).send(head));
         assert_eq!(proxy.call(ask("p1/m")).status, 200);
     }
-    upstream.chat(Reply::json(500, &json!({"error": {"message": "x"}})));
+    upstream.chat(Script::json(500, &json!({"error": {"message": "x"}})));
     assert_eq!(proxy.call(ask("p1/m")).status, 500);
-    upstream.chat(Reply::sse().chunk(event("a")).then(Step::Fin));
+    upstream.chat(Script::sse().chunk(event("a")).then(Step::Fin));
     proxy.call(ask_streamed("p1/m"));
 
     let script = r#"grep "耗时:" proxy.log | awk '{print $(NF-1)}' | sort -n"#;
@@ -109,7 +109,7 @@ fn durations_can_be_sorted_as_documented() {
 #[test]
 fn failures_have_their_level() {
     let (upstream, proxy, _config) = start(json!({"max_retries": 0, "log_level": "WARNING"}));
-    upstream.chat(Reply::default().then(Step::Reset));
+    upstream.chat(Script::default().then(Step::Reset));
     assert_eq!(proxy.call(ask("p1/m")).status, 502);
     line_with(&proxy, &[" WARN", "p1"]);
     line_with(&proxy, &[" ERROR ", "502"]);
@@ -138,22 +138,22 @@ fn nothing_secret_is_ever_shown() {
     let config = with(config(&[]), changes);
     let mut proxy = Proxy::start(&config);
     let wrong = "sk-wrong-but-secret-all-the-same-qqxz";
-    let mut answers = String::new();
+    let mut responses = String::new();
     let mut say = |request: Vec<u8>| {
         let response = proxy.call(request);
-        answers += &String::from_utf8_lossy(&response.head.raw);
-        answers += &response.text();
+        responses += &String::from_utf8_lossy(&response.head.raw);
+        responses += &response.text();
     };
-    for reply in [
-        Reply::json(200, &completion("hello")),
-        Reply::json(401, &json!({"error": {"message": "no"}})),
-        Reply::whole(500, &[], "plain"),
-        Reply::default().then(Step::Reset),
-        Reply::raw("garbage\r\n\r\n").then(Step::Fin),
-        Reply::default().then(Step::Silence),
-        Reply::sse().chunk(event("a")).then(Step::Fin),
+    for script in [
+        Script::json(200, &completion("hello")),
+        Script::json(401, &json!({"error": {"message": "no"}})),
+        Script::whole(500, &[], "plain"),
+        Script::default().then(Step::Reset),
+        Script::raw("garbage\r\n\r\n").then(Step::Fin),
+        Script::default().then(Step::Silence),
+        Script::sse().chunk(event("a")).then(Step::Fin),
     ] {
-        upstream.chat(reply);
+        upstream.chat(script);
         say(ask("p1/m"));
     }
     say(ask_streamed("p1/m"));
@@ -178,7 +178,7 @@ fn nothing_secret_is_ever_shown() {
     assert!(log.contains("DEBUG") || log.contains("INFO"), "there is a log");
     let stdout = proxy.stdout.all().join("\n");
     let places = [
-        ("answers", answers),
+        ("answers", responses),
         ("log", log),
         ("stderr", proxy.log()),
         ("stdout", stdout),
@@ -212,9 +212,9 @@ fn no_request_can_forge_a_line() {
         let headers = [("X-Request-Id", &*format!("id{raw}x")), ("User-Agent", &*format!("agent{raw}x"))];
         proxy.call(bare("GET", "/nowhere", &headers));
         // What an upstream says is no more to be trusted.
-        upstream.chat(Reply::whole(500, &[("Content-Type", "text/plain")], format!("x{control}{forged}")));
+        upstream.chat(Script::whole(500, &[("Content-Type", "text/plain")], format!("x{control}{forged}")));
         proxy.call(ask("p1/m"));
-        upstream.chat(Reply::raw(format!("HTTP/1.1 20x{control}{forged}\r\n\r\n")).then(Step::Fin));
+        upstream.chat(Script::raw(format!("HTTP/1.1 20x{control}{forged}\r\n\r\n")).then(Step::Fin));
         proxy.call(ask("p1/m"));
     }
     proxy.call(format!("GET /\u{9b}{forged} HTTP/1.1\r\nHost: x\r\n\r\n"));
@@ -284,7 +284,7 @@ fn copytruncate_works() {
 #[test]
 fn a_log_is_appended_to() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let config = with(config(&[("p1", &upstream)]), json!({"log_file": "proxy.log"}));
     let directory = crate::support::temp::TempDir::new();
     std::fs::write(directory.join("proxy.log"), "an earlier line\n").expect("write");
@@ -332,12 +332,12 @@ fn objects(proxy: &Proxy) -> Vec<Value> {
 fn in_json_each_line_is_an_object_with_the_same_fields() {
     let (upstream, proxy, _config) = start(json!({"log_format": "json", "max_retries": 0}));
     let model = "p1/m \" \\ \u{85}\u{2028}\nprovider=forged";
-    for (request, reply) in [
-        (chat(json!({"model": model}).to_string()), Reply::json(200, &completion("hello"))),
-        (ask("p1/m"), Reply::json(503, &json!({"error": {"message": "x"}}))),
-        (ask("p1/m"), Reply::default().then(Step::Fin)),
+    for (request, script) in [
+        (chat(json!({"model": model}).to_string()), Script::json(200, &completion("hello"))),
+        (ask("p1/m"), Script::json(503, &json!({"error": {"message": "x"}}))),
+        (ask("p1/m"), Script::default().then(Step::Fin)),
     ] {
-        upstream.chat(reply);
+        upstream.chat(script);
         proxy.call(request);
     }
     let lines = eventually("three calls", || {
@@ -401,7 +401,7 @@ fn a_request_can_be_followed_from_the_client_to_each_attempt() {
     for (upstream, id) in upstreams.iter().zip(["theirs-1", "theirs-2"]) {
         let headers = [("Content-Type", "application/json"), ("X-Request-Id", id)];
         let status = if id == "theirs-1" { 500 } else { 200 };
-        upstream.chat(Reply::whole(status, &headers, "{}"));
+        upstream.chat(Script::whole(status, &headers, "{}"));
     }
     let proxy = Proxy::start(&config(&[("p1", &upstreams[0]), ("p1", &upstreams[1])]));
     let sent = |upstream: &Upstream| upstream.last().head.all("x-request-id").join(" ");

@@ -7,7 +7,7 @@ use crate::support::calls::{assert_error, authorized};
 use crate::support::client::{End, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 const SPEECH: &str = "/v1/audio/speech";
@@ -25,8 +25,8 @@ fn speak() -> Vec<u8> {
 }
 
 /// The head of a response of sound, `length` bytes announced.
-fn announced(length: usize) -> Reply {
-    Reply::raw(format!("HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: {length}\r\n\r\n"))
+fn announced(length: usize) -> Script {
+    Script::raw(format!("HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: {length}\r\n\r\n"))
 }
 
 #[test]
@@ -35,23 +35,23 @@ fn sound_arrives_before_its_end() {
     let mut client = proxy.client();
     for known in [true, false] {
         let gate = Gate::new();
-        upstream.answer(
+        upstream.respond(
             SPEECH,
             match known {
                 true => announced(10).send("first").wait(&gate).send(" last"),
-                false => Reply::chunked(200, &MP3).chunk("first").wait(&gate).chunk(" last").end(),
+                false => Script::chunked(200, &MP3).chunk("first").wait(&gate).chunk(" last").end(),
             },
         );
         client.send(speak());
-        let mut answer = client.streamed();
-        assert_eq!((answer.status, answer.head.get("content-type")), (200, Some("audio/mpeg")));
-        assert_eq!(answer.head.get("x-ai-proxy-provider"), Some("p1"));
-        assert_eq!(answer.head.content_length(), known.then_some(10), "a length that is known is told");
-        assert_eq!(answer.next_data().as_deref(), Some(&b"first"[..]));
+        let mut response = client.streamed();
+        assert_eq!((response.status, response.head.get("content-type")), (200, Some("audio/mpeg")));
+        assert_eq!(response.head.get("x-ai-proxy-provider"), Some("p1"));
+        assert_eq!(response.head.content_length(), known.then_some(10), "a length that is known is told");
+        assert_eq!(response.next_data().as_deref(), Some(&b"first"[..]));
         gate.open();
-        assert_eq!(answer.next_data().as_deref(), Some(&b" last"[..]));
-        assert_eq!(answer.next_data(), None);
-        assert_eq!(answer.end(), if known { End::Length } else { End::FinalChunk });
+        assert_eq!(response.next_data().as_deref(), Some(&b" last"[..]));
+        assert_eq!(response.next_data(), None);
+        assert_eq!(response.end(), if known { End::Length } else { End::FinalChunk });
     }
     proxy.log_line(&["status=200", "bytes=10"]);
 }
@@ -60,31 +60,31 @@ fn sound_arrives_before_its_end() {
 fn sound_that_breaks_off_never_ends_cleanly() {
     let (upstream, proxy) = start(json!({"stream_timeout": 1, "max_stream_size": 1000}));
     let large = vec![7; 2000];
-    for (reply, kept) in [
+    for (script, kept) in [
         (announced(10).send("first").then(Step::Fin), 5),
         (announced(10).send("first").then(Step::Reset), 5),
         (announced(10).send("first").then(Step::Silence), 5),
-        (Reply::chunked(200, &MP3).chunk("first").then(Step::Fin), 5),
-        (Reply::chunked(200, &MP3).chunk("first").then(Step::Silence), 5),
-        (Reply::chunked(200, &MP3).chunk(&large).end(), 1000),
+        (Script::chunked(200, &MP3).chunk("first").then(Step::Fin), 5),
+        (Script::chunked(200, &MP3).chunk("first").then(Step::Silence), 5),
+        (Script::chunked(200, &MP3).chunk(&large).end(), 1000),
     ] {
-        upstream.answer(SPEECH, reply);
+        upstream.respond(SPEECH, script);
         let response = proxy.call(speak());
         assert_eq!((response.status, response.end), (200, End::Cut));
         // A reset may overtake what came before it.
         assert!(response.body.len() == kept || response.body.is_empty(), "{}", response.text());
     }
-    upstream.answer(SPEECH, announced(2000).send(&large));
+    upstream.respond(SPEECH, announced(2000).send(&large));
     assert_error(&proxy.call(speak()), 502, "response_too_large");
-    upstream.answer(SPEECH, announced(10).then(Step::Fin));
+    upstream.respond(SPEECH, announced(10).then(Step::Fin));
     assert_error(&proxy.call(speak()), 502, "upstream_broken");
 }
 
 #[test]
 fn another_provider_speaks_where_the_first_fell_silent_before_a_byte() {
     let (first, second) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
-    first.answer(SPEECH, announced(10).then(Step::Fin));
-    second.answer(SPEECH, Reply::whole(200, &MP3, "hello"));
+    first.respond(SPEECH, announced(10).then(Step::Fin));
+    second.respond(SPEECH, Script::whole(200, &MP3, "hello"));
     let models = json!({"models": {"voice": ["p1/m", "p2/m"]}});
     let proxy = Proxy::start(&with(config(&[("p1", &first), ("p2", &second)]), models));
     let response = proxy.call(authorized(SPEECH, r#"{"model":"voice"}"#));
@@ -96,12 +96,12 @@ fn another_provider_speaks_where_the_first_fell_silent_before_a_byte() {
 fn long_sound_outlives_the_limit_for_buffered_responses() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 0.5, "stream_timeout": 10}));
     let drips =
-        (0..8).fold(announced(8), |reply, _| reply.send("x").then(Step::Pause(Duration::from_millis(150))));
-    upstream.answer(SPEECH, drips);
+        (0..8).fold(announced(8), |script, _| script.send("x").then(Step::Pause(Duration::from_millis(150))));
+    upstream.respond(SPEECH, drips);
     let response = proxy.call(speak());
     assert_eq!((response.text().as_str(), response.end), ("xxxxxxxx", End::Length));
     // To its head it is a response like any other.
-    upstream.answer(SPEECH, Reply::default().then(Step::Silence));
+    upstream.respond(SPEECH, Script::default().then(Step::Silence));
     let (took, response) = timed(|| proxy.call(speak()));
     assert_error(&response, 504, "upstream_timeout");
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -110,7 +110,7 @@ fn long_sound_outlives_the_limit_for_buffered_responses() {
 #[test]
 fn an_old_client_gets_the_length_too() {
     let (upstream, proxy) = start(json!({}));
-    upstream.answer(SPEECH, Reply::whole(200, &MP3, "hello"));
+    upstream.respond(SPEECH, Script::whole(200, &MP3, "hello"));
     let old = String::from_utf8(speak()).expect("text").replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n");
     let response = proxy.call(old);
     assert_eq!((response.text().as_str(), response.end), ("hello", End::Length));
@@ -119,12 +119,12 @@ fn an_old_client_gets_the_length_too() {
 #[test]
 fn sound_is_not_collected() {
     let (upstream, proxy) = start(json!({"max_stream_size": 100 * MIB}));
-    upstream.answer(SPEECH, Reply::whole(200, &MP3, b"hello"));
+    upstream.respond(SPEECH, Script::whole(200, &MP3, b"hello"));
     assert_eq!(proxy.call(speak()).status, 200);
     let before = proxy.resident();
     let sound: Vec<u8> =
         (0..40 * MIB).map(|at| u8::try_from((at * 31 + at / 251) % 256).unwrap_or(0)).collect();
-    upstream.answer(SPEECH, Reply::whole(200, &MP3, &sound));
+    upstream.respond(SPEECH, Script::whole(200, &MP3, &sound));
     let response = proxy.call(speak());
     assert!(response.end == End::Length && response.body == sound);
     let grown = proxy.most_resident().saturating_sub(before);
@@ -146,9 +146,9 @@ fn documents_pass_to_the_byte_however_large() {
         ),
         ("/moderations", r#"{"results":[{"category_scores":{"hate":1.2e-05,"hate":1E-5}}]}"#.to_owned()),
     ] {
-        upstream.answer(
+        upstream.respond(
             &format!("/v1{path}"),
-            Reply::whole(200, &[("Content-Type", "application/json")], &document),
+            Script::whole(200, &[("Content-Type", "application/json")], &document),
         );
         let sent = r#"{"model":"p1/m","encoding_format":"base64","input":["\u4f60", 1.0]}"#;
         let response = proxy.call(authorized(&format!("/v1{path}"), sent));

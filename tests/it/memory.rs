@@ -12,7 +12,7 @@ use crate::support::client::{Client, Response};
 use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
@@ -65,7 +65,7 @@ fn budget_counts_each_request_from_its_slot_to_its_end() {
     let own = limits::SLOT_MEMORY..limits::SLOT_MEMORY + limits::LITTLE;
     assert!(own.contains(&socket.gauge("memory_held_bytes")));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let mut clients: Vec<Client> = (0..STREAMS).map(|_| socket.client()).collect();
     clients.iter_mut().for_each(|client| client.send(ask_streamed("p1/m")));
     upstream.wait_requests(STREAMS);
@@ -102,7 +102,7 @@ fn stream_no_client_reads_is_not_collected() {
         start(socket.with(json!({"client_timeout": 3, "max_stream_size": 2_000_000_000})));
     let line = event(&"x".repeat(50_000));
     let chunk = format!("{:x}\r\n{line}\r\n", line.len());
-    upstream.chat(Reply::sse().then(Step::Flood(chunk.into_bytes())));
+    upstream.chat(Script::sse().then(Step::Flood(chunk.into_bytes())));
     let before = proxy.most_resident();
     let mut clients: Vec<Client> = (0..5).map(|_| socket.client()).collect();
     for client in &mut clients {
@@ -224,7 +224,7 @@ fn buffered_responses_no_client_reads_are_bounded_together() {
         "client_timeout": 60, "queue_timeout": 1, "max_connections": 30, "log_level": "CRITICAL", "max_memory": MEMORY,
     })));
     let size = MIB;
-    upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], vec![b' '; size]));
+    upstream.chat(Script::whole(200, &[("Content-Type", "application/json")], vec![b' '; size]));
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| socket.client()).collect();
     for client in &mut clients {
         client.send(ask("p1/m"));
@@ -235,12 +235,13 @@ fn buffered_responses_no_client_reads_are_bounded_together() {
     });
     eventually("each is taken or refused", || (socket.gauge("queue_length") == 0).then_some(()));
     // Each that was kept is there for its client, though most wait behind others.
-    let answers: Vec<Response> = clients.iter_mut().map(Client::response).collect();
-    let whole = answers.iter().filter(|answer| answer.status == 200 && answer.body.len() == size).count();
+    let responses: Vec<Response> = clients.iter_mut().map(Client::response).collect();
+    let whole =
+        responses.iter().filter(|response| response.status == 200 && response.body.len() == size).count();
     assert!((room / size - 2..CLIENTS).contains(&whole), "{whole} of {CLIENTS}");
-    answers
+    responses
         .iter()
-        .filter(|answer| answer.status != 200)
+        .filter(|response| response.status != 200)
         .for_each(|it| drop(assert_error(it, 503, "overloaded")));
     let most = proxy.most_resident();
     assert!(most < MEMORY, "{} MiB for {CLIENTS} answers of 1 MiB, {} at most", most / MIB, MEMORY / MIB);

@@ -7,7 +7,7 @@ use crate::support::calls::{DONE, KEY, TOKEN, authorized, completion, post};
 use crate::support::client::{End, HEARTBEAT, Response};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 const MESSAGES: &str = "/v1/messages";
@@ -60,14 +60,14 @@ fn assert_error_body(text: &str, kind: &str, reason: &str, id: &str) {
 #[test]
 fn body_query_and_response_pass_as_they_are_and_the_key_goes_where_anthropic_wants_it() {
     let (upstream, proxy) = start(json!({}));
-    let answer = "{ \"id\" : \"msg_1\",\"x\":1.0e0 }";
-    upstream.answer(MESSAGES, Reply::whole(200, &[("Content-Type", "application/json")], answer));
+    let body = "{ \"id\" : \"msg_1\",\"x\":1.0e0 }";
+    upstream.respond(MESSAGES, Script::whole(200, &[("Content-Type", "application/json")], body));
     let body =
         "{ \"max_tokens\":1 ,\"model\" :\"both/m\",\"messages\":[{\"model\":\"both/m\"}],\"z\":1.0e0 }";
     let bearer = format!("Bearer {TOKEN}");
     for token in [("X-Api-Key", TOKEN), ("Authorization", bearer.as_str())] {
         let response = proxy.call(post("/v1/messages?beta=true", &[token], body));
-        assert_eq!((response.status, response.text().as_str()), (200, answer));
+        assert_eq!((response.status, response.text().as_str()), (200, body));
         let sent = upstream.last();
         assert_eq!(sent.target, "/v1/messages?beta=true");
         assert_eq!(sent.text(), body.replacen("\"both/m\"", "\"m\"", 1));
@@ -84,7 +84,7 @@ fn body_query_and_response_pass_as_they_are_and_the_key_goes_where_anthropic_wan
 #[test]
 fn tokens_are_counted_by_the_provider() {
     let (upstream, proxy) = start(json!({}));
-    upstream.answer("/v1/messages/count_tokens", Reply::json(200, &json!({"input_tokens": 7})));
+    upstream.respond("/v1/messages/count_tokens", Script::json(200, &json!({"input_tokens": 7})));
     let body = r#"{"model":"both/m","messages":[{"role":"user","content":"hi"}]}"#;
     let response = proxy.call(authorized("/v1/messages/count_tokens", body));
     assert_eq!((response.status, response.json()), (200, json!({"input_tokens": 7})));
@@ -94,8 +94,8 @@ fn tokens_are_counted_by_the_provider() {
 #[test]
 fn the_format_may_be_spoken_at_another_url() {
     let (one, other) = (Upstream::new(&["m"]), Upstream::new(&[]));
-    one.chat(Reply::json(200, &completion("one")));
-    other.answer(MESSAGES, Reply::json(200, &message("other")));
+    one.chat(Script::json(200, &completion("one")));
+    other.respond(MESSAGES, Script::json(200, &message("other")));
     let provider = json!({"name": "p", "url": one.url(), "anthropic_url": other.url(), "key": KEY});
     let proxy = Proxy::start(&with(config(&[]), json!({"providers": [provider]})));
     assert_eq!(proxy.call(say("p/m", false)).json(), message("other"));
@@ -126,18 +126,18 @@ fn what_we_refuse_has_anthropics_shape() {
 fn a_providers_fault_has_anthropics_shape_and_its_json_error_passes() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 1}));
     let html = [("Content-Type", "text/html")];
-    upstream.answer(MESSAGES, Reply::whole(529, &html, "<h1>busy</h1>"));
+    upstream.respond(MESSAGES, Script::whole(529, &html, "<h1>busy</h1>"));
     let busy = proxy.call(say("both/m", false));
     assert_error(&busy, 529, "overloaded_error", "upstream_error");
     assert_eq!(busy.json()["error"]["message"], "<h1>busy</h1>");
 
     let own = json!({"type": "error", "error": {"type": "rate_limit_error", "message": "slow"}});
-    upstream.answer(MESSAGES, Reply::json(429, &own));
+    upstream.respond(MESSAGES, Script::json(429, &own));
     assert_eq!(proxy.call(say("both/m", false)).json(), own);
 
-    upstream.answer(MESSAGES, Reply::default().then(Step::Silence));
+    upstream.respond(MESSAGES, Script::default().then(Step::Silence));
     assert_error(&proxy.call(say("both/m", false)), 504, "timeout_error", "upstream_timeout");
-    upstream.answer(MESSAGES, Reply::default().then(Step::Fin));
+    upstream.respond(MESSAGES, Script::default().then(Step::Fin));
     assert_error(&proxy.call(say("both/m", false)), 502, "api_error", "upstream_broken");
 }
 
@@ -145,7 +145,7 @@ fn a_providers_fault_has_anthropics_shape_and_its_json_error_passes() {
 fn provider_request_id_is_sent_under_both_names() {
     let (upstream, proxy) = start(json!({}));
     let headers = [("Content-Type", "application/json"), ("Request-Id", "req_theirs")];
-    upstream.answer(MESSAGES, Reply::whole(200, &headers, message("a").to_string()));
+    upstream.respond(MESSAGES, Script::whole(200, &headers, message("a").to_string()));
     let response = proxy.call(say("both/m", false));
     assert_eq!(response.head.all("request-id"), ["req_theirs"]);
     assert_eq!(response.head.all("x-request-id"), ["req_theirs"]);
@@ -160,11 +160,11 @@ fn a_stream_passes_to_the_byte_and_ends_as_its_provider_ends_it() {
     let (upstream, proxy) = start(json!({}));
     let events = [event("message_start"), event("ping"), event("message_stop")].concat();
     let head = [("Content-Type", "text/event-stream")];
-    for (reply, end) in [
-        (Reply::chunked(200, &head).chunk(&events).end(), End::FinalChunk),
-        (Reply::sse_until_close().send(&events).then(Step::Fin), End::FinalChunk),
+    for (script, end) in [
+        (Script::chunked(200, &head).chunk(&events).end(), End::FinalChunk),
+        (Script::sse_until_close().send(&events).then(Step::Fin), End::FinalChunk),
     ] {
-        upstream.answer(MESSAGES, reply);
+        upstream.respond(MESSAGES, script);
         let response = proxy.call(say("both/m", true));
         assert_eq!((response.text(), response.end), (events.clone(), end));
     }
@@ -174,31 +174,31 @@ fn a_stream_passes_to_the_byte_and_ends_as_its_provider_ends_it() {
 fn a_stream_that_breaks_off_ends_with_anthropics_error_event_and_never_cleanly() {
     let (upstream, proxy) = start(json!({}));
     let begun = event("message_start");
-    for reply in
-        [Reply::sse().chunk(&begun).then(Step::Fin), Reply::sse_until_close().send(&begun).then(Step::Fin)]
+    for script in
+        [Script::sse().chunk(&begun).then(Step::Fin), Script::sse_until_close().send(&begun).then(Step::Fin)]
     {
-        upstream.answer(MESSAGES, reply);
+        upstream.respond(MESSAGES, script);
         let response = proxy.call(say("both/m", true));
         assert_eq!(response.end, End::Cut);
         let id = response.header("request-id").expect("request-id").to_owned();
         let text = response.text();
-        let told = text.strip_prefix(&format!("{begun}event: error\ndata: ")).expect("an error event");
-        let data = told.strip_suffix("\n\n").expect("a whole event");
+        let event = text.strip_prefix(&format!("{begun}event: error\ndata: ")).expect("an error event");
+        let data = event.strip_suffix("\n\n").expect("a whole event");
         assert_error_body(data, "api_error", "upstream_broken", &id);
     }
 }
 
-/// That reply, once the gate is open.
-fn after(gate: &Gate, Reply(steps): Reply) -> Reply {
-    steps.into_iter().fold(Reply::default().wait(gate), Reply::then)
+/// That script, once the gate is open.
+fn after(gate: &Gate, Script(steps): Script) -> Script {
+    steps.into_iter().fold(Script::default().wait(gate), Script::then)
 }
 
 #[test]
 fn silent_stream_is_kept_alive_with_comments() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = Gate::new();
-    let late = Reply::sse().chunk(event("message_stop")).end();
-    upstream.answer(MESSAGES, after(&gate, late));
+    let late = Script::sse().chunk(event("message_stop")).end();
+    upstream.respond(MESSAGES, after(&gate, late));
     let mut client = proxy.client();
     client.send(say("both/m", true));
     let mut stream = client.streamed();
@@ -212,11 +212,11 @@ fn silent_stream_is_kept_alive_with_comments() {
     assert_eq!(stream.end(), End::FinalChunk);
 }
 
-/// What a client that asked for a stream gets behind a heartbeat, when `reply` comes only then; and how that ends.
-fn behind_a_heartbeat(model: &str, path: &str, reply: Reply) -> (String, End) {
+/// What a client that asked for a stream gets behind a heartbeat, when `script` comes only then; and how that ends.
+fn behind_a_heartbeat(model: &str, path: &str, script: Script) -> (String, End) {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = Gate::new();
-    upstream.answer(path, after(&gate, reply));
+    upstream.respond(path, after(&gate, script));
     let mut client = proxy.client();
     client.send(say(model, true));
     let mut stream = client.streamed();
@@ -230,14 +230,14 @@ fn behind_a_heartbeat(model: &str, path: &str, reply: Reply) -> (String, End) {
 fn error_after_a_heartbeat_is_an_event() {
     let own = json!({"type": "error", "error": {"type": "rate_limit_error", "message": "slow"}});
     for status in [200, 429] {
-        let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, Reply::json(status, &own));
+        let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, Script::json(status, &own));
         assert_eq!((rest, end), (format!("event: error\ndata: {own}\n\n"), End::Cut));
     }
 }
 
 #[test]
 fn buffered_response_after_a_heartbeat_is_not_passed_off_as_an_error() {
-    let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, Reply::json(200, &message("hello")));
+    let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, Script::json(200, &message("hello")));
     assert!(rest.starts_with("event: error\n") && rest.contains("\"reason\":\"upstream_broken\""), "{rest}");
     assert!(!rest.contains("hello"), "{rest}");
     assert_eq!(end, End::Cut);
@@ -275,7 +275,7 @@ fn kinds(text: &str) -> (Vec<String>, Value) {
 #[test]
 fn a_call_is_translated_there_and_back() {
     let (upstream, proxy) = start(json!({}));
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let call = json!({"model": "plain/m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
     let headers = [
         ("x-api-key", TOKEN),
@@ -309,7 +309,7 @@ fn a_stream_is_translated_event_by_event() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = Gate::new();
     let said = chat_event(&json!({"role": "assistant", "content": "a"}));
-    upstream.chat(Reply::sse().chunk(said).wait(&gate).chunk(chat_end()).end());
+    upstream.chat(Script::sse().chunk(said).wait(&gate).chunk(chat_end()).end());
     let mut client = proxy.client();
     client.send(say("plain/m", true));
     let mut stream = client.streamed();
@@ -336,7 +336,7 @@ fn translated_stream_is_asked_for_its_usage_unless_the_provider_refuses() {
         let upstream = Upstream::new(&["m"]);
         let provider = json!({"name": "plain", "url": upstream.url(), "key": KEY, "stream_usage": option});
         let proxy = Proxy::start(&with(config(&[]), json!({"providers": [provider]})));
-        upstream.chat(Reply::sse().chunk(chat_event(&json!({"content": "a"}))).chunk(chat_end()).end());
+        upstream.chat(Script::sse().chunk(chat_event(&json!({"content": "a"}))).chunk(chat_end()).end());
         assert_eq!(proxy.call(say("plain/m", true)).status, 200);
         let end = if asks { r#","stream_options":{"include_usage":true}}"# } else { "}" };
         let sent = upstream.last().text();
@@ -348,14 +348,14 @@ fn translated_stream_is_asked_for_its_usage_unless_the_provider_refuses() {
 fn a_translated_stream_that_breaks_off_never_ends_cleanly() {
     let (upstream, proxy) = start(json!({}));
     let said = chat_event(&json!({"content": "a"}));
-    for reply in [
-        Reply::sse().chunk(&said).then(Step::Fin),
-        Reply::sse().chunk(&said).then(Step::Reset),
-        Reply::sse().chunk(&said).end(),
-        Reply::sse().chunk(&said).chunk("data: <html>\n\n").end(),
-        Reply::sse_until_close().send(&said).then(Step::Fin),
+    for script in [
+        Script::sse().chunk(&said).then(Step::Fin),
+        Script::sse().chunk(&said).then(Step::Reset),
+        Script::sse().chunk(&said).end(),
+        Script::sse().chunk(&said).chunk("data: <html>\n\n").end(),
+        Script::sse_until_close().send(&said).then(Step::Fin),
     ] {
-        upstream.chat(reply);
+        upstream.chat(script);
         let response = proxy.call(say("plain/m", true));
         assert_eq!((response.status, response.end), (200, End::Cut));
         let (names, last) = kinds(&response.text());
@@ -370,14 +370,14 @@ fn translated_stream_with_done_or_a_reason_is_complete() {
     let (upstream, proxy) = start(json!({}));
     let said = chat_event(&json!({"content": "a"}));
     let finish = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
-    for reply in [
-        Reply::sse().chunk(&said).chunk(DONE).end(),
-        Reply::sse().chunk(&said).chunk(finish).end(),
-        Reply::sse_until_close().send(&said).send(finish).then(Step::Fin),
-        Reply::sse_until_close().send(&said).send(DONE).then(Step::Fin),
-        Reply::sse_until_close().send(&said).send(chat_end()).then(Step::Fin),
+    for script in [
+        Script::sse().chunk(&said).chunk(DONE).end(),
+        Script::sse().chunk(&said).chunk(finish).end(),
+        Script::sse_until_close().send(&said).send(finish).then(Step::Fin),
+        Script::sse_until_close().send(&said).send(DONE).then(Step::Fin),
+        Script::sse_until_close().send(&said).send(chat_end()).then(Step::Fin),
     ] {
-        upstream.chat(reply);
+        upstream.chat(script);
         let response = proxy.call(say("plain/m", true));
         assert_eq!(response.end, End::FinalChunk);
         let text = response.text();
@@ -396,23 +396,23 @@ fn untranslatable_response_costs_one_attempt_and_no_cooldown() {
     ));
     let call = |name: &str| json!([{"id": "c", "function": {"name": name, "arguments": "[1]"}}]);
     let whole =
-        |said: Value| Reply::json(200, &json!({"choices": [{"message": said, "finish_reason": "stop"}]}));
+        |said: Value| Script::json(200, &json!({"choices": [{"message": said, "finish_reason": "stop"}]}));
     // More than it takes to cool a replica that fails.
-    for reply in [
+    for script in [
         whole(json!({"content": 5})),
         whole(json!({"tool_calls": call("f")})),
         whole(json!({"tool_calls": [{"id": "c"}]})),
-        Reply::json(200, &json!({"hello": "world"})),
-        Reply::sse().chunk(chat_event(&json!({"content": 5}))).chunk(chat_end()).end(),
+        Script::json(200, &json!({"hello": "world"})),
+        Script::sse().chunk(chat_event(&json!({"content": 5}))).chunk(chat_end()).end(),
     ] {
         let asked = upstream.requests().len();
-        upstream.chat(reply);
+        upstream.chat(script);
         assert_error(&proxy.call(say("best", false)), 502, "api_error", "upstream_broken");
         assert_eq!(upstream.requests().len(), asked + 1);
         proxy.log_line(&["attempt=1", "provider=one", "cooldown=-", "Untranslatable"]);
     }
     // What is no JSON is no response at all.
-    upstream.chat(Reply::whole(200, &[("Content-Type", "text/html")], "<h1>log in</h1>"));
+    upstream.chat(Script::whole(200, &[("Content-Type", "text/html")], "<h1>log in</h1>"));
     let asked = upstream.requests().len();
     assert_error(&proxy.call(say("best", false)), 502, "api_error", "upstream_broken");
     assert_eq!(upstream.requests().len(), asked + 2);
@@ -432,15 +432,15 @@ fn error_after_a_role_alone_goes_to_another_target() {
     ));
     let role = chat_event(&json!({"role": "assistant", "content": ""}));
     let error = format!("data: {}\n\n", json!({"error": {"message": "busy", "code": 503}}));
-    for reply in [
-        Reply::sse().chunk(&role).chunk(&error).end(),
-        Reply::sse().chunk(&role).then(Step::Fin),
-        Reply::sse().end(),
-        Reply::sse().chunk(DONE).end(),
+    for script in [
+        Script::sse().chunk(&role).chunk(&error).end(),
+        Script::sse().chunk(&role).then(Step::Fin),
+        Script::sse().end(),
+        Script::sse().chunk(DONE).end(),
     ] {
-        one.chat(reply);
+        one.chat(script);
         two.chat(
-            Reply::sse().chunk(&role).chunk(chat_event(&json!({"content": "two"}))).chunk(chat_end()).end(),
+            Script::sse().chunk(&role).chunk(chat_event(&json!({"content": "two"}))).chunk(chat_end()).end(),
         );
         let response = proxy.call(say("best", true));
         let text = response.text();
@@ -455,9 +455,9 @@ fn translated_response_over_max_response_size_is_said_to_be() {
     let (upstream, proxy) = start(json!({"max_response_size": 6_000}));
     let call = json!({"function": {"name": "f"}});
     let said = json!({"tool_calls": vec![call; 120]});
-    let reply = json!({"choices": [{"message": said, "finish_reason": "tool_calls"}]});
-    assert!(reply.to_string().len() < 6_000);
-    upstream.chat(Reply::json(200, &reply));
+    let completion = json!({"choices": [{"message": said, "finish_reason": "tool_calls"}]});
+    assert!(completion.to_string().len() < 6_000);
+    upstream.chat(Script::json(200, &completion));
     for stream in [false, true] {
         assert_error(&proxy.call(say("plain/m", stream)), 502, "api_error", "response_too_large");
     }
@@ -467,7 +467,7 @@ fn translated_response_over_max_response_size_is_said_to_be() {
 fn a_translated_stream_has_the_bounds_of_any() {
     let (upstream, proxy) = start(json!({"max_stream_size": 3_000_000}));
     // An event without end, and events without end.
-    let head = Reply::sse().chunk(chat_event(&json!({"content": "a"})));
+    let head = Script::sse().chunk(chat_event(&json!({"content": "a"})));
     for (lead, flood, reason) in [
         ("data: ", "x".repeat(1000), "upstream_broken"),
         ("", chat_event(&json!({"content": "x".repeat(1000)})), "response_too_large"),
@@ -488,7 +488,7 @@ fn call_without_end_in_a_translated_stream_counts_against_max_memory() {
     let more = call(json!({"arguments": "x".repeat(4000)}));
     let flood = format!("{:x}\r\n{more}\r\n", more.len());
     let begun = call(json!({"name": "f", "arguments": "{\"a\":\""}));
-    upstream.chat(Reply::sse().chunk(begun).then(Step::Flood(flood.into_bytes())));
+    upstream.chat(Script::sse().chunk(begun).then(Step::Flood(flood.into_bytes())));
     let response = proxy.call(say("plain/m", true));
     assert_eq!(response.end, End::Cut);
     // `max_response_size` is more than the budget has room for.
@@ -500,7 +500,7 @@ fn call_without_end_in_a_translated_stream_counts_against_max_memory() {
 #[test]
 fn a_provider_that_does_not_stream_is_streamed_for() {
     let (upstream, proxy) = start(json!({}));
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let response = proxy.call(say("plain/m", true));
     assert_eq!(response.header("content-type"), Some("text/event-stream"));
     let (names, last) = kinds(&response.text());
@@ -510,7 +510,7 @@ fn a_provider_that_does_not_stream_is_streamed_for() {
 #[test]
 fn it_is_streamed_for_behind_a_heartbeat_too() {
     let (rest, end) =
-        behind_a_heartbeat("plain/m", "/v1/chat/completions", Reply::json(200, &completion("hello")));
+        behind_a_heartbeat("plain/m", "/v1/chat/completions", Script::json(200, &completion("hello")));
     let (names, last) = kinds(&rest);
     assert_eq!((names.len(), last), (6, json!({"type": "message_stop"})));
     assert!(rest.contains("\"text\":\"hello\""), "{rest}");
@@ -522,18 +522,18 @@ fn an_openai_error_becomes_anthropics() {
     let (upstream, proxy) = start(json!({}));
     let error = |code: Value| json!({"error": {"message": format!("no: {KEY}"), "type": "t", "code": code}});
     let limit = [("Content-Type", "application/json"), ("Retry-After", "7")];
-    upstream.chat(Reply::whole(429, &limit, error(json!("rate_limit_exceeded")).to_string()));
+    upstream.chat(Script::whole(429, &limit, error(json!("rate_limit_exceeded")).to_string()));
     let response = proxy.call(say("plain/m", false));
     assert_error(&response, 429, "rate_limit_error", "rate_limit_exceeded");
     assert!(!response.text().contains(KEY), "the key is masked");
     assert_eq!(response.header("retry-after"), Some("7"));
     // OpenRouter says 200 and means an error.
-    upstream.chat(Reply::json(200, &error(json!(402))));
+    upstream.chat(Script::json(200, &error(json!(402))));
     let response = proxy.call(say("plain/m", false));
     assert_eq!((response.status, response.json()["error"]["type"].clone()), (402, json!("billing_error")));
-    upstream.chat(Reply::whole(502, &[("Content-Type", "text/html")], "<h1>bad</h1>"));
+    upstream.chat(Script::whole(502, &[("Content-Type", "text/html")], "<h1>bad</h1>"));
     assert_error(&proxy.call(say("plain/m", true)), 502, "api_error", "upstream_error");
-    upstream.chat(Reply::json(200, &json!({"hello": "world"})));
+    upstream.chat(Script::json(200, &json!({"hello": "world"})));
     assert_error(&proxy.call(say("plain/m", false)), 502, "api_error", "upstream_broken");
 }
 
@@ -541,8 +541,8 @@ fn an_openai_error_becomes_anthropics() {
 fn what_cannot_be_translated_is_refused_by_name_or_left_to_a_provider_that_speaks_it() {
     let virtual_model = json!({"best": ["plain/m", "both/m"]});
     let (upstream, proxy) = start(json!({"models": virtual_model}));
-    upstream.answer(MESSAGES, Reply::json(200, &message("native")));
-    upstream.chat(Reply::json(200, &completion("translated")));
+    upstream.respond(MESSAGES, Script::json(200, &message("native")));
+    upstream.chat(Script::json(200, &completion("translated")));
     let call = |model: &str, more: &str| {
         let hi = r#"[{"role":"user","content":"hi"}]"#;
         let body = format!(r#"{{"model":"{model}","max_tokens":9,"messages":{hi}{more}}}"#);
@@ -557,7 +557,7 @@ fn what_cannot_be_translated_is_refused_by_name_or_left_to_a_provider_that_speak
     assert_eq!(call("best", "").json()["content"][0]["text"], "translated");
     assert_eq!(call("best", r#","top_k":5"#).json()["content"][0]["text"], "native");
     // The other way round: what one does not serve, the other does, each in its own format.
-    upstream.chat(Reply::json(503, &json!({"error": {"message": "busy"}})));
+    upstream.chat(Script::json(503, &json!({"error": {"message": "busy"}})));
     let proxy = Proxy::start(&with(
         config(&[]),
         json!({
@@ -574,7 +574,7 @@ fn what_cannot_be_translated_is_refused_by_name_or_left_to_a_provider_that_speak
 #[test]
 fn translation_refused_with_native_targets_down_is_the_400_that_names_the_field() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("translated")));
+    upstream.chat(Script::json(200, &completion("translated")));
     let closed = "http://127.0.0.1:1";
     let proxy = Proxy::start(&with(
         config(&[]),
@@ -625,14 +625,14 @@ fn count_tokens_is_404_where_no_provider_counts() {
 fn an_error_in_a_translated_stream_is_a_status_at_its_beginning_and_an_event_behind_it() {
     let (upstream, proxy) = start(json!({}));
     let error = format!("data: {}\n\n", json!({"error": {"message": "no", "code": 429}}));
-    upstream.chat(Reply::sse().chunk(": wait\n\n").chunk(&error).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(": wait\n\n").chunk(&error).chunk(DONE).end());
     let response = proxy.call(say("plain/m", true));
     assert_eq!(response.status, 429, "{}", response.text());
     assert_eq!(response.header("content-type"), Some("application/json"));
     assert_eq!(response.json()["error"], json!({"type": "rate_limit_error", "message": "no"}));
 
     let said = chat_event(&json!({"content": "a"}));
-    upstream.chat(Reply::sse().chunk(&said).chunk(&error).chunk(&said).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(&said).chunk(&error).chunk(&said).chunk(DONE).end());
     let response = proxy.call(say("plain/m", true));
     let (names, last) = kinds(&response.text());
     assert_eq!((response.status, names.len()), (200, 4), "{names:?}");

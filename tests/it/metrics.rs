@@ -11,12 +11,12 @@ use crate::support::calls::{
 use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 fn start(changes: Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     (upstream, proxy)
 }
@@ -71,11 +71,11 @@ fn the_format_is_the_one_prometheus_asks_for() {
 fn buffered_and_streamed_calls_are_counted_with_their_tokens() {
     let (upstream, proxy) = start(json!({}));
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":20}}\n\n";
-    upstream.script("/v1/chat/completions", move |request| {
+    upstream.handle("/v1/chat/completions", move |request| {
         if request.text().contains(r#""stream":true"#) {
-            return Reply::sse().chunk(event("a")).chunk(usage).chunk(DONE).end();
+            return Script::sse().chunk(event("a")).chunk(usage).chunk(DONE).end();
         }
-        Reply::json(200, &completion("hello"))
+        Script::json(200, &completion("hello"))
     });
     assert_eq!(proxy.get("/health").status, 200, "the first check has ended");
     proxy.call(ask("p1/m"));
@@ -107,14 +107,14 @@ fn buffered_and_streamed_calls_are_counted_with_their_tokens() {
 fn usage_of_every_endpoint_is_counted() {
     let (upstream, proxy) = start(json!({}));
     let nested = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":100,\"output_tokens\":200}}}\n\n";
-    upstream.answer("/v1/responses", Reply::sse().chunk(nested).end());
-    upstream.answer(
+    upstream.respond("/v1/responses", Script::sse().chunk(nested).end());
+    upstream.respond(
         "/v1/embeddings",
-        Reply::json(200, &json!({"data": [], "usage": {"prompt_tokens": 7, "total_tokens": 7}})),
+        Script::json(200, &json!({"data": [], "usage": {"prompt_tokens": 7, "total_tokens": 7}})),
     );
-    upstream.answer(
+    upstream.respond(
         "/v1/completions",
-        Reply::json(200, &json!({"usage": {"prompt_tokens": 1, "completion_tokens": 2}})),
+        Script::json(200, &json!({"usage": {"prompt_tokens": 1, "completion_tokens": 2}})),
     );
     for path in ["/v1/responses", "/v1/embeddings", "/v1/completions"] {
         let body = json!({"model": "p1/m", "input": "x", "stream": path == "/v1/responses"});
@@ -134,7 +134,7 @@ fn count_beyond_belief_is_estimated_in_a_translated_stream_too() {
     let (upstream, proxy) = start(json!({}));
     let usage = json!({"prompt_tokens": u64::MAX, "completion_tokens": 5});
     let last = json!({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}], "usage": usage});
-    upstream.chat(Reply::sse().chunk(format!("data: {last}\n\n")).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(format!("data: {last}\n\n")).chunk(DONE).end());
     let message = json!([{"role": "user", "content": "hi"}]);
     let body = json!({"model": "p1/m", "max_tokens": 9, "stream": true, "messages": message});
     assert_eq!(proxy.call(authorized("/v1/messages", body.to_string())).status, 200);
@@ -154,12 +154,12 @@ fn count_beyond_belief_is_estimated_in_a_translated_stream_too() {
 #[test]
 fn only_models_that_a_provider_took_become_labels() {
     let (upstream, proxy) = start(json!({}));
-    upstream.script("/v1/chat/completions", |request| {
+    upstream.handle("/v1/chat/completions", |request| {
         if request.text().contains(r#""model":"good"#) {
-            return Reply::json(200, &completion("hello"));
+            return Script::json(200, &completion("hello"));
         }
         let status = if request.text().contains("under-200") { 200 } else { 404 };
-        Reply::json(status, &json!({"error": {"message": "no such model", "code": 404}}))
+        Script::json(status, &json!({"error": {"message": "no such model", "code": 404}}))
     });
     assert_eq!(proxy.call(ask("p1/made-up-under-200")).status, 200);
     for number in 0..5 {
@@ -184,13 +184,13 @@ fn only_models_that_a_provider_took_become_labels() {
 #[test]
 fn failed_attempts_are_counted_by_what_came_of_them() {
     let (upstream, proxy) = start(json!({"max_retries": 0, "stream_heartbeat": 0}));
-    for (reply, sample) in [
-        (Reply::json(429, &json!({"error": {}})), "rate_limited"),
-        (Reply::json(500, &json!({"error": {}})), "server_error"),
-        (Reply::default().then(Step::Fin), "broken"),
-        (Reply::sse().chunk(event("a")).then(Step::Reset), "broken"),
+    for (script, sample) in [
+        (Script::json(429, &json!({"error": {}})), "rate_limited"),
+        (Script::json(500, &json!({"error": {}})), "server_error"),
+        (Script::default().then(Step::Fin), "broken"),
+        (Script::sse().chunk(event("a")).then(Step::Reset), "broken"),
     ] {
-        upstream.chat(reply);
+        upstream.chat(script);
         proxy.call(ask_streamed("p1/m"));
         eventually(sample, || {
             let name = format!(r#"ai_proxy_upstream_attempts_total{{provider="p1",result="{sample}"}}"#);
@@ -252,7 +252,7 @@ fn counters_survive_a_reload_and_reloads_are_counted() {
 fn metrics_respond_while_every_worker_is_busy_and_show_it() {
     let (upstream, proxy) = start(json!({"max_connections": 2, "queue_timeout": 60}));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let mut clients: Vec<_> = (0..3).map(|_| proxy.client()).collect();
     for client in &mut clients {
         client.send(ask_streamed("p1/m"));

@@ -5,13 +5,13 @@ use serde_json::json;
 use crate::support::calls::{KEY, ask, assert_error, bare, completion, event, get};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, command, config, run, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
 fn provider(models: &[&str]) -> Upstream {
     let upstream = Upstream::new(models);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     upstream
 }
 
@@ -117,13 +117,13 @@ fn a_providers_own_list_replaces_the_fetched_one() {
 #[test]
 fn a_provider_without_a_list_hides_no_other() {
     let (one, two) = (provider(&["a"]), provider(&[]));
-    for reply in [
-        Reply::json(500, &json!({})),
-        Reply::whole(200, &[], "<html>"),
-        Reply::json(200, &json!({"data": [{"id": 7}, {"name": "x"}, "y", null, {"id": ""}]})),
-        Reply::json(200, &json!({"models": null})),
+    for script in [
+        Script::json(500, &json!({})),
+        Script::whole(200, &[], "<html>"),
+        Script::json(200, &json!({"data": [{"id": 7}, {"name": "x"}, "y", null, {"id": ""}]})),
+        Script::json(200, &json!({"models": null})),
     ] {
-        two.answer("/v1/models", reply);
+        two.respond("/v1/models", script);
         let proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
         assert_eq!(listed(&proxy), ["p1/a"]);
         // What is not listed may still be called by its full name.
@@ -137,7 +137,7 @@ fn odd_entries_of_a_list_cost_their_own_entry_alone() {
     let upstream = provider(&[]);
     let list = r#"{"data":[null,7,"x",[],{"name":"x"},{"id":null},{"id":"\ud800"},{"id":"x","id":3},
         {"id":"b","owned_by":"someone","created":5,"created":1700000000},{"id":"a","owned_by":{}},{"id":"a"}]}"#;
-    upstream.answer("/v1/models", Reply::whole(200, &[], list));
+    upstream.respond("/v1/models", Script::whole(200, &[], list));
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     let entry = |id: &str, created: u32| json!({"id": format!("p1/{id}"), "object": "model", "created": created, "owned_by": "p1"});
     let expected = json!({"object": "list", "data": [entry("a", 0), entry("b", 1_700_000_000)]});
@@ -181,7 +181,7 @@ fn new_models_appear() {
     upstream.list(&["a", "b"]);
     eventually("the new model is listed", || (listed(&proxy) == ["p1/a", "p1/b"]).then_some(()));
     // A failed fetch keeps what is known.
-    upstream.answer("/v1/models", Reply::json(500, &json!({})));
+    upstream.respond("/v1/models", Script::json(500, &json!({})));
     let before = upstream.list_requests().len();
     eventually("two more fetches", || (upstream.list_requests().len() >= before + 2).then_some(()));
     assert_eq!(listed(&proxy), ["p1/a", "p1/b"]);
@@ -190,11 +190,11 @@ fn new_models_appear() {
 #[test]
 fn an_alias_names_a_model() {
     let upstream = provider(&["m"]);
-    upstream.script("/v1/chat/completions", |request| {
+    upstream.handle("/v1/chat/completions", |request| {
         if request.text().contains(r#""stream":true"#) {
-            return Reply::sse().chunk(event("x")).end();
+            return Script::sse().chunk(event("x")).end();
         }
-        Reply::json(200, &completion("hello"))
+        Script::json(200, &completion("hello"))
     });
     let virtuals = json!({"models": {"fast": "p1/m"}});
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), virtuals));

@@ -9,7 +9,7 @@ use crate::support::calls::{
 use crate::support::client::{End, HEARTBEAT, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 const RESPONSES: &str = "/v1/responses";
@@ -70,7 +70,7 @@ fn events_under_any_label_are_relayed_at_once_and_read() {
         let labels: Vec<_> = label.into_iter().map(|label| ("Content-Type", label)).collect();
         let gate = Gate::new();
         // The first bytes alone do not tell.
-        let script = Reply::chunked(200, &labels).chunk("\nda").then(Step::Pause(Duration::from_millis(50)));
+        let script = Script::chunked(200, &labels).chunk("\nda").then(Step::Pause(Duration::from_millis(50)));
         let first = event("a");
         upstream.chat(script.chunk(&first[2..]).wait(&gate).chunk(usage).chunk(DONE).end());
         let mut client = proxy.client();
@@ -84,17 +84,17 @@ fn events_under_any_label_are_relayed_at_once_and_read() {
         assert_eq!(stream.end(), End::FinalChunk);
         proxy.log_line(&["stream=true", "status=200", "tokens=3+5"]);
 
-        upstream.chat(Reply::chunked(200, &labels).chunk(event("a")).then(Step::Fin));
+        upstream.chat(Script::chunked(200, &labels).chunk(event("a")).then(Step::Fin));
         let response = proxy.call(ask_streamed("p1/m"));
         assert_eq!(response.end, End::Cut, "{label:?}");
         assert!(response.text().contains("\"reason\":\"upstream_broken\""), "{}", response.text());
 
         // All at once, by its length.
         let all = event("a") + DONE;
-        upstream.chat(Reply::whole(200, &labels, &all));
+        upstream.chat(Script::whole(200, &labels, &all));
         assert_eq!(proxy.call(ask_streamed("p1/m")).text(), all, "{label:?}");
         let error = "data: {\"error\":{\"message\":\"no\",\"code\":429}}\n\n";
-        upstream.chat(Reply::whole(200, &labels, error));
+        upstream.chat(Script::whole(200, &labels, error));
         assert_eq!(proxy.call(ask_streamed("p1/m")).status, 429, "{label:?}");
     }
 }
@@ -105,7 +105,7 @@ fn events_under_another_label_pass_after_a_heartbeat() {
     for label in ["text/plain", "application/json", "text/event-stream", "application/octet-stream"] {
         let gate = Gate::new();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {label}\r\nTransfer-Encoding: chunked\r\n\r\n");
-        upstream.chat(Reply::default().wait(&gate).send(head).chunk(event("a")).chunk(DONE).end());
+        upstream.chat(Script::default().wait(&gate).send(head).chunk(event("a")).chunk(DONE).end());
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
         let mut stream = client.streamed();
@@ -126,7 +126,7 @@ fn response_document_after_a_heartbeat_is_the_terminal_event() {
             format!("{{\"id\":\"r\",\n\"object\":\"response\",\"status\":\"{status}\",\"output\":[]}}");
         let gate = Gate::new();
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
-        upstream.answer(RESPONSES, Reply::default().wait(&gate).send(head).chunk(&document).end());
+        upstream.respond(RESPONSES, Script::default().wait(&gate).send(head).chunk(&document).end());
         let mut client = proxy.client();
         client.send(call(RESPONSES, "p1/m", true));
         let mut stream = client.streamed();
@@ -163,7 +163,7 @@ fn completion_document_after_a_heartbeat_is_a_chunk_and_the_end() {
         let gate = Gate::new();
         let written = serde_json::to_string_pretty(document).expect("JSON");
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
-        upstream.answer(path, Reply::default().wait(&gate).send(head).chunk(&written).end());
+        upstream.respond(path, Script::default().wait(&gate).send(head).chunk(&written).end());
         let mut client = proxy.client();
         client.send(call(path, "p1/m", true));
         let mut stream = client.streamed();
@@ -184,7 +184,7 @@ fn events_under_another_label_are_translated_too() {
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
     for label in ["text/plain", "application/json"] {
-        let script = Reply::chunked(200, &[("Content-Type", label)]);
+        let script = Script::chunked(200, &[("Content-Type", label)]);
         upstream.chat(script.chunk(event("hello")).chunk(finish).chunk(DONE).end());
         let response = proxy.call(call(MESSAGES, "p1/m", true));
         assert_eq!(response.header("content-type"), Some("text/event-stream"));
@@ -201,20 +201,20 @@ fn document_for_a_stream_stays_what_it_is() {
         ("text/plain", "database: 7".to_owned()),
         ("text/html", "<h1>data: hello</h1>".to_owned()),
     ] {
-        for reply in [
-            Reply::whole(200, &[("Content-Type", label)], &body),
+        for script in [
+            Script::whole(200, &[("Content-Type", label)], &body),
             body.as_bytes()
                 .chunks(1)
-                .fold(Reply::chunked(200, &[("Content-Type", label)]), Reply::chunk)
+                .fold(Script::chunked(200, &[("Content-Type", label)]), Script::chunk)
                 .end(),
         ] {
-            upstream.chat(reply);
+            upstream.chat(script);
             let response = proxy.call(ask_streamed("p1/m"));
             assert_eq!((response.status, response.text()), (200, body.clone()));
             assert_eq!(response.header("content-type"), Some(label));
         }
     }
-    upstream.chat(Reply::json(200, &completion(&"x".repeat(2000))));
+    upstream.chat(Script::json(200, &completion(&"x".repeat(2000))));
     assert_error(&proxy.call(ask_streamed("p1/m")), 502, "response_too_large");
 }
 
@@ -258,12 +258,12 @@ fn error_after_announcing_events_is_a_failed_attempt() {
     for (path, announced, error, status) in beginnings() {
         let (first, second, proxy) = start_two(json!({}));
         let begin = || {
-            announced.iter().fold(Reply::sse(), |reply, event| {
-                reply.chunk(event).then(Step::Pause(Duration::from_millis(30)))
+            announced.iter().fold(Script::sse(), |script, event| {
+                script.chunk(event).then(Step::Pause(Duration::from_millis(30)))
             })
         };
-        first.answer(path, begin().chunk(&error).end());
-        second.answer(path, Reply::sse().chunk("data: {\"type\":\"hello\"}\n\n").chunk(DONE).end());
+        first.respond(path, begin().chunk(&error).end());
+        second.respond(path, Script::sse().chunk("data: {\"type\":\"hello\"}\n\n").chunk(DONE).end());
         let response = proxy.call(call(path, "best", true));
         assert_eq!(response.text(), "data: {\"type\":\"hello\"}\n\n".to_owned() + DONE, "{path}");
         assert_eq!(response.header("x-ai-proxy-provider"), Some("p2"));
@@ -271,7 +271,7 @@ fn error_after_announcing_events_is_a_failed_attempt() {
         assert_eq!((first.requests().len(), second.requests().len()), (1, 1));
 
         // Where the last one fails without a word, the error is the response.
-        second.answer(path, Reply::sse().end());
+        second.respond(path, Script::sse().end());
         let response = proxy.call(call(path, "best", true));
         assert_eq!(response.status, status, "{path}: {}", response.text());
         let message = &response.json()["error"]["message"];
@@ -279,7 +279,7 @@ fn error_after_announcing_events_is_a_failed_attempt() {
 
         // Alone it has nothing to be held back for.
         let (upstream, proxy) = start(json!({}));
-        upstream.answer(path, begin().chunk(&error).end());
+        upstream.respond(path, begin().chunk(&error).end());
         let response = proxy.call(call(path, "p1/m", true));
         assert_eq!((response.status, response.text()), (200, announced.concat() + &error));
         proxy.log_line(&["attempt=1", "provider=p1", &format!("error {status}")]);
@@ -294,10 +294,10 @@ fn translated_beginning_is_held_back_too() {
     let role = chunk(&json!({"role": "assistant", "content": ""}));
     let error = "data: {\"error\":{\"message\":\"m\",\"code\":503}}\n\n";
     let pause = Step::Pause(Duration::from_millis(50));
-    first.chat(Reply::sse().chunk(&role).then(pause).chunk(error).end());
+    first.chat(Script::sse().chunk(&role).then(pause).chunk(error).end());
     let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
     // It closes without `[DONE]`.
-    second.chat(Reply::sse_until_close().send(event("hello")).send(finish).then(Step::Fin));
+    second.chat(Script::sse_until_close().send(event("hello")).send(finish).then(Step::Fin));
     let response = proxy.call(call(MESSAGES, "best", true));
     assert_eq!((response.header("x-ai-proxy-provider"), response.end), (Some("p2"), End::FinalChunk));
     assert!(response.text().contains("\"text\":\"hello\""), "{}", response.text());
@@ -308,16 +308,16 @@ fn announcing_events_leave_with_content_and_no_later_than_the_heartbeat() {
     let (first, _second, proxy) = start_two(json!({}));
     let (path, announced, ..) = beginnings().remove(0);
     let content = typed("response.output_text.delta", json!({"delta": "a"}));
-    let script = announced.iter().fold(Reply::sse(), Reply::chunk).chunk(&content);
-    first.answer(path, script.chunk(typed("response.completed", json!({}))).end());
+    let script = announced.iter().fold(Script::sse(), Script::chunk).chunk(&content);
+    first.respond(path, script.chunk(typed("response.completed", json!({}))).end());
     let response = proxy.call(call(path, "best", true));
     let whole = announced.concat() + &content + &typed("response.completed", json!({}));
     assert_eq!((response.text(), response.header("x-ai-proxy-provider")), (whole, Some("p1")));
 
     let (first, _second, proxy) = start_two(json!({"stream_heartbeat": 0.4}));
     let gate = Gate::new();
-    let script = announced.iter().fold(Reply::sse(), Reply::chunk).wait(&gate);
-    first.answer(path, script.chunk(&content).chunk(typed("response.completed", json!({}))).end());
+    let script = announced.iter().fold(Script::sse(), Script::chunk).wait(&gate);
+    first.respond(path, script.chunk(&content).chunk(typed("response.completed", json!({}))).end());
     let mut client = proxy.client();
     client.send(call(path, "best", true));
     let (took, mut stream) = timed(|| client.streamed());
@@ -334,7 +334,7 @@ fn provider_that_has_announced_does_not_hang() {
     let (path, announced, ..) = beginnings().remove(0);
     let last = typed("response.completed", json!({}));
     let pause = Step::Pause(Duration::from_millis(1000));
-    first.answer(path, Reply::sse().chunk(&announced[0]).then(pause).chunk(&last).end());
+    first.respond(path, Script::sse().chunk(&announced[0]).then(pause).chunk(&last).end());
     let response = proxy.call(call(path, "best", true));
     assert_eq!(response.text(), announced[0].clone() + &last);
     assert_eq!(second.requests().len(), 0);
@@ -345,7 +345,7 @@ fn held_back_events_are_bounded() {
     let (first, _second, proxy) = start_two(json!({}));
     let ping = typed("ping", json!({"x": "x".repeat(1000)}));
     let gate = Gate::new();
-    first.answer(MESSAGES, (0..100).fold(Reply::sse(), |reply, _| reply.chunk(&ping)).wait(&gate));
+    first.respond(MESSAGES, (0..100).fold(Script::sse(), |script, _| script.chunk(&ping)).wait(&gate));
     let mut client = proxy.client();
     client.send(call(MESSAGES, "best", true));
     assert_eq!(client.streamed().next_event(), Some(ping));
@@ -355,32 +355,32 @@ fn held_back_events_are_bounded() {
 fn stream_without_an_event_is_a_failed_attempt() {
     let role = chunk(&json!({"role": "assistant"}));
     for silent in [
-        Reply::sse().end(),
-        Reply::sse().chunk("\n\n").end(),
-        Reply::sse().chunk(": hi\n\n").end(),
-        Reply::sse().chunk(&role).end(),
-        Reply::sse_until_close().then(Step::Fin),
-        Reply::chunked(200, &[]).end(),
+        Script::sse().end(),
+        Script::sse().chunk("\n\n").end(),
+        Script::sse().chunk(": hi\n\n").end(),
+        Script::sse().chunk(&role).end(),
+        Script::sse_until_close().then(Step::Fin),
+        Script::chunked(200, &[]).end(),
     ] {
         let (first, second, proxy) = start_two(json!({}));
         first.chat(silent);
-        second.chat(Reply::sse().chunk(event("a")).chunk(DONE).end());
+        second.chat(Script::sse().chunk(event("a")).chunk(DONE).end());
         let response = proxy.call(ask_streamed("best"));
         assert_eq!((response.status, response.text()), (200, event("a") + DONE));
     }
     let (upstream, proxy) = start(json!({}));
-    upstream.chat(Reply::sse().end());
+    upstream.chat(Script::sse().end());
     assert_error(&proxy.call(ask_streamed("p1/m")), 502, "upstream_broken");
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().wait(&gate).end());
+    upstream.chat(Script::sse().wait(&gate).end());
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     let mut stream = client.streamed();
     assert_eq!(stream.next_event().as_deref(), Some(HEARTBEAT));
     gate.open();
-    let told = stream.next_real_event().expect("an error event");
-    assert!(told.contains("\"reason\":\"upstream_broken\""), "{told}");
+    let event = stream.next_real_event().expect("an error event");
+    assert!(event.contains("\"reason\":\"upstream_broken\""), "{event}");
     assert_eq!((stream.next_event(), stream.end()), (None, End::Cut));
 }
 
@@ -400,7 +400,7 @@ fn key_in_any_error_event_is_masked() {
                 // A piece may end within the key.
                 let at = error.find(key).expect("the key") + 5;
                 let gate = Gate::new();
-                let script = Reply::default().wait(&gate).send(
+                let script = Script::default().wait(&gate).send(
                     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
                 );
                 let script = if begun { script.chunk(event("a")) } else { script };
@@ -428,7 +428,7 @@ fn key_in_any_error_event_is_masked() {
 fn event_that_only_speaks_of_an_error_stays_as_it_is() {
     let (upstream, proxy) = start(json!({}));
     let events = event("an \"error\" of mine") + &event(&"error".repeat(30_000)) + DONE;
-    let script = events.as_bytes().chunks(5000).fold(Reply::sse(), Reply::chunk);
+    let script = events.as_bytes().chunks(5000).fold(Script::sse(), Script::chunk);
     upstream.chat(script.end());
     let response = proxy.call(ask_streamed("p1/m"));
     assert!(response.text() == events && response.end == End::FinalChunk);
@@ -454,29 +454,29 @@ fn unrequested_events_become_one_document() {
         (MESSAGES, message, "/content/0/text", json!("hello")),
     ] {
         for label in ["text/event-stream", "application/json"] {
-            let script = Reply::chunked(200, &[("Content-Type", label)]);
-            upstream.answer(path, script.chunk(&events).end());
+            let script = Script::chunked(200, &[("Content-Type", label)]);
+            upstream.respond(path, script.chunk(&events).end());
             let response = proxy.call(call(path, "p1/m", false));
             assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
             assert_eq!(response.json().pointer(at), Some(&said), "{path}: {}", response.text());
         }
         // Without their end they make no document.
         let cut = &events[..events.len() / 2];
-        upstream.answer(path, Reply::sse().chunk(cut).end());
+        upstream.respond(path, Script::sse().chunk(cut).end());
         assert_eq!(proxy.call(call(path, "p1/m", false)).status, 502, "{path}");
     }
     proxy.log_line(&["stream=false", "status=200", "tokens=3+5"]);
     let error = "data: {\"error\":{\"message\":\"no\",\"code\":429}}\n\n";
-    upstream.chat(Reply::sse().chunk(event("a")).chunk(error).end());
+    upstream.chat(Script::sse().chunk(event("a")).chunk(error).end());
     let response = proxy.call(ask("p1/m"));
     assert_eq!((response.status, &response.json()["error"]["message"]), (429, &json!("no")));
-    upstream.answer("/v1/images/generations", Reply::sse().chunk("data: {\"type\":\"x\"}\n\n").end());
+    upstream.respond("/v1/images/generations", Script::sse().chunk("data: {\"type\":\"x\"}\n\n").end());
     let response = proxy.call(call("/v1/images/generations", "p1/m", false));
     assert_error(&response, 502, "upstream_broken");
     assert_eq!(response.header("x-should-retry"), Some("false"));
 
     let (upstream, proxy) = start(json!({"max_response_size": 2000}));
-    upstream.chat(Reply::sse().chunk(event(&"x".repeat(3000))).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event(&"x".repeat(3000))).chunk(DONE).end());
     assert_error(&proxy.call(ask("p1/m")), 502, "response_too_large");
 }
 
@@ -488,7 +488,7 @@ fn events_of_no_known_api_are_no_fault_of_the_replica() {
         (0..2000).map(|index| format!("data: {{\"choices\":[{{\"index\":{index}}}]}}\n\n")).collect();
     for events in ["data: {\"candidates\":[]}\n\n".to_owned(), many + DONE] {
         for _ in 0..4 {
-            first.chat(Reply::sse().chunk(&events).end());
+            first.chat(Script::sse().chunk(&events).end());
             let response = proxy.call(ask("best"));
             assert_error(&response, 502, "upstream_broken");
             assert_eq!(response.header("x-should-retry"), Some("false"));
@@ -503,7 +503,7 @@ fn unrequested_events_are_translated() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
-    upstream.chat(Reply::sse().chunk(event("hello")).chunk(finish).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("hello")).chunk(finish).chunk(DONE).end());
     let response = proxy.call(call(MESSAGES, "p1/m", false));
     assert_eq!(response.json()["content"], json!([{"type": "text", "text": "hello"}]), "{}", response.text());
 }
@@ -513,7 +513,7 @@ fn speech_that_is_asked_for_as_events_passes_as_events() {
     let (upstream, proxy) = start(json!({}));
     let events =
         typed("speech.audio.delta", json!({"audio": "AA=="})) + &typed("speech.audio.done", json!({}));
-    upstream.answer("/v1/audio/speech", Reply::sse().chunk(&events).end());
+    upstream.respond("/v1/audio/speech", Script::sse().chunk(&events).end());
     let body = r#"{"model":"p1/m","stream_format":"sse","input":"hi"}"#;
     let response = proxy.call(authorized("/v1/audio/speech", body));
     assert_eq!((response.text(), response.end), (events, End::FinalChunk));
@@ -523,11 +523,11 @@ fn speech_that_is_asked_for_as_events_passes_as_events() {
 fn truncated_last_event_is_broken_however_the_stream_ends() {
     let (upstream, proxy) = start(json!({}));
     let cut = &event("b")[..20];
-    for reply in [
-        Reply::sse().chunk(event("a")).chunk(cut).end(),
-        Reply::sse_until_close().send(event("a")).send(cut).then(Step::Fin),
+    for script in [
+        Script::sse().chunk(event("a")).chunk(cut).end(),
+        Script::sse_until_close().send(event("a")).send(cut).then(Step::Fin),
     ] {
-        upstream.chat(reply);
+        upstream.chat(script);
         let response = proxy.call(ask_streamed("p1/m"));
         assert_eq!(response.end, End::Cut);
         let text = response.text();

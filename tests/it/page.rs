@@ -7,7 +7,7 @@ use crate::support::client::Response;
 use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -61,7 +61,7 @@ fn everyone_else_gets_json() {
 fn the_status_tells_how_each_replica_stands_and_no_secret() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0}));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     upstream.wait_requests(1);
@@ -88,7 +88,7 @@ fn the_status_tells_how_each_replica_stands_and_no_secret() {
 #[test]
 fn replica_in_cooldown_shows_for_how_long() {
     let (upstream, proxy) = start(json!({"max_retries": 0}));
-    upstream.chat(Reply::whole(429, &[("Content-Type", "application/json"), ("Retry-After", "100")], "{}"));
+    upstream.chat(Script::whole(429, &[("Content-Type", "application/json"), ("Retry-After", "100")], "{}"));
     proxy.call(ask_streamed("p1/m"));
     let replica = || proxy.get("/v1/status").json()["providers"][0]["replicas"][0].clone();
     let seconds = eventually("a cooldown", || replica()["cooling_seconds"].as_u64());

@@ -167,7 +167,7 @@ fn every_endpoint_is_in_the_table() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     let index = proxy.get("/").json();
-    let served: BTreeSet<String> = index["endpoints"]
+    let listed: BTreeSet<String> = index["endpoints"]
         .as_array()
         .expect("endpoints")
         .iter()
@@ -177,7 +177,7 @@ fn every_endpoint_is_in_the_table() {
         let page = read(file);
         let written: BTreeSet<String> =
             rows(part(&page, heading)).iter().flat_map(|cells| calls(cells[0])).collect();
-        assert_eq!(written, served, "{file}");
+        assert_eq!(written, listed, "{file}");
     }
 }
 

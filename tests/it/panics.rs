@@ -22,7 +22,7 @@ const WORKERS: usize = 2;
 
 #[derive(Default)]
 struct Panicking {
-    told: Mutex<Vec<String>>,
+    notices: Mutex<Vec<String>>,
     held: AtomicUsize,
     gate: Gate,
     /// What feeds each task.
@@ -72,7 +72,7 @@ impl Drop for Held<'_> {
     }
 }
 
-fn answer(status: u16, body: &str) -> Response {
+fn response(status: u16, body: &str) -> Response {
     Response { status, fields: Fields::default(), body: body.as_bytes().to_vec().into() }
 }
 
@@ -110,7 +110,7 @@ impl Service for Panicking {
                 let gate = self.gate.clone();
                 Handled::Compute(Box::new(move || {
                     assert!(gate.pass(Duration::from_secs(20)), "never opened");
-                    responder.send(answer(200, "held")).into()
+                    responder.send(response(200, "held")).into()
                 }))
             }
             "/begun" | "/quick/begun" => {
@@ -130,20 +130,20 @@ impl Service for Panicking {
             }
             "/gate" => {
                 assert!(self.gate.pass(Duration::from_secs(20)), "never opened");
-                responder.send(answer(200, "held")).into()
+                responder.send(response(200, "held")).into()
             }
-            _ => responder.send(answer(200, "good")).into(),
+            _ => responder.send(response(200, "good")).into(),
         }
     }
 
     fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
         assert_eq!(rejection, Rejection::Panicked);
-        answer(500, "internal error")
+        response(500, "internal error")
     }
 
     fn notice(&self, notice: Notice) {
         let Notice::Panicked(reason) = notice else { panic!("unexpected {notice:?}") };
-        self.told.lock().expect("told").push(reason);
+        self.notices.lock().expect("told").push(reason);
     }
 }
 
@@ -197,9 +197,9 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
     front.service.gate.open_for(WORKERS);
     both.iter_mut().for_each(|client| assert_eq!(client.response().text(), "held"));
 
-    let told = front.service.told.lock().expect("told").clone();
-    assert_eq!(told.len(), rounds, "the operator hears of each");
-    assert!(told.iter().all(|reason| reason.contains("index out of bounds")), "{told:?}");
+    let notices = front.service.notices.lock().expect("told").clone();
+    assert_eq!(notices.len(), rounds, "the operator hears of each");
+    assert!(notices.iter().all(|reason| reason.contains("index out of bounds")), "{notices:?}");
     eventually("no worker is busy, nothing is queued", || {
         (front.stats.busy() == 0 && front.stats.queue_length() == 0).then_some(())
     });
@@ -219,7 +219,7 @@ fn panic_in_the_middle_of_a_response_never_looks_like_its_end() {
         }
     }
     assert_eq!(front.client().call(get("/")).text(), "good");
-    assert_eq!(front.service.told.lock().expect("told").len(), 2 * (WORKERS + 1));
+    assert_eq!(front.service.notices.lock().expect("told").len(), 2 * (WORKERS + 1));
 }
 
 /// The poller handles it, as far as that need not wait; with no worker free, what waits keeps its place and others get theirs.
@@ -245,7 +245,7 @@ fn what_has_to_wait_holds_a_worker_and_never_the_poller() {
         assert!(client.is_closed());
     }
     assert_eq!(front.client().call(get("/quick/good")).text(), "good");
-    assert_eq!(front.service.told.lock().expect("told").len(), WORKERS + 1);
+    assert_eq!(front.service.notices.lock().expect("told").len(), WORKERS + 1);
     eventually("no place is taken", || (front.stats.busy() == 0).then_some(()));
 }
 
@@ -287,5 +287,5 @@ fn panic_in_a_task_costs_that_response_alone() {
     source.write_all(b"e").expect("told");
     assert_eq!(bystander.response().text(), "half and half");
     assert_eq!(bystander.call(get("/")).text(), "good");
-    assert_eq!(front.service.told.lock().expect("told").len(), rounds);
+    assert_eq!(front.service.notices.lock().expect("told").len(), rounds);
 }

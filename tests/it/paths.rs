@@ -4,14 +4,14 @@ use serde_json::json;
 
 use crate::support::calls::{TOKEN, assert_error, authorized, bare, completion, post};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 
 const BODY: &str = r#"{"model":"p1/m"}"#;
 
 fn start() -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m", "x/y"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({})));
     (upstream, proxy)
 }
@@ -33,7 +33,7 @@ fn variants(path: &str) -> [String; 6] {
 fn path_that_a_client_means_is_relayed_as_the_canonical_one() {
     let (upstream, proxy) = start();
     for path in crate::relay::PATHS {
-        upstream.answer(&format!("/v1{path}"), Reply::json(200, &completion("hello")));
+        upstream.respond(&format!("/v1{path}"), Script::json(200, &completion("hello")));
         for variant in variants(path) {
             let response = proxy.call(authorized(&format!("{variant}?a=%2F/&b=//"), BODY));
             assert_eq!(response.status, 200, "{variant}: {}", response.text());
@@ -51,7 +51,7 @@ fn path_with_an_id_is_understood_likewise() {
     for target in variants("/models/p1/m").iter().chain(&variants("/models/p1%2Fm")) {
         assert_eq!(proxy.get(target).json()["id"], "p1/m", "{target}");
     }
-    upstream.answer("/v1/responses/resp_1", Reply::json(200, &json!({"id": "resp_1"})));
+    upstream.respond("/v1/responses/resp_1", Script::json(200, &json!({"id": "resp_1"})));
     for target in variants("/responses/resp_1") {
         let response = proxy.call(bare("GET", &format!("{target}?x=1"), &[("X-Api-Key", TOKEN)]));
         assert_eq!(response.json()["id"], "resp_1", "{target}");

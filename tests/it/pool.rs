@@ -11,12 +11,12 @@ use crate::support::client::End;
 use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     // The first check is over: nothing but the tests' own calls uses the pool now.
     assert_eq!(proxy.get("/health").status, 200);
@@ -38,8 +38,8 @@ fn connections_are_used_again() {
 #[test]
 fn a_stale_connection_fails_no_request() {
     let (upstream, proxy) = start(json!({}));
-    let answer = Reply::json(200, &completion("hello"));
-    upstream.chat(answer.then(Step::IdleClose(std::time::Duration::from_millis(50))));
+    let script = Script::json(200, &completion("hello"));
+    upstream.chat(script.then(Step::IdleClose(std::time::Duration::from_millis(50))));
     let mut client = proxy.client();
     for pause in (0..30).map(|n| 40 + n % 5 * 5) {
         let response = client.call(ask("p1/m"));
@@ -55,11 +55,11 @@ fn a_connection_that_dies_as_it_is_used_again_fails_no_request() {
         let (upstream, proxy) = start(json!({"max_retries": 0}));
         let used = Mutex::new(HashSet::new());
         // Open while it is idle, gone at its second request: no look at the socket beforehand tells.
-        upstream.script("/v1/chat/completions", move |request| {
+        upstream.handle("/v1/chat/completions", move |request| {
             if used.lock().expect("set").insert(request.connection) {
-                Reply::json(200, &completion("hello"))
+                Script::json(200, &completion("hello"))
             } else {
-                Reply::default().then(step.clone())
+                Script::default().then(step.clone())
             }
         });
         for request in [ask("p1/m"), ask("p1/m"), ask_streamed("p1/m"), ask("p1/m")] {
@@ -82,7 +82,7 @@ fn no_more_than_asked_for_are_kept() {
     let (upstream, proxy) = start(json!({"max_keepalive_connections": 2}));
     let gate = Gate::new();
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
-    upstream.chat(Reply::default().wait(&gate).send(head));
+    upstream.chat(Script::default().wait(&gate).send(head));
     let mut clients: Vec<_> = (0..6).map(|_| proxy.client()).collect();
     for client in &mut clients {
         client.send(ask("p1/m"));
@@ -101,43 +101,43 @@ fn no_more_than_asked_for_are_kept() {
 #[test]
 fn streams_and_errors_give_their_connections_back() {
     let (upstream, proxy) = start(json!({"max_retries": 0}));
-    let seen = |reply: Reply| {
-        upstream.chat(reply);
+    let seen = |script: Script| {
+        upstream.chat(script);
         let response = proxy.call(ask_streamed("p1/m"));
         assert_ne!(response.end, End::Cut);
         upstream.last().connection
     };
-    let stream = || Reply::sse().chunk(event("a")).chunk(DONE).end();
+    let stream = || Script::sse().chunk(event("a")).chunk(DONE).end();
     let first = seen(stream());
     assert_eq!(seen(stream()), first, "after a stream");
-    assert_eq!(seen(Reply::json(400, &json!({"error": {}}))), first);
-    assert_eq!(seen(Reply::whole(500, &[], "plain")), first, "after an error");
-    assert_eq!(seen(Reply::raw("HTTP/1.1 204 No Content\r\n\r\n")), first, "after an error");
+    assert_eq!(seen(Script::json(400, &json!({"error": {}}))), first);
+    assert_eq!(seen(Script::whole(500, &[], "plain")), first, "after an error");
+    assert_eq!(seen(Script::raw("HTTP/1.1 204 No Content\r\n\r\n")), first, "after an error");
     assert_eq!(seen(stream()), first, "after no content");
 }
 
 #[test]
 fn what_is_to_be_closed_is_not_used_again() {
     let (upstream, proxy) = start(json!({}));
-    let seen = |reply: Reply| {
-        upstream.chat(reply);
+    let seen = |script: Script| {
+        upstream.chat(script);
         assert_eq!(proxy.call(ask("p1/m")).status, 200);
         upstream.last().connection
     };
-    let closing = Reply::whole(200, &[("Connection", "close")], "{}");
+    let closing = Script::whole(200, &[("Connection", "close")], "{}");
     // The provider leaves it open all the same: what it said counts.
     let first = seen(closing.clone());
     let second = seen(closing);
     assert_ne!(first, second);
-    let old = seen(Reply::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"));
-    assert_ne!(seen(Reply::json(200, &json!({}))), old, "1.0 closes unless it says otherwise");
+    let old = seen(Script::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"));
+    assert_ne!(seen(Script::json(200, &json!({}))), old, "1.0 closes unless it says otherwise");
 }
 
 #[test]
 fn a_request_that_may_have_run_does_not_run_twice() {
     let (upstream, proxy) = start(json!({"max_keepalive_connections": 0, "max_retries": 0}));
     for (round, step) in [Step::Fin, Step::Reset].into_iter().enumerate() {
-        upstream.chat(Reply::default().then(step));
+        upstream.chat(Script::default().then(step));
         assert_eq!(proxy.call(ask("p1/m")).status, 502);
         assert_eq!(upstream.requests().len(), round + 1, "a new connection is no stale one");
     }
@@ -147,7 +147,7 @@ fn a_request_that_may_have_run_does_not_run_twice() {
 #[test]
 fn bytes_after_a_response_are_never_the_response_to_another_request() {
     let (upstream, proxy) = start(json!({"max_retries": 0}));
-    let stray = Reply::json(200, &completion("stray"));
+    let stray = Script::json(200, &completion("stray"));
     let Some(Step::Send(stray)) = stray.0.first() else { unreachable!("it is sent at once") };
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ";
     // The response ends where a read buffer does, or a byte beside.
@@ -155,11 +155,11 @@ fn bytes_after_a_response_are_never_the_response_to_another_request() {
         let length = whole - head.len() - "16000\r\n\r\n".len();
         let body = completion("own").to_string();
         let body = format!("{body}{}", " ".repeat(length - body.len()));
-        let answer = format!("{head}{length}\r\n\r\n{body}");
-        assert_eq!(answer.len(), whole);
-        upstream.chat(Reply::raw([answer.as_bytes(), stray].concat()));
+        let response = format!("{head}{length}\r\n\r\n{body}");
+        assert_eq!(response.len(), whole);
+        upstream.chat(Script::raw([response.as_bytes(), stray].concat()));
         assert_eq!(proxy.call(ask("p1/m")).json(), completion("own"), "{whole}");
-        upstream.chat(Reply::json(200, &completion("next")));
+        upstream.chat(Script::json(200, &completion("next")));
         assert_eq!(proxy.call(ask("p1/m")).json(), completion("next"), "{whole}");
     }
 }

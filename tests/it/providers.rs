@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::calls::{KEY, TOKEN, authorized};
 use crate::support::client::Response;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::tls::{Tls, certificate};
 use crate::support::tunnel::Tunnel;
 use crate::support::upstream::{Request, Upstream};
@@ -34,7 +34,7 @@ struct Golden {
     chat_target: String,
     chat_headers: BTreeMap<String, String>,
     /// What comes with `chat.json`.
-    answer_headers: BTreeMap<String, String>,
+    response_headers: BTreeMap<String, String>,
     tokens: Tokens,
     errors: BTreeMap<String, ErrorResponse>,
 }
@@ -93,9 +93,9 @@ impl Scene {
         };
         assert_eq!(named, name);
         tunnel.lead_to(if url.starts_with("https://") { tls.address() } else { upstream.address() });
-        upstream.answer(
+        upstream.respond(
             golden.list_target.split('?').next().expect("a path"),
-            Reply::whole(200, &[("content-type", "application/json")], read(&folder, "models.json")),
+            Script::whole(200, &[("content-type", "application/json")], read(&folder, "models.json")),
         );
         let provider = json!({
             "name": named, "url": url, "key": KEY,
@@ -121,8 +121,8 @@ impl Scene {
         if streamed { request.replacen('{', "{\"stream\":true,", 1) } else { request }
     }
 
-    fn script(&self, reply: Reply) {
-        self.upstream.answer(&self.golden.chat_target, reply);
+    fn script(&self, script: Script) {
+        self.upstream.respond(&self.golden.chat_target, script);
     }
 
     fn assert_request(&self, request: &Request, streamed: bool) {
@@ -149,9 +149,9 @@ fn assert_headers(name: &str, request: &Request, expected: &BTreeMap<String, Str
 }
 
 /// A stream as a provider sends it: an event a chunk.
-fn events(bytes: &[u8]) -> Reply {
+fn events(bytes: &[u8]) -> Script {
     let text = std::str::from_utf8(bytes).expect("UTF-8");
-    text.split_inclusive("\n\n").fold(Reply::sse(), Reply::chunk).end()
+    text.split_inclusive("\n\n").fold(Script::sse(), Script::chunk).end()
 }
 
 fn each(check: impl Fn(&Scene)) {
@@ -189,16 +189,16 @@ fn every_provider_lists_models_that_can_be_retrieved() {
 fn every_provider_gets_the_request_and_its_buffered_response_passes_to_the_byte() {
     each(|scene| {
         let Scene { name, golden, folder, proxy, .. } = scene;
-        let answer = read(folder, "chat.json");
-        scene.script(Reply::whole(200, &pairs(&golden.answer_headers), &answer));
+        let body = read(folder, "chat.json");
+        scene.script(Script::whole(200, &pairs(&golden.response_headers), &body));
         let (response, request) = scene.call(false);
         scene.assert_request(&request, false);
         assert_eq!(
             (response.status, response.text()),
-            (200, String::from_utf8(answer).expect("UTF-8")),
+            (200, String::from_utf8(body).expect("UTF-8")),
             "{name}"
         );
-        for (field, value) in &golden.answer_headers {
+        for (field, value) in &golden.response_headers {
             assert_eq!(response.header(field), Some(value.as_str()), "{name}: {field}");
         }
         assert_eq!(response.header("x-ai-proxy-provider"), Some(name.as_str()));
@@ -240,12 +240,12 @@ fn every_providers_errors_pass_as_they_are_buffered_and_streamed() {
         let Scene { name, golden, folder, .. } = scene;
         assert!(golden.errors.len() > 1, "{name}");
         for (file, error) in &golden.errors {
-            let answer = read(folder, file);
-            scene.script(Reply::whole(error.status, &pairs(&error.headers), &answer));
+            let body = read(folder, file);
+            scene.script(Script::whole(error.status, &pairs(&error.headers), &body));
             for streamed in [false, true] {
                 let (response, request) = scene.call(streamed);
                 scene.assert_request(&request, streamed);
-                let text = String::from_utf8(answer.clone()).expect("UTF-8");
+                let text = String::from_utf8(body.clone()).expect("UTF-8");
                 assert_eq!((response.status, response.text()), (error.status, text), "{name} {file}");
                 for (field, value) in &error.headers {
                     assert_eq!(response.header(field), Some(value.as_str()), "{name} {file}: {field}");

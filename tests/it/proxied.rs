@@ -10,7 +10,7 @@ use crate::support::calls::{
 use crate::support::client::{End, HEARTBEAT, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, command, config, run, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::temp::TempDir;
 use crate::support::tunnel::Tunnel;
 use crate::support::upstream::Upstream;
@@ -30,7 +30,7 @@ fn start(scheme: &str, changes: serde_json::Value) -> (Upstream, Tunnel, Proxy) 
 fn calls_go_through_it() {
     for scheme in SCHEMES {
         let (upstream, tunnel, proxy) = start(scheme, json!({}));
-        upstream.chat(Reply::json(200, &completion("hello")));
+        upstream.chat(Script::json(200, &completion("hello")));
         for _ in 0..3 {
             assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"), "{scheme}");
         }
@@ -53,7 +53,7 @@ fn start_around(provider: &Value, variables: &[(&str, String)]) -> Proxy {
 #[test]
 fn the_environment_names_it_where_the_provider_does_not() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let (around, own) = (Tunnel::new(), Tunnel::new());
     let around_url = |scheme: &str| format!("{scheme}{}", around.address());
     let own_url = format!("http://{}", own.address());
@@ -99,8 +99,8 @@ fn the_environment_names_it_where_the_provider_does_not() {
 #[test]
 fn each_of_a_providers_two_urls_has_the_proxy_that_the_environment_asks_for_there() {
     let (one, other) = (Upstream::new(&["m"]), Upstream::new(&[]));
-    one.chat(Reply::json(200, &completion("one")));
-    other.answer("/v1/messages", Reply::json(200, &json!({"type": "message"})));
+    one.chat(Script::json(200, &completion("one")));
+    other.respond("/v1/messages", Script::json(200, &json!({"type": "message"})));
     let provider = json!({"name": "p1", "url": one.url(), "anthropic_url": other.url(), "key": KEY});
     for (spared, proxied) in [(&one, &other), (&other, &one)] {
         let tunnel = Tunnel::new();
@@ -143,7 +143,7 @@ fn a_bad_variable_is_a_problem_of_the_config_and_its_password_is_not_shown() {
 #[test]
 fn a_name_is_looked_up_here_for_socks5_and_there_for_socks5h() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let tunnel = Tunnel::new();
     tunnel.lead_to(upstream.address());
     for (scheme, host, asked) in [
@@ -168,7 +168,7 @@ fn events_pass_one_by_one() {
     for scheme in SCHEMES {
         let (upstream, _tunnel, proxy) = start(scheme, json!({}));
         let gate = Gate::new();
-        upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+        upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
         let mut stream = client.streamed();
@@ -198,21 +198,22 @@ fn time_limits_hold() {
     for scheme in SCHEMES {
         let changes = json!({"non_stream_timeout": 0.8, "stream_timeout": 0.8});
         let (upstream, _tunnel, proxy) = start(scheme, changes);
-        upstream.chat(Reply::default().then(Step::Silence));
+        upstream.chat(Script::default().then(Step::Silence));
         for request in [ask("p1/m"), ask_streamed("p1/m")] {
             let (took, response) = timed(|| proxy.call(request));
             assert_error(&response, 504, "upstream_timeout");
             assert!(took < WITHIN_A_SECOND, "{scheme}: {took:?}");
         }
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n";
-        let drip = (0..100)
-            .fold(Reply::raw(head), |reply, _| reply.send("x").then(Step::Pause(Duration::from_millis(50))));
+        let drip = (0..100).fold(Script::raw(head), |script, _| {
+            script.send("x").then(Step::Pause(Duration::from_millis(50)))
+        });
         upstream.chat(drip);
         let (took, response) = timed(|| proxy.call(ask("p1/m")));
         assert_error(&response, 504, "upstream_timeout");
         assert!(took < WITHIN_A_SECOND, "{scheme}: {took:?}");
 
-        upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
+        upstream.chat(Script::sse().chunk(event("a")).then(Step::Silence));
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
         let mut stream = client.streamed();
@@ -225,7 +226,7 @@ fn time_limits_hold() {
 fn heartbeats_go_out() {
     for scheme in SCHEMES {
         let (upstream, _tunnel, proxy) = start(scheme, json!({"stream_heartbeat": 0.3}));
-        upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
+        upstream.chat(Script::sse().chunk(event("a")).then(Step::Silence));
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
         let mut stream = client.streamed();

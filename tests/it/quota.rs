@@ -10,14 +10,14 @@ use crate::support::calls::{
 use crate::support::client::Response;
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
 /// A proxy whose only token has these limits. Each call uses 8 tokens.
 fn limited(limits: Value) -> (Upstream, Value) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let token = with(json!({"name": "tester", "token": TOKEN}), limits);
     let config = with(config(&[("p1", &upstream)]), json!({"tokens": [token]}));
     (upstream, config)
@@ -57,7 +57,7 @@ fn refused_call_counts_in_its_tokens_rate() {
 fn rate_stands_in_every_response_and_a_refusal_costs_nothing() {
     let (upstream, config) = limited(json!({"rpm": 2}));
     let proxy = Proxy::start(&with(config, json!({"cors_origins": ["https://a.example"]})));
-    upstream.chat(Reply::whole(
+    upstream.chat(Script::whole(
         200,
         &[("Content-Type", "application/json"), ("X-RateLimit-Limit-Requests", "9999")],
         completion("hello").to_string(),
@@ -65,7 +65,7 @@ fn rate_stands_in_every_response_and_a_refusal_costs_nothing() {
     let first = proxy.call(ask("p1/m"));
     assert_eq!(first.head.all("x-ratelimit-limit-requests"), ["2"], "the caller's, not the key's");
     assert_eq!(standing(&first), [Some("2"), Some("1"), Some("30s")]);
-    upstream.chat(Reply::sse().chunk(event("hi")).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("hi")).chunk(DONE).end());
     let second = proxy.call(ask_streamed("p1/m"));
     assert_eq!(standing(&second)[..2], [Some("2"), Some("0")]);
     for _ in 0..3 {
@@ -100,11 +100,11 @@ fn of_many_at_once_just_as_many_are_let_in() {
 fn permit_is_released_before_the_response_arrives() {
     let (upstream, config) = limited(json!({"max_parallel": 1}));
     let proxy = Proxy::start(&config);
-    upstream.script("/v1/chat/completions", |request| {
+    upstream.handle("/v1/chat/completions", |request| {
         if request.text().contains("\"stream\":true") {
-            Reply::sse().chunk(event("hi")).chunk(DONE).end()
+            Script::sse().chunk(event("hi")).chunk(DONE).end()
         } else {
-            Reply::json(200, &completion("hello"))
+            Script::json(200, &completion("hello"))
         }
     });
     for turn in 0..100 {
@@ -120,16 +120,16 @@ fn permit_is_released_when_the_client_leaves_or_the_provider_fails() {
     let (upstream, config) = limited(json!({"max_parallel": 1}));
     let proxy = Proxy::start(&with(config, json!({"max_retries": 0, "non_stream_timeout": 0.5})));
     for step in [Step::Fin, Step::Reset, Step::Silence] {
-        upstream.chat(Reply::default().then(step));
+        upstream.chat(Script::default().then(step));
         assert!(proxy.call(ask("p1/m")).status >= 500);
     }
-    upstream.chat(Reply::sse().chunk(event("hi")).then(Step::Silence));
+    upstream.chat(Script::sse().chunk(event("hi")).then(Step::Silence));
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     assert_eq!(client.streamed().next_event(), Some(event("hi")));
     assert_error(&proxy.call(ask("p1/m")), 429, "rate_limited");
     client.leave();
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     eventually("the place", || (proxy.call(ask("p1/m")).status == 200).then_some(()));
 }
 
@@ -139,7 +139,7 @@ fn tokens_of_a_day_are_counted_as_the_provider_reports_them() {
     let proxy = Proxy::start(&with(config, json!({"log_level": "WARNING"})));
     assert_eq!(proxy.call(ask("p1/m")).status, 200);
     let usage = json!({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 4}});
-    upstream.chat(Reply::sse().chunk(event("hi")).chunk(format!("data: {usage}\n\n")).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("hi")).chunk(format!("data: {usage}\n\n")).chunk(DONE).end());
     assert_eq!(proxy.call(ask_streamed("p1/m")).status, 200);
     let refused = proxy.call(ask("p1/m"));
     let message = assert_error(&refused, 429, "rate_limited");
@@ -244,7 +244,7 @@ fn responses_and_refusals_show_the_day() {
     };
     let fields = [("Content-Type", "application/json"), ("X-RateLimit-Remaining-Tokens", "9999")];
     for remaining in ["10", "2"] {
-        upstream.chat(Reply::whole(200, &fields, completion("hello").to_string()));
+        upstream.chat(Script::whole(200, &fields, completion("hello").to_string()));
         assert_eq!(day(&proxy.call(ask("p1/m"))), ("10".to_owned(), remaining.to_owned()));
     }
     let refused = proxy.call(ask("p1/m"));
@@ -259,7 +259,7 @@ fn status_shows_what_each_token_has_used_of_its_limits() {
     let tokens = json!([config["tokens"][0].clone(), plain]);
     let proxy = Proxy::start(&with(config, json!({"tokens": tokens})));
     assert_eq!(proxy.call(ask("p1/m")).status, 200);
-    upstream.chat(Reply::sse().chunk(event("hi")).then(Step::Silence));
+    upstream.chat(Script::sse().chunk(event("hi")).then(Step::Silence));
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     assert_eq!(client.streamed().next_event(), Some(event("hi")));

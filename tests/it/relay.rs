@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::calls::{KEY, TOKEN, assert_error, authorized, chat, completion, post};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 
 /// Every relayed path of JSON requests, behind `/v1` or a provider's URL.
@@ -22,7 +22,7 @@ pub const PATHS: [&str; 8] = [
 
 fn start() -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     (upstream, proxy)
 }
@@ -118,7 +118,7 @@ fn a_large_body_is_exact() {
 fn every_path_goes_to_its_twin() {
     let (upstream, proxy) = start();
     for path in PATHS {
-        upstream.answer(&format!("/v1{path}"), Reply::json(200, &json!({"path": path})));
+        upstream.respond(&format!("/v1{path}"), Script::json(200, &json!({"path": path})));
         let response = proxy.call(authorized(&format!("/v1{path}"), r#"{"model":"p1/m","input":"x"}"#));
         assert_eq!(response.json(), json!({"path": path}), "{path}");
         assert_eq!(response.header("x-ai-proxy-provider"), Some("p1"));
@@ -138,7 +138,7 @@ fn a_providers_url_may_end_anywhere() {
         ("/api/paas/v4", "/api/paas/v4/embeddings"),
         ("/v1/", "/v1/embeddings"),
     ] {
-        upstream.answer(target, Reply::json(200, &json!({"ok": true})));
+        upstream.respond(target, Script::json(200, &json!({"ok": true})));
         let providers = json!([format!("p1|{base}{path}|{KEY}")]);
         let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers})));
         let response = proxy.call(authorized("/v1/embeddings", r#"{"model":"p1/m"}"#));
@@ -235,8 +235,8 @@ fn a_body_needs_no_content_type() {
 #[test]
 fn many_clients_each_get_their_own_response() {
     let (upstream, proxy) = start();
-    upstream.script("/v1/chat/completions", |request| {
-        Reply::whole(200, &[("Content-Type", "application/json")], &request.body)
+    upstream.handle("/v1/chat/completions", |request| {
+        Script::whole(200, &[("Content-Type", "application/json")], &request.body)
     });
     std::thread::scope(|scope| {
         for thread in 0..8 {

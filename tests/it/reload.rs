@@ -10,7 +10,7 @@ use crate::support::client::{End, Response};
 use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 
 const NEW_TOKEN: &str = "sk-another-token-999999";
@@ -18,7 +18,7 @@ const BODY: &str = r#"{"model":"p1/m"}"#;
 
 fn start(changes: Value) -> (Upstream, Proxy, Value) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let config = with(config(&[("p1", &upstream)]), changes);
     let proxy = Proxy::start(&config);
     (upstream, proxy, config)
@@ -47,7 +47,7 @@ fn sighup_applies_the_new_config() {
 fn a_call_applies_the_new_config() {
     let (_one, proxy, config) = start(json!({"language": "zh"}));
     let two = Upstream::new(&["n"]);
-    two.chat(Reply::json(200, &completion("from two")));
+    two.chat(Script::json(200, &completion("from two")));
     let mut providers = config["providers"].clone();
     let more = format!("p2|{}|{KEY}", two.url());
     providers.as_array_mut().expect("array").push(json!(more));
@@ -89,7 +89,7 @@ fn a_late_list_of_a_removed_provider_changes_nothing() {
     let held = gate.clone();
     let list = crate::support::upstream::model_list(&["m"]).to_string();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", list.len());
-    one.script("/v1/models", move |_| Reply::default().wait(&held).send(&head).send(&list));
+    one.handle("/v1/models", move |_| Script::default().wait(&held).send(&head).send(&list));
     let before = one.list_requests().len();
     eventually("a check is under way", || (one.list_requests().len() > before).then_some(()));
 
@@ -160,7 +160,7 @@ fn what_needs_a_restart_is_named() {
 #[test]
 fn limits_apply_to_the_next_request() {
     let (upstream, proxy, config) = start(json!({}));
-    upstream.chat(Reply::json(200, &completion(&"x".repeat(2000))));
+    upstream.chat(Script::json(200, &completion(&"x".repeat(2000))));
     let mut client = proxy.client();
     assert_eq!(client.call(ask("p1/m")).status, 200);
     proxy.write_config(&with(
@@ -179,7 +179,7 @@ fn limits_apply_to_the_next_request() {
 fn a_request_keeps_the_config_it_began_with() {
     let (upstream, proxy, config) = start(json!({}));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(event("b")).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(event("b")).chunk(DONE).end());
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     let mut stream = client.streamed();
@@ -308,8 +308,8 @@ fn what_was_known_of_a_provider_counts_until_it_is_checked_with_its_new_key() {
     let (upstream, proxy, config) = start(json!({}));
     assert_eq!((proxy.get("/health").status, proxy.call(ask("m")).status), (200, 200));
     let gate = Gate::new();
-    let refused = Reply::json(401, &json!({"error": {"message": "a wrong key"}}));
-    upstream.answer("/v1/models", Reply([Reply::default().wait(&gate).0, refused.0].concat()));
+    let refused = Script::json(401, &json!({"error": {"message": "a wrong key"}}));
+    upstream.respond("/v1/models", Script([Script::default().wait(&gate).0, refused.0].concat()));
     let rotated = format!("p1|{}|pk-new-key-0123456789", upstream.url());
     proxy.write_config(&with(config, json!({"providers": [rotated]})));
     assert_eq!(reload(&proxy, &[]).status, 200);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::calls::{TOKEN, assert_error, authorized, bare, get};
 use crate::support::client::{End, Response};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::{Request, Upstream};
 
 const RESPONSES: &str = "/v1/responses";
@@ -15,18 +15,20 @@ const RESPONSES: &str = "/v1/responses";
 fn store(id: &'static str) -> Upstream {
     let upstream = Upstream::new(&["m"]);
     let made = json!({"object": "response", "output": [{"id": "msg_1"}], "id": id});
-    upstream.script(RESPONSES, move |request| {
+    upstream.handle(RESPONSES, move |request| {
         if !request.text().contains("\"stream\":true") {
-            return Reply::json(200, &made);
+            return Script::json(200, &made);
         }
         let event =
             |kind: &str| format!("event: {kind}\ndata: {{\"type\":\"{kind}\",\"response\":{made}}}\n\n");
-        Reply::sse().chunk(event("response.created")).chunk(event("response.completed")).end()
+        Script::sse().chunk(event("response.created")).chunk(event("response.completed")).end()
     });
-    upstream.answer(&format!("{RESPONSES}/{id}"), Reply::json(200, &json!({"id": id, "from": id})));
-    upstream
-        .answer(&format!("{RESPONSES}/{id}/input_items"), Reply::json(200, &json!({"data": [], "from": id})));
-    upstream.answer(&format!("{RESPONSES}/{id}/cancel"), Reply::json(200, &json!({"status": "cancelled"})));
+    upstream.respond(&format!("{RESPONSES}/{id}"), Script::json(200, &json!({"id": id, "from": id})));
+    upstream.respond(
+        &format!("{RESPONSES}/{id}/input_items"),
+        Script::json(200, &json!({"data": [], "from": id})),
+    );
+    upstream.respond(&format!("{RESPONSES}/{id}/cancel"), Script::json(200, &json!({"status": "cancelled"})));
     upstream
 }
 
@@ -100,16 +102,16 @@ fn what_continues_a_response_goes_to_the_key_that_made_it() {
     // Each key has a store of its own.
     let key_of =
         |request: &Request| request.head.get("authorization").unwrap_or_default().replace("Bearer ", "");
-    upstream.script(RESPONSES, move |request| {
+    upstream.handle(RESPONSES, move |request| {
         let key = key_of(request);
         match request.text().contains("previous_response_id") && !request.text().contains(&key) {
-            true => Reply::json(400, &json!({"error": {"code": "previous_response_not_found"}})),
-            false => Reply::json(200, &json!({"id": format!("resp_{key}")})),
+            true => Script::json(400, &json!({"error": {"code": "previous_response_not_found"}})),
+            false => Script::json(200, &json!({"id": format!("resp_{key}")})),
         }
     });
     for key in ["key-number-one", "key-number-two", "key-number-three"] {
-        upstream.script(&format!("{RESPONSES}/resp_{key}"), move |request| {
-            Reply::json(if key_of(request) == key { 200 } else { 404 }, &json!({"key": key_of(request)}))
+        upstream.handle(&format!("{RESPONSES}/resp_{key}"), move |request| {
+            Script::json(if key_of(request) == key { 200 } else { 404 }, &json!({"key": key_of(request)}))
         });
     }
     let providers: Vec<String> = ["key-number-one", "key-number-two", "key-number-three"]
@@ -160,7 +162,7 @@ fn after_a_restart_the_providers_are_asked_in_turn() {
     assert_eq!(call(&proxy, "GET", "resp_none").status, 404, "nobody has it");
     // And forgotten with it.
     assert_eq!(call(&proxy, "DELETE", "resp_3").status, 200);
-    third.answer("/v1/responses/resp_3", Reply::json(404, &json!({"error": {}})));
+    third.respond("/v1/responses/resp_3", Script::json(404, &json!({"error": {}})));
     let asked = first.requests().len();
     assert_eq!(call(&proxy, "GET", "resp_3").status, 404);
     assert_eq!(first.requests().len(), asked + 1);
@@ -170,13 +172,13 @@ fn after_a_restart_the_providers_are_asked_in_turn() {
 fn search_gives_the_most_telling_response() {
     let (first, second) = (store("resp_1"), store("resp_2"));
     let cancel = "/v1/responses/resp_x/cancel";
-    for (one, other, told) in
+    for (one, other, status) in
         [(404, 400, 400), (400, 404, 400), (404, 500, 500), (401, 404, 401), (405, 404, 405)]
     {
-        first.answer(cancel, Reply::json(one, &json!({"error": {"status": one}})));
-        second.answer(cancel, Reply::json(other, &json!({"error": {"status": other}})));
+        first.respond(cancel, Script::json(one, &json!({"error": {"status": one}})));
+        second.respond(cancel, Script::json(other, &json!({"error": {"status": other}})));
         let proxy = Proxy::start(&config(&[("p1", &first), ("p2", &second)]));
-        assert_eq!(call(&proxy, "POST", "resp_x/cancel").json()["error"]["status"], told, "{one} {other}");
+        assert_eq!(call(&proxy, "POST", "resp_x/cancel").json()["error"]["status"], status, "{one} {other}");
     }
     // It may be at the one that cannot be reached: a 404 would be a lie.
     let gone = "p2|http://127.0.0.1:9/v1|key".to_owned();
@@ -229,7 +231,7 @@ fn search_for_a_response_among_many_models_delays_no_other_request() {
 fn a_stored_stream_is_resumed() {
     let upstream = store("resp_1");
     let event = "event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n";
-    upstream.answer("/v1/responses/resp_1", Reply::sse().chunk(event).end());
+    upstream.respond("/v1/responses/resp_1", Script::sse().chunk(event).end());
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     let response = call(&proxy, "GET", "resp_1?stream=true&starting_after=5");
     assert_eq!((response.text().as_str(), response.end), (event, End::FinalChunk));
@@ -260,7 +262,7 @@ fn only_ids_and_their_methods_are_relayed() {
         assert_eq!(response.header("allow"), Some(allow));
     }
     assert!(upstream.requests().is_empty());
-    upstream.answer("/v1/responses/resp_a%3D%3D", Reply::json(200, &json!({})));
+    upstream.respond("/v1/responses/resp_a%3D%3D", Script::json(200, &json!({})));
     assert_eq!(call(&proxy, "GET", "resp_a%3D%3D").status, 200, "an escape passes as it came");
 }
 
@@ -268,14 +270,14 @@ fn only_ids_and_their_methods_are_relayed() {
 fn where_a_search_only_began_nothing_is_learnt() {
     let (first, second) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
     for upstream in [&first, &second] {
-        upstream.answer("/v1/responses/resp_1", Reply::sse().then(Step::Reset));
+        upstream.respond("/v1/responses/resp_1", Script::sse().then(Step::Reset));
     }
     let proxy = Proxy::start(&config(&[("p1", &first), ("p2", &second)]));
     let response = call(&proxy, "GET", "resp_1?stream=true");
     assert_eq!((response.status, response.header("x-ai-proxy-provider")), (502, Some("p1")));
     let event = "data: {\"type\":\"response.completed\"}\n\n";
-    first.answer("/v1/responses/resp_1", Reply::sse().chunk(event).end());
-    second.answer("/v1/responses/resp_1", Reply::json(404, &json!({"error": {"message": "none"}})));
+    first.respond("/v1/responses/resp_1", Script::sse().chunk(event).end());
+    second.respond("/v1/responses/resp_1", Script::json(404, &json!({"error": {"message": "none"}})));
     let response = call(&proxy, "GET", "resp_1?stream=true");
     assert_eq!((response.status, response.text().as_str()), (200, event));
 }
@@ -284,7 +286,7 @@ fn where_a_search_only_began_nothing_is_learnt() {
 fn head_of_a_stored_stream_has_no_body() {
     let upstream = store("resp_1");
     let event = "data: {\"type\":\"response.completed\"}\n\n";
-    upstream.answer("/v1/responses/resp_1", Reply::sse().chunk(event).end());
+    upstream.respond("/v1/responses/resp_1", Script::sse().chunk(event).end());
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"stream_heartbeat": 0.05})));
     let token = format!("Bearer {TOKEN}");
     let mut client = proxy.client();

@@ -6,18 +6,18 @@ use std::time::Duration;
 use crate::support::calls::{DONE, KEY, ask, ask_streamed, assert_error, completion, event};
 use crate::support::client::End;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 fn answering(text: &str) -> Upstream {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion(text)));
+    upstream.chat(Script::json(200, &completion(text)));
     upstream
 }
 
 fn failing(status: u16) -> Upstream {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(status, &json!({"error": {"message": "scripted"}})));
+    upstream.chat(Script::json(status, &json!({"error": {"message": "scripted"}})));
     upstream
 }
 
@@ -48,7 +48,7 @@ fn what_a_retry_cannot_mend_is_not_retried() {
 #[test]
 fn a_replica_stands_in_for_another() {
     let (bad, good) = (answering("unused"), answering("from the other"));
-    bad.chat(Reply::default().then(Step::Reset));
+    bad.chat(Script::default().then(Step::Reset));
     let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &good)]));
     for _ in 0..6 {
         assert_eq!(proxy.call(ask("p1/m")).json(), completion("from the other"));
@@ -107,8 +107,8 @@ fn a_refused_connection_falls_through_to_the_next() {
 fn a_stream_that_breaks_before_its_first_byte_goes_to_the_next() {
     for step in [Step::Fin, Step::Reset] {
         let (bad, good) = (answering("unused"), answering("unused"));
-        bad.chat(Reply::sse().then(step));
-        good.chat(Reply::sse().chunk(event("from two")).chunk(DONE).end());
+        bad.chat(Script::sse().then(step));
+        good.chat(Script::sse().chunk(event("from two")).chunk(DONE).end());
         let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
         let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p2", &good)]), virtuals));
         let response = proxy.call(ask_streamed("best"));
@@ -120,7 +120,7 @@ fn a_stream_that_breaks_before_its_first_byte_goes_to_the_next() {
 #[test]
 fn a_stream_that_has_begun_goes_nowhere_else() {
     let (bad, good) = (answering("unused"), answering("unused"));
-    bad.chat(Reply::sse().chunk(event("half")).then(Step::Fin));
+    bad.chat(Script::sse().chunk(event("half")).then(Step::Fin));
     let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
     let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p2", &good)]), virtuals));
     let response = proxy.call(ask_streamed("best"));
@@ -132,8 +132,8 @@ fn a_stream_that_has_begun_goes_nowhere_else() {
 fn one_time_limit_spans_all_attempts() {
     let slow: Vec<Upstream> = (0..4).map(|_| failing(503)).collect();
     for upstream in &slow {
-        let answer = "HTTP/1.1 503 Busy\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-        upstream.chat(Reply::default().then(Step::Pause(Duration::from_millis(900))).send(answer));
+        let response = "HTTP/1.1 503 Busy\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+        upstream.chat(Script::default().then(Step::Pause(Duration::from_millis(900))).send(response));
     }
     let named = [("p1", &slow[0]), ("p2", &slow[1]), ("p3", &slow[2]), ("p4", &slow[3])];
     let changes = json!({

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::calls::{DONE, completion, event, post};
 use crate::support::client::{Client, End};
 use crate::support::gate::Gate;
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -13,7 +13,7 @@ const CHAT: &str = "/v1/chat/completions";
 #[test]
 fn records_a_request_as_it_came() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let mut client = Client::connect(upstream.address());
     let request = post(&format!("{CHAT}?a=%20b"), &[("X-Odd", " spaced ")], "{ }");
     let response = client.call(&request);
@@ -28,7 +28,7 @@ fn records_a_request_as_it_came() {
 #[test]
 fn reads_chunked_requests_and_keeps_the_connection() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let mut client = Client::connect(upstream.address());
     let head = format!("POST {CHAT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     for body in ["3\r\n{ }\r\n0\r\n\r\n", "1\r\n{\r\n2\r\n }\r\n0\r\n\r\n"] {
@@ -42,7 +42,7 @@ fn reads_chunked_requests_and_keeps_the_connection() {
 fn holds_an_event_until_its_gate_opens() {
     let upstream = Upstream::new(&["m"]);
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let mut client = Client::connect(upstream.address());
     client.send(post(CHAT, &[], "{}"));
     let mut stream = client.streamed();
@@ -56,11 +56,11 @@ fn holds_an_event_until_its_gate_opens() {
 fn breaks_off_and_resets() {
     let upstream = Upstream::new(&["m"]);
     for (step, end) in [(Step::Fin, End::Cut), (Step::Reset, End::Cut)] {
-        upstream.chat(Reply::sse().chunk(event("a")).then(step));
+        upstream.chat(Script::sse().chunk(event("a")).then(step));
         let mut client = Client::connect(upstream.address());
         assert_eq!(client.call(post(CHAT, &[], "{}")).end, end);
     }
-    upstream.chat(Reply::sse_until_close().send(event("a")).then(Step::Fin));
+    upstream.chat(Script::sse_until_close().send(event("a")).then(Step::Fin));
     let mut client = Client::connect(upstream.address());
     assert_eq!(client.call(post(CHAT, &[], "{}")).end, End::Closed);
 }
@@ -68,7 +68,7 @@ fn breaks_off_and_resets() {
 #[test]
 fn client_that_leaves_silently_is_noticed() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::default().then(Step::Silence));
+    upstream.chat(Script::default().then(Step::Silence));
     let mut client = Client::connect(upstream.address());
     client.send(post(CHAT, &[], "{}"));
     let seen = upstream.wait_requests(1);
@@ -80,8 +80,8 @@ fn client_that_leaves_silently_is_noticed() {
 #[test]
 fn idle_connections_close_when_asked() {
     let upstream = Upstream::new(&["m"]);
-    let answer = Reply::json(200, &completion("x"));
-    upstream.chat(answer.then(Step::IdleClose(Duration::from_millis(30))));
+    let script = Script::json(200, &completion("x"));
+    upstream.chat(script.then(Step::IdleClose(Duration::from_millis(30))));
     let mut client = Client::connect(upstream.address());
     assert_eq!(client.call(post(CHAT, &[], "{}")).status, 200);
     assert!(client.is_closed());

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::calls::{DONE, KEY, ask, ask_streamed, authorized};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
@@ -48,7 +48,7 @@ fn quoted_key_is_masked_in_every_body_of_every_status_and_size() {
                 (HTML, format!("<p>{filler}</p>bad: {written}.")),
                 (&[("Content-Type", "text/plain")], format!("bad: {written}.")),
             ] {
-                upstream.chat(Reply::whole(status, fields, &body));
+                upstream.chat(Script::whole(status, fields, &body));
                 let response = proxy.call(ask("p1/m"));
                 assert_eq!(response.status, status);
                 let text = response.text();
@@ -72,7 +72,7 @@ fn quoted_key_in_a_field_drops_the_field_and_is_no_id() {
             let value = format!("x/{written}");
             let fields: Vec<(&str, &str)> =
                 names.iter().map(|name| (*name, &*value)).chain(JSON.to_owned()).collect();
-            upstream.chat(Reply::whole(status, &fields, "{}"));
+            upstream.chat(Script::whole(status, &fields, "{}"));
             let response = proxy.call(ask("p1/m"));
             assert_eq!(response.status, status);
             assert_hidden("fields", &String::from_utf8_lossy(&response.head.raw));
@@ -95,9 +95,9 @@ fn quoted_key_is_masked_in_sound_and_pictures_without_a_change_of_length() {
             let (start, rest) = body.split_at(noise.len() + 9 - size.min(5));
             let (middle, end) = rest.split_at(size.min(rest.len()));
             let chunked = [start, middle, end].into_iter().filter(|piece| !piece.is_empty());
-            let chunked = chunked.fold(Reply::chunked(200, &fields), Reply::chunk).end();
-            for reply in [Reply::whole(200, &fields, &body), chunked] {
-                upstream.answer("/v1/audio/speech", reply);
+            let chunked = chunked.fold(Script::chunked(200, &fields), Script::chunk).end();
+            for script in [Script::whole(200, &fields, &body), chunked] {
+                upstream.respond("/v1/audio/speech", script);
                 let response = proxy.call(authorized("/v1/audio/speech", r#"{"model":"p1/m","input":"x"}"#));
                 let expected = format!("{noise}{}{noise}", "*".repeat(written.len()));
                 assert!(response.status == 200 && response.text() == expected, "{size} {written}");
@@ -127,7 +127,7 @@ fn quoted_key_is_masked_in_translations() {
             (401, format!(r#"{{"error":{{"message":"bad: {written}."}}}}"#)),
             (502, format!("<p>bad: {written}.</p>")),
         ] {
-            upstream.chat(Reply::whole(status, JSON, &body));
+            upstream.chat(Script::whole(status, JSON, &body));
             let response = proxy.call(call());
             assert_eq!(response.status, status, "{}", response.text());
             assert_hidden(&body, &response.text());
@@ -146,8 +146,8 @@ fn quoted_key_is_masked_after_a_heartbeat() {
         (500, HTML, format!("<p>bad: {KEY}.</p>")),
     ] {
         let pause = Step::Pause(Duration::from_millis(400));
-        let Reply(steps) = Reply::whole(status, fields, &body);
-        upstream.chat(steps.into_iter().fold(Reply::default().then(pause), Reply::then));
+        let Script(steps) = Script::whole(status, fields, &body);
+        upstream.chat(steps.into_iter().fold(Script::default().then(pause), Script::then));
         let response = proxy.call(ask_streamed("p1/m"));
         assert_hidden(&body, &response.text());
         assert!(response.text().contains("bad: pk-***wq."), "{}", response.text());
@@ -158,7 +158,7 @@ fn quoted_key_is_masked_after_a_heartbeat() {
 fn quoted_key_is_masked_in_model_lists_and_their_errors() {
     for body in [format!(r#"{{"data":[{{"id":"m-{KEY}","owned_by":"{KEY}"}}]}}"#), format!(r#""{KEY}""#)] {
         let upstream = Upstream::new(&["m"]);
-        upstream.answer("/v1/models", Reply::whole(200, JSON, &body));
+        upstream.respond("/v1/models", Script::whole(200, JSON, &body));
         let proxy = Proxy::start(&config(&[("p1", &upstream)]));
         for target in ["/health", "/v1/models", "/v1/status"] {
             let request =
@@ -170,10 +170,10 @@ fn quoted_key_is_masked_in_model_lists_and_their_errors() {
 }
 
 /// A stream in pieces of chunks that ends by its closing chunk, with the key in a trailer and in a chunk's extension.
-fn streamed_as_events(pieces: &[&str]) -> Reply {
+fn streamed_as_events(pieces: &[&str]) -> Script {
     let fields = [("Content-Type", "text/event-stream"), ("Trailer", "x-debug")];
-    let start = Reply::chunked(200, &fields);
-    let body = pieces.iter().filter(|piece| !piece.is_empty()).fold(start, Reply::chunk);
+    let start = Script::chunked(200, &fields);
+    let body = pieces.iter().filter(|piece| !piece.is_empty()).fold(start, Script::chunk);
     body.send(format!("0;x={KEY}\r\nX-Debug: {KEY}\r\n\r\n"))
 }
 
@@ -222,8 +222,8 @@ fn quoted_key_in_a_large_event_is_masked_wherever_it_is_cut() {
     for written in [KEY.to_owned(), KEY.replace('-', "\\u002d")] {
         for cut in (1..written.len()).step_by(3) {
             let (before, behind) = written.split_at(cut);
-            let reply = Reply::sse().chunk(&start).then(pause()).chunk(before).then(pause());
-            upstream.chat(reply.chunk([behind, ".\"}\n\n", DONE].concat()).end());
+            let script = Script::sse().chunk(&start).then(pause()).chunk(before).then(pause());
+            upstream.chat(script.chunk([behind, ".\"}\n\n", DONE].concat()).end());
             let text = proxy.call(ask_streamed("p1/m")).text();
             assert_hidden("a large event", &text);
             assert!(text.ends_with("bad: pk-***wq.\"}\n\ndata: [DONE]\n\n"), "{cut}");
@@ -235,7 +235,7 @@ fn quoted_key_in_a_large_event_is_masked_wherever_it_is_cut() {
 #[test]
 fn short_key_is_masked_in_what_is_wrong_with_a_model_list() {
     let upstream = Upstream::new(&["m"]);
-    upstream.answer("/v1/models", Reply::whole(200, JSON, r#""lm-secret-1""#));
+    upstream.respond("/v1/models", Script::whole(200, JSON, r#""lm-secret-1""#));
     let provider = json!({"name": "p1", "url": upstream.url(), "key": "lm-secret-1"});
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"providers": [provider]})));
     proxy.get("/v1/models");
@@ -293,13 +293,13 @@ fn quoted_key_in_a_status_line_an_interim_response_and_a_name_goes_nowhere() {
     for status in [200, 401, 500] {
         let interim = format!("HTTP/1.1 103 {KEY}\r\nLink: {KEY}\r\n\r\n");
         let fields = format!("{KEY}: x\r\nX-Good: y\r\nContent-Length: 2\r\n");
-        upstream.chat(Reply::raw(format!("{interim}HTTP/1.1 {status} {KEY}\r\n{fields}\r\n{{}}")));
+        upstream.chat(Script::raw(format!("{interim}HTTP/1.1 {status} {KEY}\r\n{fields}\r\n{{}}")));
         let response = proxy.call(ask("p1/m"));
         assert_eq!((response.status, response.header("x-good")), (status, Some("y")));
         assert_hidden("the head", &String::from_utf8_lossy(&response.head.raw));
     }
     for broken in [format!("HTTP/1.1 {KEY}\r\n\r\n"), format!("{KEY}\r\n\r\n")] {
-        upstream.chat(Reply::raw(broken));
+        upstream.chat(Script::raw(broken));
         assert_hidden("no head", &proxy.call(ask("p1/m")).text());
     }
     assert_hidden("the log", &proxy.log());
@@ -330,15 +330,15 @@ fn quoted_key_is_masked_on_every_relayed_path() {
     ] {
         for written in &writings()[..2] {
             let error = error(written);
-            for (streamed, reply) in [
-                (false, Reply::whole(200, JSON, format!(r#"{{"text":"bad: {written}."}}"#))),
-                (false, Reply::whole(400, JSON, &error)),
-                (true, Reply::whole(200, JSON, &error)),
+            for (streamed, script) in [
+                (false, Script::whole(200, JSON, format!(r#"{{"text":"bad: {written}."}}"#))),
+                (false, Script::whole(400, JSON, &error)),
+                (true, Script::whole(200, JSON, &error)),
                 (true, streamed_as_events(&[content, "data: ", &error, "\n\n"])),
                 (true, streamed_as_events(&[content, ": bad: ", written, ".\n\n", DONE])),
                 (true, streamed_as_events(&["data: {\"x\":\"bad: ", written, ".", &large, "\"}\n\n", DONE])),
             ] {
-                upstream.answer(path, reply);
+                upstream.respond(path, script);
                 let body = json!({"model": "p1/m", "stream": streamed, "max_tokens": 9, "messages": []});
                 let text = proxy.call(authorized(path, body.to_string())).text();
                 assert_hidden(path, &text);
@@ -347,7 +347,7 @@ fn quoted_key_is_masked_on_every_relayed_path() {
         }
     }
     for written in writings() {
-        upstream.answer("/v1/responses/resp_1", Reply::whole(200, JSON, error(&written)));
+        upstream.respond("/v1/responses/resp_1", Script::whole(200, JSON, error(&written)));
         let token = [("X-Api-Key", crate::support::calls::TOKEN)];
         let response = proxy.call(crate::support::calls::bare("GET", "/v1/responses/resp_1", &token));
         assert_hidden("a stored response", &response.text());

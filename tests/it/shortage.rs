@@ -15,7 +15,7 @@ use crate::support::calls::{KEY, ask, completion, get};
 use crate::support::client::Client;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, eventually};
 
@@ -24,13 +24,13 @@ const LESS_THAN_A_THREAD: usize = THREAD_STACK - 32 * 1024;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     assert_eq!(proxy.get("/health").status, 200);
     (upstream, proxy)
 }
 
-fn told(proxy: &Proxy, words: &str) -> usize {
+fn log_count(proxy: &Proxy, words: &str) -> usize {
     proxy.stderr.all().iter().filter(|line| line.contains(words)).count()
 }
 
@@ -55,14 +55,14 @@ fn without_descriptors_open_clients_are_handled_and_new_ones_wait() {
     std::thread::sleep(Duration::from_secs(1));
     let share = (proxy.cpu_time() - used).as_secs_f64();
     assert!(share < 0.3, "it spins: {:.0}% of a processor", share * 100.0);
-    assert_eq!(told(&proxy, "cannot accept connections"), 1, "{}", proxy.log());
+    assert_eq!(log_count(&proxy, "cannot accept connections"), 1, "{}", proxy.log());
 
     proxy.limit(Resource::Nofile, before);
     for client in &mut outside {
         assert_eq!(client.call(get("/healthz")).status, 200);
     }
     proxy.log_line(&["accepting connections again"]);
-    assert_eq!(told(&proxy, "accepting connections again"), 1, "{}", proxy.log());
+    assert_eq!(log_count(&proxy, "accepting connections again"), 1, "{}", proxy.log());
 }
 
 /// A provider that lets nobody in before the gate is opened for each: whoever calls it waits for a connection meanwhile, on a
@@ -121,7 +121,7 @@ fn without_more_threads_those_there_serve() {
         assert_eq!(client.response().status, 200);
     }
     // Once a lane: of the control requests one may have met the other's thread.
-    assert!((1..=2).contains(&told(&proxy, "cannot start a thread")), "{}", proxy.log());
+    assert!((1..=2).contains(&log_count(&proxy, "cannot start a thread")), "{}", proxy.log());
 
     proxy.limit(Resource::As, before);
     for client in &mut clients {
@@ -138,7 +138,7 @@ fn a_drain_needs_no_more_threads() {
     let (upstream, mut proxy) = start(json!({}));
     let gate = Gate::new();
     let response = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-    upstream.chat(Reply::default().wait(&gate).send(response));
+    upstream.chat(Script::default().wait(&gate).send(response));
     let mut client = proxy.client();
     client.send(ask("p1/m"));
     upstream.wait_requests(1);
@@ -157,6 +157,6 @@ fn a_full_disk_costs_the_log_and_nothing_else() {
     for _ in 0..50 {
         assert_eq!(client.call(ask("p1/m")).status, 200);
     }
-    eventually("it says so", || (told(&proxy, "/dev/full") > 0).then_some(()));
-    assert_eq!(told(&proxy, "/dev/full"), 1, "{}", proxy.log());
+    eventually("it says so", || (log_count(&proxy, "/dev/full") > 0).then_some(()));
+    assert_eq!(log_count(&proxy, "/dev/full"), 1, "{}", proxy.log());
 }

@@ -12,7 +12,7 @@ use crate::support::calls::{DONE, TOKEN, ask, ask_streamed, assert_error, comple
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, command, config, run, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
@@ -37,18 +37,18 @@ fn limited(directory: &TempDir, mib: usize, arguments: &[&str]) -> Command {
 
 fn start(mib: usize, changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.script("/v1/chat/completions", |request| match request.text() {
+    upstream.handle("/v1/chat/completions", |request| match request.text() {
         text if text.contains("\"stream\":true") => (0..20)
-            .fold(Reply::sse(), |reply, n| reply.chunk(event(&format!("{n} {}", "x".repeat(5000)))))
+            .fold(Script::sse(), |script, n| script.chunk(event(&format!("{n} {}", "x".repeat(5000)))))
             .chunk(DONE)
             .end(),
         text if text.contains("large") => {
-            let answer = completion(&"x".repeat(3 * MIB)).to_string();
-            Reply::whole(200, &[("Content-Type", "application/json")], answer)
+            let response = completion(&"x".repeat(3 * MIB)).to_string();
+            Script::whole(200, &[("Content-Type", "application/json")], response)
         }
-        _ => Reply::json(200, &completion("hello")),
+        _ => Script::json(200, &completion("hello")),
     });
-    upstream.answer("/v1/audio/transcriptions", Reply::json(200, &json!({"text": "hello"})));
+    upstream.respond("/v1/audio/transcriptions", Script::json(200, &json!({"text": "hello"})));
     let directory = TempDir::new();
     let config = with(config(&[("p1", &upstream)]), changes);
     std::fs::write(directory.join("config.json"), config.to_string()).expect("write config");
@@ -102,14 +102,14 @@ fn survives(mib: usize) {
         form(8 * MIB),
         translated(MIB),
     ];
-    let (served, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (succeeded, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        let (proxy, requests, served, refused) = (&proxy, &requests, &served, &refused);
+        let (proxy, requests, succeeded, refused) = (&proxy, &requests, &succeeded, &refused);
         for number in 0..CLIENTS {
             scope.spawn(move || {
                 for turn in 0..requests.len() {
                     let counted = match status_of(proxy, &requests[(number + turn) % requests.len()]) {
-                        200 => served,
+                        200 => succeeded,
                         _ => refused,
                     };
                     counted.fetch_add(1, Ordering::Relaxed);
@@ -123,8 +123,11 @@ fn survives(mib: usize) {
             std::thread::sleep(Duration::from_millis(50));
         }
     });
-    let (served, refused) = (served.into_inner(), refused.into_inner());
-    assert!(served > 0 && served + refused == CLIENTS * requests.len(), "{served} served, {refused} refused");
+    let (succeeded, refused) = (succeeded.into_inner(), refused.into_inner());
+    assert!(
+        succeeded > 0 && succeeded + refused == CLIENTS * requests.len(),
+        "{succeeded} served, {refused} refused"
+    );
     // Those that ask for memory again are served once there is some.
     eventually("a large upload is served again", || {
         (status_of(&proxy, &upload(5 * MIB)) == 200).then_some(())
@@ -227,7 +230,7 @@ fn upload_that_waits_for_memory_is_503_after_queue_timeout() {
 fn response_over_the_memory_is_503() {
     let upstream = Upstream::new(&["m"]);
     let body = vec![b' '; 60 * MIB];
-    upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], body));
+    upstream.chat(Script::whole(200, &[("Content-Type", "application/json")], body));
     let changes = json!({"max_memory": 64 * MIB, "max_response_size": 100 * MIB});
     let mut proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     assert_error(&proxy.call(ask("p1/m")), 503, "overloaded");
@@ -265,7 +268,7 @@ fn document_of_unrequested_events_fits_where_a_translated_one_does() {
     let upstream = Upstream::new(&["m"]);
     let text = "x".repeat(100_000);
     let events = [event(&text).repeat(40).as_str(), DONE].concat();
-    upstream.chat(Reply::whole(200, &[("Content-Type", "text/event-stream")], events));
+    upstream.chat(Script::whole(200, &[("Content-Type", "text/event-stream")], events));
     let mut proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"max_memory": 64 * MIB})));
     let response = proxy.call(ask("p1/m"));
     assert_eq!(response.status, 200, "{}", response.text());

@@ -20,7 +20,7 @@ use crate::support::calls::{
 use crate::support::client::{Client, End};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
@@ -99,16 +99,16 @@ fn nothing_grows_and_no_good_request_fails() {
     let seconds =
         std::env::var("AI_PROXY_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     let good = Upstream::new(&["m"]);
-    good.script("/v1/chat/completions", |request| whole_or_stream(&request.text()));
-    good.answer("/v1/images/generations", large_image());
+    good.handle("/v1/chat/completions", |request| whole_or_stream(&request.text()));
+    good.respond("/v1/images/generations", large_image());
     let odd = Upstream::new(&[]);
     let lists = AtomicUsize::new(0);
-    odd.script("/v1/models", move |_| odd_list(lists.fetch_add(1, Ordering::Relaxed)));
+    odd.handle("/v1/models", move |_| odd_list(lists.fetch_add(1, Ordering::Relaxed)));
     let faulty = Upstream::new(&["m"]);
     let turns = AtomicUsize::new(0);
-    faulty.script("/v1/chat/completions", move |_| fault(turns.fetch_add(1, Ordering::Relaxed)));
+    faulty.handle("/v1/chat/completions", move |_| fault(turns.fetch_add(1, Ordering::Relaxed)));
     let mut dying = Upstream::new(&["m"]);
-    dying.chat(Reply::json(200, &completion("still here")));
+    dying.chat(Script::json(200, &completion("still here")));
     let config = |dying: &Upstream| config(&good, &faulty, dying, &odd);
     let mut proxy = Proxy::start_in(TempDir::new(), &config(&dying), |_| {});
     let storm = Storm {
@@ -146,7 +146,7 @@ fn nothing_grows_and_no_good_request_fails() {
             [&good, &faulty, &dying, &odd].into_iter().for_each(Upstream::forget);
             // It dies with its connections, is missed for a moment, and comes back elsewhere.
             dying = Upstream::new(&["m"]);
-            dying.chat(Reply::json(200, &completion("still here")));
+            dying.chat(Script::json(200, &completion("still here")));
             std::thread::sleep(Duration::from_millis(300));
             proxy.write_config(&config(&dying));
             reload(&proxy, &storm);
@@ -212,65 +212,65 @@ fn config(good: &Upstream, faulty: &Upstream, dying: &Upstream, odd: &Upstream) 
 }
 
 /// The good provider does what it is asked for.
-fn whole_or_stream(request: &str) -> Reply {
+fn whole_or_stream(request: &str) -> Script {
     if request.contains("\"stream\":true") {
-        let events = (0..5).fold(Reply::sse(), |reply, n| {
-            reply.chunk(event(&format!("event {n}"))).then(Step::Pause(Duration::from_millis(2)))
+        let events = (0..5).fold(Script::sse(), |script, n| {
+            script.chunk(event(&format!("event {n}"))).then(Step::Pause(Duration::from_millis(2)))
         });
         return events.chunk(DONE).end();
     }
     let pause = if request.contains("slow") { 300 } else { 1 };
-    let answer = Reply::json(200, &completion("hello"));
-    Reply::default().then(Step::Pause(Duration::from_millis(pause))).then(answer.0[0].clone())
+    let response = Script::json(200, &completion("hello"));
+    Script::default().then(Step::Pause(Duration::from_millis(pause))).then(response.0[0].clone())
 }
 
 /// The faulty one does something else each time.
-fn fault(turn: usize) -> Reply {
-    static FAULTS: LazyLock<Vec<Reply>> = LazyLock::new(faults);
+fn fault(turn: usize) -> Script {
+    static FAULTS: LazyLock<Vec<Script>> = LazyLock::new(faults);
     FAULTS[turn % FAULTS.len()].clone()
 }
 
-fn faults() -> Vec<Reply> {
+fn faults() -> Vec<Script> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
     let chunk = format!("{:x}\r\n{}\r\n", event("x").len(), event("x")).into_bytes();
     vec![
-        Reply::json(200, &completion("for once")),
-        Reply::default().then(Step::Fin),
-        Reply::default().then(Step::Reset),
-        Reply::raw("HTTP/1.1 200 OK\r\nX-Half: ").then(Step::Reset),
-        Reply::raw(format!("{head}Content-Length: 100\r\n\r\n{{")).then(Step::Fin),
-        Reply::raw(format!("{head}Content-Length: 1\r\n\r\n{{\"more\": true}}")),
-        Reply::raw(format!("{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n")),
-        Reply::raw("SSH-2.0-OpenSSH_9.6\r\n").then(Step::Fin),
-        Reply::raw("HTTP/1.1 100 Continue\r\n\r\n".repeat(20)).then(Step::Fin),
-        Reply::raw("HTTP/1.1 200 OK\r\n").then(Step::Flood(b"X-More: and more\r\n".repeat(100))),
-        Reply::sse().then(Step::Flood(chunk)),
-        Reply::sse().chunk(event("a")).then(Step::Reset),
-        Reply::sse().chunk(event("a")).then(Step::Silence),
-        Reply::sse_until_close().send(event("a")).then(Step::Fin),
-        Reply::chunked(200, &[("Content-Type", "text/plain")]).chunk(event("a")).chunk(DONE).end(),
-        Reply::sse()
+        Script::json(200, &completion("for once")),
+        Script::default().then(Step::Fin),
+        Script::default().then(Step::Reset),
+        Script::raw("HTTP/1.1 200 OK\r\nX-Half: ").then(Step::Reset),
+        Script::raw(format!("{head}Content-Length: 100\r\n\r\n{{")).then(Step::Fin),
+        Script::raw(format!("{head}Content-Length: 1\r\n\r\n{{\"more\": true}}")),
+        Script::raw(format!("{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n")),
+        Script::raw("SSH-2.0-OpenSSH_9.6\r\n").then(Step::Fin),
+        Script::raw("HTTP/1.1 100 Continue\r\n\r\n".repeat(20)).then(Step::Fin),
+        Script::raw("HTTP/1.1 200 OK\r\n").then(Step::Flood(b"X-More: and more\r\n".repeat(100))),
+        Script::sse().then(Step::Flood(chunk)),
+        Script::sse().chunk(event("a")).then(Step::Reset),
+        Script::sse().chunk(event("a")).then(Step::Silence),
+        Script::sse_until_close().send(event("a")).then(Step::Fin),
+        Script::chunked(200, &[("Content-Type", "text/plain")]).chunk(event("a")).chunk(DONE).end(),
+        Script::sse()
             .chunk("data: {\"type\":\"ping\"}\n\n")
             .chunk("data: {\"error\":{\"code\":503}}\n\n")
             .end(),
-        Reply::sse().chunk("data: {\"error\":\"").then(Step::Flood(b"8\r\nxxxxxxxx\r\n".repeat(100))),
-        Reply::sse().end(),
-        Reply::json(429, &json!({"error": {"message": "slow down"}})),
-        Reply::whole(500, &[("Content-Type", "text/html")], "<h1>oh</h1>"),
-        Reply::whole(307, &[("Location", "http://127.0.0.1:1/")], ""),
+        Script::sse().chunk("data: {\"error\":\"").then(Step::Flood(b"8\r\nxxxxxxxx\r\n".repeat(100))),
+        Script::sse().end(),
+        Script::json(429, &json!({"error": {"message": "slow down"}})),
+        Script::whole(500, &[("Content-Type", "text/html")], "<h1>oh</h1>"),
+        Script::whole(307, &[("Location", "http://127.0.0.1:1/")], ""),
         // Errors that quote the key, at once, behind content, and over the size of an event that is held.
-        Reply::sse().chunk(key_error("")).end(),
-        Reply::sse().chunk(event("a")).chunk(key_error("")).end(),
-        Reply::sse().chunk(event("a")).chunk(key_error(&"x".repeat(70_000))).end(),
-        Reply::json(401, &json!({"error": {"message": format!("Incorrect API key provided: {KEY}")}})),
+        Script::sse().chunk(key_error("")).end(),
+        Script::sse().chunk(event("a")).chunk(key_error("")).end(),
+        Script::sse().chunk(event("a")).chunk(key_error(&"x".repeat(70_000))).end(),
+        Script::json(401, &json!({"error": {"message": format!("Incorrect API key provided: {KEY}")}})),
         // Events for everyone, also for who asked for a document.
-        Reply::sse().chunk(event("a").repeat(50)).chunk(DONE).end(),
-        Reply::sse().chunk(tool_calls(1000)).chunk(DONE).end(),
-        Reply::sse().chunk(event(&"x".repeat(300_000))).chunk(DONE).end(),
-        Reply::sse().chunk("data: {\"type\":\"response.created\"}\n\n".repeat(5000)).end(),
-        Reply::whole(200, &[("Content-Type", "application/json"), ("Content-Encoding", "gzip")], "zip"),
-        Reply::raw(format!("{head}X-Large: {}\r\nContent-Length: 2\r\n\r\n{{}}", "x".repeat(40_000))),
-        Reply::json(200, &completion("and gone")).then(Step::IdleClose(Duration::from_millis(10))),
+        Script::sse().chunk(event("a").repeat(50)).chunk(DONE).end(),
+        Script::sse().chunk(tool_calls(1000)).chunk(DONE).end(),
+        Script::sse().chunk(event(&"x".repeat(300_000))).chunk(DONE).end(),
+        Script::sse().chunk("data: {\"type\":\"response.created\"}\n\n".repeat(5000)).end(),
+        Script::whole(200, &[("Content-Type", "application/json"), ("Content-Encoding", "gzip")], "zip"),
+        Script::raw(format!("{head}X-Large: {}\r\nContent-Length: 2\r\n\r\n{{}}", "x".repeat(40_000))),
+        Script::json(200, &completion("and gone")).then(Step::IdleClose(Duration::from_millis(10))),
     ]
 }
 
@@ -285,7 +285,7 @@ fn tool_calls(count: usize) -> String {
 }
 
 /// Two events of 3 MB.
-fn large_image() -> Reply {
+fn large_image() -> Script {
     let image = "A".repeat(3_000_000);
     let event = |kind: &str| {
         format!(
@@ -294,12 +294,12 @@ fn large_image() -> Reply {
         )
     };
     let events = ["image_generation.partial_image", "image_generation.completed"];
-    events.iter().fold(Reply::sse(), |reply, kind| reply.chunk(event(kind))).end()
+    events.iter().fold(Script::sse(), |script, kind| script.chunk(event(kind))).end()
 }
 
 /// A list of models, each time another that nobody expects.
-fn odd_list(turn: usize) -> Reply {
-    let json = |text: String| Reply::whole(200, &[("Content-Type", "application/json")], text);
+fn odd_list(turn: usize) -> Script {
+    let json = |text: String| Script::whole(200, &[("Content-Type", "application/json")], text);
     match turn % 8 {
         0 => json("[".repeat(100_000)),
         1 => json(
@@ -308,9 +308,9 @@ fn odd_list(turn: usize) -> Reply {
         ),
         2 => json(json!({"data": {"id": "a"}}).to_string()),
         3 => json(format!("{{\"data\":[{}{{\"id\":\"z\"}}]}}", "{\"id\":\"\\u0000\\n\"},".repeat(1000))),
-        4 => Reply::whole(200, &[("Content-Encoding", "gzip")], "zip"),
+        4 => Script::whole(200, &[("Content-Encoding", "gzip")], "zip"),
         5 => json(json!(["a", {"name": "models/b"}, {"id": KEY}]).to_string()),
-        6 => Reply::whole(401, &[], format!("bad key {KEY}")),
+        6 => Script::whole(401, &[], format!("bad key {KEY}")),
         _ => json(
             json!({"data": (0..500).map(|n| json!({"id": n.to_string()})).collect::<Vec<_>>()}).to_string(),
         ),

@@ -10,7 +10,7 @@ use crate::support::calls::{
 use crate::support::client::{End, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
@@ -24,7 +24,7 @@ fn each_event_arrives_before_the_next_is_sent() {
     let (upstream, proxy) = start(json!({}));
     let gate = Gate::new();
     let events: Vec<String> = (0..10).map(|n| event(&n.to_string())).collect();
-    let script = events.iter().fold(Reply::sse(), |reply, event| reply.chunk(event).wait(&gate));
+    let script = events.iter().fold(Script::sse(), |script, event| script.chunk(event).wait(&gate));
     upstream.chat(script.chunk(DONE).end());
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
@@ -47,7 +47,7 @@ fn each_event_arrives_as_one_piece() {
     // Every event comes in two chunks; the client may see halves, but never less or more than sent.
     let (a, b) = (event("first"), event("second"));
     let (a1, a2) = a.split_at(9);
-    upstream.chat(Reply::sse().chunk(a1).chunk(a2).wait(&gate).chunk(&b).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(a1).chunk(a2).wait(&gate).chunk(&b).chunk(DONE).end());
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     let mut stream = client.streamed();
@@ -66,7 +66,7 @@ fn headers_keep_buffers_away() {
         ("X-Request-Id", "from-upstream"),
         ("Set-Cookie", "a=b"),
     ];
-    upstream.chat(Reply::sse().chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(DONE).end());
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!(response.head.all("content-type"), ["text/event-stream"]);
     assert_eq!(response.head.all("cache-control"), ["no-cache"]);
@@ -76,7 +76,7 @@ fn headers_keep_buffers_away() {
     assert!(response.header("x-request-id").is_some());
     assert!(response.header("content-length").is_none());
 
-    upstream.chat(Reply::chunked(200, &own).chunk(DONE).end());
+    upstream.chat(Script::chunked(200, &own).chunk(DONE).end());
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!(response.head.all("content-type"), ["text/event-stream; charset=utf-8"]);
     assert_eq!(response.head.all("cache-control"), ["no-store"], "the upstream's own stays");
@@ -97,7 +97,7 @@ fn bytes_are_not_touched() {
         ": keep-alive\n\n",
     ] {
         for size in [1, 7, 1000] {
-            let chunked = text.as_bytes().chunks(size).fold(Reply::sse(), Reply::chunk);
+            let chunked = text.as_bytes().chunks(size).fold(Script::sse(), Script::chunk);
             upstream.chat(chunked.end());
             let response = proxy.call(ask_streamed("p1/m"));
             assert_eq!((response.text().as_str(), response.end), (text, End::FinalChunk), "by {size}");
@@ -109,12 +109,12 @@ fn bytes_are_not_touched() {
 fn done_is_neither_added_nor_removed() {
     let (upstream, proxy) = start(json!({}));
     let events = [event("a"), event("b")].concat();
-    upstream.chat(Reply::sse().chunk(&events).end());
+    upstream.chat(Script::sse().chunk(&events).end());
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!((response.text(), response.end), (events.clone(), End::FinalChunk));
 
     let with_done = format!("{events}{DONE}");
-    upstream.chat(Reply::sse().chunk(&with_done).end());
+    upstream.chat(Script::sse().chunk(&with_done).end());
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!((response.text(), response.end), (with_done, End::FinalChunk));
 }
@@ -123,7 +123,7 @@ fn done_is_neither_added_nor_removed() {
 fn a_stream_of_known_length_ends_cleanly() {
     let (upstream, proxy) = start(json!({}));
     let events = [event("a"), event("b")].concat();
-    upstream.chat(Reply::whole(200, &[("Content-Type", "text/event-stream")], &events));
+    upstream.chat(Script::whole(200, &[("Content-Type", "text/event-stream")], &events));
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!(response.text(), events);
     assert_ne!(response.end, End::Cut);
@@ -133,7 +133,7 @@ fn a_stream_of_known_length_ends_cleanly() {
 fn a_close_delimited_stream_ends_cleanly_with_done() {
     let (upstream, proxy) = start(json!({}));
     let events = [event("a"), DONE.to_owned()].concat();
-    upstream.chat(Reply::sse_until_close().send(&events).then(Step::Fin));
+    upstream.chat(Script::sse_until_close().send(&events).then(Step::Fin));
     let mut client = proxy.client();
     let response = client.call(ask_streamed("p1/m"));
     assert_eq!((response.text(), response.end), (events, End::FinalChunk));
@@ -145,7 +145,7 @@ fn done_counts_without_its_blank_line() {
     let (upstream, proxy) = start(json!({}));
     for end in ["data: [DONE]\n", "data: [DONE]", "data: [DONE]\r\n", "data: [DONE]\r\n\r\n"] {
         let text = event("a") + end;
-        upstream.chat(Reply::sse_until_close().send(&text).then(Step::Fin));
+        upstream.chat(Script::sse_until_close().send(&text).then(Step::Fin));
         let response = proxy.call(ask_streamed("p1/m"));
         assert_eq!((response.text(), response.end), (text, End::FinalChunk), "{end:?}");
     }
@@ -162,7 +162,7 @@ fn a_client_that_leaves_after_asking_for_more_is_gone_too() {
 fn an_http_1_0_client_reads_until_close() {
     let (upstream, proxy) = start(json!({}));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let mut client = proxy.client();
     let request = String::from_utf8(ask_streamed("p1/m")).expect("text");
     client.send(request.replacen("HTTP/1.1", "HTTP/1.0", 1));
@@ -179,7 +179,7 @@ fn an_http_1_0_client_reads_until_close() {
 #[test]
 fn stream_request_with_a_buffered_response_is_complete() {
     let (upstream, proxy) = start(json!({}));
-    upstream.chat(Reply::json(200, &completion("not streamed")));
+    upstream.chat(Script::json(200, &completion("not streamed")));
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!((response.status, response.json()), (200, completion("not streamed")));
     assert_eq!(response.header("content-type").map(media_type), Some("application/json"));
@@ -190,18 +190,18 @@ fn an_error_before_the_first_byte_has_its_status() {
     let (upstream, proxy) = start(json!({"max_retries": 0}));
     let body = json!({"error": {"message": "scripted"}});
     for status in [400, 401, 429, 500, 503] {
-        upstream.chat(Reply::json(status, &body));
+        upstream.chat(Script::json(status, &body));
         let response = proxy.call(ask_streamed("p1/m"));
         assert_eq!((response.status, response.json()), (status, body.clone()));
     }
-    upstream.chat(Reply::whole(500, &[("Content-Type", "text/plain")], "plain"));
+    upstream.chat(Script::whole(500, &[("Content-Type", "text/plain")], "plain"));
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!((response.status, &response.json()["error"]["code"]), (500, &json!(500)));
     for step in [Step::Fin, Step::Reset] {
-        upstream.chat(Reply::default().then(step.clone()));
+        upstream.chat(Script::default().then(step.clone()));
         assert_eq!(proxy.call(ask_streamed("p1/m")).status, 502);
         // The head alone commits to nothing.
-        upstream.chat(Reply::sse().then(step));
+        upstream.chat(Script::sse().then(step));
         assert_error(&proxy.call(ask_streamed("p1/m")), 502, "upstream_broken");
     }
 }
@@ -212,7 +212,7 @@ fn other_paths_stream_too() {
     let gate = Gate::new();
     let first = "event: response.created\ndata: {}\n\n";
     let last = "event: response.completed\ndata: {}\n\n";
-    upstream.answer("/v1/responses", Reply::sse().chunk(first).wait(&gate).chunk(last).end());
+    upstream.respond("/v1/responses", Script::sse().chunk(first).wait(&gate).chunk(last).end());
     let mut client = proxy.client();
     client.send(authorized("/v1/responses", r#"{"model":"p1/m","stream":true}"#));
     let mut stream = client.streamed();
@@ -226,9 +226,9 @@ fn other_paths_stream_too() {
 fn long_stream_outlives_the_limit_for_buffered_responses() {
     let (upstream, proxy) = start(json!({"non_stream_timeout": 0.5, "stream_timeout": 10}));
     let events: Vec<String> = (0..8).map(|n| event(&n.to_string())).collect();
-    let script = events
-        .iter()
-        .fold(Reply::sse(), |reply, event| reply.chunk(event).then(Step::Pause(Duration::from_millis(150))));
+    let script = events.iter().fold(Script::sse(), |script, event| {
+        script.chunk(event).then(Step::Pause(Duration::from_millis(150)))
+    });
     upstream.chat(script.chunk(DONE).end());
     let response = proxy.call(ask_streamed("p1/m"));
     assert_eq!((response.text(), response.end), (events.concat() + DONE, End::FinalChunk));
@@ -238,7 +238,7 @@ fn long_stream_outlives_the_limit_for_buffered_responses() {
 fn a_large_event_passes() {
     let (upstream, proxy) = start(json!({}));
     let large = event(&"好".repeat(300_000));
-    let script = large.as_bytes().chunks(5000).fold(Reply::sse(), Reply::chunk);
+    let script = large.as_bytes().chunks(5000).fold(Script::sse(), Script::chunk);
     upstream.chat(script.chunk(DONE).end());
     let response = proxy.call(ask_streamed("p1/m"));
     assert!(response.text() == large + DONE && response.end == End::FinalChunk);
@@ -249,13 +249,13 @@ fn what_came_with_the_beginning_waits_for_nothing_else() {
     let (upstream, proxy) = start(json!({}));
     let gate = Gate::new();
     // Another stream, so that the thread of both has its sweeps at times of its own.
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate));
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate));
     let mut neighbour = proxy.client();
     neighbour.send(ask_streamed("p1/m"));
     assert_eq!(neighbour.streamed().next_event(), Some(event("a")));
     // More than is relayed in the turn that begins the stream, less than is read ahead.
     let burst: String = (0..76).map(|_| event(&"x".repeat(1000 - event("").len()))).collect();
-    upstream.chat(Reply::sse().chunk(&burst).wait(&gate));
+    upstream.chat(Script::sse().chunk(&burst).wait(&gate));
     let took = || {
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
@@ -271,7 +271,7 @@ fn what_came_with_the_beginning_waits_for_nothing_else() {
 fn many_streams_run_side_by_side() {
     let (upstream, proxy) = start(json!({"max_connections": 60}));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let mut clients: Vec<_> = (0..50).map(|_| proxy.client()).collect();
     for client in &mut clients {
         client.send(ask_streamed("p1/m"));
@@ -293,7 +293,7 @@ fn stream_that_has_begun_holds_a_permit_but_no_thread() {
     const STREAMS: usize = 20;
     let (upstream, proxy) = start(json!({"max_connections": STREAMS, "queue_timeout": 0.5}));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let mut clients: Vec<_> = (0..STREAMS).map(|_| proxy.client()).collect();
     let mut streams = Vec::new();
     for client in &mut clients {
@@ -320,11 +320,11 @@ fn client_that_reads_nothing_delays_no_other() {
     let (upstream, proxy) = start(json!({"client_timeout": 20, "max_stream_size": 2_000_000_000}));
     let large = event(&"x".repeat(50_000));
     let flood = format!("{:x}\r\n{large}\r\n", large.len()).into_bytes();
-    upstream.chat(Reply::sse().then(Step::Flood(flood)));
+    upstream.chat(Script::sse().then(Step::Flood(flood)));
     let mut stalled: Vec<_> = (0..3).map(|_| proxy.client()).collect();
     stalled.iter_mut().for_each(|client| client.send(ask_streamed("p1/m")));
     upstream.wait_requests(3);
-    upstream.chat(Reply::sse().chunk(event("a")).chunk(event("b")).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).chunk(event("b")).chunk(DONE).end());
     for _ in 0..50 {
         let (took, response) = timed(|| proxy.call(ask_streamed("p1/m")));
         assert_eq!(response.text(), event("a") + &event("b") + DONE);
@@ -337,21 +337,21 @@ fn a_client_that_leaves_closes_the_upstream() {
     let (upstream, proxy) = start(json!({"max_connections": 1, "stream_heartbeat": 0}));
     let flood = event("on and on");
     let flood = format!("{:x}\r\n{flood}\r\n", flood.len()).into_bytes();
-    let drip = (0..400).fold(Reply::sse(), |reply, _| {
-        reply.chunk(event("tick")).then(Step::Pause(Duration::from_millis(50)))
+    let drip = (0..400).fold(Script::sse(), |script, _| {
+        script.chunk(event("tick")).then(Step::Pause(Duration::from_millis(50)))
     });
-    for (round, (reply, started)) in [
-        (Reply::default().then(Step::Silence), false),
-        (Reply::sse().then(Step::Silence), false),
-        (Reply::sse().chunk(event("a")).then(Step::Silence), true),
-        (Reply::sse().chunk("data: half").then(Step::Silence), false),
+    for (round, (script, started)) in [
+        (Script::default().then(Step::Silence), false),
+        (Script::sse().then(Step::Silence), false),
+        (Script::sse().chunk(event("a")).then(Step::Silence), true),
+        (Script::sse().chunk("data: half").then(Step::Silence), false),
         (drip, true),
-        (Reply::sse().then(Step::Flood(flood)), true),
+        (Script::sse().then(Step::Flood(flood)), true),
     ]
     .into_iter()
     .enumerate()
     {
-        upstream.chat(reply);
+        upstream.chat(script);
         let mut client = proxy.client();
         client.send(ask_streamed("p1/m"));
         if started {
@@ -368,8 +368,8 @@ fn a_client_that_leaves_closes_the_upstream() {
 #[test]
 fn a_token_never_travels_in_a_stream() {
     let (upstream, proxy) = start(json!({}));
-    upstream.script("/v1/chat/completions", |request| {
-        Reply::sse().chunk(format!("data: {:?}\n\n", request.head.headers)).chunk(DONE).end()
+    upstream.handle("/v1/chat/completions", |request| {
+        Script::sse().chunk(format!("data: {:?}\n\n", request.head.headers)).chunk(DONE).end()
     });
     assert!(!proxy.call(ask_streamed("p1/m")).text().contains(TOKEN));
 }

@@ -15,7 +15,7 @@ use crate::support::calls::{DONE, ask, ask_streamed, completion, event};
 use crate::support::client::{Client, End};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Finished, Proxy, command, config, run, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, eventually};
@@ -43,7 +43,7 @@ impl Ear {
 
 fn start(directory: TempDir, adjust: impl FnOnce(&mut Command)) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start_in(directory, &config(&[("p1", &upstream)]), adjust);
     (upstream, proxy)
 }
@@ -158,7 +158,7 @@ fn activated(
 fn a_socket_that_the_supervisor_holds_outlives_the_process_and_no_client_is_refused() {
     let upstream = Upstream::new(&["m"]);
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let socket = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = socket.local_addr().expect("address");
     let start = || {
@@ -173,7 +173,7 @@ fn a_socket_that_the_supervisor_holds_outlives_the_process_and_no_client_is_refu
     let mut stream = client.streamed();
     assert_eq!(stream.next_event(), Some(event("a")));
 
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     // The new process serves beside the old one; then the old one drains, and all that is new goes to the new one.
     let new = start();
     old.signal(Signal::TERM);
@@ -198,7 +198,7 @@ fn a_socket_that_the_supervisor_holds_outlives_the_process_and_no_client_is_refu
 #[test]
 fn process_started_anew_keeps_its_id_its_sockets_and_its_supervisor() {
     let (directory, upstream) = (TempDir::new(), Upstream::new(&["m"]));
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let (ear, notify) = (Ear::at(&directory), directory.join("notify"));
     let socket = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = socket.local_addr().expect("address");
@@ -221,7 +221,7 @@ fn process_started_anew_keeps_its_id_its_sockets_and_its_supervisor() {
 #[test]
 fn process_that_cannot_start_anew_continues_and_outlives_the_reader_of_its_log() {
     let (directory, upstream) = (TempDir::new(), Upstream::new(&["m"]));
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let path = directory.join("ai-proxy");
     std::fs::copy(env!("CARGO_BIN_EXE_ai-proxy"), &path).expect("copy");
     let file = std::fs::File::open(&path).expect("open");

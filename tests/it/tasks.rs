@@ -30,7 +30,7 @@ impl Seen {
 
     fn wait_turns(&self, count: usize) {
         let wanted = self.turns() + count;
-        eventually("the answer has its turns", || (self.turns() >= wanted).then_some(()));
+        eventually("the response has its turns", || (self.turns() >= wanted).then_some(()));
     }
 }
 
@@ -76,7 +76,7 @@ impl Task for Endless {
 /// Begins an endless response to every request.
 #[derive(Default)]
 struct Beginning {
-    answers: Mutex<Vec<Seen>>,
+    feeds: Mutex<Vec<Seen>>,
     /// From a source that cannot be watched.
     unwatched: bool,
 }
@@ -104,7 +104,7 @@ impl Service for Beginning {
         feed.set_nodelay(true).expect("nodelay");
         let source = if self.unwatched { unwatchable() } else { source };
         let turns = Arc::new(AtomicUsize::new(0));
-        self.answers.lock().expect("answers").push(Seen { feed, turns: Arc::clone(&turns) });
+        self.feeds.lock().expect("feeds").push(Seen { feed, turns: Arc::clone(&turns) });
         let waits = self.unwatched;
         Handled::Task(Box::new(Endless {
             response: responder,
@@ -141,8 +141,8 @@ fn response_whose_source_cannot_be_watched_is_polled() {
     let (running, address) = start(&service);
     let mut client = Client::connect(address);
     client.send(get("/"));
-    let answer = eventually("an answer has begun", || service.answers.lock().expect("answers").pop());
-    answer.wait_turns(3);
+    let feed = eventually("a response has begun", || service.feeds.lock().expect("feeds").pop());
+    feed.wait_turns(3);
     drop(running);
 }
 
@@ -153,7 +153,7 @@ fn response_that_always_has_more_has_one_turn_an_event() {
     let begin = || {
         let mut client = Client::connect(address);
         client.send(get("/"));
-        (eventually("an answer has begun", || service.answers.lock().expect("answers").pop()), client)
+        (eventually("a response has begun", || service.feeds.lock().expect("feeds").pop()), client)
     };
     let (quiet, _quiet_client) = begin();
     let (mut busy, _busy_client) = begin();

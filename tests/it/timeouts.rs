@@ -11,13 +11,13 @@ use crate::support::calls::{DONE, ask, ask_streamed, assert_error, bare, chat, c
 use crate::support::client::{Client, End, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 use crate::support::{WITHIN_A_SECOND, eventually};
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     (upstream, proxy)
 }
@@ -150,7 +150,7 @@ fn empty_lines_do_not_keep_a_connection_open() {
 fn an_idle_timeout_spares_a_request_at_work() {
     let (upstream, proxy) = start(json!({"idle_timeout": 0.3, "client_timeout": 0.3}));
     upstream.chat(
-        Reply::default()
+        Script::default()
             .then(Step::Pause(Duration::from_millis(1200)))
             .send("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"),
     );
@@ -182,7 +182,7 @@ fn client_over_max_clients_gets_503() {
 #[test]
 fn without_a_free_worker_a_request_is_refused_in_time() {
     let (upstream, proxy) = start(json!({"max_connections": 2, "queue_timeout": 0.5}));
-    upstream.chat(Reply::default().then(Step::Silence));
+    upstream.chat(Script::default().then(Step::Silence));
     let mut busy: Vec<Client> = (0..2).map(|_| proxy.client()).collect();
     for client in &mut busy {
         client.send(ask("p1/m"));
@@ -212,7 +212,7 @@ fn a_request_waits_for_the_next_free_worker() {
     let (upstream, proxy) = start(json!({"max_connections": 1, "queue_timeout": 20}));
     let gate = Gate::new();
     upstream.chat(
-        Reply::default()
+        Script::default()
             .wait(&gate)
             .send("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"),
     );
@@ -235,7 +235,7 @@ fn a_client_that_stops_reading_is_let_go() {
     let (upstream, proxy) = start(json!({"client_timeout": 1, "max_stream_size": 1_000_000_000_u64}));
     let line = event(&"x".repeat(60_000));
     let chunk = format!("{:x}\r\n{line}\r\n", line.len());
-    upstream.chat(Reply::sse().then(Step::Flood(chunk.into_bytes())));
+    upstream.chat(Script::sse().then(Step::Flood(chunk.into_bytes())));
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     let seen = upstream.wait_requests(1);
@@ -247,8 +247,8 @@ fn a_client_that_stops_reading_is_let_go() {
 fn client_that_reads_slowly_gets_all_of_its_response() {
     let (upstream, proxy) = start(json!({"client_timeout": 2}));
     // More than any socket buffers on the way hold.
-    let answer = "x".repeat(9_000_000) + "end";
-    upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], &answer));
+    let body = "x".repeat(9_000_000) + "end";
+    upstream.chat(Script::whole(200, &[("Content-Type", "application/json")], &body));
     let mut client = TcpStream::connect(proxy.address()).expect("connect");
     client.write_all(ask("p1/m").as_ref()).expect("asked");
     let (mut taken, mut piece) = (Vec::new(), vec![0; 25_000]);
@@ -262,7 +262,7 @@ fn client_that_reads_slowly_gets_all_of_its_response() {
             std::thread::sleep(Duration::from_millis(250));
         }
     }
-    assert!(taken.len() > answer.len() && taken.ends_with(b"end"), "{} bytes", taken.len());
+    assert!(taken.len() > body.len() && taken.ends_with(b"end"), "{} bytes", taken.len());
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn time_a_client_takes_does_not_count_as_idle_time_of_its_provider() {
     let (upstream, proxy) = start(limits);
     let line = event(&"x".repeat(60_000));
     // More than any socket buffers on the way hold.
-    let said = (0..400).fold(Reply::sse(), |reply, _| reply.chunk(&line));
+    let said = (0..400).fold(Script::sse(), |script, _| script.chunk(&line));
     upstream.chat(said.chunk(DONE).end());
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
@@ -285,11 +285,11 @@ fn time_a_client_takes_does_not_count_as_idle_time_of_its_provider() {
 #[test]
 fn buffered_response_no_client_reads_holds_its_worker_no_longer() {
     let (upstream, proxy) = start(json!({"client_timeout": 60, "max_connections": 1, "queue_timeout": 20}));
-    upstream.chat(Reply::whole(200, &[("Content-Type", "application/json")], "x".repeat(9_000_000)));
+    upstream.chat(Script::whole(200, &[("Content-Type", "application/json")], "x".repeat(9_000_000)));
     let mut client = proxy.client();
     client.send(ask("p1/m"));
     upstream.wait_requests(1);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     // Were the worker held, it would be for `client_timeout`, far beyond what the queue waits.
     assert_eq!(proxy.call(ask("p1/m")).status, 200);
 }
@@ -300,8 +300,8 @@ fn a_queue_is_bounded_and_empties_at_once() {
     let (upstream, proxy) = start(changes);
     assert_eq!(proxy.get("/health").status, 200);
     let gate = Gate::new();
-    let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-    upstream.chat(Reply::default().wait(&gate).send(answer));
+    let response = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    upstream.chat(Script::default().wait(&gate).send(response));
     let mut busy = proxy.client();
     busy.send(ask("p1/m"));
     upstream.wait_requests(1);

@@ -10,7 +10,7 @@ use crate::support::calls::{DONE, KEY, ask, ask_streamed, assert_error, completi
 use crate::support::client::{End, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, command, config, run, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::temp::TempDir;
 use crate::support::tls::{Tls, certificate};
 use crate::support::tunnel::Tunnel;
@@ -29,7 +29,7 @@ fn trusting(url: &str, ca: &Path) -> Value {
 
 fn upstream() -> Upstream {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     upstream
 }
 
@@ -70,7 +70,7 @@ fn stream_with_done_is_complete_without_close_notify_and_no_other_is() {
     let tls = Tls::that_just_closes(&upstream, "server.pem");
     let proxy = Proxy::start(&trusting(&tls.url("localhost"), &certificate("ca.pem")));
     for (text, end) in [(event("a") + DONE, End::FinalChunk), (event("a"), End::Cut)] {
-        upstream.chat(Reply::sse_until_close().send(&text).then(Step::Fin));
+        upstream.chat(Script::sse_until_close().send(&text).then(Step::Fin));
         let response = proxy.call(ask_streamed("p1/m"));
         assert_eq!(response.end, end, "{}", response.text());
         assert_eq!(response.text() == text, end == End::FinalChunk, "{}", response.text());
@@ -83,7 +83,7 @@ fn events_pass_one_by_one_and_a_leaving_client_closes_the_connection() {
     let tls = Tls::new(&upstream, "server.pem");
     let proxy = Proxy::start(&trusting(&tls.url("localhost"), &certificate("ca.pem")));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let mut client = proxy.client();
     client.send(ask_streamed("p1/m"));
     let mut stream = client.streamed();
@@ -104,7 +104,7 @@ fn time_limits_hold_in_a_handshake_and_behind_it() {
     let url = format!("https://{}/v1", silent.local_addr().expect("address"));
     let dumb = Proxy::start(&with(trusting(&url, &certificate("ca.pem")), changes.clone()));
     let upstream = upstream();
-    upstream.chat(Reply::default().then(Step::Silence));
+    upstream.chat(Script::default().then(Step::Silence));
     let tls = Tls::new(&upstream, "server.pem");
     let late = Proxy::start(&with(trusting(&tls.url("localhost"), &certificate("ca.pem")), changes));
     for proxy in [dumb, late] {

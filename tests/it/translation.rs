@@ -63,7 +63,7 @@ fn requests() {
 }
 
 #[test]
-fn answers() {
+fn buffered_responses() {
     hold("answer", ".json", ".out", |_, given| match message(given, "p/m", "req_1", LIMIT) {
         Ok(message) => format!("{}\n", String::from_utf8(message).expect("UTF-8")),
         Err(unfit) => format!("{unfit:?}\n"),
@@ -120,10 +120,10 @@ fn a_stream_cut_anywhere_ends_well_only_where_it_said_why() {
             let cut = &file[..end];
             let made = translated([cut]);
             let cut = String::from_utf8_lossy(cut);
-            let told = cut.contains("\"finish_reason\": \"")
+            let has_finish = cut.contains("\"finish_reason\": \"")
                 || cut.ends_with("data: [DONE]\n")
                 || cut.ends_with("[DONE]");
-            assert!(told || !made.contains("message_stop"), "{made}");
+            assert!(has_finish || !made.contains("message_stop"), "{made}");
             let whole_events = made.split_inclusive("\n\n").filter(|event| event.starts_with("event: "));
             for event in whole_events {
                 let data = event.split_once("\ndata: ").expect("data").1.trim_end();

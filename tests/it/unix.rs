@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::calls::{ask, completion, get};
 use crate::support::client::Client;
 use crate::support::proxy::{Proxy, command, config, run, with};
-use crate::support::reply::Reply;
+use crate::support::script::Script;
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
@@ -17,7 +17,7 @@ fn unix_config(upstream: &Upstream, directory: &TempDir) -> serde_json::Value {
 #[test]
 fn serves_on_a_unix_socket_and_takes_over_a_stale_one() {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let sockets = TempDir::short();
     let path = sockets.join("s");
     let config = unix_config(&upstream, &sockets);

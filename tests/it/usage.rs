@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::calls::{DONE, TOKEN, assert_error, authorized, bare, completion, event};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 /// A proxy whose only token has a limit of tokens a day.
@@ -17,8 +17,8 @@ fn start(tokens_per_day: u64) -> (Upstream, Proxy) {
 }
 
 /// A call to `path` with that response of the provider; its body.
-fn call(proxy: &Proxy, upstream: &Upstream, path: &str, body: &Value, reply: Reply) -> String {
-    upstream.answer(path, reply);
+fn call(proxy: &Proxy, upstream: &Upstream, path: &str, body: &Value, script: Script) -> String {
+    upstream.respond(path, script);
     let response = proxy.call(authorized(path, body.to_string()));
     assert_eq!(response.status, 200, "{path}: {}", response.text());
     response.text()
@@ -59,10 +59,10 @@ fn buffered_response_costs_what_is_reported_in_its_place_else_an_estimate() {
         (r#","usage":{"prompt_tokens":80}"#.to_owned(), "~80+2".to_owned()),
         (echo.clone(), format!("~{input}+2")),
     ] {
-        let answer =
+        let body =
             format!(r#"{{"choices":[{{"message":{{"role":"assistant","content":"{said}"}}}}]{members}}}"#);
-        let reply = Reply::whole(200, &[("Content-Type", "application/json")], &answer);
-        assert_eq!(call(&proxy, &upstream, CHAT, &asked, reply), answer);
+        let script = Script::whole(200, &[("Content-Type", "application/json")], &body);
+        assert_eq!(call(&proxy, &upstream, CHAT, &asked, script), body);
         proxy.log_line(&[&format!(" tokens={tokens} ")]);
     }
 }
@@ -71,7 +71,7 @@ fn buffered_response_costs_what_is_reported_in_its_place_else_an_estimate() {
 fn every_api_costs_something() {
     let (upstream, proxy) = start(1_000_000_000);
     let usage = |counts: Value| json!({"data": [], "usage": counts});
-    for (path, answer, tokens) in [
+    for (path, body, tokens) in [
         ("/v1/embeddings", usage(json!({"prompt_tokens": 61, "total_tokens": 61})), "61+0"),
         (
             "/v1/rerank",
@@ -91,10 +91,10 @@ fn every_api_costs_something() {
         ("/v1/moderations", json!({"results": [{"flagged": false}]}), "~8+0"),
     ] {
         let asked = json!({"model": "p1/m", "input": "hi"});
-        call(&proxy, &upstream, path, &asked, Reply::json(200, &answer));
+        call(&proxy, &upstream, path, &asked, Script::json(200, &body));
         proxy.log_line(&[&format!(" tokens={tokens} ")]);
     }
-    let sound = Reply::whole(200, &[("Content-Type", "audio/mpeg")], vec![0; 5000]);
+    let sound = Script::whole(200, &[("Content-Type", "audio/mpeg")], vec![0; 5000]);
     call(&proxy, &upstream, "/v1/audio/speech", &json!({"model": "p1/m", "input": "hi"}), sound);
     proxy.log_line(&[" tokens=~8+5 "]);
 }
@@ -105,19 +105,19 @@ fn stream_without_usage_costs_an_estimate_of_its_text() {
     let asked = json!({"model": "p1/m", "stream": true, "messages": []});
     let input = quarter(asked.to_string().len());
     let text: Vec<String> = (0..50).map(|_| event("1234")).collect();
-    let reply = || text.iter().fold(Reply::sse(), Reply::chunk);
-    call(&proxy, &upstream, CHAT, &asked, reply().chunk(DONE).end());
+    let script = || text.iter().fold(Script::sse(), Script::chunk);
+    call(&proxy, &upstream, CHAT, &asked, script().chunk(DONE).end());
     proxy.log_line(&["stream=true", &format!(" tokens=~{input}+50 ")]);
     let groq =
         "data: {\"choices\":[],\"x_groq\":{\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":51}}}\n\n";
-    call(&proxy, &upstream, CHAT, &asked, reply().chunk(groq).chunk(DONE).end());
+    call(&proxy, &upstream, CHAT, &asked, script().chunk(groq).chunk(DONE).end());
     proxy.log_line(&["stream=true", " tokens=9+51 "]);
     let delta = |text: &str| format!("event: response.output_text.delta\ndata: {{\"delta\":\"{text}\"}}\n\n");
     let last = "event: response.completed\ndata: {\"response\":{\"output\":[{\"content\":[{\"text\":\"12341234\"}]}]}}\n\n";
     let asked = json!({"model": "p1/m", "stream": true, "input": "hello"});
     let input = quarter(asked.to_string().len());
-    let reply = Reply::sse().chunk(delta("1234")).chunk(delta("1234")).chunk(last).end();
-    call(&proxy, &upstream, "/v1/responses", &asked, reply);
+    let script = Script::sse().chunk(delta("1234")).chunk(delta("1234")).chunk(last).end();
+    call(&proxy, &upstream, "/v1/responses", &asked, script);
     proxy.log_line(&["stream=true", &format!(" tokens=~{input}+2 ")]);
 }
 
@@ -130,9 +130,9 @@ fn client_that_leaves_costs_its_prompt_and_the_response_so_far() {
     for (first, tokens) in
         [(String::new(), format!("~{input}+21")), (format!("data: {started}\n\n"), "~81+21".to_owned())]
     {
-        let reply =
-            (0..20).fold(Reply::sse().chunk(first + &event("")), |reply, _| reply.chunk(event("1234")));
-        upstream.chat(reply.chunk(event("last")).then(Step::Silence));
+        let script =
+            (0..20).fold(Script::sse().chunk(first + &event("")), |script, _| script.chunk(event("1234")));
+        upstream.chat(script.chunk(event("last")).then(Step::Silence));
         let mut client = proxy.client();
         client.send(authorized(CHAT, asked.to_string()));
         let mut stream = client.streamed();
@@ -145,7 +145,7 @@ fn client_that_leaves_costs_its_prompt_and_the_response_so_far() {
         proxy.log_line(&["stream=true", &format!(" tokens={tokens} ")]);
     }
     let asked = json!({"model": "p1/m", "messages": [], "user": "someone"});
-    upstream.chat(Reply::default().then(Step::Silence));
+    upstream.chat(Script::default().then(Step::Silence));
     upstream.forget();
     let mut client = proxy.client();
     client.send(authorized(CHAT, asked.to_string()));
@@ -158,14 +158,14 @@ fn client_that_leaves_costs_its_prompt_and_the_response_so_far() {
 fn day_that_estimates_have_used_up_is_over() {
     let (upstream, proxy) = start(10);
     let asked = json!({"model": "p1/m", "stream": true, "messages": []});
-    call(&proxy, &upstream, CHAT, &asked, Reply::sse().chunk(event("hi")).chunk(DONE).end());
+    call(&proxy, &upstream, CHAT, &asked, Script::sse().chunk(event("hi")).chunk(DONE).end());
     assert_error(&proxy.call(authorized(CHAT, asked.to_string())), 429, "rate_limited");
 }
 
 #[test]
 fn errors_and_counted_prompts_cost_nothing() {
     let (upstream, proxy) = start(1);
-    upstream.chat(Reply::json(400, &json!({"error": {"message": "no"}})));
+    upstream.chat(Script::json(400, &json!({"error": {"message": "no"}})));
     for _ in 0..2 {
         let asked = json!({"model": "p1/m", "messages": []}).to_string();
         assert_eq!(proxy.call(authorized(CHAT, asked)).status, 400);
@@ -177,7 +177,7 @@ fn errors_and_counted_prompts_cost_nothing() {
             &upstream,
             "/v1/responses/input_tokens",
             &asked,
-            Reply::json(200, &json!({"input_tokens": 9})),
+            Script::json(200, &json!({"input_tokens": 9})),
         );
     }
     proxy.log_line(&["status=200", " tokens=- "]);
@@ -188,11 +188,11 @@ fn metrics_and_the_json_log_tell_estimates_from_reports() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"log_format": "json"})));
     let asked = json!({"model": "p1/m", "messages": []});
-    call(&proxy, &upstream, CHAT, &asked, Reply::json(200, &completion("hi")));
+    call(&proxy, &upstream, CHAT, &asked, Script::json(200, &completion("hi")));
     proxy.log_line(&[r#""prompt_tokens":3,"completion_tokens":5,"tokens_estimated":false,"#]);
-    let mut answer = completion("12345678");
-    answer["usage"] = json!({"prompt_tokens": 4});
-    call(&proxy, &upstream, CHAT, &asked, Reply::json(200, &answer));
+    let mut body = completion("12345678");
+    body["usage"] = json!({"prompt_tokens": 4});
+    call(&proxy, &upstream, CHAT, &asked, Script::json(200, &body));
     proxy.log_line(&[r#""prompt_tokens":4,"completion_tokens":2,"tokens_estimated":true,"#]);
     let labels = r#"{provider="p1",model="m",token="tester",kind="#;
     for line in [
@@ -232,8 +232,8 @@ fn stream_is_asked_for_its_usage_and_the_client_sees_no_difference() {
                 vec![event("a") + null + added + DONE],
                 vec![event("a") + null, added.to_owned(), DONE.to_owned()],
             ] {
-                let reply = pieces.iter().fold(Reply::sse(), Reply::chunk).end();
-                upstream.answer(path, reply);
+                let script = pieces.iter().fold(Script::sse(), Script::chunk).end();
+                upstream.respond(path, script);
                 let response = proxy.call(authorized(path, &body));
                 let all = event("a") + null + if adds && !asks { "" } else { added } + DONE;
                 assert_eq!(response.text(), all, "{option} {path} {options}");
@@ -261,33 +261,35 @@ fn background_response_is_charged_once_when_it_is_fetched() {
         let status = proxy.get("/v1/status").json();
         status["tokens"][0]["tokens_per_day"]["used"].as_u64().expect("a number")
     };
-    let fetch = |reply: Reply, method: &str, behind: &str| {
-        upstream
-            .answer(&format!("/v1/responses/resp_1{}", behind.split('?').next().unwrap_or_default()), reply);
+    let fetch = |script: Script, method: &str, behind: &str| {
+        upstream.respond(
+            &format!("/v1/responses/resp_1{}", behind.split('?').next().unwrap_or_default()),
+            script,
+        );
         let bearer = format!("Bearer {TOKEN}");
         let target = format!("/v1/responses/resp_1{behind}");
         let fields = [("Authorization", bearer.as_str()), ("Content-Length", "0")];
         assert_eq!(proxy.call(bare(method, &target, &fields)).status, 200);
     };
-    call(&proxy, &upstream, "/v1/responses", &create, Reply::json(200, &response("queued", Value::Null)));
-    fetch(Reply::json(200, &response("in_progress", Value::Null)), "GET", "");
+    call(&proxy, &upstream, "/v1/responses", &create, Script::json(200, &response("queued", Value::Null)));
+    fetch(Script::json(200, &response("in_progress", Value::Null)), "GET", "");
     assert_eq!(used(), 0);
     let usage = json!({"input_tokens": 30, "output_tokens": 12, "total_tokens": 42});
     let done = response("completed", usage.clone());
     for _ in 0..3 {
-        fetch(Reply::json(200, &done), "GET", "");
-        fetch(Reply::json(200, &done), "POST", "/cancel");
-        fetch(Reply::json(200, &json!({"data": [], "usage": usage})), "GET", "/input_items");
+        fetch(Script::json(200, &done), "GET", "");
+        fetch(Script::json(200, &done), "POST", "/cancel");
+        fetch(Script::json(200, &json!({"data": [], "usage": usage})), "GET", "/input_items");
     }
     let stream = format!("data: {{\"type\":\"response.completed\",\"response\":{done}}}\n\n");
-    fetch(Reply::sse().chunk(&stream).end(), "GET", "?stream=true");
+    fetch(Script::sse().chunk(&stream).end(), "GET", "?stream=true");
     assert_eq!(used(), 42);
     proxy.log_line(&[" tokens=30+12 "]);
 
     // One that was not made in the background was charged when it was made.
     let mut other = done.clone();
     other["background"] = json!(false);
-    upstream.answer("/v1/responses/resp_2", Reply::json(200, &other));
+    upstream.respond("/v1/responses/resp_2", Script::json(200, &other));
     let bearer = format!("Bearer {TOKEN}");
     assert_eq!(proxy.call(bare("GET", "/v1/responses/resp_2", &[("Authorization", &bearer)])).status, 200);
     assert_eq!(used(), 42);
@@ -295,18 +297,18 @@ fn background_response_is_charged_once_when_it_is_fetched() {
     // The same of one that is streamed.
     let plain = json!({"model": "p1/m", "input": "hi"});
     other["id"] = json!("resp_6");
-    call(&proxy, &upstream, "/v1/responses", &plain, Reply::json(200, &other));
+    call(&proxy, &upstream, "/v1/responses", &plain, Script::json(200, &other));
     assert_eq!(used(), 84);
-    upstream.answer("/v1/responses/resp_6", Reply::sse().chunk(&stream).end());
+    upstream.respond("/v1/responses/resp_6", Script::sse().chunk(&stream).end());
     let target = "/v1/responses/resp_6?stream=true";
     assert_eq!(proxy.call(bare("GET", target, &[("Authorization", &bearer)])).status, 200);
     assert_eq!(used(), 84);
 
     // Made by a call that this process has not seen, and streamed.
-    for (id, reply, charged) in
-        [("resp_3", Reply::json(200, &done), 126), ("resp_4", Reply::sse().chunk(&stream).end(), 168)]
+    for (id, script, charged) in
+        [("resp_3", Script::json(200, &done), 126), ("resp_4", Script::sse().chunk(&stream).end(), 168)]
     {
-        upstream.answer(&format!("/v1/responses/{id}"), reply);
+        upstream.respond(&format!("/v1/responses/{id}"), script);
         for _ in 0..2 {
             let target = format!("/v1/responses/{id}?stream=true");
             assert_eq!(proxy.call(bare("GET", &target, &[("Authorization", &bearer)])).status, 200);
@@ -318,7 +320,7 @@ fn background_response_is_charged_once_when_it_is_fetched() {
     let begun =
         "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_5\"}}\n\n";
     let delta = "event: response.output_text.delta\ndata: {\"delta\":\"12345678\"}\n\n";
-    upstream.answer("/v1/responses", Reply::sse().chunk(begun).chunk(delta).then(Step::Silence));
+    upstream.respond("/v1/responses", Script::sse().chunk(begun).chunk(delta).then(Step::Silence));
     let create = json!({"model": "p1/m", "input": "hi", "background": true, "stream": true}).to_string();
     let mut client = proxy.client();
     client.send(authorized("/v1/responses", &create));
@@ -327,7 +329,7 @@ fn background_response_is_charged_once_when_it_is_fetched() {
     client.leave();
     let estimate = quarter(create.len()) as u64 + 2;
     eventually("the charge", || (used() == 168 + estimate).then_some(()));
-    upstream.answer("/v1/responses/resp_5", Reply::json(200, &done));
+    upstream.respond("/v1/responses/resp_5", Script::json(200, &done));
     assert_eq!(proxy.call(bare("GET", "/v1/responses/resp_5", &[("Authorization", &bearer)])).status, 200);
     assert_eq!(used(), 168 + 42);
 }

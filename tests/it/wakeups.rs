@@ -21,32 +21,32 @@ use crate::support::{DEADLINE, eventually};
 const MOMENT: Duration = Duration::from_millis(30);
 
 /// Says what begins, and lets it end when the test says so: `/held` on the worker, the others on helpers.
-struct Told {
+struct Gated {
     /// No turn begins while the test has it.
     turn: Mutex<()>,
     begun: Mutex<Sender<String>>,
     gates: [(&'static str, Gate); 4],
 }
 
-impl Told {
+impl Gated {
     fn new() -> (Arc<Self>, Receiver<String>) {
-        let (begun, told) = channel();
+        let (begun, paths) = channel();
         let gates = ["/held", "/first", "/second", "/next"].map(|path| (path, Gate::new()));
-        (Arc::new(Self { turn: Mutex::default(), begun: Mutex::new(begun), gates }), told)
+        (Arc::new(Self { turn: Mutex::default(), begun: Mutex::new(begun), gates }), paths)
     }
 
     fn gate(&self, path: &str) -> &Gate {
         &self.gates.iter().find(|(of, _)| *of == path).expect("a gate").1
     }
 
-    fn answer(&self, path: &str) -> Response {
-        self.begun.lock().expect("the lock").send(path.to_owned()).expect("told");
+    fn response(&self, path: &str) -> Response {
+        self.begun.lock().expect("the lock").send(path.to_owned()).expect("the path is received");
         assert!(self.gate(path).pass(DEADLINE), "{path} is let through");
         Response { status: 200, fields: Fields::default(), body: Vec::new().into() }
     }
 }
 
-impl Service for Told {
+impl Service for Gated {
     type RequestContext = ();
 
     fn limits(&self) -> Limits {
@@ -58,7 +58,7 @@ impl Service for Told {
 
     fn admit(&self, head: &mut Head, _: Peer) -> Admission<()> {
         if head.path() == "/held" {
-            return Admission::Respond(self.answer("/held"));
+            return Admission::Respond(self.response("/held"));
         }
         Admission::Run(Lane::Worker, ())
     }
@@ -68,7 +68,7 @@ impl Service for Told {
     }
 
     fn handle(&self, request: Box<Request<()>>, responder: Responder) -> Handled {
-        responder.send(self.answer(request.head.path())).into()
+        responder.send(self.response(request.head.path())).into()
     }
 
     fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
@@ -83,7 +83,7 @@ impl Service for Told {
 /// How long the second of two that wait for a place has to wait, whose place is given back in the middle of a turn, between
 /// the taking of an earlier one and the end of the wake-up for that.
 fn wait_for_a_permit() -> Duration {
-    let (service, begun) = Told::new();
+    let (service, begun) = Gated::new();
     let stats = Arc::<Stats>::default();
     let (running, address) =
         serve(&service, Settings { workers: 1, max_connections: 2, max_clients: 10 }, &stats);

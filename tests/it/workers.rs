@@ -16,14 +16,14 @@ use crate::support::client::{Client, End};
 use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::reply::{Reply, Step};
+use crate::support::script::{Script, Step};
 use crate::support::upstream::{Request, Upstream};
 
 const WORKERS: usize = 3;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let several = with(config(&[("p1", &upstream)]), json!({"workers": WORKERS}));
     let proxy = Proxy::start(&with(several, changes));
     assert_eq!(proxy.get("/health").status, 200);
@@ -73,7 +73,7 @@ fn connections_are_spread_evenly_and_leave_again() {
 fn requests_wait_for_one_permit_in_the_order_they_came_on_whichever_worker() {
     let (upstream, proxy) = start(json!({"max_connections": 1, "queue_timeout": 20}));
     let gate = Gate::new();
-    let mut held = Reply::json(200, &completion("hello"));
+    let mut held = Script::json(200, &completion("hello"));
     held.0.insert(0, Step::Wait(gate.clone()));
     upstream.chat(held);
     let mut watch = proxy.client();
@@ -100,7 +100,7 @@ fn requests_wait_for_one_permit_in_the_order_they_came_on_whichever_worker() {
 fn request_that_waits_too_long_is_refused_on_whichever_worker() {
     let (upstream, proxy) = start(json!({"max_connections": 1, "queue_timeout": 0.3}));
     let gate = Gate::new();
-    upstream.chat(Reply::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate).chunk(DONE).end());
     let mut first = proxy.client();
     first.send(ask_streamed("p1/m"));
     let mut stream = first.streamed();
@@ -124,7 +124,7 @@ fn idle_connection_to_a_provider_serves_the_requests_of_all_workers() {
             assert_eq!(client.call(ask("p1/m")).status, 200);
         }
     }
-    upstream.chat(Reply::sse().chunk(event("a")).chunk(DONE).end());
+    upstream.chat(Script::sse().chunk(event("a")).chunk(DONE).end());
     for client in &mut clients {
         client.send(ask_streamed("p1/m"));
         let mut stream = client.streamed();
@@ -159,7 +159,7 @@ fn connections_of_clients_that_left_do_not_hold_up_those_of_others() {
     // With it the queue is full: who connects is left to wait.
     let _first = TcpStream::connect(address).expect("the first has room");
     let upstream = Upstream::new(&["m"]);
-    upstream.chat(Reply::json(200, &completion("hello")));
+    upstream.chat(Script::json(200, &completion("hello")));
     let mut several = with(config(&[("p1", &upstream)]), json!({"workers": WORKERS, "max_connections": 2}));
     several["providers"].as_array_mut().expect("a list").push(json!(format!("hole|http://{address}|k")));
     let proxy = Proxy::start(&several);

@@ -21,7 +21,7 @@ pub struct Row {
     pub name: String,
     pub bytes: Vec<u8>,
     /// Status and reason of each; the reason is empty where there is none.
-    pub answers: Vec<(u16, &'static str)>,
+    pub responses: Vec<(u16, &'static str)>,
     pub fate: Fate,
     /// Requests that the upstream gets of it.
     pub relayed: usize,
@@ -41,15 +41,21 @@ pub fn chat(lines: &str, rest: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn row(name: &str, bytes: impl AsRef<[u8]>, answers: &[End], fate: Fate, relayed: usize) -> Row {
-    Row { name: name.to_owned(), bytes: bytes.as_ref().to_vec(), answers: answers.to_vec(), fate, relayed }
+fn row(name: &str, bytes: impl AsRef<[u8]>, responses: &[End], fate: Fate, relayed: usize) -> Row {
+    Row {
+        name: name.to_owned(),
+        bytes: bytes.as_ref().to_vec(),
+        responses: responses.to_vec(),
+        fate,
+        relayed,
+    }
 }
 
 fn refused(name: &str, bytes: impl AsRef<[u8]>, end: End) -> Row {
     row(name, bytes, &[end], Fate::Closed, 0)
 }
 
-fn served(name: &str, bytes: impl AsRef<[u8]>, status: u16) -> Row {
+fn accepted(name: &str, bytes: impl AsRef<[u8]>, status: u16) -> Row {
     row(name, bytes, &[(status, "")], Fate::Kept, 0)
 }
 
@@ -133,7 +139,7 @@ fn request_lines() -> Vec<Row> {
     );
     rows.extend([
         refused("HTTP/0.9, nothing behind", "GET /\r\n\r\n", BAD),
-        served("a later minor version", with_host("GET /healthz HTTP/1.9"), 200),
+        accepted("a later minor version", with_host("GET /healthz HTTP/1.9"), 200),
         row("a method in lower case", with_host("get / HTTP/1.1"), &[method_not_allowed], Fate::Kept, 0),
         row("an unknown method", with_host("BREW / HTTP/1.1"), &[method_not_allowed], Fate::Kept, 0),
         row("TRACE", with_host("TRACE /healthz HTTP/1.1"), &[method_not_allowed], Fate::Kept, 0),
@@ -169,7 +175,7 @@ fn targets() -> Vec<Row> {
         ("a query", "/healthz?a=b?c#".trim_end_matches('#')),
         ("an empty query", "/healthz?"),
     ] {
-        rows.push(served(name, request(target), 200));
+        rows.push(accepted(name, request(target), 200));
     }
     for (name, target) in [
         ("a fragment", "/healthz#x"),
@@ -258,7 +264,7 @@ fn hosts() -> Vec<Row> {
         ("a Host within tabs", "Host:\tx\t\r\n"),
         ("a Host in capitals, last", "X-B: c\r\nHOST: X\r\n"),
     ] {
-        rows.push(served(name, request(lines), 200));
+        rows.push(accepted(name, request(lines), 200));
     }
     let two = "GET /healthz HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n";
     rows.push(refused("two Hosts in HTTP/1.0", two, BAD));
@@ -311,7 +317,7 @@ fn fields() -> Vec<Row> {
         ("a value with colons", "X-A: b: c:"),
         ("a value with a tab", "X-A: b\tc"),
     ] {
-        rows.push(served(name, request(lines), 200));
+        rows.push(accepted(name, request(lines), 200));
     }
     rows
 }
@@ -603,7 +609,7 @@ fn expectations() -> Vec<Row> {
     // The body is here already: nobody waits for a 100.
     rows.push(relayed("an expectation whose body is here", expecting("100-continue")));
     rows.push(relayed("an expectation in capitals", expecting("100-CONTINUE")));
-    rows.push(served(
+    rows.push(accepted(
         "an expectation without a body",
         "GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
         200,
@@ -680,8 +686,8 @@ fn ahead() -> Vec<Row> {
     .into_iter()
     .map(|(name, start)| refused(name, format!("{start}{good}"), BAD))
     .collect();
-    rows.push(served("an empty line ahead", format!("\r\n{good}"), 200));
-    rows.push(served("many empty lines ahead", format!("{}{good}", "\r\n".repeat(1000)), 200));
+    rows.push(accepted("an empty line ahead", format!("\r\n{good}"), 200));
+    rows.push(accepted("many empty lines ahead", format!("{}{good}", "\r\n".repeat(1000)), 200));
     rows.push(refused(
         "more empty lines ahead than are skipped",
         format!("{}{good}", "\r\n".repeat(MAX_EMPTY_LINES / 2 + 1)),
@@ -725,10 +731,10 @@ fn limits() -> Vec<Row> {
         refused("a target of a byte more", target(8193), long_target),
         refused("a target of 100,000 bytes", target(100_000), long_target),
         refused("a method without an end", "A".repeat(50_000), long_target),
-        served("the largest head", head(32 * 1024), 200),
+        accepted("the largest head", head(32 * 1024), 200),
         refused("a head of a byte more", head(32 * 1024 + 1), large_head),
         refused("a head of 200,000 bytes", head(200_000), large_head),
-        served("100 fields", fields(100), 200),
+        accepted("100 fields", fields(100), 200),
         refused("101 fields", fields(101), large_head),
         refused("3,000 fields", fields(3000), large_head),
         refused(
@@ -749,8 +755,8 @@ fn bodies_where_none_is_due() -> Vec<Row> {
     let by_length = format!("Content-Length: {length}");
     let by_chunks = "Transfer-Encoding: chunked";
     vec![
-        served("GET with a request as its body", request("GET /healthz", &by_length, &inner), 200),
-        served("GET with a request in its chunks", request("GET /healthz", by_chunks, &chunks), 200),
+        accepted("GET with a request as its body", request("GET /healthz", &by_length, &inner), 200),
+        accepted("GET with a request in its chunks", request("GET /healthz", by_chunks, &chunks), 200),
         row(
             "an unknown path with a request as its body",
             request("POST /no", &by_length, &inner),

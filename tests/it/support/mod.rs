@@ -5,7 +5,7 @@ pub mod client;
 pub mod front;
 pub mod gate;
 pub mod proxy;
-pub mod reply;
+pub mod script;
 pub mod temp;
 pub mod tls;
 pub mod tunnel;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::calls::{KEY, TOKEN, ask_streamed, bare, event};
 use super::client::{Client, Response, timed};
-use super::reply::{Reply, Step};
+use super::script::{Script, Step};
 use super::temp::TempDir;
 use super::upstream::Upstream;
 use super::{DEADLINE, eventually};
@@ -146,7 +146,7 @@ impl Proxy {
     /// Asks provider `p1` for a stream, sends `more` behind the request, and leaves when the stream falls silent; how long
     /// until the provider is left too.
     pub fn leave_a_stream(&self, upstream: &Upstream, more: &[u8]) -> Duration {
-        upstream.chat(Reply::sse().chunk(event("a")).then(Step::Silence));
+        upstream.chat(Script::sse().chunk(event("a")).then(Step::Silence));
         let mut client = self.client();
         client.send([&ask_streamed("p1/m")[..], more].concat());
         assert_eq!(client.streamed().next_event(), Some(event("a")));

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::reply::{Reply, Step};
+use super::script::{Script, Step};
 use super::wire::{Chunk, Head, take_chunk};
 use super::{DEADLINE, eventually};
 
@@ -38,7 +38,7 @@ impl Request {
     }
 }
 
-type Script = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
+type Handler = Arc<dyn Fn(&Request) -> Script + Send + Sync>;
 
 /// Listens on a free port of 127.0.0.1 until dropped.
 pub struct Upstream {
@@ -56,7 +56,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    scripts: HashMap<String, Script>,
+    handlers: HashMap<String, Handler>,
     requests: Vec<Request>,
     /// Connections that the other side has closed.
     left: BTreeSet<usize>,
@@ -120,23 +120,23 @@ impl Upstream {
     /// Replaces the list of models.
     pub fn list(&self, models: &[&str]) {
         let list = model_list(models);
-        self.answer("/v1/models", Reply::json(200, &list));
+        self.respond("/v1/models", Script::json(200, &list));
     }
 
-    /// Every request for `path` gets `reply`.
-    pub fn answer(&self, path: &str, reply: Reply) {
-        self.script(path, move |_| reply.clone());
+    /// Every request for `path` gets `script`.
+    pub fn respond(&self, path: &str, script: Script) {
+        self.handle(path, move |_| script.clone());
     }
 
-    /// Chat requests get `reply`.
-    pub fn chat(&self, reply: Reply) {
-        self.answer("/v1/chat/completions", reply);
+    /// Chat requests get `script`.
+    pub fn chat(&self, script: Script) {
+        self.respond("/v1/chat/completions", script);
     }
 
-    /// Every request for `path` gets what `script` makes of it.
-    pub fn script(&self, path: &str, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
+    /// Every request for `path` gets what `handler` makes of it.
+    pub fn handle(&self, path: &str, handler: impl Fn(&Request) -> Script + Send + Sync + 'static) {
         let mut state = self.shared.lock();
-        state.scripts.insert(path.to_owned(), Arc::new(script));
+        state.handlers.insert(path.to_owned(), Arc::new(handler));
     }
 
     /// What has come in so far, model lists left out.
@@ -262,14 +262,14 @@ impl Connection {
         let script = {
             let mut state = self.shared.lock();
             state.requests.push(request.clone());
-            state.scripts.get(request.path()).cloned()
+            state.handlers.get(request.path()).cloned()
         };
         self.shared.changed.notify_all();
-        let reply = match script {
+        let script = match script {
             Some(script) => script(&request),
-            None => Reply::json(404, &json!({"error": {"message": "not scripted"}})),
+            None => Script::json(404, &json!({"error": {"message": "not scripted"}})),
         };
-        reply.0.into_iter().try_for_each(|step| self.play(step))
+        script.0.into_iter().try_for_each(|step| self.play(step))
     }
 
     fn read_request(&mut self) -> Result<Request, Over> {
