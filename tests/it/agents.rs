@@ -76,7 +76,7 @@ fn attachment_refused_by_a_translated_provider_is_an_error_after_which_the_agent
                 [(400, "application/json", &*refused), (422, "text/plain", "expected `text`")]
             {
                 let head = [("Content-Type", media_type)];
-                upstream.chat(Reply::whole(status, &head, said));
+                upstream.chat(Script::whole(status, &head, said));
                 let response = proxy.call(authorized(MESSAGES, body.clone()));
                 let error = response.json()["error"].clone();
                 assert_eq!((response.status, &error["type"]), (status, &json!("invalid_request_error")));
@@ -84,7 +84,7 @@ fn attachment_refused_by_a_translated_provider_is_an_error_after_which_the_agent
                 assert!(message.ends_with(&format!("expected `text`.{ending}")), "{message}");
                 assert_eq!(response.header("content-type"), Some("application/json"));
             }
-            upstream.chat(Reply::json(429, &json!({"error": {"message": "slow down"}})));
+            upstream.chat(Script::json(429, &json!({"error": {"message": "slow down"}})));
             let limited = proxy.call(authorized(MESSAGES, body));
             assert_eq!((limited.status, &limited.json()["error"]["message"]), (429, &json!("slow down")));
         }
