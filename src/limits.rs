@@ -207,7 +207,9 @@ pub const MAX_TOOL_CALLS: usize = 128;
 /// Bytes of a Responses request that its translated response repeats: `instructions`, `tools` and the like. A longer member is left out.
 pub const MAX_ECHO: usize = 64 * 1024;
 /// Tools of a Responses request that is translated.
-pub const MAX_TOOLS: usize = 1024;
+pub const MAX_TOOLS: usize = 256;
+/// Longest name of a function in a translated request, bytes: what OpenAI takes.
+pub const MAX_FUNCTION_NAME: usize = 64;
 /// Longest `metadata.user_id` of a Messages request that is given on as `user`, characters: what OpenAI takes.
 pub const MAX_USER_ID: usize = 64;
 /// Largest event of a chat stream that is translated to Anthropic's format, bytes: such an event is held whole.

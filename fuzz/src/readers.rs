@@ -8,7 +8,7 @@ use ai_proxy::config::{Config, Scope, load};
 use ai_proxy::core::multipart;
 use ai_proxy::core::splice::Body;
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Attached, Events, Output as Translated, Unfit};
+use ai_proxy::dialect::{Attached, Events, Output as Translated, Unfit, responses};
 use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::assembly::assemble;
 use ai_proxy::upstream::events;
@@ -52,6 +52,13 @@ pub const READERS: &[Reader] = &[
         seeds: seeds::messages_requests,
         render: as_it_is,
         read: messages_request,
+        memory: MEMORY,
+    },
+    Reader {
+        name: "responses_request",
+        seeds: seeds::responses_requests,
+        render: as_it_is,
+        read: responses_request,
         memory: MEMORY,
     },
     Reader {
@@ -162,6 +169,15 @@ fn messages_request(bytes: &[u8]) -> usize {
     }
     let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
     chat_request(body, LIMIT).map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens", true)))
+}
+
+fn responses_request(bytes: &[u8]) -> usize {
+    if Body::parse(bytes).is_err() {
+        return 0;
+    }
+    let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
+    let Ok((chat, translation)) = responses::chat_request(body, LIMIT) else { return 0 };
+    length(&chat.with_model(MODEL, "max_tokens", true)) + translation.held()
 }
 
 fn messages_response(bytes: &[u8]) -> usize {

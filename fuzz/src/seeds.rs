@@ -62,6 +62,10 @@ pub fn messages_requests() -> Vec<String> {
     files(&golden().join("anthropic/request"), ".json")
 }
 
+pub fn responses_requests() -> Vec<String> {
+    files(&golden().join("responses/request"), ".json")
+}
+
 pub fn messages_responses() -> Vec<String> {
     files(&golden().join("anthropic/answer"), ".json")
 }

@@ -51,6 +51,7 @@ mod quota;
 mod relay;
 mod reload;
 mod responses;
+mod responses_request;
 mod routing;
 mod scripted;
 mod secrets;

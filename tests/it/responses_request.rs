@@ -1,0 +1,64 @@
+//! Responses requests over chat completions, held to files: `tests/golden/responses/request`. What goes in stands beside what
+//! comes out: the chat request, what its response repeats, and the tools that are no plain functions.
+//!
+//! `AI_PROXY_GOLDEN=write` writes what comes out anew; then read the difference.
+
+use std::fs;
+use std::path::Path;
+
+use ai_proxy::dialect::Problem;
+use ai_proxy::dialect::responses::chat_request;
+use serde_json::value::RawValue;
+
+/// What may be written, bytes.
+const LIMIT: usize = 1_000_000;
+
+fn translated(given: &[u8]) -> String {
+    let body: &RawValue = serde_json::from_slice(given).expect("JSON");
+    let (chat, translation) = match chat_request(body, LIMIT) {
+        Ok(translated) => translated,
+        Err(refusal) => {
+            return match refusal.problem {
+                Problem::NotCarried => format!("not carried: {}\n", refusal.place),
+                Problem::Expected(what) => format!("{}: expected {what}\n", refusal.place),
+                Problem::TooLarge(limit) => format!("over {limit} bytes\n"),
+            };
+        }
+    };
+    let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
+    let tools = written_tools(&written);
+    let special = tools.iter().filter_map(|name| translation.tool(name)).map(|tool| format!("{tool:?}\n"));
+    let echo = format!("{{{}}}", translation.echo());
+    serde_json::from_str::<serde::de::IgnoredAny>(&echo).expect("JSON is repeated");
+    let written = String::from_utf8(written).expect("UTF-8");
+    format!("{written}\n{echo}\n{}", special.collect::<String>())
+}
+
+/// The names of a chat request's functions.
+fn written_tools(chat: &[u8]) -> Vec<String> {
+    let chat: serde_json::Value = serde_json::from_slice(chat).expect("JSON comes out");
+    let name = |tool: &serde_json::Value| tool["function"]["name"].as_str().expect("a name").to_owned();
+    chat["tools"].as_array().map(|tools| tools.iter().map(name).collect()).unwrap_or_default()
+}
+
+#[test]
+fn requests() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/responses/request");
+    let files = fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry").path());
+    let mut given: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "json")).collect();
+    given.sort();
+    assert!(given.len() > 50, "{given:?}");
+    let mut wrong = Vec::new();
+    for path in given {
+        let made = translated(&fs::read(&path).expect("what goes in"));
+        let out = path.with_extension("out");
+        if std::env::var("AI_PROXY_GOLDEN").is_ok_and(|what| what == "write") {
+            fs::write(&out, &made).expect("write");
+        }
+        let expected = fs::read_to_string(&out).unwrap_or_default();
+        if made != expected {
+            wrong.push(format!("{}\n   made: {made}\nexpected: {expected}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
