@@ -50,6 +50,7 @@ mod proxied;
 mod quota;
 mod relay;
 mod reload;
+mod response_translation;
 mod responses;
 mod responses_request;
 mod routing;
