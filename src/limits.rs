@@ -73,7 +73,7 @@ pub const READS_A_TURN: usize = 2;
 /// Pipelined requests of one connection that are handled at once before other connections get their turn.
 pub const REQUESTS_A_TURN: usize = 8;
 /// Pause between two looks at the time limits of streams under way: how late a heartbeat or a limit may come.
-pub const ONGOING_SWEEP: Duration = Duration::from_millis(100);
+pub const TASK_SWEEP: Duration = Duration::from_millis(100);
 /// Largest body, of a request or of a buffered response, that is looked at on a worker, bytes: it takes a fraction of a
 /// millisecond.
 pub const QUICK_BODY: usize = 64 * 1024;

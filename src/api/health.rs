@@ -37,7 +37,8 @@ struct Detail {
     /// Why the check failed; else why a request failed at a replica, and none has succeeded since.
     error: Option<String>,
     /// Until when a replica is in cooldown: the earliest end.
-    cooling_until: Option<String>,
+    #[serde(rename = "cooling_until")]
+    cooldown_until: Option<String>,
     /// Where there are several, each by its number in the log.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     replicas: Vec<ReplicaDetail>,
@@ -50,7 +51,8 @@ struct ReplicaDetail {
     latency_ms: Option<u128>,
     checked_at: Option<String>,
     error: Option<String>,
-    cooling_until: Option<String>,
+    #[serde(rename = "cooling_until")]
+    cooldown_until: Option<String>,
 }
 
 /// The last known health of every provider; a provider with replicas is as well as the best of them.
@@ -115,7 +117,7 @@ impl Detail {
             latency_ms: best.map(|health| health.latency.as_millis()),
             checked_at: best.map(|health| health.checked_at.to_string()),
             error,
-            cooling_until: replicas.iter().filter_map(|replica| replica.cooling_until.clone()).min(),
+            cooldown_until: replicas.iter().filter_map(|replica| replica.cooldown_until.clone()).min(),
             replicas: if is_lone { Vec::new() } else { replicas },
         }
     }
@@ -132,7 +134,7 @@ impl ReplicaDetail {
             latency_ms: health.as_ref().map(|health| health.latency.as_millis()),
             checked_at: health.as_ref().map(|health| health.checked_at.to_string()),
             error: error_of(gateway, id),
-            cooling_until: condition.cooldown_until.map(|until| in_time(until).to_string()),
+            cooldown_until: condition.cooldown_until.map(|until| in_time(until).to_string()),
         }
     }
 }

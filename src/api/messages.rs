@@ -87,33 +87,33 @@ pub fn is_field_of_its_own(name: &str) -> bool {
 /// # Errors
 /// [`Fault::Untranslatable`], [`Fault::Broken`] or [`Fault::TooLarge`]: a response of success that cannot be translated.
 pub fn translate_response(
-    mut answer: BufferedResponse,
+    mut response: BufferedResponse,
     model: &str,
     chat: &ChatRequest,
     id: &str,
     limit: usize,
 ) -> Result<BufferedResponse, Failure> {
-    if answer.status < 300 {
+    if response.status < 300 {
         let (kind, translated) = if chat.stream {
-            ("text/event-stream", events_of(&answer.body, model, id, limit))
+            ("text/event-stream", events_of(&response.body, model, id, limit))
         } else {
-            ("application/json", anthropic::message(&answer.body, model, id, limit))
+            ("application/json", anthropic::message(&response.body, model, id, limit))
         };
-        answer.headers.set("content-type", kind.as_bytes());
+        response.headers.set("content-type", kind.as_bytes());
         match translated {
-            Ok(body) => return Ok(BufferedResponse { body, ..answer }),
+            Ok(body) => return Ok(BufferedResponse { body, ..response }),
             // A provider that says 200 and means something else.
-            Err(Unfit::Error) => answer.status = refusal(&answer.body).status,
+            Err(Unfit::Error) => response.status = refusal(&response.body).status,
             Err(unfit) => return Err(unfit.into()),
         }
     }
     // What is no JSON, or too long to pass, is wrapped later.
-    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok();
-    if (is_json || chat.attached.is_any()) && answer.body.len() <= MAX_ERROR_BODY {
-        answer.body = anthropic::error::translate(answer.status, &answer.body, id, chat.attached);
-        answer.headers.set("content-type", b"application/json");
+    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&response.body).is_ok();
+    if (is_json || chat.attached.is_any()) && response.body.len() <= MAX_ERROR_BODY {
+        response.body = anthropic::error::translate(response.status, &response.body, id, chat.attached);
+        response.headers.set("content-type", b"application/json");
     }
-    Ok(answer)
+    Ok(response)
 }
 
 fn events_of(body: &[u8], model: &str, id: &str, limit: usize) -> Result<Vec<u8>, Unfit> {

@@ -323,7 +323,7 @@ impl Service for Api {
     }
 
     fn handle(&self, request: Box<Request<RequestContext>>, responder: Responder) -> Handled {
-        let answer = match request.context.action {
+        let response = match request.context.action {
             Action::Relay | Action::RelayForm | Action::CreateResponse | Action::StoredResponse => {
                 return inference::relay(&self.gateway, request, responder);
             }
@@ -336,7 +336,7 @@ impl Service for Api {
             Action::Index => index::index(&request.head, &request.context.response_context),
             Action::Liveness => alive(&request.context.response_context),
         };
-        responder.send(answer).into()
+        responder.send(response).into()
     }
 
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Response {
@@ -344,8 +344,11 @@ impl Service for Api {
         let response_context = ResponseContext::of(&config, head);
         let error = ApiError::of_rejection(rejection, config.max_request_size);
         // Too many clients and draining are told of once, by their notices; the others anyone could flood the log with.
-        let told = matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown);
-        if error.status() >= 500 && !told && (rejection == Rejection::Panicked || self.refusals.may_tell()) {
+        let is_noticed = matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown);
+        if error.status() >= 500
+            && !is_noticed
+            && (rejection == Rejection::Panicked || self.refusals.may_tell())
+        {
             let (status, reason, request_id) = (error.status(), error.reason(), &*response_context.id);
             log::error!(status, reason, request_id; "{status} {reason} request_id={request_id}");
         }

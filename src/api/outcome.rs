@@ -166,16 +166,16 @@ impl Failed {
     fn consequence(&self) -> Consequence {
         match self {
             Self::Fault(failure) => consequence_of_fault(failure.fault),
-            Self::Response(answer) => {
-                let out_of_funds = answer.refusal.as_ref().is_some_and(|refusal| refusal.out_of_funds);
-                let wait = || retry_after(&answer.headers);
-                consequence_of_status(answer.telling_status(), out_of_funds, wait)
+            Self::Response(response) => {
+                let out_of_funds = response.refusal.as_ref().is_some_and(|refusal| refusal.out_of_funds);
+                let wait = || retry_after(&response.headers);
+                consequence_of_status(response.telling_status(), out_of_funds, wait)
             }
         }
     }
 
     /// A stream of that status in which an event after the first is an error.
-    pub fn told(status: u16, refusal: Refusal) -> Self {
+    pub fn refused(status: u16, refusal: Refusal) -> Self {
         let (headers, body) = (Headers::default(), Vec::new());
         Self::Response(BufferedResponse { status, headers, body, refusal: Some(refusal) })
     }
@@ -192,7 +192,7 @@ impl Failed {
     pub fn headers(&self) -> Option<&Headers> {
         match self {
             Self::Fault(_) => None,
-            Self::Response(answer) => Some(&answer.headers),
+            Self::Response(response) => Some(&response.headers),
         }
     }
 
@@ -200,7 +200,7 @@ impl Failed {
     pub fn short_wait(&self) -> Option<Duration> {
         match self {
             Self::Fault(_) => None,
-            Self::Response(answer) => retry_after(&answer.headers).filter(|wait| *wait <= MAX_RETRY_WAIT),
+            Self::Response(response) => retry_after(&response.headers).filter(|wait| *wait <= MAX_RETRY_WAIT),
         }
     }
 
@@ -224,7 +224,7 @@ impl Failed {
     pub fn weight_in_search(&self) -> u8 {
         match self {
             Self::Fault(_) => 1,
-            Self::Response(answer) => match answer.telling_status() {
+            Self::Response(response) => match response.telling_status() {
                 404 | 405 | 501 => 0,
                 401 | 403 | 408 | 429 | 500.. => 1,
                 _ => 2,
@@ -245,7 +245,7 @@ impl Failed {
                 Fault::Untranslatable => "untranslatable",
                 Fault::ClientGone => "client_gone",
             },
-            Self::Response(answer) => match answer.telling_status() {
+            Self::Response(response) => match response.telling_status() {
                 ..400 => SUCCESS,
                 429 => "rate_limited",
                 400..500 => "client_error",
@@ -263,12 +263,12 @@ impl Failed {
     pub fn what(&self) -> String {
         match self {
             Self::Fault(failure) => format!("{:?}: {}", failure.fault, failure.detail),
-            Self::Response(answer) => match &answer.refusal {
-                Some(refusal) if answer.status < 400 => {
-                    format!("HTTP {} with error {} {}", answer.status, refusal.status, refusal.word)
+            Self::Response(response) => match &response.refusal {
+                Some(refusal) if response.status < 400 => {
+                    format!("HTTP {} with error {} {}", response.status, refusal.status, refusal.word)
                 }
-                Some(refusal) => format!("HTTP {} {}", answer.status, refusal.word),
-                None => format!("HTTP {}", answer.status),
+                Some(refusal) => format!("HTTP {} {}", response.status, refusal.word),
+                None => format!("HTTP {}", response.status),
             }
             .trim_end()
             .to_owned(),

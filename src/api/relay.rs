@@ -87,10 +87,10 @@ impl Relay {
 
     /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
     fn the_telling_one(&mut self, before: Option<Box<Failed>>, now: Failed, choice: &Choice) -> Box<Failed> {
-        let no_answer = now.is_without_response();
+        let is_without_response = now.is_without_response();
         let tells_more = |before: &Failed| match self.call.is_search {
             true => before.weight_in_search() >= now.weight_in_search(),
-            false => no_answer && before.fault().is_none(),
+            false => is_without_response && before.fault().is_none(),
         };
         match before.filter(|before| tells_more(before)) {
             Some(before) => {

@@ -39,9 +39,11 @@ struct ReplicaStatus<'a> {
     last_failure: Option<String>,
     in_flight: u32,
     /// How much longer it is in cooldown; none: it is not.
-    cooling_seconds: Option<u64>,
+    #[serde(rename = "cooling_seconds")]
+    cooldown_seconds: Option<u64>,
     /// The only token that the cooldown is for; none: it is for all.
-    cooling_token: Option<&'a str>,
+    #[serde(rename = "cooling_token")]
+    cooldown_token: Option<&'a str>,
 }
 
 /// A token; `null` where it has no such limit.
@@ -97,8 +99,8 @@ fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> Replic
         error: health::error_of(&api.gateway, id),
         last_failure: condition.last_failure.map(|(why, _)| why),
         in_flight: condition.in_flight,
-        cooling_seconds: cooldown_until.map(|until| whole_seconds(until - now)),
-        cooling_token: of_one.and_then(|(token, _)| name_of(token)),
+        cooldown_seconds: cooldown_until.map(|until| whole_seconds(until - now)),
+        cooldown_token: of_one.and_then(|(token, _)| name_of(token)),
     }
 }
 

@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_behind_a_size_are_an_answer_s_and_nothing_else_is_without_a_semicolon() {
+    fn chunk_size_allows_trailing_blanks_in_responses_alone() {
         for (line, is_good) in
             [("2 \t\r\n", true), ("2 ;a\r\n", true), ("2 a\r\n", false), ("2a \r\n", true), (" 2\r\n", false)]
         {

@@ -67,22 +67,22 @@ pub enum Start {
 pub fn start_of(bytes: &[u8]) -> Result<Start, String> {
     // Setting them up would cost more than most heads take to read.
     let mut slots = [const { MaybeUninit::uninit() }; MAX_UPSTREAM_HEADERS];
-    let mut answer = httparse::Response::new(&mut []);
-    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut answer, bytes, &mut slots);
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut slots);
     let used = match parsed {
         Ok(httparse::Status::Partial) => return Ok(Start::Partial),
         Ok(httparse::Status::Complete(used)) => used,
         Err(error) => return Err(format!("no HTTP answer: {error}")),
     };
-    let (status, minor) = (answer.code.unwrap_or(0), answer.version.unwrap_or(0));
+    let (status, minor) = (response.code.unwrap_or(0), response.version.unwrap_or(0));
     match status {
         100 | 102..200 => return Ok(Start::Interim(used)),
         200..600 => {}
         _ => return Err(format!("status {status}")),
     }
-    let mut headers = Headers::with_capacity(answer.headers.len(), used);
+    let mut headers = Headers::with_capacity(response.headers.len(), used);
     let mut framing = FramingFields::default();
-    for field in answer.headers.iter() {
+    for field in response.headers.iter() {
         let value = field.value.trim_ascii_end();
         framing.read(field.name, value).map_err(reason)?;
         headers.append(field.name, value);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_body_is_told_in_one_way_or_the_answer_is_none() {
+    fn ambiguous_framing_is_no_response() {
         for (fields, length) in [
             ("Content-Length: 3\r\n", Some(3)),
             ("content-length: 3\r\nContent-Length: 3\r\n", Some(3)),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn interim_answers_are_told_from_final_ones() {
+    fn interim_responses_differ_from_final_ones() {
         for (text, used) in
             [("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200", 25), ("HTTP/1.1 103 x\r\na: b\r\n\r\n", 24)]
         {

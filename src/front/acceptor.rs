@@ -158,13 +158,13 @@ impl<S: Service> Acceptor<S> {
 
     /// Gives a connection to a worker.
     fn hand_out(&mut self, mut client: Client, peer: Peer) {
-        let (served, refused) = self.shared.stats.admitted_and_refused();
-        let full = served >= self.max_clients;
+        let (admitted, refused) = self.shared.stats.admitted_and_refused();
+        let full = admitted >= self.max_clients;
         if full && !std::mem::replace(&mut self.full, true) {
             self.shared.service.notice(Notice::TooManyClients(self.max_clients));
         }
         // Said once, until a tenth of the places are free again.
-        if served < self.max_clients - self.max_clients.div_ceil(10) {
+        if admitted < self.max_clients - self.max_clients.div_ceil(10) {
             self.full = false;
         }
         if full && refused >= places_to_refuse(self.max_clients) {

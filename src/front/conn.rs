@@ -131,7 +131,7 @@ impl<T> Conn<T> {
     }
 
     fn advance_uncounted<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
-        let mut answered = 0;
+        let mut requests = 0;
         loop {
             if self.stream.broken {
                 return Step::Close;
@@ -149,12 +149,12 @@ impl<T> Conn<T> {
                 (self.stream.permit, self.stream.settle_by) = (None, None);
             }
             let step = match &mut self.phase {
-                Phase::Head { .. } if answered == REQUESTS_A_TURN => {
+                Phase::Head { .. } if requests == REQUESTS_A_TURN => {
                     self.allow(context, context.limits.client_timeout);
                     Some(Step::Again)
                 }
                 Phase::Head { .. } => {
-                    answered += 1;
+                    requests += 1;
                     self.advance_head(context)
                 }
                 Phase::Body(_) => self.advance_body(context),
@@ -233,13 +233,13 @@ impl<T> Conn<T> {
 
     fn admit<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>, mut head: Head) {
         if context.refusing && self.is_kept {
-            let answer = context.service.reject(Rejection::ShuttingDown, Some(&head));
-            return self.respond_early(context, &head, Shape::of(&head).closing(), answer);
+            let response = context.service.reject(Rejection::ShuttingDown, Some(&head));
+            return self.respond_early(context, &head, Shape::of(&head).closing(), response);
         }
         let shape = if context.draining { Shape::of(&head).closing() } else { Shape::of(&head) };
         match context.service.admit(&mut head, self.stream.peer) {
-            Admission::Respond(answer) => {
-                self.respond_early(context, &head, shape, answer);
+            Admission::Respond(response) => {
+                self.respond_early(context, &head, shape, response);
             }
             Admission::Run(lane, request_context) => self.begin_body(context, head, lane, request_context),
         }
@@ -255,18 +255,18 @@ impl<T> Conn<T> {
         let decoder = Decoder::new(head.framing());
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);
         if announced > context.limits.max_body as u64 {
-            let answer = context.service.reject(Rejection::BodyTooLarge, Some(&head));
+            let response = context.service.reject(Rejection::BodyTooLarge, Some(&head));
             let shape = Shape::of(&head);
-            return self.respond_early(context, &head, shape, answer);
+            return self.respond_early(context, &head, shape, response);
         }
         if head.expects_continue() && self.stream.input.rest().is_empty() {
             self.stream.keep(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0);
         }
         let mut request = Box::new(Request::new(head, request_context, context.now));
         if !request.reserve_head() {
-            let answer = context.service.reject(Rejection::Overloaded, Some(&request.head));
+            let response = context.service.reject(Rejection::Overloaded, Some(&request.head));
             let shape = Shape::of(&request.head);
-            return self.respond_early(context, &request.head, shape, answer);
+            return self.respond_early(context, &request.head, shape, response);
         }
         let decoder = decoder.unwrap_or_else(Decoder::done);
         self.phase = Phase::Body(Incoming { request, lane, decoder, step: BODY_STEP, is_short: false });
@@ -280,13 +280,13 @@ impl<T> Conn<T> {
         context: &Context<'_, S>,
         head: &Head,
         shape: Shape,
-        answer: super::Response,
+        response: super::Response,
     ) {
         let decoder = Decoder::new(head.framing());
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);
         // After a refused expectation the client may or may not send its body: only closing is unambiguous.
         let keep = shape.keep_alive && announced <= MAX_DRAIN as u64 && !head.expects_continue();
-        self.stream.respond(if keep { shape } else { shape.closing() }, answer);
+        self.stream.respond(if keep { shape } else { shape.closing() }, response);
         self.phase = match decoder {
             Some(decoder) if keep => Phase::Drain { decoder, left: MAX_DRAIN },
             None if keep => Phase::idle(),
@@ -301,9 +301,9 @@ impl<T> Conn<T> {
             Phase::Body(incoming) => Some(&incoming.request.head),
             _ => None,
         };
-        let answer = context.service.reject(rejection, head);
+        let response = context.service.reject(rejection, head);
         let shape = head.map_or(Shape::UNKNOWN, |head| Shape::of(head).closing());
-        self.stream.respond(shape, answer);
+        self.stream.respond(shape, response);
         self.phase = Phase::LINGER;
         self.allow(context, context.limits.client_timeout);
     }
@@ -314,8 +314,8 @@ impl<T> Conn<T> {
         let head = &incoming.request.head;
         let keep = head.keep_alive() && incoming.decoder.due() <= MAX_DRAIN as u64;
         let shape = Shape::of(head);
-        let answer = context.service.reject(Rejection::BodyTooLarge, Some(head));
-        self.stream.respond(if keep { shape } else { shape.closing() }, answer);
+        let response = context.service.reject(Rejection::BodyTooLarge, Some(head));
+        self.stream.respond(if keep { shape } else { shape.closing() }, response);
         self.phase =
             if keep { Phase::Drain { decoder: incoming.decoder, left: MAX_DRAIN } } else { Phase::LINGER };
         self.allow(context, context.limits.client_timeout);

@@ -260,8 +260,8 @@ pub fn behind_barrier<S: Service>(
         Err(panic) => {
             service.notice(Notice::Panicked(panic_message(&*panic)));
             if let Some(shape) = shape.filter(|_| !client.started.load(Ordering::Relaxed)) {
-                let answer = service.reject(Rejection::Panicked, None);
-                send_last(client, shape.closing(), &answer);
+                let response = service.reject(Rejection::Panicked, None);
+                send_last(client, shape.closing(), &response);
             }
             sys::shut_write(&**client);
             None

@@ -82,11 +82,11 @@ impl Shape {
 }
 
 /// Sends a buffered response as far as the client takes it now; the connection ends after it.
-pub(super) fn send_last(client: &Client, shape: Shape, answer: &Response) {
-    let framing = Framing::Length(answer.body.len() as u64);
-    let mut bytes = shape.head(answer.status, &answer.fields, framing, 0);
+pub(super) fn send_last(client: &Client, shape: Shape, response: &Response) {
+    let framing = Framing::Length(response.body.len() as u64);
+    let mut bytes = shape.head(response.status, &response.fields, framing, 0);
     if !shape.head_only {
-        bytes.extend_from_slice(&answer.body);
+        bytes.extend_from_slice(&response.body);
     }
     // The connection ends either way.
     let _ = sys::send_now(client, &[IoSlice::new(&bytes)]);
@@ -94,19 +94,19 @@ pub(super) fn send_last(client: &Client, shape: Shape, answer: &Response) {
 
 impl ClientStream {
     /// Sends a whole answer as far as the client takes it now; the rest leaves when it can.
-    pub(super) fn respond(&mut self, shape: Shape, answer: Response) {
+    pub(super) fn respond(&mut self, shape: Shape, response: Response) {
         self.client.started.store(true, Ordering::Relaxed);
-        let bodiless = matches!(answer.status, 100..=199 | 204 | 304);
-        let framing = if bodiless { Framing::None } else { Framing::Length(answer.body.len() as u64) };
-        let more = if answer.body.len() <= COALESCE { answer.body.len() } else { 0 };
-        let mut head = shape.head(answer.status, &answer.fields, framing, more);
+        let bodiless = matches!(response.status, 100..=199 | 204 | 304);
+        let framing = if bodiless { Framing::None } else { Framing::Length(response.body.len() as u64) };
+        let more = if response.body.len() <= COALESCE { response.body.len() } else { 0 };
+        let mut head = shape.head(response.status, &response.fields, framing, more);
         if shape.head_only || bodiless {
             self.send_or_keep(head, Vec::new().into());
-        } else if answer.body.len() <= COALESCE {
-            head.extend_from_slice(&answer.body);
+        } else if response.body.len() <= COALESCE {
+            head.extend_from_slice(&response.body);
             self.send_or_keep(head, Vec::new().into());
         } else {
-            self.send_or_keep(head, answer.body);
+            self.send_or_keep(head, response.body);
         }
     }
 

@@ -23,8 +23,8 @@ use super::table::{Queued, State, Table};
 use super::task::{self, Computation, Io, Next, Task};
 use super::{Handled, Lane, Limits, Notice, Peer, Rejection, Service, after};
 use crate::limits::{
-    ACCEPT_BACKOFF, CONTROL_TIMEOUT, DRAIN_GRACE, EVENT_BATCH, ONGOING_SWEEP, READ_CHUNK, READS_A_TURN,
-    SWEEP_INTERVAL,
+    ACCEPT_BACKOFF, CONTROL_TIMEOUT, DRAIN_GRACE, EVENT_BATCH, READ_CHUNK, READS_A_TURN, SWEEP_INTERVAL,
+    TASK_SWEEP,
 };
 
 /// The token of the wake-up; a connection's has not its top bit.
@@ -100,7 +100,7 @@ impl<S: Service> Worker<S> {
             }
             self.begin_whole();
             if now >= next_task_sweep {
-                next_task_sweep = now + ONGOING_SWEEP;
+                next_task_sweep = now + TASK_SWEEP;
                 self.sweep_tasks();
             }
             if now >= next_sweep {
@@ -121,7 +121,7 @@ impl<S: Service> Worker<S> {
             return Some(Duration::ZERO);
         }
         if self.tasks > 0 {
-            return Some(ONGOING_SWEEP);
+            return Some(TASK_SWEEP);
         }
         (self.table.used() > 0).then_some(SWEEP_INTERVAL)
     }

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_event_that_was_cut_says_no_goodbye() {
+    fn terminal_event_cut_short_ends_no_stream() {
         let large = "z".repeat(MAX_HELD_EVENT);
         for (name, data) in [
             ("message_stop", r#"{"type":"message_stop"}"#.to_owned()),

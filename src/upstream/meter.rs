@@ -34,8 +34,8 @@ impl Measured {
     /// What a complete document says and shows.
     pub fn of_document(document: &[u8], output: Output) -> Self {
         let reported = usage::in_document(document);
-        let is_told = reported.completion.is_some_and(|tokens| tokens > 0);
-        let completion = if is_told { 0 } else { estimate::completion(document, output) };
+        let is_reported = reported.completion.is_some_and(|tokens| tokens > 0);
+        let completion = if is_reported { 0 } else { estimate::completion(document, output) };
         Self { reported, completion, is_cut: false }
     }
 
@@ -51,7 +51,7 @@ impl Measured {
         let is_empty = reported.unwrap_or(0) == 0 && completion.unwrap_or(0) == 0;
         let reported = reported.filter(|_| !is_empty);
         let least = if self.is_cut { self.completion } else { 0 };
-        let completion = completion.filter(|told| !is_empty && *told >= least);
+        let completion = completion.filter(|reported| !is_empty && *reported >= least);
         Used {
             prompt: reported.unwrap_or(prompt),
             is_prompt_estimated: reported.is_none(),

@@ -130,7 +130,7 @@ impl Refusal {
         };
         let message = error.message.and_then(text).or(plain).unwrap_or_default();
         let message = beginning(&message, MAX_SEARCHED_MESSAGE);
-        let told = [&words.join(" "), message].join(" ").to_lowercase();
+        let text = [&words.join(" "), message].join(" ").to_lowercase();
         let status = number.or_else(|| words.iter().find_map(kind));
         let begins =
             |start: &&str| message.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start));
@@ -138,7 +138,7 @@ impl Refusal {
         Self {
             status: if bad_key { 401 } else { status.unwrap_or(502) },
             word: words.into_iter().find(|word| number_of(word).is_none()).unwrap_or_default(),
-            out_of_funds: OUT_OF_FUNDS.iter().any(|sign| told.contains(sign)),
+            out_of_funds: OUT_OF_FUNDS.iter().any(|sign| text.contains(sign)),
         }
     }
 }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_no_refusal() {
+    fn document_without_error_is_no_refusal() {
         for document in [
             r#"{"choices":[{"message":{"content":"{\"error\":1}"}}]}"#,
             r#"{"object":"response","error":null,"output":[]}"#,
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_account_is_told_from_a_busy_minute() {
+    fn empty_account_differs_from_rate_limit() {
         let empty =
             |document: &str| Refusal::in_document(document.as_bytes()).expect("a refusal").out_of_funds;
         assert!(empty(

@@ -656,26 +656,26 @@ mod tests {
     const TO_ITS_END: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nhello world";
 
     #[test]
-    fn an_answer_is_the_same_however_it_is_cut() {
+    fn response_in_any_pieces_is_read_the_same() {
         let whole = |status| Ok((status, "hello world".to_owned()));
-        for (answer, status, ends, kept) in
+        for (response, status, ends, kept) in
             [(CHUNKED, 200, false, true), (OF_LENGTH, 404, false, true), (TO_ITS_END, 200, true, false)]
         {
-            for at in 0..answer.len() {
-                let (one, two) = answer.split_at(at);
+            for at in 0..response.len() {
+                let (one, two) = response.split_at(at);
                 let pieces: Vec<&[u8]> = [one, two].into_iter().filter(|piece| !piece.is_empty()).collect();
                 assert_eq!(read(&pieces, ends), (whole(status), kept), "{at}");
             }
-            let single: Vec<&[u8]> = answer.chunks(1).collect();
+            let single: Vec<&[u8]> = response.chunks(1).collect();
             assert_eq!(read(&single, ends), (whole(status), kept));
         }
     }
 
     #[test]
-    fn every_answer_that_is_cut_short_is_told_from_a_whole_one() {
-        for answer in [CHUNKED, OF_LENGTH] {
-            for at in 0..answer.len() {
-                let pieces: &[&[u8]] = if at == 0 { &[] } else { &[&answer[..at]] };
+    fn response_cut_short_at_any_byte_fails() {
+        for response in [CHUNKED, OF_LENGTH] {
+            for at in 0..response.len() {
+                let pieces: &[&[u8]] = if at == 0 { &[] } else { &[&response[..at]] };
                 let (read, kept) = read(pieces, true);
                 assert!(matches!(read, Err(Fault::Broken | Fault::CutOff)), "{at}: {read:?}");
                 assert!(!kept, "{at}");
@@ -684,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_with_something_behind_the_answer_serves_no_other_request() {
+    fn connection_with_bytes_after_its_response_is_not_reused() {
         let more = [OF_LENGTH, b"HTTP/1.1 200 OK\r\n"].concat();
         assert_eq!(read(&[&more], false), (Ok((404, "hello world".to_owned())), false));
         // As TLS does it: there was no room for it yet.
@@ -695,24 +695,29 @@ mod tests {
     }
 
     #[test]
-    fn broken_framing_is_no_answer() {
-        for (answer, fault) in [
+    fn response_with_broken_framing_fails() {
+        for (response, fault) in [
             (&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"[..], Fault::CutOff),
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n", Fault::CutOff),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", Fault::Broken),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 101\r\n\r\n", Fault::TooLarge),
         ] {
-            assert_eq!(read(&[answer], false), (Err(fault), false), "{}", String::from_utf8_lossy(answer));
+            assert_eq!(
+                read(&[response], false),
+                (Err(fault), false),
+                "{}",
+                String::from_utf8_lossy(response)
+            );
         }
         let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(101));
         assert_eq!(read(&[long.as_bytes()], true), (Err(Fault::TooLarge), false));
     }
 
     #[test]
-    fn what_stands_before_broken_framing_is_given_on_however_it_came() {
-        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1z\r\n";
-        for step in 1..=answer.len() {
-            let (mut pending, _) = pending(&answer.chunks(step).collect::<Vec<_>>(), false, false);
+    fn bytes_before_broken_framing_are_relayed_in_any_pieces() {
+        let response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1z\r\n";
+        for step in 1..=response.len() {
+            let (mut pending, _) = pending(&response.chunks(step).collect::<Vec<_>>(), false, false);
             let Ok(Some(head)) = pending.poll(false, Instant::now()) else {
                 unreachable!("its head is good")
             };

@@ -22,8 +22,8 @@ mod tests {
 
     #[test]
     fn the_id_of_the_response_is_found_and_no_other() {
-        let answer = br#"{"object":"response","output":[{"id":"msg_1"}],"id":"resp_1","x":"#;
-        assert_eq!(in_document(answer).as_deref(), Some("resp_1"));
+        let response = br#"{"object":"response","output":[{"id":"msg_1"}],"id":"resp_1","x":"#;
+        assert_eq!(in_document(response).as_deref(), Some("resp_1"));
         for none in [&br#"{"output":[{"id":"msg_1"}]}"#[..], br#"{"id":1}"#, b"[]", b"", b"{"] {
             assert_eq!(in_document(none), None);
         }

@@ -23,7 +23,7 @@ pub struct Ended {
     /// The number that a further event of the Responses API would have.
     pub next_sequence: u64,
     /// The error in an event after the first.
-    pub told: Option<Refusal>,
+    pub refusal: Option<Refusal>,
 }
 
 /// Why a stream broke off.
@@ -110,7 +110,7 @@ pub trait StreamFilter: Send {
     }
 
     /// The error in an event after the first.
-    fn told(&mut self) -> Option<Refusal> {
+    fn refusal(&mut self) -> Option<Refusal> {
         None
     }
 
@@ -295,8 +295,8 @@ impl Relay {
         let broke = broke.filter(|broke| !(left(broke) && self.filter.is_over()));
         let filter = &mut self.filter;
         let measured = Measured { is_cut: broke.is_some(), ..filter.measured() };
-        let (next_sequence, told) = (filter.next_sequence(), filter.told());
-        Ended { broke, measured, response_id: filter.response_id(), next_sequence, told }
+        let (next_sequence, refusal) = (filter.next_sequence(), filter.refusal());
+        Ended { broke, measured, response_id: filter.response_id(), next_sequence, refusal }
     }
 }
 

@@ -34,7 +34,7 @@ struct Outlet {
     /// There are more than comments among them.
     has_announced: bool,
     mask: Arc<Mask>,
-    told: Option<Refusal>,
+    refusal: Option<Refusal>,
     /// The event that is passed on in pieces.
     large: Option<Large>,
     /// The client did not ask for the event that only reports usage.
@@ -53,9 +53,9 @@ struct Large {
 impl AsTheyCame {
     /// Events of which none has come; `is_patient`: another attempt may follow. `mask` is the provider's.
     pub fn new(meter: Meter, is_patient: bool, mask: Arc<Mask>) -> Self {
-        let (held, told, large) = (Vec::new(), None, None);
+        let (held, refusal, large) = (Vec::new(), None, None);
         let (has_announced, hides_usage) = (false, false);
-        let outlet = Outlet { is_patient, held, has_announced, mask, told, large, hides_usage };
+        let outlet = Outlet { is_patient, held, has_announced, mask, refusal, large, hides_usage };
         Self { events: Events::new(meter), outlet }
     }
 
@@ -87,7 +87,7 @@ impl Outlet {
             let error = error_among(part);
             // What only speaks of errors is a good response.
             let scope = if error.is_some() { Scope::All } else { Scope::Unmistakable };
-            self.told = error.or_else(|| self.told.take());
+            self.refusal = error.or_else(|| self.refusal.take());
             scope
         } else if part.len() > MAX_HELD_EVENT || self.has_secret_beside_data(part) {
             Scope::Unmistakable
@@ -114,7 +114,7 @@ impl Outlet {
         let piece = [&kept, piece].concat();
         let speaks_of_error = speaks_of_error || ERROR.find(&piece).is_some();
         if speaks_of_error && !mid_event {
-            self.told = error_among(&piece).or_else(|| self.told.take());
+            self.refusal = error_among(&piece).or_else(|| self.refusal.take());
         }
         let scope = if speaks_of_error { Scope::All } else { Scope::Unmistakable };
         let mut piece = self.mask.hide(piece, scope);
@@ -187,8 +187,8 @@ impl StreamFilter for AsTheyCame {
         self.events.next_sequence()
     }
 
-    fn told(&mut self) -> Option<Refusal> {
-        self.outlet.told.take()
+    fn refusal(&mut self) -> Option<Refusal> {
+        self.outlet.refusal.take()
     }
 
     fn has_announced(&self) -> bool {

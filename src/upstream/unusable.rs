@@ -6,7 +6,7 @@ use super::{Failure, Fault, Headers};
 const CODINGS: &[&str] = &["gzip", "br", "zstd", "deflate", "compress", "x-gzip", "x-compress", "dcb", "dcz"];
 
 /// Longest part of a `Location` that is reported, bytes.
-const MAX_TOLD: usize = 200;
+const MAX_LOCATION: usize = 200;
 
 /// Why a response with that head cannot be used, if it cannot. An error status keeps its meaning, whatever its body is coded in.
 pub fn failure_of(status: u16, headers: &Headers) -> Option<Failure> {
@@ -14,7 +14,7 @@ pub fn failure_of(status: u16, headers: &Headers) -> Option<Failure> {
         // 304 is no redirect: it has what its client asked for.
         304 | 400.. => None,
         300..400 => {
-            let place = headers.get("location").map(told);
+            let place = headers.get("location").map(shown);
             let place = place.map(|place| format!(" to {place}")).unwrap_or_default();
             Some(Failure { fault: Fault::Redirected, detail: format!("HTTP {status}{place}") })
         }
@@ -33,9 +33,9 @@ pub fn coding(headers: &Headers) -> Option<&'static str> {
 }
 
 /// Where a redirect leads, without what may be secret in it: user and password, query, fragment.
-fn told(location: &[u8]) -> String {
+fn shown(location: &[u8]) -> String {
     let end = location.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(location.len());
-    let place = String::from_utf8_lossy(&location[..end.min(MAX_TOLD)]).into_owned();
+    let place = String::from_utf8_lossy(&location[..end.min(MAX_LOCATION)]).into_owned();
     let authority = place.find("//").map_or(0, |at| at + 2);
     let path = place[authority..].find('/').map_or(place.len(), |at| authority + at);
     match place[authority..path].rfind('@') {
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn failure_of_a_redirect_tells_where_to_without_credentials() {
-        for (location, told) in [
+        for (location, shown) in [
             ("https://b.example/v1/chat?key=secret#x", "HTTP 307 to https://b.example/v1/chat"),
             ("https://user:secret@b.example:8443/v1", "HTTP 307 to https://***@b.example:8443/v1"),
             ("//secret@b.example", "HTTP 307 to //***@b.example"),
@@ -67,7 +67,7 @@ mod tests {
             ("https://b.example/@me", "HTTP 307 to https://b.example/@me"),
             ("", "HTTP 307 to "),
         ] {
-            assert_eq!(failure(307, &[("location", location)]), Some((Fault::Redirected, told.to_owned())));
+            assert_eq!(failure(307, &[("location", location)]), Some((Fault::Redirected, shown.to_owned())));
         }
         for status in [300, 301, 302, 303, 308, 399] {
             assert_eq!(failure(status, &[]), Some((Fault::Redirected, format!("HTTP {status}"))));

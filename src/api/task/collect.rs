@@ -57,10 +57,10 @@ impl Relay {
         let may_be_events =
             stream::is_event_stream(&response.headers) || !self.call.path.starts_with("/audio/");
         let is_unasked = (200..300).contains(&status) && !self.call.body.stream && may_be_events;
-        let answer = if is_unasked && begins_like_events(&body) == Some(true) {
+        let buffered = if is_unasked && begins_like_events(&body) == Some(true) {
             let held = self.hold_copies_of(&body);
             match held.and_then(|()| assembled(status, response.headers, &body)) {
-                Ok(answer) => answer,
+                Ok(buffered) => buffered,
                 Err(failure) => {
                     if failure.fault == Fault::Untranslatable {
                         let mut meter = self.meter();
@@ -74,21 +74,26 @@ impl Relay {
             let refusal = refusal_in(status, &body);
             BufferedResponse { status, headers: response.headers, body, refusal }
         };
-        let measured = Measured::of_document(&answer.body, self.output());
+        let measured = Measured::of_document(&buffered.body, self.output());
         if self.call.chat_for(choice.provider()).is_none() {
-            return self.whole(answer, measured, choice);
+            return self.whole(buffered, measured, choice);
         }
-        if let Err(failure) = self.hold_copies_of(&answer.body) {
+        if let Err(failure) = self.hold_copies_of(&buffered.body) {
             return failure.into();
         }
         // Asked again: the copies are counted in between.
         let Some(chat) = self.call.chat_for(choice.provider()) else {
-            return self.whole(answer, measured, choice);
+            return self.whole(buffered, measured, choice);
         };
         let (model, limit) = (&self.call.body.model, self.client_call.config().max_response_size);
-        match messages::translate_response(answer, model, chat, &self.client_call.response_context.id, limit)
-        {
-            Ok(answer) => self.whole(answer, measured, choice),
+        match messages::translate_response(
+            buffered,
+            model,
+            chat,
+            &self.client_call.response_context.id,
+            limit,
+        ) {
+            Ok(buffered) => self.whole(buffered, measured, choice),
             Err(failure) => {
                 if failure.fault == Fault::Untranslatable {
                     // It was given, and is paid.
@@ -111,20 +116,25 @@ impl Relay {
     }
 
     /// A response that was read whole, and what is known of its tokens.
-    pub(super) fn whole(&mut self, answer: BufferedResponse, measured: Measured, choice: &Choice) -> Outcome {
-        let is_good = (200..300).contains(&answer.status);
-        let is_error = answer.status >= 400 || answer.refusal.is_some();
-        let failed = Failed::Response(answer);
+    pub(super) fn whole(
+        &mut self,
+        buffered: BufferedResponse,
+        measured: Measured,
+        choice: &Choice,
+    ) -> Outcome {
+        let is_good = (200..300).contains(&buffered.status);
+        let is_error = buffered.status >= 400 || buffered.refusal.is_some();
+        let failed = Failed::Response(buffered);
         if failed.is_retryable() || (self.call.is_search && !is_good) {
             return Outcome::Failed(failed);
         }
-        if let Failed::Response(answer) = &failed {
+        if let Failed::Response(buffered) = &failed {
             if is_good {
-                let id = || response_id::in_document(&answer.body);
+                let id = || response_id::in_document(&buffered.body);
                 responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, id);
             }
             if !is_error {
-                self.note_document(measured, &answer.body);
+                self.note_document(measured, &buffered.body);
             }
         }
         let result = failed.result();

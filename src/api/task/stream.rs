@@ -121,8 +121,8 @@ impl Relay {
     fn refused(&mut self, refusal: Refusal, mut headers: Headers, body: Vec<u8>, choice: &Choice) -> Outcome {
         headers.set("content-type", b"application/json");
         headers.remove("cache-control");
-        let answer = BufferedResponse { status: refusal.status, headers, body, refusal: Some(refusal) };
-        self.whole(answer, Measured::default(), choice)
+        let buffered = BufferedResponse { status: refusal.status, headers, body, refusal: Some(refusal) };
+        self.whole(buffered, Measured::default(), choice)
     }
 
     /// It has ended behind its beginning: nothing else may follow.
@@ -136,8 +136,8 @@ impl Relay {
         responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, || ended.response_id);
         match ended.broke {
             None => {
-                match ended.told {
-                    Some(refusal) => self.note_failed(choice, &Failed::told(status, refusal)),
+                match ended.refusal {
+                    Some(refusal) => self.note_failed(choice, &Failed::refused(status, refusal)),
                     None => drop(self.note(choice, Verdict::Succeeded, SUCCESS)),
                 }
                 Finish::Complete(status)
