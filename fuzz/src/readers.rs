@@ -168,7 +168,7 @@ fn messages_request(bytes: &[u8]) -> usize {
         return 0;
     }
     let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
-    chat_request(body, LIMIT).map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens", true)))
+    chat_request(body, LIMIT, true).map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens", true)))
 }
 
 fn responses_request(bytes: &[u8]) -> usize {

@@ -12,7 +12,7 @@ use super::cut;
 pub fn check(data: &[u8]) {
     let (step, bytes) = cut(data);
     let body = serde_json::from_slice::<&RawValue>(bytes).ok();
-    if let Some(Ok(chat)) = body.map(|body| chat_request(body, usize::MAX)) {
+    if let Some(Ok(chat)) = body.map(|body| chat_request(body, usize::MAX, true)) {
         let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
         serde_json::from_slice::<&RawValue>(&written).expect("a request is JSON");
     }

@@ -15,11 +15,17 @@ use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::catalog;
 use crate::config::Token;
+use crate::core::BodyError;
 use crate::core::splice::Body;
 use crate::core::{multipart, relayed_headers};
 use crate::front::{Head, Request};
 use crate::gateway::Gateway;
 use crate::routing::{self, Route};
+
+/// The path whose call needs no `model`.
+const MODERATIONS: &str = "/v1/moderations";
+/// The model that OpenAI takes for a call that names none.
+const MODERATION_MODEL: &str = "omni-moderation-latest";
 
 /// What the body says, in the format of its endpoint.
 ///
@@ -33,6 +39,7 @@ pub fn parse(request: &Request<RequestContext>) -> Result<Body, ApiError> {
             let mut asked = request.head.query().unwrap_or_default().split('&');
             Body::untouched(asked.any(|parameter| parameter == "stream=true"))
         }
+        _ if request.head.path() == MODERATIONS => Body::parse_or(&request.body, Some(MODERATION_MODEL))?,
         _ => Body::parse(&request.body)?,
     })
 }
@@ -160,14 +167,14 @@ pub fn prepare(
     };
     drop(permit);
     let kind = announced(&request.head, &body)?;
-    let Translated { chat, refused } = messages::translate(config, request, &mut routes)?;
+    let Translated { chat, refused, cuts, uncounting } = messages::translate(config, request, &mut routes)?;
     // What a HEAD would have to tell of is known from a GET alone.
     let method = match request.head.method() {
         "POST" => Method::POST,
         "DELETE" => Method::DELETE,
         _ => Method::GET,
     };
-    Ok(Admitted { method, body, chat, refused, routes, is_search, path, kind })
+    Ok(Admitted { method, body, chat, refused, cuts, uncounting, routes, is_search, path, kind })
 }
 
 /// Whether a byte may stand anywhere in a request target.
@@ -183,10 +190,16 @@ fn routes_by_model(
 ) -> Result<Vec<Route>, ApiError> {
     let config = &*request.context.config;
     let lists = gateway.board.lists();
-    let owner = |model: &str| catalog::only_provider_of(config, &lists, model);
+    let lone = config.providers.first().filter(|_| config.providers.len() == 1 && body.lacks_model());
+    let owner = |model: &str| {
+        catalog::only_provider_of(config, &lists, model).or(lone.map(|provider| &*provider.name))
+    };
     let mut routes = routing::resolve(config, token, &body.model, owner);
     if routes.is_empty() {
-        return Err(ApiError::ModelNotFound(body.model.clone()));
+        return Err(match body.lacks_model() {
+            true => BodyError::MissingModel.into(),
+            false => ApiError::ModelNotFound(body.model.clone()),
+        });
     }
     filters::check(config, token, request, body, &routes)?;
     if let Some(previous) = &body.previous {

@@ -1,5 +1,7 @@
 //! A relayed call, once it is known that it may be made.
 
+use std::ops::Range;
+
 use ureq::http::Method;
 
 use super::error::ApiError;
@@ -19,6 +21,10 @@ pub struct Admitted {
     pub(super) chat: Option<(ChatRequest, Share)>,
     /// Why those providers are skipped, where the call cannot be translated.
     pub refused: Option<ApiError>,
+    /// As [`Translated`](super::messages::Translated) has them.
+    pub(super) cuts: Vec<Range<usize>>,
+    /// As [`Translated`](super::messages::Translated) has it.
+    pub(super) uncounting: Option<String>,
     /// The models to ask for, in their order.
     pub routes: Vec<Route>,
     /// A stored response is looked for: it is not known which of the routes has it.

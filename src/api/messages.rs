@@ -1,5 +1,6 @@
 //! Calls in Anthropic's format for providers that speak OpenAI's alone: translated on the way there and back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -7,9 +8,9 @@ use serde_json::value::RawValue;
 use super::RequestContext;
 use super::error::ApiError;
 use super::outcome::BufferedResponse;
-use crate::config::{Config, Format, Mask, Scope};
+use crate::config::{Config, Format, Mask, Provider, Scope, known};
 use crate::core::BodyError;
-use crate::dialect::anthropic;
+use crate::dialect::anthropic::{self, unsigned_thinking};
 use crate::dialect::{Attached, ChatRequest, Events, Output, Translator, Unfit};
 use crate::front::Request;
 use crate::limits::{MAX_ERROR_BODY, TRANSLATED_COPIES};
@@ -19,13 +20,15 @@ use crate::upstream::meter::{Measured, Meter};
 use crate::upstream::opening::Opening;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream::{Broke, Sink, StreamFilter};
-use crate::upstream::{Failure, Fault};
+use crate::upstream::{Failure, Fault, Headers};
 
 /// Where a translated call goes, behind the provider's base URL. The client's query belongs to the other API.
 pub const CHAT: &str = "/chat/completions";
 
 /// The path of the one call that can be translated.
 const MESSAGES: &str = "/v1/messages";
+/// The path of the call that counts a request's tokens.
+const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
 
 /// A call in Anthropic's format for the providers that do not speak it.
 #[derive(Default)]
@@ -34,6 +37,10 @@ pub struct Translated {
     pub chat: Option<(ChatRequest, Share)>,
     /// Why they are skipped, where the call cannot be translated and other providers are left.
     pub refused: Option<ApiError>,
+    /// What those providers that speak the format do not get of the body.
+    pub cuts: Vec<Range<usize>>,
+    /// A provider that cannot count tokens, where the call asks for that: an estimate of ours stands in for it.
+    pub uncounting: Option<String>,
 }
 
 /// Translates a call in Anthropic's format where a provider among `routes` does not speak it. A call that cannot be
@@ -49,30 +56,57 @@ pub fn translate(
     let native = |route: &Route| {
         config.provider(&route.provider).is_some_and(|provider| provider.speaks(Format::Anthropic))
     };
-    if request.context.response_context.format == Format::OpenAi || routes.iter().all(native) {
+    if request.context.response_context.format == Format::OpenAi {
         return Ok(Translated::default());
+    }
+    let cuts = if routes.iter().any(native) { unsigned_thinking(&request.body) } else { Vec::new() };
+    let mut translated = Translated { cuts, ..Translated::default() };
+    let Some(first) = routes.iter().find(|route| !native(route)) else { return Ok(translated) };
+    if request.head.path() == COUNT_TOKENS {
+        translated.uncounting = Some(first.provider.clone());
+        routes.retain(native);
+        return Ok(translated);
     }
     let mut copies = Share::new(Holder::Request);
     if !copies.set(request.body.len().saturating_mul(TRANSLATED_COPIES)) {
         return Err(ApiError::Overloaded);
     }
-    match chat_request(request, config.max_request_size) {
-        Ok(chat) => Ok(Translated { chat: Some((chat, copies)), refused: None }),
+    let provider = |route: &Route| config.provider(&route.provider).filter(|_| !native(route));
+    let wants = |it: &Provider| it.replicas.iter().any(|replica| known(&replica.url).wants_reasoning);
+    let wants_thinking = routes.iter().filter_map(provider).any(|it| wants(it));
+    match chat_request(request, config.max_request_size, wants_thinking) {
+        Ok(chat) => translated.chat = Some((chat, copies)),
         Err(error) => {
             routes.retain(native);
-            if routes.is_empty() { Err(error) } else { Ok(Translated { chat: None, refused: Some(error) }) }
+            if routes.is_empty() {
+                return Err(error);
+            }
+            translated.refused = Some(error);
         }
     }
+    Ok(translated)
 }
 
-fn chat_request(request: &Request<RequestContext>, limit: usize) -> Result<ChatRequest, ApiError> {
+/// The response to a call that asks for the tokens of a request, from no provider. It says that it is an estimate.
+pub fn estimated_count(tokens: u64) -> BufferedResponse {
+    let mut headers = Headers::default();
+    headers.set("content-type", b"application/json");
+    let body = format!("{{\"input_tokens\":{tokens},\"estimated\":true}}").into_bytes();
+    BufferedResponse { status: 200, headers, body, refusal: None }
+}
+
+fn chat_request(
+    request: &Request<RequestContext>,
+    limit: usize,
+    wants_thinking: bool,
+) -> Result<ChatRequest, ApiError> {
     let path = request.head.path();
     if path != MESSAGES {
         return Err(ApiError::NotSpoken(path.to_owned()));
     }
     let body: &RawValue = serde_json::from_slice(&request.body)
         .map_err(|error| ApiError::Body(BodyError::InvalidJson(error.to_string())))?;
-    anthropic::chat_request(body, limit).map_err(ApiError::Refused)
+    anthropic::chat_request(body, limit, wants_thinking).map_err(ApiError::Refused)
 }
 
 /// Whether a header field means nothing to a provider that gets a translated call: those of Anthropic's API.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::admitted::Admitted;
 use super::allowance::Times;
 use super::client_call::ClientCall;
-use super::masking;
 use super::outcome::{Failed, Finish, SUCCESS};
 use super::record::word;
+use super::{masking, messages};
 use crate::front::Done;
 use crate::gateway::Gateway;
 use crate::limits::MAX_SEARCHED;
@@ -72,8 +72,12 @@ impl Relay {
     pub(super) fn last(&mut self) -> Finish {
         let last = self.last.take().map_or_else(|| Failed::Fault(unreachable("no replica")), |last| *last);
         // Only targets that cannot take the call are left: their reason helps the client, a 502 does not.
-        match self.call.refused.take() {
-            Some(error) if last.is_without_response() => Finish::Error(error),
+        match (self.call.refused.take(), self.call.uncounting.take()) {
+            (Some(error), _) if last.is_without_response() => Finish::Error(error),
+            (_, Some(provider)) if last.is_without_response() => {
+                self.client_call.record.provider = provider;
+                Finish::Response(messages::estimated_count(self.client_call.estimated_prompt))
+            }
             _ => last.into(),
         }
     }

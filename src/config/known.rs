@@ -22,6 +22,8 @@ pub struct Known {
     pub token_limit: &'static str,
     /// It refuses a request with `stream_options`, and reports the usage of every stream.
     pub refuses_stream_options: bool,
+    /// It refuses a history with calls of tools whose `reasoning_content` was left out.
+    pub wants_reasoning: bool,
 }
 
 const ORDINARY: Known = Known {
@@ -33,6 +35,7 @@ const ORDINARY: Known = Known {
     listed_prefix: "",
     token_limit: "max_tokens",
     refuses_stream_options: false,
+    wants_reasoning: false,
 };
 
 /// A host whose base URL has that path.
@@ -55,9 +58,9 @@ const KNOWN: &[Known] = &[
     Known { refuses_stream_options: true, ..at("codestral.mistral.ai", "/v1") },
     Known { listed_prefix: "models/", ..at("generativelanguage.googleapis.com", "/v1beta/openai") },
     // Its base URL works with `/v1` and without.
-    Known { anthropic_path: "/anthropic/v1", ..at("api.deepseek.com", "") },
-    Known { anthropic_path: "/anthropic/v1", ..at("api.moonshot.cn", "/v1") },
-    Known { anthropic_path: "/anthropic/v1", ..at("api.moonshot.ai", "/v1") },
+    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..at("api.deepseek.com", "") },
+    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..at("api.moonshot.cn", "/v1") },
+    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..at("api.moonshot.ai", "/v1") },
     Known { anthropic_path: "/api/anthropic/v1", ..at("open.bigmodel.cn", "/api/paas/v4") },
     Known { anthropic_path: "/api/anthropic/v1", ..at("api.z.ai", "/api/paas/v4") },
     at("dashscope.aliyuncs.com", "/compatible-mode/v1"),

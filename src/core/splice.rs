@@ -42,6 +42,8 @@ type Pieces<'a> = [&'a [u8]; 5];
 enum Notation {
     /// As a JSON string.
     Json,
+    /// As a JSON string, behind its key and ahead of a comma: the body has none.
+    Member,
     /// As it is.
     Text,
 }
@@ -52,6 +54,14 @@ impl Body {
     /// # Errors
     /// It is not a JSON object; it names no model, more than one, or one that is not a string of 1 to [`MAX_MODEL`] bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, BodyError> {
+        Self::parse_or(bytes, None)
+    }
+
+    /// The same; a body that names no model gets `default`.
+    ///
+    /// # Errors
+    /// As [`Body::parse`].
+    pub fn parse_or(bytes: &[u8], default: Option<&str>) -> Result<Self, BodyError> {
         check_depth(bytes)?;
         // serde_json does not look inside strings that nobody asks for.
         let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -62,12 +72,19 @@ impl Body {
         if top.is_ambiguous {
             return Err(BodyError::AmbiguousModel);
         }
-        let written = top.model.ok_or(BodyError::MissingModel)?;
-        let model = serde_json::from_str(written.get()).map_err(|_| BodyError::InvalidModel)?;
         let span_of = |value: &RawValue| {
             let start = value.get().as_ptr().addr() - bytes.as_ptr().addr();
             start..start + value.get().len()
         };
+        let (model, span, notation) =
+            match (top.model, default.and_then(|default| Some((default, first_member(bytes)?)))) {
+                (Some(written), _) => {
+                    let model = serde_json::from_str(written.get()).map_err(|_| BodyError::InvalidModel)?;
+                    (model, span_of(written), Notation::Json)
+                }
+                (None, Some((default, start))) => (default.to_owned(), start..start, Notation::Member),
+                (None, None) => return Err(BodyError::MissingModel),
+            };
         if top.previous.as_ref().is_some_and(|id| id.len() > MAX_RESPONSE_ID) {
             return Err(BodyError::ResponseIdTooLong);
         }
@@ -78,8 +95,8 @@ impl Body {
             model: checked_model(model)?,
             stream: top.stream,
             previous: top.previous,
-            span: Some(span_of(written)),
-            notation: Notation::Json,
+            span: Some(span),
+            notation,
             choosers: choosers.collect(),
             usage,
             is_background: top.is_background,
@@ -107,13 +124,21 @@ impl Body {
         match self.notation {
             // A string always serializes.
             Notation::Json => serde_json::to_vec(model).unwrap_or_default(),
+            Notation::Member => {
+                [b"\"model\":", &*serde_json::to_vec(model).unwrap_or_default(), b","].concat()
+            }
             Notation::Text => model.as_bytes().to_vec(),
         }
     }
 
     /// Whether it is JSON.
     pub fn is_json(&self) -> bool {
-        self.notation == Notation::Json
+        self.notation != Notation::Text
+    }
+
+    /// Whether it names no model, and gets one that its endpoint knows.
+    pub fn lacks_model(&self) -> bool {
+        self.notation == Notation::Member
     }
 
     /// The members by which a provider may choose another model, each once, and where their values stand; `None`: in more
@@ -135,6 +160,25 @@ impl Body {
         }
     }
 
+    /// The same, less what stands at `cuts`: ascending, none around the value of `model`.
+    pub fn with_model_less<'a>(
+        &self,
+        bytes: &'a [u8],
+        model: &'a [u8],
+        cuts: &[Range<usize>],
+    ) -> Vec<&'a [u8]> {
+        let replaced = self.span.iter().map(|span| (span, model));
+        let mut places: Vec<_> = cuts.iter().map(|cut| (cut, &b""[..])).chain(replaced).collect();
+        places.sort_by_key(|(span, _)| span.start);
+        let (mut pieces, mut at) = (Vec::with_capacity(2 * places.len() + 1), 0);
+        for (span, text) in places {
+            pieces.extend([&bytes[at..span.start], text]);
+            at = span.end;
+        }
+        pieces.push(&bytes[at..]);
+        pieces
+    }
+
     /// The same; it asks for the usage of its stream too.
     pub fn with_model_and_usage<'a>(&self, bytes: &'a [u8], model: &'a [u8]) -> Pieces<'a> {
         let (Some(span), Some(usage)) = (&self.span, &self.usage) else {
@@ -145,6 +189,12 @@ impl Body {
         let [(first, one), (second, other)] = places;
         [&bytes[..first.start], one, &bytes[first.end..second.start], other, &bytes[second.end..]]
     }
+}
+
+/// Where the first member of an object begins; none where it has no member.
+fn first_member(object: &[u8]) -> Option<usize> {
+    let start = object.iter().position(|byte| *byte == b'{')? + 1;
+    (!object[start..].trim_ascii_start().starts_with(b"}")).then_some(start)
 }
 
 /// A model's name as a client may write it.

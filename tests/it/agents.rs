@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::calls::{KEY, authorized, completion};
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::script::Script;
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 const MESSAGES: &str = "/v1/messages";
@@ -89,4 +89,110 @@ fn attachment_refused_by_a_translated_provider_is_an_error_after_which_the_agent
             assert_eq!((limited.status, &limited.json()["error"]["message"]), (429, &json!("slow down")));
         }
     }
+}
+
+/// Two providers of one upstream: `native` speaks both formats, `plain` OpenAI's alone; `best` is the one, then the other.
+fn start() -> (Upstream, Proxy) {
+    let upstream = Upstream::new(&["m"]);
+    let native =
+        json!({"name": "native", "url": upstream.url(), "anthropic_url": upstream.url(), "key": KEY});
+    let plain = json!({"name": "plain", "url": upstream.url(), "key": KEY});
+    let models = json!({"best": ["native/m", "plain/m"]});
+    let proxy = Proxy::start(&with(
+        config(&[]),
+        json!({"providers": [native, plain], "models": models, "max_retries": 1}),
+    ));
+    (upstream, proxy)
+}
+
+const COUNT: &str = "/v1/messages/count_tokens";
+
+#[test]
+fn tokens_are_estimated_where_the_provider_cannot_count() {
+    let (upstream, proxy) = start();
+    let body = r#"{"model":"plain/m","messages":[{"role":"user","content":"hi"}]}"#;
+    let response = proxy.call(authorized(COUNT, body));
+    let expected = json!({"input_tokens": body.len().div_ceil(4), "estimated": true});
+    assert_eq!((response.status, response.json()), (200, expected));
+    assert_eq!(response.header("x-ai-proxy-provider"), Some("plain"));
+    assert_eq!(upstream.requests().len(), 0);
+    proxy.log_line(&["provider=plain", "model=plain/m", "status=200", "tokens=-", "attempts=0"]);
+}
+
+#[test]
+fn tokens_are_counted_by_a_native_target_and_estimated_where_it_is_down() {
+    let (upstream, proxy) = start();
+    let body = r#"{"model":"best","messages":[{"role":"user","content":"hi"}]}"#;
+    upstream.respond(COUNT, Script::json(200, &json!({"input_tokens": 7})));
+    assert_eq!(proxy.call(authorized(COUNT, body)).json(), json!({"input_tokens": 7}));
+    let error = json!({"type": "error", "error": {"type": "invalid_request_error", "message": "no"}});
+    upstream.respond(COUNT, Script::json(400, &error));
+    assert_eq!(proxy.call(authorized(COUNT, body)).json(), error);
+    upstream.respond(COUNT, Script::default().then(Step::Fin));
+    let response = proxy.call(authorized(COUNT, body));
+    assert_eq!((response.status, &response.json()["estimated"]), (200, &json!(true)));
+}
+
+#[test]
+fn thinking_without_a_signature_is_kept_from_a_native_provider_and_sent_to_a_translated_one() {
+    let (upstream, proxy) = start();
+    let ours = r#"{"type":"thinking","thinking":"ours","signature":""}"#;
+    let theirs = r#"{"type":"thinking","thinking":"theirs","signature":"c2ln"}"#;
+    let body = |model: &str, blocks: &[&str]| {
+        let said = format!(r#"{{"role":"assistant","content":[{}]}}"#, blocks.join(", "));
+        let (hi, go) = (r#"{"role":"user","content":"hi"}"#, r#"{"role":"user","content":"go on"}"#);
+        format!(r#"{{"max_tokens":9,"model":"{model}","messages":[{hi}, {said}, {go}],"z":1.0e0}}"#)
+    };
+    let text = r#"{"type":"text","text":"a"}"#;
+    upstream.respond(MESSAGES, Script::json(200, &json!({"type": "message"})));
+    upstream.respond(COUNT, Script::json(200, &json!({"input_tokens": 7})));
+    for path in [MESSAGES, COUNT] {
+        for model in ["native/m", "best"] {
+            proxy.call(authorized(path, body(model, &[ours, text, ours, theirs])));
+            assert_eq!(upstream.last().text(), body("m", &[text, theirs]), "{path}");
+        }
+    }
+    upstream.chat(Script::json(200, &completion("a")));
+    proxy.call(authorized(MESSAGES, body("plain/m", &[ours, theirs, text]).replace(r#","z":1.0e0"#, "")));
+    let sent: Value = serde_json::from_str(&upstream.last().text()).expect("JSON");
+    assert_eq!(sent["messages"][1]["reasoning_content"], "ours", "{sent}");
+}
+
+#[test]
+fn moderation_without_a_model_goes_to_the_one_provider_that_serves_it() {
+    const MODERATIONS: &str = "/v1/moderations";
+    let (one, other) = (Upstream::new(&["omni-moderation-latest"]), Upstream::new(&["m"]));
+    for upstream in [&one, &other] {
+        upstream.respond(MODERATIONS, Script::json(200, &json!({"results": []})));
+    }
+    let entry = |name: &str, upstream: &Upstream| json!({"name": name, "url": upstream.url(), "key": KEY});
+    let started = |providers: Value| Proxy::start(&with(config(&[]), json!({"providers": providers})));
+    let both = started(json!([entry("one", &one), entry("other", &other)]));
+    both.get("/v1/models");
+    let body = r#" { "input": "x", "y": 1.0e0 }"#;
+    let response = both.call(authorized(MODERATIONS, body));
+    assert_eq!((response.status, response.header("x-ai-proxy-provider")), (200, Some("one")));
+    let expected = r#" {"model":"omni-moderation-latest", "input": "x", "y": 1.0e0 }"#;
+    assert_eq!(one.last().text(), expected);
+    // A lone provider is asked, whatever it lists.
+    let lone = started(json!([entry("other", &other)]));
+    assert_eq!(lone.call(authorized(MODERATIONS, body)).status, 200);
+    assert_eq!(other.last().text(), expected);
+    // Of several, none is guessed.
+    let several = started(json!([entry("one", &other), entry("other", &other)]));
+    for (path, body) in
+        [(MODERATIONS, body), (MODERATIONS, "{}"), (MODERATIONS, "{ }"), ("/v1/embeddings", body)]
+    {
+        let refused = several.call(authorized(path, body));
+        assert_eq!(
+            (refused.status, &refused.json()["error"]["reason"]),
+            (400, &json!("missing_model")),
+            "{body}"
+        );
+    }
+    let filtered = Proxy::start(&with(
+        config(&[]),
+        json!({"providers": [entry("other", &other)], "supported_models": ["^other/m$"]}),
+    ));
+    assert_eq!(filtered.call(authorized(MODERATIONS, body)).status, 400);
 }

@@ -612,16 +612,6 @@ fn translated_request_over_max_request_size_is_413() {
 }
 
 #[test]
-fn count_tokens_is_404_where_no_provider_counts() {
-    let (upstream, proxy) = start(json!({}));
-    let body = r#"{"model":"plain/m","messages":[{"role":"user","content":"hi"}]}"#;
-    let response = proxy.call(authorized("/v1/messages/count_tokens", body));
-    assert_error(&response, 404, "not_found_error", "unsupported_endpoint");
-    assert_eq!(response.header("x-should-retry"), Some("false"));
-    assert_eq!(upstream.requests().len(), 0);
-}
-
-#[test]
 fn an_error_in_a_translated_stream_is_a_status_at_its_beginning_and_an_event_behind_it() {
     let (upstream, proxy) = start(json!({}));
     let error = format!("data: {}\n\n", json!({"error": {"message": "no", "code": 429}}));

@@ -111,7 +111,7 @@ fn golden(folder: &str, ending: &str) -> Vec<(String, String)> {
 
 fn request(body: &str, limit: usize) -> Result<usize, Refusal> {
     let raw = serde_json::from_str(body).expect("JSON");
-    chat_request(raw, limit).map(|chat| chat.with_model(b"\"m\"", "max_tokens", true).concat().len())
+    chat_request(raw, limit, true).map(|chat| chat.with_model(b"\"m\"", "max_tokens", true).concat().len())
 }
 
 /// Bytes of events that the data of chat events become; all that is written counts, also ahead of an error.

@@ -47,6 +47,7 @@ impl Relay {
         let model = self.call.body.written(&choice.model);
         let (body, bytes) = (&self.call.body, &*self.client_call.request.body);
         match self.call.chat_for(choice.provider()) {
+            None if !self.call.cuts.is_empty() => send(&body.with_model_less(bytes, &model, &self.call.cuts)),
             None if self.adds_usage => send(&body.with_model_and_usage(bytes, &model)),
             None => send(&body.with_model(bytes, &model)),
             Some(chat) => {

@@ -24,9 +24,16 @@ const FAILED: &str = "Error: ";
 pub(super) struct Messages {
     list: Separated,
     pub(super) attached: Attached,
+    /// As [`super::chat_request`] has it.
+    wants_thinking: bool,
 }
 
 impl Messages {
+    /// None yet.
+    pub(super) fn new(wants_thinking: bool) -> Self {
+        Self { wants_thinking, ..Self::default() }
+    }
+
     /// Called before each message.
     fn next(&mut self, out: &mut Output) {
         self.list.next(out);
@@ -269,7 +276,8 @@ fn write_assistant(out: &mut Output, messages: &mut Messages, content: &RawValue
     if is_array(content) {
         Count::default().each(content, |_, block| match &*kind(block)? {
             "text" => parts::text(block).map(|text| texts.add(out, text)),
-            "thinking" => parts::thought(block).map(|thought| thoughts += usize::from(thought.is_some())),
+            "thinking" => parts::thought(block, messages.wants_thinking)
+                .map(|thought| thoughts += usize::from(thought.is_some())),
             // Sealed for Anthropic's models: nobody else can read it.
             "redacted_thinking" => Ok(()),
             "tool_use" => parts::call(block).map(|_| calls += 1),
@@ -284,7 +292,7 @@ fn write_assistant(out: &mut Output, messages: &mut Messages, content: &RawValue
         out.write(&["null"]);
     }
     if thoughts > 0 {
-        write_thoughts(out, content)?;
+        write_thoughts(out, content, messages.wants_thinking)?;
     }
     if calls > 0 {
         write_calls(out, content)?;
@@ -293,12 +301,12 @@ fn write_assistant(out: &mut Output, messages: &mut Messages, content: &RawValue
     Ok(())
 }
 
-fn write_thoughts(out: &mut Output, content: &RawValue) -> Fit<()> {
+fn write_thoughts(out: &mut Output, content: &RawValue, wants_signed: bool) -> Fit<()> {
     let mut texts = Texts::default();
     out.write(&[",\"reasoning_content\":\""]);
     Count::default().each(content, |_, block| {
         if kind(block)? == "thinking" {
-            if let Some(thought) = parts::thought(block)? {
+            if let Some(thought) = parts::thought(block, wants_signed)? {
                 texts.add(out, thought);
             }
         }

@@ -8,11 +8,13 @@ mod output_config;
 mod parts;
 mod request;
 mod response;
+mod unsigned;
 mod usage;
 mod writer;
 
 pub use request::chat_request;
 pub use response::message;
+pub use unsigned::unsigned_thinking;
 pub use writer::translator;
 
 /// Whether a path belongs to this API.

@@ -301,8 +301,8 @@ fn image_source(source: &RawValue) -> Fit<Source<'_>> {
 }
 
 /// What a model has thought. Without a signature it comes from a provider's `reasoning_content`, and goes back
-/// as such; signed, it is Anthropic's, and only its models can read it.
-pub(super) fn thought(block: &RawValue) -> Fit<Option<&str>> {
+/// as such; signed, it is Anthropic's: nobody but its models needs it, unless a provider wants to know what was thought.
+pub(super) fn thought(block: &RawValue, wants_signed: bool) -> Fit<Option<&str>> {
     let (mut thought, mut signed) = (None, false);
     members(block, |key, value| {
         match key {
@@ -313,5 +313,5 @@ pub(super) fn thought(block: &RawValue) -> Fit<Option<&str>> {
         }
         Ok(())
     })?;
-    Ok(thought.filter(|_| !signed))
+    Ok(thought.filter(|thought| !signed || (wants_signed && !thought.is_empty())))
 }

@@ -180,10 +180,11 @@ class Translated(Both, AnthropicCase):
             self.assertIn(field, raised.exception.body["error"]["message"])
         self.assertEqual(plain.seen(), [])
 
-    def test_tokens_are_not_counted(self):
-        with self.assertRaises(anthropic.NotFoundError) as raised:
-            self.sdk.messages.count_tokens(model="plain/ok", messages=ask())
-        self.assertEqual(raised.exception.body["error"]["reason"], "unsupported_endpoint")
+    def test_tokens_are_estimated(self):
+        counted = self.sdk.messages.count_tokens(model="plain/ok", messages=ask())
+        self.assertGreater(counted.input_tokens, 10)
+        self.assertTrue(counted.estimated)
+        self.assertEqual(plain.seen(), [])
 
 
 class Refused(AnthropicCase):
