@@ -82,7 +82,7 @@ fn start(
     let address = format!("127.0.0.1:{port}");
     servers::wait_for(&address, START_MAX)
         .map_err(|error| io::Error::other(format!("{error}; its log: {}", folder.join("log").display())))?;
-    Ok(Server { guard, spawned_at, address, model, headers })
+    Ok(Server { guard, tree: true, spawned_at, address, model, headers })
 }
 
 /// The version that `package.json` pins for `name`.

@@ -11,10 +11,15 @@ use serde_json::{Value, json};
 
 use crate::client::{Progress, Response};
 use crate::load::Spec;
+use crate::plan::{Backslashes, Body};
 use crate::servers::{self, Server};
 
 /// Whole requests counted.
 const REQUESTS: u32 = 1_000;
+/// A request as a coding agent sends it early in a session.
+const LARGE: Body = Body::History { bytes: 28_000, backslashes: Backslashes::Usual };
+/// Such requests counted.
+const LARGE_REQUESTS: u32 = 200;
 /// Streamed events counted.
 const EVENTS: u64 = 300;
 /// Between two events: far above what one takes under callgrind, so that each passes alone.
@@ -28,21 +33,24 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Counts, compares with the committed figures, and says so.
 pub fn run(upstream: &Server) -> io::Result<()> {
-    let base = count(upstream, 0, 0)?;
-    let request = (count(upstream, REQUESTS, 0)? - base) / f64::from(REQUESTS);
+    let base = count(upstream, Body::Question, 0, 0)?;
+    let request = (count(upstream, Body::Question, REQUESTS, 0)? - base) / f64::from(REQUESTS);
+    let large = (count(upstream, LARGE, LARGE_REQUESTS, 0)? - base) / f64::from(LARGE_REQUESTS);
     // A stream of one event costs about what a whole request does: only what more of them add is counted.
-    let event = (count(upstream, 0, EVENTS)? - count(upstream, 0, 1)?) / (EVENTS - 1) as f64;
-    compare(&[("request", request), ("event", event)])
+    let events = |events| count(upstream, Body::Question, 0, events);
+    let event = (events(EVENTS)? - events(1)?) / (EVENTS - 1) as f64;
+    compare(&[("request", request), ("request_28kb", large), ("event", event)])
 }
 
-/// Instructions of a whole life of the proxy with `requests` and one stream of `events`.
-fn count(upstream: &Server, requests: u32, events: u64) -> io::Result<f64> {
+/// Instructions of a whole life of the proxy with `requests` of `body` and one stream of `events`.
+fn count(upstream: &Server, body: Body, requests: u32, events: u64) -> io::Result<f64> {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("callgrind.out");
     let proxy = servers::start_under_callgrind(&upstream.address, &out)?;
     let mut client = Client::new(&proxy)?;
-    let ask_for = |chunks| {
+    let ask_for = |body, chunks| {
         Spec {
             gap_us: GAP_US,
+            body,
             chunks,
             address: proxy.address.clone(),
             model: proxy.model.to_owned(),
@@ -50,12 +58,14 @@ fn count(upstream: &Server, requests: u32, events: u64) -> io::Result<f64> {
         }
         .request()
     };
-    let whole = ask_for(0);
-    for _ in 0..WARM_UP + requests {
-        client.ask(&whole)?;
+    for (times, body) in [(WARM_UP, Body::Question), (requests, body)] {
+        let request = ask_for(body, 0);
+        for _ in 0..times {
+            client.ask(&request)?;
+        }
     }
     if events > 0 {
-        client.ask(&ask_for(events))?;
+        client.ask(&ask_for(Body::Question, events))?;
     }
     proxy.guard.terminate()?;
     let text = fs::read_to_string(&out)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Progress, Response};
+use crate::plan::Body;
 use crate::poller::Poller;
 use crate::procfs::{self, CpuTime, Memory, Processes};
 
@@ -43,6 +44,7 @@ pub struct Spec {
     pub chunks: u64,
     /// Wait of the upstream between two events.
     pub gap_us: u64,
+    pub body: Body,
     /// First requests are spread over the first half of this; over all of it where there is no window.
     pub warmup_ms: u64,
     /// What is counted; 0: every client asks once and then stays idle.
@@ -55,7 +57,7 @@ impl Spec {
             "address": self.address, "pid": self.pid, "tree": self.tree, "upstream_pid": self.upstream_pid,
             "model": self.model, "headers": self.headers,
             "clients": self.clients, "latency_us": self.latency_us, "chunks": self.chunks, "gap_us": self.gap_us,
-            "warmup_ms": self.warmup_ms, "window_ms": self.window_ms,
+            "body": self.body.to_json(), "warmup_ms": self.warmup_ms, "window_ms": self.window_ms,
         })
     }
 
@@ -72,6 +74,7 @@ impl Spec {
             latency_us: number("latency_us")?,
             chunks: number("chunks")?,
             gap_us: number("gap_us")?,
+            body: Body::from_json(&value["body"])?,
             warmup_ms: number("warmup_ms")?,
             window_ms: number("window_ms")?,
         })
@@ -81,16 +84,18 @@ impl Spec {
         if self.tree { Processes::Tree(self.pid) } else { Processes::One(self.pid) }
     }
 
-    /// The request that every client sends, head and body; the body has some 300 bytes.
+    /// The request that every client sends, head and body.
     pub fn request(&self) -> Vec<u8> {
         // What the upstream shall do: in the text, for some gateways drop a field such as `user`.
         let wish = format!("latency_us={} chunks={} gap_us={}", self.latency_us, self.chunks, self.gap_us);
+        let mut messages = vec![
+            json!({"role": "system", "content": "You are a helpful assistant that answers in one short sentence."}),
+            json!({"role": "user", "content": format!("What does a reverse proxy do, and why would one want it? {wish}")}),
+        ];
+        messages.extend(self.body.history());
         let body = json!({
             "model": self.model,
-            "messages": [
-                {"role": "system", "content": "You are a helpful assistant that answers in one short sentence."},
-                {"role": "user", "content": format!("What does a reverse proxy do, and why would one want it? {wish}")},
-            ],
+            "messages": messages,
             "temperature": 0.7,
             "max_tokens": 256,
             "stream": self.chunks > 0,
@@ -145,6 +150,8 @@ impl Usage {
 struct Client {
     stream: TcpStream,
     response: Response,
+    /// Bytes of the request that have still to leave.
+    unsent: usize,
     /// When the request on its way was sent.
     asked_at: Instant,
 }
@@ -180,7 +187,7 @@ pub fn run(text: &str) -> io::Result<()> {
     let mut clients = Vec::new();
     for id in 0..spec.clients {
         let stream = connect(&spec.address, &poller, id)?;
-        clients.push(Client { stream, response: Response::default(), asked_at: Instant::now() });
+        clients.push(Client { stream, response: Response::default(), unsent: 0, asked_at: Instant::now() });
     }
     let request = spec.request();
     let mut run =
@@ -267,7 +274,7 @@ impl Run {
                 if at > now {
                     break at.min(end);
                 }
-                client.ask(&self.request)?;
+                client.ask(&self.request, &self.poller, next as u64)?;
                 next += 1;
             };
             if now >= end {
@@ -284,6 +291,9 @@ impl Run {
 
     fn receive(&mut self, id: usize) -> io::Result<()> {
         let client = &mut self.clients[id];
+        if client.unsent > 0 {
+            client.send(&self.request, &self.poller, id as u64)?;
+        }
         let count = match client.stream.read(&mut self.buffer) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => count,
@@ -306,7 +316,7 @@ impl Run {
                 tally.latencies_ns.push(waited_ns);
             }
             if self.spec.window_ms > 0 {
-                client.ask(&self.request)?;
+                client.ask(&self.request, &self.poller, id as u64)?;
             }
         }
         Ok(())
@@ -321,16 +331,32 @@ impl Run {
         }
         let client = &mut self.clients[id as usize];
         client.stream = connect(&self.spec.address, &self.poller, id)?;
-        client.ask(&self.request)
+        client.ask(&self.request, &self.poller, id)
     }
 }
 
 impl Client {
-    fn ask(&mut self, request: &[u8]) -> io::Result<()> {
+    fn ask(&mut self, request: &[u8], poller: &Poller, id: u64) -> io::Result<()> {
         self.response.begin();
         self.asked_at = Instant::now();
-        // Requests are far smaller than the socket's buffer and go one at a time.
-        self.stream.write_all(request)
+        self.unsent = request.len();
+        self.send(request, poller, id)
+    }
+
+    /// Sends as much as the socket takes; the poller tells when it takes more.
+    fn send(&mut self, request: &[u8], poller: &Poller, id: u64) -> io::Result<()> {
+        let was_waiting = self.unsent < request.len();
+        while self.unsent > 0 {
+            match self.stream.write(&request[request.len() - self.unsent..]) {
+                Ok(count) => self.unsent -= count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if was_waiting || self.unsent > 0 {
+            poller.watch_output(&self.stream, id, self.unsent > 0)?;
+        }
+        Ok(())
     }
 }
 

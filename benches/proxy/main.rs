@@ -119,7 +119,7 @@ fn peers() -> io::Result<()> {
 fn run(wanted: &[&str]) -> io::Result<()> {
     let files_max = raise_files_limit()?;
     let quick = is_quick();
-    let (rounds, warmup_ms, window_ms) = if quick { (2, 300, 500) } else { (5, 500, 1_200) };
+    let (rounds, warmup_ms, window_ms) = if quick { (1, 300, 500) } else { (5, 500, 1_200) };
     let bench = Bench::new(rounds, warmup_ms, window_ms)?;
 
     let mut report = Report { machine: machine(&bench), ..Report::default() };
@@ -128,11 +128,17 @@ fn run(wanted: &[&str]) -> io::Result<()> {
     }
     let is_wanted = |key: &str| wanted.is_empty() || wanted.iter().any(|part| key.contains(part));
     if SCENARIOS.iter().any(|scenario| is_wanted(scenario.key)) {
-        let nginx = servers::start_nginx(&bench.nginx, Setup::Streams, &bench.upstream.address)?;
-        let ai_proxy = servers::start_ai_proxy(Setup::Streams, &bench.upstream.address)?;
-        for scenario in SCENARIOS.iter().filter(|scenario| is_wanted(scenario.key)) {
-            let result = bench.measure(scenario, &nginx, &ai_proxy, &mut report);
-            report.keep_error(scenario.title, result);
+        for setup in [Setup::Streams, Setup::TwoWorkers] {
+            let wanted =
+                |scenario: &&Scenario| scenario.workers == setup.workers() && is_wanted(scenario.key);
+            if SCENARIOS.iter().any(|scenario| wanted(&scenario)) {
+                let nginx = servers::start_nginx(&bench.nginx, setup, &bench.upstream.address)?;
+                let ai_proxy = servers::start_ai_proxy(setup, &bench.upstream.address)?;
+                for scenario in SCENARIOS.iter().filter(wanted) {
+                    let result = bench.measure(scenario, &nginx, &ai_proxy, &mut report);
+                    report.keep_error(scenario.title, result);
+                }
+            }
         }
     }
     if is_wanted(sweep::KEY) {
@@ -194,7 +200,7 @@ impl Bench {
         Spec {
             address: server.address.clone(),
             pid: server.guard.pid(),
-            tree: false,
+            tree: server.tree,
             headers: server.headers.clone(),
             upstream_pid: self.upstream.guard.pid(),
             model: server.model.to_string(),
@@ -202,6 +208,7 @@ impl Bench {
             latency_us: scenario.latency_us,
             chunks: scenario.chunks,
             gap_us: scenario.gap_us,
+            body: scenario.body,
             warmup_ms: self.warmup_ms,
             window_ms: self.window_ms,
         }

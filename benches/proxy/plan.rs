@@ -1,6 +1,6 @@
 //! What is measured under load, and what we aim at.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A bound that a figure of ai-proxy should keep.
 #[derive(Clone, Copy)]
@@ -25,6 +25,60 @@ pub struct Figure {
     pub bounds: Bounds,
 }
 
+/// The body of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Body {
+    /// One question, some 300 bytes.
+    #[default]
+    Question,
+    /// The history of a coding agent: at least so many bytes, of which so many in a hundred are backslashes.
+    History { bytes: usize, backslashes: Backslashes },
+}
+
+/// Share of backslashes in a history, which is what reading it costs most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Backslashes {
+    /// 4 to 5 in a hundred, as agents send.
+    Usual,
+    /// 8 in a hundred.
+    Many,
+}
+
+impl Body {
+    /// As words of a spec.
+    pub fn to_json(self) -> Value {
+        match self {
+            Body::Question => json!({"bytes": 0, "many": false}),
+            Body::History { bytes, backslashes } => {
+                json!({"bytes": bytes, "many": backslashes == Backslashes::Many})
+            }
+        }
+    }
+
+    /// Out of such words.
+    pub fn from_json(value: &Value) -> Option<Body> {
+        let bytes = value["bytes"].as_u64()?.try_into().ok()?;
+        let backslashes = if value["many"].as_bool()? { Backslashes::Many } else { Backslashes::Usual };
+        Some(if bytes == 0 { Body::Question } else { Body::History { bytes, backslashes } })
+    }
+
+    /// The messages behind the question.
+    pub fn history(self) -> Vec<Value> {
+        let Body::History { bytes, backslashes } = self else { return Vec::new() };
+        let line = match backslashes {
+            Backslashes::Usual => "    let name = read(\"value\", of, what, was, asked, for);\n",
+            Backslashes::Many => "    let a = read(\"value\", of);\n",
+        };
+        let file = line.repeat(HISTORY_LINES);
+        let messages = bytes.div_ceil(file.len());
+        let tool = |_| json!({"role": "tool", "tool_call_id": "call_1", "content": file});
+        (0..messages).map(tool).collect()
+    }
+}
+
+/// Lines of one message of a history.
+const HISTORY_LINES: usize = 40;
+
 /// One kind of load.
 pub struct Scenario {
     /// Filter on the command line, key in the JSON.
@@ -34,6 +88,10 @@ pub struct Scenario {
     pub latency_us: u64,
     pub chunks: u64,
     pub gap_us: u64,
+    /// What the request carries.
+    pub body: Body,
+    /// Event loops of both proxies.
+    pub workers: u32,
     pub figures: &'static [Figure],
 }
 
@@ -45,6 +103,8 @@ pub const SCENARIOS: &[Scenario] = &[
         latency_us: 20_000,
         chunks: 0,
         gap_us: 0,
+        body: Body::Question,
+        workers: 1,
         figures: &[cpu_per_response(1.3, 1.0), ADDED_P50, ADDED_P99],
     },
     Scenario {
@@ -54,6 +114,8 @@ pub const SCENARIOS: &[Scenario] = &[
         latency_us: 20_000,
         chunks: 0,
         gap_us: 0,
+        body: Body::Question,
+        workers: 1,
         figures: &[cpu_per_response(1.5, 1.2), ADDED_P50, ADDED_P99],
     },
     Scenario {
@@ -63,6 +125,8 @@ pub const SCENARIOS: &[Scenario] = &[
         latency_us: 0,
         chunks: 0,
         gap_us: 0,
+        body: Body::Question,
+        workers: 1,
         figures: &[cpu_per_response(1.3, 1.1), RESPONSES_PER_SECOND, LATENCY_P50, LATENCY_P99],
     },
     Scenario {
@@ -72,6 +136,8 @@ pub const SCENARIOS: &[Scenario] = &[
         latency_us: 20_000,
         chunks: 2,
         gap_us: 20_000,
+        body: Body::Question,
+        workers: 1,
         figures: &[ADDED_FIRST_P50, ADDED_FIRST_P99, CPU_PER_STREAM],
     },
     Scenario {
@@ -81,6 +147,8 @@ pub const SCENARIOS: &[Scenario] = &[
         latency_us: 0,
         chunks: 500,
         gap_us: 2_000,
+        body: Body::Question,
+        workers: 1,
         figures: &[CPU_PER_CHUNK, CHUNKS_PER_SECOND, DELAY_P50, DELAY_P99, ADDED_FIRST_P50],
     },
     Scenario {
@@ -90,6 +158,8 @@ pub const SCENARIOS: &[Scenario] = &[
         latency_us: 0,
         chunks: 100,
         gap_us: 40_000,
+        body: Body::Question,
+        workers: 1,
         figures: &[CPU_PER_CHUNK, CHUNKS_PER_SECOND, DELAY_P50, DELAY_P99],
     },
     Scenario {
@@ -99,7 +169,108 @@ pub const SCENARIOS: &[Scenario] = &[
         latency_us: 0,
         chunks: 50,
         gap_us: 2_000,
+        body: Body::Question,
+        workers: 1,
         figures: &[STREAMS_PER_SECOND, CPU_PER_CHUNK_UNBOUND],
+    },
+    Scenario {
+        key: "body_3kb",
+        title: "bodies of 3 KB, upstream takes no time, 16 clients (saturated)",
+        clients: 16,
+        latency_us: 0,
+        chunks: 0,
+        gap_us: 0,
+        body: Body::History { bytes: 3_000, backslashes: Backslashes::Usual },
+        workers: 1,
+        figures: &[cpu_per_response(1.4, 1.2), RESPONSES_PER_SECOND, LATENCY_P99],
+    },
+    Scenario {
+        key: "body_28kb",
+        title: "bodies of 28 KB, upstream takes no time, 16 clients (saturated)",
+        clients: 16,
+        latency_us: 0,
+        chunks: 0,
+        gap_us: 0,
+        body: Body::History { bytes: 28_000, backslashes: Backslashes::Usual },
+        workers: 1,
+        figures: &[cpu_per_response(1.6, 1.4), RESPONSES_PER_SECOND, LATENCY_P99],
+    },
+    Scenario {
+        key: "body_262kb",
+        title: "bodies of 262 KB, upstream takes no time, 16 clients (saturated)",
+        clients: 16,
+        latency_us: 0,
+        chunks: 0,
+        gap_us: 0,
+        body: Body::History { bytes: 262_000, backslashes: Backslashes::Usual },
+        workers: 1,
+        figures: &[cpu_per_response(1.75, 1.5), RESPONSES_PER_SECOND, LATENCY_P99],
+    },
+    Scenario {
+        key: "body_1300kb",
+        title: "bodies of 1.3 MB, upstream takes no time, 16 clients (saturated)",
+        clients: 16,
+        latency_us: 0,
+        chunks: 0,
+        gap_us: 0,
+        body: Body::History { bytes: 1_300_000, backslashes: Backslashes::Usual },
+        workers: 1,
+        figures: &[cpu_per_response(1.75, 1.5), RESPONSES_PER_SECOND, LATENCY_P99],
+    },
+    Scenario {
+        key: "body_262kb_escapes",
+        title: "bodies of 262 KB with many escapes, 16 clients (saturated)",
+        clients: 16,
+        latency_us: 0,
+        chunks: 0,
+        gap_us: 0,
+        body: Body::History { bytes: 262_000, backslashes: Backslashes::Many },
+        workers: 1,
+        figures: &[CPU_PER_REQUEST, RESPONSES_PER_SECOND, LATENCY_P99],
+    },
+    Scenario {
+        key: "two_20ms_64",
+        title: "two workers: whole answers, upstream takes 20 ms, 64 clients",
+        clients: 64,
+        latency_us: 20_000,
+        chunks: 0,
+        gap_us: 0,
+        body: Body::Question,
+        workers: 2,
+        figures: &[cpu_per_response(1.1, 0.9), ADDED_P50, ADDED_P99],
+    },
+    Scenario {
+        key: "two_20ms_256",
+        title: "two workers: whole answers, upstream takes 20 ms, 256 clients",
+        clients: 256,
+        latency_us: 20_000,
+        chunks: 0,
+        gap_us: 0,
+        body: Body::Question,
+        workers: 2,
+        figures: &[cpu_per_response(1.1, 0.9), ADDED_P50, ADDED_P99],
+    },
+    Scenario {
+        key: "two_0ms_16",
+        title: "two workers: whole answers, upstream takes no time, 16 clients (saturated)",
+        clients: 16,
+        latency_us: 0,
+        chunks: 0,
+        gap_us: 0,
+        body: Body::Question,
+        workers: 2,
+        figures: &[cpu_per_response(1.15, 0.9), RESPONSES_PER_SECOND, LATENCY_P99],
+    },
+    Scenario {
+        key: "two_2ms_64",
+        title: "two workers: streams, a chunk every 2 ms, 64 clients",
+        clients: 64,
+        latency_us: 0,
+        chunks: 500,
+        gap_us: 2_000,
+        body: Body::Question,
+        workers: 2,
+        figures: &[CPU_PER_CHUNK, CHUNKS_PER_SECOND, DELAY_P50, DELAY_P99, ADDED_FIRST_P50],
     },
 ];
 

@@ -26,7 +26,14 @@ impl Poller {
         Ok(())
     }
 
-    /// Puts the ids of the sources with something to read into `ready`; empty after `timeout`.
+    /// Watches `source` for room as well, or no longer.
+    pub fn watch_output(&self, source: impl AsFd, id: u64, is_wanted: bool) -> io::Result<()> {
+        let output = if is_wanted { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
+        epoll::modify(&self.epoll, source, epoll::EventData::new_u64(id), epoll::EventFlags::IN | output)?;
+        Ok(())
+    }
+
+    /// Puts the ids of the sources that are ready into `ready`; empty after `timeout`.
     pub fn wait(&self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
         ready.clear();
         if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) {

@@ -93,6 +93,8 @@ pub fn becoming(program: &Path) -> io::Result<Command> {
 /// A server that responds at `address`.
 pub struct Server {
     pub guard: Guard,
+    /// Its children count as well.
+    pub tree: bool,
     /// Right before its process came to be.
     pub spawned_at: Instant,
     pub address: String,
@@ -111,6 +113,7 @@ pub fn start_upstream() -> io::Result<Server> {
     BufReader::new(stdout).read_line(&mut port)?;
     Ok(Server {
         guard,
+        tree: false,
         spawned_at,
         address: format!("127.0.0.1:{}", port.trim()),
         model: "test-model",
@@ -141,10 +144,19 @@ pub enum Setup {
     Default,
     /// Room for 600 streams.
     Streams,
+    /// The same on two event loops.
+    TwoWorkers,
     /// Room for 1,000 requests at once.
     Crowd,
     /// Room for 10,000 idle clients and no more workers than by default.
     IdleClients,
+}
+
+impl Setup {
+    /// Event loops.
+    pub fn workers(self) -> u32 {
+        if self == Setup::TwoWorkers { 2 } else { 1 }
+    }
 }
 
 /// Where nginx is, or what to do about it.
@@ -156,41 +168,45 @@ pub fn find_nginx() -> Result<PathBuf, String> {
         .ok_or_else(|| "nginx is missing: apt-get install nginx-light".to_string())
 }
 
-/// The contender: one nginx process as a plain reverse proxy.
+/// The contender: nginx as a plain reverse proxy; one process, or workers under a master.
 pub fn start_nginx(nginx: &Path, setup: Setup, upstream: &str) -> io::Result<Server> {
     let (directory, port) = (fresh_directory("nginx")?, free_port()?);
     // nginx sets up every connection's record at its start: the number shows in its memory.
     let connections = match setup {
         Setup::Default => 1_024,
-        Setup::Streams => 2_048,
+        Setup::Streams | Setup::TwoWorkers => 2_048,
         Setup::Crowd => 4_096,
         Setup::IdleClients => 16_000,
     };
     let kept = if setup == Setup::Crowd { 1_024 } else { 512 };
-    fs::write(directory.join("nginx.conf"), nginx_conf(port, connections, kept, upstream))?;
+    fs::write(directory.join("nginx.conf"), nginx_conf(port, setup.workers(), connections, kept, upstream))?;
     let mut command = server_command(nginx, setup)?;
     command.arg("-p").arg(&directory).args(["-c", "nginx.conf", "-e", "error.log"]);
     let spawned_at = Instant::now();
-    let guard = Guard::spawn(&mut command)?;
+    let tree = setup.workers() > 1;
+    let guard = if tree { Guard::spawn_group(&mut command)? } else { Guard::spawn(&mut command)? };
     let address = format!("127.0.0.1:{port}");
     wait_for(&address, START_MAX)?;
-    Ok(Server { guard, spawned_at, address, model: "bench/test-model", headers: String::new() })
+    Ok(Server { guard, tree, spawned_at, address, model: "bench/test-model", headers: String::new() })
 }
 
-fn nginx_conf(port: u16, connections: u32, kept: u32, upstream: &str) -> String {
+fn nginx_conf(port: u16, workers: u32, connections: u32, kept: u32, upstream: &str) -> String {
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path temp_{name};\n"))
         .concat();
+    let master = if workers > 1 { "on" } else { "off" };
     format!(
         "daemon off;
-master_process off;
-worker_processes 1;
+master_process {master};
+worker_processes {workers};
 pid nginx.pid;
 error_log error.log warn;
 events {{ worker_connections {connections}; }}
 http {{
     access_log off;
-{temporary}    keepalive_timeout 120s;
+{temporary}    client_max_body_size 0;
+    client_body_buffer_size 4m;
+    keepalive_timeout 120s;
     keepalive_requests 1000000000;
     upstream provider {{
         server {upstream};
@@ -232,13 +248,13 @@ fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<S
         "log_level": "WARNING",
         "log_file": null,
         // As many as nginx has.
-        "workers": 1,
+        "workers": setup.workers(),
         "providers": [format!("bench|http://{upstream}/v1|sk-bench-upstream-key")],
         "tokens": [format!("bench|{CLIENT_TOKEN}")],
     });
     match setup {
         Setup::Default => {}
-        Setup::Streams => {
+        Setup::Streams | Setup::TwoWorkers => {
             config["max_connections"] = json!(600);
             config["max_keepalive_connections"] = json!(600);
         }
@@ -256,7 +272,7 @@ fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<S
     let guard = Guard::spawn(command.arg("--config").arg(file).stdout(Stdio::null()))?;
     let address = format!("127.0.0.1:{port}");
     wait_for(&address, START_MAX)?;
-    Ok(Server { guard, spawned_at, address, model: "bench/test-model", headers: String::new() })
+    Ok(Server { guard, tree: false, spawned_at, address, model: "bench/test-model", headers: String::new() })
 }
 
 /// An empty directory under cargo's own for temporary files.

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::Bench;
-use crate::plan::{CPU_PER_REQUEST, Scenario};
+use crate::plan::{Body, CPU_PER_REQUEST, Scenario};
 use crate::report::{Contender, Report, Row};
 use crate::servers::{self, Setup};
 
@@ -40,6 +40,8 @@ pub fn measure(bench: &Bench, files_max: u64, report: &mut Report) -> io::Result
             latency_us: 20_000,
             chunks: 0,
             gap_us: 0,
+            body: Body::Question,
+            workers: 1,
             figures: &[CPU_PER_REQUEST],
         };
         let mut row = Row::new(KEY, TITLE, name, CPU_PER_REQUEST.unit, None).at(clients);

@@ -14,7 +14,10 @@ use crate::wire::{self, Framing};
 pub const SENT_KEY: &[u8] = b"\"sent_ns\":";
 
 const LISTENER_ID: u64 = u64::MAX;
-const READ_BYTES: usize = 16 * 1024;
+const READ_BYTES: usize = 128 * 1024;
+
+/// The wish stands in the first message.
+const WISH_WITHIN: usize = 2 * 1024;
 
 const MODELS: &str = r#"{"object":"list","data":[{"id":"test-model","object":"model"}]}"#;
 
@@ -210,7 +213,10 @@ impl Connection {
             self.send_whole(MODELS)?;
             return Ok(false);
         }
-        self.wish = Wish::read(&self.input[head.len..]);
+        self.wish = {
+            let body = &self.input[head.len..];
+            Wish::read(&body[..body.len().min(WISH_WITHIN)])
+        };
         self.chunks_sent = 0;
         self.input.clear();
         Ok(true)
