@@ -103,7 +103,7 @@ impl ClientCall {
                     self.record.fail(&error);
                     error_event::of(&error, &self.response_context, sequence)
                 });
-                self.break_off(status, event.filter(|_| is_events), metrics)
+                self.break_off(status, event.as_deref().filter(|_| is_events), metrics)
             }
         }
     }
@@ -113,7 +113,7 @@ impl ClientCall {
         self.record.fail(error);
         if self.is_committed() {
             let event = error_event::of(error, &self.response_context, 0);
-            return self.break_off(200, Some(event), metrics);
+            return self.break_off(200, Some(&event), metrics);
         }
         let mut response = error.response(&self.response_context);
         response.fields.push("x-ai-proxy-provider", &self.record.provider);
@@ -167,11 +167,11 @@ impl ClientCall {
             self.record.fail(&error);
             error_event::of(&error, &self.response_context, 0)
         };
-        self.break_off(status, Some(event), metrics)
+        self.break_off(status, Some(&event), metrics)
     }
 
-    fn break_off(self, status: u16, event: Option<Vec<u8>>, metrics: &Metrics) -> Done {
-        self.end(status, metrics, |client| client.break_off(event.as_deref()))
+    fn break_off(self, status: u16, event: Option<&[u8]>, metrics: &Metrics) -> Done {
+        self.end(status, metrics, |client| client.break_off(event))
     }
 
     fn end(self, status: u16, metrics: &Metrics, end: impl FnOnce(ClientResponse) -> Finished) -> Done {

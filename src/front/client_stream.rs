@@ -113,7 +113,7 @@ impl ClientStream {
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         let mut any = false;
         while let Some(part) = self.output.front() {
-            let sent = sys::send_now(&*self.client, &[io::IoSlice::new(&part[self.sent..])])?;
+            let sent = self.client.send(&[io::IoSlice::new(&part[self.sent..])])?;
             any |= sent > 0;
             self.sent += sent;
             if self.sent < part.len() {

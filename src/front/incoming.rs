@@ -53,6 +53,12 @@ impl<T> Request<T> {
         self.slot.set(SLOT_MEMORY + self.head.size())
     }
 
+    /// A whole request of a unit test.
+    #[cfg(test)]
+    pub fn in_memory(head: Head, context: T, body: &[u8], received: Instant) -> Box<Self> {
+        Box::new(Self { body: body.to_vec(), ..Self::new(head, context, received) })
+    }
+
     /// Its body is not needed any more.
     pub fn drop_body(&mut self) {
         self.body = Vec::new();

@@ -12,6 +12,8 @@ mod client_stream;
 mod conn;
 mod content;
 mod helper;
+#[cfg(test)]
+pub mod in_memory;
 mod inbox;
 mod incoming;
 mod listener;

@@ -11,7 +11,7 @@ use ureq::http::StatusCode;
 use super::client::Client;
 use super::client_stream::ClientStream;
 use super::content::Content;
-use super::{Head, after, sys};
+use super::{Head, after};
 use crate::core::fields::Fields;
 use crate::core::framing::Framing;
 use crate::limits::COALESCE;
@@ -89,7 +89,7 @@ pub(super) fn send_last(client: &Client, shape: Shape, response: &Response) {
         bytes.extend_from_slice(&response.body);
     }
     // The connection ends either way.
-    let _ = sys::send_now(client, &[IoSlice::new(&bytes)]);
+    let _ = client.send(&[IoSlice::new(&bytes)]);
 }
 
 impl ClientStream {
@@ -113,7 +113,7 @@ impl ClientStream {
     fn send_or_keep(&mut self, head: Vec<u8>, body: Content) {
         let parts = [IoSlice::new(&head), IoSlice::new(&body)];
         let used = if body.is_empty() { &parts[..1] } else { &parts[..] };
-        let sent = if self.has_output() { Ok(0) } else { sys::send_now(&*self.client, used) };
+        let sent = if self.has_output() { Ok(0) } else { self.client.send(used) };
         match sent {
             Ok(sent) if sent < head.len() => {
                 self.keep(head, sent);
@@ -266,7 +266,7 @@ impl Responder {
     /// Sends what is pending as far as the client takes it now; how many bytes that were.
     fn send_pending(&mut self) -> io::Result<usize> {
         self.stream.client.started.store(true, Ordering::Relaxed);
-        let sent = sys::send_now(&*self.stream.client, &[IoSlice::new(&self.pending[self.sent..])]);
+        let sent = self.stream.client.send(&[IoSlice::new(&self.pending[self.sent..])]);
         self.stream.broken |= sent.is_err();
         self.sent += *sent.as_ref().unwrap_or(&0);
         sent
@@ -304,6 +304,24 @@ impl Responder {
             self.stream.keep(self.pending, self.sent);
         }
         Done { keep: is_whole && is_sent && self.shape.keep_alive, stream: self.stream }
+    }
+}
+
+#[cfg(test)]
+impl Responder {
+    /// The response to a request of a client in memory.
+    pub fn in_memory(peer: &super::in_memory::Peer, head: &Head, client_timeout: Duration) -> Self {
+        let slot = super::places::Places::new(1).take(()).expect("a place");
+        let stream = ClientStream::new(Client::in_memory(peer.clone()), super::Peer::Unix, slot);
+        Self::new(Box::new(stream), Shape::of(head), client_timeout, &Arc::default())
+    }
+}
+
+#[cfg(test)]
+impl Done {
+    /// Sends what the client still takes; whether its connection can take the next request.
+    pub fn settle(mut self) -> bool {
+        self.stream.flush().is_ok() && !self.stream.broken && self.keep
     }
 }
 

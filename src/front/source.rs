@@ -19,7 +19,7 @@ const NOBODY: u64 = u64::MAX;
 /// A provider's socket.
 #[derive(Debug)]
 pub struct Source {
-    stream: TcpStream,
+    socket: Socket,
     readiness: Arc<Readiness>,
     registered: Mutex<Option<Registered>>,
     /// Bytes that came on it, and how many of them had come when the client last got some.
@@ -27,6 +27,15 @@ pub struct Source {
     delivered: AtomicU64,
     /// Bytes of a request have still to leave.
     is_unsent: AtomicBool,
+}
+
+/// Where a provider's bytes come from.
+#[derive(Debug)]
+enum Socket {
+    System(TcpStream),
+    /// A unit test, which has a transport of its own.
+    #[cfg(test)]
+    Memory,
 }
 
 /// What is known of a socket that reports each change once. One thread at a time uses it: the atomics order nothing.
@@ -53,6 +62,16 @@ struct Registered {
 impl Source {
     /// A socket that no task waits for yet.
     pub fn new(stream: TcpStream) -> Arc<Self> {
+        Self::on(Socket::System(stream))
+    }
+
+    /// The readiness of a provider in memory.
+    #[cfg(test)]
+    pub fn in_memory() -> Arc<Self> {
+        Self::on(Socket::Memory)
+    }
+
+    fn on(socket: Socket) -> Arc<Self> {
         let readiness = Readiness {
             waits: AtomicU64::new(NOBODY),
             is_readable: AtomicBool::new(true),
@@ -60,7 +79,7 @@ impl Source {
             is_held: AtomicBool::new(false),
         };
         Arc::new(Self {
-            stream,
+            socket,
             readiness: Arc::new(readiness),
             registered: Mutex::default(),
             received: AtomicU64::new(0),
@@ -151,13 +170,17 @@ impl Deref for Source {
     type Target = TcpStream;
 
     fn deref(&self) -> &TcpStream {
-        &self.stream
+        match &self.socket {
+            Socket::System(stream) => stream,
+            #[cfg(test)]
+            Socket::Memory => unreachable!("a provider in memory has a transport of its own"),
+        }
     }
 }
 
 impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        (**self).as_fd()
     }
 }
 

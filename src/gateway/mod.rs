@@ -94,6 +94,12 @@ impl Gateway {
         }
     }
 
+    /// State of a unit test, whose requests use that client.
+    #[cfg(test)]
+    pub fn in_memory(config: Config, upstream: Upstream) -> Self {
+        Self { upstream: RwLock::new(Arc::new(upstream)), ..Self::new(config, None) }
+    }
+
     /// The HTTP client in use.
     pub fn upstream(&self) -> Arc<Upstream> {
         Arc::clone(&self.upstream.read().unwrap_or_else(PoisonError::into_inner))

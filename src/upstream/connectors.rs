@@ -15,6 +15,8 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Error, Proxy};
 
+#[cfg(test)]
+use super::in_memory::Network;
 use super::resolver::{CachingResolver, LimitedResolver};
 use super::tcp;
 use super::timeouts::Limit;
@@ -38,6 +40,9 @@ pub struct Connector {
     settings: Settings,
     resolver: CachingResolver,
     tls: RustlsConnector,
+    /// Where connections lead to in a unit test.
+    #[cfg(test)]
+    network: Option<Network>,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +69,15 @@ impl Connectors {
         let resolver = CachingResolver::default();
         let plain = Arc::new(Connector::new(Self::PLAIN, &resolver, None, None));
         Self { plain, others: RwLock::default(), resolver }
+    }
+
+    /// Their connections lead into that network.
+    #[cfg(test)]
+    pub fn in_memory(network: Network) -> Self {
+        let mut connectors = Self::new();
+        let plain = Connector::new(Self::PLAIN, &connectors.resolver, None, None);
+        connectors.plain = Arc::new(Connector { network: Some(network), ..plain });
+        connectors
     }
 
     /// Looks up a name, no longer than `limit`.
@@ -132,7 +146,14 @@ impl Connector {
             .input_buffer_size(UPSTREAM_READ_BUFFER)
             .output_buffer_size(UPSTREAM_WRITE_BUFFER)
             .build();
-        Self { number, settings, resolver: resolver.clone(), tls: RustlsConnector::default() }
+        Self {
+            number,
+            settings,
+            resolver: resolver.clone(),
+            tls: RustlsConnector::default(),
+            #[cfg(test)]
+            network: None,
+        }
     }
 
     /// A new connection to the host of `uri`, TLS included where it asks for that, and its socket. It waits, no longer than `limit`.
@@ -144,6 +165,10 @@ impl Connector {
         uri: &Uri,
         limit: &Arc<Limit>,
     ) -> Result<(Box<dyn Transport>, Arc<Source>), Error> {
+        #[cfg(test)]
+        if let Some(network) = &self.network {
+            return network.connect();
+        }
         let opening = Arc::new(Opening {
             connector: Arc::clone(self),
             resolver: LimitedResolver { resolver: self.resolver.clone(), limit: Arc::clone(limit) },

@@ -9,6 +9,8 @@ mod connecting;
 mod connectors;
 mod estimate;
 pub mod events;
+#[cfg(test)]
+pub mod in_memory;
 pub mod meter;
 pub mod opening;
 mod pool;
@@ -127,6 +129,12 @@ impl Upstream {
     pub fn new(config: &Config) -> Self {
         let idle = Self::idle_limits(config);
         Self { connectors: Connectors::new(), pool: Pool::new(idle.0, idle.1), idle }
+    }
+
+    /// A client of a unit test, whose connections lead into that network.
+    #[cfg(test)]
+    pub fn in_memory(config: &Config, network: in_memory::Network) -> Self {
+        Self { connectors: Connectors::in_memory(network), ..Self::new(config) }
     }
 
     /// Takes in a connection to a replica that somebody else has made, non-blocking, as if a call had left it idle; the replica

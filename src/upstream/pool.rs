@@ -112,42 +112,16 @@ impl fmt::Debug for Pool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    use ureq::Error;
-    use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
-
     use super::{Connection, Pool};
-    use crate::front::Source;
+    use crate::upstream::in_memory::Peer;
 
     /// A connection that its provider has closed.
-    #[derive(Debug)]
-    struct Closed(LazyBuffers);
-
-    impl Transport for Closed {
-        fn buffers(&mut self) -> &mut dyn Buffers {
-            &mut self.0
-        }
-
-        fn transmit_output(&mut self, _: usize, _: NextTimeout) -> Result<(), Error> {
-            Err(Error::ConnectionFailed)
-        }
-
-        fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
-            Ok(false)
-        }
-
-        fn is_open(&mut self) -> bool {
-            false
-        }
-    }
-
     fn to(origin: &str) -> Connection {
-        let (socket, _) = UnixStream::pair().expect("a pair of sockets");
-        let source = Source::new(OwnedFd::from(socket).into());
-        Connection::new((Box::new(Closed(LazyBuffers::new(1, 1))), source), origin, 0)
+        let peer = Peer::open();
+        peer.end();
+        Connection::new(peer.transport(), origin, 0)
     }
 
     fn kept(pool: &Pool, origin: &str) -> usize {

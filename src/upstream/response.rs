@@ -558,65 +558,33 @@ fn would_block(error: &ureq::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-    use std::io;
-    use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixStream;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use ureq::Error;
-    use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
-
     use super::{Collected, NoResponse, PendingResponse, RequestHead, UpstreamResponse, Whole};
-    use crate::front::Source;
+    use crate::upstream::in_memory::Peer;
     use crate::upstream::pool::{Connection, Pool};
     use crate::upstream::timeouts::{Timeouts, Timer};
     use crate::upstream::{Failure, Fault};
 
-    /// A provider that sends these pieces, then nothing, or its end.
-    #[derive(Debug)]
-    struct Scripted {
-        buffers: LazyBuffers,
-        pieces: VecDeque<Vec<u8>>,
-        ends: bool,
-    }
-
-    impl Transport for Scripted {
-        fn buffers(&mut self) -> &mut dyn Buffers {
-            &mut self.buffers
-        }
-
-        fn transmit_output(&mut self, _: usize, _: NextTimeout) -> Result<(), Error> {
-            Ok(())
-        }
-
-        fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
-            match self.pieces.pop_front() {
-                Some(piece) => {
-                    self.buffers.input_append_buf()[..piece.len()].copy_from_slice(&piece);
-                    self.buffers.input_appended(piece.len());
-                    Ok(true)
-                }
-                None if self.ends => Ok(false),
-                None => Err(Error::Io(io::ErrorKind::WouldBlock.into())),
-            }
-        }
-
-        fn is_open(&mut self) -> bool {
-            true
-        }
-    }
-
+    /// A request to a provider that sends these pieces, then nothing, or its end.
     fn pending(pieces: &[&[u8]], ends: bool, is_reused: bool) -> (PendingResponse, Arc<Pool>) {
-        let pieces = pieces.iter().map(|piece| piece.to_vec()).collect();
-        let transport = Scripted { buffers: LazyBuffers::new(1024, 64), pieces, ends };
-        let pool = Pool::new(1, Duration::from_secs(60));
-        let (socket, _) = UnixStream::pair().expect("a pair of sockets");
-        let source = Source::new(OwnedFd::from(socket).into());
-        let connection = Connection::new((Box::new(transport), source), "http://a", 0);
+        let (pending, peer, pool) = to_peer(is_reused);
+        peer.be_ahead();
+        pieces.iter().for_each(|piece| peer.send(piece));
+        if ends {
+            peer.end();
+        }
+        (pending, pool)
+    }
+
+    fn to_peer(is_reused: bool) -> (PendingResponse, Peer, Arc<Pool>) {
+        let (peer, pool) = (Peer::open(), Pool::new(1, Duration::from_secs(60)));
+        let connection = Connection::new(peer.transport(), "http://a", 0);
         let timer = Timer::new(Timeouts::default(), Instant::now());
-        (PendingResponse::new(connection, &pool, RequestHead::default(), timer, (false, is_reused)), pool)
+        let pending =
+            PendingResponse::new(connection, &pool, RequestHead::default(), timer, (false, is_reused));
+        (pending, peer, pool)
     }
 
     /// The body, where there is nothing that it waits for.
@@ -749,23 +717,16 @@ mod tests {
 
     #[test]
     fn response_that_is_not_there_yet_is_read_later() {
-        let (mut pending, pool) = pending(&[&OF_LENGTH[..40]], false, false);
+        let (mut pending, peer, pool) = to_peer(false);
+        peer.send(&OF_LENGTH[..40]);
         assert!(matches!(pending.poll(false, Instant::now()), Ok(None)));
-        let mut response = match read_on(&mut pending, &OF_LENGTH[40..66]) {
-            Some(head) => pending.into_response(head),
-            None => unreachable!("the head is whole"),
-        };
+        peer.send(&OF_LENGTH[40..66]);
+        let Ok(Some(head)) = pending.poll(false, Instant::now()) else { unreachable!("the head is whole") };
+        let mut response = pending.into_response(head);
         let mut whole = Whole::new(100);
         assert_eq!(whole.collect(&mut response, Instant::now()).ok(), Some(Collected::Waits));
         drop(response);
+        assert!(peer.is_closed());
         assert!(pool.take("http://a", 0, 0).is_none());
-    }
-
-    fn read_on(pending: &mut PendingResponse, more: &[u8]) -> Option<super::Head> {
-        let buffers = pending.active.connection.as_mut()?.transport.buffers();
-        buffers.input_append_buf()[..more.len()].copy_from_slice(more);
-        buffers.input_appended(more.len());
-        pending.is_unseen = true;
-        pending.poll(false, Instant::now()).ok()?
     }
 }

@@ -291,3 +291,6 @@ impl Step {
         Self::Ended(failure.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,528 @@
+//! The stages on a network, a client and a clock in memory: no socket, no thread, no wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::config::load;
+use crate::front::{
+    Admission, Done, Handled, Head, Io, Job, Load, Next, Peer, Request, Responder, Service, Source, Task,
+    in_memory,
+};
+use crate::gateway::Gateway;
+use crate::limits::READ_CHUNK;
+use crate::upstream::Upstream;
+use crate::upstream::in_memory::{Network, Peer as Provider};
+
+/// A gateway, and all that is around one request at a time.
+struct World {
+    api: Api,
+    network: Network,
+    client: in_memory::Peer,
+    now: Instant,
+    /// How much later than `now` a request may have begun.
+    slack: Duration,
+    task: Option<Box<dyn Task>>,
+    /// Whether the client's connection can take the next request, once this one has ended.
+    is_kept: Option<bool>,
+    jobs: Vec<Job>,
+    /// Helpers do nothing.
+    holds_jobs: bool,
+    scratch: Vec<u8>,
+}
+
+const REQUEST: &str = "POST /v1/chat/completions HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer sk-client\r\n\
+                       X-Request-Id: r1\r\nContent-Type: application/json\r\n\r\n";
+const BODY: &str = r#"{"model":"p/m","messages":[]}"#;
+const STREAMED: &str = r#"{"model":"p/m","messages":[],"stream":true}"#;
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A provider with so many replicas.
+fn config(replicas: usize) -> Value {
+    let entries: Vec<String> = (0..replicas).map(|at| format!("p|http://r{at}.test/v1|sk-p{at}")).collect();
+    json!({
+        "providers": entries, "tokens": ["t|sk-client"], "language": "en", "max_retries": 2,
+        "non_stream_timeout": 60, "stream_timeout": 40, "stream_heartbeat": 15,
+    })
+}
+
+impl World {
+    fn new(replicas: usize) -> Self {
+        let config = load::from_text(&config(replicas).to_string(), &|_| None).expect("a good config");
+        let network = Network::default();
+        let upstream = Upstream::in_memory(&config, network.clone());
+        let api = Api::new(Arc::new(Gateway::in_memory(config, upstream)), Arc::default(), 1);
+        Self {
+            api,
+            network,
+            client: in_memory::Peer::open(),
+            now: Instant::now(),
+            slack: Duration::ZERO,
+            task: None,
+            is_kept: None,
+            jobs: Vec::new(),
+            holds_jobs: false,
+            scratch: vec![0; READ_CHUNK],
+        }
+    }
+
+    /// A request with that body begins, and goes as far as it can at once.
+    fn request(&mut self, body: &str) {
+        let mut head = Head::parse(REQUEST.as_bytes()).expect("a good head");
+        let Admission::Run(_, context) = self.api.admit(&mut head, Peer::Unix) else {
+            panic!("it is admitted")
+        };
+        self.now = Instant::now();
+        let responder = Responder::in_memory(&self.client, &head, CLIENT_TIMEOUT);
+        let request = Request::in_memory(head, context, body.as_bytes(), self.now);
+        let handled = self.api.handle(request, responder);
+        self.slack = self.now.elapsed();
+        self.handled(handled);
+        self.run();
+    }
+
+    fn handled(&mut self, handled: Handled) {
+        match handled {
+            Handled::Done(done) => self.end(done),
+            Handled::Task(task) => self.task = Some(task),
+            Handled::Compute(rest) => self.handled(rest()),
+        }
+    }
+
+    fn end(&mut self, done: Done) {
+        self.is_kept = Some(done.settle());
+    }
+
+    /// Lets the request go as far as it can at once.
+    fn run(&mut self) {
+        while let Some(task) = self.task.take() {
+            match task.advance(self) {
+                Next::Park(task) => {
+                    self.task = Some(task);
+                    if self.holds_jobs || self.jobs.is_empty() {
+                        return;
+                    }
+                    self.jobs.drain(..).for_each(|job| job());
+                }
+                Next::Yield(task) => self.task = Some(task),
+                Next::Compute(rest) => self.handled(rest()),
+                Next::Done(done) => self.end(done),
+            }
+        }
+    }
+
+    /// Lets time pass to the request's deadline, which is in so many milliseconds; nothing happens before it.
+    fn wait(&mut self, milliseconds: u64) {
+        assert_eq!(self.received(), "", "what came earlier");
+        let (deadline, expected) = (self.deadline(), self.now + Duration::from_millis(milliseconds));
+        assert!(deadline >= expected && deadline <= expected + self.slack, "{:?}", deadline - self.now);
+        self.now = deadline - Duration::from_nanos(1);
+        self.run();
+        assert_eq!((self.received(), self.deadline()), (String::new(), deadline));
+        self.now = deadline;
+        self.run();
+    }
+
+    fn deadline(&self) -> Instant {
+        self.task.as_ref().and_then(|task| task.deadline()).expect("it waits")
+    }
+
+    /// The client leaves, and its worker learns it.
+    fn leave(&mut self) {
+        self.client.leave();
+        let done = self.task.take().expect("it waits").cancel();
+        self.end(done);
+    }
+
+    /// What the client got since this was last asked, but for the date.
+    fn received(&self) -> String {
+        let received = String::from_utf8(self.client.received()).expect("UTF-8");
+        let lines = received.split_inclusive('\n').filter(|line| !line.starts_with("date: "));
+        lines.collect()
+    }
+}
+
+impl Io for World {
+    fn worker(&self) -> usize {
+        0
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn scratch(&mut self) -> &mut [u8] {
+        &mut self.scratch
+    }
+
+    fn watch(&mut self, _: &Arc<Source>) {}
+
+    fn load(&self) -> Arc<Load> {
+        Arc::default()
+    }
+
+    fn spawn(&mut self, job: Job) -> bool {
+        self.jobs.push(job);
+        true
+    }
+}
+
+/// A request to a provider that takes it.
+fn sent(body: &str) -> (World, Provider) {
+    let mut world = World::new(2);
+    let provider = world.network.lead_to();
+    world.request(body);
+    assert_eq!(
+        text(&provider.received()).split_once("\r\n\r\n").expect("a head").1,
+        body.replace("p/m", "m")
+    );
+    (world, provider)
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+fn document(body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// What the client gets where a provider responds with that document.
+fn relayed(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: r1\r\nx-ai-proxy-provider: p\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+const EVENTS: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+/// The head of the client's response where it gets events.
+const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-request-id: r1\r\n\
+                      x-ai-proxy-provider: p\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n\
+                      transfer-encoding: chunked\r\n\r\n";
+const HEARTBEAT: &str = "d\r\n: keep-alive\n\r\n";
+const TIMED_OUT: &str = r#"{"error":{"message":"the provider did not respond in time: p","type":"http_error","param":null,"code":504,"reason":"upstream_timeout"}}"#;
+
+fn event(text: &str) -> String {
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+}
+
+fn chunk(piece: &str) -> String {
+    format!("{:x}\r\n{piece}\r\n", piece.len())
+}
+
+/// The payload of a response in chunks, and whether it has its end.
+fn payload(response: &str) -> (String, bool) {
+    let mut rest = response.strip_prefix(STREAM).expect("the head of a stream");
+    let mut payload = String::new();
+    while let Some((size, more)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a size");
+        if size == 0 {
+            return (payload, more == "\r\n");
+        }
+        payload.push_str(&more[..size]);
+        rest = more[size..].strip_prefix("\r\n").expect("the end of a chunk");
+    }
+    (payload, false)
+}
+
+#[test]
+fn connect_that_is_refused_asks_another_replica() {
+    let mut world = World::new(2);
+    world.network.refuse();
+    let provider = world.network.lead_to();
+    world.request(BODY);
+    let request = provider.received();
+    let (head, body) = text(&request).split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\nhost: r"), "{head}");
+    assert_eq!(body, r#"{"model":"m","messages":[]}"#);
+    provider.send(document("{}").as_bytes());
+    world.run();
+    assert_eq!((world.received(), world.is_kept), (relayed("{}"), Some(true)));
+    assert!(!provider.is_closed(), "it serves the next request");
+}
+
+#[test]
+fn connect_without_a_helper_ends_with_its_time() {
+    let mut world = World::new(1);
+    world.holds_jobs = true;
+    world.request(BODY);
+    world.wait(60_000);
+    assert!(world.received().ends_with(TIMED_OUT));
+    assert_eq!(world.is_kept, Some(true));
+}
+
+#[test]
+fn backoff_asks_a_lone_replica_again() {
+    let mut world = World::new(1);
+    world.network.refuse();
+    world.request(BODY);
+    let provider = world.network.lead_to();
+    world.wait(100);
+    provider.send(document("{}").as_bytes());
+    world.run();
+    assert_eq!((world.received(), world.is_kept), (relayed("{}"), Some(true)));
+}
+
+#[test]
+fn send_goes_as_far_as_the_provider_takes_it() {
+    let (_, whole) = sent(BODY);
+    drop(whole);
+    let mut world = World::new(1);
+    let provider = world.network.lead_to();
+    provider.set_room(0);
+    world.request(BODY);
+    let mut request = Vec::new();
+    while world.task.as_ref().is_some_and(|_| !request.ends_with(b"[]}")) {
+        assert!(request.len() < 1000, "it has an end");
+        provider.set_room(7);
+        world.run();
+        let part = provider.received();
+        assert!((1..=7).contains(&part.len()));
+        request.extend(part);
+    }
+    assert_eq!(
+        text(&request),
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: r0.test\r\nContent-Type: application/json\r\n\
+         x-request-id: r1\r\naccept-encoding: identity\r\nauthorization: Bearer sk-p0\r\n\
+         content-length: 27\r\n\r\n{\"model\":\"m\",\"messages\":[]}"
+    );
+    provider.send(document("{}").as_bytes());
+    world.run();
+    assert_eq!(world.received(), relayed("{}"));
+}
+
+#[test]
+fn send_to_a_provider_that_takes_nothing_ends_with_its_time() {
+    let mut world = World::new(1);
+    world.network.lead_to().set_room(0);
+    world.request(BODY);
+    world.wait(60_000);
+    assert!(world.received().ends_with(TIMED_OUT));
+}
+
+#[test]
+fn await_head_that_is_late_is_504() {
+    let (mut world, provider) = sent(BODY);
+    provider.send(b"HTTP/1.1 200");
+    world.run();
+    world.wait(60_000);
+    let head = "HTTP/1.1 504 Gateway Timeout\r\ncontent-type: application/json\r\nx-request-id: r1\r\n\
+                x-should-retry: false\r\nx-ai-proxy-provider: p\r\ncontent-length: 135\r\n\r\n";
+    assert_eq!((world.received(), world.is_kept), (format!("{head}{TIMED_OUT}"), Some(true)));
+    assert!(provider.is_closed());
+}
+
+#[test]
+fn await_head_on_an_idle_connection_that_has_ended_begins_anew_on_a_fresh_one() {
+    let (mut world, provider) = sent(BODY);
+    provider.send(document("{}").as_bytes());
+    world.run();
+    assert_eq!(world.received(), relayed("{}"));
+    // The same replica has an idle connection, and is one of two.
+    for _ in 0..2 {
+        let fresh = world.network.lead_to();
+        world.request(BODY);
+        if fresh.received().is_empty() {
+            provider.end();
+            world.run();
+            assert!(provider.is_closed() && !fresh.received().is_empty());
+            fresh.send(document("[]").as_bytes());
+            world.run();
+            assert_eq!(world.received(), relayed("[]"));
+            return;
+        }
+        fresh.send(document("{}").as_bytes());
+        world.run();
+        assert_eq!(world.received(), relayed("{}"));
+        world.network.clear();
+    }
+    panic!("two requests in turn meet both replicas");
+}
+
+#[test]
+fn heartbeat_is_sent_when_it_is_due_and_no_attempt_follows_it() {
+    let (mut world, provider) = sent(STREAMED);
+    world.wait(15_000);
+    assert_eq!(world.received(), format!("{STREAM}{HEARTBEAT}"));
+    world.wait(15_000);
+    assert_eq!(world.received(), HEARTBEAT);
+    provider.end();
+    world.run();
+    let end = world.received();
+    assert!(end.contains(r#""code":502,"reason":"upstream_broken""#) && !end.ends_with("0\r\n\r\n"), "{end}");
+    assert_eq!(world.is_kept, Some(false));
+}
+
+#[test]
+fn stream_is_the_same_wherever_it_is_cut() {
+    let events =
+        [event("one"), ": a comment\n\n".to_owned(), event("two"), "data: [DONE]\n\n".to_owned()].concat();
+    let chunked = format!("{EVENTS}{}0\r\n\r\n", chunk(&events));
+    let unlabelled = chunked.replace("text/event-stream", "application/json");
+    for response in [chunked, unlabelled] {
+        let bytes = response.as_bytes();
+        let cuts = (0..bytes.len()).map(|at| vec![&bytes[..at], &bytes[at..]]);
+        for pieces in cuts.chain([bytes.chunks(1).collect()]) {
+            let (mut world, provider) = sent(STREAMED);
+            for piece in &pieces {
+                provider.send(piece);
+                world.run();
+            }
+            let (payload, is_whole) = payload(&world.received());
+            assert_eq!(
+                (&*payload, is_whole, world.is_kept),
+                (&*events, true, Some(true)),
+                "{}",
+                pieces[0].len()
+            );
+            assert!(!provider.is_closed(), "{}", pieces[0].len());
+        }
+    }
+}
+
+#[test]
+fn stream_that_breaks_in_the_middle_ends_with_an_error_event_and_no_end() {
+    let (mut world, provider) = sent(STREAMED);
+    let half = &event("two")[..20];
+    provider.send(format!("{EVENTS}{}{}", chunk(&event("one")), chunk(half)).as_bytes());
+    world.run();
+    assert_eq!(world.received(), format!("{STREAM}{}", chunk(&event("one"))));
+    provider.end();
+    world.run();
+    let error = "data: {\"error\":{\"message\":\"the provider's response was cut off or is malformed: p\",\
+                 \"type\":\"server_error\",\"param\":null,\"code\":502,\"reason\":\"upstream_broken\"}}\n\n";
+    assert_eq!((world.received(), world.is_kept), (chunk(error), Some(false)));
+}
+
+#[test]
+fn stream_without_an_event_is_tried_elsewhere() {
+    let (mut world, provider) = sent(STREAMED);
+    let other = world.network.lead_to();
+    provider.send(EVENTS.as_bytes());
+    provider.end();
+    world.run();
+    assert!(provider.is_closed() && !other.received().is_empty());
+    other.send(format!("{EVENTS}{}0\r\n\r\n", chunk(&event("one"))).as_bytes());
+    other.send(b"");
+    world.run();
+    assert_eq!(payload(&world.received()).0, event("one"));
+}
+
+#[test]
+fn stream_that_falls_silent_has_heartbeats_and_then_an_end() {
+    let (mut world, provider) = sent(STREAMED);
+    provider.send(format!("{EVENTS}{}", chunk(&event("one"))).as_bytes());
+    world.run();
+    assert_eq!(payload(&world.received()), (event("one"), false));
+    for _ in 0..2 {
+        world.wait(15_000);
+        assert_eq!(world.received(), HEARTBEAT);
+    }
+    world.wait(10_000);
+    assert!(world.received().contains(r#""code":504,"reason":"upstream_timeout""#));
+    assert_eq!(world.is_kept, Some(false));
+}
+
+#[test]
+fn stream_waits_for_a_client_that_takes_little_and_ends_with_its_time() {
+    let (mut world, provider) = sent(STREAMED);
+    world.client.set_room(40);
+    provider.send(format!("{EVENTS}{}", chunk(&event("one"))).as_bytes());
+    world.run();
+    let begun = world.received();
+    assert_eq!(begun, STREAM[..40]);
+    provider.send(chunk(&event("two")).as_bytes());
+    world.run();
+    world.client.set_room(usize::MAX);
+    world.run();
+    let rest = [begun, world.received()].concat();
+    assert_eq!(payload(&rest), (event("one") + &event("two"), false));
+
+    world.client.set_room(0);
+    provider.send(chunk(&event("three")).as_bytes());
+    world.run();
+    // No heartbeat is for a client that does not take what there is.
+    world.wait(15_000);
+    world.wait(15_000);
+    assert_eq!((world.received(), world.is_kept), (String::new(), Some(false)));
+    assert!(provider.is_closed());
+}
+
+#[test]
+fn collect_sends_nothing_before_the_body_is_whole() {
+    let whole = document(r#"{"choices":[]}"#);
+    for at in 0..whole.len() {
+        let (mut world, provider) = sent(BODY);
+        provider.send(&whole.as_bytes()[..at]);
+        world.run();
+        assert_eq!((world.received(), world.is_kept), (String::new(), None), "{at}");
+        provider.send(&whole.as_bytes()[at..]);
+        world.run();
+        assert_eq!((world.received(), world.is_kept), (relayed(r#"{"choices":[]}"#), Some(true)), "{at}");
+    }
+}
+
+#[test]
+fn collect_of_a_body_that_stops_ends_with_its_time() {
+    let (mut world, provider) = sent(BODY);
+    provider.send(&document("{}").as_bytes()[..document("{}").len() - 1]);
+    world.run();
+    world.wait(60_000);
+    assert!(world.received().ends_with(TIMED_OUT));
+}
+
+#[test]
+fn client_that_leaves_ends_the_request_in_each_stage() {
+    // What the provider has sent, for a request with that body.
+    for (body, response) in [
+        (BODY, String::new()),
+        (BODY, document("{}").replace("{}", "{")),
+        (STREAMED, EVENTS.replace("text/event-stream", "text/plain")),
+        (STREAMED, format!("{EVENTS}{}", chunk(&event("one")))),
+    ] {
+        let (mut world, provider) = sent(body);
+        provider.send(response.as_bytes());
+        world.run();
+        world.received();
+        world.leave();
+        assert!(provider.is_closed(), "{response}");
+        assert_eq!((world.received(), world.is_kept), (String::new(), Some(false)), "{response}");
+    }
+    let mut sending = World::new(1);
+    let provider = sending.network.lead_to();
+    provider.set_room(0);
+    sending.request(BODY);
+    sending.leave();
+    assert!(provider.is_closed());
+
+    let mut connecting = World::new(1);
+    (connecting.holds_jobs, connecting.is_kept) = (true, None);
+    let provider = connecting.network.lead_to();
+    connecting.request(BODY);
+    connecting.leave();
+    connecting.jobs.drain(..).for_each(|job| job());
+    assert_eq!(provider.received(), b"", "nobody wants its connection");
+
+    let mut pausing = World::new(1);
+    pausing.network.refuse();
+    pausing.request(BODY);
+    pausing.leave();
+    for world in [sending, connecting, pausing] {
+        assert_eq!((world.received(), world.is_kept), (String::new(), Some(false)));
+    }
+}
+
+#[test]
+fn client_that_leaves_unnoticed_ends_the_request_at_its_next_heartbeat() {
+    let (mut world, provider) = sent(STREAMED);
+    world.client.leave();
+    world.wait(15_000);
+    assert_eq!((world.received(), world.is_kept), (String::new(), Some(false)));
+    assert!(provider.is_closed());
+}

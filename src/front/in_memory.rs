@@ -1,0 +1,58 @@
+//! A client in memory, for unit tests: it takes as many bytes as the test says, and leaves when the test says so.
+
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The other end of a client's connection.
+#[derive(Debug, Clone)]
+pub struct Peer(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    received: Vec<u8>,
+    /// Bytes that it takes before its window is full.
+    room: usize,
+    is_gone: bool,
+}
+
+impl Peer {
+    /// A client that takes everything.
+    pub fn open() -> Self {
+        Self(Arc::new(Mutex::new(State { received: Vec::new(), room: usize::MAX, is_gone: false })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It takes so many more bytes.
+    pub fn set_room(&self, room: usize) {
+        self.state().room = room;
+    }
+
+    /// It closes its connection.
+    pub fn leave(&self) {
+        self.state().is_gone = true;
+    }
+
+    /// What it has taken since this was last asked.
+    pub fn received(&self) -> Vec<u8> {
+        std::mem::take(&mut self.state().received)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.state().is_gone
+    }
+
+    pub(super) fn take(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut state = self.state();
+        if state.is_gone {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let all: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let taken = all.len().min(state.room);
+        state.room -= taken;
+        state.received.extend_from_slice(&all[..taken]);
+        Ok(taken)
+    }
+}
