@@ -67,7 +67,7 @@ pub fn responses_requests() -> Vec<String> {
 }
 
 pub fn messages_responses() -> Vec<String> {
-    files(&golden().join("anthropic/answer"), ".json")
+    files(&golden().join("anthropic/response"), ".json")
 }
 
 pub fn messages_streams() -> Vec<String> {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::cut;
 
-/// Reads it as a request, as an answer, as a stream and as an error.
+/// Reads it as a request, as a response, as a stream and as an error.
 pub fn check(data: &[u8]) {
     let (step, bytes) = cut(data);
     let body = serde_json::from_slice::<&RawValue>(bytes).ok();

@@ -59,7 +59,7 @@ fn request() -> Arc<Translation> {
 #[test]
 fn chat_completion_becomes_a_response() {
     let request = request();
-    let given = given(&["anthropic/answer", "responses/response"], ".json");
+    let given = given(&["anthropic/response", "responses/response"], ".json");
     hold(&given, "responses/response", ".out", |given| match response(given, &request, ASKED, LIMIT) {
         Ok(response) => shortened(&request, response) + "\n",
         Err(unfit) => format!("{unfit:?}\n"),

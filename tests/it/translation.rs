@@ -64,7 +64,7 @@ fn requests() {
 
 #[test]
 fn buffered_responses() {
-    hold("answer", ".json", ".out", |_, given| match message(given, "p/m", "req_1", LIMIT) {
+    hold("response", ".json", ".out", |_, given| match message(given, "p/m", "req_1", LIMIT) {
         Ok(message) => format!("{}\n", String::from_utf8(message).expect("UTF-8")),
         Err(unfit) => format!("{unfit:?}\n"),
     });

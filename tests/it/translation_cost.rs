@@ -151,7 +151,7 @@ fn translated_requests_are_in_proportion() {
 #[test]
 fn translated_responses_are_in_proportion() {
     let mut translated = 0;
-    for (name, text) in golden("answer", ".json") {
+    for (name, text) in golden("response", ".json") {
         let Ok(document) = serde_json::from_str::<Value>(&text) else { continue };
         for body in changed(&document) {
             let as_one_event = format!("data: {body}\n\n");

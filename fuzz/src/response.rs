@@ -1,5 +1,5 @@
-//! An answer as a provider may send it, on a connection: what is made of it does not depend on how it came, and is what a
-//! plain reading of the grammar finds; no end of the connection passes for an answer's; the connection serves another call
+//! A response as a provider may send it, on a connection: what is made of it does not depend on how it came, and is what a
+//! plain reading of the grammar finds; no end of the connection passes for a response's; the connection serves another call
 //! only where nothing of this one is left on it.
 
 use std::io::Write;
@@ -35,7 +35,7 @@ pub fn check(data: &[u8]) {
     let whole = Run::of(&bytes, MOST_AT_ONCE, Reading::Passing);
     check_plainly(&bytes, &whole);
     let pieces = Run::of(&bytes, step, Reading::Passing);
-    // Where more interim answers come than may come, what came with the last of them is not looked at.
+    // Where more interim responses come than may come, what came with the last of them is not looked at.
     if bytes.len() as u64 > MAX_UNDELIVERED {
         return check_plainly(&bytes, &pieces);
     }
@@ -43,18 +43,18 @@ pub fn check(data: &[u8]) {
     let collected = Run::of(&bytes, step, Reading::Collecting);
     assert_eq!(whole, collected, "collected, in pieces of {step}");
     if bytes.len() <= MOST_AT_ONCE {
-        check_whole(&bytes, &whole.told);
+        check_whole(&bytes, &whole.outcome);
     }
 }
 
-/// What a call made of an answer.
+/// What a call made of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Told {
+enum Outcome {
     /// The connection was over before the request came.
     Stale,
     /// It is none.
     Refused,
-    /// An answer, and whether it was whole.
+    /// A response, and whether it was whole.
     Response(Head, Vec<u8>, bool),
 }
 
@@ -79,7 +79,7 @@ enum Reading {
 /// A call that does not wait, from its request to the end of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Run {
-    told: Told,
+    outcome: Outcome,
     /// All had come, and more was waited for.
     waited: bool,
     /// Its connection served another call.
@@ -89,7 +89,7 @@ struct Run {
 enum Stage {
     Head(PendingResponse),
     Body(Box<UpstreamResponse>, Head, Whole),
-    Over(Told),
+    Over(Outcome),
 }
 
 impl Run {
@@ -99,25 +99,25 @@ impl Run {
         for piece in bytes.chunks(step) {
             let sent = provider.write_all(piece);
             assert!(sent.is_ok() || matches!(stage, Stage::Over(_)), "{sent:?}");
-            stage = stage.go_on(false, reading);
+            stage = stage.advance(false, reading);
         }
         let had = stage.payload();
         let waited = !matches!(stage, Stage::Over(_));
         let was_reused = !waited && serves_another(&mut provider);
         if waited {
             provider.shutdown(Shutdown::Write).expect("it can be ended");
-            stage = stage.go_on(true, reading);
+            stage = stage.advance(true, reading);
             assert_eq!(stage.payload(), had, "held back");
         }
-        let Stage::Over(told) = stage else { panic!("waits for what cannot come") };
+        let Stage::Over(outcome) = stage else { panic!("waits for what cannot come") };
         assert!(another().is_none(), "a connection that has ended is kept");
-        Self { told, waited, was_reused }
+        Self { outcome, waited, was_reused }
     }
 }
 
 impl Stage {
-    /// Goes on as far as that is possible at once, something having come. `ended`: the provider has ended the connection.
-    fn go_on(mut self, ended: bool, reading: Reading) -> Self {
+    /// Advances as far as the bytes that came allow. `ended`: the provider has ended the connection.
+    fn advance(mut self, ended: bool, reading: Reading) -> Self {
         match &self {
             Self::Head(pending) => pending.source().set_ready(ended),
             Self::Body(response, ..) => response.source().set_ready(ended),
@@ -127,7 +127,7 @@ impl Stage {
             let head = match pending.poll(false, Instant::now()) {
                 Ok(None) => return Self::Head(pending),
                 Ok(Some(head)) => head,
-                Err(unanswered) => return Self::Over(refused(unanswered)),
+                Err(no_response) => return Self::Over(refused(no_response)),
             };
             let response = Box::new(pending.into_response(head));
             let head = Head::of(&response);
@@ -140,17 +140,17 @@ impl Stage {
         };
         match is_whole {
             Ok(None) => Self::Body(response, head, whole),
-            Ok(Some(())) => Self::Over(Told::Response(head, whole.bytes, true)),
+            Ok(Some(())) => Self::Over(Outcome::Response(head, whole.bytes, true)),
             Err(failure) => {
                 assert_eq!(failure.fault, Fault::CutOff, "{}", failure.detail);
-                Self::Over(Told::Response(head, whole.bytes, false))
+                Self::Over(Outcome::Response(head, whole.bytes, false))
             }
         }
     }
 
     fn payload(&self) -> usize {
         match self {
-            Self::Body(_, _, Whole { bytes, .. }) | Self::Over(Told::Response(_, bytes, _)) => bytes.len(),
+            Self::Body(_, _, Whole { bytes, .. }) | Self::Over(Outcome::Response(_, bytes, _)) => bytes.len(),
             _ => 0,
         }
     }
@@ -202,29 +202,29 @@ fn collect(response: &mut UpstreamResponse, whole: &mut Whole) -> Result<Option<
     }
 }
 
-fn refused(unanswered: NoResponse) -> Told {
-    match unanswered {
-        NoResponse::Stale => Told::Stale,
+fn refused(no_response: NoResponse) -> Outcome {
+    match no_response {
+        NoResponse::Stale => Outcome::Stale,
         NoResponse::Failed(failure) => {
             assert_eq!(failure.fault, Fault::Broken, "{}", failure.detail);
-            Told::Refused
+            Outcome::Refused
         }
     }
 }
 
 /// What came at once is read the same, and a document is never larger than it may be.
-fn check_whole(bytes: &[u8], told: &Told) {
+fn check_whole(bytes: &[u8], outcome: &Outcome) {
     let (learnt, fault) = read_whole(bytes, usize::MAX);
-    match told {
+    match outcome {
         // Of a document that breaks off there is nothing.
-        Told::Response(head, _, false) => {
-            let nothing = Told::Response(head.clone(), Vec::new(), false);
+        Outcome::Response(head, _, false) => {
+            let nothing = Outcome::Response(head.clone(), Vec::new(), false);
             assert_eq!((learnt, fault), (nothing, Some(Fault::CutOff)));
         }
-        _ => assert_eq!((&learnt, fault), (told, None)),
+        _ => assert_eq!((&learnt, fault), (outcome, None)),
     }
-    if let Told::Response(_, body, true) = told {
-        assert_eq!(read_whole(bytes, body.len()), (told.clone(), None));
+    if let Outcome::Response(_, body, true) = outcome {
+        assert_eq!(read_whole(bytes, body.len()), (outcome.clone(), None));
         if let Some(less) = body.len().checked_sub(1) {
             assert_eq!(read_whole(bytes, less).1, Some(Fault::TooLarge));
         }
@@ -232,7 +232,7 @@ fn check_whole(bytes: &[u8], told: &Told) {
 }
 
 /// What it is where all of it has come and a document may have so many bytes, and why there is no document.
-fn read_whole(bytes: &[u8], max: usize) -> (Told, Option<Fault>) {
+fn read_whole(bytes: &[u8], max: usize) -> (Outcome, Option<Fault>) {
     let (mut provider, mut pending) = call();
     provider.write_all(bytes).expect("there is room");
     provider.shutdown(Shutdown::Write).expect("it can be ended");
@@ -240,25 +240,25 @@ fn read_whole(bytes: &[u8], max: usize) -> (Told, Option<Fault>) {
     let mut response = match pending.poll(false, Instant::now()) {
         Ok(Some(head)) => pending.into_response(head),
         Ok(None) => panic!("waits for what cannot come"),
-        Err(unanswered) => return (refused(unanswered), None),
+        Err(no_response) => return (refused(no_response), None),
     };
     let head = Head::of(&response);
     let mut whole = Whole::new(max);
     let body = collect(&mut response, &mut whole).map(|over| over.map(|()| whole.bytes));
     assert!(another().is_none(), "a connection that has ended is kept");
     match body {
-        Ok(body) => (Told::Response(head, body.expect("all of it came"), true), None),
-        Err(failure) => (Told::Response(head, Vec::new(), false), Some(failure.fault)),
+        Ok(body) => (Outcome::Response(head, body.expect("all of it came"), true), None),
+        Err(failure) => (Outcome::Response(head, Vec::new(), false), Some(failure.fault)),
     }
 }
 
 /// Against a second reading of RFC 9112.
 fn check_plainly(bytes: &[u8], run: &Run) {
     let plain = Plain::of(bytes);
-    let (head, body, is_whole) = match &run.told {
-        Told::Response(head, body, is_whole) => (head, body, *is_whole),
+    let (head, body, is_whole) = match &run.outcome {
+        Outcome::Response(head, body, is_whole) => (head, body, *is_whole),
         other => {
-            let is_stale = *other == Told::Stale;
+            let is_stale = *other == Outcome::Stale;
             let Some(plain) = plain else { return assert!(!is_stale || bytes.is_empty()) };
             let is_over = plain.status == 408 && !plain.keeps;
             assert!(!is_stale || (is_over && plain.ending.is_ok()), "{plain:?}");
@@ -266,9 +266,9 @@ fn check_plainly(bytes: &[u8], run: &Run) {
             return assert!(may_be || plain.is_lax || plain.ending.is_err(), "refused: {plain:?}");
         }
     };
-    let plain = plain.expect("an answer of what is none");
+    let plain = plain.expect("a response where there is none");
     assert!(plain.longest_head <= MAX_UPSTREAM_HEAD, "{} bytes of head", plain.longest_head);
-    assert!((bytes.len() - plain.behind.len()) as u64 <= MAX_UNDELIVERED, "interim answers without end");
+    assert!((bytes.len() - plain.behind.len()) as u64 <= MAX_UNDELIVERED, "interim responses without end");
     assert!(plain.fields.len() <= MAX_UPSTREAM_HEADERS);
     assert_eq!((head.status, &head.fields), (plain.status, &plain.fields));
     assert!((200..600).contains(&head.status));
@@ -276,7 +276,7 @@ fn check_plainly(bytes: &[u8], run: &Run) {
         assert!(!name.is_empty() && name.bytes().all(is_token), "{name:?}");
         assert!(value.iter().all(|&byte| is_content(byte)), "{name}: {value:?}");
     }
-    let ending = plain.ending.as_ref().expect("an answer that could be read in two ways");
+    let ending = plain.ending.as_ref().expect("a response that could be read in two ways");
     assert_eq!(head.is_close_delimited, *ending == Ending::Close);
     let rest = plain.behind;
     let behind = match *ending {
@@ -308,7 +308,7 @@ fn check_plainly(bytes: &[u8], run: &Run) {
     assert_eq!(run.was_reused, plain.keeps && behind == Some(b""), "{plain:?}");
 }
 
-/// A final answer, and how its body ends.
+/// A final response, and how its body ends.
 #[derive(Debug)]
 struct Plain<'a> {
     status: u16,
@@ -319,7 +319,7 @@ struct Plain<'a> {
     behind: &'a [u8],
     /// Of it and of interim ones.
     longest_head: usize,
-    /// An error where it is no answer, whatever else it may be.
+    /// An error where it is no response, whatever else it may be.
     ending: Result<Ending, ()>,
     keeps: bool,
 }
@@ -468,7 +468,7 @@ static PROVIDER: LazyLock<(Upstream, Replica)> = LazyLock::new(|| {
     (Upstream::new(&config), config.providers[0].replicas[0].clone())
 });
 
-/// A request to a provider that has not answered yet, and its end of the connection.
+/// A request to a provider that has not responded yet, and its end of the connection.
 fn call() -> (TcpStream, PendingResponse) {
     let (provider, ours) = UnixStream::pair().expect("a pair of sockets");
     let [provider, ours] = [provider, ours].map(|socket| {
@@ -494,13 +494,13 @@ fn another() -> Option<PendingResponse> {
     Some(pending)
 }
 
-/// Whether the connection is given to the next call, which gets its own answer then.
+/// Whether the connection is given to the next call, which gets its own response then.
 fn serves_another(provider: &mut TcpStream) -> bool {
     let Some(mut pending) = another() else { return false };
-    let answer = b"HTTP/1.1 201 x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-    provider.write_all(answer).expect("somebody listens");
+    let bytes = b"HTTP/1.1 201 x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    provider.write_all(bytes).expect("somebody listens");
     pending.source().set_ready(false);
-    let head = pending.poll(false, Instant::now()).expect("an answer").expect("all of it");
+    let head = pending.poll(false, Instant::now()).expect("a response").expect("all of it");
     let mut response = pending.into_response(head);
     let mut whole = Whole::new(2);
     assert!(matches!(collect(&mut response, &mut whole), Ok(Some(()))));
