@@ -72,8 +72,8 @@ pub const MAX_REFUSED: usize = 64;
 pub const READS_A_TURN: usize = 2;
 /// Pipelined requests of one connection that are handled at once before other connections get their turn.
 pub const REQUESTS_A_TURN: usize = 8;
-/// Pause between two looks at the time limits of streams under way: how late a heartbeat or a limit may come.
-pub const TASK_SWEEP: Duration = Duration::from_millis(100);
+/// Pause between two looks for what nothing reports: memory that others give back, bytes of a socket that could not be watched.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Largest body, of a request or of a buffered response, that is looked at on a worker, bytes: it takes a fraction of a
 /// millisecond.
 pub const QUICK_BODY: usize = 64 * 1024;
@@ -83,8 +83,6 @@ pub const EVENT_BATCH: usize = 256;
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 /// How long `accept` must not have failed before it is said to work again.
 pub const ACCEPT_CALM: Duration = Duration::from_secs(2);
-/// Pause between two sweeps of the deadlines of waiting connections: how late a time limit may strike.
-pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a drain keeps idle connections open and serves what comes on them, for requests that are on their way.
 pub const DRAIN_GRACE: Duration = Duration::from_millis(200);
 /// How long a connection that is being closed is read on without a byte, so that the peer can fetch its response.

@@ -15,9 +15,7 @@ use super::response::{Shape, send_last};
 use super::shared::Shared;
 use super::sys::{self, Epoll};
 use super::{Notice, Peer, Rejection, Service};
-use crate::limits::{
-    ACCEPT_BACKOFF, ACCEPT_BATCH, ACCEPT_CALM, BACKLOG, EVENT_BATCH, MAX_REFUSED, SWEEP_INTERVAL,
-};
+use crate::limits::{ACCEPT_BACKOFF, ACCEPT_BATCH, ACCEPT_CALM, BACKLOG, EVENT_BATCH, MAX_REFUSED};
 
 /// The token of the wake-up; a listener's is its place.
 const WAKER: u64 = u64::MAX;
@@ -86,7 +84,9 @@ impl<S: Service> Acceptor<S> {
 
     /// How long it may sleep.
     fn timeout(&self) -> Option<Duration> {
-        self.failed.map(|_| SWEEP_INTERVAL)
+        let calm = self.failed.map(|failed| failed + ACCEPT_CALM);
+        let next = self.paused_until.into_iter().chain(calm).min()?;
+        Some(next.saturating_duration_since(self.now))
     }
 
     /// Takes up again what had to pause.

@@ -175,8 +175,10 @@ impl<S: Service> Helpers<S> {
             let post = self.perform(worker, job);
             // Before its worker hears of it, who may have the next.
             self.load.unfinished.fetch_sub(1, Ordering::Relaxed);
-            if let Some(post) = post {
-                self.inboxes[worker].post(post);
+            match post {
+                Some(post) => self.inboxes[worker].post(post),
+                // A place may be free, which a drain waits for.
+                None => self.inboxes[worker].wake(),
             }
         }
     }

@@ -28,6 +28,7 @@ mod stats;
 mod sys;
 mod table;
 mod task;
+mod timers;
 mod worker;
 
 use std::io;

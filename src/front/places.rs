@@ -82,6 +82,12 @@ impl<P> Places<P> {
         }
     }
 
+    /// The token of a place now, and what is there.
+    pub(super) fn at(&self, index: u32) -> (u64, &P) {
+        let place = &self.all[index as usize];
+        (token(index, place.uses), &place.content)
+    }
+
     /// All tokens, each with what is at its place; of places that are free too.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &P)> {
         self.all.iter().zip(0..).map(|(place, index)| (token(index, place.uses), &place.content))
@@ -90,6 +96,11 @@ impl<P> Places<P> {
 
 fn token(index: u32, uses: u32) -> u64 {
     u64::from(uses) << 32 | u64::from(index)
+}
+
+/// A token's place.
+pub(super) fn index(token: u64) -> u32 {
+    split(token).0
 }
 
 /// A token's place, and how often it was used.

@@ -129,7 +129,7 @@ impl Epoll {
         timeout: Option<Duration>,
     ) -> io::Result<()> {
         happened.clear();
-        let timeout = timeout.map(timespec);
+        let timeout = timeout.map(|timeout| timespec(timeout.min(MAX_SLEEP)));
         match epoll::wait(&self.0, &mut *events, timeout.as_ref()) {
             Ok(count) => {
                 happened.extend(events[..count].iter().map(Event::of));
@@ -140,6 +140,9 @@ impl Epoll {
         }
     }
 }
+
+/// Old kernels do not wait for longer than fits into 31 bits of milliseconds.
+const MAX_SLEEP: Duration = Duration::from_secs(86_400);
 
 /// Each change at a socket, once.
 const CHANGES: epoll::EventFlags = epoll::EventFlags::IN

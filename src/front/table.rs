@@ -1,19 +1,23 @@
 //! A worker's connections, and the tasks of their requests.
 
 use std::sync::Arc;
-
 use std::time::Instant;
 
 use super::Lane;
 use super::client_stream::ClientStream;
 use super::conn::Conn;
 use super::incoming::Request;
-use super::places::{Places, Slot};
+use super::places::{Places, Slot, index};
 use super::source::Source;
 use super::task::Task;
+use super::timers::Timers;
+use crate::limits::LOOK_AGAIN;
 
 /// A worker's connections.
-pub struct Table<T>(Places<Place<T>>);
+pub struct Table<T> {
+    places: Places<Place<T>>,
+    timers: Timers,
+}
 
 /// A connection's place. Its socket reports each change once, so the place keeps what was reported while nothing could act on it.
 pub struct Place<T> {
@@ -46,103 +50,99 @@ pub struct Queued<T> {
     pub(super) until: Instant,
 }
 
+impl<T> Place<T> {
+    /// When what is here must be looked at, though nothing is reported of it.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        // Nothing reports memory that others give back, or a source that could not be watched.
+        let look_again = self.is_unreported().then(|| now + LOOK_AGAIN);
+        let deadline = match &self.state {
+            State::Away => None,
+            State::Conn(conn) => Some(conn.deadline),
+            State::Queued(queued) => Some(queued.until),
+            State::Task(task) => task.deadline(),
+        };
+        match look_again {
+            None => deadline,
+            Some(_) => deadline.into_iter().chain(look_again).min(),
+        }
+    }
+
+    /// Whether it waits for something that is never reported.
+    fn is_unreported(&self) -> bool {
+        match &self.state {
+            State::Conn(conn) => conn.is_short(),
+            State::Task(_) => self.unwatched.is_some(),
+            State::Away | State::Queued(_) => false,
+        }
+    }
+}
+
 impl<T> Table<T> {
     /// No connection yet.
     pub(super) fn new() -> Self {
         // The acceptor bounds them over all workers.
-        Self(Places::new(usize::MAX))
+        Self { places: Places::new(usize::MAX), timers: Timers::default() }
     }
 
     /// Places that are taken, wherever their connections are.
     pub(super) fn used(&self) -> usize {
-        self.0.used()
+        self.places.used()
     }
 
     /// A place for a connection.
     pub(super) fn reserve(&mut self) -> Option<Slot> {
-        self.0.take(Place { unread: false, ended: false, unwatched: None, state: State::Away })
+        self.places.take(Place { unread: false, ended: false, unwatched: None, state: State::Away })
     }
 
     /// Frees the places of the connections that have ended.
     pub(super) fn free_left(&mut self) {
-        self.0.free_left(|_| {});
-    }
-
-    /// A connection is here to wait.
-    pub(super) fn put(&mut self, conn: Conn<T>) {
-        self.put_state(conn.stream.slot.token, State::Conn(conn));
-    }
-
-    /// A request is here to wait for its permit.
-    pub(super) fn put_queued(&mut self, queued: Queued<T>) {
-        self.put_state(queued.stream.slot.token, State::Queued(queued));
-    }
-
-    /// A task is here to wait.
-    pub(super) fn put_task(&mut self, token: u64, task: Box<dyn Task>) {
-        self.put_state(token, State::Task(task));
-    }
-
-    fn put_state(&mut self, token: u64, state: State<T>) {
-        if let Some(place) = self.0.get(token) {
-            place.state = state;
-        }
+        self.places.free_left(|_| {});
     }
 
     /// The place that this token means, if its connection has not ended.
     pub(super) fn place(&mut self, token: u64) -> Option<&mut Place<T>> {
-        self.0.get(token)
+        self.places.get(token)
     }
 
-    /// Takes the connection that this token means, if it is here.
-    pub(super) fn take(&mut self, token: u64) -> Option<Conn<T>> {
-        match self.take_state(token, |state| matches!(state, State::Conn(_)))? {
-            State::Conn(conn) => Some(conn),
-            _ => None,
+    /// This is here to wait.
+    pub(super) fn put(&mut self, token: u64, state: State<T>, now: Instant) {
+        let Some(place) = self.places.get(token) else { return };
+        place.state = state;
+        if let Some(deadline) = place.deadline(now) {
+            self.timers.arm(index(token), deadline);
         }
     }
 
-    /// Takes the request of this token's client that waits for its permit, if it is here.
-    pub(super) fn take_queued(&mut self, token: u64) -> Option<Queued<T>> {
-        match self.take_state(token, |state| matches!(state, State::Queued(_)))? {
-            State::Queued(queued) => Some(queued),
-            _ => None,
-        }
+    /// Takes what is at the place that this token means.
+    pub(super) fn take(&mut self, token: u64) -> State<T> {
+        let place = self.places.get(token);
+        place.map_or(State::Away, |place| std::mem::replace(&mut place.state, State::Away))
     }
 
-    /// Takes the task of this token's client, if it is here.
-    pub(super) fn take_task(&mut self, token: u64) -> Option<Box<dyn Task>> {
-        match self.take_state(token, |state| matches!(state, State::Task(_)))? {
-            State::Task(task) => Some(task),
-            _ => None,
-        }
+    /// When a place must be looked at next.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next()
     }
 
-    fn take_state(&mut self, token: u64, is_it: impl FnOnce(&State<T>) -> bool) -> Option<State<T>> {
-        let state = &mut self.0.get(token)?.state;
-        is_it(state).then(|| std::mem::replace(state, State::Away))
+    /// The tokens of the places that must be looked at now.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<u64> {
+        let mut due = Vec::new();
+        while let Some(index) = self.timers.pop_due(now) {
+            let (token, place) = self.places.at(index);
+            match place.deadline(now) {
+                Some(deadline) if deadline > now && !place.is_unreported() => {
+                    self.timers.arm(index, deadline);
+                }
+                Some(_) => due.push(token),
+                None => {}
+            }
+        }
+        due
     }
 
     /// The tokens of the connections that wait here and of which that holds.
     pub(super) fn conns(&self, holds: impl Fn(&Conn<T>) -> bool) -> Vec<u64> {
         let waits = |place: &Place<T>| matches!(&place.state, State::Conn(conn) if holds(conn));
-        self.0.iter().filter(|(_, place)| waits(place)).map(|(token, _)| token).collect()
-    }
-
-    /// The tokens of the requests here whose wait for a permit is over.
-    pub(super) fn overdue(&self, now: Instant) -> Vec<u64> {
-        let is_over = |place: &Place<T>| matches!(&place.state, State::Queued(queued) if queued.until <= now);
-        self.0.iter().filter(|(_, place)| is_over(place)).map(|(token, _)| token).collect()
-    }
-
-    /// The tokens of all tasks that wait here. A source that is not watched may be ready.
-    pub(super) fn tasks(&self) -> Vec<u64> {
-        let waiting = self.0.iter().filter(|(_, place)| matches!(place.state, State::Task(_)));
-        waiting
-            .map(|(token, place)| {
-                place.unwatched.iter().for_each(|source| source.set_ready(true));
-                token
-            })
-            .collect()
+        self.places.iter().filter(|(_, place)| waits(place)).map(|(token, _)| token).collect()
     }
 }

@@ -16,7 +16,7 @@ pub trait Task: Send {
     fn client(&self) -> &Arc<Client>;
 
     /// Advances it as far as that is possible at once: at its beginning, when its source or its client is ready, when its job is
-    /// done, and every [`crate::limits::TASK_SWEEP`], to see to its time limits.
+    /// done, and at its [`Task::deadline`].
     fn advance(self: Box<Self>, io: &mut dyn Io) -> Next;
 
     /// When it must next advance even if nothing is reported of its source, its client or its job: its next time limit or heartbeat.

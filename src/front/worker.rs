@@ -23,8 +23,7 @@ use super::table::{Queued, State, Table};
 use super::task::{self, Computation, Io, Next, Task};
 use super::{Handled, Lane, Limits, Notice, Peer, Rejection, Service, after};
 use crate::limits::{
-    ACCEPT_BACKOFF, CONTROL_TIMEOUT, DRAIN_GRACE, EVENT_BATCH, READ_CHUNK, READS_A_TURN, SWEEP_INTERVAL,
-    TASK_SWEEP,
+    ACCEPT_BACKOFF, CONTROL_TIMEOUT, DRAIN_GRACE, EVENT_BATCH, LOOK_AGAIN, READ_CHUNK, READS_A_TURN,
 };
 
 /// The token of the wake-up; a connection's has not its top bit.
@@ -45,8 +44,6 @@ pub struct Worker<S: Service> {
     whole: Vec<Queued<S::RequestContext>>,
     /// The first request that waits for a permit is here, and waits for memory.
     is_short: bool,
-    /// Tasks here.
-    tasks: usize,
     scratch: Vec<u8>,
     drain_grace_until: Option<Instant>,
     /// What is to have its next turn at once.
@@ -71,7 +68,6 @@ impl<S: Service> Worker<S> {
             table: Table::new(),
             whole: Vec::new(),
             is_short: false,
-            tasks: 0,
             scratch: vec![0; READ_CHUNK],
             drain_grace_until: None,
             again: Vec::new(),
@@ -82,14 +78,12 @@ impl<S: Service> Worker<S> {
     pub(super) fn run(mut self) {
         let mut events = sys::event_buffer(EVENT_BATCH);
         let mut happened = Vec::with_capacity(EVENT_BATCH);
-        let (mut next_sweep, mut next_task_sweep) = (self.now, self.now);
         loop {
             if self.epoll.wait(&mut events, &mut happened, self.timeout()).is_err() {
                 // Nothing that a wait can recover from; pausing keeps it from spinning.
                 thread::sleep(ACCEPT_BACKOFF);
             }
             (self.now, self.limits) = (Instant::now(), self.shared.service.limits());
-            let now = self.now;
             self.advance_again();
             happened.drain(..).for_each(|event| self.on_event(event));
             // Looked at behind the events: the wake-up that they took back may have been the acceptor's last. What was accepted is in
@@ -99,13 +93,8 @@ impl<S: Service> Worker<S> {
                 self.take_posts();
             }
             self.begin_whole();
-            if now >= next_task_sweep {
-                next_task_sweep = now + TASK_SWEEP;
-                self.sweep_tasks();
-            }
-            if now >= next_sweep {
-                next_sweep = now + SWEEP_INTERVAL;
-                self.sweep(now);
+            for token in self.table.due(self.now) {
+                self.on_deadline(token);
             }
             self.table.free_left();
             self.shared.stats.workers()[self.number].turns.fetch_add(1, Ordering::Relaxed);
@@ -120,10 +109,11 @@ impl<S: Service> Worker<S> {
         if !self.again.is_empty() || !self.whole.is_empty() {
             return Some(Duration::ZERO);
         }
-        if self.tasks > 0 {
-            return Some(TASK_SWEEP);
-        }
-        (self.table.used() > 0).then_some(SWEEP_INTERVAL)
+        // Nothing reports memory that others give back.
+        let shortage = self.is_short.then(|| self.now + LOOK_AGAIN);
+        let grace = self.drain_grace_until.filter(|until| self.now < *until);
+        let next = self.table.next_deadline().into_iter().chain(shortage).chain(grace).min()?;
+        Some(next.saturating_duration_since(self.now))
     }
 
     fn inbox(&self) -> &Inbox {
@@ -139,8 +129,8 @@ impl<S: Service> Worker<S> {
                     self.on_permit(permit, token);
                 }
                 Post::Done(done) => self.done(done),
-                Post::Begun(token, task) => self.enter(token, task),
-                Post::Ran(token) => self.turn(token),
+                Post::Begun(token, task) => self.drive(token, task),
+                Post::Ran(token) => self.advance(token),
             }
         }
     }
@@ -166,19 +156,14 @@ impl<S: Service> Worker<S> {
             WAKER => self.take_posts(),
             source if source & SOURCE != 0 => {
                 if let Some(client) = self.sources.on_event(source, event.readable, event.ended) {
-                    self.turn(client);
+                    self.advance(client);
                 }
             }
             token => {
                 let Some(place) = self.table.place(token) else { return };
                 place.unread |= event.readable;
                 place.ended |= event.ended;
-                match place.state {
-                    State::Away | State::Queued(_) => {}
-                    State::Conn(_) => self.readable(token),
-                    State::Task(_) if event.ended => self.cancel(token),
-                    State::Task(_) => self.turn(token),
-                }
+                self.advance(token);
             }
         }
     }
@@ -189,18 +174,36 @@ impl<S: Service> Worker<S> {
         due.sort_unstable();
         due.dedup();
         for token in due {
-            match self.table.place(token).map(|place| &place.state) {
-                Some(State::Conn(_)) => self.readable(token),
-                Some(State::Task(_)) => self.turn(token),
-                Some(State::Away | State::Queued(_)) | None => {}
-            }
+            self.advance(token);
         }
     }
 
-    /// Reads what there is from a connection, and advances it.
-    fn readable(&mut self, token: u64) {
-        let Some(conn) = self.table.take(token) else { return };
-        self.proceed(conn);
+    /// Advances what is at a place, if it can.
+    fn advance(&mut self, token: u64) {
+        match self.table.take(token) {
+            State::Conn(conn) => self.proceed(conn),
+            State::Task(task) => self.drive(token, task),
+            State::Queued(queued) => self.table.put(token, State::Queued(queued), self.now),
+            State::Away => {}
+        }
+    }
+
+    /// The deadline of a place has come, or nothing reports what it waits for.
+    fn on_deadline(&mut self, token: u64) {
+        match self.table.take(token) {
+            State::Conn(mut conn) if conn.deadline <= self.now => {
+                let step = conn.expire(&self.context());
+                self.follow(conn, step);
+            }
+            State::Conn(conn) => self.proceed(conn),
+            State::Queued(queued) => self.give_up(queued),
+            State::Task(task) => {
+                let unwatched = self.table.place(token).and_then(|place| place.unwatched.as_ref());
+                unwatched.into_iter().for_each(|source| source.set_ready(true));
+                self.drive(token, task);
+            }
+            State::Away => {}
+        }
     }
 
     /// Advances a connection as far as its bytes allow, those included that have still to be read.
@@ -223,14 +226,14 @@ impl<S: Service> Worker<S> {
     fn follow(&mut self, conn: Conn<S::RequestContext>, step: Step<S::RequestContext>) {
         match step {
             Step::Close => {}
-            Step::Short => self.table.put(conn),
+            Step::Short => self.put(conn),
             Step::Ready(lane, request) => {
                 let until = after(self.now, self.limits.queue_timeout);
                 self.whole.push(Queued { lane, request, stream: conn.stream, until });
             }
             Step::Again => {
                 self.again.push(conn.stream.slot.token);
-                self.table.put(conn);
+                self.put(conn);
             }
             Step::Wait(interest) => {
                 let token = conn.stream.slot.token;
@@ -238,9 +241,17 @@ impl<S: Service> Worker<S> {
                 if is_unread && interest == Interest::Read {
                     self.again.push(token);
                 }
-                self.table.put(conn);
+                self.put(conn);
             }
         }
+    }
+
+    fn put(&mut self, conn: Conn<S::RequestContext>) {
+        self.table.put(conn.stream.slot.token, State::Conn(conn), self.now);
+    }
+
+    fn put_queued(&mut self, queued: Queued<S::RequestContext>) {
+        self.table.put(queued.stream.slot.token, State::Queued(queued), self.now);
     }
 
     /// Answers a whole request that got no permit in time. What the client has pipelined behind it waits for the next turn.
@@ -263,7 +274,7 @@ impl<S: Service> Worker<S> {
         for queued in std::mem::take(&mut self.whole) {
             match self.shared.permits(queued.lane).acquire(self.waiter(&queued)) {
                 Acquired::Now(permit) => drop(self.begin(permit, queued)),
-                Acquired::Queued => self.table.put_queued(queued),
+                Acquired::Queued => self.put_queued(queued),
                 Acquired::Full => self.refuse_whole(&queued.request.head, queued.stream),
             }
         }
@@ -276,10 +287,13 @@ impl<S: Service> Worker<S> {
     /// A request that has waited has its permit; where it is gone, the next has it.
     fn on_permit(&mut self, permit: Permit, token: u64) {
         let lane = permit.lane();
-        if let Some(queued) = self.table.take_queued(token) {
-            if self.begin(permit, queued) {
-                self.shared.permits(lane).grant_next();
+        match self.table.take(token) {
+            State::Queued(queued) => {
+                if self.begin(permit, queued) {
+                    self.shared.permits(lane).grant_next();
+                }
             }
+            other => self.table.put(token, other, self.now),
         }
     }
 
@@ -288,7 +302,7 @@ impl<S: Service> Worker<S> {
         if !queued.request.reserve_slot() {
             permit.put_back(self.waiter(&queued));
             self.is_short = true;
-            self.table.put_queued(queued);
+            self.put_queued(queued);
             return false;
         }
         let Queued { lane, request, mut stream, .. } = queued;
@@ -309,7 +323,7 @@ impl<S: Service> Worker<S> {
     fn handled(&mut self, token: u64, handled: HandledFor) {
         match handled {
             Some((Handled::Done(done), _)) => self.done(done),
-            Some((Handled::Task(task), _)) => self.enter(token, task),
+            Some((Handled::Task(task), _)) => self.drive(token, task),
             Some((Handled::Compute(rest), client)) => {
                 self.shared.helpers(Lane::Worker).compute_alone(self.number, Job::Alone(rest, client, token));
             }
@@ -338,27 +352,9 @@ impl<S: Service> Worker<S> {
         self.proceed(conn);
     }
 
-    /// A task begins here.
-    fn enter(&mut self, token: u64, task: Box<dyn Task>) {
-        self.tasks += 1;
+    /// One turn of a task, behind the panic barrier: it ends where its client has gone.
+    fn drive(&mut self, token: u64, task: Box<dyn Task>) {
         let has_left = self.table.place(token).is_none_or(|place| place.ended);
-        self.table.put_task(token, task);
-        if has_left { self.cancel(token) } else { self.turn(token) }
-    }
-
-    /// One turn of a task.
-    fn turn(&mut self, token: u64) {
-        self.drive(token, |task, io| task.advance(io));
-    }
-
-    /// The client of a task has gone.
-    fn cancel(&mut self, token: u64) {
-        self.drive(token, |task, _| Next::Done(task.cancel()));
-    }
-
-    /// Takes a step of a task, behind the panic barrier.
-    fn drive(&mut self, token: u64, step: impl FnOnce(Box<dyn Task>, &mut Turn<'_, S>) -> Next) {
-        let Some(task) = self.table.take_task(token) else { return };
         let client = Arc::clone(task.client());
         let mut turn = Turn {
             shared: &self.shared,
@@ -369,63 +365,35 @@ impl<S: Service> Worker<S> {
             token,
             watched: None,
         };
-        let next = catch_unwind(AssertUnwindSafe(|| step(task, &mut turn)));
+        let next = catch_unwind(AssertUnwindSafe(|| match has_left {
+            true => Next::Done(task.cancel()),
+            false => task.advance(&mut turn),
+        }));
         if let (Some(unwatched), Some(place)) = (turn.watched, self.table.place(token)) {
             place.unwatched = unwatched;
         }
         match next {
-            Ok(Next::Park(task)) => self.table.put_task(token, task),
+            Ok(Next::Park(task)) => self.table.put(token, State::Task(task), self.now),
             Ok(Next::Yield(task)) => {
-                self.table.put_task(token, task);
+                self.table.put(token, State::Task(task), self.now);
                 self.again.push(token);
             }
-            Ok(Next::Compute(rest)) => {
-                self.tasks -= 1;
-                self.compute_elsewhere(rest, &client, token);
-            }
-            Ok(Next::Done(done)) => {
-                self.tasks -= 1;
-                self.done(done);
-            }
+            Ok(Next::Compute(rest)) => self.compute_elsewhere(rest, &client, token),
+            Ok(Next::Done(done)) => self.done(done),
             Err(panic) => {
                 // Its connection has ended.
-                self.tasks -= 1;
                 self.shared.service.notice(Notice::Panicked(panic_message(&*panic)));
                 sys::shut_write(&*client);
             }
         }
     }
 
-    fn sweep_tasks(&mut self) {
-        if self.tasks > 0 {
-            for token in self.table.tasks() {
-                self.turn(token);
-            }
-        }
-    }
-
-    fn sweep(&mut self, now: Instant) {
-        for token in self.table.overdue(now) {
-            self.give_up(token);
-        }
-        for token in self.table.conns(|conn| conn.deadline <= now || conn.is_short()) {
-            let Some(mut conn) = self.table.take(token) else { continue };
-            if conn.deadline > now {
-                self.proceed(conn);
-                continue;
-            }
-            let step = conn.expire(&self.context());
-            self.follow(conn, step);
-        }
-    }
-
     /// A request has waited for its permit for too long, unless the grant of one is on its way.
-    fn give_up(&mut self, token: u64) {
-        let Some(queued) = self.table.take_queued(token) else { return };
+    fn give_up(&mut self, queued: Queued<S::RequestContext>) {
         if self.shared.permits(queued.lane).give_up(self.waiter(&queued)) {
             self.refuse_whole(&queued.request.head, queued.stream);
         } else {
-            self.table.put_queued(queued);
+            self.put_queued(queued);
         }
     }
 
@@ -460,13 +428,13 @@ impl<S: Service> Worker<S> {
             if let Some(place) = self.table.place(token) {
                 place.unread = true;
             }
-            self.readable(token);
+            self.advance(token);
         }
         for token in self.table.conns(Conn::is_idle) {
             drop(self.table.take(token));
         }
         for token in self.table.conns(Conn::is_draining) {
-            if let Some(mut conn) = self.table.take(token) {
+            if let State::Conn(mut conn) = self.table.take(token) {
                 conn.give_up_draining();
                 self.proceed(conn);
             }
@@ -502,7 +470,7 @@ impl<S: Service> Io for Turn<'_, S> {
 
     fn watch(&mut self, source: &Arc<Source>) {
         let watched = self.sources.watch(source, self.token);
-        // What cannot be watched is seen to by the sweep.
+        // What cannot be watched is looked at again and again.
         self.watched = Some(watched.is_err().then(|| Arc::clone(source)));
     }
 

@@ -1,5 +1,4 @@
-//! What the thread of all connections is told while it has a turn: nothing of it is lost. The front is the real one; the
-//! service is the test's own.
+//! Wake-ups of a worker: none is lost, and there are none without a reason.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -11,10 +10,15 @@ use ai_proxy::front::{
     Service, Settings, Stats,
 };
 
-use crate::support::calls::get;
-use crate::support::client::Client;
+use serde_json::json;
+
+use crate::support::calls::{ask_streamed, event, get};
+use crate::support::client::{Client, HEARTBEAT};
 use crate::support::front::serve;
 use crate::support::gate::Gate;
+use crate::support::proxy::{Proxy, config, with};
+use crate::support::script::Script;
+use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, eventually};
 
 /// Time for what is about to happen on another thread. Where it takes longer, nothing is tested, and nothing fails.
@@ -128,4 +132,34 @@ fn a_place_that_is_given_back_in_the_middle_of_a_turn_is_known_of_at_once() {
     let shortest = (0..5).map(|_| wait_for_a_permit()).min().expect("some rounds");
     // The next look at the clock, a fifth of a second later, would find it too.
     assert!(shortest < Duration::from_millis(100), "{shortest:?}");
+}
+
+#[test]
+fn worker_with_silent_streams_and_idle_connections_wakes_at_their_deadlines_alone() {
+    const SILENCE: Duration = Duration::from_secs(3);
+    let upstream = Upstream::new(&["m"]);
+    let gate = Gate::new();
+    upstream.chat(Script::sse().chunk(event("a")).wait(&gate));
+    for (heartbeat, most) in [(0, 0), (1, 8)] {
+        let changes = json!({"workers": 1, "stream_heartbeat": heartbeat});
+        let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
+        let mut idle: Vec<Client> = (0..10).map(|_| proxy.client()).collect();
+        idle.iter_mut().for_each(|client| assert_eq!(client.call(get("/")).status, 200));
+        let mut clients = [proxy.client(), proxy.client()];
+        let mut streams = clients.each_mut().map(|client| {
+            client.send(ask_streamed("p1/m"));
+            client.streamed()
+        });
+        streams.iter_mut().for_each(|stream| assert_eq!(stream.next_event(), Some(event("a"))));
+        thread::sleep(Duration::from_millis(300));
+        let before = proxy.sleeps_of_workers();
+        thread::sleep(SILENCE);
+        let sleeps = proxy.sleeps_of_workers() - before;
+        // The process waits for nothing else; a look ten times a second would be 30.
+        assert!(sleeps <= most + 3, "{sleeps} times in {SILENCE:?} with a heartbeat of {heartbeat} s");
+        if heartbeat > 0 {
+            assert_eq!(streams[0].next_event().as_deref(), Some(HEARTBEAT));
+        }
+    }
+    gate.open_for(4);
 }

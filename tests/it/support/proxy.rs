@@ -204,6 +204,21 @@ impl Proxy {
         names.filter(|found| found.trim_end() == name).count()
     }
 
+    /// How often its workers have gone to sleep.
+    pub fn sleeps_of_workers(&self) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
+        let statuses =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
+        let value = |status: &str, name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of it");
+            line.trim().to_owned()
+        };
+        let workers = statuses.filter(|status| value(status, "Name:") == "worker");
+        workers
+            .map(|status| value(&status, "voluntary_ctxt_switches:").parse::<usize>().expect("a number"))
+            .sum()
+    }
+
     /// Its resident memory, bytes.
     pub fn resident(&self) -> usize {
         self.memory("VmRSS:")
