@@ -20,8 +20,8 @@ pub struct Inbox {
 pub enum Post {
     /// A new connection; `true`: it only gets the response that refuses it.
     Accepted(Client, Peer, bool),
-    /// A request that waits has its permit.
-    Granted(Lane, u64),
+    /// A request that waits has its permit, of that number.
+    Granted(Lane, u64, u64),
     /// A request has been answered elsewhere.
     Done(Done),
     /// A request is under way.

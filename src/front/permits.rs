@@ -19,23 +19,26 @@ pub struct Permits {
     stats: Arc<Stats>,
 }
 
-/// Tells a worker that the request of that token has its permit.
-type Grant = Box<dyn Fn(usize, u64) + Send + Sync>;
+/// Tells a worker that the request of that token has its permit, of that number ([`Permits::granted`]).
+type Grant = Box<dyn Fn(usize, u64, u64) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
     in_use: usize,
-    /// The oldest first.
+    /// Requests that have asked.
+    asked: u64,
+    /// By their numbers.
     queue: VecDeque<Waiter>,
 }
 
 /// A request that waits for a permit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiter {
+struct Waiter {
+    /// In the order of asking.
+    number: u64,
     /// Whose it is.
-    pub(super) worker: usize,
+    worker: usize,
     /// Its connection there.
-    pub(super) token: u64,
+    token: u64,
 }
 
 /// What becomes of a request that asks for a permit.
@@ -51,6 +54,8 @@ pub enum Acquired {
 /// The right to be handled. The next request has it when this is dropped, on whatever thread.
 pub struct Permit {
     permits: Arc<Permits>,
+    /// Of its request in the queue.
+    number: u64,
     is_put_back: bool,
 }
 
@@ -65,25 +70,27 @@ impl Permits {
         Arc::new(Self { lane, max, max_queue, state: Mutex::default(), grant, stats: Arc::clone(stats) })
     }
 
-    /// Takes a permit, or a place in the queue.
-    pub(super) fn acquire(self: &Arc<Self>, waiter: Waiter) -> Acquired {
+    /// Takes a permit for a worker's request of that token, or a place in the queue.
+    pub(super) fn acquire(self: &Arc<Self>, worker: usize, token: u64) -> Acquired {
         let mut state = self.lock();
+        let number = state.asked;
+        state.asked += 1;
         if state.in_use < self.max && state.queue.is_empty() {
             state.in_use += 1;
             self.count(&state);
-            return Acquired::Now(Permit::of(self));
+            return Acquired::Now(self.granted(number));
         }
         if state.queue.len() >= self.max_queue + (self.max - state.in_use) {
             return Acquired::Full;
         }
-        state.queue.push_back(waiter);
+        state.queue.push_back(Waiter { number, worker, token });
         self.count(&state);
         Acquired::Queued
     }
 
     /// The permit that a worker was told of.
-    pub(super) fn granted(self: &Arc<Self>) -> Permit {
-        Permit::of(self)
+    pub(super) fn granted(self: &Arc<Self>, number: u64) -> Permit {
+        Permit { permits: Arc::clone(self), number, is_put_back: false }
     }
 
     /// The permit of the first that waits, where one is free and it is that worker's.
@@ -93,7 +100,7 @@ impl Permits {
         let waiter = if is_next { state.queue.pop_front() } else { None }?;
         state.in_use += 1;
         self.count(&state);
-        Some((Permit::of(self), waiter.token))
+        Some((self.granted(waiter.number), waiter.token))
     }
 
     /// Gives a permit to the next that waits, where one is free: of the memory that it needs there may be some now.
@@ -103,18 +110,19 @@ impl Permits {
 
     fn grant(&self, state: &mut State) {
         let next = if state.in_use < self.max { state.queue.pop_front() } else { None };
-        if let Some(Waiter { worker, token }) = next {
+        if let Some(Waiter { number, worker, token }) = next {
             state.in_use += 1;
-            (self.grant)(worker, token);
+            (self.grant)(worker, token, number);
         }
         self.count(state);
     }
 
     /// Takes a request out of the queue that has waited for too long; `false`: it has been granted its permit.
-    pub(super) fn give_up(&self, waiter: Waiter) -> bool {
+    pub(super) fn give_up(&self, worker: usize, token: u64) -> bool {
         let mut state = self.lock();
         // The first that gives up is mostly the first that came.
-        let Some(place) = state.queue.iter().position(|other| *other == waiter) else { return false };
+        let is_it = |waiter: &Waiter| (waiter.worker, waiter.token) == (worker, token);
+        let Some(place) = state.queue.iter().position(is_it) else { return false };
         state.queue.remove(place);
         // Where it has waited for memory, a permit is free for the next.
         self.grant(&mut state);
@@ -134,21 +142,18 @@ impl Permits {
 }
 
 impl Permit {
-    fn of(permits: &Arc<Permits>) -> Self {
-        Self { permits: Arc::clone(permits), is_put_back: false }
-    }
-
     /// Whose it is.
     pub(super) fn lane(&self) -> Lane {
         self.permits.lane
     }
 
-    /// Gives it back, and waits again, ahead of all others: for memory.
-    pub(super) fn put_back(mut self, waiter: Waiter) {
+    /// Gives it back, and waits again, ahead of all that came later: for memory.
+    pub(super) fn put_back(mut self, worker: usize, token: u64) {
         self.is_put_back = true;
         let mut state = self.permits.lock();
         state.in_use -= 1;
-        state.queue.push_front(waiter);
+        let place = state.queue.partition_point(|waiter| waiter.number < self.number);
+        state.queue.insert(place, Waiter { number: self.number, worker, token });
         self.permits.count(&state);
     }
 }
@@ -168,27 +173,27 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
 
-    use super::{Acquired, Permit, Permits, Waiter};
+    use super::{Acquired, Permit, Permits};
     use crate::front::Lane;
     use crate::front::stats::Stats;
 
     struct Queue {
         permits: Arc<Permits>,
-        granted: Receiver<(usize, u64)>,
+        granted: Receiver<(usize, u64, u64)>,
         stats: Arc<Stats>,
     }
 
     impl Queue {
         fn new(max: usize, max_queue: usize) -> Self {
             let (grant, granted) = channel();
-            let grant = move |worker, token| grant.send((worker, token)).expect("told");
+            let grant = move |worker, token, number| grant.send((worker, token, number)).expect("told");
             let stats = Arc::new(Stats::default());
             let permits = Permits::new(Lane::Worker, (max, max_queue), Box::new(grant), &stats);
             Self { permits, granted, stats }
         }
 
         fn acquire(&self, worker: usize, token: u64) -> Acquired {
-            self.permits.acquire(Waiter { worker, token })
+            self.permits.acquire(worker, token)
         }
 
         fn now(&self, worker: usize, token: u64) -> Permit {
@@ -200,7 +205,13 @@ mod tests {
 
         /// The workers and tokens of the requests that were granted a permit.
         fn granted(&self) -> Vec<(usize, u64)> {
-            self.granted.try_iter().collect()
+            self.granted.try_iter().map(|(worker, token, _)| (worker, token)).collect()
+        }
+
+        /// The permit that one was granted.
+        fn permit(&self) -> Permit {
+            let (.., number) = self.granted.try_recv().expect("one is granted");
+            self.permits.granted(number)
         }
 
         fn counted(&self) -> (usize, usize) {
@@ -223,9 +234,9 @@ mod tests {
         assert_eq!(queue.counted(), (2, 0));
         // A request that has gone meanwhile passes its permit on.
         assert!(matches!(queue.acquire(0, 6), Acquired::Queued));
-        drop(queue.permits.granted());
+        drop(queue.permits.granted(2));
         assert_eq!(queue.granted(), [(0, 6)]);
-        drop((queue.permits.granted(), queue.permits.granted()));
+        drop((queue.permits.granted(3), queue.permits.granted(4)));
         assert_eq!(queue.counted(), (0, 0));
     }
 
@@ -233,7 +244,7 @@ mod tests {
     fn permit_that_is_put_back_is_the_firsts_again() {
         let queue = Queue::new(2, 2);
         let _held = queue.now(0, 1);
-        queue.now(0, 2).put_back(Waiter { worker: 0, token: 2 });
+        queue.now(0, 2).put_back(0, 2);
         assert_eq!(queue.counted(), (1, 1));
         // Others wait behind it, though a permit is free.
         assert!(matches!(queue.acquire(1, 3), Acquired::Queued));
@@ -247,23 +258,41 @@ mod tests {
     }
 
     #[test]
+    fn permits_that_are_put_back_keep_the_order_of_their_requests() {
+        let queue = Queue::new(2, 4);
+        let held = (queue.now(0, 1), queue.now(0, 2));
+        (3..=5).for_each(|token| assert!(matches!(queue.acquire(0, token), Acquired::Queued)));
+        drop(held);
+        let (third, fourth) = (queue.permit(), queue.permit());
+        third.put_back(0, 3);
+        fourth.put_back(0, 4);
+        // The first of them is granted its permit once more, and still has no memory.
+        let (third, token) = queue.permits.retry(0).expect("its turn");
+        assert_eq!(token, 3);
+        third.put_back(0, 3);
+        let (_third, first) = queue.permits.retry(0).expect("its turn");
+        let (_fourth, second) = queue.permits.retry(0).expect("its turn");
+        assert_eq!((first, second), (3, 4));
+    }
+
+    #[test]
     fn request_that_gives_up_leaves_the_queue_unless_it_has_its_permit() {
         let queue = Queue::new(1, 2);
         let held = queue.now(0, 1);
         assert!(matches!(queue.acquire(1, 2), Acquired::Queued));
         assert!(matches!(queue.acquire(0, 3), Acquired::Queued));
-        assert!(!queue.permits.give_up(Waiter { worker: 0, token: 2 }), "another worker's");
-        assert!(queue.permits.give_up(Waiter { worker: 1, token: 2 }));
+        assert!(!queue.permits.give_up(0, 2), "another worker's");
+        assert!(queue.permits.give_up(1, 2));
         assert_eq!((queue.granted(), queue.counted()), (vec![], (1, 1)));
         drop(held);
         assert_eq!(queue.granted(), [(0, 3)]);
-        assert!(!queue.permits.give_up(Waiter { worker: 0, token: 3 }), "it has its permit");
+        assert!(!queue.permits.give_up(0, 3), "it has its permit");
         // It has waited for memory, and others behind it: the next has its turn.
         let queue = Queue::new(2, 2);
         let _held = queue.now(0, 1);
-        queue.now(0, 2).put_back(Waiter { worker: 0, token: 2 });
+        queue.now(0, 2).put_back(0, 2);
         assert!(matches!(queue.acquire(1, 3), Acquired::Queued));
-        assert!(queue.permits.give_up(Waiter { worker: 0, token: 2 }));
+        assert!(queue.permits.give_up(0, 2));
         assert_eq!((queue.granted(), queue.counted()), (vec![(1, 3)], (2, 0)));
     }
 }

@@ -104,7 +104,9 @@ impl Bound {
         let draining = Arc::default();
         let permits = |(lane, max, queue)| {
             let inboxes = Arc::clone(&inboxes);
-            let grant = move |worker: usize, token| inboxes[worker].post(Post::Granted(lane, token));
+            let grant = move |worker: usize, token, number| {
+                inboxes[worker].post(Post::Granted(lane, token, number));
+            };
             Permits::new(lane, (max, queue), Box::new(grant), &stats)
         };
         let shared = Arc::new(Shared {

@@ -14,7 +14,7 @@ use super::conn::{Conn, Context, Step};
 use super::helper::{self, HandledFor, Job, panic_message};
 use super::inbox::{Inbox, Post};
 use super::load::Load;
-use super::permits::{Acquired, Permit, Waiter};
+use super::permits::{Acquired, Permit};
 use super::response::{Done, Shape};
 use super::shared::Shared;
 use super::source::{SOURCE, Source, Sources};
@@ -124,8 +124,8 @@ impl<S: Service> Worker<S> {
         for post in self.inbox().take() {
             match post {
                 Post::Accepted(client, peer, refused) => self.welcome(client, peer, refused),
-                Post::Granted(lane, token) => {
-                    let permit = self.shared.permits(lane).granted();
+                Post::Granted(lane, token, number) => {
+                    let permit = self.shared.permits(lane).granted(number);
                     self.on_permit(permit, token);
                 }
                 Post::Done(done) => self.done(done),
@@ -272,16 +272,12 @@ impl<S: Service> Worker<S> {
             }
         }
         for queued in std::mem::take(&mut self.whole) {
-            match self.shared.permits(queued.lane).acquire(self.waiter(&queued)) {
+            match self.shared.permits(queued.lane).acquire(self.number, queued.stream.slot.token) {
                 Acquired::Now(permit) => drop(self.begin(permit, queued)),
                 Acquired::Queued => self.put_queued(queued),
                 Acquired::Full => self.refuse_whole(&queued.request.head, queued.stream),
             }
         }
-    }
-
-    fn waiter(&self, queued: &Queued<S::RequestContext>) -> Waiter {
-        Waiter { worker: self.number, token: queued.stream.slot.token }
     }
 
     /// A request that has waited has its permit; where it is gone, the next has it.
@@ -300,7 +296,7 @@ impl<S: Service> Worker<S> {
     /// Begins a request, or has it wait until there is memory for it; whether there was.
     fn begin(&mut self, permit: Permit, mut queued: Queued<S::RequestContext>) -> bool {
         if !queued.request.reserve_slot() {
-            permit.put_back(self.waiter(&queued));
+            permit.put_back(self.number, queued.stream.slot.token);
             self.is_short = true;
             self.put_queued(queued);
             return false;
@@ -390,7 +386,7 @@ impl<S: Service> Worker<S> {
 
     /// A request has waited for its permit for too long, unless the grant of one is on its way.
     fn give_up(&mut self, queued: Queued<S::RequestContext>) {
-        if self.shared.permits(queued.lane).give_up(self.waiter(&queued)) {
+        if self.shared.permits(queued.lane).give_up(self.number, queued.stream.slot.token) {
             self.refuse_whole(&queued.request.head, queued.stream);
         } else {
             self.put_queued(queued);
