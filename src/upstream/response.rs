@@ -141,6 +141,10 @@ impl ActiveConnection {
 
     /// The request has done with the connection; `is_clean`: another may use it.
     fn leave(&mut self, is_clean: bool) {
+        // It has left before: the socket may be another worker's by now.
+        if self.connection.is_none() {
+            return;
+        }
         let is_clean = is_clean && self.input().is_empty() && !self.source.is_unsent() && self.is_silent();
         self.source.release();
         if let Some(connection) = self.connection.take().filter(|_| is_clean) {
