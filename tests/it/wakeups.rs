@@ -130,7 +130,7 @@ fn wait_for_a_permit() -> Duration {
 #[test]
 fn a_place_that_is_given_back_in_the_middle_of_a_turn_is_known_of_at_once() {
     let shortest = (0..5).map(|_| wait_for_a_permit()).min().expect("some rounds");
-    // The next look at the clock, a fifth of a second later, would find it too.
+    // A worker that missed it would sleep on.
     assert!(shortest < Duration::from_millis(100), "{shortest:?}");
 }
 
