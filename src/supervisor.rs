@@ -65,7 +65,7 @@ impl Supervisor {
 
     fn tell(&self, lines: &[&str]) {
         if let Some((socket, address)) = &self.0 {
-            // Nobody is there to be told of a supervisor that does not listen.
+            // A supervisor that does not listen loses its own notices, nothing else.
             let _ = socket.send_to_addr(lines.join("\n").as_bytes(), address);
         }
     }

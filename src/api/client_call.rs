@@ -1,4 +1,4 @@
-//! What the client gets of a relayed call, and how it ends: an answer, an error of ours, or the last event of a stream.
+//! What the client gets of a relayed call, and how it ends: a response, an error of ours, or the last event of a stream.
 
 use std::borrow::Cow;
 
@@ -25,13 +25,13 @@ pub struct ClientCall {
     pub request: Box<Request<RequestContext>>,
     /// Given back before the response's last byte leaves: the client's next request may be quicker than we are.
     pub permit: Permit,
-    /// The same holds for its place among the requests under way.
+    /// Released at the same moment, for the same reason.
     pub in_flight: InFlight,
-    /// What goes with the answer.
+    /// What goes with the response: id, language, format, limits, CORS.
     pub response_context: ResponseContext,
-    /// Its way.
+    /// Where the response leaves.
     pub response: ClientResponse,
-    /// What is to be said of it.
+    /// For the log and the metrics.
     pub record: Record,
     /// Tokens of its prompt, estimated from its body.
     pub estimated_prompt: u64,
@@ -76,7 +76,7 @@ impl ClientCall {
         }
     }
 
-    /// The fields of a provider's answer as the client gets them.
+    /// The fields of a provider's response as the client gets them.
     pub fn relayed_fields(&self, headers: &Headers, provider: &str) -> Fields {
         let kept_back = |name: &str, value: &[u8]| {
             self.response_context.replaces(name)
@@ -137,7 +137,7 @@ impl ClientCall {
     }
 
     /// A heartbeat has promised a stream: a document leaves as the events that say the same, else an event tells of it. Anthropic's
-    /// has a name, and an answer is no error.
+    /// has a name, and a good response is no error.
     fn respond_in_stream(
         mut self,
         status: u16,
@@ -209,7 +209,7 @@ impl ClientCall {
     }
 }
 
-/// nginx's status for the log line of a request whose client went away before its answer.
+/// nginx's status for the log line of a request whose client went away before its response.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// A reverse proxy in front must not hold events back.

@@ -14,7 +14,7 @@ use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_MODEL, MAX_QUOTED, MAX_TARGET};
 use crate::text::{Language, Text, quoted};
 use crate::upstream::Fault;
 
-/// What went wrong, with its facts. Sentences are made in [`ApiError::answer`] alone.
+/// What went wrong, with its facts. Sentences are made in [`ApiError::response`] alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiError {
     /// No token.

@@ -156,7 +156,7 @@ impl Endpoint {
         matches!(self.action, Relay | RelayForm | CreateResponse | StoredResponse)
     }
 
-    /// HEAD is answered wherever GET is (RFC 9110 section 9.3.2).
+    /// HEAD works wherever GET does (RFC 9110 section 9.3.2).
     fn takes(&self, method: &str) -> bool {
         self.method == method || (self.method == "GET" && method == "HEAD")
     }
@@ -343,7 +343,7 @@ impl Service for Api {
         let config = self.gateway.live.snapshot();
         let response_context = ResponseContext::of(&config, head);
         let error = ApiError::of_rejection(rejection, config.max_request_size);
-        // Too many clients and draining are told of once, by their notices; the others anyone could flood the log with.
+        // Notices log too many clients and draining once each. Any client can cause the other rejections: their lines are limited.
         let is_noticed = matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown);
         if error.status() >= 500
             && !is_noticed
@@ -371,13 +371,13 @@ impl Service for Api {
     }
 }
 
-/// The answer that tells of an error, which is counted.
+/// The response for an error, which it counts.
 fn refuse(gateway: &Gateway, error: &ApiError, response_context: &ResponseContext) -> Response {
     gateway.metrics.reject(error.reason());
     error.response(response_context)
 }
 
-/// An answer that is a JSON document.
+/// A response that is a JSON document.
 fn json_response(status: u16, response_context: &ResponseContext, document: &impl Serialize) -> Response {
     Response { status, fields: response_context.fields("application/json"), body: to_json(document).into() }
 }
@@ -387,7 +387,7 @@ fn to_json(document: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(document).unwrap_or_default()
 }
 
-/// Liveness: that it can be said at all is the answer.
+/// Liveness: a response at all shows it.
 fn alive(response_context: &ResponseContext) -> Response {
     #[derive(Serialize)]
     struct Alive {

@@ -135,7 +135,7 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
     }
 }
 
-/// The same for answers. `wait`: what the provider asks for with `Retry-After`; most answers are not asked for it.
+/// What follows from a status. `wait`: the wait that `Retry-After` asks for; most statuses need none.
 fn consequence_of_status(
     status: u16,
     out_of_funds: bool,
@@ -155,9 +155,9 @@ fn consequence_of_status(
         // Another key or account has a rate of its own.
         429 => elsewhere(asked(Verdict::Failed)),
         // The provider's own trouble: 520 to 524 are Cloudflare's words for an origin that is down, 529 is Anthropic's
-        // for an overload. 501 and 505 are not: they say what is never served.
+        // for an overload. 501 and 505 are not: they never change.
         500 | 502 | 503 | 504 | 520..=524 | 529 => elsewhere(asked(Verdict::Failed)),
-        // The request itself is refused (400, 404, 413, 422 and the like), or served.
+        // The request itself is refused (400, 404, 413, 422 and the like), or has succeeded.
         _ => to_the_client(Verdict::Succeeded),
     }
 }

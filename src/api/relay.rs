@@ -86,11 +86,11 @@ impl Relay {
     pub(super) fn keep_failure(&mut self, failed: Failed, choice: &Choice) {
         self.note_failed(choice, &failed);
         let before = self.last.take();
-        self.last = Some(self.the_telling_one(before, failed, choice));
+        self.last = Some(self.more_telling(before, failed, choice));
     }
 
-    /// What the client gets if no further attempt serves: the last answer there was, else the last fault.
-    fn the_telling_one(&mut self, before: Option<Box<Failed>>, now: Failed, choice: &Choice) -> Box<Failed> {
+    /// What the client gets if no further attempt succeeds: the last response, else the last fault.
+    fn more_telling(&mut self, before: Option<Box<Failed>>, now: Failed, choice: &Choice) -> Box<Failed> {
         let is_without_response = now.is_without_response();
         let tells_more = |before: &Failed| match self.call.is_search {
             true => before.weight_in_search() >= now.weight_in_search(),

@@ -42,7 +42,7 @@ const MAX_CONNECTIONS: u64 = 10_000;
 const MAX_IDLE_UPSTREAMS: u64 = 10_000;
 /// Most open client connections; descriptors run out long before.
 const MAX_CLIENTS: u64 = 1_000_000;
-/// Largest answer that can be allowed, bytes.
+/// Largest response that can be allowed, bytes.
 const MAX_RESPONSE: u64 = 1 << 40;
 /// Most memory that can be allowed, bytes.
 const MAX_MEMORY: u64 = 1 << 40;

@@ -45,7 +45,7 @@ pub struct Config {
     pub providers: Vec<Provider>,
     /// Client tokens; none refuses every guarded call.
     pub tokens: Vec<Token>,
-    /// A model is served when any matches somewhere in its full id; empty: all.
+    /// A model is available when any matches somewhere in its full id; empty: all.
     pub supported_models: Filter,
     /// Virtual models, sorted by name.
     pub models: Vec<VirtualModel>,

@@ -9,7 +9,7 @@ use crate::limits::{MAX_CHUNK_LINE, MAX_EXTENSIONS, MAX_TRAILERS};
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
-    /// Blanks may stand behind a chunk's size. In a request they are the stuff of smuggling; of answers there is one reader,
+    /// Blanks may follow a chunk's size. In a request they allow smuggling; a response has one reader,
     /// and servers that write sizes of a fixed width.
     padded: bool,
     /// Bytes of chunk extensions so far.
@@ -69,7 +69,7 @@ impl Decoder {
         }
     }
 
-    /// A decoder for the body of an answer that is delimited like this.
+    /// A decoder for the body of a response that is delimited like this.
     pub fn of_response(framing: Framing) -> Self {
         Self { padded: true, ..Self::new(framing).unwrap_or_else(Self::done) }
     }

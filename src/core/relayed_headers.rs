@@ -26,7 +26,7 @@ pub const HOP_BY_HOP: &[&str] = &[
 /// The request's id, as most name it.
 pub const X_REQUEST_ID: &str = "x-request-id";
 
-/// Fields of a request that are ours, not the provider's: framing, and where the client came from. With an `Origin`, Anthropic answers
+/// Fields of a request that are ours, not the provider's: framing, and where the client came from. With an `Origin`, Anthropic returns
 /// 401 whatever the key.
 const NOT_FORWARDED: &[&str] =
     &["host", "content-length", "accept-encoding", "expect", "forwarded", "x-real-ip", "origin"];
@@ -179,7 +179,7 @@ pub fn without_credentials(target: &str) -> Cow<'_, str> {
     Cow::Owned([path, mark, &kept.join("&")].concat())
 }
 
-/// The fields of a provider's answer that a client gets, but for those that are `kept_back` by name or value.
+/// The fields of a provider's response that a client gets: all but those that are `kept_back` by name or value.
 /// `Content-Length` is the front's to say; the request's id is the caller's.
 pub fn of_response(headers: &Headers, kept_back: impl Fn(&str, &[u8]) -> bool) -> Fields {
     let named = named_in(headers.get_all("connection"));

@@ -40,7 +40,7 @@ impl Head {
     }
 }
 
-/// How the end of a body is told (RFC 9112 section 6.3).
+/// What ends a body (RFC 9112 section 6.3).
 #[derive(Debug)]
 pub enum Ending {
     /// By its framing; a body that is not there has its end at its beginning.
@@ -49,18 +49,18 @@ pub enum Ending {
     Closing,
 }
 
-/// What an answer's bytes begin with.
+/// What the bytes of a response begin with.
 #[derive(Debug)]
 pub enum Start {
     /// A part of a head.
     Partial,
-    /// An interim answer (1xx) of so many bytes, which says nothing of the final one.
+    /// An interim response (1xx) of so many bytes, which says nothing of the final one.
     Interim(usize),
-    /// The head of the final answer, and how many bytes it takes.
+    /// The head of the final response, and how many bytes it takes.
     Final(Head, usize),
 }
 
-/// Reads what an answer to a request that is no `HEAD` begins with.
+/// Reads the beginning of a response to any request but `HEAD`.
 ///
 /// # Errors
 /// What is wrong: it is not HTTP/1.x, its status is none, or its framing could be read in two ways.

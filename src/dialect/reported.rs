@@ -36,7 +36,7 @@ fn shortened(document: &[u8]) -> Cow<'_, str> {
 
 /// Its message and its code.
 fn facts(document: &RawValue) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
-    // Gemini's layer answers with a list of one.
+    // Gemini's layer sends a list of one.
     let document = first(document).unwrap_or(document);
     let [error, outer, detail] = values(document, ["error", "message", "detail"]);
     let error = error.unwrap_or(document);

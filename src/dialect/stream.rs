@@ -41,7 +41,7 @@ impl Translator {
         }
     }
 
-    /// An error of the provider, which ends the message: what it told, and the status that goes with it.
+    /// An error of the provider, which ends the message: its document, and the status that goes with it.
     pub fn fail(&mut self, status: u16, document: &[u8], out: &mut Output) {
         if !std::mem::replace(&mut self.over, true) {
             self.start(out);

@@ -37,7 +37,7 @@ pub(super) trait Writer: Debug + Send {
 
     fn end(&mut self, finish: &Finish<'_>, usage: Option<ChatUsage>, out: &mut Output);
 
-    /// The provider's stream holds an error: what it told, and the status that goes with it. Nothing follows.
+    /// The provider's stream holds an error: its document, and the status that goes with it. Nothing follows.
     fn fail(&mut self, status: u16, document: &[u8], out: &mut Output);
 
     /// Bytes that it holds or is going to repeat.

@@ -13,7 +13,7 @@ use super::sys;
 #[derive(Debug)]
 pub struct Client {
     socket: Socket,
-    /// A byte of the answer to the request in hand has left.
+    /// A byte of the current response has left.
     pub(super) started: AtomicBool,
     /// It is counted for as long as it is open.
     pub(super) counted: Option<Counted>,

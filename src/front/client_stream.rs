@@ -166,7 +166,7 @@ impl ClientStream {
         self.sent = 0;
     }
 
-    /// Reads once; how many bytes came. A client that does not take its answer is not read.
+    /// Reads once; how many bytes came. A client that does not take its response is not read.
     pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
         if self.has_output() {
             return Ok(0);

@@ -13,7 +13,7 @@ use crate::limits::{
     BODY_STEP, LINGER, MAX_DRAIN, MAX_EMPTY_LINES, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN,
 };
 
-/// What surrounds a connection while it advances.
+/// What a connection needs while it advances.
 pub struct Context<'a, S> {
     pub(super) service: &'a S,
     pub(super) limits: Limits,
@@ -42,7 +42,7 @@ enum Phase<T> {
     Body(Incoming<T>),
     /// For the rest of a body nobody wants: so many bytes may still come.
     Drain { decoder: Decoder, left: usize },
-    /// For the answer to leave and the client to have read it: so many more bytes are read and dropped.
+    /// For the response to leave and the client to have read it: so many more bytes are read and dropped.
     Linger { left: usize, until: Option<Instant>, is_shut: bool },
 }
 
@@ -63,21 +63,26 @@ pub enum Step<T> {
 impl<T> Conn<T> {
     /// A connection that waits for a request.
     pub(super) fn new(stream: Box<ClientStream>, limits: Limits, now: Instant) -> Self {
-        // An answer that the client has still to take is a write, not idleness.
+        // A response that the client has still to take is a write, not idleness.
         let timeout = if stream.has_output() { limits.client_timeout } else { limits.idle_timeout };
         Self { stream, phase: Phase::idle(), is_kept: false, deadline: after(now, timeout) }
     }
 
-    /// A connection behind an answer. Where that is its last, it is read on for a while, for a close with unread bytes
-    /// would take the answer from the client (RFC 9112 section 9.6).
-    pub(super) fn behind(stream: Box<ClientStream>, keep: bool, limits: Limits, now: Instant) -> Self {
+    /// A connection after a response. Where that is its last, the front reads on for a while: a close with unread bytes
+    /// would take the response from the client (RFC 9112 section 9.6).
+    pub(super) fn after_response(
+        stream: Box<ClientStream>,
+        keep: bool,
+        limits: Limits,
+        now: Instant,
+    ) -> Self {
         if keep {
             return Self { is_kept: true, ..Self::new(stream, limits, now) };
         }
         Self { stream, phase: Phase::LINGER, is_kept: true, deadline: after(now, limits.client_timeout) }
     }
 
-    /// A connection that is told why it is not served; it may not stay for long.
+    /// A connection that only gets the response that refuses it, and then closes soon.
     pub(super) fn refused(stream: Box<ClientStream>) -> Self {
         let until = Instant::now() + LINGER;
         Self {
@@ -104,19 +109,19 @@ impl<T> Conn<T> {
         matches!(self.phase, Phase::Drain { .. })
     }
 
-    /// Gives up what is left of a refused body.
-    pub(super) fn give_up_draining(&mut self) {
+    /// Stops reading the rest of a refused body.
+    pub(super) fn stop_draining(&mut self) {
         self.phase = Phase::LINGER;
     }
 
-    /// Whether nothing of a request has come and nothing of an answer is left.
+    /// Whether nothing of a request has come and nothing of a response is left.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Head { since: None, .. })
             && matches!(self.stream.input.rest(), [] | [b'\r'])
             && !self.stream.has_output()
     }
 
-    /// Goes on as far as the bytes at hand allow, and counts those that are left.
+    /// Advances as far as the bytes at hand allow, and counts those that are left.
     pub(super) fn advance<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
         let step = self.advance_uncounted(context);
         if matches!(step, Step::Close) || self.stream.hold() {
@@ -273,8 +278,8 @@ impl<T> Conn<T> {
         self.allow(context, context.limits.client_timeout);
     }
 
-    /// Answers before the body has been read; what is left of it is drained where that is little, else the
-    /// connection ends once the client has had time to read the answer.
+    /// Responds before the body has been read; what is left of it is drained where that is little, else the
+    /// connection ends once the client has had time to read the response.
     fn respond_early<S>(
         &mut self,
         context: &Context<'_, S>,

@@ -22,7 +22,7 @@ pub enum Post {
     Accepted(Client, Peer, bool),
     /// A request that waits has its permit, of that number.
     Granted(Lane, u64, u64),
-    /// A request has been answered elsewhere.
+    /// A request has its response from elsewhere.
     Done(Done),
     /// A request is under way.
     Begun(u64, Box<dyn Task>),

@@ -96,7 +96,7 @@ impl<T> Incoming<T> {
                 }
             }
         }
-        // What the decoder has counted is gone also where it was refused: draining goes on behind it.
+        // The input moves past what the decoder has read even where it refuses: draining continues there.
         input.use_up(at);
         taken
     }

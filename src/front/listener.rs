@@ -203,7 +203,7 @@ fn is_stale(path: &Path) -> bool {
     is_socket && refused
 }
 
-/// Reads away what a refused client has sent, so that closing does not reset the connection under its answer.
+/// Reads away what a refused client has sent, so that closing does not reset the connection before the client reads the response.
 pub fn discard_input(socket: impl AsFd) {
     let mut bytes = [0u8; 4096];
     let _ = rustix::net::recv(socket, &mut bytes, RecvFlags::DONTWAIT);

@@ -99,14 +99,14 @@ impl Peer {
 pub enum Lane {
     /// A worker, and a helper for what takes long.
     Worker,
-    /// A few threads of their own, for what may wait and must be answered also when no permit is free.
+    /// A few threads of their own, for requests that may wait and need a response even when no permit is free.
     Control,
 }
 
 /// What becomes of a request once its head is known, before its body is read.
 #[derive(Debug)]
 pub enum Admission<T> {
-    /// It is answered now; its body is not wanted.
+    /// It gets this response now; its body is not read.
     Respond(Response),
     /// Its body is read, then [`Service::handle`] gets it with this context.
     Run(Lane, T),
@@ -129,7 +129,7 @@ pub enum Notice {
 
 /// What a handler leaves behind.
 pub enum Handled {
-    /// An answer, or a request that was given up.
+    /// The request has its response, or was cancelled.
     Done(Done),
     /// A request under way, which its worker advances from here on.
     Task(Box<dyn Task>),
@@ -158,10 +158,10 @@ pub trait Service: Send + Sync + 'static {
     /// Whether a whole request for [`Lane::Worker`] is handled on its worker: it takes little time.
     fn is_quick(&self, request: &Request<Self::RequestContext>) -> bool;
 
-    /// Answers a request, or begins to. A panic costs this request a 500 and nothing else.
+    /// Handles a request, or begins to. A panic costs this request a 500 and nothing else.
     fn handle(&self, request: Box<Request<Self::RequestContext>>, responder: Responder) -> Handled;
 
-    /// The answer to a request the front refuses; the head is there when it was understood.
+    /// The response to a request that the front refuses; `head` is there when it was valid.
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Response;
 
     /// Tells the operator.

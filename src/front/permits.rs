@@ -45,7 +45,7 @@ struct Waiter {
 pub enum Acquired {
     /// It has one.
     Now(Permit),
-    /// It waits: its worker is told of its permit, unless it gives up before.
+    /// It waits in the queue: its worker gets the permit, unless the request leaves the queue first.
     Queued,
     /// Too many wait.
     Full,
@@ -88,7 +88,7 @@ impl Permits {
         Acquired::Queued
     }
 
-    /// The permit that a worker was told of.
+    /// The permit that a worker was granted.
     pub(super) fn granted(self: &Arc<Self>, number: u64) -> Permit {
         Permit { permits: Arc::clone(self), number, is_put_back: false }
     }
@@ -118,9 +118,9 @@ impl Permits {
     }
 
     /// Takes a request out of the queue that has waited for too long; `false`: it has been granted its permit.
-    pub(super) fn give_up(&self, worker: usize, token: u64) -> bool {
+    pub(super) fn leave_queue(&self, worker: usize, token: u64) -> bool {
         let mut state = self.lock();
-        // The first that gives up is mostly the first that came.
+        // The oldest waiter is usually the first to time out.
         let is_it = |waiter: &Waiter| (waiter.worker, waiter.token) == (worker, token);
         let Some(place) = state.queue.iter().position(is_it) else { return false };
         state.queue.remove(place);
@@ -281,18 +281,18 @@ mod tests {
         let held = queue.now(0, 1);
         assert!(matches!(queue.acquire(1, 2), Acquired::Queued));
         assert!(matches!(queue.acquire(0, 3), Acquired::Queued));
-        assert!(!queue.permits.give_up(0, 2), "another worker's");
-        assert!(queue.permits.give_up(1, 2));
+        assert!(!queue.permits.leave_queue(0, 2), "another worker's");
+        assert!(queue.permits.leave_queue(1, 2));
         assert_eq!((queue.granted(), queue.counted()), (vec![], (1, 1)));
         drop(held);
         assert_eq!(queue.granted(), [(0, 3)]);
-        assert!(!queue.permits.give_up(0, 3), "it has its permit");
+        assert!(!queue.permits.leave_queue(0, 3), "it has its permit");
         // It has waited for memory, and others behind it: the next has its turn.
         let queue = Queue::new(2, 2);
         let _held = queue.now(0, 1);
         queue.now(0, 2).put_back(0, 2);
         assert!(matches!(queue.acquire(1, 3), Acquired::Queued));
-        assert!(queue.permits.give_up(0, 2));
+        assert!(queue.permits.leave_queue(0, 2));
         assert_eq!((queue.granted(), queue.counted()), (vec![(1, 3)], (2, 0)));
     }
 }

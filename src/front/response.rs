@@ -1,4 +1,4 @@
-//! Answers: whole ones, and streams that are flushed piece by piece.
+//! Responses: buffered ones, and streams that are flushed piece by piece.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -16,21 +16,21 @@ use crate::core::fields::Fields;
 use crate::core::framing::Framing;
 use crate::limits::COALESCE;
 
-/// What the lines of an answer's head that the front adds fit into, bytes.
+/// Room for the lines of a response head that the front adds, bytes.
 const USUAL_HEAD: usize = 192;
 
-/// A whole answer. `Content-Length`, `Connection` and `Date` are the front's own to add.
+/// A buffered response. `Content-Length`, `Connection` and `Date` are the front's own to add.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// Status code, 200 to 599.
     pub status: u16,
     /// Header fields.
     pub fields: Fields,
-    /// Body; not sent in answer to HEAD, but counted.
+    /// Body; for HEAD it is counted, and not sent.
     pub body: Content,
 }
 
-/// How an answer must look to the request it answers.
+/// What a response depends on of its request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     pub(super) minor: u8,
@@ -50,7 +50,7 @@ impl Shape {
         Self { keep_alive: false, ..self }
     }
 
-    /// The head of an answer, up to and with its blank line, in a buffer that has room for some more.
+    /// The head of a response, up to and with its blank line, in a buffer that has room for some more.
     fn head(self, status: u16, fields: &Fields, framing: Framing, more: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(USUAL_HEAD + fields.as_lines().len() + more);
         out.extend_from_slice(b"HTTP/1.1 ");
@@ -93,7 +93,7 @@ pub(super) fn send_last(client: &Client, shape: Shape, response: &Response) {
 }
 
 impl ClientStream {
-    /// Sends a whole answer as far as the client takes it now; the rest leaves when it can.
+    /// Sends a buffered response as far as the client takes it now; the rest leaves when it can.
     pub(super) fn respond(&mut self, shape: Shape, response: Response) {
         self.client.started.store(true, Ordering::Relaxed);
         let bodiless = matches!(response.status, 100..=199 | 204 | 304);
@@ -146,7 +146,7 @@ pub struct Responder {
     behind_since: Option<Instant>,
 }
 
-/// Proof that a request was answered, or given up with its connection.
+/// Proof that a request has its response, or was cancelled with its connection.
 pub struct Done {
     pub(super) stream: Box<ClientStream>,
     /// The connection can take the next request.

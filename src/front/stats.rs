@@ -62,7 +62,7 @@ impl Stats {
         self.workers.get().map_or(&[], |workers| workers)
     }
 
-    /// Connections that are served, and those that are refused.
+    /// Connections within the limit, and those that only get a refusal.
     pub(super) fn admitted_and_refused(&self) -> (usize, usize) {
         let refused = self.refused.load(Ordering::Relaxed);
         (self.clients().saturating_sub(refused), refused)

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
 /// What a peer that went away looks like: it closed, half-closed or reset. A half-closed client counts as gone:
-/// it cannot be told from one that closed until something is written to it (nginx decides the same).
+/// it looks like one that closed until something is written to it (nginx decides the same).
 const GONE: PollFlags = PollFlags::RDHUP.union(PollFlags::HUP).union(PollFlags::ERR);
 
 /// Reads what is there without waiting. `Ok(None)`: nothing yet. `Ok(Some(0))`: the peer will send no more.
@@ -205,7 +205,7 @@ impl AsFd for Waker {
     }
 }
 
-/// Ends our side of a connection, so that the peer reads the answer to its end.
+/// Ends our side of a connection, so that the peer reads the response to its end.
 pub fn shut_write(socket: impl AsFd) {
     // Fails only when the peer has closed already, which is what we are about to do.
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);

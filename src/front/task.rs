@@ -1,4 +1,4 @@
-//! Requests that their handler has not answered at once: their worker advances each of them by what its two sockets are ready for, so
+//! Requests whose response takes time: their worker advances each of them by what its two sockets are ready for, so
 //! that waiting for a provider costs neither a thread nor its stack.
 
 use std::sync::Arc;

@@ -145,7 +145,7 @@ impl<S: Service> Worker<S> {
         } else {
             Conn::new(stream, self.limits, self.now)
         };
-        // A connection that cannot be watched cannot be served; it closes.
+        // A connection that epoll refuses closes.
         if self.epoll.watch(&*conn.stream.client, conn.stream.slot.token).is_ok() {
             self.proceed(conn);
         }
@@ -196,7 +196,7 @@ impl<S: Service> Worker<S> {
                 self.follow(conn, step);
             }
             State::Conn(conn) => self.proceed(conn),
-            State::Queued(queued) => self.give_up(queued),
+            State::Queued(queued) => self.expire_queued(queued),
             State::Task(task) => {
                 let unwatched = self.table.place(token).and_then(|place| place.unwatched.as_ref());
                 unwatched.into_iter().for_each(|source| source.set_ready(true));
@@ -254,10 +254,10 @@ impl<S: Service> Worker<S> {
         self.table.put(queued.stream.slot.token, State::Queued(queued), self.now);
     }
 
-    /// Answers a whole request that got no permit in time. What the client has pipelined behind it waits for the next turn.
+    /// Refuses a complete request that got no permit in time. The next request on its connection waits for the next turn.
     fn refuse_whole(&mut self, head: &super::Head, mut stream: Box<ClientStream>) {
         stream.respond(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
-        let conn = Conn::behind(stream, head.keep_alive(), self.limits, self.now);
+        let conn = Conn::after_response(stream, head.keep_alive(), self.limits, self.now);
         self.follow(conn, Step::Again);
     }
 
@@ -334,10 +334,10 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// A request has been answered: its connection waits for what the client asks next. Where there is no memory for what the client
+    /// A request is done: its connection waits for what the client asks next. Where there is no memory for what the client
     /// has still to take, the request keeps its permit meanwhile.
     fn done(&mut self, done: Done) {
-        let mut conn = Conn::behind(done.stream, done.keep, self.limits, self.now);
+        let mut conn = Conn::after_response(done.stream, done.keep, self.limits, self.now);
         let lane = conn.stream.permit.as_ref().map_or(Lane::Worker, Permit::lane);
         if conn.stream.has_output() && !conn.stream.leave(lane) {
             let timeout = if lane == Lane::Control { CONTROL_TIMEOUT } else { self.limits.client_timeout };
@@ -385,8 +385,8 @@ impl<S: Service> Worker<S> {
     }
 
     /// A request has waited for its permit for too long, unless the grant of one is on its way.
-    fn give_up(&mut self, queued: Queued<S::RequestContext>) {
-        if self.shared.permits(queued.lane).give_up(self.number, queued.stream.slot.token) {
+    fn expire_queued(&mut self, queued: Queued<S::RequestContext>) {
+        if self.shared.permits(queued.lane).leave_queue(self.number, queued.stream.slot.token) {
             self.refuse_whole(&queued.request.head, queued.stream);
         } else {
             self.put_queued(queued);
@@ -431,7 +431,7 @@ impl<S: Service> Worker<S> {
         }
         for token in self.table.conns(Conn::is_draining) {
             if let State::Conn(mut conn) = self.table.take(token) {
-                conn.give_up_draining();
+                conn.stop_draining();
                 self.proceed(conn);
             }
         }

@@ -88,16 +88,16 @@ pub struct Outgoing {
     is_clear: bool,
 }
 
-/// Why an attempt gave no answer, or an answer no end.
+/// Why an attempt has no response, or only a part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The client went away; nobody is left to answer.
+    /// The client has left.
     ClientGone,
     /// No connection: refused, unresolved, no TLS.
     Unreachable,
-    /// The connection was lost before the head of the answer was whole, or what came is not HTTP.
+    /// The connection was lost before the head of the response was whole, or what came is not HTTP.
     Broken,
-    /// The answer ended before its end.
+    /// The response ended before its end.
     CutOff,
     /// The time limit passed.
     TimedOut,

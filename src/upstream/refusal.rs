@@ -20,7 +20,7 @@ pub struct Refusal {
     pub out_of_funds: bool,
 }
 
-/// What each refusal holds; made once, for making one costs as much as searching a small answer.
+/// What each refusal holds; made once, for making one costs as much as searching a small response.
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("error"));
 
 /// Longest word kept, bytes.

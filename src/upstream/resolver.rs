@@ -21,7 +21,7 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 /// A resolver that remembers. Addresses older than [`DNS_TTL`] are still used while one thread looks them up anew, and
-/// go on being used when that fails.
+/// remain in use when that fails.
 #[derive(Debug, Clone, Default)]
 pub struct CachingResolver(Arc<Cache>);
 

@@ -380,7 +380,7 @@ impl UpstreamResponse {
         while at < input.len() && filled < into.len() && !self.body.is_reached() {
             let room = (into.len() - filled).min(input.len() - at);
             match self.body.next(&input[at..at + room]) {
-                // What stands before it is still given on: where an answer breaks off does not depend on how it came.
+                // What came before the error still passes: where a response breaks off does not depend on how its bytes came.
                 Err(_) if filled > 0 => break,
                 Err(error) => return Err(error),
                 Ok(Piece::Framing(count)) => at += count,
@@ -435,7 +435,7 @@ impl UpstreamResponse {
         }
     }
 
-    /// Whether the end of the body is told by nothing but the end of the connection (RFC 9112 section 6.3).
+    /// Whether only the end of the connection ends the body (RFC 9112 section 6.3).
     pub fn is_close_delimited(&self) -> bool {
         matches!(self.body, Ending::Closing)
     }

@@ -1,11 +1,11 @@
-//! The id of what `/v1/responses` made, in a whole answer or in the first event of a stream.
+//! The id of what `/v1/responses` made, in a buffered response or in the first event of a stream.
 
 use memchr::memmem;
 
 use crate::core::sse;
 use crate::json::string_at;
 
-/// The `id` at the top level of an answer.
+/// The `id` at the top level of a response.
 pub fn in_document(document: &[u8]) -> Option<String> {
     string_at(document, &["id"])
 }

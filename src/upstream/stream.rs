@@ -1,4 +1,4 @@
-//! A streamed answer on its way: complete events are sent on the moment they are complete, so that a heartbeat or an
+//! A streamed response on its way: complete events are sent on the moment they are complete, so that a heartbeat or an
 //! error never falls inside one.
 
 use std::io;
@@ -36,7 +36,7 @@ pub enum Broke {
 }
 
 impl From<Broke> for Failure {
-    /// A refusal behind the first event is no answer any more.
+    /// A refusal after the first event breaks the stream.
     fn from(broke: Broke) -> Self {
         match broke {
             Broke::Failed(failure) => failure,
@@ -45,7 +45,7 @@ impl From<Broke> for Failure {
     }
 }
 
-/// Whether the answer is a stream of events in the clear.
+/// Whether the response is a stream of events in the clear.
 pub fn is_event_stream(headers: &Headers) -> bool {
     let kind = headers.get("content-type").map(<[u8]>::trim_ascii);
     let plain = headers.get("content-encoding").is_none_or(|coding| coding == b"identity");
@@ -278,7 +278,7 @@ impl Relay {
         (!self.share.set(counted)).then(|| failed(Fault::Overloaded, "no memory for an event".to_owned()))
     }
 
-    /// The provider's answer has ended.
+    /// The provider's response has ended.
     fn close(&mut self, client: &mut ClientResponse) -> Ended {
         let mut sink = Sink { client, head: &mut self.head };
         let broke = self.filter.end(self.response.is_close_delimited(), &mut sink).err();

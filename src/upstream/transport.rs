@@ -77,7 +77,7 @@ impl TcpTransport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peeked {
     Nothing,
-    /// An interim answer (1xx), or too little to tell.
+    /// An interim response (1xx), or too few bytes to decide.
     Interim,
     /// The beginning of something else.
     Response,

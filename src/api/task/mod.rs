@@ -132,7 +132,7 @@ impl front::Task for Task {
                 }
             }
             Some(State::Attempt(attempt, stage)) => {
-                // A provider that is not to go on is left before its request is over.
+                // The connection to the provider closes before the request ends.
                 drop(stage);
                 self.client_gone(&attempt)
             }

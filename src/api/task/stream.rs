@@ -1,4 +1,4 @@
-//! A streamed answer: how it is passed on, and what its end means.
+//! A streamed response: how it is relayed, and what its end means.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::upstream::stream::{self, Broke, Ended, Progress, ResponseHead, Stream
 use crate::upstream::stream_filter::{AsTheyCame, Bytes};
 use crate::upstream::{Failure, Fault, Headers, Timeouts, UpstreamResponse};
 
-/// An answer on its way, and what its end needs to know of its beginning.
+/// A response on its way, and what its end needs to know of its beginning.
 pub struct Streaming {
     /// The stream.
     pub stream: stream::Relay,
     status: u16,
-    /// The client gets events: it can be told of an error in one more.
+    /// The client gets events: one more event can report an error.
     is_events: bool,
     /// What the client sent is not needed any more, and is dropped.
     is_settled: bool,
@@ -108,7 +108,7 @@ impl Relay {
             Some(Broke::Refused(refusal, body)) => {
                 self.refused(refusal, streaming.stream.into_headers(), body, choice)
             }
-            // Not an event was at hand: as good as no answer, another attempt may follow.
+            // No event came: this counts as no response, and another attempt may follow.
             Some(Broke::Failed(failure)) if !is_begun => {
                 let fault = if failure.fault == Fault::CutOff { Fault::Broken } else { failure.fault };
                 Outcome::Failed(Failed::Fault(Failure { fault, ..failure }))
@@ -117,7 +117,7 @@ impl Relay {
         }
     }
 
-    /// A stream whose first event says no is an answer with the status that the event stands for.
+    /// A stream whose first event is an error is a response with the status that the event stands for.
     fn refused(&mut self, refusal: Refusal, mut headers: Headers, body: Vec<u8>, choice: &Choice) -> Outcome {
         headers.set("content-type", b"application/json");
         headers.remove("cache-control");
@@ -125,12 +125,12 @@ impl Relay {
         self.whole(buffered, Measured::default(), choice)
     }
 
-    /// It has ended behind its beginning: nothing else may follow.
+    /// The stream has ended after its beginning: no other attempt may follow.
     fn ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Finish {
         let Streaming { stream, status, is_events, .. } = streaming;
-        // A provider that is not to go on is left before its client is told.
+        // The connection to the provider closes before the client gets the end.
         drop(stream);
-        // Only now is this the answer: until here, that of an earlier attempt may be.
+        // Until here the response of an earlier attempt may still be the one to send.
         self.client_call.record.note_responder(choice, true);
         self.note_stream(ended.measured, ended.response_id.as_deref());
         responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, || ended.response_id);

@@ -17,7 +17,7 @@ use crate::limits::{MAX_MODEL, MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
 
-/// Longest name of a provider, bytes: it goes into a header of each answer and a label of each metric.
+/// Longest name of a provider, bytes: it goes into a header of each response and a label of each metric.
 const MAX_PROVIDER_NAME: usize = 128;
 /// Longest base URL, bytes.
 const MAX_URL: usize = 2048;
@@ -28,7 +28,7 @@ const STREAM_USAGE_NAMES: &[&str] = &["auto", "always", "never"];
 /// Largest weight of a replica.
 const MAX_WEIGHT: u64 = 1000;
 
-/// Headers that the relay says itself, beside the hop-by-hop ones (`accept-encoding`: answers are read as they come).
+/// Headers that the relay says itself, beside the hop-by-hop ones (`accept-encoding`: responses are read as they come).
 const OWN_HEADERS: &[&str] = &["accept-encoding", "content-length", "expect", "host"];
 
 /// One entry while it is read.
@@ -93,7 +93,7 @@ fn check_full_ids(reader: &mut Reader, at: &str, entry: &Entry) {
     }
 }
 
-/// The provider names of the raw config, as far as they can be told.
+/// The provider names of the raw config, as far as the config is readable.
 pub(super) fn names(json: &Json) -> Names {
     let Json::Array(items) = json else { return Names::default() };
     let found: Vec<Option<String>> = items.iter().map(raw_name).collect();

@@ -42,7 +42,7 @@ impl Messages {
 
 /// Writes the messages of `list`.
 pub(super) fn write_messages(out: &mut Output, messages: &mut Messages, list: &RawValue) -> Fit<()> {
-    // The last message, where it is the assistant's: chat begins a new one and cannot go on with it.
+    // The last message, where it is the assistant's: chat begins a new one and cannot continue it.
     let mut begun = None;
     let mut count = 0;
     elements(list, |at, message| {

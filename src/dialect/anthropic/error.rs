@@ -56,7 +56,7 @@ pub fn event(document: &[u8]) -> Vec<u8> {
     [b"event: error\ndata: ", document, b"\n\n"].concat()
 }
 
-/// What an agent takes for a reason to go on without its attachments: those words end an error of Anthropic's about them.
+/// An agent that reads these words continues without its attachments: they end an error of Anthropic's about them.
 const REFUSED_PDF: &str = "The PDF specified was not valid.";
 const REFUSED_IMAGE: &str = "Could not process image.";
 

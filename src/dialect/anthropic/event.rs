@@ -1,4 +1,4 @@
-//! The events of a streamed answer of the Messages API.
+//! The events of a streamed response of the Messages API.
 
 use std::collections::BTreeMap;
 

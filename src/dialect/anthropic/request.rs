@@ -57,7 +57,7 @@ struct Top<'a> {
     temperature: Option<&'a RawValue>,
     top_p: Option<&'a RawValue>,
     user: Option<&'a RawValue>,
-    /// The schema that the answer has to follow.
+    /// The schema that the model's output follows.
     schema: Option<&'a RawValue>,
     default_tier: bool,
     stream: bool,

@@ -21,7 +21,7 @@ pub(super) struct Failure<'a> {
 }
 
 impl<'a> Failure<'a> {
-    /// What a provider told in `document`, with the status that goes with it.
+    /// What a provider reports in `document`, with the status that goes with it.
     pub(super) fn of(status: u16, document: &'a [u8]) -> Self {
         Self { reported: Reported::of(document), status }
     }

@@ -8,7 +8,7 @@ use super::content::{Part, kind, parts};
 use super::tools;
 use crate::dialect::json::{Fit, Refusal, id, inside, members, required, string};
 
-/// Items of servers' tools, which no chat has: what they found is told in the text behind them.
+/// Items of servers' tools, which no chat has: the text after them says what they found.
 const LEFT_OUT: &[&str] =
     &["image_generation_call", "tool_search_call", "tool_search_output", "web_search_call"];
 

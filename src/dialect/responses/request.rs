@@ -14,7 +14,7 @@ use crate::limits::MAX_USER_ID;
 /// A translated request has about the bytes of the request, and [`ROOM`]: its room is taken once.
 const ROOM: usize = 512;
 
-/// Members that change nothing of what the model is told: where responses are kept, cached and counted, who asks, and what a
+/// Members that change nothing of what the model reads: where responses are kept, cached and counted, who asks, and what a
 /// server does on its own. Nothing is kept here, and a response says so.
 const HINTS: &[&str] = &[
     "model",

@@ -16,7 +16,7 @@ use crate::text::beginning;
 /// Their types begin so: some have a date behind.
 const LEFT_OUT: &[&str] = &["image_generation", "tool_search", "web_search"];
 
-/// What the model is told of a free-form tool, as JSON has it.
+/// What the model reads of a free-form tool, as JSON has it.
 const ONE_STRING: &str = "Give the whole free-form input as the string `input`.";
 const OF_GRAMMAR: &str = " The input follows this grammar";
 
@@ -191,7 +191,7 @@ pub(super) fn name(raw: &RawValue) -> Fit<Cow<'_, str>> {
     id(raw).and_then(|_| string(raw))
 }
 
-/// The name in chat of a tool of a namespace. OpenAI refuses longer ones than [`MAX_FUNCTION_NAME`]: those are cut, and told
+/// The name in chat of a tool of a namespace. OpenAI refuses longer ones than [`MAX_FUNCTION_NAME`]: those are cut, and kept
 /// apart by a hash.
 pub(super) fn chat_name<'a>(namespace: Option<&str>, name: &'a str) -> Cow<'a, str> {
     let Some(namespace) = namespace.filter(|namespace| !namespace.is_empty()) else {
