@@ -15,7 +15,7 @@ pub use parse::{Parsed, parse_list};
 /// A model as a provider lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// The provider's own id, as a client can call it behind the provider's name.
+    /// The provider's own id, as a client can call it after the provider's name.
     pub id: Arc<str>,
     /// Unix time; 0 where the provider does not say.
     pub created: i64,
@@ -76,7 +76,7 @@ impl<'a> Entry<'a> {
 /// Everything a caller may list, sorted by id, each id once: the providers' models that `supported_models` lets
 /// through and a client can name ([`MAX_MODEL`]), and the virtual models. A virtual model hides a provider's of the same id, as it does when called.
 pub fn merge<'a>(config: &'a Config, lists: &'a Lists) -> impl Iterator<Item = Entry<'a>> {
-    // A provider's name has no `/`: sorted like this, the lists one behind the other are sorted by full id.
+    // A provider's name has no `/`: sorted like this, the lists one after the other are sorted by full id.
     let mut names: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
     names.sort_by(|a, b| a.bytes().chain(*b"/").cmp(b.bytes().chain(*b"/")));
     let listed = names

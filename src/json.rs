@@ -109,7 +109,7 @@ fn value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (length > 0).then(|| bytes.split_at(length))
 }
 
-/// The string at the end of a path of members, the first of each name; the document may be cut behind it.
+/// The string at the end of a path of members, the first of each name; the document may be cut after it.
 pub fn string_at(document: &[u8], path: &[&str]) -> Option<String> {
     let Some((first, rest)) = path.split_first() else {
         return document.starts_with(b"\"").then(|| serde_json::from_slice(document).ok())?;

@@ -93,7 +93,7 @@ pub const MAX_LINGER_TIME: Duration = Duration::from_secs(30);
 pub const MAX_LINGER: usize = 64 * 1024 * 1024;
 /// Kernel queue of connections not yet accepted (std's is 128; the kernel caps it at `somaxconn`).
 pub const BACKLOG: i32 = 4096;
-/// A buffered response up to this size is copied behind its head, so that both leave in one write.
+/// A buffered response up to this size is copied after its head, so that both leave in one write.
 pub const COALESCE: usize = 16 * 1024;
 
 /// Longest `model` of a request, bytes, provider's name included: it is compared with every filter, and echoed.

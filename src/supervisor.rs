@@ -71,7 +71,7 @@ impl Supervisor {
     }
 }
 
-/// A path, or a name in the abstract namespace behind an `@`.
+/// A path, or a name in the abstract namespace after an `@`.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -123,7 +123,7 @@ pub fn sockets() -> io::Result<Vec<OwnedFd>> {
         .collect()
 }
 
-/// Where inherited descriptors begin: behind stdin, stdout, stderr.
+/// Where inherited descriptors begin: after stdin, stdout, stderr.
 const FIRST_SOCKET: i32 = 3;
 
 /// Whether the variables beside `name` are for this process and not for one that started it.

@@ -29,7 +29,7 @@ pub struct Admitted {
     pub routes: Vec<Route>,
     /// A stored response is looked for: it is not known which of the routes has it.
     pub is_search: bool,
-    /// Path and query behind the provider's base URL.
+    /// Path and query after the provider's base URL.
     pub path: String,
     /// What the client's `Content-Type` gives way to.
     pub kind: Option<&'static str>,

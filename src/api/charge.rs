@@ -12,7 +12,7 @@ use crate::upstream::{Output, estimated_prompt as estimated_prompt_of, response_
 /// Paths that count tokens and run no model.
 const FREE: &[&str] = &["/v1/messages/count_tokens", "/v1/responses/input_tokens"];
 
-/// Paths, behind the provider's base URL, whose streams report usage where `stream_options` asks for it.
+/// Paths, after the provider's base URL, whose streams report usage where `stream_options` asks for it.
 const WITH_STREAM_OPTIONS: &[&str] = &["/chat/completions", "/completions"];
 
 impl Relay {

@@ -22,7 +22,7 @@ use crate::upstream::refusal::Refusal;
 use crate::upstream::stream::{Broke, Sink, StreamFilter};
 use crate::upstream::{Failure, Fault, Headers};
 
-/// Where a translated call goes, behind the provider's base URL. The client's query belongs to the other API.
+/// Where a translated call goes, after the provider's base URL. The client's query belongs to the other API.
 pub const CHAT: &str = "/chat/completions";
 
 /// The path of the one call that can be translated.

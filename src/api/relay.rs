@@ -42,7 +42,7 @@ pub struct Relay {
 pub struct Attempt {
     /// At whom.
     pub choice: Choice,
-    /// A replica is left that may serve, and may be asked behind it.
+    /// A replica is left that may serve, and may be asked after it.
     pub others: bool,
 }
 
@@ -158,7 +158,7 @@ impl Relay {
         self.client_call.record.attempts <= most && !self.client_call.is_committed()
     }
 
-    /// Whether there is time behind a pause.
+    /// Whether there is time after a pause.
     pub(super) fn has_time_for(&self, pause: Duration) -> bool {
         pause < self.times().left(self.client_call.config(), self.call.body.stream)
     }

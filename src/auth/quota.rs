@@ -121,7 +121,7 @@ pub struct Permit {
     of: Option<(Arc<Quotas>, TokenId)>,
     /// The token has a limit of tokens a day.
     is_counted: bool,
-    /// Where the token stands behind this request, if it has a rate.
+    /// Where the token stands after this request, if it has a rate.
     pub standing: Option<Standing>,
     /// Where the token stands with its day, if that has a limit; this request has used nothing yet.
     pub day: Option<Day>,

@@ -191,7 +191,7 @@ impl Replica {
         Self { id: ReplicaId::of(provider, &self), ..self }
     }
 
-    /// The URL that the path of a call in that format stands behind.
+    /// The URL before the path of a call in that format.
     pub fn base_url(&self, format: Format) -> Option<&str> {
         match format {
             Format::OpenAi => Some(&self.url),

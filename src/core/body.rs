@@ -25,7 +25,7 @@ enum State {
         size: u64,
         digits: usize,
     },
-    /// White space or extension behind the size: bytes of it so far, whether its `;` was met.
+    /// White space or extension after the size: bytes of it so far, whether its `;` was met.
     Extension {
         size: u64,
         bytes: usize,
@@ -40,7 +40,7 @@ enum State {
     /// Behind the last byte of a chunk: its CR, then its LF.
     DataCr,
     DataLf,
-    /// In the trailer section, bytes of it so far: at the start of a line, in a name, in a value, behind a CR.
+    /// In the trailer section, bytes of it so far: at the start of a line, in a name, in a value, after a CR.
     TrailerStart(usize),
     TrailerName(usize),
     TrailerValue(usize),
@@ -106,7 +106,7 @@ impl Decoder {
     }
 
     /// What `input` begins with. The caller takes those bytes away and calls again until the input is empty or
-    /// the body is over; bytes behind the body are never taken.
+    /// the body is over; bytes after the body are never taken.
     ///
     /// # Errors
     /// What RFC 9112 section 7.1 does not allow, and lines over their limits; again each time it is asked.
@@ -152,7 +152,7 @@ impl Decoder {
     }
 }
 
-/// What most chunks are framed by, read at once: the line end behind a chunk, the line of a size without extension and blanks. Gives the
+/// What most chunks are framed by, read at once: the line end after a chunk, the line of a size without extension and blanks. Gives the
 /// size, where its line is there, and how many bytes that took; `None`: it is read byte by byte.
 fn usual_framing(state: State, input: &[u8]) -> Option<(Option<u64>, usize)> {
     let line = match state {
@@ -208,7 +208,7 @@ fn step(state: State, padded: bool, byte: u8) -> Result<State, Rejection> {
     }
 }
 
-/// At most 16 hex digits, one at least, nothing but `;`, white space before a `;`, or CR behind them.
+/// At most 16 hex digits, one at least, nothing but `;`, white space before a `;`, or CR after them.
 fn step_size(size: u64, digits: usize, byte: u8) -> Result<State, Rejection> {
     match (char::from(byte).to_digit(16), byte) {
         (Some(_), _) if digits >= 16 => Err(Rejection::Malformed("chunk size")),
@@ -263,7 +263,7 @@ mod tests {
     use crate::core::Rejection;
     use crate::core::framing::Framing;
 
-    /// Payload, and what was left behind the body when it ended.
+    /// Payload, and what was left after the body when it ended.
     fn decode(input: &[u8], step: usize) -> Result<(Vec<u8>, Option<Vec<u8>>), Rejection> {
         let mut decoder = Decoder::new(Framing::Chunked).expect("chunked has a body");
         let mut payload = Vec::new();

@@ -3,7 +3,7 @@
 /// Header fields in their order. Names are in lower case.
 #[derive(Debug, Clone, Default)]
 pub struct Headers {
-    /// Name and value of each field, one behind the other.
+    /// Name and value of each field, one after the other.
     bytes: Vec<u8>,
     fields: Vec<Field>,
 }

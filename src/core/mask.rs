@@ -272,7 +272,7 @@ fn hex(text: &[u8], digits: usize) -> Option<u8> {
     number(text.get(..digits)?, 16)
 }
 
-/// HTML's references to ASCII characters, behind their `&`: `#45;`, `#x2d;`, `amp;`.
+/// HTML's references to ASCII characters, after their `&`: `#45;`, `#x2d;`, `amp;`.
 fn reference(text: &[u8]) -> Option<(u8, usize)> {
     const NAMED: &[(&[u8], u8)] =
         &[(b"amp;", b'&'), (b"quot;", b'"'), (b"apos;", b'\''), (b"lt;", b'<'), (b"gt;", b'>')];

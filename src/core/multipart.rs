@@ -80,7 +80,7 @@ fn boundary_of(content_type: &[u8]) -> Result<Cow<'_, [u8]>, BodyError> {
     if is_good { Ok(boundary) } else { bad("Content-Type: boundary") }
 }
 
-/// Whether a line begins at `at`. One that begins behind half a line end is a boundary to some readers and none to others.
+/// Whether a line begins at `at`. One that begins after half a line end is a boundary to some readers and none to others.
 fn begins_line(bytes: &[u8], at: usize) -> Result<bool, BodyError> {
     match &bytes[..at] {
         [] | [.., b'\r', b'\n'] => Ok(true),
@@ -146,7 +146,7 @@ struct Disposition<'a> {
 }
 
 impl<'a> Disposition<'a> {
-    /// Reads a part's head, without the blank line behind it.
+    /// Reads a part's head, without the blank line after it.
     fn read(head: &'a [u8]) -> Result<Self, BodyError> {
         let mut found = None;
         let mut is_encoded = false;
@@ -190,7 +190,7 @@ fn cut_at_semicolon(value: &[u8]) -> (&[u8], &[u8]) {
     value.split_at(value.iter().position(|&byte| byte == b';').unwrap_or(value.len()))
 }
 
-/// The parameters behind a header's value, `; name=value` each (RFC 9110 section 5.6.6, white space as clients write it).
+/// The parameters after a header's value, `; name=value` each (RFC 9110 section 5.6.6, white space as clients write it).
 struct Parameters<'a> {
     wanted: Option<Cow<'a, [u8]>>,
     has_filename: bool,
@@ -229,7 +229,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// A parameter's value, and what stands behind it. Without quotes it goes on to the next `;` or blank: boundaries are
+/// A parameter's value, and what stands after it. Without quotes it goes on to the next `;` or blank: boundaries are
 /// written so that no token allows.
 fn value_of(text: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), BodyError> {
     let Some(quoted) = text.strip_prefix(b"\"") else {

@@ -211,7 +211,7 @@ impl Head {
         true
     }
 
-    /// What stands behind the first `?`.
+    /// What stands after the first `?`.
     pub fn query(&self) -> Option<&str> {
         self.target().split_once('?').map(|(_, query)| query)
     }

@@ -42,7 +42,7 @@ type Pieces<'a> = [&'a [u8]; 5];
 enum Notation {
     /// As a JSON string.
     Json,
-    /// As a JSON string, behind its key and ahead of a comma: the body has none.
+    /// As a JSON string, after its key and ahead of a comma: the body has none.
     Member,
     /// As it is.
     Text,

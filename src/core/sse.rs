@@ -22,7 +22,7 @@ pub fn data(events: &[u8]) -> impl Iterator<Item = &[u8]> {
     Lines(events).filter_map(|line| line.strip_prefix(b"data:"))
 }
 
-/// Where the last complete event ends: behind its blank line. Lines end in LF, CRLF or CR.
+/// Where the last complete event ends: after its blank line. Lines end in LF, CRLF or CR.
 pub fn end_of_last_event(bytes: &[u8]) -> Option<usize> {
     (1..bytes.len()).rev().map(|last| last + 1).find(|&end| {
         let head = &bytes[..end];

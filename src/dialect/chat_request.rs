@@ -5,7 +5,7 @@
 pub struct ChatRequest {
     /// The most tokens of its response, where it has such a limit.
     max_tokens: Option<String>,
-    /// Everything behind the limit, but for the closing brace.
+    /// Everything after the limit, but for the closing brace.
     rest: Vec<u8>,
     /// It asks for a stream.
     pub stream: bool,

@@ -58,7 +58,7 @@ impl Output {
         self.bytes.shrink_to(KEPT);
     }
 
-    /// Takes back what was written behind the first `length` bytes.
+    /// Takes back what was written after the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.bytes.truncate(length);
     }

@@ -29,7 +29,7 @@ impl<'a> Reported<'a> {
 }
 
 fn shortened(document: &[u8]) -> Cow<'_, str> {
-    // A character that is cut stands behind what is kept.
+    // A character that is cut stands after what is kept.
     let text = String::from_utf8_lossy(&document[..document.len().min(MAX_ERROR_TEXT + 1)]);
     Cow::Owned(beginning(&text, MAX_ERROR_TEXT).to_owned())
 }

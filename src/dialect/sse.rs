@@ -9,7 +9,7 @@ use crate::limits::MAX_CHAT_EVENT;
 pub struct Events {
     /// A line has ended: a byte order mark is none any more.
     has_begun: bool,
-    /// The data of the event at hand, its lines with a line feed between them; behind it a line that has no end yet.
+    /// The data of the event at hand, its lines with a line feed between them; after it a line that has no end yet.
     buffer: Vec<u8>,
     /// Where that line begins.
     line: usize,

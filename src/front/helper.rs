@@ -121,7 +121,7 @@ impl<S: Service> Helpers<S> {
     }
 
     /// Sends a job of that worker; whether there was room for it. For a request that has its permit there is: a task that ends leaves
-    /// its [`Job::Run`] behind, and those have not all the room, though each worker may send one too many.
+    /// its [`Job::Run`] in the queue, and those may not fill it, though each worker may send one too many.
     pub(super) fn send(self: &Arc<Self>, worker: usize, job: Job<S::RequestContext>) -> bool {
         if matches!(job, Job::Run(..)) && self.jobs.len() >= self.max_run {
             return false;
@@ -221,7 +221,7 @@ impl<S: Service> Helpers<S> {
         self.send_alone(self.alone.begin(worker, job));
     }
 
-    /// The next stands behind all that other requests have for the helpers.
+    /// The next stands after all that other requests have for the helpers.
     fn send_alone(self: &Arc<Self>, mut next: Option<(usize, Job<S::RequestContext>)>) {
         while let Some((worker, job)) = next {
             if self.send(worker, job) {

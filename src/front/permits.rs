@@ -246,7 +246,7 @@ mod tests {
         let _held = queue.now(0, 1);
         queue.now(0, 2).put_back(0, 2);
         assert_eq!(queue.counted(), (1, 1));
-        // Others wait behind it, though a permit is free.
+        // Others wait after it, though a permit is free.
         assert!(matches!(queue.acquire(1, 3), Acquired::Queued));
         assert!(queue.permits.retry(1).is_none());
         let (permit, token) = queue.permits.retry(0).expect("its turn");
@@ -287,7 +287,7 @@ mod tests {
         drop(held);
         assert_eq!(queue.granted(), [(0, 3)]);
         assert!(!queue.permits.leave_queue(0, 3), "it has its permit");
-        // It has waited for memory, and others behind it: the next has its turn.
+        // It has waited for memory, and others after it: the next has its turn.
         let queue = Queue::new(2, 2);
         let _held = queue.now(0, 1);
         queue.now(0, 2).put_back(0, 2);

@@ -114,7 +114,7 @@ impl Source {
         self.readiness.is_readable.load(Ordering::Relaxed) && !self.readiness.is_held.load(Ordering::Relaxed)
     }
 
-    /// There is something to read; `ended`: and the peer's end behind it.
+    /// There is something to read; `ended`: and the peer's end after it.
     pub fn set_ready(&self, ended: bool) {
         self.readiness.is_readable.store(true, Ordering::Relaxed);
         if ended {
@@ -122,7 +122,7 @@ impl Source {
         }
     }
 
-    /// A read found less than it had room for. That was all, unless the peer's end is behind it, which a short read does not show;
+    /// A read found less than it had room for. That was all, unless the peer's end comes after it, which a short read does not show;
     /// `certainly`: the read found nothing.
     pub fn drained(&self, certainly: bool) {
         if certainly || !self.readiness.has_ended.load(Ordering::Relaxed) {

@@ -68,7 +68,7 @@ impl Stats {
         (self.clients().saturating_sub(refused), refused)
     }
 
-    /// The worker with the fewest connections; of several the next in turn behind `last`.
+    /// The worker with the fewest connections; of several the next in turn after `last`.
     pub(super) fn least_busy(&self, last: usize) -> usize {
         let workers = self.workers();
         let in_turn = (1..=workers.len()).map(|step| (last + step) % workers.len());

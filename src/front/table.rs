@@ -23,7 +23,7 @@ pub struct Table<T> {
 pub struct Place<T> {
     /// There may be something to read.
     pub(super) unread: bool,
-    /// The client has ended its side: what there is to read has an end behind it.
+    /// The client has ended its side: what there is to read has an end after it.
     pub(super) ended: bool,
     /// The source of the task here could not be watched: nothing of it is reported.
     pub(super) unwatched: Option<Arc<Source>>,

@@ -44,7 +44,7 @@ pub trait Io {
     /// What the helpers have to do.
     fn load(&self) -> Arc<Load>;
 
-    /// Has a helper do `job`, and the task advance behind it; `false`: too much waits for helpers already.
+    /// Has a helper do `job`, and the task advance after it; `false`: too much waits for helpers already.
     fn spawn(&mut self, job: Job) -> bool;
 }
 

@@ -86,7 +86,7 @@ impl<S: Service> Worker<S> {
             (self.now, self.limits) = (Instant::now(), self.shared.service.limits());
             self.advance_again();
             happened.drain(..).for_each(|event| self.on_event(event));
-            // Looked at behind the events: the wake-up that they took back may have been the acceptor's last. What was accepted is in
+            // Looked at after the events: the wake-up that they took back may have been the acceptor's last. What was accepted is in
             // the inbox when this is so.
             let is_last = self.shared.is_draining() && self.shared.is_closed.load(Ordering::Acquire);
             if is_last {
@@ -216,7 +216,7 @@ impl<S: Service> Worker<S> {
                 return self.follow(conn, step);
             }
             let Ok(count) = conn.stream.fill(&mut self.scratch) else { return };
-            // A short read was all there is, unless the end is behind it, which is reported once.
+            // A short read was all there is, unless the end comes after it, which is reported once.
             place.unread = count == READ_CHUNK || (place.ended && count > 0);
         }
         self.follow(conn, Step::Again);
@@ -261,7 +261,7 @@ impl<S: Service> Worker<S> {
         self.follow(conn, Step::Again);
     }
 
-    /// Begins the requests that are whole, or has them wait for a permit. Those that come meanwhile have their turn behind the
+    /// Begins the requests that are whole, or has them wait for a permit. Those that come meanwhile have their turn after the
     /// others' reads.
     fn begin_whole(&mut self) {
         if std::mem::take(&mut self.is_short) {

@@ -456,7 +456,7 @@ mod tests {
 
     /// Random histories over random replicas and tokens. After each step: a replica in cooldown is chosen only where none is available
     /// for the token, a half open one gets one request at a time, a cooldown for every token has more than one token's
-    /// failures behind it, and in the end nothing is in flight and no probe is out.
+    /// failures as its cause, and in the end nothing is in flight and no probe is out.
     #[test]
     fn histories_leak_no_lease_and_prefer_no_replica_in_cooldown() {
         for seed in 1..300 {

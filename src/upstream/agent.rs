@@ -29,7 +29,7 @@ pub struct Response {
 }
 
 impl Upstream {
-    /// `GET` of `path` behind a replica's base URL. The response is there up to its head; its body has until `deadline` too.
+    /// `GET` of `path` after a replica's base URL. The response is there up to its head; its body has until `deadline` too.
     ///
     /// # Errors
     /// There is no response by then. No status and no redirect is an error.

@@ -145,7 +145,7 @@ impl ClientResponse {
         }
     }
 
-    /// Adds a piece of the stream, to leave with the next [`ClientResponse::flush`]; `mid_event`: an event is not complete behind it.
+    /// Adds a piece of the stream, to leave with the next [`ClientResponse::flush`]; `mid_event`: an event is not complete after it.
     pub fn write(&mut self, piece: &[u8], mid_event: bool) {
         self.last_sent = self.now;
         self.mid_event = mid_event;

@@ -214,7 +214,7 @@ struct Opening {
 }
 
 impl Opening {
-    /// Opens a connection, perhaps that to a proxy: ureq's connectors, one behind the other, on a socket of ours.
+    /// Opens a connection, perhaps that to a proxy: ureq's connectors, one after the other, on a socket of ours.
     fn open(&self, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
         let transport = match ConnectProxyConnector::default().connect(details, None::<()>)? {
             Some(Either::B(tunnel)) => tunnel,

@@ -33,7 +33,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// What comes from this path, which stands behind a provider's base URL.
+    /// The output of this path (after a provider's base URL).
     pub fn of(path: &str) -> Self {
         const PATHS: &[(&str, Output)] = &[
             ("/audio/speech", Output::Sound),

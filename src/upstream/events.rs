@@ -12,7 +12,7 @@ use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT};
 /// Bytes of a blank line that may have come without its last byte.
 const BEGUN_BLANK: usize = 3;
 
-/// Cuts a stream of bytes behind its last complete event.
+/// Cuts a stream of bytes after its last complete event.
 #[derive(Debug, Default)]
 pub struct Events {
     /// The beginning of an event, at most [`MAX_HELD_EVENT`] bytes.
@@ -112,7 +112,7 @@ impl Events {
         self.is_truncated
     }
 
-    /// Whether an event has passed behind which a provider sends nothing more.
+    /// Whether an event has passed after which a provider sends nothing more.
     pub fn is_over(&mut self) -> bool {
         self.terminal.is_over()
     }

@@ -70,7 +70,7 @@ pub struct Call<'a> {
     pub method: Method,
     /// What the call is written in: it decides the base URL and where the key goes.
     pub format: Format,
-    /// Path behind the provider's base URL, with its query: `/chat/completions?x=1`.
+    /// Path after the provider's base URL, with its query: `/chat/completions?x=1`.
     pub path: &'a str,
     /// Makes its header fields, but for those whose names it is given as kept back: the provider's key and own headers
     /// stand in their place.

@@ -93,7 +93,7 @@ pub trait StreamFilter: Send {
         0
     }
 
-    /// Whether an event has passed behind which a provider sends nothing more.
+    /// Whether an event has passed after which a provider sends nothing more.
     fn is_over(&mut self) -> bool;
 
     /// What is known of the tokens of the stream.
@@ -329,7 +329,7 @@ pub struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Sends a piece on; `mid_event`: an event is not complete behind it. It leaves at the end of the turn.
+    /// Sends a piece on; `mid_event`: an event is not complete after it. It leaves at the end of the turn.
     pub fn send(&mut self, part: &[u8], mid_event: bool) {
         let ResponseHead { status, fields, length, is_begun } = &mut *self.head;
         if !std::mem::replace(is_begun, true) {

@@ -40,7 +40,7 @@ impl TcpTransport {
         &self.source
     }
 
-    /// Sends what is here, and `tail` bytes of the output buffer behind it. What the socket does not take is kept, unless `waits`.
+    /// Sends what is here, and `tail` bytes of the output buffer after it. What the socket does not take is kept, unless `waits`.
     fn flush(&mut self, tail: usize, waits: bool) -> io::Result<()> {
         let tail = &self.buffers.output()[..tail];
         let mut sent = 0;

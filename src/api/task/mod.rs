@@ -195,7 +195,7 @@ impl Task {
         }
     }
 
-    /// The next attempt in the plan. Where all replicas were tried, and one asked for a short wait, all may be tried again behind it.
+    /// The next attempt in the plan. Where all replicas were tried, and one asked for a short wait, all may be tried again after it.
     fn next_attempt(&mut self) -> Result<State, Finish> {
         let relay = &mut self.relay;
         let balance = &relay.gateway.balance;

@@ -141,7 +141,7 @@ impl Text {
         !self.variables.is_empty()
     }
 
-    /// What is before and behind the first `divider`.
+    /// What is before and after the first `divider`.
     pub(super) fn split_once(&self, divider: char) -> Option<(Self, Self)> {
         let at = self.value.find(divider)?;
         Some((self.slice(0..at), self.slice(at + divider.len_utf8()..self.value.len())))

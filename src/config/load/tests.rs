@@ -43,7 +43,7 @@ fn said(text: &str) -> Vec<String> {
     }
 }
 
-/// A config with one good provider, and `more` behind it.
+/// A config with one good provider, and `more` after it.
 fn with(more: &str) -> String {
     format!(r#"{{"providers": ["a|https://a.example/v1|key"], {more}}}"#)
 }

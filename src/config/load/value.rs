@@ -150,7 +150,7 @@ fn socket_path(path: &str) -> Option<PathBuf> {
 fn host_name(name: &str) -> Option<String> {
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     if bare.contains(':') {
-        // An IPv6 address may name its interface behind a `%`. Anything else with a colon is a host with a port.
+        // An IPv6 address may name its interface after a `%`. Anything else with a colon is a host with a port.
         let (address, zone) = bare.split_once('%').unwrap_or((bare, "zone"));
         let fits = address.parse::<Ipv6Addr>().is_ok() && is_word(zone);
         return fits.then(|| bare.to_owned());

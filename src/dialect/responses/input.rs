@@ -1,5 +1,5 @@
 //! The input of a request as messages of a chat: items of one side that follow one another become one message, for a chat takes
-//! a model's words, thoughts and calls together, and the results right behind the calls.
+//! a model's words, thoughts and calls together, and the results right after the calls.
 
 use serde::Serializer;
 use serde_json::value::RawValue;
@@ -197,7 +197,7 @@ fn write_call(out: &mut Output, item: &Item<'_>) -> Fit<()> {
     Ok(())
 }
 
-/// Each output is a message of text; what else they hold comes as the user's right behind them, for chat takes it from the user
+/// Each output is a message of text; what else they hold comes as the user's right after them, for chat takes it from the user
 /// alone.
 fn write_results(out: &mut Output, list: &mut Separated, group: &Group<'_>) -> Fit<()> {
     let mut attached = 0;

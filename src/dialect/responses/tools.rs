@@ -13,7 +13,7 @@ use crate::limits::{MAX_FUNCTION_NAME, MAX_TOOLS};
 use crate::text::beginning;
 
 /// Tools that a server of OpenAI's runs. Agents ask for them beside their own, and work without.
-/// Their types begin so: some have a date behind.
+/// Prefixes of their types: some end in a date.
 const LEFT_OUT: &[&str] = &["image_generation", "tool_search", "web_search"];
 
 /// What the model reads of a free-form tool, as JSON has it.
