@@ -176,7 +176,7 @@ fn responses_request(bytes: &[u8]) -> usize {
         return 0;
     }
     let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
-    let Ok((chat, translation)) = responses::chat_request(body, LIMIT) else { return 0 };
+    let Ok((chat, translation)) = responses::chat_request(body, LIMIT, true) else { return 0 };
     length(&chat.with_model(MODEL, "max_tokens", true)) + translation.held()
 }
 

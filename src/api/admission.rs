@@ -167,7 +167,7 @@ pub fn prepare(
     };
     drop(permit);
     let kind = announced(&request.head, &body)?;
-    let Translated { chat, refused, cuts, uncounting } = messages::translate(config, request, &mut routes)?;
+    let Translated { chat, refused, cuts, uncounting } = messages::translate(gateway, request, &mut routes)?;
     // What a HEAD would have to tell of is known from a GET alone.
     let method = match request.head.method() {
         "POST" => Method::POST,

@@ -5,10 +5,8 @@ use std::ops::Range;
 use ureq::http::Method;
 
 use super::error::ApiError;
-use crate::config::{Format, Provider};
+use super::messages::Chat;
 use crate::core::splice::Body;
-use crate::dialect::ChatRequest;
-use crate::memory::Share;
 use crate::routing::Route;
 
 /// A call that may be made.
@@ -17,8 +15,8 @@ pub struct Admitted {
     pub method: Method,
     /// What the body says.
     pub body: Body,
-    /// The call for providers that do not speak Anthropic's format, where the client does.
-    pub(super) chat: Option<(ChatRequest, Share)>,
+    /// The call for providers that do not speak its API, where it is one of Anthropic's or the Responses API.
+    pub(super) chat: Option<Chat>,
     /// Why those providers are skipped, where the call cannot be translated.
     pub refused: Option<ApiError>,
     /// As [`Translated`](super::messages::Translated) has them.
@@ -36,11 +34,6 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// The translated call, where this provider needs it.
-    pub fn chat_for(&self, provider: &Provider) -> Option<&ChatRequest> {
-        self.chat.as_ref().map(|(chat, _)| chat).filter(|_| !provider.speaks(Format::Anthropic))
-    }
-
     /// No further attempt will be made: what only those need goes.
     pub fn settle(&mut self) {
         self.chat = None;

@@ -133,7 +133,7 @@ impl ApiError {
             Fault::ClientGone => None,
             Fault::Unreachable => Some(Self::Unreachable(provider)),
             Fault::Broken | Fault::CutOff => Some(Self::Broken(provider)),
-            Fault::Untranslatable => Some(Self::Untranslatable(provider)),
+            Fault::Untranslatable | Fault::NotCarried => Some(Self::Untranslatable(provider)),
             Fault::TimedOut => Some(Self::UpstreamTimeout(provider)),
             Fault::Redirected => Some(Self::Redirected(provider)),
             Fault::Coded(coding) => Some(Self::Coded(provider, coding)),

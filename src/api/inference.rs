@@ -66,9 +66,22 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, resp
         };
         let context = &client_call.request.context;
         let plan = Plan::new(&context.config, std::mem::take(&mut call.routes), context.token());
-        let (adds_usage, is_short, share) = (false, false, Share::new(Holder::Response));
+        let (adds_usage, is_translated, is_short) = (false, false, false);
+        let share = Share::new(Holder::Response);
         let (last, begun) = (None, now);
-        let relay = Relay { gateway, call, plan, last, begun, now, adds_usage, is_short, share, client_call };
+        let relay = Relay {
+            gateway,
+            call,
+            plan,
+            last,
+            begun,
+            now,
+            adds_usage,
+            is_translated,
+            is_short,
+            share,
+            client_call,
+        };
         match client_has_left(&relay) {
             true => relay.finish(Finish::Fault(Fault::ClientGone)).into(),
             false => task::begin(relay),

@@ -1,18 +1,21 @@
-//! Calls in Anthropic's format for providers that speak OpenAI's alone: translated on the way there and back.
+//! Calls in Anthropic's format or to the Responses API for providers that speak chat completions alone: translated on the way
+//! there and back.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use serde_json::value::RawValue;
 
-use super::RequestContext;
 use super::error::ApiError;
 use super::outcome::BufferedResponse;
-use crate::config::{Config, Format, Mask, Provider, Scope, known};
+use super::{Action, RequestContext};
+use crate::config::{Format, Mask, Provider, Replica, Scope, known};
 use crate::core::BodyError;
 use crate::dialect::anthropic::{self, unsigned_thinking};
-use crate::dialect::{Attached, ChatRequest, Events, Output, Translator, Unfit};
+use crate::dialect::{Attached, ChatRequest, Events, Output, Translator, Unfit, responses};
 use crate::front::Request;
+use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
 use crate::routing::Route;
@@ -25,16 +28,34 @@ use crate::upstream::{Failure, Fault, Headers};
 /// Where a translated call goes, after the provider's base URL. The client's query belongs to the other API.
 pub const CHAT: &str = "/chat/completions";
 
-/// The path of the one call that can be translated.
+/// The path of the one call in Anthropic's format that can be translated.
 const MESSAGES: &str = "/v1/messages";
 /// The path of the call that counts a request's tokens.
 const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
 
-/// A call in Anthropic's format for the providers that do not speak it.
+/// A call as chat completions have it, and the way back of its response.
+pub struct Chat {
+    /// The call.
+    pub request: ChatRequest,
+    back: Back,
+    /// The memory that it takes.
+    _copies: Share,
+}
+
+/// What a chat completion becomes for the client.
+#[derive(Clone)]
+enum Back {
+    /// A message of Anthropic's format; what the request has beside text.
+    Message(Attached),
+    /// A response of the Responses API to a request that came at that Unix time, seconds.
+    Response(Arc<responses::Translation>, u64),
+}
+
+/// A call that may have to be translated.
 #[derive(Default)]
 pub struct Translated {
-    /// The call in their format, where one of them may be asked, and the memory it takes.
-    pub chat: Option<(ChatRequest, Share)>,
+    /// The call for providers that need it, where one of them may be asked.
+    pub chat: Option<Chat>,
     /// Why they are skipped, where the call cannot be translated and other providers are left.
     pub refused: Option<ApiError>,
     /// What those providers that speak the format do not get of the body.
@@ -43,23 +64,29 @@ pub struct Translated {
     pub uncounting: Option<String>,
 }
 
-/// Translates a call in Anthropic's format where a provider among `routes` does not speak it. A call that cannot be
-/// translated is left to the providers that do.
+/// Translates a call where a provider among `routes` does not speak its API. A call that cannot be translated is left to the
+/// providers that do.
 ///
 /// # Errors
 /// There are none that do: what cannot be translated. There is no memory to translate it.
 pub fn translate(
-    config: &Config,
+    gateway: &Gateway,
     request: &Request<RequestContext>,
     routes: &mut Vec<Route>,
 ) -> Result<Translated, ApiError> {
-    let native = |route: &Route| {
-        config.provider(&route.provider).is_some_and(|provider| provider.speaks(Format::Anthropic))
-    };
-    if request.context.response_context.format == Format::OpenAi {
+    if !is_translatable(&request.context) {
         return Ok(Translated::default());
     }
-    let cuts = if routes.iter().any(native) { unsigned_thinking(&request.body) } else { Vec::new() };
+    let (config, now) = (&*request.context.config, Instant::now());
+    let native = |route: &Route| {
+        let provider = config.provider(&route.provider);
+        provider.is_some_and(|it| is_native(gateway, request, (it, &it.replicas), now))
+    };
+    let is_messages = request.context.response_context.format == Format::Anthropic;
+    let cuts = match is_messages && routes.iter().any(native) {
+        true => unsigned_thinking(&request.body),
+        false => Vec::new(),
+    };
     let mut translated = Translated { cuts, ..Translated::default() };
     let Some(first) = routes.iter().find(|route| !native(route)) else { return Ok(translated) };
     if request.head.path() == COUNT_TOKENS {
@@ -67,15 +94,11 @@ pub fn translate(
         routes.retain(native);
         return Ok(translated);
     }
-    let mut copies = Share::new(Holder::Request);
-    if !copies.set(request.body.len().saturating_mul(TRANSLATED_COPIES)) {
-        return Err(ApiError::Overloaded);
-    }
     let provider = |route: &Route| config.provider(&route.provider).filter(|_| !native(route));
-    let wants = |it: &Provider| it.replicas.iter().any(|replica| known(&replica.url).wants_reasoning);
-    let wants_thinking = routes.iter().filter_map(provider).any(|it| wants(it));
-    match chat_request(request, config.max_request_size, wants_thinking) {
-        Ok(chat) => translated.chat = Some((chat, copies)),
+    let wants_thinking = routes.iter().filter_map(provider).any(|it| it.replicas.iter().any(wants_thinking));
+    match chat(request, wants_thinking) {
+        Ok(chat) => translated.chat = Some(chat),
+        Err(ApiError::Overloaded) => return Err(ApiError::Overloaded),
         Err(error) => {
             routes.retain(native);
             if routes.is_empty() {
@@ -95,18 +118,92 @@ pub fn estimated_count(tokens: u64) -> BufferedResponse {
     BufferedResponse { status: 200, headers, body, refusal: None }
 }
 
-fn chat_request(
+/// Whether a call is one that providers of chat completions alone get translated.
+fn is_translatable(context: &RequestContext) -> bool {
+    context.response_context.format == Format::Anthropic || context.action == Action::CreateResponse
+}
+
+/// Whether these replicas of a provider get a call as it came.
+pub fn is_native(
+    gateway: &Gateway,
     request: &Request<RequestContext>,
-    limit: usize,
-    wants_thinking: bool,
-) -> Result<ChatRequest, ApiError> {
-    let path = request.head.path();
-    if path != MESSAGES {
+    (provider, replicas): (&Provider, &[Replica]),
+    now: Instant,
+) -> bool {
+    match request.context.response_context.format {
+        Format::Anthropic => provider.speaks(Format::Anthropic),
+        Format::OpenAi => replicas.iter().all(|it| gateway.board.serves_responses(it, now)),
+    }
+}
+
+/// Whether a replica wants to know what was thought before.
+pub fn wants_thinking(replica: &Replica) -> bool {
+    known(&replica.url).wants_reasoning
+}
+
+/// The call as chat completions have it; `wants_thinking`: with what was thought before, by whomever.
+///
+/// # Errors
+/// What cannot be translated, or there is no memory to translate it.
+pub fn chat(request: &Request<RequestContext>, wants_thinking: bool) -> Result<Chat, ApiError> {
+    let (path, limit) = (request.head.path(), request.context.config.max_request_size);
+    let is_messages = request.context.response_context.format == Format::Anthropic;
+    if is_messages && path != MESSAGES {
         return Err(ApiError::NotSpoken(path.to_owned()));
+    }
+    let mut copies = Share::new(Holder::Request);
+    if !copies.set(request.body.len().saturating_mul(TRANSLATED_COPIES)) {
+        return Err(ApiError::Overloaded);
     }
     let body: &RawValue = serde_json::from_slice(&request.body)
         .map_err(|error| ApiError::Body(BodyError::InvalidJson(error.to_string())))?;
-    anthropic::chat_request(body, limit, wants_thinking).map_err(ApiError::Refused)
+    let (request, back) = if is_messages {
+        let request = anthropic::chat_request(body, limit, wants_thinking).map_err(ApiError::Refused)?;
+        let back = Back::Message(request.attached);
+        (request, back)
+    } else {
+        let (request, translation) =
+            responses::chat_request(body, limit, wants_thinking).map_err(ApiError::Refused)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        (request, Back::Response(Arc::new(translation), now.as_secs()))
+    };
+    Ok(Chat { request, back, _copies: copies })
+}
+
+impl Back {
+    /// For the client that asked for `model`; `id` is the request's. At most `limit` bytes are held.
+    fn translator(&self, model: &str, id: &str, limit: usize) -> Translator {
+        match self {
+            Self::Message(_) => anthropic::translator(model, id, limit),
+            Self::Response(request, at) => {
+                responses::translator(request, responses::Asked { model, id, at: *at }, limit)
+            }
+        }
+    }
+
+    fn document(&self, body: &[u8], model: &str, id: &str, limit: usize) -> Result<Vec<u8>, Unfit> {
+        match self {
+            Self::Message(_) => anthropic::message(body, model, id, limit),
+            Self::Response(request, at) => {
+                responses::response(body, request, responses::Asked { model, id, at: *at }, limit)
+            }
+        }
+    }
+
+    fn events(&self, body: &[u8], model: &str, id: &str, limit: usize) -> Result<Vec<u8>, Unfit> {
+        let (mut translator, mut out) = (self.translator(model, id, limit), Output::new(limit));
+        translator.take(body, &mut out)?;
+        translator.take(b"[DONE]", &mut out)?;
+        Ok(out.into_bytes()?)
+    }
+
+    /// A provider's error in the client's API. The Responses API has the same errors as chat.
+    fn error(&self, status: u16, document: &[u8], id: &str) -> Vec<u8> {
+        match self {
+            Self::Message(attached) => anthropic::error::translate(status, document, id, *attached),
+            Self::Response(..) => document.to_vec(),
+        }
+    }
 }
 
 /// Whether a header field means nothing to a provider that gets a translated call: those of Anthropic's API.
@@ -123,15 +220,15 @@ pub fn is_field_of_its_own(name: &str) -> bool {
 pub fn translate_response(
     mut response: BufferedResponse,
     model: &str,
-    chat: &ChatRequest,
+    Chat { request, back, .. }: &Chat,
     id: &str,
     limit: usize,
 ) -> Result<BufferedResponse, Failure> {
     if response.status < 300 {
-        let (kind, translated) = if chat.stream {
-            ("text/event-stream", events_of(&response.body, model, id, limit))
+        let (kind, translated) = if request.stream {
+            ("text/event-stream", back.events(&response.body, model, id, limit))
         } else {
-            ("application/json", anthropic::message(&response.body, model, id, limit))
+            ("application/json", back.document(&response.body, model, id, limit))
         };
         response.headers.set("content-type", kind.as_bytes());
         match translated {
@@ -143,18 +240,11 @@ pub fn translate_response(
     }
     // What is no JSON, or too long to pass, is wrapped later.
     let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&response.body).is_ok();
-    if (is_json || chat.attached.is_any()) && response.body.len() <= MAX_ERROR_BODY {
-        response.body = anthropic::error::translate(response.status, &response.body, id, chat.attached);
+    if (is_json || request.attached.is_any()) && response.body.len() <= MAX_ERROR_BODY {
+        response.body = back.error(response.status, &response.body, id);
         response.headers.set("content-type", b"application/json");
     }
     Ok(response)
-}
-
-fn events_of(body: &[u8], model: &str, id: &str, limit: usize) -> Result<Vec<u8>, Unfit> {
-    let (mut translator, mut out) = (anthropic::translator(model, id, limit), Output::new(limit));
-    translator.take(body, &mut out)?;
-    translator.take(b"[DONE]", &mut out)?;
-    Ok(out.into_bytes()?)
 }
 
 impl From<Unfit> for Failure {
@@ -173,15 +263,14 @@ fn refusal(document: &[u8]) -> Refusal {
     Refusal::in_document(document).unwrap_or_default()
 }
 
-/// A streamed chat completion as the events of the Messages API.
+/// A streamed chat completion as the events of the client's API.
 pub struct Translation {
     translator: Translator,
     events: Events,
     meter: Meter,
     /// The request's.
     id: String,
-    /// The request's.
-    attached: Attached,
+    back: Back,
     /// Another attempt may follow: the message's beginning is held back, because another attempt can mend a failure after it.
     is_patient: bool,
     mask: Arc<Mask>,
@@ -190,30 +279,31 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// For the client that asked for `model`; `id` and `attached` are the request's. At most `limit` bytes of the message are held.
+    /// For the client that asked for `model` by `chat`; `id` is the request's. At most `limit` bytes of the message are held.
     /// `is_patient`: another attempt may follow, `mask` is the provider's.
     pub fn new(
-        (model, id, attached): (&str, &str, Attached),
+        (model, id, chat): (&str, &str, &Chat),
         limit: usize,
         meter: Meter,
         is_patient: bool,
         mask: Arc<Mask>,
     ) -> Self {
-        let translator = anthropic::translator(model, id, limit);
+        let back = chat.back.clone();
+        let translator = back.translator(model, id, limit);
         let (events, id, out) = (Events::default(), id.to_owned(), Output::new(limit));
-        Self { translator, events, meter, id, attached, is_patient, mask, out }
+        Self { translator, events, meter, id, back, is_patient, mask, out }
     }
 
     /// Takes the events of `bytes`; at the stream's end, what it ended in.
     fn translate(&mut self, bytes: Option<&[u8]>, sink: &Sink) -> Result<(), Broke> {
-        let Self { translator, events, meter, id, attached, is_patient, mask, out } = self;
+        let Self { translator, events, meter, id, back, is_patient, mask, out } = self;
         let mut translate = |data: &[u8]| match translator.take(data, out) {
             Err(Unfit::Error) => {
                 let refusal = refusal(data);
                 let announces = *is_patient && !matches!(Opening::of(out.bytes()), Opening::Content);
                 if (out.bytes().is_empty() || announces) && sink.is_undecided() {
                     out.clear();
-                    let error = anthropic::error::translate(refusal.status, data, id, *attached);
+                    let error = back.error(refusal.status, data, id);
                     return Err(Broke::Refused(refusal, error));
                 }
                 translator.fail(refusal.status, &mask.hide(data.to_vec(), Scope::All), out);

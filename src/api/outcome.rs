@@ -22,6 +22,8 @@ pub enum Outcome {
     Finished(Finish),
     /// Nothing has left for the client: another attempt may follow.
     Failed(Failed),
+    /// The same replica is asked once more, in another way.
+    Again,
 }
 
 /// How a call ends for its client.
@@ -130,6 +132,8 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
         Fault::Overloaded => to_the_client(Verdict::Unknown),
         // It was given in full, and another would be as little use.
         Fault::Untranslatable => to_the_client(Verdict::Succeeded),
+        // Nothing is wrong with it.
+        Fault::NotCarried => elsewhere(Verdict::Succeeded),
         // The client has left.
         Fault::ClientGone => to_the_client(Verdict::Unknown),
     }
@@ -211,7 +215,7 @@ impl Failed {
 
     /// The provider gave no response: the client would get a 502.
     pub fn is_without_response(&self) -> bool {
-        matches!(self.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff))
+        matches!(self.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff | Fault::NotCarried))
     }
 
     /// Another attempt, elsewhere, may do better.
@@ -242,7 +246,7 @@ impl Failed {
                 Fault::TimedOut => "timeout",
                 Fault::TooLarge | Fault::StreamTooLarge => "too_large",
                 Fault::Overloaded => "overloaded",
-                Fault::Untranslatable => "untranslatable",
+                Fault::Untranslatable | Fault::NotCarried => "untranslatable",
                 Fault::ClientGone => "client_gone",
             },
             Self::Response(response) => match response.telling_status() {

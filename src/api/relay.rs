@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::admitted::Admitted;
 use super::allowance::Times;
 use super::client_call::ClientCall;
+use super::messages::Chat;
 use super::outcome::{Failed, Finish, SUCCESS};
 use super::record::word;
 use super::{masking, messages};
@@ -31,6 +32,8 @@ pub struct Relay {
     pub(super) now: Instant,
     /// The attempt in hand asks for the usage of its stream, and the client did not.
     pub(super) adds_usage: bool,
+    /// The attempt in hand sends the call translated.
+    pub(super) is_translated: bool,
     /// The attempt in hand has less time than a first one would have.
     pub(super) is_short: bool,
     /// What the responses that were collected for it hold, to its end.
@@ -61,6 +64,22 @@ impl Relay {
         let client = &mut self.client_call.response;
         client.beat()?;
         client.flush()
+    }
+
+    /// The call as the attempt in hand sends it, where it is translated.
+    pub(super) fn chat(&self) -> Option<&Chat> {
+        self.call.chat.as_ref().filter(|_| self.is_translated)
+    }
+
+    /// An attempt at that replica begins: decides how the call is sent.
+    pub(super) fn begin_attempt(&mut self, choice: &Choice) {
+        let replica = &choice.provider().replicas[choice.replica];
+        let is_native = |_: &Chat| {
+            let replicas = (choice.provider(), std::slice::from_ref(replica));
+            messages::is_native(&self.gateway, &self.client_call.request, replicas, self.now)
+        };
+        self.is_translated = self.call.chat.as_ref().is_some_and(|chat| !is_native(chat));
+        self.client_call.begin_attempt(&choice.provider().name, self.call.body.stream);
     }
 
     /// Ends it.

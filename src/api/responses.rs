@@ -5,6 +5,8 @@
 //! a restart or at another instance, the providers are asked in turn: an id is a random one of its provider's own, and
 //! a provider without it says 404.
 
+use std::time::Instant;
+
 use percent_encoding::percent_decode_str;
 use ureq::http::Method;
 
@@ -12,7 +14,8 @@ use super::admitted::Admitted;
 use super::error::ApiError;
 use super::{Action, RequestContext, filters};
 use crate::catalog::{Lists, Model};
-use crate::config::{Config, Format, Provider, Replica, ReplicaId, Token};
+use crate::config::{Config, Provider, Replica, ReplicaId, Token};
+use crate::dialect::Refusal;
 use crate::front::Request;
 use crate::gateway::{Gateway, ResponseOwner};
 use crate::limits::{MAX_REACH, MAX_RESPONSE_ID};
@@ -50,8 +53,11 @@ pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Re
     let owner = gateway.response_owners.of(&id_of(path));
     let place = owner.and_then(|owner| Some((place_of(config, owner.replica)?, owner.model)));
     let mut reach = Reach::of(config, token, &lists);
-    let mut may_have =
-        |provider: &Provider, model: &str| provider.speaks(Format::OpenAi) && reach.includes(provider, model);
+    let now = Instant::now();
+    let keeps_some = |provider: &Provider| {
+        provider.replicas.iter().any(|replica| gateway.board.serves_responses(replica, now))
+    };
+    let mut may_have = |provider: &Provider, model: &str| reach.includes(provider, model);
     if let Some(((provider, replica), model)) = place {
         if !may_have(provider, &model) {
             return Err(ApiError::NotFound(path.to_owned()));
@@ -60,9 +66,14 @@ pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Re
         return Ok(Found { model, routes: vec![route], is_search: false });
     }
     let able = config.providers.iter().filter(|provider| may_have(provider, ""));
-    let routes: Vec<Route> = able.map(|provider| Route::new(&provider.name, "")).collect();
-    if routes.is_empty() {
+    let mut able = able.peekable();
+    if able.peek().is_none() {
         return Err(ApiError::NotFound(path.to_owned()));
+    }
+    let routes: Vec<Route> =
+        able.filter(|provider| keeps_some(provider)).map(|provider| Route::new(&provider.name, "")).collect();
+    if routes.is_empty() {
+        return Err(ApiError::Refused(Refusal::not_carried("stored responses")));
     }
     let is_search =
         routes.len() > 1 || config.provider(&routes[0].provider).is_some_and(|p| p.replicas.len() > 1);

@@ -32,6 +32,8 @@ struct ReplicaStatus<'a> {
     /// None before the first check.
     healthy: Option<bool>,
     latency_ms: Option<u128>,
+    /// How calls to `/v1/responses` reach it: `native`, or `chat` where they are translated.
+    responses: &'static str,
     checked_at: Option<String>,
     /// Why the last check failed.
     error: Option<String>,
@@ -91,8 +93,10 @@ fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> Replic
     let cooldown_until = condition.cooldown_until.or(of_one.map(|(_, until)| until));
     let name_of =
         |of: TokenId| config.tokens.iter().find(|token| TokenId::of(token) == of).map(|it| &*it.name);
+    let is_native = api.gateway.board.serves_responses(replica, now);
     ReplicaStatus {
         url: &replica.url,
+        responses: if is_native { "native" } else { "chat" },
         healthy: health.as_ref().map(|health| health.healthy),
         latency_ms: health.as_ref().map(|health| health.latency.as_millis()),
         checked_at: health.as_ref().map(|health| health.checked_at.to_string()),

@@ -20,6 +20,8 @@ pub struct Known {
     pub listed_prefix: &'static str,
     /// Its name for the most tokens of a chat response.
     pub token_limit: &'static str,
+    /// Whether it serves `/responses`; none: that is not known, or differs from one account or server to the next.
+    pub serves_responses: Option<bool>,
     /// It refuses a request with `stream_options`, and reports the usage of every stream.
     pub refuses_stream_options: bool,
     /// It refuses a history with calls of tools whose `reasoning_content` was left out.
@@ -34,9 +36,20 @@ const ORDINARY: Known = Known {
     list_query: "",
     listed_prefix: "",
     token_limit: "max_tokens",
+    serves_responses: None,
     refuses_stream_options: false,
     wants_reasoning: false,
 };
+
+/// A host whose base URL has that path, and that serves `/responses`.
+const fn all_apis_at(host: &'static str, base_path: &'static str) -> Known {
+    Known { serves_responses: Some(true), ..at(host, base_path) }
+}
+
+/// The same of one that does not.
+const fn chat_at(host: &'static str, base_path: &'static str) -> Known {
+    Known { serves_responses: Some(false), ..at(host, base_path) }
+}
 
 /// A host whose base URL has that path.
 const fn at(host: &'static str, base_path: &'static str) -> Known {
@@ -49,27 +62,27 @@ const KNOWN: &[Known] = &[
         is_anthropic: true,
         anthropic_path: "/v1",
         list_query: "?limit=1000",
-        ..at("api.anthropic.com", "/v1")
+        ..chat_at("api.anthropic.com", "/v1")
     },
     // Its newer models refuse the older name, which is the one that everybody else knows.
-    Known { token_limit: "max_completion_tokens", ..at("api.openai.com", "/v1") },
+    Known { token_limit: "max_completion_tokens", ..all_apis_at("api.openai.com", "/v1") },
     // 422: extra inputs are not permitted.
-    Known { refuses_stream_options: true, ..at("api.mistral.ai", "/v1") },
-    Known { refuses_stream_options: true, ..at("codestral.mistral.ai", "/v1") },
-    Known { listed_prefix: "models/", ..at("generativelanguage.googleapis.com", "/v1beta/openai") },
+    Known { refuses_stream_options: true, ..chat_at("api.mistral.ai", "/v1") },
+    Known { refuses_stream_options: true, ..chat_at("codestral.mistral.ai", "/v1") },
+    Known { listed_prefix: "models/", ..chat_at("generativelanguage.googleapis.com", "/v1beta/openai") },
     // Its base URL works with `/v1` and without.
-    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..at("api.deepseek.com", "") },
-    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..at("api.moonshot.cn", "/v1") },
-    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..at("api.moonshot.ai", "/v1") },
-    Known { anthropic_path: "/api/anthropic/v1", ..at("open.bigmodel.cn", "/api/paas/v4") },
-    Known { anthropic_path: "/api/anthropic/v1", ..at("api.z.ai", "/api/paas/v4") },
+    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..chat_at("api.deepseek.com", "") },
+    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..chat_at("api.moonshot.cn", "/v1") },
+    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..chat_at("api.moonshot.ai", "/v1") },
+    Known { anthropic_path: "/api/anthropic/v1", ..chat_at("open.bigmodel.cn", "/api/paas/v4") },
+    Known { anthropic_path: "/api/anthropic/v1", ..chat_at("api.z.ai", "/api/paas/v4") },
     at("dashscope.aliyuncs.com", "/compatible-mode/v1"),
     at("dashscope-intl.aliyuncs.com", "/compatible-mode/v1"),
-    at("openrouter.ai", "/api/v1"),
-    at("api.groq.com", "/openai/v1"),
-    at("api.x.ai", "/v1"),
-    at("api.siliconflow.cn", "/v1"),
-    at("ark.cn-beijing.volces.com", "/api/v3"),
+    all_apis_at("openrouter.ai", "/api/v1"),
+    all_apis_at("api.groq.com", "/openai/v1"),
+    all_apis_at("api.x.ai", "/v1"),
+    chat_at("api.siliconflow.cn", "/v1"),
+    all_apis_at("ark.cn-beijing.volces.com", "/api/v3"),
 ];
 
 /// What clients, not base URLs, end in.

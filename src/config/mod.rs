@@ -143,6 +143,8 @@ pub struct Replica {
     pub weight: u32,
     /// Whether its chat streams are asked for usage where the client does not ask. Default auto.
     pub stream_usage: StreamUsage,
+    /// Whether it serves `/responses` itself. Default auto.
+    pub responses: ResponsesApi,
 }
 
 /// When `stream_options.include_usage` is added to a streamed chat call that lacks it.
@@ -155,6 +157,18 @@ pub enum StreamUsage {
     Always,
     /// Never.
     Never,
+}
+
+/// Whether a provider serves the Responses API, or its calls are translated into chat completions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ResponsesApi {
+    /// As its host is known to; else it is asked, and its refusal remembered.
+    #[default]
+    Auto,
+    /// It does.
+    Native,
+    /// They are translated.
+    Chat,
 }
 
 /// The two formats a call may come in. They differ in their bodies, their events, their errors, and where the key goes.
@@ -196,6 +210,15 @@ impl Replica {
         match format {
             Format::OpenAi => Some(&self.url),
             Format::Anthropic => self.anthropic_url.as_deref(),
+        }
+    }
+
+    /// Whether it serves `/responses` itself; none: that is to be found out.
+    pub fn serves_responses(&self) -> Option<bool> {
+        match self.responses {
+            ResponsesApi::Auto => known(&self.url).serves_responses,
+            ResponsesApi::Native => Some(true),
+            ResponsesApi::Chat => Some(false),
         }
     }
 

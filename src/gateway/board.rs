@@ -63,6 +63,8 @@ struct Entry {
     refuted: Option<String>,
     check_at: Option<Instant>,
     models_at: Option<Instant>,
+    /// It was found to serve chat completions alone; then it is asked again.
+    chat_alone_until: Option<Instant>,
 }
 
 impl Board {
@@ -187,6 +189,21 @@ impl Board {
             (inner, _) = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner);
         }
         inner.waiting -= 1;
+    }
+
+    /// It is found that a replica has no `/responses`. It is asked again after `time`.
+    pub fn note_chat_alone(&self, id: ReplicaId, now: Instant, time: Duration) {
+        if let Some(entry) = self.lock().replicas.get_mut(&id) {
+            entry.chat_alone_until = now.checked_add(time);
+        }
+    }
+
+    /// Whether a call to `/responses` is sent to a replica as it is.
+    pub fn serves_responses(&self, replica: &Replica, now: Instant) -> bool {
+        replica.serves_responses().unwrap_or_else(|| {
+            let until = self.lock().replicas.get(&replica.id).and_then(|entry| entry.chat_alone_until);
+            until.is_none_or(|until| until <= now)
+        })
     }
 
     /// What is known of a replica.

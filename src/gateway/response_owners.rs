@@ -47,7 +47,7 @@ impl ResponseOwners {
 #[cfg(test)]
 mod tests {
     use super::{ResponseOwner, ResponseOwners};
-    use crate::config::{Replica, ReplicaId, Secret, StreamUsage};
+    use crate::config::{Replica, ReplicaId, ResponsesApi, Secret, StreamUsage};
     use crate::limits::{MAX_RESPONSE_ID, MAX_RESPONSE_OWNERS};
 
     fn owner(model: &str) -> ResponseOwner {
@@ -63,6 +63,7 @@ mod tests {
             anthropic_proxy: None,
             weight: 1,
             stream_usage: StreamUsage::Auto,
+            responses: ResponsesApi::Auto,
         };
         ResponseOwner { replica: replica.identified("p").id, model: model.into() }
     }

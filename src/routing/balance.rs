@@ -394,7 +394,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{Balance, Lease, Verdict};
-    use crate::config::{Provider, Replica, ReplicaId, Secret, StreamUsage, TokenId};
+    use crate::config::{Provider, Replica, ReplicaId, ResponsesApi, Secret, StreamUsage, TokenId};
     use crate::limits::{FIRST_COOLDOWN, MAX_COOLDOWN};
     use crate::testing::Random;
 
@@ -409,6 +409,7 @@ mod tests {
             proxy: None,
             anthropic_proxy: None,
             stream_usage: StreamUsage::Auto,
+            responses: ResponsesApi::Auto,
             ca_file: None,
             weight,
         });

@@ -171,7 +171,7 @@ impl Text<'_> {
             Self::NotFound(path) => format!("路径不存在: {path}"),
             Self::ModelNotFound(model) => format!("未找到模型: {model}"),
             Self::NotTranslatable(place) => {
-                format!("该模型的提供商只支持 OpenAI 格式，以下内容无法转换: {place}")
+                format!("该模型的提供商只支持 OpenAI 的 chat completions，以下内容无法转换: {place}")
             }
             Self::InvalidParameter(place, expected) => format!("参数 {place} 应为: {expected}"),
             Self::NotSpoken(path) => format!("该模型的提供商不支持 {path}"),
@@ -259,7 +259,7 @@ impl Text<'_> {
             Self::ModelNotFound(model) => format!("model not found: {model}"),
             Self::NotTranslatable(place) => {
                 format!(
-                    "the provider of this model speaks only the OpenAI format, which has no place for {place}"
+                    "the provider of this model speaks only chat completions, which have no place for {place}"
                 )
             }
             Self::InvalidParameter(place, expected) => format!("{place}: expected {expected}"),

@@ -113,6 +113,8 @@ pub enum Fault {
     Overloaded,
     /// The response is complete, and cannot be put into the client's format.
     Untranslatable,
+    /// The provider does not speak the API of the call, and the call cannot be put into the one that it speaks.
+    NotCarried,
 }
 
 /// A failed attempt.

@@ -52,6 +52,7 @@ mod relay;
 mod reload;
 mod response_translation;
 mod responses;
+mod responses_over_chat;
 mod responses_request;
 mod routing;
 mod scripted;

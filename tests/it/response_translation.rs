@@ -52,7 +52,7 @@ fn hold(given: &BTreeMap<String, Vec<u8>>, folder: &str, ending: &str, make: imp
 fn request() -> Arc<Translation> {
     let request = fs::read_to_string(golden("responses/request.json")).expect("the request");
     let body = serde_json::from_str(&request).expect("JSON");
-    let (_, translation) = chat_request(body, LIMIT).expect("translated");
+    let (_, translation) = chat_request(body, LIMIT, true).expect("translated");
     Arc::new(translation)
 }
 

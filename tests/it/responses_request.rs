@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 /// What may be written, bytes.
 const LIMIT: usize = 1_000_000;
 
-fn translated(given: &[u8]) -> String {
+fn translated(given: &[u8], wants_thinking: bool) -> String {
     let body: &RawValue = serde_json::from_slice(given).expect("JSON");
-    let (chat, translation) = match chat_request(body, LIMIT) {
+    let (chat, translation) = match chat_request(body, LIMIT, wants_thinking) {
         Ok(translated) => translated,
         Err(refusal) => {
             return match refusal.problem {
@@ -50,7 +50,8 @@ fn requests() {
     assert!(given.len() > 50, "{given:?}");
     let mut wrong = Vec::new();
     for path in given {
-        let made = translated(&fs::read(&path).expect("what goes in"));
+        let is_wanted = path.to_string_lossy().contains("wanted");
+        let made = translated(&fs::read(&path).expect("what goes in"), is_wanted);
         let out = path.with_extension("out");
         if std::env::var("AI_PROXY_GOLDEN").is_ok_and(|what| what == "write") {
             fs::write(&out, &made).expect("write");

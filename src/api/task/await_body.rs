@@ -46,9 +46,8 @@ impl Relay {
         is_events: bool,
         attempt: &Attempt,
     ) -> Step {
-        let is_translated = self.call.chat_for(attempt.choice.provider()).is_some();
         // A heartbeat has promised events, and what is translated is events or a document: nothing else.
-        let may_pass = !self.client_call.is_committed() && !is_translated;
+        let may_pass = !self.client_call.is_committed() && !self.is_translated;
         if is_events || (may_pass && is_streamed(&response, self.call.body.stream)) {
             return self.stream(response, beginning, is_events, attempt);
         }

@@ -1,6 +1,7 @@
 //! A body is read whole before any of it leaves, and looked at.
 
 use super::{Stage, Step};
+use crate::api::Action;
 use crate::api::messages;
 use crate::api::outcome::{BufferedResponse, Failed, Outcome, SUCCESS};
 use crate::api::relay::{Attempt, Relay};
@@ -53,6 +54,9 @@ impl Relay {
             body.clear();
         }
         let status = response.status;
+        if self.lacks_responses(status, &body, choice) {
+            return self.translate_instead(choice);
+        }
         // A transcript as plain text may begin as it likes.
         let may_be_events =
             stream::is_event_stream(&response.headers) || !self.call.path.starts_with("/audio/");
@@ -75,14 +79,14 @@ impl Relay {
             BufferedResponse { status, headers: response.headers, body, refusal }
         };
         let measured = Measured::of_document(&buffered.body, self.output());
-        if self.call.chat_for(choice.provider()).is_none() {
+        if !self.is_translated {
             return self.whole(buffered, measured, choice);
         }
         if let Err(failure) = self.hold_copies_of(&buffered.body) {
             return failure.into();
         }
         // Asked again: the copies are counted in between.
-        let Some(chat) = self.call.chat_for(choice.provider()) else {
+        let Some(chat) = self.chat() else {
             return self.whole(buffered, measured, choice);
         };
         let (model, limit) = (&self.call.body.model, self.client_call.config().max_response_size);
@@ -100,6 +104,45 @@ impl Relay {
                     self.note_document(measured, &[]);
                 }
                 failure.into()
+            }
+        }
+    }
+
+    /// Whether a response says that a replica, of which it is not known, has no `/responses`. A 404 may mean the model, or the response
+    /// that is continued.
+    fn lacks_responses(&self, status: u16, body: &[u8], choice: &Choice) -> bool {
+        let names_model = || {
+            let said = &body[..body.len().min(MAX_ERROR_BODY)];
+            String::from_utf8_lossy(said).to_ascii_lowercase().contains("model")
+        };
+        let means_path = match status {
+            404 => self.call.body.previous.is_none() && !names_model(),
+            405 | 501 => true,
+            _ => false,
+        };
+        let replica = &choice.provider().replicas[choice.replica];
+        means_path
+            && !self.is_translated
+            && self.client_call.request.context.action == Action::CreateResponse
+            && replica.serves_responses().is_none()
+    }
+
+    /// A replica speaks chat completions alone: it is asked again in these, now and from now on.
+    fn translate_instead(&mut self, choice: &Choice) -> Outcome {
+        let replica = &choice.provider().replicas[choice.replica];
+        let time = self.client_call.config().models_interval;
+        self.gateway.board.note_chat_alone(replica.id, self.now, time);
+        match messages::chat(&self.client_call.request, messages::wants_thinking(replica)) {
+            Ok(chat) => {
+                self.call.chat = Some(chat);
+                self.is_translated = true;
+                self.client_call.response.end_quiet();
+                Outcome::Again
+            }
+            Err(error) => {
+                self.call.refused = Some(error);
+                let detail = "it speaks chat completions alone, which have no place for the call".to_owned();
+                Failure { fault: Fault::NotCarried, detail }.into()
             }
         }
     }
@@ -129,7 +172,8 @@ impl Relay {
             return Outcome::Failed(failed);
         }
         if let Failed::Response(buffered) = &failed {
-            if is_good {
+            // Nothing is stored where the call was translated.
+            if is_good && !self.is_translated {
                 let id = || response_id::in_document(&buffered.body);
                 responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, id);
             }

@@ -128,7 +128,7 @@ impl front::Task for Task {
             Some(State::Attempt(attempt, Stage::Stream(streaming))) => {
                 match streaming.cancel(&mut self.relay, &attempt) {
                     Outcome::Finished(finish) => finish,
-                    Outcome::Failed(_) => self.client_gone(&attempt),
+                    Outcome::Failed(_) | Outcome::Again => self.client_gone(&attempt),
                 }
             }
             Some(State::Attempt(attempt, stage)) => {
@@ -173,6 +173,7 @@ impl Task {
         match outcome {
             Outcome::Finished(finish) => Err(finish),
             Outcome::Failed(failed) => self.after(attempt, failed),
+            Outcome::Again => Ok(State::Attempt(attempt, Stage::begin(false))),
         }
     }
 
@@ -207,7 +208,7 @@ impl Task {
                 None => Err(self.last()),
             };
         };
-        relay.client_call.begin_attempt(&choice.provider().name, relay.call.body.stream);
+        relay.begin_attempt(&choice);
         let others = relay.has_retries() && relay.plan.has_hope_left(&relay.gateway.balance, relay.now);
         Ok(State::Attempt(Box::new(Attempt { choice, others }), Stage::begin(false)))
     }

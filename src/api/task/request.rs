@@ -16,7 +16,7 @@ impl Relay {
         length: usize,
         timeouts: Timeouts,
     ) -> Result<Outgoing, Failure> {
-        let is_translated = self.call.chat_for(choice.provider()).is_some();
+        let is_translated = self.is_translated;
         let (format, path) = match is_translated {
             false => (self.client_call.response_context.format, &*self.call.path),
             true => (Format::OpenAi, messages::CHAT),
@@ -46,14 +46,14 @@ impl Relay {
         let replica = &choice.provider().replicas[choice.replica];
         let model = self.call.body.written(&choice.model);
         let (body, bytes) = (&self.call.body, &*self.client_call.request.body);
-        match self.call.chat_for(choice.provider()) {
+        match self.chat() {
             None if !self.call.cuts.is_empty() => send(&body.with_model_less(bytes, &model, &self.call.cuts)),
             None if self.adds_usage => send(&body.with_model_and_usage(bytes, &model)),
             None => send(&body.with_model(bytes, &model)),
             Some(chat) => {
-                // The Messages API reports the usage of every stream.
+                // The translated APIs report the usage of every stream.
                 let limit = known(&replica.url).token_limit;
-                send(&chat.with_model(&model, limit, replica.asks_for_usage(true)))
+                send(&chat.request.with_model(&model, limit, replica.asks_for_usage(true)))
             }
         }
     }

@@ -76,7 +76,7 @@ impl Relay {
         if is_events || response.length().is_none() {
             add_stream_fields(&mut fields);
         }
-        let chat = self.call.chat_for(choice.provider());
+        let chat = self.chat();
         let is_translated = chat.is_some();
         let length = response.length().map(|length| length + beginning.len() as u64);
         let length = length.filter(|_| !is_events && !is_translated);
@@ -84,7 +84,7 @@ impl Relay {
         let filter: Box<dyn StreamFilter> = if let Some(chat) = chat {
             let (model, id) = (&*self.call.body.model, &*self.client_call.response_context.id);
             let limit = config.max_response_size;
-            Box::new(Translation::new((model, id, chat.attached), limit, self.meter(), *others, mask()))
+            Box::new(Translation::new((model, id, chat), limit, self.meter(), *others, mask()))
         } else if is_events {
             let filter = AsTheyCame::new(self.meter(), *others, mask());
             Box::new(filter.hiding_usage(self.adds_usage))
@@ -133,7 +133,10 @@ impl Relay {
         // Until here the response of an earlier attempt may still be the one to send.
         self.client_call.record.note_responder(choice, true);
         self.note_stream(ended.measured, ended.response_id.as_deref());
-        responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, || ended.response_id);
+        if !self.is_translated {
+            let id = || ended.response_id;
+            responses::learn(&self.gateway, &self.client_call.request, &self.call, choice, id);
+        }
         match ended.broke {
             None => {
                 match ended.refusal {

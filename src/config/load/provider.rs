@@ -12,7 +12,9 @@ use super::env_proxy::Variable;
 use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
 use super::value::{header_value, integer, model_id, unfit, unfit_secret};
-use crate::config::{CaFile, HOP_BY_HOP, Provider, ProxyUrl, Replica, ReplicaId, Secret, StreamUsage, known};
+use crate::config::{
+    CaFile, HOP_BY_HOP, Provider, ProxyUrl, Replica, ReplicaId, ResponsesApi, Secret, StreamUsage, known,
+};
 use crate::limits::{MAX_MODEL, MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
@@ -25,6 +27,8 @@ const MAX_URL: usize = 2048;
 const MAX_PROVIDER_HEADERS: usize = 32;
 /// Values of `stream_usage`.
 const STREAM_USAGE_NAMES: &[&str] = &["auto", "always", "never"];
+/// Values of `responses`.
+const RESPONSES_NAMES: &[&str] = &["auto", "native", "chat"];
 /// Largest weight of a replica.
 const MAX_WEIGHT: u64 = 1000;
 
@@ -44,6 +48,7 @@ struct Entry {
     ca_file: Option<CaFile>,
     weight: Option<u32>,
     stream_usage: StreamUsage,
+    responses: ResponsesApi,
 }
 
 /// A provider's own `proxy`.
@@ -63,6 +68,7 @@ const KEYS: &[Key<Entry>] = &[
     optional("ca_file", |r, at, v, entry| entry.ca_file = r.read(at, v, ca_file)),
     optional("weight", |r, at, v, entry| entry.weight = r.read(at, v, |v| integer(v, 1..=MAX_WEIGHT))),
     optional("stream_usage", |r, at, v, entry| r.set(&mut entry.stream_usage, at, v, stream_usage)),
+    optional("responses", |r, at, v, entry| r.set(&mut entry.responses, at, v, responses)),
 ];
 
 /// The providers in the order of their first entry.
@@ -151,8 +157,19 @@ fn parts_into(reader: &mut Reader, at: &str, [first, second, third]: [Json; 3], 
 
 impl Entry {
     fn into_replica(self, reader: &mut Reader) -> (String, Replica) {
-        let Self { name, url, anthropic_url, key, models, headers, proxy, ca_file, weight, stream_usage } =
-            self;
+        let Self {
+            name,
+            url,
+            anthropic_url,
+            key,
+            models,
+            headers,
+            proxy,
+            ca_file,
+            weight,
+            stream_usage,
+            responses,
+        } = self;
         let anthropic_url = anthropic_url.or_else(|| known(&url).is_anthropic.then(|| url.clone()));
         let mut proxy_to = |url: &str| match &proxy {
             Some(Way::Direct) => None,
@@ -175,6 +192,7 @@ impl Entry {
             ca_file,
             weight,
             stream_usage,
+            responses,
         };
         let replica = replica.identified(&name);
         (name, replica)
@@ -238,6 +256,15 @@ fn stream_usage(json: &Json) -> Leaf<StreamUsage> {
         Some("always") => Ok(StreamUsage::Always),
         Some("never") => Ok(StreamUsage::Never),
         _ => unfit(json, Expected::OneOf(STREAM_USAGE_NAMES)),
+    }
+}
+
+fn responses(json: &Json) -> Leaf<ResponsesApi> {
+    match json.text().map(Text::value) {
+        Some("auto") => Ok(ResponsesApi::Auto),
+        Some("native") => Ok(ResponsesApi::Native),
+        Some("chat") => Ok(ResponsesApi::Chat),
+        _ => unfit(json, Expected::OneOf(RESPONSES_NAMES)),
     }
 }
 

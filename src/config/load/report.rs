@@ -7,7 +7,8 @@ use std::path::Path;
 use super::provider::bare_url;
 use super::value::LEVELS;
 use crate::config::{
-    Config, Format, Host, Provider, ProxyUrl, Replica, Secret, StreamUsage, Target, base_url_meant,
+    Config, Format, Host, Provider, ProxyUrl, Replica, ResponsesApi, Secret, StreamUsage, Target,
+    base_url_meant,
 };
 use crate::files;
 use crate::limits::{MAX_CONFIG_FILE, MAX_QUOTED};
@@ -105,6 +106,11 @@ fn replica_line(replica: &Replica, language: Language) -> String {
         StreamUsage::Auto => {}
         StreamUsage::Always => parts.push("stream_usage always".to_owned()),
         StreamUsage::Never => parts.push("stream_usage never".to_owned()),
+    }
+    match replica.responses {
+        ResponsesApi::Auto => {}
+        ResponsesApi::Native => parts.push("responses native".to_owned()),
+        ResponsesApi::Chat => parts.push("responses chat".to_owned()),
     }
     if let Some(models) = &replica.models {
         parts.push(format!("{} {}", say(Label::Models), models.len()));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Config, Problems, from_file, from_text, restart_required, summary, warnings};
-use crate::config::{Host, ProxyUrl, Replica, Secret, StreamUsage, Target};
+use crate::config::{Host, ProxyUrl, Replica, ResponsesApi, Secret, StreamUsage, Target};
 use crate::limits::{
     LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_PROVIDERS, MAX_TARGETS, MAX_WORKERS,
 };
@@ -365,7 +365,7 @@ fn usage_of_a_stream_is_asked_for_where_it_is_needed_and_not_refused() {
 #[test]
 fn a_provider_object_takes_every_key() {
     let replica = lone_replica(&with_object(
-        r#""anthropic_url": "https://a.example/anthropic/v1/", "key": "k", "models": ["m", "m/n"], "headers": {"X-Team": "red"}, "proxy": "socks5://u:p@127.0.0.1:1080", "weight": 1000, "stream_usage": "never""#,
+        r#""anthropic_url": "https://a.example/anthropic/v1/", "key": "k", "models": ["m", "m/n"], "headers": {"X-Team": "red"}, "proxy": "socks5://u:p@127.0.0.1:1080", "weight": 1000, "stream_usage": "never", "responses": "chat""#,
     ));
     assert_eq!(
         replica,
@@ -381,10 +381,12 @@ fn a_provider_object_takes_every_key() {
             ca_file: None,
             weight: 1000,
             stream_usage: StreamUsage::Never,
+            responses: ResponsesApi::Chat,
         }
     );
     for bad in [
         r#""stream_usage": true"#,
+        r#""responses": "yes""#,
         r#""stream_usage": "Always""#,
         r#""anthropic_url": "a.example""#,
         r#""anthropic_url": null"#,

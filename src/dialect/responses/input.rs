@@ -12,7 +12,12 @@ use crate::dialect::json::{Fit, Refusal, inside, is_array};
 use crate::dialect::output::{Output, Separated};
 
 /// Writes the messages of `instructions` and `input`.
-pub(super) fn write_messages(out: &mut Output, instructions: Option<&RawValue>, input: &RawValue) -> Fit<()> {
+pub(super) fn write_messages(
+    out: &mut Output,
+    instructions: Option<&RawValue>,
+    input: &RawValue,
+    wants_thinking: bool,
+) -> Fit<()> {
     let mut list = Separated::default();
     if !is_array(input) {
         let text = inside(input).map_err(|refusal| refusal.within("input"))?;
@@ -21,7 +26,8 @@ pub(super) fn write_messages(out: &mut Output, instructions: Option<&RawValue>, 
         out.write(&["{\"role\":\"user\",\"content\":\"", text, "\"}"]);
         return Ok(());
     }
-    let (mut items, mut group, mut side) = (Items::of(input), Group::of(input), Side::System);
+    let (mut items, mut group, mut side) =
+        (Items::of(input), Group { begin: Items::of(input), count: 0, wants_thinking }, Side::System);
     let mut instructions = instructions;
     loop {
         let before = items.clone();
@@ -30,7 +36,7 @@ pub(super) fn write_messages(out: &mut Output, instructions: Option<&RawValue>, 
         if let Some(next) = item.map(|item| item.side) {
             if next != side || next == Side::User {
                 write_group(out, &mut list, side, instructions.take(), &group)?;
-                (group, side) = (Group { begin: before, count: 0 }, next);
+                (group, side) = (Group { begin: before, count: 0, wants_thinking }, next);
             }
         }
         group.count += 1;
@@ -44,14 +50,11 @@ pub(super) fn write_messages(out: &mut Output, instructions: Option<&RawValue>, 
 struct Group<'a> {
     begin: Items<'a>,
     count: usize,
+    /// Also what is sealed goes to the provider, as far as it can be read.
+    wants_thinking: bool,
 }
 
 impl<'a> Group<'a> {
-    /// No item, before the first of `input`.
-    fn of(input: &'a RawValue) -> Self {
-        Self { begin: Items::of(input), count: 0 }
-    }
-
     fn each(&self, mut each: impl FnMut(Item<'a>) -> Fit<()>) -> Fit<()> {
         for (at, item) in self.begin.clone().take(self.count) {
             Item::of(item)
@@ -140,7 +143,7 @@ fn write_assistant(out: &mut Output, list: &mut Separated, group: &Group<'_>) ->
     out.write(&["\""]);
     let (mut thoughts, mut calls) = (0, 0);
     group.each(|item| match &*item.kind {
-        "reasoning" => item.thoughts(|_| thoughts += 1),
+        "reasoning" => item.thoughts(group.wants_thinking, |_| thoughts += 1),
         "message" => add_texts(out, &mut texts, item.content()?).map_err(|refusal| refusal.within("content")),
         _ => item.call().map(|_| calls += 1),
     })?;
@@ -159,7 +162,7 @@ fn write_assistant(out: &mut Output, list: &mut Separated, group: &Group<'_>) ->
         let mut texts = Texts::default();
         out.write(&[",\"reasoning_content\":\""]);
         group.each(|item| match &*item.kind {
-            "reasoning" => item.thoughts(|thought| texts.add(out, &[thought])),
+            "reasoning" => item.thoughts(group.wants_thinking, |thought| texts.add(out, &[thought])),
             _ => Ok(()),
         })?;
         out.write(&["\""]);

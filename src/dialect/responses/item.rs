@@ -114,11 +114,15 @@ impl<'a> Item<'a> {
         Ok((id, required(self.output, "output")?))
     }
 
-    /// What a model has thought; what is sealed comes from OpenAI's models, and only they can read it.
-    pub(super) fn thoughts(&self, mut thought: impl FnMut(&'a str)) -> Fit<()> {
+    /// What a model has thought. What is sealed comes from OpenAI's models: nobody but they need it, unless a provider wants to know
+    /// what was thought.
+    pub(super) fn thoughts(&self, wants_sealed: bool, mut thought: impl FnMut(&'a str)) -> Fit<()> {
         let mut has_content = false;
         for (key, thoughts) in [("content", self.content), ("summary", self.summary)] {
-            let Some(thoughts) = thoughts.filter(|_| !self.is_sealed && !has_content) else { continue };
+            let Some(thoughts) = thoughts.filter(|_| (wants_sealed || !self.is_sealed) && !has_content)
+            else {
+                continue;
+            };
             parts(thoughts, |part| {
                 if let Part::Text(text) = part {
                     has_content = true;

@@ -33,15 +33,15 @@ const HINTS: &[&str] = &[
 ];
 
 /// The chat request that says what a Responses request says, in at most `limit` bytes, and what the way back needs. `body` is
-/// a JSON object.
+/// a JSON object. `wants_thinking`: the provider wants to know what was thought before, by whomever.
 ///
 /// # Errors
 /// What has no place in a chat request, or is not what the Responses API asks for, and where; or it is too large.
-pub fn chat_request(body: &RawValue, limit: usize) -> Fit<(ChatRequest, Translation)> {
+pub fn chat_request(body: &RawValue, limit: usize, wants_thinking: bool) -> Fit<(ChatRequest, Translation)> {
     let top = Top::of(body)?;
     let mut rest = Output::with_capacity(limit, body.get().len() + ROOM);
     rest.write(&[",\"messages\":["]);
-    write_messages(&mut rest, top.instructions, required(top.input, "input")?)?;
+    write_messages(&mut rest, top.instructions, required(top.input, "input")?, wants_thinking)?;
     rest.write(&["]"]);
     let tools = top.write_settings(&mut rest)?;
     let too_large = |_| Refusal { place: String::new(), problem: Problem::TooLarge(limit) };
