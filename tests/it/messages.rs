@@ -60,14 +60,14 @@ fn assert_error_body(text: &str, kind: &str, reason: &str, id: &str) {
 #[test]
 fn body_query_and_response_pass_as_they_are_and_the_key_goes_where_anthropic_wants_it() {
     let (upstream, proxy) = start(json!({}));
-    let body = "{ \"id\" : \"msg_1\",\"x\":1.0e0 }";
-    upstream.respond(MESSAGES, Script::whole(200, &[("Content-Type", "application/json")], body));
+    let message = "{ \"id\" : \"msg_1\",\"x\":1.0e0 }";
+    upstream.respond(MESSAGES, Script::whole(200, &[("Content-Type", "application/json")], message));
     let body =
         "{ \"max_tokens\":1 ,\"model\" :\"both/m\",\"messages\":[{\"model\":\"both/m\"}],\"z\":1.0e0 }";
     let bearer = format!("Bearer {TOKEN}");
     for token in [("X-Api-Key", TOKEN), ("Authorization", bearer.as_str())] {
         let response = proxy.call(post("/v1/messages?beta=true", &[token], body));
-        assert_eq!((response.status, response.text().as_str()), (200, body));
+        assert_eq!((response.status, response.text().as_str()), (200, message));
         let sent = upstream.last();
         assert_eq!(sent.target, "/v1/messages?beta=true");
         assert_eq!(sent.text(), body.replacen("\"both/m\"", "\"m\"", 1));
