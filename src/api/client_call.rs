@@ -179,7 +179,7 @@ impl ClientCall {
         if permit.is_counted() {
             permit.spend(charge, Clock::now());
         }
-        drop(in_flight);
+        drop((permit, in_flight));
         let Finished { done, bytes, first_byte } = end(response);
         (record.status, record.bytes, record.first_byte) = (status, bytes, first_byte);
         record.end(metrics, &request.context.token().name);

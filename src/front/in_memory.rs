@@ -1,24 +1,37 @@
 //! A client in memory, for unit tests: it takes as many bytes as the test says, and leaves when the test says so.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The other end of a client's connection.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Peer(Arc<Mutex<State>>);
 
-#[derive(Debug)]
 struct State {
     received: Vec<u8>,
     /// Bytes that it takes before its window is full.
     room: usize,
     is_gone: bool,
+    /// Told before bytes arrive.
+    witness: Box<dyn FnMut() + Send>,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Peer")
+    }
 }
 
 impl Peer {
     /// A client that takes everything.
     pub fn open() -> Self {
-        Self(Arc::new(Mutex::new(State { received: Vec::new(), room: usize::MAX, is_gone: false })))
+        Self(Arc::new(Mutex::new(State {
+            received: Vec::new(),
+            room: usize::MAX,
+            is_gone: false,
+            witness: Box::new(|| {}),
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -35,6 +48,11 @@ impl Peer {
         self.state().is_gone = true;
     }
 
+    /// Has `witness` look around before each of its bytes arrive.
+    pub fn watch(&self, witness: impl FnMut() + Send + 'static) {
+        self.state().witness = Box::new(witness);
+    }
+
     /// What it has taken since this was last asked.
     pub fn received(&self) -> Vec<u8> {
         std::mem::take(&mut self.state().received)
@@ -49,6 +67,7 @@ impl Peer {
         if state.is_gone {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        (state.witness)();
         let all: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let taken = all.len().min(state.room);
         state.room -= taken;

@@ -1,11 +1,13 @@
 //! The stages on a network, a client and a clock in memory: no socket, no thread, no wait.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::auth::quota::Clock;
 use crate::config::load;
 use crate::front::{
     Admission, Done, Handled, Head, Io, Job, Load, Next, Peer, Request, Responder, Service, Source, Task,
@@ -50,7 +52,11 @@ fn config(replicas: usize) -> Value {
 
 impl World {
     fn new(replicas: usize) -> Self {
-        let config = load::from_text(&config(replicas).to_string(), &|_| None).expect("a good config");
+        Self::with(&config(replicas))
+    }
+
+    fn with(config: &Value) -> Self {
+        let config = load::from_text(&config.to_string(), &|_| None).expect("a good config");
         let network = Network::default();
         let upstream = Upstream::in_memory(&config, network.clone());
         let api = Api::new(Arc::new(Gateway::in_memory(config, upstream)), Arc::default(), 1);
@@ -525,4 +531,25 @@ fn client_that_leaves_unnoticed_ends_the_request_at_its_next_heartbeat() {
     world.wait(15_000);
     assert_eq!((world.received(), world.is_kept), (String::new(), Some(false)));
     assert!(provider.is_closed());
+}
+
+#[test]
+fn permit_is_free_before_the_last_byte_of_a_response_arrives() {
+    let mut limited = config(1);
+    limited["tokens"] = json!([{"name": "t", "token": "sk-client", "max_parallel": 1}]);
+    let mut world = World::with(&limited);
+    let provider = world.network.lead_to();
+    world.request(BODY);
+    let (gateway, seen) = (Arc::clone(&world.api.gateway), Arc::new(AtomicUsize::new(usize::MAX)));
+    let parallel = move || {
+        let used = gateway.quotas.account(&gateway.live.snapshot().tokens[0], Clock::now()).parallel;
+        usize::try_from(used).unwrap_or(usize::MAX)
+            + usize::try_from(gateway.metrics.in_flight()).unwrap_or(usize::MAX)
+    };
+    assert_eq!(parallel(), 2);
+    let witness = Arc::clone(&seen);
+    world.client.watch(move || witness.store(parallel(), Ordering::Relaxed));
+    provider.send(document("{}").as_bytes());
+    world.run();
+    assert_eq!((world.received(), seen.load(Ordering::Relaxed)), (relayed("{}"), 0));
 }
