@@ -39,7 +39,8 @@ const REQUEST: &str = "POST /v1/chat/completions HTTP/1.1\r\nHost: proxy\r\nAuth
                        X-Request-Id: r1\r\nContent-Type: application/json\r\n\r\n";
 const BODY: &str = r#"{"model":"p/m","messages":[]}"#;
 const STREAMED: &str = r#"{"model":"p/m","messages":[],"stream":true}"#;
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than a provider of a stream may be silent.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// A provider with so many replicas.
 fn config(replicas: usize) -> Value {
@@ -436,6 +437,23 @@ fn stream_that_falls_silent_has_heartbeats_and_then_an_end() {
 }
 
 #[test]
+fn stream_that_says_something_in_time_goes_on() {
+    let (mut world, provider) = sent(STREAMED);
+    provider.send(EVENTS.as_bytes());
+    let mut sent = String::new();
+    for number in 0..5 {
+        world.now += Duration::from_secs(14);
+        let event = event(&number.to_string());
+        provider.send(chunk(&event).as_bytes());
+        sent.push_str(&event);
+        world.run();
+    }
+    assert_eq!(payload(&world.received()), (sent, false));
+    world.wait(15_000);
+    assert_eq!(world.received(), HEARTBEAT);
+}
+
+#[test]
 fn stream_waits_for_a_client_that_takes_little_and_ends_with_its_time() {
     let (mut world, provider) = sent(STREAMED);
     world.client.set_room(40);
@@ -454,8 +472,10 @@ fn stream_waits_for_a_client_that_takes_little_and_ends_with_its_time() {
     provider.send(chunk(&event("three")).as_bytes());
     world.run();
     // No heartbeat is for a client that does not take what there is.
-    world.wait(15_000);
-    world.wait(15_000);
+    for milliseconds in [15_000, 15_000, 15_000, 5_000] {
+        assert_eq!(world.is_kept, None);
+        world.wait(milliseconds);
+    }
     assert_eq!((world.received(), world.is_kept), (String::new(), Some(false)));
     assert!(provider.is_closed());
 }
