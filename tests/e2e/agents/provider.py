@@ -1,10 +1,13 @@
 """A scripted provider for agents: it asks for a tool first, and says something once it has the result.
 
-Its models are `TASK` or `TASK-TROUBLE`. Tasks:
+The folder is the first argument. Its models are `TASK` or `TASK+TROUBLE`; what follows another `+` makes it another model. Tasks:
 
     write       writes FOLDER/hello.txt
     show        reads FOLDER/picture.png
     sum-up      reads FOLDER/report.pdf, and refuses a request that holds a document
+    delegate    asks a subagent that is to use the small model
+    list        no tool: says what FOLDER/hello.txt is to hold, as aider reads it
+    talk        no tool
 
 Troubles, which befall the second request (the one with the result):
 
@@ -24,6 +27,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SAID = ["All is ", "done now."]
+LISTING = ["hello.txt\n```\n", "hello\n```\n"]
 WRITERS = {"write", "write_file", "create_file"}
 READERS = {"read", "read_file"}
 
@@ -42,7 +46,7 @@ class Provider(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             server.seen.append({"path": self.path, "body": asked})
-        task, _, trouble = asked["model"].partition("+")
+        task, trouble = (asked["model"].split("+") + [""])[:2]
         native = self.path.startswith("/native")
         said = json.dumps(asked["messages"])
         is_second = '"tool_result"' in said or '"role": "tool"' in said or not asked.get("tools")
@@ -58,9 +62,10 @@ class Provider(BaseHTTPRequestHandler):
         if is_second and trouble == "silent":
             time.sleep(1)
         call = None if is_second else self.call(task, asked["tools"])
-        events = (anthropic if native else chat)(asked["model"], call)
+        said = LISTING if task == "list" else SAID
+        events = (anthropic if native else chat)(asked["model"], call, said)
         if not asked.get("stream"):
-            return self.send(200, whole(asked["model"], call))
+            return self.send(200, whole(asked["model"], call, said))
         self.start(200, "text/event-stream", ("Transfer-Encoding", "chunked"))
         for at, (name, data) in enumerate(events):
             if at == 2 and is_second and trouble == "broken":
@@ -74,6 +79,11 @@ class Provider(BaseHTTPRequestHandler):
     def call(self, task, tools):
         """The tool that does the task, and its input."""
         tools = [tool.get("function", tool) for tool in tools]
+        if task == "talk":
+            return None
+        if task == "delegate":
+            asked = {"description": "say something", "prompt": "Say something.", "subagent_type": "general-purpose"}
+            return "Agent", asked | {"model": "haiku"}
         names = WRITERS if task == "write" else READERS
         tool = next((tool for tool in tools if tool["name"].lower() in names), None)
         if tool is None:
@@ -108,15 +118,15 @@ def function(call):
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
-def whole(model, call):
-    message = {"role": "assistant", "content": None if call else "".join(SAID)}
+def whole(model, call, said):
+    message = {"role": "assistant", "content": None if call else "".join(said)}
     message |= {"tool_calls": [function(call)]} if call else {}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if call else "stop"}
     return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model, "choices": [choice],
             "usage": USAGE}
 
 
-def chat(model, call):
+def chat(model, call, said):
     def chunk(delta, reason=None, **more):
         choices = [{"index": 0, "delta": delta, "finish_reason": reason}] if delta is not None else []
         return None, {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model,
@@ -125,14 +135,14 @@ def chat(model, call):
     if call:
         yield chunk({"tool_calls": [function(call)]})
     else:
-        for text in SAID:
+        for text in said:
             yield chunk({"content": text})
     yield chunk({}, "tool_calls" if call else "stop")
     yield chunk(None, usage=USAGE)
     yield None, "[DONE]"
 
 
-def anthropic(model, call):
+def anthropic(model, call, said):
     def event(kind, **more):
         return kind, {"type": kind, **more}
     yield event("message_start", message={
@@ -145,7 +155,7 @@ def anthropic(model, call):
                     delta={"type": "input_json_delta", "partial_json": json.dumps(call[1])})
     else:
         yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-        for text in SAID:
+        for text in said:
             yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
     yield event("content_block_stop", index=0)
     yield event("message_delta", delta={"stop_reason": "tool_use" if call else "end_turn", "stop_sequence": None},
