@@ -19,7 +19,6 @@ pub struct Allowance {
 pub struct Times {
     /// When the provider's time began.
     pub begun: Instant,
-    /// Now.
     pub now: Instant,
 }
 

@@ -90,7 +90,6 @@ pub enum ApiError {
 pub struct SizeLimit {
     /// The config key that sets it.
     pub key: &'static str,
-    /// Bytes.
     pub bytes: usize,
 }
 

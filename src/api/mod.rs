@@ -44,7 +44,6 @@ use crate::text::Text;
 pub use error::ApiError;
 use response_context::ResponseContext;
 
-/// One endpoint.
 #[derive(Debug)]
 struct Endpoint {
     method: &'static str,

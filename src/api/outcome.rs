@@ -38,9 +38,7 @@ pub enum Finish {
     Complete(u16),
     /// A stream broke off.
     Broken {
-        /// Its status.
         status: u16,
-        /// Why.
         fault: Fault,
         /// The client gets events: one more can tell it of the fault.
         is_events: bool,
@@ -78,7 +76,6 @@ pub struct BufferedResponse {
     pub status: u16,
     /// Header fields as they came.
     pub headers: Headers,
-    /// The body.
     pub body: Vec<u8>,
     /// What it says no with, where it does: also under a status of success (OpenRouter).
     pub refusal: Option<Refusal>,

@@ -153,9 +153,7 @@ pub enum StreamUsage {
     /// Where the token has a limit of tokens a day or the stream is translated, unless the provider is known to refuse it.
     #[default]
     Auto,
-    /// Always.
     Always,
-    /// Never.
     Never,
 }
 

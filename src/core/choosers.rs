@@ -10,7 +10,6 @@ use serde_json::value::RawValue;
 /// A top-level member of a body, or a part of a form, by which some provider chooses a model.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chooser {
-    /// Its name.
     pub name: &'static str,
     kind: Kind,
 }
@@ -26,7 +25,6 @@ enum Kind {
     Plugins,
     /// Members that a gateway moves to the top level of its own request: none that chooses a model.
     Members,
-    /// Nothing.
     Nothing,
 }
 

@@ -131,7 +131,6 @@ impl Body {
         }
     }
 
-    /// Whether it is JSON.
     pub fn is_json(&self) -> bool {
         self.notation != Notation::Text
     }

@@ -228,7 +228,6 @@ impl Choice<'_> {
 }
 
 impl ToolCall<'_> {
-    /// Its number.
     pub(super) fn number(&self) -> Option<u64> {
         number(self.index)
     }

@@ -16,9 +16,7 @@ pub struct ChatRequest {
 /// What a request has beside text, which a provider may refuse.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Attached {
-    /// An image.
     pub image: bool,
-    /// A PDF.
     pub pdf: bool,
 }
 

@@ -21,7 +21,6 @@ impl Joined {
         &self.text
     }
 
-    /// The text.
     pub fn into_text(self) -> String {
         self.text
     }

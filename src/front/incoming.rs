@@ -11,7 +11,6 @@ use crate::memory::{Holder, Share, Shortage, Size};
 /// A whole request.
 #[derive(Debug)]
 pub struct Request<T> {
-    /// Its head.
     pub head: Head,
     /// Its body, decoded.
     pub body: Vec<u8>,

@@ -43,7 +43,6 @@ struct Waiter {
 
 /// What becomes of a request that asks for a permit.
 pub enum Acquired {
-    /// It has one.
     Now(Permit),
     /// It waits in the queue: its worker gets the permit, unless the request leaves the queue first.
     Queued,

@@ -203,7 +203,6 @@ impl Responder {
         self.pending = self.shape.head(status, fields, framing, 0);
     }
 
-    /// Whether it has begun.
     pub fn is_begun(&self) -> bool {
         self.is_begun
     }

@@ -16,7 +16,6 @@ pub struct Health {
     pub healthy: bool,
     /// Time to the response.
     pub latency: Duration,
-    /// When.
     pub checked_at: jiff::Timestamp,
     /// Why it is not well.
     pub error: Option<String>,

@@ -24,7 +24,6 @@ pub fn reading(text: &mut String, family: &Family, reading: &Reading<'_>) {
     sample(text, family, "", reading.labels, None, &reading.value.to_string());
 }
 
-/// Counters.
 pub fn counters(text: &mut String, family: &Family, series: &Series<AtomicU64>) {
     let rest = series.rest();
     for (labels, value) in series.all() {
@@ -35,7 +34,6 @@ pub fn counters(text: &mut String, family: &Family, series: &Series<AtomicU64>) 
     }
 }
 
-/// Histograms.
 pub fn histograms(text: &mut String, family: &Family, series: &Series<Histogram>) {
     let rest = series.rest();
     for (labels, histogram) in series.all() {

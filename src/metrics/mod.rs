@@ -36,13 +36,10 @@ pub enum Metric {
     Workers,
     /// Requests that wait for one.
     QueueLength,
-    /// Health of a provider.
     ProviderHealthy,
-    /// Bytes of responses.
     ResponseBytes,
     /// Errors of our own.
     Rejected,
-    /// Reloads.
     ConfigReloads,
     /// Lines of the log that were lost.
     LogLinesDropped,
@@ -72,7 +69,6 @@ pub struct Family {
     pub metric: Metric,
     /// What Prometheus calls it.
     pub name: &'static str,
-    /// Its kind.
     pub kind: Kind,
     /// Names of its labels.
     pub labels: &'static [&'static str],
@@ -274,7 +270,6 @@ pub struct Reading<'a> {
     pub metric: Metric,
     /// Values of its labels.
     pub labels: &'a [&'a str],
-    /// The value.
     pub value: u64,
 }
 

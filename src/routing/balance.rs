@@ -89,7 +89,6 @@ pub enum Verdict {
     Succeeded,
     /// There was no connection: no token is the reason.
     Unreachable,
-    /// It failed.
     Failed,
     /// It failed in a way that the next request would meet too: its cooldown begins at once.
     Refused,

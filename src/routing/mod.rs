@@ -14,7 +14,6 @@ use crate::config::{Config, Provider, Token, TokenId};
 /// A provider and the model to ask it for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The provider.
     pub provider: String,
     /// Its own id of the model.
     pub model: Arc<str>,

@@ -10,12 +10,7 @@ use super::file::FileProblem;
 pub enum ConfigText {
     // ── the file as a whole ──
     /// The file cannot be opened or read.
-    CannotRead {
-        /// The file.
-        path: String,
-        /// Why.
-        problem: FileProblem,
-    },
+    CannotRead { path: String, problem: FileProblem },
     /// The file is over the limit, bytes.
     FileTooLarge(u64),
     /// The file is not UTF-8; the fact is the line of the first wrong byte.
@@ -61,14 +56,12 @@ pub enum ConfigText {
     },
     /// The regular expression does not compile.
     BadRegex {
-        /// The pattern.
         pattern: String,
         /// The regex crate's reason.
         reason: String,
     },
     /// The regular expression compiles to more than the limit, bytes.
     RegexTooBig {
-        /// The pattern.
         pattern: String,
         /// Bytes allowed.
         limit: usize,
@@ -86,29 +79,13 @@ pub enum ConfigText {
     /// A header that stands twice, in another case.
     DuplicateHeader,
     /// A provider's `ca_file` cannot be used.
-    CaFile {
-        /// The file.
-        path: String,
-        /// Why.
-        problem: CaProblem,
-    },
+    CaFile { path: String, problem: CaProblem },
     /// `log_file` cannot be used.
-    LogFile {
-        /// The file.
-        path: String,
-        /// Why.
-        problem: FileProblem,
-    },
+    LogFile { path: String, problem: FileProblem },
     /// `state_file` cannot be used.
-    StateFile {
-        /// The file.
-        path: String,
-        /// Why.
-        problem: FileProblem,
-    },
+    StateFile { path: String, problem: FileProblem },
     /// The proxy writes a file that it also reads, or also writes under another key.
     SameFile {
-        /// The file.
         path: String,
         /// The key that names the other; none: it is the config.
         other: Option<&'static str>,
@@ -116,12 +93,7 @@ pub enum ConfigText {
     /// The same token as another entry; the fact is that entry's place.
     SameToken(String),
     /// A target whose provider does not exist.
-    UnknownProvider {
-        /// The target.
-        target: String,
-        /// Its provider.
-        provider: String,
-    },
+    UnknownProvider { target: String, provider: String },
     /// A target that is itself a virtual model.
     AliasOfAlias(String),
 
@@ -132,18 +104,15 @@ pub enum ConfigText {
     NoStateFile,
     /// The file holds secrets and others may read it.
     OpenFile {
-        /// The file.
         path: String,
         /// Its permission bits.
         mode: u32,
     },
     /// A provider's URL is probably not its base URL.
     BaseUrl {
-        /// The provider.
         provider: String,
         /// The key that holds the URL.
         key: &'static str,
-        /// The URL.
         url: String,
         /// The one that is probably meant.
         meant: String,
@@ -201,11 +170,8 @@ pub enum Expected {
     OneOf(&'static [&'static str]),
     /// An address to listen on; the facts are the longest name and the longest socket path, bytes.
     Host(usize, usize),
-    /// A path, or null.
     PathOrNull,
-    /// An array.
     Array,
-    /// An object.
     Object,
     /// A provider entry.
     Provider,
@@ -219,7 +185,6 @@ pub enum Expected {
     CaFile,
     /// Text fit for a header's value, at most so many bytes; the flag: it may be empty.
     HeaderValue(usize, bool),
-    /// The hash of a token.
     TokenHash,
     /// A header's name.
     HeaderName,
@@ -235,7 +200,6 @@ pub enum Expected {
     Regex,
     /// What a virtual model stands for: one target, or at most so many.
     Targets(usize),
-    /// One target.
     Target,
     /// A browser origin.
     Origin,
@@ -243,7 +207,6 @@ pub enum Expected {
 
 /// A label in the output of `ai-proxy check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each names the value it stands before")]
 pub enum Label {
     Listen,
     Log,

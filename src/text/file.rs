@@ -7,7 +7,6 @@ use super::Language;
 /// What stands at a path where a file was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
-    /// A directory.
     Directory,
     /// A pipe (FIFO).
     Pipe,

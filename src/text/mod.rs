@@ -130,7 +130,6 @@ pub enum Text<'a> {
     AcceptResumed,
     /// The limit of open connections was met.
     TooManyClients(usize),
-    /// A handler panicked.
     HandlerPanicked(&'a str),
     /// A thread panicked: where and why.
     Panicked(&'a str),

@@ -24,9 +24,7 @@ pub enum Output {
     Text,
     /// The same; in a stream, further events repeat the text as a whole.
     TextWithRepeats,
-    /// Images.
     Images,
-    /// Sound.
     Sound,
     /// Nothing that a model writes, a token each: vectors, ranks, flags.
     Figures,

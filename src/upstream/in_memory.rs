@@ -46,7 +46,6 @@ impl Peer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It sends that.
     pub fn send(&self, piece: &[u8]) {
         if !piece.is_empty() {
             self.state().pieces.push_back(piece.to_vec());

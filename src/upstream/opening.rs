@@ -80,7 +80,6 @@ pub fn begins_like_events(bytes: &[u8]) -> Option<bool> {
 pub struct Event<'a> {
     /// Its name, empty where it has none.
     pub name: &'a [u8],
-    /// Its data.
     pub data: Vec<u8>,
     /// It has neither: comments alone.
     is_bare: bool,

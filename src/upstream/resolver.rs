@@ -46,7 +46,6 @@ struct Entry {
 pub struct LimitedResolver {
     /// Where it looks.
     pub resolver: CachingResolver,
-    /// How long.
     pub limit: Arc<Limit>,
 }
 

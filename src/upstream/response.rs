@@ -38,7 +38,6 @@ pub struct PendingResponse {
 pub enum NoResponse {
     /// The provider had closed the connection while it was idle: the request may be sent once more, on a new one.
     Stale,
-    /// It failed.
     Failed(Failure),
 }
 

@@ -130,7 +130,6 @@ pub enum Progress {
     Waits,
     /// It has more, and had its share of this turn.
     Again,
-    /// It has ended.
     Ended(Ended),
 }
 
@@ -310,7 +309,6 @@ fn too_large(max_size: usize) -> Broke {
 
 /// How the client's response begins, where a heartbeat has not begun it.
 pub struct ResponseHead {
-    /// Its status.
     pub status: u16,
     /// Its header fields.
     pub fields: Fields,

@@ -18,7 +18,6 @@ use crate::upstream::{Failure, Fault, Headers, Timeouts, UpstreamResponse};
 
 /// A response on its way, and what its end needs to know of its beginning.
 pub struct Streaming {
-    /// The stream.
     pub stream: stream::Relay,
     status: u16,
     /// The client gets events: one more event can report an error.

@@ -122,7 +122,6 @@ pub(super) fn log_format(json: &Json) -> Leaf<LogFormat> {
     }
 }
 
-/// A language.
 pub(super) fn language(json: &Json) -> Leaf<Language> {
     match json.text().map(Text::value) {
         Some("zh") => Ok(Language::Zh),
@@ -169,7 +168,6 @@ pub(super) fn is_line(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
 }
 
-/// A model id.
 pub(super) fn model_id(json: &Json) -> Leaf<String> {
     match json.text().map(Text::value) {
         Some(id) if is_line(id) && id.len() <= MAX_MODEL_ID => Ok(id.to_owned()),

@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::usage::Usage;
 use crate::dialect::output::Output;
 
-/// One event.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Event<'a> {

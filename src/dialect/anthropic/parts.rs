@@ -43,7 +43,6 @@ impl Attachment<'_> {
         out.write(&["\"}}"]);
     }
 
-    /// Notes what it is.
     pub(super) fn note(&self, attached: &mut Attached) {
         match self {
             Self::Image(_) => attached.image = true,
