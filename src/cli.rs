@@ -145,8 +145,8 @@ fn is_called(program: &Path, name: &Path) -> bool {
 }
 
 fn run_demo(port: u16) -> ExitCode {
-    let (_provider, url) = match demo::start_provider() {
-        Ok(provider) => provider,
+    let url = match demo::start_provider() {
+        Ok(url) => url,
         Err(error) => return fail(&format!("ai-proxy: {error}"), FAILED),
     };
     match demo::config(&url, port) {

@@ -1,17 +1,17 @@
-//! The built-in provider of `ai-proxy demo`: a small OpenAI-compatible server on our own front, so that the whole way
-//! of a request is the real one.
+//! The built-in provider of `ai-proxy demo`: a small OpenAI-compatible server on the loopback, so that the whole way of a request
+//! through the proxy is the real one. One thread and one connection a request: the front is for thousands of them.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-
-use serde_json::{Value, json};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::config::{Config, load};
-use crate::front::{
-    Admission, Bound, Done, Fields, Handled, Head, Lane, Limits, Listen, Notice, Peer, Rejection, Request,
-    Responder, Response, Running, Service, Settings,
-};
-use std::time::{Duration, Instant};
+use crate::core::framing::Framing;
+use crate::core::request_head::{Head, Scan};
+use crate::json;
+use crate::limits::{DEMO_TIMEOUT, MAX_DEMO_BODY, MAX_DEMO_REQUESTS};
 
 /// The token of the demo.
 pub const TOKEN: &str = "sk-demo";
@@ -20,33 +20,24 @@ pub const DEFAULT_PORT: u16 = 8001;
 /// The key between the proxy and its demo provider.
 const KEY: &str = "sk-demo-provider-key";
 
-/// Starts the provider on a free loopback port.
+/// Starts the provider on a free loopback port. Returns its base URL.
 ///
 /// # Errors
 /// No port or thread is to be had.
-pub fn start_provider() -> io::Result<(Running, String)> {
-    let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0))?;
-    let url = bound.names().into_iter().next().unwrap_or_default();
-    let running = bound.serve(
-        Arc::new(Provider),
-        Settings { workers: 1, max_connections: 100, max_clients: 1000 },
-        Arc::default(),
-    )?;
-    Ok((running, format!("{url}/v1")))
+pub fn start_provider() -> io::Result<String> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let url = format!("http://{}/v1", listener.local_addr()?);
+    thread::Builder::new().name("demo".to_owned()).spawn(move || serve(&listener))?;
+    Ok(url)
 }
 
 /// The configuration of the demo: that provider, one token, no file.
 pub fn config(provider_url: &str, port: u16) -> Result<Config, load::Problems> {
-    let document = json!({
-        "host": "127.0.0.1",
-        "port": port,
-        "language": "en",
-        "log_level": "INFO",
-        "log_file": null,
-        "providers": [format!("demo|{provider_url}|{KEY}")],
-        "tokens": [format!("demo|{TOKEN}")],
-    });
-    load::from_text(&document.to_string(), &|_| None)
+    let document = format!(
+        r#"{{"host":"127.0.0.1","port":{port},"language":"en","log_level":"INFO","log_file":null,
+            "providers":["demo|{provider_url}|{KEY}"],"tokens":["demo|{TOKEN}"]}}"#
+    );
+    load::from_text(&document, &|_| None)
 }
 
 /// What to type to see it work.
@@ -58,143 +49,203 @@ pub fn greeting(url: &str) -> String {
     )
 }
 
-struct Provider;
-
-impl Service for Provider {
-    type RequestContext = ();
-
-    fn limits(&self) -> Limits {
-        Limits {
-            max_body: 32 * 1024 * 1024,
-            client_timeout: Duration::from_secs(15),
-            idle_timeout: Duration::from_secs(75),
-            queue_timeout: Duration::from_secs(5),
-        }
-    }
-
-    fn admit(&self, head: &mut Head, _: Peer) -> Admission<()> {
-        let authorized = head.field("authorization") == Some(format!("Bearer {KEY}").as_bytes());
-        match (authorized, head.method(), head.path()) {
-            (false, _, _) => Admission::Respond(error(401, "wrong key")),
-            (true, "GET", "/v1/models") => Admission::Respond(document(200, &models())),
-            (true, "POST", "/v1/chat/completions") => Admission::Run(Lane::Worker, ()),
-            _ => Admission::Respond(error(404, "the demo serves chat completions and its model list")),
-        }
-    }
-
-    fn is_quick(&self, _: &Request<()>) -> bool {
-        false
-    }
-
-    fn handle(&self, request: Box<Request<()>>, responder: Responder) -> Handled {
-        let Ok(call) = serde_json::from_slice::<Value>(&request.body) else {
-            return responder.send(error(400, "the body is not JSON")).into();
-        };
-        if call["model"] != "echo" {
-            return responder.send(error(404, "the demo has one model: echo")).into();
-        }
-        let said = last_words(&call);
-        if call["stream"] == true {
-            let include_usage = call["stream_options"]["include_usage"] == true;
-            return stream(&said, include_usage, responder).into();
-        }
-        responder.send(document(200, &completion(&said))).into()
-    }
-
-    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
-        error(if rejection == Rejection::Overloaded { 503 } else { 400 }, "refused")
-    }
-
-    fn notice(&self, notice: Notice) {
-        log::warn!("demo provider: {notice:?}");
-    }
-}
-
-fn document(status: u16, document: &Value) -> Response {
-    let mut fields = Fields::default();
-    fields.push("content-type", "application/json");
-    Response { status, fields, body: document.to_string().into_bytes().into() }
-}
-
-fn error(status: u16, message: &str) -> Response {
-    document(
-        status,
-        &json!({ "error": { "message": message, "type": "demo_error", "param": null, "code": status } }),
-    )
-}
-
-fn models() -> Value {
-    json!({ "object": "list", "data": [{ "id": "echo", "object": "model", "created": CREATED, "owned_by": "ai-proxy" }] })
-}
-
-/// When the demo's model came into being, Unix time; a fixed one keeps its responses the same.
-const CREATED: i64 = 1_763_683_200;
-
-/// What the last message of the user says; parts of text are joined.
-fn last_words(call: &Value) -> String {
-    let messages = call["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    match messages.last().map(|message| &message["content"]) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
-        _ => String::new(),
-    }
-}
-
-fn usage(said: &str) -> Value {
-    let words = said.split_whitespace().count();
-    json!({ "prompt_tokens": words, "completion_tokens": words, "total_tokens": words * 2 })
-}
-
-fn completion(said: &str) -> Value {
-    json!({
-        "id": "chatcmpl-demo",
-        "object": "chat.completion",
-        "created": CREATED,
-        "model": "echo",
-        "choices": [{
-            "index": 0,
-            "message": { "role": "assistant", "content": said },
-            "logprobs": null,
-            "finish_reason": "stop",
-        }],
-        "usage": usage(said),
-    })
-}
-
-fn chunk(delta: &Value, finish_reason: Option<&str>) -> Value {
-    json!({
-        "id": "chatcmpl-demo",
-        "object": "chat.completion.chunk",
-        "created": CREATED,
-        "model": "echo",
-        "choices": [{ "index": 0, "delta": delta, "finish_reason": finish_reason }],
-    })
-}
-
-/// One event a word, with a breath between them so that a person can see them come.
-fn stream(said: &str, include_usage: bool, mut responder: Responder) -> Done {
-    let mut fields = Fields::default();
-    fields.push("content-type", "text/event-stream");
-    responder.begin(200, &fields, None);
-    let mut events = vec![chunk(&json!({ "role": "assistant", "content": "" }), None)];
-    events.extend(said.split_inclusive(' ').map(|word| chunk(&json!({ "content": word }), None)));
-    events.push(chunk(&json!({}), Some("stop")));
-    if include_usage {
-        let mut last = chunk(&json!({}), None);
-        last["choices"] = json!([]);
-        last["usage"] = usage(said);
-        events.push(last);
-    }
-    for event in events {
-        responder.push(format!("data: {event}\n\n").as_bytes());
-        if responder.flush(Instant::now()).is_err() {
-            return responder.abort();
-        }
-        std::thread::sleep(BREATH);
-    }
-    responder.push(b"data: [DONE]\n\n");
-    responder.finish()
-}
-
 /// Between two words.
 const BREATH: Duration = Duration::from_millis(30);
+/// When the demo's model came into being, Unix time; a fixed one keeps its responses the same, and its list ([`MODELS`]).
+const CREATED: i64 = 1_763_683_200;
+
+fn serve(listener: &TcpListener) {
+    // Each request under way holds a clone.
+    let open = Arc::new(());
+    loop {
+        // Further connections wait in the kernel's queue, as do those for which there is no descriptor.
+        let is_full = Arc::strong_count(&open) > MAX_DEMO_REQUESTS;
+        let Some((stream, _)) = (!is_full).then(|| listener.accept().ok()).flatten() else {
+            thread::sleep(BREATH);
+            continue;
+        };
+        let open = Arc::clone(&open);
+        let handle = move || {
+            // A connection that is lost is the proxy's to report.
+            let _ = Call { stream, deadline: Instant::now() + DEMO_TIMEOUT }.handle();
+            drop(open);
+        };
+        // Where there is no thread, the connection ends.
+        let _ = thread::Builder::new().name("demo".to_owned()).spawn(handle);
+    }
+}
+
+/// One request and its connection.
+struct Call {
+    stream: TcpStream,
+    /// For all of the request.
+    deadline: Instant,
+}
+
+impl Call {
+    fn handle(mut self) -> io::Result<()> {
+        let (mut bytes, mut scan) = (Vec::new(), Scan::default());
+        let end = loop {
+            match scan.find_end(&bytes) {
+                Ok(Some(end)) => break end,
+                Ok(None) => self.read(&mut bytes)?,
+                Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        };
+        let head = Head::parse(&bytes[..end]).map_err(|_| io::ErrorKind::InvalidData)?;
+        if head.field("authorization") != Some(format!("Bearer {KEY}").as_bytes()) {
+            return self.refuse(401, "wrong key");
+        }
+        let length = match head.framing() {
+            Framing::None => 0,
+            Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            Framing::Chunked => usize::MAX,
+        };
+        if length > MAX_DEMO_BODY {
+            return self.refuse(413, "the body is too large, or its length is not announced");
+        }
+        while bytes.len() < end + length {
+            self.read(&mut bytes)?;
+        }
+        match (head.method(), head.path()) {
+            ("GET", "/v1/models") => self.send(200, MODELS),
+            ("POST", "/v1/chat/completions") => self.complete(&bytes[end..]),
+            _ => self.refuse(404, "the demo serves chat completions and its model list"),
+        }
+    }
+
+    fn read(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let mut piece = [0; 16 * 1024];
+        match self.stream.read(&mut piece)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ if left.is_zero() => Err(io::ErrorKind::TimedOut.into()),
+            count => {
+                bytes.extend_from_slice(&piece[..count]);
+                Ok(())
+            }
+        }
+    }
+
+    fn complete(&mut self, body: &[u8]) -> io::Result<()> {
+        let Some(asked) = Asked::read(body) else { return self.refuse(400, "the body is not JSON") };
+        if asked.model.as_deref() != Some("echo") {
+            return self.refuse(404, "the demo has one model: echo");
+        }
+        let words = asked.said.split_whitespace().count();
+        let usage = format!(
+            r#"{{"prompt_tokens":{words},"completion_tokens":{words},"total_tokens":{}}}"#,
+            words * 2
+        );
+        if asked.stream {
+            return self.stream(&asked, &usage);
+        }
+        let said = quoted(&asked.said);
+        self.send(200, &format!(
+            r#"{{"id":"chatcmpl-demo","object":"chat.completion","created":{CREATED},"model":"echo","choices":[{{"index":0,"message":{{"role":"assistant","content":{said}}},"logprobs":null,"finish_reason":"stop"}}],"usage":{usage}}}"#
+        ))
+    }
+
+    /// One event a word, with a breath between them so that a person can see them come.
+    fn stream(&mut self, asked: &Asked, usage: &str) -> io::Result<()> {
+        self.begin(200, "content-type: text/event-stream")?;
+        let choice = |delta: &str, reason: &str| {
+            format!(r#"[{{"index":0,"delta":{delta},"finish_reason":{reason}}}]"#)
+        };
+        self.event(&choice(r#"{"role":"assistant","content":""}"#, "null"), "")?;
+        for word in asked.said.split_inclusive(' ') {
+            self.event(&choice(&format!(r#"{{"content":{}}}"#, quoted(word)), "null"), "")?;
+        }
+        self.event(&choice("{}", r#""stop""#), "")?;
+        if asked.include_usage {
+            self.event("[]", &format!(r#","usage":{usage}"#))?;
+        }
+        self.stream.write_all(b"data: [DONE]\n\n")
+    }
+
+    fn event(&mut self, choices: &str, usage: &str) -> io::Result<()> {
+        let event = format!(
+            r#"{{"id":"chatcmpl-demo","object":"chat.completion.chunk","created":{CREATED},"model":"echo","choices":{choices}{usage}}}"#
+        );
+        self.stream.write_all(format!("data: {event}\n\n").as_bytes())?;
+        thread::sleep(BREATH);
+        Ok(())
+    }
+
+    fn refuse(&mut self, status: u16, message: &str) -> io::Result<()> {
+        self.send(
+            status,
+            &format!(
+                r#"{{"error":{{"message":"{message}","type":"demo_error","param":null,"code":{status}}}}}"#
+            ),
+        )
+    }
+
+    fn send(&mut self, status: u16, document: &str) -> io::Result<()> {
+        self.begin(status, &format!("content-type: application/json\r\ncontent-length: {}", document.len()))?;
+        self.stream.write_all(document.as_bytes())
+    }
+
+    fn begin(&mut self, status: u16, fields: &str) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(DEMO_TIMEOUT))?;
+        self.stream.set_nodelay(true)?;
+        self.stream
+            .write_all(format!("HTTP/1.1 {status} \r\n{fields}\r\nconnection: close\r\n\r\n").as_bytes())
+    }
+}
+
+const MODELS: &str =
+    r#"{"object":"list","data":[{"id":"echo","object":"model","created":1763683200,"owned_by":"ai-proxy"}]}"#;
+
+/// What a body asks for.
+#[derive(Default)]
+struct Asked {
+    model: Option<String>,
+    stream: bool,
+    include_usage: bool,
+    /// What the last message says; parts of text are joined.
+    said: String,
+}
+
+impl Asked {
+    /// `None`: the body is no JSON object.
+    fn read(body: &[u8]) -> Option<Self> {
+        let mut asked = Self::default();
+        let mut messages = None;
+        json::members(std::str::from_utf8(body).ok()?, |name, value| match name {
+            "model" => asked.model = json::text(value),
+            "stream" => asked.stream = value.get() == "true",
+            "stream_options" => {
+                let wanted = |(name, value): (std::borrow::Cow<'_, [u8]>, &[u8])| {
+                    *name == *b"include_usage" && value == b"true"
+                };
+                asked.include_usage =
+                    json::Members::of(value.get().as_bytes()).is_some_and(|mut all| all.any(wanted));
+            }
+            "messages" => messages = Some(value),
+            _ => {}
+        })
+        .ok()?;
+        let mut last = None;
+        // What is no list has no last message.
+        let _ = json::elements(messages.map_or("", |it| it.get()), |message| last = Some(message));
+        let content = json::Members::of(last.map_or("", |it| it.get()).as_bytes())
+            .and_then(|mut members| members.find(|(name, _)| **name == *b"content"))
+            .and_then(|(_, content)| std::str::from_utf8(content).ok())
+            .unwrap_or_default();
+        if content.starts_with('"') {
+            asked.said = serde_json::from_str(content).unwrap_or_default();
+        }
+        let _ = json::elements(content, |part| {
+            asked.said.push_str(&json::string_at(part.get().as_bytes(), &["text"]).unwrap_or_default());
+        });
+        Some(asked)
+    }
+}
+
+/// A text as a JSON string.
+fn quoted(text: &str) -> String {
+    // A string always serializes.
+    serde_json::to_string(text).unwrap_or_default()
+}

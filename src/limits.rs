@@ -282,6 +282,13 @@ pub const MAX_LABELLED_MODELS: usize = 200;
 /// Longest model id that may be a label, bytes.
 pub const MAX_LABELLED_MODEL: usize = 256;
 
+/// Requests that the provider of `ai-proxy demo` serves at a time; further ones wait.
+pub const MAX_DEMO_REQUESTS: usize = 100;
+/// Largest request body that it takes, bytes.
+pub const MAX_DEMO_BODY: usize = 32 * 1024 * 1024;
+/// For a whole request to it to arrive, and for each write.
+pub const DEMO_TIMEOUT: Duration = Duration::from_secs(15);
+
 const _: () =
     assert!(MAX_TARGET < MAX_HEAD, "a target that is too long must be distinguished from a head that is");
 const _: () = assert!(MAX_HEAD <= READ_CHUNK, "one read must be able to hold a whole head");

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use memchr::memmem::{Finder, FinderRev};
 use memchr::{memchr2, memrchr2};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::core::sse::Lines;
 use crate::json::string_at;
@@ -182,13 +182,14 @@ fn last_sequence(events: &[u8]) -> Option<u64> {
 /// Whether the last of these events that has `choices` says why each of them ended; `None` where no event has any.
 fn has_finished(events: &[u8]) -> Option<bool> {
     #[derive(Deserialize)]
-    struct Chunk {
-        choices: Vec<Choice>,
+    struct Chunk<'a> {
+        #[serde(borrow)]
+        choices: Vec<Choice<'a>>,
     }
     #[derive(Deserialize)]
-    struct Choice {
-        #[serde(default)]
-        finish_reason: Value,
+    struct Choice<'a> {
+        #[serde(borrow)]
+        finish_reason: Option<&'a RawValue>,
     }
     let mut before = events;
     while let Some(at) = CHOICES.rfind(before) {
@@ -200,8 +201,10 @@ fn has_finished(events: &[u8]) -> Option<bool> {
             return Some(false);
         }
         if let Some(data) = line.strip_prefix(b"data:") {
-            let Ok(chunk) = serde_json::from_slice::<Chunk>(data) else { return Some(false) };
-            let says_why = |choice: &Choice| choice.finish_reason.as_str().is_some_and(|why| !why.is_empty());
+            let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else { return Some(false) };
+            let says_why = |choice: &Choice<'_>| {
+                choice.finish_reason.is_some_and(|why| why.get().starts_with('"') && why.get() != "\"\"")
+            };
             // The event that reports the usage has none.
             if !chunk.choices.is_empty() {
                 return Some(chunk.choices.iter().all(says_why));
