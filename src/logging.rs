@@ -118,7 +118,7 @@ impl Logger {
         if self.is_json.load(Ordering::Relaxed) {
             json::line(&now, level, record)
         } else {
-            format!("{} {level} {}\n", now.strftime("%Y-%m-%d %H:%M:%S%.3f"), record.args())
+            format!("{} {:.3} {level} {}\n", now.date(), now.time(), record.args())
         }
     }
 

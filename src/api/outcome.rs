@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
 use jiff::fmt::rfc2822::DateTimeParser;
-use jiff::tz::TimeZone;
 
 use super::error::ApiError;
 use crate::limits::{MAX_COOLDOWN, MAX_RETRY_WAIT};
@@ -299,10 +297,17 @@ fn retry_after(headers: &Headers) -> Option<Duration> {
 
 /// A date in any of the three ways that a recipient has to read (RFC 9110 section 5.6.7).
 fn http_date(text: &str) -> Option<Timestamp> {
-    const OBSOLETE: [&str; 2] = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
-    let current = DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok();
-    let obsolete = |format: &&str| DateTime::strptime(format, text).ok()?.to_zoned(TimeZone::UTC).ok();
-    current.or_else(|| OBSOLETE.iter().find_map(obsolete).map(|zoned| zoned.timestamp()))
+    let read = |text: &str| DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok();
+    // The obsolete ones have the same parts.
+    let rewritten = || match text.split_once(", ") {
+        Some((_, date)) => Some(date.replacen('-', " ", 2)),
+        None => {
+            let parts = <[&str; 5]>::try_from(text.split_ascii_whitespace().collect::<Vec<_>>()).ok()?;
+            let [_, month, day, time, year] = parts;
+            Some([day, month, year, time, "GMT"].join(" "))
+        }
+    };
+    read(text).or_else(|| read(&rewritten()?))
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ fn limited(config: &Config) -> impl Iterator<Item = &Token> {
 impl Row {
     fn of(token: &Token, spent: Spent) -> Self {
         let date = jiff::Timestamp::from_second(spent.day * DAY).unwrap_or_default();
-        let day = date.strftime("%Y-%m-%d").to_string();
+        let day = date.to_zoned(jiff::tz::TimeZone::UTC).date().to_string();
         Self { name: token.name.clone(), day, tokens: spent.tokens }
     }
 

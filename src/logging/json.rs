@@ -11,8 +11,14 @@ use crate::text::beginning;
 
 /// Time, level, and the event's fields; the words of an event without fields stand in `message`.
 pub fn line(now: &Zoned, level: &str, record: &Record<'_>) -> String {
-    let mut line =
-        format!("{{\"time\":\"{}\",\"level\":\"{level}\"", now.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z"));
+    let offset = now.offset().seconds();
+    let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.unsigned_abs() / 60);
+    let mut line = format!(
+        "{{\"time\":\"{:.3}{sign}{:02}:{:02}\",\"level\":\"{level}\"",
+        now.datetime(),
+        minutes / 60,
+        minutes % 60
+    );
     if record.key_values().count() == 0 {
         line.push_str(",\"message\":");
         push_string(&mut line, &record.args().to_string(), usize::MAX);
@@ -85,7 +91,7 @@ fn push_string(line: &mut String, text: &str, limit: usize) {
 #[cfg(test)]
 mod tests {
     use jiff::civil::date;
-    use jiff::tz::{TimeZone, offset};
+    use jiff::tz::{Offset, TimeZone, offset};
     use log::{Level, Record};
 
     use super::{line, push_string};
@@ -117,5 +123,19 @@ mod tests {
             line(&now, "INFO", &record),
             "{\"time\":\"2026-01-15T09:30:00.123+08:00\",\"level\":\"INFO\",\"message\":\"a \\\"b\\\"\"}\n"
         );
+    }
+
+    #[test]
+    fn time_has_whole_milliseconds_and_hours_and_minutes_of_its_offset() {
+        for (seconds, expected) in [
+            (0, "2026-01-15T09:30:00.999+00:00"),
+            (-3 * 3600 - 1800, "2026-01-15T09:30:00.999-03:30"),
+            (5 * 3600 + 2700, "2026-01-15T09:30:00.999+05:45"),
+        ] {
+            let zone = TimeZone::fixed(Offset::from_seconds(seconds).expect("an offset"));
+            let now = date(2026, 1, 15).at(9, 30, 0, 999_999_999).to_zoned(zone).expect("a time");
+            let line = line(&now, "INFO", &Record::builder().level(Level::Info).build());
+            assert!(line.contains(expected), "{line}");
+        }
     }
 }
