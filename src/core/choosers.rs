@@ -1,11 +1,8 @@
 //! Members of a body, beside `model`, by which some provider chooses a model.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
-
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::json::{text, try_elements, try_members};
 
 /// A top-level member of a body, or a part of a form, by which some provider chooses a model.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,96 +93,62 @@ impl Chooser {
             return true;
         }
         match self.kind {
-            Kind::Models => all(value, |entry| model_of(entry).is_some_and(|id| may(&id))),
-            Kind::Tools => all(value, |tool| {
-                let Ok(tool) = serde_json::from_str::<Tool<'_>>(tool.get()) else { return false };
-                let kind = tool.kind.unwrap_or_default();
+            Kind::Models => all(value, &|entry| model_of(entry).is_some_and(|id| may(&id))),
+            Kind::Tools => all(value, &|tool| {
+                let Some(([kind, model], _)) = texts(tool, ["type", "model"]) else { return false };
+                let kind = kind.unwrap_or_default();
                 (!kind.starts_with("openrouter:") || MODELLESS_TOOLS.contains(&&*kind))
-                    && tool.model.is_none_or(|model| may(&model))
+                    && model.is_none_or(|model| may(&model))
             }),
-            Kind::Plugins => all(value, |plugin| {
-                serde_json::from_str::<Plugin<'_>>(plugin.get())
-                    .is_ok_and(|plugin| MODELLESS_PLUGINS.contains(&&*plugin.id))
+            Kind::Plugins => all(value, &|plugin| {
+                let id = texts(plugin, ["id"; 2]).and_then(|([id, _], _)| id);
+                id.is_some_and(|id| MODELLESS_PLUGINS.contains(&&*id))
             }),
-            Kind::Members => serde_json::from_str::<Choiceless>(value).is_ok(),
+            Kind::Members => {
+                let is_choice = |name: &str| reads_as_model(name.as_bytes()) || chooser(name).is_some();
+                let check = |name: &RawValue, _: &RawValue| match text(name) {
+                    Some(name) if !is_choice(&name) => Ok(()),
+                    _ => Err(()),
+                };
+                try_members(value, check).is_ok()
+            }
             Kind::Nothing => false,
         }
     }
 }
 
-#[derive(serde::Deserialize)]
-struct Tool<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    model: Option<Cow<'a, str>>,
-}
-
-#[derive(serde::Deserialize)]
-struct Plugin<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-}
-
 /// The model that an entry of a list names.
 fn model_of(entry: &RawValue) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Alone {
-        model: String,
-    }
-    let text = entry.get();
-    serde_json::from_str(text).ok().or_else(|| Some(serde_json::from_str::<Alone>(text).ok()?.model))
+    text(entry).or_else(|| match texts(entry, ["model"; 2])? {
+        ([model, _], false) => model,
+        _ => None,
+    })
+}
+
+/// The texts of these members of an object, and whether it has others. `None`: it is no object, or has one of them twice or
+/// with another value than a text or `null`.
+fn texts(object: &RawValue, names: [&str; 2]) -> Option<([Option<String>; 2], bool)> {
+    let (mut found, mut has_others) = ([None, None], false);
+    let note = |name: &RawValue, value: &RawValue| {
+        let name = text(name).ok_or(())?;
+        match names.iter().position(|wanted| *wanted == name) {
+            Some(at) => {
+                let text = if value.get() == "null" { None } else { Some(text(value).ok_or(())?) };
+                if found[at].replace(text).is_some() {
+                    return Err(());
+                }
+            }
+            None => has_others = true,
+        }
+        Ok(())
+    };
+    try_members(object.get(), note).ok()?;
+    Some((found.map(Option::flatten), has_others))
 }
 
 /// Whether `value` is a list of entries that are all `good`. Holds one at a time.
-fn all<'a>(value: &'a str, good: impl Fn(&'a RawValue) -> bool) -> bool {
-    struct Entries<'a, F>(F, PhantomData<&'a ()>);
-    impl<'de, F: Fn(&'de RawValue) -> bool> Visitor<'de> for Entries<'de, F> {
-        type Value = bool;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("a list")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
-            while let Some(entry) = list.next_element()? {
-                if !self.0(entry) {
-                    return Err(A::Error::custom("not good"));
-                }
-            }
-            Ok(true)
-        }
-    }
-    let mut reader = serde_json::Deserializer::from_str(value);
-    reader.deserialize_seq(Entries(good, PhantomData)).unwrap_or(false)
-}
-
-/// An object without a member that chooses a model.
-struct Choiceless;
-
-impl<'de> Deserialize<'de> for Choiceless {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Choiceless;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object that chooses no model")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Choiceless, A::Error> {
-                while let Some(name) = map.next_key::<String>()? {
-                    if reads_as_model(name.as_bytes()) || chooser(&name).is_some() {
-                        return Err(A::Error::custom("a member that chooses a model"));
-                    }
-                    map.next_value::<IgnoredAny>()?;
-                }
-                Ok(Choiceless)
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
+fn all(value: &str, good: &dyn Fn(&RawValue) -> bool) -> bool {
+    try_elements(value, |entry| if good(entry) { Ok(()) } else { Err(()) }).is_ok()
 }
 
 #[cfg(test)]
@@ -235,6 +198,12 @@ mod tests {
             ("tools", r#"[{"type":"openrouter:fusion"}]"#, false),
             ("tools", r#"[{"type":"openrouter:web_search","parameters":{}}]"#, true),
             ("tools", r#"[{"type":"x","model":"good","model":"bad"}]"#, false),
+            ("tools", r#"[{"type":null,"model":null}]"#, true),
+            ("tools", r#"[{"type":"x","model":["good"]}]"#, false),
+            ("tools", r#"["x"]"#, false),
+            ("plugins", r#"[{"id":"web","id":"web"}]"#, false),
+            ("plugins", r#"[{"max_results":3}]"#, false),
+            ("models", r#"[{"model":"good","x":1}]"#, false),
             ("plugins", r#"[{"id":"web","max_results":3}]"#, true),
             ("plugins", r#"[{"id":"web"},{"id":"fusion","analysis_models":["bad"]}]"#, false),
             ("extra_body", r#"{"google":{"thinking_config":{"model":"x"}}}"#, true),
