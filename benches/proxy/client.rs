@@ -59,7 +59,7 @@ impl Response {
         self.input.extend_from_slice(bytes);
         loop {
             match self.state {
-                State::Idle => return Err(wire::invalid("bytes behind the answer")),
+                State::Idle => return Err(wire::invalid("bytes after the response")),
                 State::Head => {
                     let Some(head) = wire::parse_head(&self.input)? else {
                         return Ok(Progress::More);
@@ -107,7 +107,7 @@ impl Response {
     fn end(&mut self, len: usize) -> io::Result<Progress> {
         self.state = State::Idle;
         if self.input.len() != len {
-            return Err(wire::invalid("bytes behind the answer"));
+            return Err(wire::invalid("bytes after the response"));
         }
         Ok(Progress::Done)
     }

@@ -51,7 +51,7 @@ pub fn start_litellm(packages: &Path, upstream: &str) -> io::Result<Server> {
     start(command, &folder, port, model, String::new())
 }
 
-/// Portkey's gateway, which is told the provider by headers of each request and checks no token. `packages` is the
+/// Portkey's gateway, which learns the provider from headers of each request and checks no token. `packages` is the
 /// folder of its `package.json`.
 pub fn start_portkey(packages: &Path, upstream: &str) -> io::Result<Server> {
     let port = servers::free_port()?;

@@ -246,7 +246,7 @@ impl Run {
         let spread = Duration::from_millis(self.spec.warmup_ms);
         while self.tally.responses + self.tally.errors < self.spec.clients {
             if Instant::now() > deadline {
-                return Err(io::Error::other("not every client got its answer"));
+                return Err(io::Error::other("not every client got its response"));
             }
             self.drive(start, spread, Instant::now() + Duration::from_millis(20))?;
         }

@@ -40,7 +40,7 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What the reader must know to trust or distrust the figures.
     pub notes: Vec<String>,
-    /// Answers and measurements that failed.
+    /// Responses and measurements that failed.
     pub errors: u64,
     /// Per load run: share of the machine that processes other than ours took, in percent.
     pub foreign_percent: Vec<f64>,
@@ -210,7 +210,7 @@ impl Report {
         }
     }
 
-    /// Answers that failed make the run fail.
+    /// Responses that failed make the run fail.
     pub fn verdict(&self) -> std::io::Result<()> {
         match self.errors {
             0 => Ok(()),

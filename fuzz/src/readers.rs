@@ -26,7 +26,7 @@ pub struct Reader {
     pub name: &'static str,
     /// Known documents, as JSON.
     pub seeds: fn() -> Vec<String>,
-    /// What goes on the wire for a JSON document; `None`: nothing does.
+    /// What is written for a JSON document; `None`: nothing does.
     pub render: fn(&str) -> Option<Vec<u8>>,
     /// Reads it, and gives the number of bytes written for it.
     pub read: fn(&[u8]) -> usize,

@@ -82,7 +82,7 @@ struct Run {
     outcome: Outcome,
     /// All had come, and more was waited for.
     waited: bool,
-    /// Its connection served another call.
+    /// Another call used its connection.
     was_reused: bool,
 }
 

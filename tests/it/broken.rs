@@ -52,7 +52,7 @@ fn a_stream_that_breaks_after_done_is_broken_all_the_same_or_over() {
     let response = proxy.call(ask_streamed("p1/m"));
     let text = response.text();
     let rest = text.strip_prefix(&(event("a") + DONE)).expect("all that was sent");
-    // All was said; that the closing chunk is missing may be told or not, but not half told.
+    // All events came; the missing closing chunk may be reported by a complete error event, or not at all.
     match response.end {
         End::FinalChunk => assert_eq!(rest, ""),
         _ => drop(assert_error_event(Some(&rest.to_owned()), 502, "upstream_broken")),

@@ -134,7 +134,7 @@ fn cluster() -> (Vec<Upstream>, Proxy) {
     (replicas, proxy)
 }
 
-/// One replica in trouble for a spell, with and without which the load goes on.
+/// One replica in trouble for a spell, with and without which the load continues.
 fn suffer(proxy: &Proxy, replica: &Upstream, kind: Trouble) -> Vec<Duration> {
     let (times, errors) = under_load(proxy, || {
         thread::sleep(SPELL / 4);

@@ -69,7 +69,7 @@ fn ten_thousand_idle_connections() {
     assert_no_slower(&proxy, quiet, "idle clients");
     let each = proxy.resident().saturating_sub(before) / crowd.len();
     assert!(each < 2048, "{each} bytes for each of {count} idle clients");
-    // Idle is not gone: the last of them is served.
+    // An idle client keeps its connection: the request of the last one succeeds.
     assert_eq!(crowd.pop().expect("a client").call(get("/healthz")).status, 200);
 }
 
@@ -114,7 +114,7 @@ fn a_thousand_that_drip() {
 
 #[test]
 fn a_hundred_that_do_not_read() {
-    // Requests wait for a place as long as the machine needs for large responses: what is measured is those that are served.
+    // Requests wait for a place as long as the machine needs for large responses: only those that succeed are measured.
     let changes = json!({"max_connections": 40, "max_stream_size": 100_000_000, "queue_timeout": 60});
     let (upstream, proxy) = start(changes);
     let quiet = medians(&proxy);
@@ -139,7 +139,7 @@ fn a_hundred_that_do_not_read() {
     }
     upstream.wait_requests(100 + 300 / 2);
     // The streams alone are left.
-    eventually("whole answers are on their way", || {
+    eventually("buffered responses are on their way", || {
         proxy.get("/metrics").text().contains("\nai_proxy_requests_in_flight 10\n").then_some(())
     });
     assert_no_slower(&proxy, quiet, "clients that do not read");

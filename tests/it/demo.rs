@@ -97,7 +97,7 @@ fn the_printed_curl_works() {
     assert!(proxy.stdout.wait_for(|line| line.contains(&url)), "a line with {url}");
     let text = proxy.stdout.all().join("\n");
     let start = text.find("curl ").expect("a curl command");
-    // A command may go on over several lines that end with a backslash.
+    // A command may span several lines that end with a backslash.
     let mut script = String::new();
     for line in text[start..].lines() {
         script += line;

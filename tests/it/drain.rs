@@ -14,10 +14,10 @@ use crate::support::calls::get;
 use crate::support::client::Client;
 use crate::support::front::serve;
 
-/// Connections that wait when the drain begins: more than are let in at a time, and no more than are told of at once.
+/// Connections that wait when the drain begins: more than one turn accepts, and no more than one wait of epoll reports.
 const WAITING: usize = 200;
 
-/// Answers all at once, but its front has no turn while the test holds the lock.
+/// Responds to all at once, but its front has no turn while the test holds the lock.
 #[derive(Default)]
 struct Held(Mutex<()>);
 
@@ -34,11 +34,11 @@ impl Service for Held {
     }
 
     fn is_quick(&self, _: &Request<()>) -> bool {
-        unreachable!("all is answered by its head")
+        unreachable!("each request has its response by its head")
     }
 
     fn handle(&self, _: Box<Request<()>>, _: Responder) -> Handled {
-        unreachable!("all is answered by its head")
+        unreachable!("each request has its response by its head")
     }
 
     fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {

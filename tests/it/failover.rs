@@ -100,7 +100,7 @@ fn buffered_responses() {
         Row("reset", Script::default().then(Step::Reset), Error(502, "upstream_broken"), Other),
         Row("no HTTP", Script::raw("SSH-2.0-x\r\n").then(Step::Fin), Error(502, "upstream_broken"), Other),
         Row("cut off", cut().then(Step::Fin), Error(502, "upstream_broken"), Other),
-        Row("killed amid its answer", cut().then(Step::Reset), Error(502, "upstream_broken"), Other),
+        Row("killed amid its response", cut().then(Step::Reset), Error(502, "upstream_broken"), Other),
         Row("silent", Script::default().then(Step::Silence), Error(504, "upstream_timeout"), Other),
         Row(
             "too large",
@@ -123,10 +123,10 @@ fn buffered_responses() {
         ),
     ];
     for status in [401, 402, 403, 408, 429, 500, 502, 503, 504, 520, 529] {
-        rows.push(Row("an answer worth another attempt", response(status), Own(status), Other));
+        rows.push(Row("a response worth another attempt", response(status), Own(status), Other));
     }
     for status in [400, 404, 409, 413, 422, 501] {
-        rows.push(Row("an answer to the request itself", response(status), Own(status), Own(status)));
+        rows.push(Row("a response to the request itself", response(status), Own(status), Own(status)));
     }
     hold(rows, false);
 }
@@ -394,7 +394,7 @@ fn health_tells_what_requests_have_met() {
         Some(false)
     );
 
-    // What serves again is told of no more.
+    // A replica that succeeds again shows no failure.
     let lone = Proxy::start(&config(&[("p1", &bad)]));
     assert_eq!(lone.call(ask("p1/m")).status, 401);
     assert!(lone.get("/health").json()["details"]["p1"]["error"].is_string());

@@ -105,14 +105,14 @@ fn faults() -> Vec<Fault> {
             "TooLarge: ",
         ),
         (
-            "interim answers without end",
+            "interim responses without end",
             false,
             Script::default().then(flood("HTTP/1.1 102 Processing\r\n\r\n")),
             broken(),
             "Broken: ",
         ),
         (
-            "some interim answers",
+            "some interim responses",
             false,
             Script::raw("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(3) + HEAD + "Content-Length: 2\r\n\r\n{}"),
             Passed(200, "{}"),
@@ -176,7 +176,7 @@ fn each_fault_has_its_response_and_its_line_and_holds_nothing() {
     });
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     assert_eq!(proxy.get("/health").status, 200);
-    // A request has been told of whole when its last line is there.
+    // All lines of a request are there when its last one is.
     let wait_logged = |count: usize| {
         let is_last = |line: &&String| line.contains(" INFO ") && line.contains("耗时:");
         eventually("the last line", || {

@@ -1,5 +1,5 @@
 //! A table of raw requests, each with the one response it must get. Whatever a row holds, nothing hidden in it gets a response
-//! or relayed, and the next client is served. Ideas: RFC 9112 section 11, h1spec, http-garden, PortSwigger's lists.
+//! or relayed, and the next client's request succeeds. Ideas: RFC 9112 section 11, h1spec, http-garden, PortSwigger's lists.
 
 pub mod rows;
 

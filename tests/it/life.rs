@@ -260,7 +260,7 @@ fn few_descriptors_are_survived() {
     for _ in 0..3 {
         let mut clients: Vec<Client> = (0..150).map(|_| proxy.client()).collect();
         for client in &mut clients {
-            // Some are over the limit: told so, or still in the kernel's queue.
+            // Some are over the limit: refused, or still in the kernel's queue.
             drop(client.try_send(get("/healthz")));
         }
         assert_eq!(clients[0].response().status, 200);

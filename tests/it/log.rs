@@ -178,7 +178,7 @@ fn nothing_secret_is_ever_shown() {
     assert!(log.contains("DEBUG") || log.contains("INFO"), "there is a log");
     let stdout = proxy.stdout.all().join("\n");
     let places = [
-        ("answers", responses),
+        ("responses", responses),
         ("log", log),
         ("stderr", proxy.log()),
         ("stdout", stdout),
@@ -304,7 +304,7 @@ fn a_log_file_that_cannot_be_opened_is_named() {
     let mut command = crate::support::proxy::command(directory.path());
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().expect("start");
-    // Whether it then serves or gives up, nothing says.
+    // Nothing says whether it then serves or exits.
     let stderr = Lines::collect(child.stderr.take().expect("stderr"));
     let named = std::panic::catch_unwind(|| stderr.wait_for(|line| line.contains(path)));
     drop(child.kill());

@@ -1,4 +1,4 @@
-//! Answers that are no chat: sound as it comes, pictures and vectors to the byte.
+//! Responses that are no chat: sound as it comes, pictures and vectors to the byte.
 
 use serde_json::json;
 use std::time::Duration;

@@ -127,7 +127,7 @@ fn responses_no_client_reads_are_not_collected() {
     while sent < 200 * MIB && client.try_send(&requests).is_ok() {
         sent += requests.len();
     }
-    assert!(sent < 200 * MIB, "it takes requests without end whose answers nobody reads");
+    assert!(sent < 200 * MIB, "it takes requests without end whose responses nobody reads");
     let grown = proxy.resident().saturating_sub(before);
     assert!(grown < 30 * MIB, "{} MiB after {} MiB of requests", grown / MIB, sent / MIB);
     assert_eq!(proxy.get("/healthz").status, 200);
@@ -244,7 +244,7 @@ fn buffered_responses_no_client_reads_are_bounded_together() {
         .filter(|response| response.status != 200)
         .for_each(|it| drop(assert_error(it, 503, "overloaded")));
     let most = proxy.most_resident();
-    assert!(most < MEMORY, "{} MiB for {CLIENTS} answers of 1 MiB, {} at most", most / MIB, MEMORY / MIB);
+    assert!(most < MEMORY, "{} MiB for {CLIENTS} responses of 1 MiB, {} at most", most / MIB, MEMORY / MIB);
     eventually("all of it is given back", || (socket.gauge("memory_held_bytes") < MIB).then_some(()));
 }
 

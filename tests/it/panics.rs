@@ -29,7 +29,7 @@ struct Panicking {
     sources: Mutex<Vec<TcpStream>>,
 }
 
-/// A response that does what its source says: `p` panics, `e` ends it, else it goes on.
+/// A response that does what its source says: `p` panics, `e` ends it, else it continues.
 struct Scripted {
     response: Responder,
     client: Arc<Socket>,
@@ -143,7 +143,7 @@ impl Service for Panicking {
 
     fn notice(&self, notice: Notice) {
         let Notice::Panicked(reason) = notice else { panic!("unexpected {notice:?}") };
-        self.notices.lock().expect("told").push(reason);
+        self.notices.lock().expect("written").push(reason);
     }
 }
 
@@ -197,7 +197,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
     front.service.gate.open_for(WORKERS);
     both.iter_mut().for_each(|client| assert_eq!(client.response().text(), "held"));
 
-    let notices = front.service.notices.lock().expect("told").clone();
+    let notices = front.service.notices.lock().expect("written").clone();
     assert_eq!(notices.len(), rounds, "the operator hears of each");
     assert!(notices.iter().all(|reason| reason.contains("index out of bounds")), "{notices:?}");
     eventually("no worker is busy, nothing is queued", || {
@@ -219,7 +219,7 @@ fn panic_in_the_middle_of_a_response_never_looks_like_its_end() {
         }
     }
     assert_eq!(front.client().call(get("/")).text(), "good");
-    assert_eq!(front.service.notices.lock().expect("told").len(), 2 * (WORKERS + 1));
+    assert_eq!(front.service.notices.lock().expect("written").len(), 2 * (WORKERS + 1));
 }
 
 /// The poller handles it, as far as that need not wait; with no worker free, what waits keeps its place and others get theirs.
@@ -245,7 +245,7 @@ fn what_has_to_wait_holds_a_worker_and_never_the_poller() {
         assert!(client.is_closed());
     }
     assert_eq!(front.client().call(get("/quick/good")).text(), "good");
-    assert_eq!(front.service.notices.lock().expect("told").len(), WORKERS + 1);
+    assert_eq!(front.service.notices.lock().expect("written").len(), WORKERS + 1);
     eventually("no place is taken", || (front.stats.busy() == 0).then_some(()));
 }
 
@@ -269,23 +269,23 @@ fn panic_in_a_task_costs_that_response_alone() {
     let mut bystander = front.client();
     bystander.send(get("/ongoing"));
     let fed = || front.service.sources.lock().expect("sources").pop();
-    let mut source = eventually("the bystander's answer goes on", fed);
+    let mut source = eventually("the bystander's response continues", fed);
     let rounds = 2 * (WORKERS + 1);
     for round in 0..rounds {
         let mut client = front.client();
         client.send(get(["/ongoing", "/quick/ongoing"][round % 2]));
-        eventually("an answer goes on", fed).write_all(b"p").expect("told");
+        eventually("a response continues", fed).write_all(b"p").expect("written");
         let response = client.response();
         assert_eq!((response.status, response.end, response.text().as_str()), (200, End::Cut, "half"));
     }
     // Its client leaves; its place is free again, as are those of the responses that panicked.
     let mut leaving = front.client();
     leaving.send(get("/ongoing"));
-    eventually("an answer goes on", fed);
+    eventually("a response continues", fed);
     leaving.leave();
-    eventually("one answer is left", || (front.stats.busy() == 1).then_some(()));
-    source.write_all(b"e").expect("told");
+    eventually("one response is left", || (front.stats.busy() == 1).then_some(()));
+    source.write_all(b"e").expect("written");
     assert_eq!(bystander.response().text(), "half and half");
     assert_eq!(bystander.call(get("/")).text(), "good");
-    assert_eq!(front.service.notices.lock().expect("told").len(), rounds);
+    assert_eq!(front.service.notices.lock().expect("written").len(), rounds);
 }

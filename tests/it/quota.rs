@@ -1,4 +1,4 @@
-//! Limits of tokens: what is let in, what is told of it, and what of it outlives the process.
+//! Limits of tokens: which requests pass, what the headers say, and what outlives the process.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};

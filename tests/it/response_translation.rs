@@ -104,7 +104,7 @@ fn shortened(request: &Translation, written: Vec<u8>) -> String {
     String::from_utf8(written).expect("UTF-8").replace(request.echo(), "\"echo\":0")
 }
 
-/// What clients count on, whatever a provider wrote: the numbers, the ids, and the text that is told four times.
+/// What clients count on, whatever a provider wrote: the numbers, the ids, and the text that stands in four places.
 #[test]
 fn events_of_a_response_agree_with_each_other() {
     let request = request();

@@ -9,7 +9,7 @@ use crate::support::proxy::{Proxy, config, with};
 use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
-fn answering(text: &str) -> Upstream {
+fn responding(text: &str) -> Upstream {
     let upstream = Upstream::new(&["m"]);
     upstream.chat(Script::json(200, &completion(text)));
     upstream
@@ -24,7 +24,7 @@ fn failing(status: u16) -> Upstream {
 #[test]
 fn the_next_model_of_a_virtual_one_is_tried() {
     for status in [401, 402, 403, 408, 429, 500, 502, 503, 504, 529] {
-        let (bad, good) = (failing(status), answering("from two"));
+        let (bad, good) = (failing(status), responding("from two"));
         let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
         let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p2", &good)]), virtuals));
         let response = proxy.call(ask("best"));
@@ -37,7 +37,7 @@ fn the_next_model_of_a_virtual_one_is_tried() {
 #[test]
 fn what_a_retry_cannot_mend_is_not_retried() {
     for status in [400, 404, 409, 413, 422, 501] {
-        let (bad, good) = (failing(status), answering("from two"));
+        let (bad, good) = (failing(status), responding("from two"));
         let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
         let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p2", &good)]), virtuals));
         assert_eq!(proxy.call(ask("best")).status, status);
@@ -47,7 +47,7 @@ fn what_a_retry_cannot_mend_is_not_retried() {
 
 #[test]
 fn a_replica_stands_in_for_another() {
-    let (bad, good) = (answering("unused"), answering("from the other"));
+    let (bad, good) = (responding("unused"), responding("from the other"));
     bad.chat(Script::default().then(Step::Reset));
     let proxy = Proxy::start(&config(&[("p1", &bad), ("p1", &good)]));
     for _ in 0..6 {
@@ -93,7 +93,7 @@ fn a_lone_replica_is_not_asked_twice_for_a_status() {
 
 #[test]
 fn a_refused_connection_falls_through_to_the_next() {
-    let good = answering("from two");
+    let good = responding("from two");
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port");
     let changes = json!({
         "providers": [format!("p1|http://{port}/v1|{KEY}"), format!("p2|{}|{KEY}", good.url())],
@@ -106,7 +106,7 @@ fn a_refused_connection_falls_through_to_the_next() {
 #[test]
 fn a_stream_that_breaks_before_its_first_byte_goes_to_the_next() {
     for step in [Step::Fin, Step::Reset] {
-        let (bad, good) = (answering("unused"), answering("unused"));
+        let (bad, good) = (responding("unused"), responding("unused"));
         bad.chat(Script::sse().then(step));
         good.chat(Script::sse().chunk(event("from two")).chunk(DONE).end());
         let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
@@ -119,7 +119,7 @@ fn a_stream_that_breaks_before_its_first_byte_goes_to_the_next() {
 
 #[test]
 fn a_stream_that_has_begun_goes_nowhere_else() {
-    let (bad, good) = (answering("unused"), answering("unused"));
+    let (bad, good) = (responding("unused"), responding("unused"));
     bad.chat(Script::sse().chunk(event("half")).then(Step::Fin));
     let virtuals = json!({"models": {"best": ["p1/m", "p2/m"]}});
     let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p2", &good)]), virtuals));

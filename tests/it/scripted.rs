@@ -1,4 +1,4 @@
-//! The scripted upstream does what it is told: a test is worth what its upstream is worth.
+//! The scripted upstream follows its script: a test is worth what its upstream is worth.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, eventually};
 
-/// Address space in which no thread can start, and everything else can go on.
+/// Address space in which no thread can start, and everything else works.
 const LESS_THAN_A_THREAD: usize = THREAD_STACK - 32 * 1024;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {

@@ -128,7 +128,7 @@ fn survives(mib: usize) {
         succeeded > 0 && succeeded + refused == CLIENTS * requests.len(),
         "{succeeded} served, {refused} refused"
     );
-    // Those that ask for memory again are served once there is some.
+    // Requests that ask for memory again succeed once there is some.
     eventually("a large upload is served again", || {
         (status_of(&proxy, &upload(5 * MIB)) == 200).then_some(())
     });

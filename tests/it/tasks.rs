@@ -40,7 +40,7 @@ struct Endless {
     client: Arc<Socket>,
     source: Arc<Source>,
     turns: Arc<AtomicUsize>,
-    /// It has more only where it is told so, and counts no other turn.
+    /// It counts only the turns in which its source is ready.
     waits: bool,
     is_watched: bool,
 }
@@ -159,7 +159,7 @@ fn response_that_always_has_more_has_one_turn_an_event() {
     let (mut busy, _busy_client) = begin();
     for _ in 0..100 {
         busy.feed.write_all(b"x").expect("fed");
-        // Its thread has been told of this byte, and of the next one apart from it.
+        // Its worker has an event for this byte, and another for the next one.
         busy.wait_turns(2);
     }
     let before = (quiet.turns(), busy.turns());

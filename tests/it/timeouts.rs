@@ -254,7 +254,7 @@ fn client_that_reads_slowly_gets_all_of_its_response() {
     let (mut taken, mut piece) = (Vec::new(), vec![0; 25_000]);
     let slow_until = Instant::now() + Duration::from_secs(5);
     while !taken.ends_with(b"end") {
-        match client.read(&mut piece).expect("more of the answer") {
+        match client.read(&mut piece).expect("more of the response") {
             0 => break,
             count => taken.extend_from_slice(&piece[..count]),
         }

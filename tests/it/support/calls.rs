@@ -83,7 +83,7 @@ pub fn assert_error(response: &Response, status: u16, reason: &str) -> String {
     let message = assert_error_body(&text, status, reason);
     assert!(
         response.header("x-request-id").is_some_and(|id| !id.is_empty()),
-        "x-request-id goes with every answer: {:?}",
+        "x-request-id goes with every response: {:?}",
         response.head.headers
     );
     // It is left open whether a retry mends a broken response.

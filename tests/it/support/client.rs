@@ -116,7 +116,7 @@ impl Client {
         let mut body = Vec::new();
         while let Some(data) = stream.next_data() {
             body.extend_from_slice(&data);
-            assert!(body.len() < LARGEST, "an answer without end");
+            assert!(body.len() < LARGEST, "a response without end");
         }
         Response { status: stream.status, head: stream.head.clone(), end: stream.end(), body }
     }
@@ -130,7 +130,7 @@ impl Client {
             let before = self.buffer.len();
             assert!(
                 self.fill(),
-                "closed before an answer, after {before} bytes: {:?}",
+                "closed before a response, after {before} bytes: {:?}",
                 String::from_utf8_lossy(&self.buffer)
             );
         };
