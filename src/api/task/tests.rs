@@ -77,7 +77,12 @@ impl World {
 
     /// A request with that body begins, and goes as far as it can at once.
     fn request(&mut self, body: &str) {
-        let mut head = Head::parse(REQUEST.as_bytes()).expect("a good head");
+        self.request_at("/v1/chat/completions", body);
+    }
+
+    fn request_at(&mut self, path: &str, body: &str) {
+        let head = REQUEST.replace("/v1/chat/completions", path);
+        let mut head = Head::parse(head.as_bytes()).expect("a good head");
         let Admission::Run(_, context) = self.api.admit(&mut head, Peer::Unix) else {
             panic!("it is admitted")
         };
@@ -394,17 +399,56 @@ fn stream_is_the_same_wherever_it_is_cut() {
 }
 
 #[test]
-fn stream_that_breaks_in_the_middle_ends_with_an_error_event_and_no_end() {
-    let (mut world, provider) = sent(STREAMED);
-    let half = &event("two")[..20];
-    provider.send(format!("{EVENTS}{}{}", chunk(&event("one")), chunk(half)).as_bytes());
-    world.run();
-    assert_eq!(world.received(), format!("{STREAM}{}", chunk(&event("one"))));
-    provider.end();
-    world.run();
-    let error = "data: {\"error\":{\"message\":\"the provider's response was cut off or is malformed: p\",\
-                 \"type\":\"server_error\",\"param\":null,\"code\":502,\"reason\":\"upstream_broken\"}}\n\n";
-    assert_eq!((world.received(), world.is_kept), (chunk(error), Some(false)));
+fn stream_that_breaks_ends_in_the_words_of_its_api() {
+    const BROKEN: &str = "the provider's response was cut off or is malformed: p";
+    let delta = |number| {
+        let data = json!({"type": "response.output_text.delta", "sequence_number": number});
+        format!("event: response.output_text.delta\ndata: {data}\n\n")
+    };
+    let chat = format!(
+        "data: {{\"error\":{{\"message\":\"{BROKEN}\",\"type\":\"server_error\",\"param\":null,\"code\":502,\
+         \"reason\":\"upstream_broken\"}}}}\n\n"
+    );
+    let responses = format!(
+        "event: error\ndata: {{\"type\":\"error\",\"code\":\"server_error\",\"message\":\"{BROKEN}\",\
+         \"param\":null,\"sequence_number\":5,\"reason\":\"upstream_broken\"}}\n\n"
+    );
+    let messages = format!(
+        "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"api_error\",\"message\":\"{BROKEN}\",\
+         \"reason\":\"upstream_broken\"}},\"request_id\":\"r1\"}}\n\n"
+    );
+    let body = r#"{"model":"p/m","messages":[{"role":"user","content":"x"}],"max_tokens":9,"stream":true}"#;
+    for (path, first, error) in [
+        ("/v1/chat/completions", event("one"), chat),
+        ("/v1/responses", delta(4), responses),
+        ("/v1/messages", event("one"), messages),
+    ] {
+        let mut world = World::new(1);
+        let provider = world.network.lead_to();
+        world.request_at(path, body);
+        let half = &first[..20];
+        provider.send(format!("{EVENTS}{}{}", chunk(&first), chunk(half)).as_bytes());
+        world.run();
+        assert!(world.received().ends_with("\n\n\r\n"), "{path}: whole events alone");
+        provider.end();
+        world.run();
+        assert_eq!((world.received(), world.is_kept), (chunk(&error), Some(false)), "{path}");
+    }
+}
+
+#[test]
+fn await_head_that_is_late_for_its_attempt_asks_another_replica() {
+    let mut config = config(2);
+    config["attempt_timeout"] = json!(5);
+    let mut world = World::with(&config);
+    let (slow, other) = (world.network.lead_to(), world.network.lead_to());
+    world.request(BODY);
+    assert!(!slow.received().is_empty());
+    world.wait(5_000);
+    assert!(slow.is_closed() && !other.received().is_empty());
+    // The last one has the rest of the time.
+    world.wait(55_000);
+    assert!(world.received().ends_with(TIMED_OUT));
 }
 
 #[test]
