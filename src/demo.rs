@@ -110,7 +110,7 @@ impl Call {
         match (head.method(), head.path()) {
             ("GET", "/v1/models") => self.send(200, MODELS),
             ("POST", "/v1/chat/completions") => self.complete(&bytes[end..]),
-            _ => self.refuse(404, "the demo serves chat completions and its model list"),
+            _ => self.refuse(404, "the demo serves chat completions alone"),
         }
     }
 
