@@ -379,6 +379,10 @@ impl StreamFilter for Translation {
     fn measured(&self) -> Measured {
         self.meter.measured()
     }
+
+    fn next_sequence(&mut self) -> u64 {
+        self.translator.next_sequence()
+    }
 }
 
 impl From<Unfit> for Broke {

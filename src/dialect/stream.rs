@@ -59,6 +59,11 @@ impl Translator {
         self.blocks.held() + self.writer.held()
     }
 
+    /// The number of the next event, where the API numbers them.
+    pub fn next_sequence(&self) -> u64 {
+        self.writer.next_sequence()
+    }
+
     /// Whether the provider has said why its response ended.
     pub fn has_finished(&self) -> bool {
         self.finish.as_deref().is_some_and(|reason| !reason.is_empty())

@@ -40,6 +40,11 @@ pub(super) trait Writer: Debug + Send {
     /// The provider's stream holds an error: its document, and the status that goes with it. Nothing follows.
     fn fail(&mut self, status: u16, document: &[u8], out: &mut Output);
 
+    /// The number of the next event, where the API numbers them.
+    fn next_sequence(&self) -> u64 {
+        0
+    }
+
     /// Bytes that it holds or is going to repeat.
     fn held(&self) -> usize;
 }

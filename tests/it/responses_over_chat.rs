@@ -113,6 +113,7 @@ fn stream_that_breaks_off_ends_in_an_error_and_not_cleanly() {
     let (names, last) = events(&response.text());
     assert_eq!((names.last().map(String::as_str), &last["type"]), (Some("error"), &json!("error")));
     assert_eq!(last["reason"], "upstream_broken");
+    assert_eq!(last["sequence_number"], names.len() - 1, "{names:?}");
     assert!(!names.contains(&"response.completed".to_owned()), "{names:?}");
 }
 

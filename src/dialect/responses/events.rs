@@ -205,6 +205,10 @@ impl Writer for Events {
         self.response("failed", &Details::Failed(&failure), out);
     }
 
+    fn next_sequence(&self) -> u64 {
+        self.sequence
+    }
+
     fn held(&self) -> usize {
         // The last event repeats what is complete.
         2 * self.complete.bytes().len() + self.custom.text().len() + self.request.held()

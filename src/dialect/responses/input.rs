@@ -20,7 +20,7 @@ pub(super) fn write_messages(
 ) -> Fit<()> {
     let mut list = Separated::default();
     if !is_array(input) {
-        let text = inside(input).map_err(|refusal| refusal.within("input"))?;
+        let text = inside(input).map_err(|_| Refusal::expected("input", "a string or an array"))?;
         write_system(out, &mut list, instructions, &Group::default())?;
         list.next(out);
         out.write(&["{\"role\":\"user\",\"content\":\"", text, "\"}"]);

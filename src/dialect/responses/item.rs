@@ -45,17 +45,15 @@ pub(super) struct Item<'a> {
 impl<'a> Item<'a> {
     /// Nothing: it is one that is left out.
     pub(super) fn of(item: &'a RawValue) -> Fit<Option<Self>> {
-        let mut role = Cow::default();
-        let mut has_type = false;
+        let (mut role, mut kind) = (Cow::default(), Cow::Borrowed("message"));
         members(item, |key, value| {
             match key {
                 "role" => role = string(value)?,
-                "type" => has_type = true,
+                "type" => kind = string(value)?,
                 _ => {}
             }
             Ok(())
         })?;
-        let kind = if has_type { kind(item)? } else { Cow::Borrowed("message") };
         let side = match (&*kind, &*role) {
             ("message", "user") => Side::User,
             ("message", "system" | "developer") => Side::System,
