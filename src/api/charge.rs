@@ -16,13 +16,13 @@ const FREE: &[&str] = &["/v1/messages/count_tokens", "/v1/responses/input_tokens
 const WITH_STREAM_OPTIONS: &[&str] = &["/chat/completions", "/completions"];
 
 impl Relay {
-    /// What measures the stream at hand. A token without a daily limit has its streams measured by samples.
+    /// The meter of a stream. A token without a daily limit has its streams measured by samples.
     pub(super) fn meter(&self) -> Meter {
         let is_limited = self.client_call.request.context.token().tokens_per_day.is_some();
         Meter::new(self.output(), is_limited)
     }
 
-    /// Whether this replica has to be asked for the usage of a stream for whose usage the client does not ask.
+    /// Whether the request must ask this replica for the usage of a stream, where the client does not.
     pub(super) fn has_to_ask_for_usage(&self, replica: &Replica) -> bool {
         let path = self.call.path.split('?').next().unwrap_or_default();
         let request = &self.client_call.request.context;
@@ -31,7 +31,7 @@ impl Relay {
             && replica.asks_for_usage(request.token().tokens_per_day.is_some())
     }
 
-    /// What the response consists of.
+    /// The kind of the response's output.
     pub(super) fn output(&self) -> Output {
         Output::of(&self.call.path)
     }
@@ -101,7 +101,7 @@ impl Relay {
         was_made_here && !self.gateway.charges.knows(id)
     }
 
-    /// Charges what is not charged yet of a response.
+    /// Charges the part of a response that is not charged yet.
     fn charge_once(&mut self, id: &str, measured: Measured) {
         let used = measured.used(self.client_call.estimated_prompt);
         let charge = self.gateway.charges.charge(id, used.total());

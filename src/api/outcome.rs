@@ -16,11 +16,11 @@ pub const SUCCESS: &str = "success";
 
 /// How an attempt ended.
 pub enum Outcome {
-    /// No other follows: this is what the client gets.
+    /// The client gets this; no other attempt follows.
     Finished(Finish),
     /// Nothing has left for the client: another attempt may follow.
     Failed(Failed),
-    /// The same replica is asked once more, in another way.
+    /// The same replica is tried once more, in another way.
     Again,
 }
 
@@ -38,7 +38,7 @@ pub enum Finish {
     Broken {
         status: u16,
         fault: Fault,
-        /// The client gets events: one more can tell it of the fault.
+        /// The client gets events: one more can report the fault.
         is_events: bool,
         /// The number that this event has on `/v1/responses`.
         sequence: u64,
@@ -75,12 +75,12 @@ pub struct BufferedResponse {
     /// Header fields as they came.
     pub headers: Headers,
     pub body: Vec<u8>,
-    /// What it says no with, where it does: also under a status of success (OpenRouter).
+    /// The error in its body, if there is one: also with a status of success (OpenRouter).
     pub refusal: Option<Refusal>,
 }
 
 impl BufferedResponse {
-    /// The status that its body amounts to, where that is an error under a status of success, or a refused key under 400.
+    /// The status that its body stands for: an error with a status of success, or a refused key with 400.
     fn telling_status(&self) -> u16 {
         match &self.refusal {
             Some(refusal) if self.status < 400 || (self.status == 400 && refusal.status == 401) => {
@@ -108,24 +108,24 @@ const fn to_the_client(verdict: Verdict) -> Consequence {
     Consequence { elsewhere: false, verdict }
 }
 
-/// The table of what is tried again (README, "Replicas and retries"), for attempts of which nothing has left for the client.
+/// The table of retries (README, "Replicas and retries"), for attempts of which nothing has left for the client.
 fn consequence_of_fault(fault: Fault) -> Consequence {
     match fault {
         // Nothing was asked yet.
         Fault::Unreachable => elsewhere(Verdict::Unreachable),
-        // A provider that dies takes the request with it, or the request has made it die; the lost response is worth no more
+        // The provider has died with the request, or because of it; a response that is cut off is worth no more
         // than none.
         Fault::Broken | Fault::CutOff => elsewhere(Verdict::Failed),
         // It may hang, or the client has asked for much. There is time left for another only where the attempt had but a part of it.
         Fault::TimedOut => elsewhere(Verdict::Failed),
-        // A path or a parameter of the client's may lead there: it says nothing of the replica. Its checks do.
+        // The client's path or parameter may cause it: only the checks say whether the replica is well.
         Fault::Redirected => elsewhere(Verdict::Unknown),
         Fault::Coded(_) => elsewhere(Verdict::Failed),
-        // The same request gets a response as large elsewhere.
+        // Another replica sends as large a response.
         Fault::TooLarge | Fault::StreamTooLarge => to_the_client(Verdict::Unknown),
-        // There is as little memory for the response of another.
+        // The response of another replica needs as much memory.
         Fault::Overloaded => to_the_client(Verdict::Unknown),
-        // It was given in full, and another would be as little use.
+        // The response is complete, and another would be untranslatable as well.
         Fault::Untranslatable => to_the_client(Verdict::Succeeded),
         // Nothing is wrong with it.
         Fault::NotCarried => elsewhere(Verdict::Succeeded),
@@ -218,7 +218,7 @@ impl Failed {
         self.consequence().elsewhere
     }
 
-    /// How much it says of a stored response that is looked for: that it is not there, nothing, or what is wrong with the
+    /// What it says in the search of a stored response: that it is not there, nothing, or what is wrong with the
     /// call.
     pub fn weight_in_search(&self) -> u8 {
         match self {
@@ -231,7 +231,7 @@ impl Failed {
         }
     }
 
-    /// What the metrics say of it.
+    /// Its result in the metrics.
     pub fn result(&self) -> &'static str {
         match self {
             Self::Fault(failure) => match failure.fault {
@@ -253,7 +253,7 @@ impl Failed {
         }
     }
 
-    /// What the replica's record says of it.
+    /// Its verdict for the replica's record.
     pub fn verdict(&self) -> Verdict {
         self.consequence().verdict
     }

@@ -30,22 +30,22 @@ pub struct Relay {
     pub(super) begun: Instant,
     /// When this turn began.
     pub(super) now: Instant,
-    /// The attempt in hand asks for the usage of its stream, and the client did not.
+    /// The current attempt asks for the usage of its stream, and the client did not.
     pub(super) adds_usage: bool,
-    /// The attempt in hand sends the call translated.
+    /// The current attempt sends the call translated.
     pub(super) is_translated: bool,
-    /// The attempt in hand has less time than a first one would have.
+    /// The current attempt has less time than a first one would have.
     pub(super) is_short: bool,
-    /// What the responses that were collected for it hold, to its end.
+    /// The memory of the responses collected for it, held to its end.
     pub(super) share: Share,
     pub(super) client_call: ClientCall,
 }
 
-/// An attempt that is made.
+/// An attempt at one replica.
 pub struct Attempt {
-    /// At whom.
+    /// The replica, and the model as it knows it.
     pub choice: Choice,
-    /// A replica is left that may serve, and may be asked after it.
+    /// Another replica is available and may be tried after it.
     pub others: bool,
 }
 
@@ -56,17 +56,17 @@ impl Relay {
         self.client_call.response.begin_turn(now);
     }
 
-    /// Sends the client what there is for it, and a heartbeat if one is due.
+    /// Sends the client its output, and a heartbeat if one is due.
     ///
     /// # Errors
-    /// It has left.
+    /// The client has left.
     pub(super) fn see_to_client(&mut self) -> io::Result<()> {
         let client = &mut self.client_call.response;
         client.beat()?;
         client.flush()
     }
 
-    /// The call as the attempt in hand sends it, where it is translated.
+    /// The call as the current attempt sends it, if it is translated.
     pub(super) fn chat(&self) -> Option<&Chat> {
         self.call.chat.as_ref().filter(|_| self.is_translated)
     }
@@ -82,12 +82,12 @@ impl Relay {
         self.client_call.begin_attempt(&choice.provider().name, self.call.body.stream);
     }
 
-    /// Ends it.
+    /// Ends the call: its response, its record, its charge.
     pub(super) fn finish(self, finish: Finish) -> Done {
         self.client_call.finish(finish, &self.gateway.metrics)
     }
 
-    /// What the attempts that failed have left for the client.
+    /// What the client gets after the failed attempts.
     pub(super) fn last(&mut self) -> Finish {
         let last = self.last.take().map_or_else(|| Failed::Fault(unreachable("no replica")), |last| *last);
         // Only targets that cannot take the call are left: their reason helps the client, a 502 does not.
@@ -128,7 +128,7 @@ impl Relay {
         }
     }
 
-    /// What came of an attempt, for the replica's record and for the metrics; gives the time of a cooldown that begins.
+    /// Notes the outcome of an attempt in the replica's record and the metrics; returns the length of a cooldown that begins.
     pub(super) fn note(&self, choice: &Choice, verdict: Verdict, result: &str) -> Option<Duration> {
         self.gateway.metrics.add(Metric::Attempts, &[&choice.provider().name, result], 1);
         if result == SUCCESS {
@@ -138,12 +138,12 @@ impl Relay {
         choice.lease.report(verdict, self.now)
     }
 
-    /// A failed attempt: for record and metrics, and in one line for the operator.
+    /// Notes a failed attempt in record and metrics, and logs one line.
     pub(super) fn note_failed(&self, choice: &Choice, failed: &Failed) {
         let too_soon = failed.fault() == Some(Fault::TimedOut) && self.is_short;
         let verdict = if too_soon { Verdict::Unknown } else { failed.verdict() };
         let cooldown = self.note(choice, verdict, failed.result());
-        // A client that left is no failure of the provider, nor is what it does not have.
+        // A client that left is no failure of the provider; neither is a model or response that it does not have.
         let no_failure = self.call.is_search && failed.weight_in_search() == 0;
         if no_failure || failed.fault() == Some(Fault::ClientGone) {
             return;
@@ -171,7 +171,7 @@ impl Relay {
         choice.lease.explain(what, self.now);
     }
 
-    /// Whether another attempt may be made after those that were.
+    /// Whether another attempt may follow.
     pub(super) fn has_retries(&self) -> bool {
         let most = if self.call.is_search { MAX_SEARCHED - 1 } else { self.client_call.config().max_retries };
         self.client_call.record.attempts <= most && !self.client_call.is_committed()

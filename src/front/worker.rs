@@ -32,12 +32,12 @@ const WAKER: u64 = u64::MAX;
 /// The thread's state.
 pub struct Worker<S: Service> {
     shared: Arc<Shared<S>>,
-    /// Which of the workers it is.
+    /// Its number among the workers.
     number: usize,
     epoll: Arc<Epoll>,
     table: Table<S::RequestContext>,
     sources: Sources,
-    /// As they are for this turn.
+    /// The limits of this turn.
     limits: Limits,
     now: Instant,
     /// Whole requests that have not asked for a permit.
@@ -46,7 +46,7 @@ pub struct Worker<S: Service> {
     is_short: bool,
     scratch: Vec<u8>,
     drain_grace_until: Option<Instant>,
-    /// What is to have its next turn at once.
+    /// The places that have their next turn at once.
     again: Vec<u64>,
 }
 
@@ -104,12 +104,12 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// How long it may sleep.
+    /// How long it may sleep; `None`: until an event.
     fn timeout(&self) -> Option<Duration> {
         if !self.again.is_empty() || !self.whole.is_empty() {
             return Some(Duration::ZERO);
         }
-        // Nothing reports memory that others give back.
+        // No event reports memory that others release.
         let shortage = self.is_short.then(|| self.now + LOOK_AGAIN);
         let grace = self.drain_grace_until.filter(|until| self.now < *until);
         let next = self.table.next_deadline().into_iter().chain(shortage).chain(grace).min()?;
@@ -315,7 +315,7 @@ impl<S: Service> Worker<S> {
         true
     }
 
-    /// What follows from a handler that ran here.
+    /// Follows a handler that ran on this worker.
     fn handled(&mut self, token: u64, handled: HandledFor) {
         match handled {
             Some((Handled::Done(done), _)) => self.done(done),
@@ -466,7 +466,7 @@ impl<S: Service> Io for Turn<'_, S> {
 
     fn watch(&mut self, source: &Arc<Source>) {
         let watched = self.sources.watch(source, self.token);
-        // What cannot be watched is looked at again and again.
+        // A task whose source epoll refuses advances every turn.
         self.watched = Some(watched.is_err().then(|| Arc::clone(source)));
     }
 

@@ -16,7 +16,7 @@ pub struct Refusal {
     pub status: u16,
     /// Its own word for it: `insufficient_quota`, say; may be empty.
     pub word: String,
-    /// The account behind the key has nothing left to pay with: no matter of waiting a minute.
+    /// The account behind the key has nothing left to pay with. Retrying after a minute does not help.
     pub out_of_funds: bool,
 }
 

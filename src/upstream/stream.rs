@@ -11,12 +11,12 @@ use crate::front::Fields;
 use crate::limits::{MAX_HELD_EVENT, PIECES_A_TURN};
 use crate::memory::{Holder, Share};
 
-/// How a stream went.
+/// How a stream ended.
 #[derive(Debug)]
 pub struct Ended {
     /// Why it broke off; `None`: it is complete.
     pub broke: Option<Broke>,
-    /// What is known of its tokens.
+    /// Its tokens, as far as they are known.
     pub measured: Measured,
     /// The id of the response that it began with.
     pub response_id: Option<String>,
@@ -29,9 +29,9 @@ pub struct Ended {
 /// Why a stream broke off.
 #[derive(Debug)]
 pub enum Broke {
-    /// It failed on its way.
+    /// It failed.
     Failed(Failure),
-    /// Its first event, of which nothing has left for the client, says no; the event's data.
+    /// Its first event is an error, and none of it has left for the client; with the event's data.
     Refused(Refusal, Vec<u8>),
 }
 
@@ -55,40 +55,40 @@ pub fn is_event_stream(headers: &Headers) -> bool {
         })
 }
 
-/// A stream on its way. The client's response begins with the first event, so that until then a failure can still become
-/// another attempt: [`ClientResponse::is_begun`] tells. It is not ended here.
+/// A stream under way. The client's response begins with the first event: until then a failure can still become
+/// another attempt ([`ClientResponse::is_begun`]). The caller ends the response.
 pub struct Relay {
     response: UpstreamResponse,
     filter: Box<dyn StreamFilter>,
     head: ResponseHead,
-    /// Bytes that came, of at most so many.
+    /// Bytes received; at most `max_size`.
     size: usize,
     max_size: usize,
-    /// What was read of the body to learn what it is.
+    /// The beginning of the body, read to learn its kind.
     first: Vec<u8>,
     /// There may be more to read: behind TLS the socket alone does not show it.
     has_more: bool,
-    /// The client had still to take something when it was last looked at.
+    /// The client had output to take at the last look.
     is_behind: bool,
-    /// What an event of more than the usual size holds.
+    /// The memory of an event of more than the usual size.
     share: Share,
 }
 
-/// What is done with a stream between provider and client.
+/// Transforms a stream between provider and client.
 pub trait StreamFilter: Send {
-    /// Takes what came, sends on what is to be sent.
+    /// Takes a piece of the stream, and sends what the client may have.
     ///
     /// # Errors
     /// Why the stream ends here.
     fn take(&mut self, piece: &[u8], sink: &mut Sink) -> Result<(), Broke>;
 
-    /// The provider has ended the stream; `by_closing`: nothing but the connection's end tells that it is whole.
+    /// The provider has ended the stream; `by_closing`: only the end of the connection ended it.
     ///
     /// # Errors
-    /// It is not whole; else as [`StreamFilter::take`].
+    /// It is incomplete; else as [`StreamFilter::take`].
     fn end(&mut self, by_closing: bool, sink: &mut Sink) -> Result<(), Broke>;
 
-    /// Bytes held of an event that is not complete, where they may be more than [`MAX_HELD_EVENT`].
+    /// Bytes held of an incomplete event, where they may exceed [`MAX_HELD_EVENT`].
     fn held(&self) -> usize {
         0
     }
@@ -96,7 +96,7 @@ pub trait StreamFilter: Send {
     /// Whether an event has passed after which a provider sends nothing more.
     fn is_over(&mut self) -> bool;
 
-    /// What is known of the tokens of the stream.
+    /// The tokens of the stream, as far as they are known.
     fn measured(&self) -> Measured;
 
     /// The id of the response that it began with.
@@ -114,30 +114,30 @@ pub trait StreamFilter: Send {
         None
     }
 
-    /// Whether an event has come, though it is held back: the provider does not hang.
+    /// Whether an event has come, held back or not: the provider does not hang.
     fn has_announced(&self) -> bool {
         false
     }
 
-    /// Sends what is held back while another attempt may follow: a heartbeat is due.
+    /// Sends the events that are held back: a heartbeat is due, so no other attempt may follow.
     fn release(&mut self, _sink: &mut Sink) {}
 }
 
 /// How far a stream has come.
 #[derive(Debug)]
 pub enum Progress {
-    /// There is nothing more of it for now, or its client has to take what it was sent first.
+    /// Nothing more has come, or the client must first take its output.
     Waits,
-    /// It has more, and had its share of this turn.
+    /// It has more, and has used its share of this turn.
     Again,
     Ended(Ended),
 }
 
 impl Relay {
-    /// A stream of which nothing is read yet but its beginning, `first`; the client's response has that `head`.
+    /// A stream whose beginning, `first`, has been read; the client's response has that `head`.
     ///
     /// # Errors
-    /// More is announced than may come.
+    /// `Content-Length` exceeds `max_size`.
     pub fn new(
         response: UpstreamResponse,
         first: Vec<u8>,
@@ -153,7 +153,7 @@ impl Relay {
         Ok(Self { response, filter, head, size, max_size, first, has_more, is_behind, share })
     }
 
-    /// Passes on what is at hand. `piece`: what it may read into.
+    /// Relays the bytes at hand. `piece`: the buffer to read into.
     pub fn advance(&mut self, client: &mut ClientResponse, piece: &mut [u8], now: Instant) -> Progress {
         let has_news = self.response.source().is_readable();
         self.has_more |= has_news;
@@ -193,7 +193,7 @@ impl Relay {
         }
     }
 
-    /// When the provider's time is over. `None`: the client has to take what it was sent first, which is no silence of the provider's.
+    /// When the provider's time is over. `None`: the client must first take its output, and the provider's time does not run.
     pub fn deadline(&self, is_committed: bool) -> Option<Instant> {
         (!self.is_behind).then(|| self.response.deadline(is_committed))
     }
@@ -208,7 +208,7 @@ impl Relay {
         self.response.headers
     }
 
-    /// Sends what there is for the client.
+    /// Sends the client its output.
     fn see_to_client(&mut self, client: &mut ClientResponse, now: Instant) -> io::Result<()> {
         client.flush()?;
         let is_behind = client.is_behind();
@@ -218,7 +218,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Sees to the client, its heartbeat and the provider's time limit; what follows where nothing may be read now.
+    /// Handles the client, its heartbeat and the provider's time limit; the progress where nothing may be read now.
     fn see_to_clock(&mut self, client: &mut ClientResponse, now: Instant) -> Option<Progress> {
         if client.next_beat().is_some_and(|due| now >= due) {
             let mut sink = Sink { client, head: &mut self.head };
@@ -237,7 +237,7 @@ impl Relay {
         is_overdue.then(|| Progress::Ended(self.ended(Some(overdue()))))
     }
 
-    /// Takes what was read; what came of the stream where it ends with it.
+    /// Takes a piece that was read; how the stream ended, if this ends it.
     fn step(
         &mut self,
         read: Result<usize, Failure>,
@@ -246,8 +246,8 @@ impl Relay {
     ) -> Option<Ended> {
         let mut sink = Sink { client, head: &mut self.head };
         let broke = match read {
-            // What ends by closing and has said its last is whole, also where the provider closes without the words that
-            // TLS has for it, or resets the connection.
+            // A stream after its terminal event is complete when the connection closes, also where the provider closes without
+            // TLS's close_notify, or resets the connection.
             Err(Failure { fault: Fault::CutOff, .. })
                 if self.response.is_close_delimited() && self.filter.is_over() =>
             {
@@ -256,7 +256,7 @@ impl Relay {
             Err(failure) => Some(Broke::Failed(failure)),
             Ok(0) => return Some(self.close(client)),
             Ok(count) => {
-                // What is under the limit still goes, so that where a stream ends does not depend on how it was cut.
+                // The bytes below the limit still pass: where a stream ends does not depend on how it came in pieces.
                 let passed = count.min(self.max_size - self.size);
                 self.size += passed;
                 let taken = self.filter.take(&piece[..passed], &mut sink).err();
@@ -270,7 +270,7 @@ impl Relay {
         broke.map(|broke| self.ended(Some(broke)))
     }
 
-    /// Counts what is held of large events; why the stream ends where there is no room for it.
+    /// Counts the bytes held of a large event; why the stream ends, if there is no memory for them.
     fn hold(&mut self) -> Option<Broke> {
         let held = self.filter.held();
         let counted = if held > MAX_HELD_EVENT { held } else { 0 };
@@ -307,18 +307,18 @@ fn too_large(max_size: usize) -> Broke {
     failed(Fault::StreamTooLarge, format!("more than {max_size} bytes"))
 }
 
-/// How the client's response begins, where a heartbeat has not begun it.
+/// The client's response head, unless a heartbeat has sent one.
 pub struct ResponseHead {
     pub status: u16,
     /// Its header fields.
     pub fields: Fields,
-    /// Bytes of body, where that is known.
+    /// Bytes of body, if known.
     pub length: Option<u64>,
-    /// The stream has begun it.
+    /// The stream has sent it.
     pub is_begun: bool,
 }
 
-/// A stream's way to the client.
+/// Where a stream filter sends: the client's response.
 pub struct Sink<'a> {
     /// The client's side.
     pub client: &'a mut ClientResponse,
@@ -327,7 +327,7 @@ pub struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Sends a piece on; `mid_event`: an event is not complete after it. It leaves at the end of the turn.
+    /// Sends a piece, which leaves at the end of the turn; `mid_event`: it ends within an event.
     pub fn send(&mut self, part: &[u8], mid_event: bool) {
         let ResponseHead { status, fields, length, is_begun } = &mut *self.head;
         if !std::mem::replace(is_begun, true) {
@@ -343,7 +343,7 @@ impl Sink<'_> {
         self.head.is_begun
     }
 
-    /// Whether nothing has left for the client: what comes may still be a response of another kind.
+    /// Whether nothing has left for the client: the response may still become one of another kind.
     pub fn is_undecided(&self) -> bool {
         !self.head.is_begun && !self.client.is_committed()
     }

@@ -1,4 +1,4 @@
-//! What is done with a stream between provider and client: events pass as they came, but for the provider's secrets in errors, in
+//! The filters of a relayed stream: events pass as they came, but for the provider's secrets in errors, in
 //! large events, and beside the data.
 
 use std::sync::{Arc, LazyLock};
@@ -16,7 +16,7 @@ use crate::config::{Mask, Scope};
 use crate::core::sse::Lines;
 use crate::limits::{MASK_OVERLAP, MAX_HELD_EVENT};
 
-/// What each event of an error holds.
+/// A word in each event of an error.
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("error"));
 
 /// Events, passed on as they came.
@@ -25,23 +25,23 @@ pub struct AsTheyCame {
     outlet: Outlet,
 }
 
-/// The way of events to the client.
+/// Sends events to the client, or holds them back.
 struct Outlet {
-    /// Another attempt may follow: events that only announce are held back, because another attempt can mend a failure after them.
+    /// Another attempt may follow: events that only announce are held back, so that a failure after them can become another attempt.
     is_patient: bool,
-    /// These events, at most [`MAX_HELD_EVENT`] bytes.
+    /// The events held back, at most [`MAX_HELD_EVENT`] bytes.
     held: Vec<u8>,
-    /// There are more than comments among them.
+    /// An event is among them, not only comments.
     has_announced: bool,
     mask: Arc<Mask>,
     refusal: Option<Refusal>,
-    /// The event that is passed on in pieces.
+    /// The large event that passes in pieces.
     large: Option<Large>,
     /// The client did not ask for the event that only reports usage.
     hides_usage: bool,
 }
 
-/// What is known of an event that is passed on in pieces.
+/// What is known of a large event that passes in pieces.
 #[derive(Default)]
 struct Large {
     /// It holds the word `error`.
@@ -51,7 +51,7 @@ struct Large {
 }
 
 impl AsTheyCame {
-    /// Events of which none has come; `is_patient`: another attempt may follow. `mask` is the provider's.
+    /// A filter for a stream that has not begun; `is_patient`: another attempt may follow. `mask` is the provider's.
     pub fn new(meter: Meter, is_patient: bool, mask: Arc<Mask>) -> Self {
         let (held, refusal, large) = (Vec::new(), None, None);
         let (has_announced, hides_usage) = (false, false);
@@ -59,7 +59,7 @@ impl AsTheyCame {
         Self { events: Events::new(meter), outlet }
     }
 
-    /// The same; `hides_usage`: the event that only reports usage is kept from the client, which did not ask for it.
+    /// As [`AsTheyCame::new`]; `hides_usage`: the client does not get the event that only reports usage, because it did not ask for it.
     pub fn hiding_usage(mut self, hides_usage: bool) -> Self {
         self.outlet.hides_usage = hides_usage;
         self
@@ -67,7 +67,7 @@ impl AsTheyCame {
 }
 
 impl Outlet {
-    /// Sends complete events on that the client is to see, or a piece of a large one.
+    /// Sends complete events, or a piece of a large one, if the client may have them.
     fn send(&mut self, part: &[u8], mid_event: bool, sink: &mut Sink) -> Result<(), Broke> {
         let shown = if self.hides_usage && !mid_event { added_usage::without(part) } else { None };
         match shown {
@@ -77,7 +77,7 @@ impl Outlet {
         }
     }
 
-    /// Good events pass unsearched, but for what stands beside their data; errors and large events do not.
+    /// The mask searches errors, large events, and the lines beside the data; the data of other events passes as it is.
     fn pass(&mut self, part: &[u8], mid_event: bool, sink: &mut Sink) -> Result<(), Broke> {
         if mid_event || self.large.is_some() {
             let part = self.masked_piece(part, mid_event);
@@ -85,7 +85,7 @@ impl Outlet {
         }
         let scope = if ERROR.find(part).is_some() {
             let error = error_among(part);
-            // What only speaks of errors is a good response.
+            // An event whose text only mentions errors is a good one.
             let scope = if error.is_some() { Scope::All } else { Scope::Unmistakable };
             self.refusal = error.or_else(|| self.refusal.take());
             scope
@@ -160,7 +160,7 @@ impl StreamFilter for AsTheyCame {
     }
 
     fn end(&mut self, by_closing: bool, sink: &mut Sink) -> Result<(), Broke> {
-        // It is one piece a stream, and may be the beginning of anything.
+        // One piece a stream: it may be the beginning of anything.
         let rest = self.outlet.mask.hide(self.events.end(), Scope::Unmistakable);
         if self.events.is_truncated() || (by_closing && !self.events.is_over()) {
             return Err(failed(Fault::CutOff, "ended before its last event".to_owned()));
@@ -204,12 +204,12 @@ impl StreamFilter for AsTheyCame {
 pub struct Bytes {
     meter: Meter,
     mask: Arc<Mask>,
-    /// The beginning of a secret, perhaps.
+    /// Bytes that may begin a secret.
     held: Vec<u8>,
 }
 
 impl Bytes {
-    /// Bytes that the meter counts, of a provider whose secrets that mask finds.
+    /// A filter that counts with `meter` and hides what `mask` finds.
     pub fn new(meter: Meter, mask: Arc<Mask>) -> Self {
         Self { meter, mask, held: Vec::new() }
     }
@@ -220,7 +220,7 @@ impl StreamFilter for Bytes {
         self.held.extend_from_slice(piece);
         let kept = self.mask.overwrite(&mut self.held);
         let passed = self.held.len() - kept;
-        // No comment fits into what is no stream of events.
+        // Bytes are no events: no heartbeat fits between them.
         self.meter.plain(piece.len());
         sink.send(&self.held[..passed], true);
         self.held.drain(..passed);

@@ -1,4 +1,4 @@
-//! The beginning of a body is awaited, which shows whether it is a stream or is collected first.
+//! Awaits the beginning of a body, which shows whether the response is a stream or is collected first.
 
 use super::collect::Collect;
 use super::{Stage, Step};
@@ -38,7 +38,7 @@ impl AwaitBody {
 }
 
 impl Relay {
-    /// What a response is, is known; `beginning` was read of its body.
+    /// The kind of the response is known; `beginning` has been read of its body.
     pub(super) fn begun(
         &mut self,
         mut response: UpstreamResponse,
@@ -46,19 +46,19 @@ impl Relay {
         is_events: bool,
         attempt: &Attempt,
     ) -> Step {
-        // A heartbeat has promised events, and what is translated is events or a document: nothing else.
+        // A heartbeat has promised events, and only events or a document can be translated.
         let may_pass = !self.client_call.is_committed() && !self.is_translated;
         if is_events || (may_pass && is_streamed(&response, self.call.body.stream)) {
             return self.stream(response, beginning, is_events, attempt);
         }
-        // It has begun: it is no hanging replica.
+        // It has begun: the replica does not hang.
         response.take_time();
         let whole = Whole::begun(beginning, self.client_call.config().max_response_size);
         Step::To(Stage::Collect(Collect { response, whole }))
     }
 }
 
-/// A response that is no stream of events is passed on as it comes where it is media, or where a stream was asked for and it is
+/// A response that is no stream of events is relayed as it comes where it is media, or where the client asked for a stream and it is
 /// neither JSON nor text.
 fn is_streamed(response: &UpstreamResponse, asked: bool) -> bool {
     let kind = content_type(response);

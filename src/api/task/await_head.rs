@@ -1,4 +1,4 @@
-//! The head of the response is awaited, and decides what the response may be.
+//! Awaits the response head, which decides what the response may be.
 
 use super::await_body::{AwaitBody, content_type, is_binary, is_media};
 use super::{Stage, Step};
@@ -24,7 +24,7 @@ impl Relay {
     fn on_head(&mut self, response: UpstreamResponse, attempt: &Attempt) -> Step {
         self.client_call.adopt_id(Some(&response.headers), &attempt.choice.provider().name);
         let unusable = unusable::failure_of(response.status, &response.headers);
-        // No bytes are coded in no way.
+        // An empty body needs no decoding.
         let unusable = unusable.filter(|it| it.fault == Fault::Redirected || !response.is_over());
         if let Some(failure) = unusable {
             return Step::failed(failure);
@@ -32,7 +32,7 @@ impl Relay {
         let asked = self.call.body.stream;
         let is_good = (200..300).contains(&response.status) && response.status != 204;
         let is_labelled = stream::is_event_stream(&response.headers);
-        // Speech has another way to be asked for as events.
+        // A request for speech asks for events by another member than `stream`.
         let is_speech = self.call.path.starts_with("/audio/speech");
         let is_wanted = asked || is_speech;
         if is_good && is_labelled && is_wanted {

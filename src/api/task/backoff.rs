@@ -14,7 +14,7 @@ pub struct Backoff {
 }
 
 impl Task {
-    /// What follows where the pause is over, or the client has left or heard something meanwhile.
+    /// The next stage when the pause is over, or when the client has left or got a heartbeat meanwhile.
     pub(super) fn back_off(&mut self, backoff: &Backoff) -> Option<Result<State, Finish>> {
         let is_there = self.relay.see_to_client().is_ok();
         if is_there && self.relay.now < backoff.until {

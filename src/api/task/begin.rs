@@ -1,4 +1,4 @@
-//! An attempt begins: its request is made, and leaves on an idle connection where there is one.
+//! Begins an attempt: makes its request, and sends it on an idle connection if there is one.
 
 use super::connect::Connect;
 use super::send::SendRequest;
@@ -10,13 +10,13 @@ use crate::upstream::{Failure, Outgoing, PendingResponse, Sent};
 
 /// An attempt that begins.
 pub struct Begin {
-    /// It takes no idle connection: the provider had closed the one before.
+    /// Take no idle connection: the provider had closed the one before.
     pub is_fresh: bool,
 }
 
 /// A request on its way to a replica.
 enum Asked {
-    /// On an idle connection; how far it has left.
+    /// On an idle connection; how much of it has left.
     On(PendingResponse, Sent),
     /// A connection has to be made.
     Unconnected(Outgoing),
@@ -38,7 +38,7 @@ impl Begin {
     }
 }
 
-/// Asks a replica, in the format its provider speaks, on an idle connection for that worker; none: on a new one.
+/// Sends the request to a replica, in its provider's format, on an idle connection of that worker, else on a new one.
 fn ask(relay: &mut Relay, attempt: &Attempt, idle_of: Option<usize>) -> Result<Asked, Failure> {
     let Attempt { choice, others } = attempt;
     let is_first = relay.client_call.record.attempts == 1;

@@ -1,4 +1,4 @@
-//! A body is read whole before any of it leaves, and looked at.
+//! Reads a body to its end before any of it leaves, and looks at it.
 
 use super::{Stage, Step};
 use crate::api::Action;
@@ -49,7 +49,7 @@ impl Relay {
         mut body: Vec<u8>,
         choice: &Choice,
     ) -> Outcome {
-        // What an error says cannot be read then, but its status can.
+        // The text of an error is unreadable then, but its status is not.
         if unusable::coding(&response.headers).is_some() {
             body.clear();
         }
@@ -57,7 +57,7 @@ impl Relay {
         if self.lacks_responses(status, &body, choice) {
             return self.translate_instead(choice);
         }
-        // A transcript as plain text may begin as it likes.
+        // A transcript in plain text may begin like an event.
         let may_be_events =
             stream::is_event_stream(&response.headers) || !self.call.path.starts_with("/audio/");
         let is_unasked = (200..300).contains(&status) && !self.call.body.stream && may_be_events;
@@ -85,7 +85,7 @@ impl Relay {
         if let Err(failure) = self.hold_copies_of(&buffered.body) {
             return failure.into();
         }
-        // Asked again: the copies are counted in between.
+        // Borrowed anew: counting the copies needs `self` in between.
         let Some(chat) = self.chat() else {
             return self.whole(buffered, measured, choice);
         };
@@ -100,7 +100,7 @@ impl Relay {
             Ok(buffered) => self.whole(buffered, measured, choice),
             Err(failure) => {
                 if failure.fault == Fault::Untranslatable {
-                    // It was given, and is paid.
+                    // The provider has produced it, and charges for it.
                     self.note_document(measured, &[]);
                 }
                 failure.into()
@@ -147,7 +147,7 @@ impl Relay {
         }
     }
 
-    /// Counts what a body becomes while another is made of it.
+    /// Counts the copies that exist while a body is translated.
     fn hold_copies_of(&mut self, body: &[u8]) -> Result<(), Failure> {
         let mut copies = Share::new(Holder::Response);
         if !copies.set(body.len().saturating_mul(TRANSLATED_COPIES)) {
@@ -158,7 +158,7 @@ impl Relay {
         Ok(())
     }
 
-    /// A response that was read whole, and what is known of its tokens.
+    /// The outcome of a buffered response, whose tokens are known as far as `measured` says.
     pub(super) fn whole(
         &mut self,
         buffered: BufferedResponse,
@@ -183,7 +183,7 @@ impl Relay {
         }
         let result = failed.result();
         self.note(choice, failed.verdict(), result);
-        // An error under a status of success may say that there is no such model.
+        // An error with a status of success may mean that there is no such model.
         self.client_call.record.note_responder(choice, is_good && result == SUCCESS);
         Outcome::Finished(failed.into())
     }
