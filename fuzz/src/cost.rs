@@ -8,8 +8,6 @@ use super::readers::{READERS, Reader};
 
 /// Bytes that a grown document has more than its seed; twice so many in the second measurement.
 const BUDGET: usize = 24 * 1024;
-/// Bytes written for each byte of a document.
-const WRITTEN: usize = 4;
 /// Buffers of a fixed size, and what the shortest document takes.
 const ROOM: usize = 64 * 1024;
 /// What a larger document may allocate in all for each byte, relative to the smaller one, times four.
@@ -68,6 +66,6 @@ fn cost(reader: &Reader, document: &str, steps: &[Step], budget: usize) -> Optio
     let held = size as u64 + used.bytes_max;
     let name = reader.name;
     assert!(held <= (reader.memory * size + ROOM) as u64, "{name}: {held} bytes held for {size}: {steps:?}");
-    assert!(written <= WRITTEN * size + ROOM, "{name}: {written} bytes written for {size}: {steps:?}");
+    assert!(written <= reader.memory * size + ROOM, "{name}: {written} bytes written for {size}: {steps:?}");
     Some((size, used.bytes_total))
 }

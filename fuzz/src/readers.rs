@@ -1,14 +1,14 @@
 //! Everything that reads a document from outside, as functions over bytes: what they cost is held against the size of what
 //! they are given. One row for each; a new endpoint or translation is a row more.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use ai_proxy::catalog;
 use ai_proxy::config::{Config, Scope, load};
 use ai_proxy::core::multipart;
 use ai_proxy::core::splice::Body;
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Attached, Events, Output as Translated, Unfit, responses};
+use ai_proxy::dialect::{Attached, Events, Output as Translated, Translator, Unfit, responses};
 use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::assembly::assemble;
 use ai_proxy::upstream::events;
@@ -30,7 +30,7 @@ pub struct Reader {
     pub render: fn(&str) -> Option<Vec<u8>>,
     /// Reads it, and gives the number of bytes written for it.
     pub read: fn(&[u8]) -> usize,
-    /// Memory for each byte of a document, the document included.
+    /// Memory for each byte of a document, the document included; at most so many bytes are written, too.
     pub memory: usize,
 }
 
@@ -42,6 +42,8 @@ const LIMIT: usize = usize::MAX;
 
 /// What most readers may take.
 const MEMORY: usize = 4;
+/// The events of a response: its end repeats the text four times at once, and small items come with names and ids of their own.
+const MEMORY_OF_EVENTS: usize = 16;
 
 /// All of them.
 pub const READERS: &[Reader] = &[
@@ -74,6 +76,20 @@ pub const READERS: &[Reader] = &[
         render: stream,
         read: messages_stream,
         memory: MEMORY,
+    },
+    Reader {
+        name: "responses_response",
+        seeds: seeds::messages_responses,
+        render: as_it_is,
+        read: responses_response,
+        memory: MEMORY,
+    },
+    Reader {
+        name: "responses_stream",
+        seeds: seeds::messages_streams,
+        render: stream,
+        read: responses_stream,
+        memory: MEMORY_OF_EVENTS,
     },
     Reader {
         name: "messages_error",
@@ -195,7 +211,21 @@ fn stream(document: &str) -> Option<Vec<u8>> {
 const PIECE: usize = 8 * 1024;
 
 fn messages_stream(bytes: &[u8]) -> usize {
-    let (mut events, mut translating) = (Events::default(), translator("p/m", "req_1", LIMIT));
+    translated_stream(translator("p/m", "req_1", LIMIT), bytes)
+}
+
+const ASKED: responses::Asked<'_> = responses::Asked { model: "p/m", id: "req_1", at: 1_700_000_000 };
+
+fn responses_response(bytes: &[u8]) -> usize {
+    responses::response(bytes, &Arc::default(), ASKED, LIMIT).map_or(0, |response| response.len())
+}
+
+fn responses_stream(bytes: &[u8]) -> usize {
+    translated_stream(responses::translator(&Arc::default(), ASKED, LIMIT), bytes)
+}
+
+fn translated_stream(mut translating: Translator, bytes: &[u8]) -> usize {
+    let mut events = Events::default();
     let (mut out, mut written) = (Translated::new(LIMIT), 0);
     for piece in bytes.chunks(PIECE) {
         let taken: Result<(), Unfit> = events.take(piece, |data| translating.take(data, &mut out));

@@ -1,8 +1,10 @@
-//! Anthropic's format over OpenAI's: what comes out is JSON, whatever goes in; a stream does not depend on how it came, and
+//! Other APIs over chat completions: what comes out is JSON, whatever goes in; a stream does not depend on how it came, and
 //! its blocks follow one another.
 
+use std::sync::Arc;
+
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Attached, Events, Output, Unfit};
+use ai_proxy::dialect::{Attached, Events, Output, Translator, Unfit, responses};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -22,14 +24,26 @@ pub fn check(data: &[u8]) {
     }
     let error = error::translate(400, bytes, "req_1", Attached { image: true, pdf: true });
     serde_json::from_slice::<&RawValue>(&error).expect("an error is JSON");
-    let whole = stream(bytes, bytes.len().max(1));
-    assert_eq!(whole, stream(bytes, step), "in pieces of {step}");
-    assert_eq!(whole, stream(bytes, 1), "byte by byte");
-    look_at(&whole.0, whole.1.is_ok());
+    if let Ok(response) = responses::response(bytes, &Arc::default(), ASKED, usize::MAX) {
+        let response: Value = serde_json::from_slice(&response).expect("a response is JSON");
+        assert!(response["output"].is_array() && response["status"].is_string(), "{response}");
+    }
+    let messages: Make = || translator("p/m", "req_1", usize::MAX);
+    let events_of_a_response: Make = || responses::translator(&Arc::default(), ASKED, usize::MAX);
+    for (make, look_at) in [(messages, look_at as fn(&str, bool)), (events_of_a_response, look_at_response)] {
+        let whole = stream(make(), bytes, bytes.len().max(1));
+        assert_eq!(whole, stream(make(), bytes, step), "in pieces of {step}");
+        assert_eq!(whole, stream(make(), bytes, 1), "byte by byte");
+        look_at(&whole.0, whole.1.is_ok());
+    }
 }
 
-fn stream(bytes: &[u8], step: usize) -> (String, Result<(), Unfit>) {
-    let (mut events, mut translating) = (Events::default(), translator("p/m", "req_1", usize::MAX));
+type Make = fn() -> Translator;
+
+const ASKED: responses::Asked<'_> = responses::Asked { model: "p/m", id: "req_1", at: 1_700_000_000 };
+
+fn stream(mut translating: Translator, bytes: &[u8], step: usize) -> (String, Result<(), Unfit>) {
+    let mut events = Events::default();
     let mut out = Output::new(usize::MAX);
     let mut run = || -> Result<(), Unfit> {
         for piece in bytes.chunks(step) {
@@ -42,7 +56,7 @@ fn stream(bytes: &[u8], step: usize) -> (String, Result<(), Unfit>) {
     (String::from_utf8(out.bytes().to_vec()).expect("UTF-8"), ended)
 }
 
-/// Holds the events to their order.
+/// Holds the events of a message to their order.
 fn look_at(stream: &str, is_whole: bool) {
     let (mut kinds, mut open, mut next) = (Vec::new(), None, 0);
     for event in stream.split_terminator("\n\n") {
@@ -66,4 +80,23 @@ fn look_at(stream: &str, is_whole: bool) {
     assert!(kinds.iter().skip(1).all(|kind| kind != "message_start"));
     assert!(kinds.first().is_none_or(|kind| kind == "message_start"));
     assert_eq!(kinds.last().is_some_and(|kind| kind == "message_stop"), is_whole);
+}
+
+/// Holds the events of a response to their numbers, and its last event to the items before it.
+fn look_at_response(stream: &str, is_whole: bool) {
+    let (mut items, mut last) = (Vec::new(), Value::Null);
+    for (at, event) in stream.split_terminator("\n\n").enumerate() {
+        let (name, data) = event.split_once("\ndata: ").expect("a name and data");
+        let data: Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!(name, format!("event: {}", data["type"].as_str().expect("a type")));
+        assert_eq!(data["sequence_number"], at);
+        if data["type"] == "response.output_item.done" {
+            assert_eq!(data["output_index"], items.len());
+            items.push(data["item"].clone());
+        }
+        last = data;
+    }
+    let is_end = last["type"] == "response.completed" || last["type"] == "response.incomplete";
+    assert_eq!(is_end, is_whole);
+    assert!(!is_end || last["response"]["output"] == Value::from(items), "{last}");
 }

@@ -44,7 +44,6 @@ impl Translator {
     /// An error of the provider, which ends the message: its document, and the status that goes with it.
     pub fn fail(&mut self, status: u16, document: &[u8], out: &mut Output) {
         if !std::mem::replace(&mut self.over, true) {
-            self.start(out);
             self.writer.fail(status, document, out);
         }
     }
@@ -56,7 +55,7 @@ impl Translator {
 
     /// Bytes held of the message: calls whose arguments are not complete, what comes after them, and what the API repeats.
     pub fn held(&self) -> usize {
-        self.blocks.held() + self.writer.held()
+        self.writer.held(self.blocks.held())
     }
 
     /// The number of the next event, where the API numbers them.

@@ -45,6 +45,6 @@ pub(super) trait Writer: Debug + Send {
         0
     }
 
-    /// Bytes that it holds or is going to repeat.
-    fn held(&self) -> usize;
+    /// Bytes that are held, by it and as the blocks' `open` bytes of text, and those that it is going to repeat at once.
+    fn held(&self, open: usize) -> usize;
 }

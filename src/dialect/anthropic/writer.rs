@@ -88,8 +88,8 @@ impl Writer for Message {
         out.add(&error::event(&error::translate(status, document, &self.request_id, Attached::default())));
     }
 
-    fn held(&self) -> usize {
-        0
+    fn held(&self, open: usize) -> usize {
+        open
     }
 }
 

@@ -209,8 +209,9 @@ impl Writer for Events {
         self.sequence
     }
 
-    fn held(&self) -> usize {
-        // The last event repeats what is complete.
-        2 * self.complete.bytes().len() + self.custom.text().len() + self.request.held()
+    fn held(&self, open: usize) -> usize {
+        // An item's end repeats its text, and the last event what is complete.
+        let complete = open + self.complete.bytes().len();
+        open + COPIES * open + 2 * complete + self.custom.text().len() + self.request.held()
     }
 }
