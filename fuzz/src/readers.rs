@@ -7,7 +7,7 @@ use ai_proxy::catalog;
 use ai_proxy::config::{Config, Scope, load};
 use ai_proxy::core::multipart;
 use ai_proxy::core::splice::Body;
-use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
+use ai_proxy::dialect::anthropic::{chat_request, error, message, translator, unsigned_thinking};
 use ai_proxy::dialect::{Attached, Events, Output as Translated, Translator, Unfit, responses};
 use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::assembly::assemble;
@@ -61,6 +61,13 @@ pub const READERS: &[Reader] = &[
         seeds: seeds::responses_requests,
         render: as_it_is,
         read: responses_request,
+        memory: MEMORY,
+    },
+    Reader {
+        name: "messages_thinking",
+        seeds: seeds::messages_requests,
+        render: as_it_is,
+        read: |bytes| unsigned_thinking(bytes).iter().map(ExactSizeIterator::len).sum(),
         memory: MEMORY,
     },
     Reader {

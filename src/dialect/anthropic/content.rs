@@ -130,7 +130,7 @@ fn write_user(out: &mut Output, messages: &mut Messages, content: &RawValue) -> 
             results += 1;
             write_result(out, messages, blocks, block).map(|of_result| attachments += of_result)
         }
-        kind => parts::content(blocks, (kind, block), |_| texts += 1).map(|attachment| {
+        kind => parts::content(blocks, (kind, block), &mut |_| texts += 1).map(|attachment| {
             attachment.iter().for_each(|it| it.note(&mut messages.attached));
             attachments += usize::from(attachment.is_some());
         }),
@@ -151,7 +151,7 @@ fn write_texts(out: &mut Output, content: &RawValue) -> Fit<()> {
     out.write(&["\""]);
     Count::default().each(content, |blocks, block| match &*kind(block)? {
         "tool_result" => Ok(()),
-        kind => parts::content(blocks, (kind, block), |text| texts.add(out, text)).map(drop),
+        kind => parts::content(blocks, (kind, block), &mut |text| texts.add(out, text)).map(drop),
     })?;
     out.write(&["\""]);
     Ok(())
@@ -170,7 +170,7 @@ fn write_parts(out: &mut Output, content: &RawValue) -> Fit<()> {
         if kind == "tool_result" {
             return Ok(());
         }
-        let attachment = parts::content(blocks, (&kind, block), |text| {
+        let attachment = parts::content(blocks, (&kind, block), &mut |text| {
             list.next(out);
             out.write(&["{\"type\":\"text\",\"text\":\"", text, "\"}"]);
         })?;
@@ -227,13 +227,15 @@ fn write_result(
                 texts.add(out, TOOL_FOUND);
                 out.write(&[name, "]"]);
             }),
-            kind => parts::content(blocks, (kind, block), |text| texts.add(out, text)).map(|attachment| {
-                if let Some(attachment) = attachment {
-                    attachment.note(&mut messages.attached);
-                    attachments += 1;
-                    texts.add(out, attachment.below());
-                }
-            }),
+            kind => {
+                parts::content(blocks, (kind, block), &mut |text| texts.add(out, text)).map(|attachment| {
+                    if let Some(attachment) = attachment {
+                        attachment.note(&mut messages.attached);
+                        attachments += 1;
+                        texts.add(out, attachment.below());
+                    }
+                })
+            }
         }),
         Some(content) => inside(content).map(|text| texts.add(out, text)),
         None => Ok(()),
@@ -253,7 +255,7 @@ fn write_attachments(out: &mut Output, list: &mut Separated, block: &RawValue) -
         if kind == "tool_reference" {
             return Ok(());
         }
-        let Some(attachment) = parts::content(&mut Count::default(), (&kind, block), drop)? else {
+        let Some(attachment) = parts::content(&mut Count::default(), (&kind, block), &mut |_| ())? else {
             return Ok(());
         };
         // Once: the id may be longer than the attachment.

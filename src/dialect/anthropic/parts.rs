@@ -183,10 +183,10 @@ pub(super) fn text(block: &RawValue) -> Fit<&str> {
 pub(super) fn content<'a>(
     blocks: &mut Count,
     (kind, block): (&str, &'a RawValue),
-    mut add: impl FnMut(&'a str),
+    add: &mut dyn FnMut(&'a str),
 ) -> Fit<Option<Attachment<'a>>> {
     match kind {
-        "text" => text(block).map(|text| add(text)).map(|()| None),
+        "text" => text(block).map(add).map(|()| None),
         "image" => image(block).map(Some),
         "document" => document(blocks, block, add),
         other => Err(unknown(other)),
@@ -197,7 +197,7 @@ pub(super) fn content<'a>(
 fn document<'a>(
     blocks: &mut Count,
     block: &'a RawValue,
-    mut add: impl FnMut(&'a str),
+    add: &mut dyn FnMut(&'a str),
 ) -> Fit<Option<Attachment<'a>>> {
     let (mut source, mut title, mut context) = (None, None, None);
     members(block, |key, value| {
@@ -215,14 +215,14 @@ fn document<'a>(
         Ok(())
     })?;
     let source = required(source, "source")?;
-    [title, context].into_iter().flatten().for_each(&mut add);
+    [title, context].into_iter().flatten().for_each(&mut *add);
     document_source(blocks, source, add).map_err(|refusal| refusal.within("source"))
 }
 
 fn document_source<'a>(
     blocks: &mut Count,
     source: &'a RawValue,
-    mut add: impl FnMut(&'a str),
+    add: &mut dyn FnMut(&'a str),
 ) -> Fit<Option<Attachment<'a>>> {
     let (mut media_type, mut data, mut content, mut place) = (None, None, None, None);
     members(source, |key, value| {
@@ -240,7 +240,7 @@ fn document_source<'a>(
         ("text", "text/plain" | "") => add(data.ok_or_else(|| Refusal::expected("data", "a string"))?),
         ("content", _) => match required(content, "content")? {
             content if is_array(content) => {
-                let each = |_: &mut Count, block| text(block).map(&mut add);
+                let each = |_: &mut Count, block| text(block).map(&mut *add);
                 blocks.each(content, each).map_err(|refusal| refusal.within("content"))?;
             }
             content => add(inside(content)?),

@@ -6,6 +6,7 @@ The folder is the first argument. Its models are `TASK` or `TASK+TROUBLE`; what 
     show        reads FOLDER/picture.png
     sum-up      reads FOLDER/report.pdf, and refuses a request that holds a document
     delegate    asks a subagent that is to use the small model
+    search      looks for a tool whose loading is deferred
     list        no tool: says what FOLDER/hello.txt is to hold, as aider reads it
     talk        no tool
 
@@ -81,6 +82,8 @@ class Provider(BaseHTTPRequestHandler):
         tools = [tool.get("function", tool) for tool in tools]
         if task == "talk":
             return None
+        if task == "search":
+            return "ToolSearch", {"query": "select:WebFetch"}
         if task == "delegate":
             asked = {"description": "say something", "prompt": "Say something.", "subagent_type": "general-purpose"}
             return "Agent", asked | {"model": "haiku"}

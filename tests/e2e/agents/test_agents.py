@@ -115,6 +115,13 @@ class Agents(unittest.TestCase):
         self.assertIn(("plain/talk", "200"), self.calls())
         self.assertEqual(set(self.statuses()), {200})
 
+    def test_claude_code_finds_a_tool_whose_loading_is_deferred(self):
+        self.assertIn(DONE, self.run_recipe("claude-code.sh", "plain/search"))
+        first, second = self.seen()
+        self.assertNotIn('"name": "WebFetch"', first)
+        self.assertIn('"name": "WebFetch"', second)
+        self.assertEqual(self.statuses(), [200, 200])
+
     def test_the_others_finish_a_task_and_go_on_after_a_429(self):
         for recipe in ("opencode.sh", "qwen-code.sh", "continue.sh"):
             with self.subTest(recipe):
