@@ -33,7 +33,7 @@ impl Completion {
         for call in said.calls()? {
             blocks.call(&call, &id)?;
         }
-        let finish = chat::word(choice.finish_reason).map(|word| word.into_owned());
+        let finish = chat::word(choice.finish_reason).map(std::borrow::Cow::into_owned);
         Ok(Self { id, blocks, finish, usage: chat.usage() })
     }
 }

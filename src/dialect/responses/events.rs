@@ -187,10 +187,10 @@ impl Writer for Events {
     fn end(&mut self, finish: &Finish<'_>, usage: Option<ChatUsage>, out: &mut Output) {
         match finish {
             Finish::Length => {
-                self.response("incomplete", &Details::Incomplete("max_output_tokens", usage), out)
+                self.response("incomplete", &Details::Incomplete("max_output_tokens", usage), out);
             }
             Finish::Filtered => {
-                self.response("incomplete", &Details::Incomplete("content_filter", usage), out)
+                self.response("incomplete", &Details::Incomplete("content_filter", usage), out);
             }
             _ => self.response("completed", &Details::Complete(usage), out),
         }
