@@ -32,7 +32,8 @@ pub const LARGEST_REQUEST: usize = 512 * 1024 * 1024;
 pub const MAX_DEFAULT_MEMORY: usize = 2 * 1024 * 1024 * 1024;
 /// Least `max_memory`, bytes.
 pub const LEAST_MEMORY: usize = 32 * 1024 * 1024;
-/// What the process holds without any model list, log line or request, bytes: 4.2 MiB at rest, and 10,000 idle clients of 265 bytes each.
+/// What the process holds without any model list, log line or request, bytes: 4.2 MiB at rest, and 10,000 idle clients of 265 bytes each and 28 for
+/// its deadline.
 pub const AT_REST: usize = 7 * 1024 * 1024;
 /// What the process holds of its own, bytes: that much of `max_memory` is not for requests and responses.
 pub const OWN_MEMORY: usize = AT_REST + MAX_LISTS + MAX_LOG_BYTES;
