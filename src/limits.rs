@@ -290,6 +290,16 @@ pub const MAX_DEMO_BODY: usize = 32 * 1024 * 1024;
 /// For a whole request to it to arrive, and for each write.
 pub const DEMO_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// A larger buffer than this, bytes, is given back when what it holds is forgotten.
+pub const KEPT_BUFFER: usize = 4 * 1024;
+
+/// What a buffer of `length` bytes grows by, so that `more` have room: a quarter, for twice the bytes would stand in memory otherwise.
+pub fn growth(length: usize, more: usize) -> usize {
+    /// Least growth, bytes.
+    const MIN_GROWTH: usize = 256;
+    (length / 4).max(more).max(MIN_GROWTH)
+}
+
 const _: () =
     assert!(MAX_TARGET < MAX_HEAD, "a target that is too long must be distinguished from a head that is");
 const _: () = assert!(MAX_HEAD <= READ_CHUNK, "one read must be able to hold a whole head");

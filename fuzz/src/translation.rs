@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Attached, Events, Output, Translator, Unfit, responses};
+use ai_proxy::dialect::{Attached, Output, Translator, Unfit, responses};
 use serde_json::Value;
 use serde_json::value::RawValue;
 

@@ -12,8 +12,9 @@ use super::outcome::BufferedResponse;
 use super::{Action, RequestContext};
 use crate::config::{Format, Mask, Provider, Replica, Scope, known};
 use crate::core::BodyError;
+use crate::core::sse::{EventTooLarge, Events};
 use crate::dialect::anthropic::{self, unsigned_thinking};
-use crate::dialect::{Attached, ChatRequest, Events, Output, Translator, Unfit, responses};
+use crate::dialect::{Attached, ChatRequest, Output, Translator, Unfit, responses};
 use crate::front::Request;
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, TRANSLATED_COPIES};
@@ -382,6 +383,12 @@ impl StreamFilter for Translation {
 
     fn next_sequence(&mut self) -> u64 {
         self.translator.next_sequence()
+    }
+}
+
+impl From<EventTooLarge> for Broke {
+    fn from(error: EventTooLarge) -> Self {
+        Unfit::from(error).into()
     }
 }
 

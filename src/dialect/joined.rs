@@ -1,6 +1,5 @@
 //! Text whose pieces a provider has cut wherever it likes, also inside a character.
-
-use super::output::{KEPT, step};
+use crate::limits::{KEPT_BUFFER, growth};
 
 /// The text of pieces, joined.
 #[derive(Debug, Default)]
@@ -59,7 +58,7 @@ impl Joined {
     /// Forgets the text, but for a character that is not complete.
     pub(super) fn clear(&mut self) {
         self.text.clear();
-        self.text.shrink_to(KEPT);
+        self.text.shrink_to(KEPT_BUFFER);
     }
 
     fn push_str(&mut self, text: &str) {
@@ -68,7 +67,7 @@ impl Joined {
             if self.text.capacity() - self.text.len() < text.len() {
                 self.text.reserve_exact(match self.text.len() {
                     0 => text.len(),
-                    length => step(length, text.len()),
+                    length => growth(length, text.len()),
                 });
             }
             self.text.push_str(text);

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::escapes::escaped_length;
+use crate::limits::{KEPT_BUFFER, growth};
 
 /// Written bytes, at most `limit` of them. Whatever exceeds the limit is dropped and remembered as too much, so that
 /// writers need not check each piece.
@@ -55,7 +56,7 @@ impl Output {
     /// Forgets what was written, and keeps its room where that is small.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(KEPT);
+        self.bytes.shrink_to(KEPT_BUFFER);
     }
 
     /// Takes back what was written after the first `length` bytes.
@@ -91,21 +92,10 @@ impl Output {
     pub fn reserve(&mut self, size: usize) {
         if self.bytes.capacity() - self.bytes.len() < size {
             let room = self.limit.saturating_sub(self.bytes.len());
-            self.bytes.reserve_exact(step(self.bytes.len(), size).min(room));
+            self.bytes.reserve_exact(growth(self.bytes.len(), size).min(room));
         }
     }
 }
-
-/// What a buffer of `length` bytes grows by, so that `more` have room: a quarter, for twice the bytes would stand in memory
-/// otherwise.
-pub(super) fn step(length: usize, more: usize) -> usize {
-    /// Least growth, bytes.
-    const MIN_STEP: usize = 256;
-    (length / 4).max(more).max(MIN_STEP)
-}
-
-/// A larger buffer is not kept when its bytes are forgotten.
-pub(super) const KEPT: usize = 4 * 1024;
 
 impl io::Write for &mut Output {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {

@@ -1,6 +1,7 @@
 //! Why a response is not translated.
 
 use super::output::TooLarge;
+use crate::core::sse::EventTooLarge;
 
 /// Why a response cannot be put into the other format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,5 +19,11 @@ pub enum Unfit {
 impl From<TooLarge> for Unfit {
     fn from(_: TooLarge) -> Self {
         Self::TooLarge
+    }
+}
+
+impl From<EventTooLarge> for Unfit {
+    fn from(_: EventTooLarge) -> Self {
+        Self::Malformed("an event is too large")
     }
 }

@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::responses::{Asked, Translation, chat_request, response, translator};
-use ai_proxy::dialect::{Events, Output, Unfit};
+use ai_proxy::dialect::{Output, Unfit};
 
 /// What may be written, bytes.
 const LIMIT: usize = 1_000_000;

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Attached, Events, Output, Problem, Unfit};
+use ai_proxy::dialect::{Attached, Output, Problem, Unfit};
 use serde_json::value::RawValue;
 
 /// What may be written, bytes.

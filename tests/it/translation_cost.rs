@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::anthropic::{chat_request, message, translator};
-use ai_proxy::dialect::{Events, Output, Refusal, Translator, Unfit, responses};
+use ai_proxy::dialect::{Output, Refusal, Translator, Unfit, responses};
 use serde_json::Value;
 
 /// How often an element or a member is repeated.
