@@ -78,6 +78,8 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, resp
             now,
             adds_usage,
             is_translated,
+            lacks_responses: false,
+            is_untranslatable: false,
             is_short,
             share,
             client_call,

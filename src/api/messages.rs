@@ -81,7 +81,12 @@ pub fn translate(
     let (config, now) = (&*request.context.config, Instant::now());
     let native = |route: &Route| {
         let provider = config.provider(&route.provider);
-        provider.is_some_and(|it| is_native(gateway, request, (it, &it.replicas), now))
+        provider.is_some_and(|it| is_native(gateway, request, (it, replicas_of(route, it)), now))
+    };
+    let some_native = |route: &Route| {
+        let provider = config.provider(&route.provider);
+        let is_native = |it, replica| is_native(gateway, request, (it, std::slice::from_ref(replica)), now);
+        provider.is_some_and(|it| replicas_of(route, it).iter().any(|replica| is_native(it, replica)))
     };
     let is_messages = request.context.response_context.format == Format::Anthropic;
     let cuts = match is_messages && routes.iter().any(native) {
@@ -101,7 +106,7 @@ pub fn translate(
         Ok(chat) => translated.chat = Some(chat),
         Err(ApiError::Overloaded) => return Err(ApiError::Overloaded),
         Err(error) => {
-            routes.retain(native);
+            routes.retain(some_native);
             if routes.is_empty() {
                 return Err(error);
             }
@@ -109,6 +114,14 @@ pub fn translate(
         }
     }
     Ok(translated)
+}
+
+/// The replicas that a route may lead to.
+fn replicas_of<'a>(route: &Route, provider: &'a Provider) -> &'a [Replica] {
+    match route.pin {
+        Some(at) => provider.replicas.get(at..=at).unwrap_or_default(),
+        None => &provider.replicas,
+    }
 }
 
 /// The response to a call that asks for the tokens of a request, from no provider. It says that it is an estimate.

@@ -10,13 +10,15 @@ use super::client_call::ClientCall;
 use super::messages::Chat;
 use super::outcome::{Failed, Finish, SUCCESS};
 use super::record::word;
-use super::{masking, messages};
+use super::{Action, masking, messages};
+use crate::config::Replica;
 use crate::front::Done;
 use crate::gateway::Gateway;
 use crate::limits::MAX_SEARCHED;
 use crate::memory::Share;
 use crate::metrics::Metric;
 use crate::routing::{Choice, Plan, Verdict};
+use crate::text::Text;
 use crate::upstream::{Failure, Fault};
 
 /// One call under way.
@@ -34,6 +36,10 @@ pub struct Relay {
     pub(super) adds_usage: bool,
     /// The current attempt sends the call translated.
     pub(super) is_translated: bool,
+    /// Its replica has refused the call as it came, as one without `/responses` does.
+    pub(super) lacks_responses: bool,
+    /// Its replica would need the call translated, which it cannot be.
+    pub(super) is_untranslatable: bool,
     /// The current attempt has less time than a first one would have.
     pub(super) is_short: bool,
     /// The memory of the responses collected for it, held to its end.
@@ -74,11 +80,13 @@ impl Relay {
     /// An attempt at that replica begins: decides how the call is sent.
     pub(super) fn begin_attempt(&mut self, choice: &Choice) {
         let replica = &choice.provider().replicas[choice.replica];
-        let is_native = |_: &Chat| {
+        let is_native = || {
             let replicas = (choice.provider(), std::slice::from_ref(replica));
             messages::is_native(&self.gateway, &self.client_call.request, replicas, self.now)
         };
-        self.is_translated = self.call.chat.as_ref().is_some_and(|chat| !is_native(chat));
+        self.lacks_responses = false;
+        self.is_translated = self.call.chat.is_some() && !is_native();
+        self.is_untranslatable = self.call.refused.is_some() && !is_native();
         self.client_call.begin_attempt(&choice.provider().name, self.call.body.stream);
     }
 
@@ -134,8 +142,27 @@ impl Relay {
         if result == SUCCESS {
             let replica = &choice.provider().replicas[choice.replica];
             self.gateway.succeeded(choice.provider(), replica.id);
+            self.note_responses(choice, replica);
         }
         choice.lease.report(verdict, self.now)
+    }
+
+    /// Notes what a success shows of a replica of which it is not known whether it serves `/responses`.
+    fn note_responses(&self, choice: &Choice, replica: &Replica) {
+        let (board, config) = (&self.gateway.board, self.client_call.config());
+        let is_create = self.client_call.request.context.action == Action::CreateResponse;
+        if !is_create || replica.serves_responses().is_some() {
+            return;
+        }
+        if !self.is_translated {
+            board.note_responses(replica.id);
+        } else if self.lacks_responses {
+            board.note_chat_alone(replica.id, self.now, config.models_interval);
+            log::info!(
+                "{}",
+                Text::ChatAlone(&choice.provider().name, choice.replica + 1).say(config.language)
+            );
+        }
     }
 
     /// Notes a failed attempt in record and metrics, and logs one line.
@@ -189,4 +216,10 @@ impl Relay {
 
 fn unreachable(detail: &str) -> Failure {
     Failure { fault: Fault::Unreachable, detail: detail.to_owned() }
+}
+
+/// The replica speaks chat completions alone, and the call cannot be translated.
+pub fn not_carried() -> Failure {
+    let detail = "it speaks chat completions alone, which have no place for the call".to_owned();
+    Failure { fault: Fault::NotCarried, detail }
 }

@@ -107,7 +107,11 @@ impl Block {
         /// Longer white space around it makes it no placeholder.
         const LONGEST: usize = 8;
         let text = self.text.text();
-        matches!(self.kind, Kind::Tool(_)) && text.len() <= LONGEST && text.trim_ascii() == "{}"
+        // What was sent in part can no longer be taken back.
+        self.sent == 0
+            && matches!(self.kind, Kind::Tool(_))
+            && text.len() <= LONGEST
+            && text.trim_ascii() == "{}"
     }
 
     /// Bytes of text that were not sent.
@@ -143,6 +147,35 @@ impl Block {
     pub(super) fn forget(&mut self) -> usize {
         let size = self.text.text().len();
         self.text.clear();
+        self.sent = 0;
         size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Block;
+
+    #[test]
+    fn arguments_sent_in_part_are_never_taken_back() {
+        for last in ["1", "\u{e9}"] {
+            let mut block = Block::of_call(Some(0), "c".to_owned(), "f".to_owned());
+            let mut sent = String::new();
+            for more in ["  {", "}", last] {
+                assert_eq!(block.add_arguments(more.as_bytes()), 0);
+                sent.push_str(block.new_text(false));
+                block.keep();
+            }
+            assert_eq!((sent, block.unsent()), (format!("  {{}}{last}"), 0));
+        }
+    }
+
+    #[test]
+    fn placeholder_is_forgotten_where_arguments_follow() {
+        let mut block = Block::of_call(Some(0), "c".to_owned(), "f".to_owned());
+        block.add_arguments(b" {}");
+        assert_eq!(block.new_text(false), "");
+        assert_eq!(block.add_arguments(b"{\"a\":1}"), 3);
+        assert_eq!(block.new_text(false), "{\"a\":1}");
     }
 }

@@ -126,8 +126,8 @@ impl<S: Service> Helpers<S> {
         if matches!(job, Job::Run(..)) && self.jobs.len() >= self.max_run {
             return false;
         }
-        self.has_thread();
-        self.load.unfinished.fetch_add(1, Ordering::Relaxed);
+        let before = self.load.unfinished.fetch_add(1, Ordering::Relaxed);
+        self.has_thread(before);
         let is_sent = self.jobs.try_send((worker, job)).is_ok();
         if !is_sent {
             self.load.unfinished.fetch_sub(1, Ordering::Relaxed);
@@ -135,10 +135,10 @@ impl<S: Service> Helpers<S> {
         is_sent
     }
 
-    /// Whether a thread is free for a job, or can be started.
-    fn has_thread(self: &Arc<Self>) -> bool {
+    /// Whether a thread is free for a job behind so many unfinished ones, or can be started.
+    fn has_thread(self: &Arc<Self>, before: usize) -> bool {
         let started = self.load.started.load(Ordering::Relaxed);
-        if self.load.unfinished.load(Ordering::Relaxed) < started {
+        if before < started {
             return true;
         }
         if started >= self.max {

@@ -113,7 +113,8 @@ impl<S: Service> Worker<S> {
         let shortage = self.is_short.then(|| self.now + LOOK_AGAIN);
         let grace = self.drain_grace_until.filter(|until| self.now < *until);
         let next = self.table.next_deadline().into_iter().chain(shortage).chain(grace).min()?;
-        Some(next.saturating_duration_since(self.now))
+        // The turn may have taken long.
+        Some(next.saturating_duration_since(Instant::now()))
     }
 
     fn inbox(&self) -> &Inbox {
@@ -365,7 +366,12 @@ impl<S: Service> Worker<S> {
             true => Next::Done(task.cancel()),
             false => task.advance(&mut turn),
         }));
-        if let (Some(unwatched), Some(place)) = (turn.watched, self.table.place(token)) {
+        let watched = match &next {
+            Ok(Next::Park(_) | Next::Yield(_)) => turn.watched,
+            // A source that is not watched ends with its task.
+            _ => Some(None),
+        };
+        if let (Some(unwatched), Some(place)) = (watched, self.table.place(token)) {
             place.unwatched = unwatched;
         }
         match next {

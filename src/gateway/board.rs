@@ -64,6 +64,8 @@ struct Entry {
     models_at: Option<Instant>,
     /// It was found to serve chat completions alone; then it is asked again.
     chat_alone_until: Option<Instant>,
+    /// It has served a call to `/responses` as it came: what it refuses later is the call, and not the path.
+    has_responses: bool,
 }
 
 impl Board {
@@ -190,11 +192,24 @@ impl Board {
         inner.waiting -= 1;
     }
 
-    /// It is found that a replica has no `/responses`. It is asked again after `time`.
+    /// A replica that refused a call to `/responses` has served it as a chat completion. It is asked again after `time`.
     pub fn note_chat_alone(&self, id: ReplicaId, now: Instant, time: Duration) {
         if let Some(entry) = self.lock().replicas.get_mut(&id) {
             entry.chat_alone_until = now.checked_add(time);
         }
+    }
+
+    /// A replica has served a call to `/responses` as it came.
+    pub fn note_responses(&self, id: ReplicaId) {
+        if let Some(entry) = self.lock().replicas.get_mut(&id) {
+            entry.has_responses = true;
+        }
+    }
+
+    /// Whether a refusal by this replica may mean that it has no `/responses`: nothing shows that it does.
+    pub fn may_lack_responses(&self, replica: &Replica) -> bool {
+        replica.serves_responses().is_none()
+            && !self.lock().replicas.get(&replica.id).is_some_and(|entry| entry.has_responses)
     }
 
     /// Whether a call to `/responses` is sent to a replica as it is.

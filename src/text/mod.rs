@@ -139,6 +139,7 @@ pub enum Text<'a> {
     ProviderHealthy(&'a str),
     /// A provider's health changed to bad: provider, reason.
     ProviderUnhealthy(&'a str, &'a str),
+    ChatAlone(&'a str, usize),
     /// A provider's model list cannot be read: provider, reason.
     ModelListUnusable(&'a str, &'a str),
     /// A provider lists more models than there is room for: provider, models listed, models left out.
@@ -236,6 +237,9 @@ impl Text<'_> {
             Self::ThreadRefused(reason) => format!("无法创建线程: {reason}"),
             Self::ProviderHealthy(name) => format!("提供商恢复健康: {name}"),
             Self::ProviderUnhealthy(name, reason) => format!("提供商不健康: {name}: {reason}"),
+            Self::ChatAlone(name, replica) => {
+                format!("提供商只支持 chat completions，/responses 请求将被转换: {name}，副本 {replica}")
+            }
             Self::ModelListUnusable(name, reason) => format!("无法读取提供商的模型列表: {name}: {reason}"),
             Self::Memory(most, budget, there) => {
                 format!("内存上限 {most} MiB，其中请求和响应 {budget} MiB；本机可用 {there} MiB")
@@ -339,6 +343,11 @@ impl Text<'_> {
             Self::ThreadRefused(reason) => format!("cannot start a thread: {reason}"),
             Self::ProviderHealthy(name) => format!("provider is healthy again: {name}"),
             Self::ProviderUnhealthy(name, reason) => format!("provider is not healthy: {name}: {reason}"),
+            Self::ChatAlone(name, replica) => {
+                format!(
+                    "provider speaks chat completions alone, calls to /responses are translated: {name}, replica {replica}"
+                )
+            }
             Self::ModelListUnusable(name, reason) => {
                 format!("cannot read the model list of provider {name}: {reason}")
             }

@@ -318,3 +318,54 @@ fn skipped_provider_that_is_found_out_leaves_the_call_to_the_next() {
     assert_eq!(proxy.call(ask(json!({"model": "best", "tools": hosted}))).json(), own);
     assert_eq!((paths(&first), paths(&second)), (vec![RESPONSES.to_owned()], vec![RESPONSES.to_owned()]));
 }
+
+#[test]
+fn refusal_by_a_provider_that_has_responses_is_about_the_call() {
+    let (upstream, proxy) = start("auto", json!({}));
+    let own = json!({"id": "resp_1", "object": "response", "status": "completed", "output": []});
+    upstream.respond(RESPONSES, Script::json(200, &own));
+    assert_eq!(proxy.call(ask(json!({}))).json(), own);
+    let error = json!({"error": {"message": "Item with id 'rs_1' not found."}});
+    upstream.respond(RESPONSES, Script::json(404, &error));
+    let response = proxy.call(ask(json!({})));
+    assert_eq!((response.status, response.json()), (404, error));
+    assert_eq!(paths(&upstream), [RESPONSES, RESPONSES]);
+}
+
+#[test]
+fn missing_path_is_believed_where_the_translated_call_succeeds() {
+    let (upstream, proxy) = start("auto", json!({}));
+    upstream.respond(RESPONSES, Script::whole(404, &[("Content-Type", "text/plain")], "no such page"));
+    let error = json!({"error": {"message": "no such deployment", "code": "DeploymentNotFound"}});
+    upstream.chat(Script::json(404, &error));
+    for _ in 0..2 {
+        let response = proxy.call(ask(json!({})));
+        assert_eq!((response.status, response.json()), (404, error.clone()));
+    }
+    assert_eq!(paths(&upstream), [RESPONSES, CHAT, RESPONSES, CHAT]);
+    upstream.chat(Script::json(200, &completion("a")));
+    assert_says(&proxy.call(ask(json!({}))), "a");
+    proxy.log_line(&["INFO", "provider speaks chat completions alone", "p, replica 1"]);
+    assert_says(&proxy.call(ask(json!({}))), "a");
+    assert_eq!(paths(&upstream)[4..], [RESPONSES, CHAT, CHAT]);
+}
+
+#[test]
+fn call_that_one_replica_alone_carries_goes_there() {
+    let (native, plain) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
+    let providers = json!([format!("p|{}|{KEY}", plain.url()), format!("p|{}|{KEY}", native.url())]);
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers})));
+    let own = json!({"id": "resp_1", "object": "response", "status": "completed", "output": []});
+    native.respond(RESPONSES, Script::json(200, &own));
+    plain.respond(RESPONSES, Script::whole(404, &[("Content-Type", "text/plain")], "no such page"));
+    plain.chat(Script::json(200, &completion("a")));
+    assert_says(&proxy.call(ask(json!({}))), "a");
+    assert_eq!(paths(&plain), [RESPONSES, CHAT]);
+    for members in [json!({"conversation": "conv_1"}), json!({"previous_response_id": "resp_1"})] {
+        assert_eq!(proxy.call(ask(members)).json(), own);
+    }
+    assert_eq!(
+        (paths(&native), paths(&plain)),
+        (vec![RESPONSES.to_owned(); 2], vec![RESPONSES.to_owned(), CHAT.to_owned()])
+    );
+}

@@ -4,7 +4,7 @@ use super::connect::Connect;
 use super::send::SendRequest;
 use super::{Stage, Step};
 use crate::api::allowance;
-use crate::api::relay::{Attempt, Relay};
+use crate::api::relay::{Attempt, Relay, not_carried};
 use crate::front::Io;
 use crate::upstream::{Failure, Outgoing, PendingResponse, Sent};
 
@@ -41,6 +41,9 @@ impl Begin {
 /// Sends the request to a replica, in its provider's format, on an idle connection of that worker, else on a new one.
 fn ask(relay: &mut Relay, attempt: &Attempt, idle_of: Option<usize>) -> Result<Asked, Failure> {
     let Attempt { choice, others } = attempt;
+    if relay.is_untranslatable {
+        return Err(not_carried());
+    }
     let is_first = relay.client_call.record.attempts == 1;
     let (streamed, now) = (relay.call.body.stream, relay.now);
     let allowance = allowance::of(relay.client_call.config(), streamed, relay.times(), is_first, *others);

@@ -4,7 +4,7 @@ use super::{Stage, Step};
 use crate::api::Action;
 use crate::api::messages;
 use crate::api::outcome::{BufferedResponse, Failed, Outcome, SUCCESS};
-use crate::api::relay::{Attempt, Relay};
+use crate::api::relay::{Attempt, Relay, not_carried};
 use crate::api::responses;
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, QUICK_BODY, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
@@ -124,25 +124,26 @@ impl Relay {
         means_path
             && !self.is_translated
             && self.client_call.request.context.action == Action::CreateResponse
-            && replica.serves_responses().is_none()
+            && self.gateway.board.may_lack_responses(replica)
     }
 
-    /// A replica speaks chat completions alone: it is asked again in these, now and from now on.
+    /// A replica seems to speak chat completions alone: it is asked again in these. That it serves them shows that it does.
     fn translate_instead(&mut self, choice: &Choice) -> Outcome {
         let replica = &choice.provider().replicas[choice.replica];
-        let time = self.client_call.config().models_interval;
-        self.gateway.board.note_chat_alone(replica.id, self.now, time);
-        match messages::chat(&self.client_call.request, messages::wants_thinking(replica)) {
+        let chat = match self.call.chat.take() {
+            Some(chat) => Ok(chat),
+            None => messages::chat(&self.client_call.request, messages::wants_thinking(replica)),
+        };
+        match chat {
             Ok(chat) => {
                 self.call.chat = Some(chat);
-                self.is_translated = true;
+                (self.is_translated, self.lacks_responses) = (true, true);
                 self.client_call.response.end_quiet();
                 Outcome::Again
             }
             Err(error) => {
                 self.call.refused = Some(error);
-                let detail = "it speaks chat completions alone, which have no place for the call".to_owned();
-                Failure { fault: Fault::NotCarried, detail }.into()
+                not_carried().into()
             }
         }
     }
