@@ -32,8 +32,9 @@ e2e: all
 e2e-heavy: all
 	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/e2e/heavy/run
 
+# SUITES=haproxy: that one. SUITES=-dist: all but that one.
 ops: all
-	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/ops/run
+	AI_PROXY_BIN=$(CURDIR)/$(BIN) tests/ops/run $(SUITES)
 
 fuzz: SECONDS ?= 60
 fuzz:
