@@ -480,9 +480,17 @@ fn reload(proxy: &Proxy, storm: &Storm) {
     storm.count("reloads");
 }
 
+/// Longest that a client may take to end what it is at: a call of the faulty provider may last as long as `non_stream_timeout`, and
+/// what the client does with its response waits for the processor.
+const REST: Duration = Duration::from_secs(60);
+
 fn quiet(proxy: &Proxy, storm: &Storm) -> Quiet {
     storm.paused.store(true, Ordering::SeqCst);
-    eventually("all clients rest", || (storm.resting.load(Ordering::SeqCst) == CLIENTS).then_some(()));
+    let end = Instant::now() + REST;
+    while storm.resting.load(Ordering::SeqCst) < CLIENTS {
+        assert!(Instant::now() < end, "some clients do not rest");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let gauge = |name: &str, metrics: &str| {
         let line = metrics.lines().find(|line| line.starts_with(name)).expect("a metric").to_owned();
         line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")
