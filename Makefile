@@ -58,7 +58,9 @@ instructions:
 
 # musl where its standard library is installed, else glibc linked statically. The same bytes wherever the sources lie.
 # A relative relocation takes two bits instead of 24 bytes where the linker can pack them: a twentieth of the binary.
+# A build script of the TLS library runs anew where SOURCE_DATE_EPOCH changes, which is for packing alone.
 static:
+	env --unset=SOURCE_DATE_EPOCH \
 	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs --remap-path-prefix=$(CURDIR)=/ai-proxy --remap-path-prefix=$(CRATES)=/cargo" \
 	CFLAGS="-ffile-prefix-map=$(CRATES)=/cargo" CARGO_PROFILE_RELEASE_STRIP=true $(CARGO) build --release --locked --target $(TARGET)
 	install -D target/$(TARGET)/release/ai-proxy target/static/ai-proxy
