@@ -95,39 +95,51 @@ pub struct Scenario {
     pub figures: &'static [Figure],
 }
 
+/// A small request after the other, each answered as soon as it is there, by one event loop.
+const SATURATED: Scenario = Scenario {
+    key: "",
+    title: "",
+    clients: 16,
+    latency_us: 0,
+    chunks: 0,
+    gap_us: 0,
+    body: Body::Question,
+    workers: 1,
+    figures: &[],
+};
+
+/// The same of a provider that takes its time.
+const AFTER_20_MS: Scenario = Scenario { latency_us: 20_000, ..SATURATED };
+
+/// Streams, a chunk every 2 ms.
+const EVERY_2_MS: Scenario = Scenario {
+    clients: 64,
+    chunks: 500,
+    gap_us: 2_000,
+    figures: &[CPU_PER_CHUNK, CHUNKS_PER_SECOND, DELAY_P50, DELAY_P99, ADDED_FIRST_P50],
+    ..SATURATED
+};
+
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         key: "whole_20ms_64",
         title: "whole answers, upstream takes 20 ms, 64 clients",
         clients: 64,
-        latency_us: 20_000,
-        chunks: 0,
-        gap_us: 0,
-        body: Body::Question,
-        workers: 1,
         figures: &[cpu_per_response(1.3, 1.0), ADDED_P50, ADDED_P99],
+        ..AFTER_20_MS
     },
     Scenario {
         key: "whole_20ms_256",
         title: "whole answers, upstream takes 20 ms, 256 clients",
         clients: 256,
-        latency_us: 20_000,
-        chunks: 0,
-        gap_us: 0,
-        body: Body::Question,
-        workers: 1,
         figures: &[cpu_per_response(1.5, 1.2), ADDED_P50, ADDED_P99],
+        ..AFTER_20_MS
     },
     Scenario {
         key: "whole_0ms_16",
         title: "whole answers, upstream takes no time, 16 clients (saturated)",
-        clients: 16,
-        latency_us: 0,
-        chunks: 0,
-        gap_us: 0,
-        body: Body::Question,
-        workers: 1,
         figures: &[cpu_per_response(1.3, 1.1), RESPONSES_PER_SECOND, LATENCY_P50, LATENCY_P99],
+        ..SATURATED
     },
     Scenario {
         key: "first_token_16",
@@ -140,17 +152,7 @@ pub const SCENARIOS: &[Scenario] = &[
         workers: 1,
         figures: &[ADDED_FIRST_P50, ADDED_FIRST_P99, CPU_PER_STREAM],
     },
-    Scenario {
-        key: "stream_2ms_64",
-        title: "streams, a chunk every 2 ms, 64 clients",
-        clients: 64,
-        latency_us: 0,
-        chunks: 500,
-        gap_us: 2_000,
-        body: Body::Question,
-        workers: 1,
-        figures: &[CPU_PER_CHUNK, CHUNKS_PER_SECOND, DELAY_P50, DELAY_P99, ADDED_FIRST_P50],
-    },
+    Scenario { key: "stream_2ms_64", title: "streams, a chunk every 2 ms, 64 clients", ..EVERY_2_MS },
     Scenario {
         key: "stream_40ms_500",
         title: "streams, a chunk every 40 ms, 500 clients",
@@ -176,101 +178,66 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         key: "body_3kb",
         title: "bodies of 3 KB, upstream takes no time, 16 clients (saturated)",
-        clients: 16,
-        latency_us: 0,
-        chunks: 0,
-        gap_us: 0,
         body: Body::History { bytes: 3_000, backslashes: Backslashes::Usual },
-        workers: 1,
         figures: &[cpu_per_response(1.4, 1.2), RESPONSES_PER_SECOND, LATENCY_P99],
+        ..SATURATED
     },
     Scenario {
         key: "body_28kb",
         title: "bodies of 28 KB, upstream takes no time, 16 clients (saturated)",
-        clients: 16,
-        latency_us: 0,
-        chunks: 0,
-        gap_us: 0,
         body: Body::History { bytes: 28_000, backslashes: Backslashes::Usual },
-        workers: 1,
         figures: &[cpu_per_response(1.6, 1.4), RESPONSES_PER_SECOND, LATENCY_P99],
+        ..SATURATED
     },
     Scenario {
         key: "body_262kb",
         title: "bodies of 262 KB, upstream takes no time, 16 clients (saturated)",
-        clients: 16,
-        latency_us: 0,
-        chunks: 0,
-        gap_us: 0,
         body: Body::History { bytes: 262_000, backslashes: Backslashes::Usual },
-        workers: 1,
         figures: &[cpu_per_response(1.75, 1.5), RESPONSES_PER_SECOND, LATENCY_P99],
+        ..SATURATED
     },
     Scenario {
         key: "body_1300kb",
         title: "bodies of 1.3 MB, upstream takes no time, 16 clients (saturated)",
-        clients: 16,
-        latency_us: 0,
-        chunks: 0,
-        gap_us: 0,
         body: Body::History { bytes: 1_300_000, backslashes: Backslashes::Usual },
-        workers: 1,
         figures: &[cpu_per_response(1.75, 1.5), RESPONSES_PER_SECOND, LATENCY_P99],
+        ..SATURATED
     },
     Scenario {
         key: "body_262kb_escapes",
         title: "bodies of 262 KB with many escapes, 16 clients (saturated)",
-        clients: 16,
-        latency_us: 0,
-        chunks: 0,
-        gap_us: 0,
         body: Body::History { bytes: 262_000, backslashes: Backslashes::Many },
-        workers: 1,
         figures: &[CPU_PER_REQUEST, RESPONSES_PER_SECOND, LATENCY_P99],
+        ..SATURATED
     },
     Scenario {
         key: "two_20ms_64",
         title: "two workers: whole answers, upstream takes 20 ms, 64 clients",
         clients: 64,
-        latency_us: 20_000,
-        chunks: 0,
-        gap_us: 0,
-        body: Body::Question,
         workers: 2,
         figures: &[cpu_per_response(1.1, 0.9), ADDED_P50, ADDED_P99],
+        ..AFTER_20_MS
     },
     Scenario {
         key: "two_20ms_256",
         title: "two workers: whole answers, upstream takes 20 ms, 256 clients",
         clients: 256,
-        latency_us: 20_000,
-        chunks: 0,
-        gap_us: 0,
-        body: Body::Question,
         workers: 2,
         figures: &[cpu_per_response(1.1, 0.9), ADDED_P50, ADDED_P99],
+        ..AFTER_20_MS
     },
     Scenario {
         key: "two_0ms_16",
         title: "two workers: whole answers, upstream takes no time, 16 clients (saturated)",
-        clients: 16,
-        latency_us: 0,
-        chunks: 0,
-        gap_us: 0,
-        body: Body::Question,
         workers: 2,
         figures: &[cpu_per_response(1.15, 0.9), RESPONSES_PER_SECOND, LATENCY_P99],
+        ..SATURATED
     },
     Scenario {
         key: "two_2ms_64",
         title: "two workers: streams, a chunk every 2 ms, 64 clients",
-        clients: 64,
-        latency_us: 0,
-        chunks: 500,
-        gap_us: 2_000,
-        body: Body::Question,
         workers: 2,
-        figures: &[CPU_PER_CHUNK, CHUNKS_PER_SECOND, DELAY_P50, DELAY_P99, ADDED_FIRST_P50],
+        ..EVERY_2_MS
     },
 ];
 

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::error::ApiError;
 use super::outcome::BufferedResponse;
 use super::{Action, RequestContext};
-use crate::config::{Format, Mask, Provider, Replica, Scope, known};
+use crate::config::{Config, Format, Mask, Provider, Replica, Scope, known};
 use crate::core::BodyError;
 use crate::core::sse::{EventTooLarge, Events};
 use crate::dialect::anthropic::{self, unsigned_thinking};
@@ -79,15 +79,9 @@ pub fn translate(
         return Ok(Translated::default());
     }
     let (config, now) = (&*request.context.config, Instant::now());
-    let native = |route: &Route| {
-        let provider = config.provider(&route.provider);
-        provider.is_some_and(|it| is_native(gateway, request, (it, replicas_of(route, it)), now))
-    };
-    let some_native = |route: &Route| {
-        let provider = config.provider(&route.provider);
-        let is_native = |it, replica| is_native(gateway, request, (it, std::slice::from_ref(replica)), now);
-        provider.is_some_and(|it| replicas_of(route, it).iter().any(|replica| is_native(it, replica)))
-    };
+    let is_native =
+        |(provider, replica): (&Provider, &Replica)| is_native(gateway, request, provider, replica, now);
+    let native = |route: &Route| replicas_of(config, route).all(is_native);
     let is_messages = request.context.response_context.format == Format::Anthropic;
     let cuts = match is_messages && routes.iter().any(native) {
         true => unsigned_thinking(&request.body),
@@ -106,7 +100,7 @@ pub fn translate(
         Ok(chat) => translated.chat = Some(chat),
         Err(ApiError::Overloaded) => return Err(ApiError::Overloaded),
         Err(error) => {
-            routes.retain(some_native);
+            routes.retain(|route| replicas_of(config, route).any(is_native));
             if routes.is_empty() {
                 return Err(error);
             }
@@ -117,11 +111,13 @@ pub fn translate(
 }
 
 /// The replicas that a route may lead to.
-fn replicas_of<'a>(route: &Route, provider: &'a Provider) -> &'a [Replica] {
-    match route.pin {
-        Some(at) => provider.replicas.get(at..=at).unwrap_or_default(),
-        None => &provider.replicas,
-    }
+fn replicas_of<'a>(config: &'a Config, route: &Route) -> impl Iterator<Item = (&'a Provider, &'a Replica)> {
+    let pin = route.pin;
+    let leads_there = move |at: usize| pin.is_none_or(|pin| pin == at);
+    config.provider(&route.provider).into_iter().flat_map(move |provider| {
+        let replicas = provider.replicas.iter().enumerate().filter(move |(at, _)| leads_there(*at));
+        replicas.map(move |(_, replica)| (provider, replica))
+    })
 }
 
 /// The response to a call that asks for the tokens of a request, from no provider. It says that it is an estimate.
@@ -137,16 +133,17 @@ fn is_translatable(context: &RequestContext) -> bool {
     context.response_context.format == Format::Anthropic || context.action == Action::CreateResponse
 }
 
-/// Whether these replicas of a provider get a call as it came.
+/// Whether a replica of a provider gets a call as it came.
 pub fn is_native(
     gateway: &Gateway,
     request: &Request<RequestContext>,
-    (provider, replicas): (&Provider, &[Replica]),
+    provider: &Provider,
+    replica: &Replica,
     now: Instant,
 ) -> bool {
     match request.context.response_context.format {
         Format::Anthropic => provider.speaks(Format::Anthropic),
-        Format::OpenAi => replicas.iter().all(|it| gateway.board.serves_responses(it, now)),
+        Format::OpenAi => gateway.board.serves_responses(replica, now),
     }
 }
 

@@ -81,8 +81,8 @@ impl Relay {
     pub(super) fn begin_attempt(&mut self, choice: &Choice) {
         let replica = &choice.provider().replicas[choice.replica];
         let is_native = || {
-            let replicas = (choice.provider(), std::slice::from_ref(replica));
-            messages::is_native(&self.gateway, &self.client_call.request, replicas, self.now)
+            let request = &self.client_call.request;
+            messages::is_native(&self.gateway, request, choice.provider(), replica, self.now)
         };
         self.lacks_responses = false;
         self.is_translated = self.call.chat.is_some() && !is_native();

@@ -1,5 +1,8 @@
 //! A chat completion request that was written for a call in another format.
 
+use super::json::{Fit, Problem, Refusal};
+use super::output::Output;
+
 /// A chat completion request, but for the model and the name of its limit, which depend on the provider.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ChatRequest {
@@ -31,8 +34,14 @@ impl Attached {
 const WITH_USAGE: &[u8] = b",\"stream_options\":{\"include_usage\":true}}";
 
 impl ChatRequest {
-    pub(super) fn new(max_tokens: Option<String>, rest: Vec<u8>, stream: bool) -> Self {
-        Self { max_tokens, rest, stream, attached: Attached::default() }
+    /// Of what was written behind `max_tokens`, in at most `limit` bytes.
+    ///
+    /// # Errors
+    /// More was written.
+    pub(super) fn new(max_tokens: Option<String>, rest: Output, limit: usize, stream: bool) -> Fit<Self> {
+        let too_large = |_| Refusal { place: String::new(), problem: Problem::TooLarge(limit) };
+        let rest = rest.into_bytes().map_err(too_large)?;
+        Ok(Self { max_tokens, rest, stream, attached: Attached::default() })
     }
 
     pub(super) fn with(self, attached: Attached) -> Self {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::calls::{KEY, authorized, completion};
-use crate::support::proxy::{Proxy, config, with};
+use crate::support::proxy::{Proxy, behind_a_dead_native, config, with};
 use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
@@ -35,17 +35,7 @@ fn first_request(model: &str) -> Value {
 fn first_request_of_claude_code_is_translated_where_the_native_provider_is_down() {
     let upstream = Upstream::new(&["m"]);
     upstream.chat(Script::json(200, &completion("translated")));
-    let closed = "http://127.0.0.1:1";
-    let proxy = Proxy::start(&with(
-        config(&[]),
-        json!({
-            "providers": [
-                {"name": "native", "url": closed, "anthropic_url": closed, "key": KEY},
-                {"name": "plain", "url": upstream.url(), "key": KEY}
-            ],
-            "models": {"best": ["native/m", "plain/m"]}
-        }),
-    ));
+    let proxy = Proxy::start(&behind_a_dead_native(&upstream));
     let response = proxy.call(authorized(MESSAGES, first_request("best").to_string()));
     assert_eq!(response.json()["content"][0]["text"], "translated", "{}", response.text());
     let sent: Value = serde_json::from_str(&upstream.last().text()).expect("JSON");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::calls::{DONE, KEY, TOKEN, authorized, completion, post};
 use crate::support::client::{End, HEARTBEAT, Response};
 use crate::support::gate::Gate;
-use crate::support::proxy::{Proxy, config, with};
+use crate::support::proxy::{Proxy, behind_a_dead_native, config, with};
 use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
@@ -575,17 +575,7 @@ fn what_cannot_be_translated_is_refused_by_name_or_left_to_a_provider_that_speak
 fn translation_refused_with_native_targets_down_is_the_400_that_names_the_field() {
     let upstream = Upstream::new(&["m"]);
     upstream.chat(Script::json(200, &completion("translated")));
-    let closed = "http://127.0.0.1:1";
-    let proxy = Proxy::start(&with(
-        config(&[]),
-        json!({
-            "providers": [
-                {"name": "native", "url": closed, "anthropic_url": closed, "key": KEY},
-                {"name": "plain", "url": upstream.url(), "key": KEY}
-            ],
-            "models": {"best": ["native/m", "plain/m"]}
-        }),
-    ));
+    let proxy = Proxy::start(&behind_a_dead_native(&upstream));
     assert_eq!(proxy.call(say("best", false)).json()["content"][0]["text"], "translated");
     let asked = upstream.requests().len();
     let hi = json!([{"role": "user", "content": "hi"}]);

@@ -5,24 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::responses::{Asked, Translation, chat_request, response, translator};
 use ai_proxy::dialect::{Output, Unfit};
 
+use crate::support::golden;
+
 /// What may be written, bytes.
 const LIMIT: usize = 1_000_000;
 const ASKED: Asked<'_> = Asked { model: "p/m", id: "req_1", at: 1_700_000_000 };
 
-fn golden(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder)
-}
-
 /// What goes in, by name: the files of these folders that end in `ending`.
 fn given(folders: &[&str], ending: &str) -> BTreeMap<String, Vec<u8>> {
-    let paths = folders.iter().flat_map(|folder| fs::read_dir(golden(folder)).expect("the folder"));
+    let paths = folders.iter().flat_map(|folder| fs::read_dir(golden::golden(folder)).expect("the folder"));
     let name = |path: &Path| Some(path.file_name()?.to_str()?.strip_suffix(ending)?.to_owned());
     let files = paths.filter_map(|entry| {
         let path = entry.expect("an entry").path();
@@ -34,24 +32,13 @@ fn given(folders: &[&str], ending: &str) -> BTreeMap<String, Vec<u8>> {
 /// Holds what `make` gives for each to a file of `folder`.
 fn hold(given: &BTreeMap<String, Vec<u8>>, folder: &str, ending: &str, make: impl Fn(&[u8]) -> String) {
     assert!(given.len() > 40, "{}", given.len());
-    let mut wrong = Vec::new();
-    for (name, given) in given {
-        let made = make(given);
-        let path = golden(folder).join(format!("{name}{ending}"));
-        if std::env::var("AI_PROXY_GOLDEN").is_ok_and(|what| what == "write") {
-            fs::write(&path, &made).expect("write");
-        }
-        let expected = fs::read_to_string(&path).unwrap_or_default();
-        if made != expected {
-            wrong.push(format!("{name}\n   made: {made}\nexpected: {expected}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let folder = golden::golden(folder);
+    golden::hold(given.iter().map(|(name, given)| (folder.join(format!("{name}{ending}")), make(given))));
 }
 
 /// A request with a free-form tool and a namespace.
 fn request() -> Arc<Translation> {
-    let request = fs::read_to_string(golden("responses/request.json")).expect("the request");
+    let request = fs::read_to_string(golden::golden("responses/request.json")).expect("the request");
     let body = serde_json::from_str(&request).expect("JSON");
     let (_, translation) = chat_request(body, LIMIT, true).expect("translated");
     Arc::new(translation)

@@ -4,11 +4,11 @@
 //! `AI_PROXY_GOLDEN=write` writes what comes out anew; then read the difference.
 
 use std::fs;
-use std::path::Path;
 
-use ai_proxy::dialect::Problem;
 use ai_proxy::dialect::responses::chat_request;
 use serde_json::value::RawValue;
+
+use crate::support::golden::{golden, hold, refused};
 
 /// What may be written, bytes.
 const LIMIT: usize = 1_000_000;
@@ -17,13 +17,7 @@ fn translated(given: &[u8], wants_thinking: bool) -> String {
     let body: &RawValue = serde_json::from_slice(given).expect("JSON");
     let (chat, translation) = match chat_request(body, LIMIT, wants_thinking) {
         Ok(translated) => translated,
-        Err(refusal) => {
-            return match refusal.problem {
-                Problem::NotCarried => format!("not carried: {}\n", refusal.place),
-                Problem::Expected(what) => format!("{}: expected {what}\n", refusal.place),
-                Problem::TooLarge(limit) => format!("over {limit} bytes\n"),
-            };
-        }
+        Err(refusal) => return refused(&refusal),
     };
     let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
     let tools = written_tools(&written);
@@ -43,23 +37,14 @@ fn written_tools(chat: &[u8]) -> Vec<String> {
 
 #[test]
 fn requests() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/responses/request");
-    let files = fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry").path());
+    let files = fs::read_dir(golden("responses/request")).expect("the folder");
+    let files = files.map(|entry| entry.expect("an entry").path());
     let mut given: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "json")).collect();
     given.sort();
     assert!(given.len() > 50, "{given:?}");
-    let mut wrong = Vec::new();
-    for path in given {
+    hold(given.into_iter().map(|path| {
         let is_wanted = path.to_string_lossy().contains("wanted");
         let made = translated(&fs::read(&path).expect("what goes in"), is_wanted);
-        let out = path.with_extension("out");
-        if std::env::var("AI_PROXY_GOLDEN").is_ok_and(|what| what == "write") {
-            fs::write(&out, &made).expect("write");
-        }
-        let expected = fs::read_to_string(&out).unwrap_or_default();
-        if made != expected {
-            wrong.push(format!("{}\n   made: {made}\nexpected: {expected}", path.display()));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        (path.with_extension("out"), made)
+    }));
 }

@@ -4,18 +4,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Attached, Output, Problem, Unfit};
+use ai_proxy::dialect::{Attached, Output, Unfit};
 use serde_json::value::RawValue;
+
+use crate::support::golden;
 
 /// What may be written, bytes.
 const LIMIT: usize = 1_000_000;
 
 fn golden(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/anthropic").join(folder)
+    golden::golden("anthropic").join(folder)
 }
 
 /// Holds what `make` gives for each file of `folder` that ends in `from` to the file that ends in `to`.
@@ -28,20 +30,10 @@ fn hold(folder: &str, from: &str, to: &str, make: impl Fn(&str, &[u8]) -> String
         .filter(|name| !name.contains(".out"))
         .collect();
     assert!(names.len() > 5, "{names:?}");
-    let mut wrong = Vec::new();
-    for name in names {
+    golden::hold(names.iter().map(|name| {
         let given = fs::read(folder.join(format!("{name}{from}"))).expect("what goes in");
-        let made = make(&name, &given);
-        let path = folder.join(format!("{name}{to}"));
-        if std::env::var("AI_PROXY_GOLDEN").is_ok_and(|what| what == "write") {
-            fs::write(&path, &made).expect("write");
-        }
-        let expected = fs::read_to_string(&path).unwrap_or_default();
-        if made != expected {
-            wrong.push(format!("{name}\n   made: {made}\nexpected: {expected}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        (folder.join(format!("{name}{to}")), make(name, &given))
+    }));
 }
 
 #[test]
@@ -54,11 +46,7 @@ fn requests() {
                 serde_json::from_slice::<serde::de::IgnoredAny>(&written).expect("JSON comes out");
                 format!("{}\n", String::from_utf8(written).expect("UTF-8"))
             }
-            Err(refusal) => match refusal.problem {
-                Problem::NotCarried => format!("not carried: {}\n", refusal.place),
-                Problem::Expected(what) => format!("{}: expected {what}\n", refusal.place),
-                Problem::TooLarge(limit) => format!("over {limit} bytes\n"),
-            },
+            Err(refusal) => golden::refused(&refusal),
         }
     });
 }

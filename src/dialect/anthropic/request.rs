@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::content::{self, Messages};
 use super::output_config::{output_config, schema};
 use crate::dialect::chat_request::ChatRequest;
-use crate::dialect::json::{Fit, Problem, Refusal, boolean, elements, inside, members, required, string};
+use crate::dialect::json::{Fit, Refusal, boolean, elements, inside, members, required, string};
 use crate::dialect::output::{Output, Separated};
 use crate::limits::MAX_USER_ID;
 
@@ -40,9 +40,8 @@ pub fn chat_request(body: &RawValue, limit: usize, wants_thinking: bool) -> Fit<
         .map_err(|refusal| refusal.within("messages"))?;
     rest.write(&["]"]);
     top.write_settings(&mut rest)?;
-    let too_large = |_| Refusal { place: String::new(), problem: Problem::TooLarge(limit) };
-    let rest = rest.into_bytes().map_err(too_large)?;
-    Ok(ChatRequest::new(Some(max_tokens.to_string()), rest, top.stream).with(messages.attached))
+    let request = ChatRequest::new(Some(max_tokens.to_string()), rest, limit, top.stream)?;
+    Ok(request.with(messages.attached))
 }
 
 /// The members of the request.

@@ -7,7 +7,7 @@ use super::context::{Echo, Translation};
 use super::input::write_messages;
 use super::tools::{Tools, write_tool_choice};
 use crate::dialect::chat_request::ChatRequest;
-use crate::dialect::json::{Fit, Problem, Refusal, boolean, elements, inside, members, required, string};
+use crate::dialect::json::{Fit, Refusal, boolean, elements, inside, members, required, string};
 use crate::dialect::output::Output;
 use crate::limits::MAX_USER_ID;
 
@@ -44,10 +44,9 @@ pub fn chat_request(body: &RawValue, limit: usize, wants_thinking: bool) -> Fit<
     write_messages(&mut rest, top.instructions, required(top.input, "input")?, wants_thinking)?;
     rest.write(&["]"]);
     let tools = top.write_settings(&mut rest)?;
-    let too_large = |_| Refusal { place: String::new(), problem: Problem::TooLarge(limit) };
-    let rest = rest.into_bytes().map_err(too_large)?;
-    let max_tokens = top.max_tokens.map(|limit| limit.to_string());
-    Ok((ChatRequest::new(max_tokens, rest, top.stream), Translation::new(top.echo(body)?, tools)))
+    let max_tokens = top.max_tokens.map(|tokens| tokens.to_string());
+    let request = ChatRequest::new(max_tokens, rest, limit, top.stream)?;
+    Ok((request, Translation::new(top.echo(body)?, tools)))
 }
 
 /// The members of the request.

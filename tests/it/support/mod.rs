@@ -4,6 +4,7 @@ pub mod calls;
 pub mod client;
 pub mod front;
 pub mod gate;
+pub mod golden;
 pub mod proxy;
 pub mod script;
 pub mod temp;

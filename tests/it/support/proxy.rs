@@ -31,6 +31,15 @@ pub fn config(providers: &[(&str, &Upstream)]) -> Value {
     })
 }
 
+/// The model `best`: of a provider that speaks Anthropic's format and is down, and behind it of `upstream`, which does not speak it.
+pub fn behind_a_dead_native(upstream: &Upstream) -> Value {
+    let closed = "http://127.0.0.1:1";
+    let native = json!({"name": "native", "url": closed, "anthropic_url": closed, "key": KEY});
+    let plain = json!({"name": "plain", "url": upstream.url(), "key": KEY});
+    let models = json!({"best": ["native/m", "plain/m"]});
+    with(config(&[]), json!({"providers": [native, plain], "models": models}))
+}
+
 /// `config` with some keys set.
 pub fn with(mut config: Value, changes: Value) -> Value {
     let Value::Object(changes) = changes else { panic!("changes are an object") };
