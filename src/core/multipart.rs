@@ -229,7 +229,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// A parameter's value, and what stands after it. Without quotes it goes on to the next `;` or blank: boundaries are
+/// A parameter's value, and what stands after it. Without quotes it ends at the next `;` or blank: boundaries are
 /// written so that no token allows.
 fn value_of(text: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), BodyError> {
     let Some(quoted) = text.strip_prefix(b"\"") else {

@@ -9,7 +9,7 @@ use super::in_memory::Peer;
 use super::stats::Counted;
 use super::sys;
 
-/// The socket of a client, shared with whoever must notice that the client went away.
+/// The socket of a client, shared with every part that must notice that the client went away.
 #[derive(Debug)]
 pub struct Client {
     socket: Socket,

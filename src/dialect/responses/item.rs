@@ -38,7 +38,7 @@ pub(super) struct Item<'a> {
     given: Option<&'a RawValue>,
     output: Option<&'a RawValue>,
     summary: Option<&'a RawValue>,
-    /// It is sealed for the models of whoever wrote it.
+    /// It is sealed: only the models of the provider that wrote it can read it.
     is_sealed: bool,
 }
 

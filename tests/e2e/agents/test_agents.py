@@ -92,7 +92,7 @@ class Agents(unittest.TestCase):
                 self.assertEqual(self.written(), "hello\n")
         self.assertEqual(self.statuses(), [200] * 4)
         self.assertIn(DONE, self.run_recipe("claude-code.sh", "plain/talk", "--continue"))
-        self.assertIn("tool_calls", self.seen()[-1], "a session begun on one provider goes on at another")
+        self.assertIn("tool_calls", self.seen()[-1], "a session begun on one provider continues at another")
 
     def test_claude_code_goes_on_after_trouble(self):
         for trouble, statuses in (("busy", [200, 429, 200]), ("broken", [200, 200, 200]), ("silent", [200, 200])):
