@@ -16,7 +16,7 @@ pub struct AwaitBody {
 
 impl AwaitBody {
     /// Reads until the first bytes show whether the body is one of events, whatever its label.
-    pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
+    pub fn advance(mut self: Box<Self>, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
         loop {
             let count = match self.response.read(io.scratch(), relay.now) {
                 Ok(Some(count)) => count,
@@ -31,7 +31,8 @@ impl AwaitBody {
             }
             let is_all = count == 0 || first.len() > MAX_BEGINNING;
             if let Some(is_events) = begins_like_events(first).or(is_all.then_some(false)) {
-                return relay.begun(self.response, self.first, is_events, attempt);
+                let Self { response, first } = *self;
+                return relay.begun(response, first, is_events, attempt);
             }
         }
     }
@@ -54,7 +55,7 @@ impl Relay {
         // It has begun: the replica does not hang.
         response.take_time();
         let whole = Whole::begun(beginning, self.client_call.config().max_response_size);
-        Step::To(Stage::Collect(Collect { response, whole }))
+        Step::To(Stage::Collect(Box::new(Collect { response, whole })))
     }
 }
 

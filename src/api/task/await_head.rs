@@ -6,7 +6,7 @@ use crate::api::relay::{Attempt, Relay};
 use crate::upstream::{Fault, NoResponse, PendingResponse, UpstreamResponse, stream, unusable};
 
 /// A request that has left.
-pub struct AwaitHead(pub PendingResponse);
+pub struct AwaitHead(pub Box<PendingResponse>);
 
 impl AwaitHead {
     pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt) -> Step {
@@ -43,7 +43,7 @@ impl Relay {
         let kind = content_type(&response);
         let may_be_events = !is_media(kind) || (is_binary(kind) && !is_speech);
         if is_good && asked && !is_labelled && may_be_events {
-            return Step::To(Stage::AwaitBody(AwaitBody { response, first: Vec::new() }));
+            return Step::To(Stage::AwaitBody(Box::new(AwaitBody { response, first: Vec::new() })));
         }
         self.begun(response, Vec::new(), false, attempt)
     }

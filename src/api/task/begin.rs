@@ -27,10 +27,10 @@ impl Begin {
         match ask(relay, attempt, (!self.is_fresh).then_some(io.worker())) {
             Ok(Asked::On(pending, sent)) => {
                 io.watch(pending.source());
-                SendRequest(pending).after(sent, relay)
+                SendRequest(Box::new(pending)).after(sent, relay)
             }
             Ok(Asked::Unconnected(outgoing)) => match Connect::begin(outgoing, relay, io) {
-                Ok(connect) => Step::Park(Stage::Connect(connect)),
+                Ok(connect) => Step::Park(Stage::Connect(Box::new(connect))),
                 Err(failure) => Step::failed(failure),
             },
             Err(failure) => Step::failed(failure),

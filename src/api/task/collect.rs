@@ -24,10 +24,10 @@ pub struct Collect {
 }
 
 impl Collect {
-    pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt) -> Step {
+    pub fn advance(mut self: Box<Self>, relay: &mut Relay, attempt: &Attempt) -> Step {
         match self.whole.collect(&mut self.response, relay.now) {
             Ok(Collected::Whole) => {
-                let Self { response, whole } = self;
+                let Self { response, whole } = *self;
                 relay.share.take_over(whole.share);
                 if whole.bytes.len() > QUICK_BODY {
                     return Step::Compute(response, whole.bytes);

@@ -35,11 +35,11 @@ impl Connect {
         self.outgoing.deadline(self.since, is_committed)
     }
 
-    pub fn advance(mut self, relay: &mut Relay, io: &mut dyn Io) -> Step {
+    pub fn advance(mut self: Box<Self>, relay: &mut Relay, io: &mut dyn Io) -> Step {
         let is_overdue = relay.now >= self.deadline(relay.client_call.is_committed());
         match self.connecting.poll() {
             Ok(Some(connection)) => {
-                let pending = self.outgoing.on_new(connection, relay.now);
+                let pending = Box::new(self.outgoing.on_new(connection, relay.now));
                 io.watch(pending.source());
                 Step::To(Stage::Send(SendRequest(pending)))
             }

@@ -43,20 +43,20 @@ enum State {
     Backoff(Backoff),
 }
 
-/// How far an attempt has come, in the order of time.
+/// How far an attempt has come, in the order of time. It moves several times a turn, so what is large stands in a box.
 enum Stage {
     /// It begins: it takes an idle connection, or has one made.
     Begin(Begin),
     /// A helper makes its connection.
-    Connect(Connect),
+    Connect(Box<Connect>),
     /// Its request leaves.
     Send(SendRequest),
     /// The head of its response is awaited.
     AwaitHead(AwaitHead),
     /// The beginning of its body is awaited, which shows what it is.
-    AwaitBody(AwaitBody),
+    AwaitBody(Box<AwaitBody>),
     /// Its body is read whole before any of it leaves.
-    Collect(Collect),
+    Collect(Box<Collect>),
     /// Its body is passed on as it comes.
     Stream(Box<Streaming>),
 }
@@ -267,9 +267,8 @@ impl Stage {
             Self::Send(SendRequest(pending)) | Self::AwaitHead(AwaitHead(pending)) => {
                 Some(pending.deadline(is_committed))
             }
-            Self::AwaitBody(AwaitBody { response, .. }) | Self::Collect(Collect { response, .. }) => {
-                Some(response.deadline(is_committed))
-            }
+            Self::AwaitBody(await_body) => Some(await_body.response.deadline(is_committed)),
+            Self::Collect(collect) => Some(collect.response.deadline(is_committed)),
             Self::Stream(streaming) => streaming.stream.deadline(is_committed),
         }
     }
