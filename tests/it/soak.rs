@@ -59,12 +59,18 @@ struct Storm {
     over: AtomicBool,
     /// Clients between two calls while paused.
     resting: AtomicUsize,
+    /// Which call of [`client`]'s table each client makes, and since when: for the message of a test that waits in vain.
+    calls: Mutex<BTreeMap<usize, (u64, Instant)>>,
     seen: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Storm {
     fn count(&self, what: &str) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(what.to_owned()).or_default() += 1;
+    }
+
+    fn note_call(&self, client: usize, call: u64) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).insert(client, (call, Instant::now()));
     }
 
     /// Waits out a pause; whether there is more to do.
@@ -116,6 +122,7 @@ fn nothing_grows_and_no_good_request_fails() {
         paused: AtomicBool::new(false),
         over: AtomicBool::new(false),
         resting: AtomicUsize::new(0),
+        calls: Mutex::default(),
         seen: Mutex::default(),
     };
 
@@ -321,7 +328,9 @@ fn client(storm: &Storm, number: usize) {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1));
     let mut kept = None;
     while storm.goes_on() {
-        match dice.roll(20) {
+        let call = dice.roll(20);
+        storm.note_call(number, call);
+        match call {
             0..=4 => ask_the_good(storm, &mut kept),
             5 => stream_from_the_good(storm),
             6 | 7 => ask_for(storm, &ask("faulty/m"), "faulty"),
@@ -403,7 +412,7 @@ fn leave_early(storm: &Storm, dice: &mut Dice) {
     if sent == request.len() && dice.roll(2) == 0 {
         let mut stream = client.streamed();
         if stream.status == 200 {
-            drop(stream.next_event());
+            drop(stream.next_data());
         }
     }
     drop(client);
@@ -488,7 +497,7 @@ fn quiet(proxy: &Proxy, storm: &Storm) -> Quiet {
     storm.paused.store(true, Ordering::SeqCst);
     let end = Instant::now() + REST;
     while storm.resting.load(Ordering::SeqCst) < CLIENTS {
-        assert!(Instant::now() < end, "some clients do not rest");
+        assert!(Instant::now() < end, "some clients do not rest: {:?}", storm.calls);
         std::thread::sleep(Duration::from_millis(20));
     }
     let gauge = |name: &str, metrics: &str| {

@@ -209,6 +209,8 @@ pub struct Streamed<'a> {
     end: Option<End>,
     /// Body bytes read but not yet handed out by [`Streamed::next_event`].
     pending: Vec<u8>,
+    /// So many of them are known to hold no blank line: an event of megabytes is not searched again with each read.
+    searched: usize,
 }
 
 enum Framing {
@@ -232,7 +234,15 @@ impl<'a> Streamed<'a> {
             None if head.is_chunked() => Framing::Chunked,
             None => Framing::UntilClose,
         };
-        Streamed { client, status, head, framing, end: bodiless.then_some(End::NoBody), pending: Vec::new() }
+        Streamed {
+            client,
+            status,
+            head,
+            framing,
+            end: bodiless.then_some(End::NoBody),
+            pending: Vec::new(),
+            searched: 0,
+        }
     }
 
     /// The next piece of the body: a chunk, or what a read gave. `None` at the end.
@@ -280,16 +290,21 @@ impl<'a> Streamed<'a> {
         loop {
             if self.pending.starts_with(HEARTBEAT.as_bytes()) {
                 self.pending.drain(..HEARTBEAT.len());
+                self.searched = 0;
                 return Some(HEARTBEAT.to_owned());
             }
-            if let Some(end) = find(&self.pending, b"\n\n") {
-                let event: Vec<u8> = self.pending.drain(..end + 2).collect();
+            if let Some(end) = find(&self.pending[self.searched..], b"\n\n") {
+                let event: Vec<u8> = self.pending.drain(..self.searched + end + 2).collect();
+                self.searched = 0;
                 return Some(String::from_utf8(event).expect("UTF-8 event"));
             }
+            // The last byte may be the first of the two.
+            self.searched = self.pending.len().saturating_sub(1);
             match self.next_data() {
                 Some(data) => self.pending.extend_from_slice(&data),
                 None if self.pending.is_empty() => return None,
                 None => {
+                    self.searched = 0;
                     let rest = std::mem::take(&mut self.pending);
                     return Some(String::from_utf8(rest).expect("UTF-8 event"));
                 }

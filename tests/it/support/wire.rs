@@ -75,5 +75,5 @@ pub fn take_chunk(buffer: &mut Vec<u8>) -> Chunk {
 }
 
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    memchr::memmem::find(haystack, needle)
 }
