@@ -7,7 +7,7 @@ MUSL  := $(subst -gnu,-musl,$(HOST))
 TARGET ?= $(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(MUSL)/lib),$(MUSL),$(HOST))
 CRATES := $(or $(CARGO_HOME),$(HOME)/.cargo)
 
-.PHONY: all demo run test lint e2e e2e-heavy ops fuzz soak instructions bench bench-peers static dist deb clean
+.PHONY: all demo run test lint e2e e2e-heavy ops fuzz soak instructions bench bench-build bench-peers static dist deb clean
 
 all:
 	$(CARGO) build --release --locked
@@ -47,6 +47,10 @@ soak: all
 
 bench:
 	$(CARGO) bench --locked --bench proxy
+
+# What `make bench` and `make instructions` run, built ahead of them.
+bench-build:
+	$(CARGO) bench --locked --bench proxy --no-run
 
 # Gateways of others, 700 MB of packages; not part of `.ci/run`.
 bench-peers:
