@@ -1,4 +1,4 @@
-//! Client tokens: who calls, and how much they may.
+//! Client tokens: the caller of a request, and the caller's limits.
 
 pub mod quota;
 
@@ -9,10 +9,10 @@ use crate::core::credential;
 pub use crate::core::credential::{Denial, is_presented};
 use crate::front::{Head, Peer};
 
-/// Header fields that a proxy in front adds (those that begin with `x-forwarded-` aside).
+/// Header fields that a reverse proxy adds, besides those that begin with `x-forwarded-`.
 const SIGNS_OF_A_PROXY: &[&str] = &["forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip"];
 
-/// The caller's token: its place in `config.tokens`.
+/// The caller's token, as its index in `config.tokens`.
 ///
 /// # Errors
 /// [`Denial`].
@@ -20,11 +20,11 @@ pub fn identify(config: &Config, head: &Head) -> Result<usize, Denial> {
     credential::identify(config.tokens.iter().map(|token| &token.token), head)
 }
 
-/// Lets in who may administrate: a caller on this machine and not through a proxy, or one with any valid token. A browser on
-/// this machine that another site's page has sent here is not the operator.
+/// Admits an administrator: a caller on this machine that no proxy forwards, or a caller with a valid token.
+/// A page of another site in a browser on this machine is no administrator.
 ///
 /// # Errors
-/// [`Denial`]; a token that came twice is refused on this machine as well.
+/// [`Denial`]; a repeated token is refused on this machine as well.
 pub fn admit_admin(config: &Config, head: &Head, peer: Peer) -> Result<(), Denial> {
     let is_operator = peer.is_local() && !is_proxied(head) && !is_foreign(head);
     match identify(config, head) {
@@ -34,7 +34,7 @@ pub fn admit_admin(config: &Config, head: &Head, peer: Peer) -> Result<(), Denia
     }
 }
 
-/// Whether a proxy passed the request on.
+/// Whether a proxy forwarded the request.
 fn is_proxied(head: &Head) -> bool {
     let start = "x-forwarded-";
     head.fields().any(|(name, _)| {

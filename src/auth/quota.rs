@@ -1,4 +1,5 @@
-//! What each token may use and has used: requests a minute, requests at once, tokens a day. Pure: the time is an argument.
+//! Limits of each token, and what it has used: requests a minute, requests at once, tokens a day. Pure: the
+//! time is an argument.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,20 +7,21 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Token, TokenId};
 
-/// What each token has used of its limits. It survives a reload.
+/// Use of every token. It survives a reload.
 #[derive(Debug, Default)]
 pub struct Quotas(Mutex<All>);
 
 #[derive(Debug, Default)]
 struct All {
     tokens: HashMap<TokenId, Used>,
-    /// How often a day's count has changed.
+    /// Number of changes to the daily counts.
     changes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Used {
-    /// When the next request would be due if all came evenly: a request is let in up to a minute's worth ahead of it.
+    /// Theoretical arrival time of the next request at an even rate; a request may come up to a minute's
+    /// worth before it.
     due: Instant,
     parallel: u32,
     today: Spent,
@@ -34,7 +36,7 @@ pub struct Spent {
     pub tokens: u64,
 }
 
-/// The time on both clocks: the one that never jumps, and the one that knows the date.
+/// The time on both clocks: the monotonic one and the calendar.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     /// For rates.
@@ -47,7 +49,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: i64 = 86_400;
 
 impl Clock {
-    /// The time it is.
     pub fn now() -> Self {
         Self { at: Instant::now(), unix: jiff::Timestamp::now().as_second() }
     }
@@ -57,7 +58,7 @@ impl Clock {
     }
 }
 
-/// A limit that a request would pass.
+/// The limit that a request would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// Requests a minute.
@@ -68,62 +69,62 @@ pub enum Limit {
     Day(u64),
 }
 
-/// Where a token stands with its requests a minute.
+/// How much of its requests a minute a token has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Requests a minute.
     pub limit: u32,
-    /// Requests that would be let in at once now.
+    /// Requests that may come right now.
     pub remaining: u32,
-    /// When all of them will be there again.
+    /// Time until `remaining` is `limit` again.
     pub reset: Duration,
 }
 
-/// Where a token stands with its tokens a day.
+/// How much of its tokens a day a token has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Day {
     /// Tokens a day.
     pub limit: u64,
     /// Tokens used today.
     pub used: u64,
-    /// When the next day begins, in UTC.
+    /// Time until the next day begins in UTC.
     pub reset: Duration,
 }
 
-/// Where a token stands with each limit it has.
+/// What a token has used of each limit it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
     /// Requests a minute.
     pub rate: Option<Standing>,
-    /// Requests under way.
+    /// Requests in flight.
     pub parallel: u32,
     /// Tokens a day.
     pub day: Option<Day>,
 }
 
-/// A request that was not let in. It has used up nothing.
+/// A refused request. It uses up nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
     /// The limit it met.
     pub limit: Limit,
-    /// When to come again.
+    /// How long to wait before the next try.
     pub wait: Duration,
-    /// Where its token stands.
+    /// The token's requests a minute.
     pub standing: Option<Standing>,
-    /// The same of its day.
+    /// The token's day.
     pub day: Option<Day>,
 }
 
-/// The right to one request; the place among the parallel ones is free again when it is dropped, however that comes.
+/// Permission for one request. Dropping it frees one of the token's parallel requests.
 #[derive(Debug)]
 pub struct Permit {
-    /// None: the token has no limits.
+    /// `None`: the token has no limits.
     of: Option<(Arc<Quotas>, TokenId)>,
     /// The token has a limit of tokens a day.
     is_counted: bool,
-    /// Where the token stands after this request, if it has a rate.
+    /// The token's rate after this request, if it has one.
     pub standing: Option<Standing>,
-    /// Where the token stands with its day, if that has a limit; this request has used nothing yet.
+    /// The token's day, if it has a limit of tokens a day; this request has used nothing yet.
     pub day: Option<Day>,
 }
 
@@ -132,10 +133,10 @@ impl Quotas {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a request in, or says after how long the next one may be.
+    /// Admits a request.
     ///
     /// # Errors
-    /// Which limit is met, and how long to wait.
+    /// The limit that is exceeded, and how long to wait.
     pub fn admit(self: &Arc<Self>, token: &Token, now: Clock) -> Result<Permit, Refused> {
         if !token.is_limited() {
             return Ok(Permit::UNLIMITED);
@@ -166,7 +167,7 @@ impl Quotas {
         Ok(Permit { of, is_counted, standing: used.standing(token, now), day })
     }
 
-    /// Where a token stands with its limits.
+    /// What a token has used of its limits.
     pub fn account(&self, token: &Token, now: Clock) -> Account {
         let used = self.lock().tokens.get(&TokenId::of(token)).copied();
         let mut used = used.unwrap_or(Used::fresh(now));
@@ -174,31 +175,31 @@ impl Quotas {
         Account { rate: used.standing(token, now), parallel: used.parallel, day: used.day(token, now) }
     }
 
-    /// Forgets tokens that are no longer there.
+    /// Drops tokens that the configuration no longer has.
     pub fn retain(&self, config: &Config) {
         let known: Vec<TokenId> = config.tokens.iter().map(TokenId::of).collect();
         self.lock().tokens.retain(|id, used| used.parallel > 0 || known.contains(id));
     }
 
-    /// How often a day's count has changed: what is written down is out of date when it has.
+    /// Number of changes to the daily counts: a file written at another number is out of date.
     pub fn changes(&self) -> u64 {
         self.lock().changes
     }
 
-    /// What a token has used on the last day that it was used.
+    /// Use of a token on the last day it was used.
     pub fn spent(&self, id: TokenId) -> Spent {
         self.lock().tokens.get(&id).map(|used| used.today).unwrap_or_default()
     }
 
-    /// Takes up a count that was written down.
+    /// Restores a count from the state file.
     pub fn restore(&self, id: TokenId, spent: Spent, now: Clock) {
         self.lock().tokens.insert(id, Used { today: spent, ..Used::fresh(now) });
     }
 }
 
 impl Spent {
-    /// A new day begins with nothing. A clock that is set back over midnight begins none; one that is set back further had been
-    /// wrong, and the token would have nothing until its date came.
+    /// A new day starts at zero. A clock set back over midnight starts none. A clock set back by more was
+    /// wrong before: without a new day the token would stay blocked until that wrong date.
     fn begin_day(&mut self, day: i64) {
         if day > self.day || day < self.day - 1 {
             *self = Self { day, tokens: 0 };
@@ -229,15 +230,15 @@ impl Used {
 }
 
 impl Permit {
-    /// That of a token without limits.
+    /// The permit of a token without limits.
     pub const UNLIMITED: Self = Self { of: None, is_counted: false, standing: None, day: None };
 
-    /// Whether its token has a limit of tokens a day.
+    /// Whether the token has a limit of tokens a day.
     pub fn is_counted(&self) -> bool {
         self.is_counted
     }
 
-    /// Counts the tokens that the request has used, on the day that it is.
+    /// Counts the tokens of the request on the current day.
     pub fn spend(&self, tokens: u64, now: Clock) {
         let Some((quotas, id)) = self.of.as_ref().filter(|_| self.is_counted && tokens > 0) else { return };
         let mut all = quotas.lock();
@@ -339,7 +340,7 @@ mod tests {
         let (token, now) = (token(None, None, Some(100)), clock());
         let spend = |tokens, now| quotas.admit(&token, now).map(|permit| permit.spend(tokens, now));
         assert!(spend(60, now).is_ok());
-        // The call that crosses the limit succeeds: its tokens are known afterwards.
+        // The call that crosses the limit succeeds: its tokens are known only afterwards.
         assert!(spend(60, now).is_ok());
         let refused = quotas.admit(&token, now).expect_err("used up");
         assert_eq!((refused.limit, refused.wait), (Limit::Day(100), Duration::from_secs(86_300)));
@@ -383,7 +384,8 @@ mod tests {
         assert!(quotas.admit(&token, now).is_ok(), "yesterday's");
     }
 
-    /// Random histories: no place is lost or given twice, no rate is passed, a refusal changes nothing.
+    /// Random histories: no permit leaks or is given twice, no rate is exceeded, and a refusal changes
+    /// nothing.
     #[test]
     fn no_history_leaks_a_permit_or_passes_a_limit() {
         for seed in 1..200 {
@@ -413,7 +415,7 @@ mod tests {
                                 let full = held.len() == max as usize;
                                 assert_eq!(full, refused.limit == Limit::Parallel(max), "seed {seed}");
                                 let after = format!("{:?}", quotas.lock().tokens);
-                                // Nothing but the entry itself and the date may come of it.
+                                // Only the entry itself and the date may differ.
                                 let first = before == "{}" || before.contains("day: 0");
                                 assert!(first || before == after, "seed {seed}: {before} {after}");
                             }

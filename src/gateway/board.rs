@@ -1,4 +1,4 @@
-//! What is known of each replica: when it was checked, whether it is well, what it lists.
+//! Results of the health checks of each replica: when, whether it is healthy, and the models it lists.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,31 +9,30 @@ use crate::catalog::{Lists, Model};
 use crate::config::{Config, Provider, Replica, ReplicaId};
 use crate::limits::{CONTROL_THREADS, FIRST_RECHECK};
 
-/// What the last check of a replica found.
+/// Result of a replica's last check.
 #[derive(Debug, Clone)]
 pub struct Health {
     /// The status was 2xx.
     pub healthy: bool,
-    /// Time to the response.
+    /// Time to the response head.
     pub latency: Duration,
     pub checked_at: jiff::Timestamp,
-    /// Why it is not well.
+    /// Why it is unhealthy.
     pub error: Option<String>,
 }
 
-/// A check that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Check {
     /// The model list is due too.
     pub models: bool,
 }
 
-/// The board. The monitor writes it, requests read it.
+/// Check results of all replicas. The monitor writes them, requests read them.
 #[derive(Debug, Default)]
 pub struct Board {
     inner: Mutex<Inner>,
     changed: Condvar,
-    /// A replica failed its last check: only then does a relayed success change anything.
+    /// Some replica failed its last check: only then can a relayed success change anything.
     any_failed: AtomicBool,
 }
 
@@ -45,9 +44,9 @@ struct Inner {
     lists: Arc<Lists>,
     /// Every replica of one configuration has been checked.
     first_round_done: bool,
-    /// Threads that wait for it.
+    /// Threads in [`Board::wait_for_first_round`].
     waiting: usize,
-    /// The monitor has something new to look at.
+    /// Wakes the monitor before the next check is due.
     woken: bool,
 }
 
@@ -56,15 +55,14 @@ struct Entry {
     health: Option<Health>,
     models: Option<Vec<Model>>,
     checking: bool,
-    /// Checks that failed in a row.
     failures: u32,
-    /// What the last failed check found, where a request succeeded after it: the same finding again is no news.
+    /// The error of the last failed check, if a request has succeeded since: the same error again is no news.
     refuted: Option<String>,
     check_at: Option<Instant>,
     models_at: Option<Instant>,
-    /// It was found to serve chat completions alone; then it is asked again.
+    /// It served chat completions alone; `/responses` is tried again at this time.
     chat_alone_until: Option<Instant>,
-    /// It has served a call to `/responses` as it came: what it refuses later is the call, and not the path.
+    /// It has served a call to `/responses` natively: a later refusal is about the call, not about the path.
     has_responses: bool,
 }
 
@@ -73,8 +71,9 @@ impl Board {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows a new configuration: replicas that are gone are forgotten, new ones are due at once. One that differs from an
-    /// old one but by its key, say, is taken to be as well as that one, and to list the same, until it is checked.
+    /// Takes over a new configuration: drops replicas that are gone, and makes new ones due at once. A
+    /// replica that differs from an old one only in its key, say, inherits that one's health and list until
+    /// its own check.
     pub fn adopt(&self, config: &Arc<Config>) {
         let mut inner = self.lock();
         let mut replicas = HashMap::new();
@@ -91,7 +90,7 @@ impl Board {
         self.changed.notify_all();
     }
 
-    /// Claims the check of a replica if it is due; the claimant must [`Board::post`] what it found.
+    /// Claims the check of a replica if it is due; the claimant must [`Board::post`] the result.
     pub fn claim(&self, id: ReplicaId, now: Instant) -> Option<Check> {
         let mut inner = self.lock();
         let entry = inner.replicas.get_mut(&id)?;
@@ -100,12 +99,12 @@ impl Board {
             return None;
         }
         entry.checking = true;
-        // A provider that was down when its list was due is asked for it as soon as it is well.
+        // A provider that was down when its list was due gives it with its first successful check.
         Some(Check { models: due(entry.models_at) || entry.models.is_none() })
     }
 
-    /// Posts what a check found; `models`: the list, where it was due and could be read. Returns whether the replica's
-    /// health changed. What is found of a replica that is gone meanwhile is dropped.
+    /// Posts the result of a check; `models`: the list, where it was due and readable. Returns whether the
+    /// replica's health changed. The result of a removed replica is dropped.
     pub fn post(&self, id: ReplicaId, due: Check, health: Health, models: Option<Vec<Model>>) -> bool {
         let mut inner = self.lock();
         let Some(config) = inner.config.clone() else { return false };
@@ -120,7 +119,7 @@ impl Board {
         entry.failures = if health.healthy { 0 } else { entry.failures.saturating_add(1) };
         entry.check_at = now.checked_add(pause(entry.failures, config.health_interval));
         if due.models {
-            // A list that could not be fetched is due with the next check.
+            // A list that could not be fetched is due again with the next check.
             entry.models_at =
                 if health.healthy { now.checked_add(config.models_interval) } else { entry.check_at };
         }
@@ -135,8 +134,8 @@ impl Board {
         changed
     }
 
-    /// A request to a replica has succeeded: if its last check failed it is healthy from now on. Returns whether that is news: a
-    /// provider without a model list fails each check and serves all the same.
+    /// Marks a replica as healthy because a request to it succeeded. Returns whether that is news: a provider
+    /// without a model list fails each check and serves requests all the same.
     pub fn succeeded(&self, id: ReplicaId) -> bool {
         if !self.any_failed.load(Ordering::Relaxed) {
             return false;
@@ -157,7 +156,7 @@ impl Board {
         self.any_failed.store(failed, Ordering::Relaxed);
     }
 
-    /// Waits for the next check to fall due, or for [`Board::adopt`].
+    /// Waits for the next due check or for [`Board::adopt`].
     pub fn wait_until_due(&self, config: &Config) {
         let mut inner = self.lock();
         if !inner.woken {
@@ -165,19 +164,19 @@ impl Board {
             let idle = inner.replicas.values().filter(|entry| !entry.checking);
             let waiting = idle.flat_map(|entry| [entry.check_at, entry.models_at]).flatten();
             let next = waiting.min().map_or(config.health_interval, |at| at.saturating_duration_since(now));
-            // A check that ends meanwhile sets its next time; looking again each second finds it.
+            // A check that ends meanwhile sets its own next time; a look each second finds it.
             let nap = next.clamp(Duration::from_millis(10), Duration::from_secs(1));
             (inner, _) = self.changed.wait_timeout(inner, nap).unwrap_or_else(PoisonError::into_inner);
         }
         inner.woken = false;
     }
 
-    /// Waits for the first round of checks, no longer than `timeout`; once every provider has been checked nobody waits
-    /// again, also where a reload brings new ones.
+    /// Waits for the first round of checks, at most `timeout`. After that round it never waits again, even
+    /// when a reload brings new providers.
     pub fn wait_for_first_round(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let mut inner = self.lock();
-        // One control thread at least stays free for those who need not wait.
+        // At least one control thread stays free for other requests.
         if inner.waiting + 1 >= CONTROL_THREADS {
             return;
         }
@@ -192,27 +191,29 @@ impl Board {
         inner.waiting -= 1;
     }
 
-    /// A replica that refused a call to `/responses` has served it as a chat completion. It is asked again after `time`.
+    /// Notes that a replica refused `/responses` and served the same call as a chat completion. `/responses`
+    /// is tried again after `time`.
     pub fn note_chat_alone(&self, id: ReplicaId, now: Instant, time: Duration) {
         if let Some(entry) = self.lock().replicas.get_mut(&id) {
             entry.chat_alone_until = now.checked_add(time);
         }
     }
 
-    /// A replica has served a call to `/responses` as it came.
+    /// Notes that a replica has served a call to `/responses` natively.
     pub fn note_responses(&self, id: ReplicaId) {
         if let Some(entry) = self.lock().replicas.get_mut(&id) {
             entry.has_responses = true;
         }
     }
 
-    /// Whether a refusal by this replica may mean that it has no `/responses`: nothing shows that it does.
+    /// Whether a refusal by this replica may mean that it lacks `/responses`: no call has shown that it has
+    /// the path.
     pub fn may_lack_responses(&self, replica: &Replica) -> bool {
         replica.serves_responses().is_none()
             && !self.lock().replicas.get(&replica.id).is_some_and(|entry| entry.has_responses)
     }
 
-    /// Whether a call to `/responses` is sent to a replica as it is.
+    /// Whether a call to `/responses` goes to a replica untranslated.
     pub fn serves_responses(&self, replica: &Replica, now: Instant) -> bool {
         replica.serves_responses().unwrap_or_else(|| {
             let until = self.lock().replicas.get(&replica.id).and_then(|entry| entry.chat_alone_until);
@@ -220,20 +221,19 @@ impl Board {
         })
     }
 
-    /// What is known of a replica.
     pub fn health(&self, id: ReplicaId) -> Option<Health> {
         self.lock().replicas.get(&id).and_then(|entry| entry.health.clone())
     }
 
-    /// What each provider lists.
+    /// Model lists by provider.
     pub fn lists(&self) -> Arc<Lists> {
         Arc::clone(&self.lock().lists)
     }
 }
 
 impl Inner {
-    /// What is known of a replica of a new configuration: all of it where the old one has the same, else what was found at
-    /// the same URL.
+    /// State of a replica of a new configuration: the old state of the same replica, else the check results
+    /// of another one at the same URL.
     fn known_of(&self, provider: &Provider, replica: &Replica) -> Entry {
         if let Some(same) = self.replicas.get(&replica.id) {
             return same.clone();
@@ -257,7 +257,7 @@ impl Inner {
         self.lists = Arc::new(lists);
     }
 
-    /// Rebuilds the lists of the providers with that replica; those of the others are shared with the ones before.
+    /// Rebuilds the list of that replica's provider; the other lists are shared with the previous snapshot.
     fn rebuild_list_with(&mut self, id: ReplicaId) {
         let Some(config) = &self.config else { return };
         let mut lists = (*self.lists).clone();
@@ -269,7 +269,7 @@ impl Inner {
         self.lists = Arc::new(lists);
     }
 
-    /// A provider lists what any of its replicas lists; a replica's own `models` replace what was fetched from it.
+    /// The models of all replicas of a provider; a replica's own `models` replace its fetched list.
     fn list_of(&self, provider: &Provider) -> Vec<Model> {
         let own = |id: &String| Model { id: id.as_str().into(), created: 0 };
         let listed = provider.replicas.iter().flat_map(|replica| match &replica.models {
@@ -280,8 +280,8 @@ impl Inner {
     }
 }
 
-/// How long after a check the next is due: after failures 1, 2, 4, 8 … s, no longer than the interval. After a boot the
-/// network may come later than this process.
+/// Time from one check to the next: after failures 1, 2, 4, 8 … s, at most the interval. After a boot the
+/// network may come up later than this process.
 fn pause(failures: u32, interval: Duration) -> Duration {
     match failures.checked_sub(1) {
         None => interval,
@@ -352,7 +352,7 @@ mod tests {
         assert!(board.succeeded(id));
         assert!(healthy() && board.health(id).is_some_and(|health| health.error.is_none()));
         assert!(!board.succeeded(id));
-        // A provider that serves and has no list fails each check: that is no news each time.
+        // A provider that serves requests and has no list fails each check: only the first is news.
         assert!(!board.post(id, check, found(Some("refused")), None));
         assert!(!healthy() && !board.succeeded(id) && healthy());
         assert_eq!(board.claim(id, Instant::now()), None, "no request brings a check");

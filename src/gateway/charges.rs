@@ -1,18 +1,19 @@
-//! How many tokens of a response that is made in the background are charged, so that each is charged once, however often the response is
-//! fetched.
+//! Tokens charged so far for each background response, so that each token is charged once, however often the
+//! response is fetched.
 //!
-//! Kept in memory alone: what is not known here any more is charged again.
+//! Memory only: a forgotten response is charged again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::recent::Recent;
 
-/// The responses that were charged or fetched last.
+/// The responses charged or fetched most recently.
 #[derive(Debug, Default)]
 pub struct Charges(Mutex<Recent<u64>>);
 
 impl Charges {
-    /// Response `id` has used `total` tokens so far: how many of them are not charged yet, and are from now on.
+    /// Charges response `id`, which has used `total` tokens so far. Returns the tokens that were not charged
+    /// before.
     pub fn charge(&self, id: &str, total: u64) -> u64 {
         let mut recent = self.lock();
         let charged = recent.get(id).copied().unwrap_or(0);
@@ -20,7 +21,7 @@ impl Charges {
         total.saturating_sub(charged)
     }
 
-    /// Whether `id` is known to be made in the background.
+    /// Whether `id` is a known background response.
     pub fn knows(&self, id: &str) -> bool {
         self.lock().get(id).is_some()
     }

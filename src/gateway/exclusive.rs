@@ -1,23 +1,22 @@
-//! A permit that one thread holds at a time; threads get it in the order in which they ask.
+//! A permit that one thread holds at a time; threads get it in the order of their requests.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// Hands out the permit.
 #[derive(Debug, Default)]
 pub struct Exclusive {
-    /// The first of them holds the permit, the others wait for it.
+    /// The first thread holds the permit, the others wait.
     threads: Mutex<VecDeque<Thread>>,
 }
 
-/// The permit, until it is dropped.
+/// Held until dropped.
 #[derive(Debug)]
 pub struct ExclusivePermit<'a>(&'a Exclusive);
 
 impl Exclusive {
-    /// Waits for the permit, at most for `timeout`. A thread that holds it must not ask again.
+    /// Waits for the permit, at most `timeout`. A thread that holds it must not call this.
     pub fn acquire(&self, timeout: Duration) -> Option<ExclusivePermit<'_>> {
         let (me, deadline) = (thread::current(), Instant::now().checked_add(timeout)?);
         self.threads().push_back(me.clone());

@@ -1,5 +1,5 @@
-//! The day's counts of tokens on disk: a small file, written aside and renamed, so that a crash leaves the old one or
-//! the new one whole. It holds names and numbers, no secrets.
+//! The daily token counts on disk: a small file, written under another name and renamed, so that a crash
+//! leaves the old or the new file whole. It holds names and numbers, no secrets.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -19,30 +19,29 @@ use crate::limits::{JOURNAL_INTERVAL, MAX_STATE_FILE};
 use crate::text::Text;
 use crate::text::file::FileProblem;
 
-/// What is known of the file.
+/// State of the file.
 #[derive(Debug, Default)]
 pub struct Journal {
-    /// The path and the state of the counts that it holds.
+    /// Its path, and [`Quotas::changes`] at the last write.
     written: Option<(PathBuf, u64)>,
-    /// When it was last looked after.
+    /// Time of the last look at the counts.
     looked: Option<Instant>,
-    /// It could not be written last time, and that was said.
+    /// The last write failed, and the log says so.
     is_failing: bool,
 }
 
-/// The file.
 #[derive(Serialize, Deserialize)]
 struct Document {
-    /// The layout of this document.
+    /// Version of the layout.
     version: u32,
     tokens: Vec<Row>,
 }
 
-/// One token's count. Several tokens of one name stand in the order of the config.
+/// One token's count. Tokens with the same name keep the order of the config.
 #[derive(Serialize, Deserialize)]
 struct Row {
     name: String,
-    /// The day in UTC, `2026-01-31`.
+    /// Day in UTC, `2026-01-31`.
     day: String,
     tokens: u64,
 }
@@ -51,8 +50,8 @@ const VERSION: u32 = 1;
 const DAY: i64 = 86_400;
 
 impl Journal {
-    /// Reads the file that `config` names and takes its counts up. No file is no mistake; one that cannot be read is
-    /// named in the log, and the counts begin at zero.
+    /// Restores the counts from the file that `config` names. A missing file is no error. The log names a
+    /// file that cannot be read, and the counts begin at zero.
     pub fn restore(&mut self, config: &Config, quotas: &Quotas) {
         let Some(path) = &config.state_file else { return };
         match read(path) {
@@ -76,7 +75,7 @@ impl Journal {
         }
     }
 
-    /// Whether the counts have changed; asked at most every [`JOURNAL_INTERVAL`].
+    /// Whether the counts have changed; looks at most every [`JOURNAL_INTERVAL`].
     pub fn is_due(&mut self, config: &Config, quotas: &Quotas) -> bool {
         if self.looked.is_some_and(|at| at.elapsed() < JOURNAL_INTERVAL) {
             return false;
@@ -90,7 +89,7 @@ impl Journal {
         changes > 0 && !self.written.as_ref().is_some_and(is_known)
     }
 
-    /// Writes the counts if they have changed. A disk that hangs holds the caller.
+    /// Writes the counts if they have changed. A hanging disk blocks the caller.
     pub fn save(&mut self, config: &Config, quotas: &Quotas) {
         let Some(path) = &config.state_file else { return };
         let changes = quotas.changes();
@@ -144,13 +143,15 @@ fn read(path: &Path) -> Result<Document, FileProblem> {
     Ok(document)
 }
 
-/// The file appears whole or not at all, also where the power fails: it and its name are on the disk before this returns.
+/// Writes the file whole or not at all, even in a power failure: file and name are on the disk before this
+/// returns.
 fn write(path: &Path, document: &Document) -> Result<(), FileProblem> {
     let mut text = serde_json::to_vec_pretty(document).map_err(io::Error::from)?;
     text.push(b'\n');
     files::check(path, Accept::Regular)?;
     let new = files::new_beside(path);
-    // Never what stands there already, left by a crash or put there as a pipe or a link.
+    // Never write into an existing file: a crash may have left it, or somebody may have put a pipe or a link
+    // there.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}

@@ -1,6 +1,6 @@
-//! What all requests share, each piece with one owner: the configuration in force, the HTTP client, the board of what is
-//! known of the providers, the balance over replicas, the quotas of tokens, where
-//! stored responses are, what was counted.
+//! State that all requests share, each piece with one owner: the configuration in force, the HTTP client, the
+//! check results of the providers, the balance over replicas, the quotas of tokens, the owners of stored
+//! responses, the metrics.
 
 mod board;
 mod charges;
@@ -28,53 +28,50 @@ use crate::text::Text;
 use crate::upstream::Upstream;
 use journal::Journal;
 
-/// Results of a reload, as metrics name them.
+/// Results of a reload in the metrics.
 const RELOADED: &str = "success";
 const REFUSED: &str = "failure";
 
-/// The shared state of the program.
 #[derive(Debug)]
 pub struct Gateway {
-    /// The configuration in force.
     pub live: Live,
-    /// What is known of each provider.
+    /// Check results of each provider.
     pub board: Board,
     /// Load and cooldowns of replicas.
     pub balance: Arc<Balance>,
-    /// What tokens have used.
+    /// Use of each token's limits.
     pub quotas: Arc<Quotas>,
-    /// Where stored responses are.
+    /// Owners of stored responses.
     pub response_owners: ResponseOwners,
-    /// What is charged of the responses that are made in the background.
+    /// Tokens charged for background responses.
     pub charges: Charges,
-    /// What was counted since the start.
     pub metrics: Metrics,
-    /// The day's counts on disk.
+    /// The daily counts on disk.
     journal: Mutex<Journal>,
     upstream: RwLock<Arc<Upstream>>,
-    /// Where the configuration came from; none: it is built in and cannot be reloaded.
+    /// Path of the config file; `None`: the configuration is built in and cannot be reloaded.
     path: Option<PathBuf>,
-    /// One reload at a time. The next waits no longer than [`RELOAD_TIMEOUT`]: a disk that hangs must not take every control thread.
+    /// One reload at a time. The next waits at most [`RELOAD_TIMEOUT`]: a hanging disk must not block every
+    /// control thread.
     reloading: Exclusive,
-    /// One costly filter of models at a time: several would keep every processor from those that read requests.
+    /// One costly model filter at a time: several would take every processor from the workers.
     pub costly_filters: Exclusive,
 }
 
-/// What a reload did.
+/// Result of a reload.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// The configuration now in force.
     pub config: Arc<Config>,
     /// Keys whose change needs a restart.
     pub restart_required: Vec<&'static str>,
 }
 
 impl Gateway {
-    /// State for a first configuration, read from `path` if from anywhere.
+    /// State for a first configuration; `path`: its file, if it has one.
     pub fn new(config: Config, path: Option<PathBuf>) -> Self {
         let upstream = RwLock::new(Arc::new(Upstream::new(&config)));
         let metrics = Metrics::default();
-        // An increase is seen only where there was a value before.
+        // `increase()` in Prometheus needs a value before the first event.
         for result in [RELOADED, REFUSED] {
             metrics.add(Metric::ConfigReloads, &[result], 0);
         }
@@ -94,7 +91,7 @@ impl Gateway {
         }
     }
 
-    /// State of a unit test, whose requests use that client.
+    /// State for a unit test, whose requests use that client.
     #[cfg(test)]
     pub fn in_memory(config: Config, upstream: Upstream) -> Self {
         Self { upstream: RwLock::new(Arc::new(upstream)), ..Self::new(config, None) }
@@ -105,7 +102,7 @@ impl Gateway {
         Arc::clone(&self.upstream.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Tells the board that a request to a replica has succeeded.
+    /// Marks a replica as healthy because a request to it succeeded.
     pub fn succeeded(&self, provider: &Provider, replica: ReplicaId) {
         if self.board.succeeded(replica) {
             let language = self.live.snapshot().language;
@@ -113,13 +110,13 @@ impl Gateway {
         }
     }
 
-    /// Takes up the daily counts of an earlier run.
+    /// Restores the daily counts of an earlier run.
     pub fn restore_state(&self) {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         journal.restore(&self.live.snapshot(), &self.quotas);
     }
 
-    /// Whether the daily counts are to be written and no thread is writing them.
+    /// Whether a write of the daily counts is due and no thread does it yet.
     pub fn is_state_due(&self) -> bool {
         let mut journal = match self.journal.try_lock() {
             Ok(journal) => journal,
@@ -129,16 +126,16 @@ impl Gateway {
         journal.is_due(&self.live.snapshot(), &self.quotas)
     }
 
-    /// Writes the daily counts if they have changed. A disk that hangs holds the caller.
+    /// Writes the daily counts if they have changed. A hanging disk blocks the caller.
     pub fn save_state(&self) {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         journal.save(&self.live.snapshot(), &self.quotas);
     }
 
-    /// Reads the configuration again, puts it in force, reopens the log, and says in the log what came of it.
+    /// Loads the configuration again, puts it in force, reopens the log, and logs the result.
     ///
     /// # Errors
-    /// Every problem of the new configuration, a sentence each; the old one stays then.
+    /// Every problem of the new configuration, a sentence each; the old one stays in force.
     pub fn reload(&self) -> Result<Reloaded, Vec<String>> {
         let busy = || vec![Text::ReloadBusy.say(self.live.snapshot().language)];
         let _permit = self.reloading.acquire(RELOAD_TIMEOUT).ok_or_else(busy)?;
@@ -167,7 +164,7 @@ impl Gateway {
     }
 
     fn put_in_force(&self, old: &Config, mut new: Config) {
-        // The running configuration stays in force, so that the next reload compares with the truth.
+        // The running values stay in force, so that the next reload compares with the truth.
         new.host = old.host.clone();
         new.port = old.port;
         new.workers = old.workers;
@@ -186,7 +183,7 @@ impl Gateway {
     }
 }
 
-/// Opens the log that `config` names, anew if it is open.
+/// Opens or reopens the log that `config` names.
 ///
 /// # Errors
 /// The system refuses the log's thread; only the first call starts one.

@@ -1,11 +1,11 @@
-//! What is known under ids, of those that were used last.
+//! A bounded map that forgets the ids not used for longest.
 
 use std::collections::HashMap;
 
 use crate::limits::{MAX_RESPONSE_ID, MAX_RESPONSE_OWNERS};
 
-/// At most [`MAX_RESPONSE_OWNERS`] values, in two halves: what is used moves to the young one; when that is full, the old one is forgotten
-/// whole.
+/// At most [`MAX_RESPONSE_OWNERS`] values in two halves. A used value moves to the young half; when that is
+/// full, the old half is dropped.
 #[derive(Debug)]
 pub struct Recent<V> {
     young: HashMap<String, V>,
@@ -19,7 +19,7 @@ impl<V> Default for Recent<V> {
 }
 
 impl<V> Recent<V> {
-    /// What is known under `id`.
+    /// The value of `id`.
     pub fn get(&mut self, id: &str) -> Option<&V> {
         if let Some((id, value)) = self.old.remove_entry(id) {
             self.put(id, value);
@@ -27,7 +27,7 @@ impl<V> Recent<V> {
         self.young.get(id)
     }
 
-    /// Puts a value in the place of what was known under `id`. One longer than any real id is not remembered.
+    /// Sets the value of `id`. An id longer than any real one is ignored.
     pub fn put(&mut self, id: String, value: V) {
         if id.len() > MAX_RESPONSE_ID {
             return;
@@ -39,13 +39,11 @@ impl<V> Recent<V> {
         self.young.insert(id, value);
     }
 
-    /// Forgets `id`.
     pub fn remove(&mut self, id: &str) {
         self.young.remove(id);
         self.old.remove(id);
     }
 
-    /// How many values are remembered.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.young.len() + self.old.len()

@@ -1,6 +1,7 @@
-//! Which replica made which stored object, so that what a client does with it later goes to the same provider and key.
+//! The replica that made each stored object, so that later calls about the object go to the same provider and
+//! key.
 //!
-//! Kept in memory alone: what is not known here can still be found by asking.
+//! Memory only: a search over the providers finds a forgotten object.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,33 +9,32 @@ use super::recent::Recent;
 use crate::config::ReplicaId;
 use crate::limits::MAX_MODEL_ID;
 
-/// Where a stored object is.
+/// Origin of a stored object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseOwner {
-    /// The replica that made it.
     pub replica: ReplicaId,
-    /// The model as the client named it; empty where it was found by asking.
+    /// The model as the client named it; empty where a search found the object.
     pub model: String,
 }
 
-/// The owners that were looked up last.
+/// The owners used most recently.
 #[derive(Debug, Default)]
 pub struct ResponseOwners(Mutex<Recent<ResponseOwner>>);
 
 impl ResponseOwners {
-    /// Remembers where `id` is. A model longer than any real one is not remembered.
+    /// Remembers the owner of `id`. A model longer than any real one is not remembered.
     pub fn remember(&self, id: String, owner: ResponseOwner) {
         if owner.model.len() <= MAX_MODEL_ID {
             self.lock().put(id, owner);
         }
     }
 
-    /// Where `id` is, if that is known.
+    /// The owner of `id`, if known.
     pub fn of(&self, id: &str) -> Option<ResponseOwner> {
         self.lock().get(id).cloned()
     }
 
-    /// Forgets `id`: it is no more.
+    /// Forgets `id`: the object is deleted.
     pub fn forget(&self, id: &str) {
         self.lock().remove(id);
     }

@@ -1,10 +1,12 @@
-//! Which replica next: least requests in flight over weight, and none in cooldown while another is available.
+//! Chooses the next replica: the least requests in flight over weight, and none in cooldown while another is
+//! available.
 //!
-//! A replica is *available*, or *in cooldown* until a time, or *half open*: its cooldown is over, and no request has succeeded
-//! since. A half-open replica gets one request at a time, until one succeeds or the next cooldown begins.
+//! A replica is *available*, *in cooldown* until a time, or *half open*: its cooldown is over, and no request
+//! has succeeded since. A half-open replica gets one request at a time, until one succeeds or the next
+//! cooldown begins.
 //!
-//! What a token sends can make any replica fail: a model that the key may not use, a prompt that takes too long. So a
-//! failure counts for its token alone until another token meets one too.
+//! A token can send requests that make any replica fail: a model that the key may not use, a prompt that
+//! takes too long. So a failure counts for its token alone until another token meets one too.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -15,15 +17,15 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, Provider, Replica, ReplicaId, TokenId};
 use crate::limits::{FAILURES_TO_COOLDOWN, FIRST_COOLDOWN, MAX_COOLDOWN};
 
-/// Requests in flight, failures and cooldowns of every replica. It lives beside the configuration: what did not change
-/// keeps its state over a reload.
+/// Requests in flight, failures and cooldowns of every replica. The state of a replica survives a reload that
+/// keeps the replica.
 #[derive(Debug, Default)]
 pub struct Balance(Mutex<States>);
 
-/// The states of replicas. Their ids are hashes.
+/// Replica states by id. An id is a hash already.
 type States = HashMap<ReplicaId, State, BuildHasherDefault<AsItIs>>;
 
-/// Takes the last word of a key for its hash.
+/// Uses the last word of a key as its hash.
 #[derive(Debug, Default)]
 struct AsItIs(u64);
 
@@ -44,30 +46,29 @@ impl Hasher for AsItIs {
 #[derive(Debug, Default)]
 struct State {
     in_flight: u32,
-    /// What counts for every token.
+    /// Failures that count for every token.
     record: Record,
-    /// What counts for one token alone: no other has met a failure since the last success.
+    /// Failures that count for one token alone: no other token has met one since the last success.
     suspicion: Option<(TokenId, Record)>,
-    /// What the monitor's checks say of the key.
+    /// Whether the monitor's checks find the key refused.
     check: Checked,
-    /// A request in flight probes it: it is half open.
+    /// The replica is half open, and a request in flight probes it.
     probed: bool,
-    /// Why it failed last, and when; none: a request has succeeded since.
+    /// Reason and time of the last failure; `None` once a request has succeeded since.
     last_failure: Option<(String, Instant)>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Record {
-    /// Failures in a row.
     failures: u32,
-    /// Cooldowns in a row.
     cooldowns: u32,
-    /// When its cooldown ends; stays when it has ended, until a request succeeds: the replica is half open then.
+    /// When the cooldown ends. A time in the past means half open: it stays until a request succeeds.
     cooldown_until: Option<Instant>,
-    /// The provider itself set the cooldown: trying sooner does not help.
+    /// The provider itself set the cooldown, so trying sooner does not help.
     is_by_provider: bool,
-    /// When its last cooldown began or it last recovered: an attempt that began before says nothing of it any more. So a
-    /// replica that dies with many requests in flight begins one cooldown, not one for every three of them.
+    /// When the last cooldown began or the replica last recovered. An attempt that began before says nothing
+    /// about the replica any more: a replica that dies with many requests in flight begins one cooldown, not
+    /// one for every three of them.
     changed: Option<Instant>,
 }
 
@@ -77,50 +78,51 @@ enum Checked {
     #[default]
     Accepted,
     Refused,
-    /// Refused, and either a call has succeeded since, because the key may not list models, or the refusal has confirmed one of a
-    /// call: it confirms no other.
+    /// Refused, and no longer evidence: a call has succeeded since (the key may not list models), or the
+    /// refusal has already confirmed one refused call.
     Settled,
 }
 
-/// How an attempt ended, for the replica's record.
+/// How an attempt ended, for the record of its replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The request succeeded, as far as the replica is concerned.
+    /// The replica responded as a working one does.
     Succeeded,
-    /// There was no connection: no token is the reason.
+    /// No connection: no token can be the cause.
     Unreachable,
     Failed,
-    /// It failed in a way that the next request would meet too: its cooldown begins at once.
+    /// The next request would fail in the same way: the cooldown begins at once.
     Refused,
-    /// It is to be left alone for so long.
+    /// The provider asks for a pause this long.
     CoolDown(Duration),
-    /// Nothing can be said: the client left, say.
+    /// The attempt says nothing about the replica: the client left, say.
     Unknown,
 }
 
-/// What requests have met at a replica lately.
+/// Recent results of a replica's requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Condition {
     /// Requests in flight.
     pub in_flight: u32,
-    /// When its cooldown ends, where it is in cooldown.
+    /// When the cooldown ends; `None`: it is not in cooldown.
     pub cooldown_until: Option<Instant>,
-    /// A token that it is in cooldown for, and until when.
+    /// The token for which alone it is in cooldown, and until when.
     pub cooldown_for: Option<(TokenId, Instant)>,
-    /// Why it failed last, and when; none: a request has succeeded since, or there was none.
+    /// Reason and time of the last failure; `None`: a request has succeeded since, or there was none.
     pub last_failure: Option<(String, Instant)>,
 }
 
-/// A replica in use: one of its requests in flight.
+/// One request in flight at a replica.
 #[derive(Debug)]
 pub struct Lease {
     balance: Arc<Balance>,
     key: ReplicaId,
     token: Option<TokenId>,
     begun: Instant,
-    /// It is the one request that a half open replica gets.
+    /// It is the one request that a half-open replica gets.
     is_probe: bool,
-    /// The request has ended: the replica is free before the client has its response, for its next request may be quicker than we.
+    /// The request has ended. The replica is free before the client has its response, because the client's
+    /// next request may come sooner than the lease is dropped.
     is_over: Cell<bool>,
 }
 
@@ -129,9 +131,9 @@ impl Balance {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The best replica of `provider` that is not among `tried`: the one with the least load among the available ones; when none
-    /// is available, the one whose cooldown ends first. `token`: whose request it is; `None`: there is no other token, and each
-    /// failure counts for all.
+    /// Chooses the best replica of `provider` that is not in `tried`: the available one with the least load,
+    /// else the one whose cooldown ends first. `token` is the caller's; `None`: there is no other token, and
+    /// each failure counts for all.
     pub fn choose(
         self: &Arc<Self>,
         provider: &Provider,
@@ -162,7 +164,7 @@ impl Balance {
         ))
     }
 
-    /// Whether a replica of `provider` that is not among `tried` is available to that token.
+    /// Whether a replica of `provider` that is not in `tried` is available to that token.
     pub fn has_available(
         &self,
         provider: &Provider,
@@ -173,8 +175,8 @@ impl Balance {
         self.any(provider, tried, |state| state.unavailable_until(token, now).is_none())
     }
 
-    /// Whether a replica of `provider` that is not among `tried` may serve that token: also one in cooldown for its
-    /// failures, which may be well again by now.
+    /// Whether a replica of `provider` that is not in `tried` may take a request of that token. A replica in
+    /// cooldown for its failures counts: it may have recovered.
     pub fn has_hope(
         &self,
         provider: &Provider,
@@ -191,7 +193,7 @@ impl Balance {
         others.any(|(_, replica)| all.get(&replica.id).is_none_or(&is_good))
     }
 
-    /// Notes whether the provider has refused the replica's key to a check: a refused call is then no token's doing.
+    /// Notes whether a check found the replica's key refused: then no token is the cause of a refused call.
     pub fn note_check(&self, id: ReplicaId, is_refused: bool) {
         let mut all = self.lock();
         let check = &mut all.entry(id).or_default().check;
@@ -202,7 +204,7 @@ impl Balance {
         };
     }
 
-    /// What requests have met at a replica lately.
+    /// Recent results of a replica's requests.
     pub fn condition(&self, id: ReplicaId, now: Instant) -> Condition {
         let all = self.lock();
         let Some(state) = all.get(&id) else { return Condition::default() };
@@ -226,7 +228,7 @@ impl Balance {
     }
 }
 
-/// Load as a number to compare: (in flight + 1) / weight.
+/// Load in comparable form: (in flight + 1) / weight.
 fn load(in_flight: u32, replica: &Replica) -> u64 {
     u64::from(in_flight + 1) * 1_000_000 / u64::from(replica.weight.max(1))
 }
@@ -236,18 +238,19 @@ impl State {
         self.record.cooldown_until.is_some_and(|until| until <= now)
     }
 
-    /// Until when it is in cooldown for every token; half open and being probed, it is no better than one whose time is over.
+    /// The end of the cooldown for every token. A half-open replica with a probe in flight counts as in
+    /// cooldown until now.
     fn unavailable_for_all_until(&self, now: Instant) -> Option<Instant> {
         self.record.cooldown_until.filter(|until| *until > now || self.probed)
     }
 
-    /// Until when it is in cooldown for that token.
+    /// The end of the cooldown for that token.
     fn unavailable_until(&self, token: Option<TokenId>, now: Instant) -> Option<Instant> {
         let of_one = self.suspicion_of(token).and_then(|record| record.cooldown_until(now));
         self.unavailable_for_all_until(now).max(of_one)
     }
 
-    /// Whether it is in cooldown for that token because the provider said so.
+    /// Whether the provider itself set the cooldown that holds for that token.
     fn is_in_cooldown_by_provider(&self, token: Option<TokenId>, now: Instant) -> bool {
         let of_one = self.suspicion_of(token).filter(|record| record.cooldown_until(now).is_some());
         (self.record.is_by_provider && self.unavailable_for_all_until(now).is_some())
@@ -258,7 +261,8 @@ impl State {
         self.suspicion.as_ref().filter(|(of, _)| Some(*of) == token).map(|(_, record)| record)
     }
 
-    /// The record in which a failure counts: that of all tokens where no token is the reason, or two have met one in a row.
+    /// The record in which a failure counts: that of all tokens where no token can be the cause or two tokens
+    /// have met a failure in a row.
     fn record_of_failure(&mut self, verdict: Verdict, token: Option<TokenId>) -> &mut Record {
         let is_next_in_row = self.record.failures > 0 && self.record.cooldown_until.is_none();
         let is_refusal = matches!(verdict, Verdict::Refused | Verdict::CoolDown(_));
@@ -278,7 +282,7 @@ impl State {
 }
 
 impl Record {
-    /// When its cooldown ends, where it is not over.
+    /// The end of the cooldown, if that is still to come.
     fn cooldown_until(&self, now: Instant) -> Option<Instant> {
         self.cooldown_until.filter(|until| *until > now)
     }
@@ -287,12 +291,12 @@ impl Record {
         self.changed.is_some_and(|changed| begun < changed)
     }
 
-    /// Whether the failure of an attempt says anything new.
+    /// Whether the failure of an attempt is news.
     fn counts(&self, begun: Instant) -> bool {
         !self.is_stale(begun) && self.cooldown_until.is_none_or(|until| begun >= until)
     }
 
-    /// Notes a failure; gives the time of the cooldown that begins with it.
+    /// Notes a failure. Returns the length of the cooldown that begins with it.
     fn fail(&mut self, verdict: Verdict, begun: Instant, now: Instant) -> Option<Duration> {
         if let Verdict::CoolDown(time) = verdict {
             self.is_by_provider = true;
@@ -310,13 +314,13 @@ impl Record {
 
     fn cool_down(&mut self, time: Duration, now: Instant) -> Duration {
         let time = time.min(MAX_COOLDOWN);
-        // A short wait asked for does not cut a longer one.
+        // A short pause does not cut a longer one.
         self.cooldown_until = self.cooldown_until.max(Some(now + time));
         self.changed = Some(now);
         time
     }
 
-    /// The next of the doubling cooldowns.
+    /// Begins the next of the doubling cooldowns.
     fn cool_down_longer(&mut self, now: Instant) -> Duration {
         let factor = 1u32.checked_shl(self.cooldowns).unwrap_or(u32::MAX);
         self.cooldowns = (self.cooldowns + 1).min(16);
@@ -326,7 +330,7 @@ impl Record {
 }
 
 impl Lease {
-    /// Notes that the attempt ended, and how; gives the time of the cooldown that begins with it.
+    /// Notes how the attempt ended. Returns the length of the cooldown that begins with it.
     pub fn report(&self, verdict: Verdict, now: Instant) -> Option<Duration> {
         let mut all = self.balance.lock();
         let state = all.entry(self.key).or_default();
@@ -367,7 +371,7 @@ impl Lease {
         }
     }
 
-    /// Keeps why the attempt failed, for whoever asks after the replica's health.
+    /// Keeps the reason of the failure for `/health` and the status page.
     pub fn explain(&self, why: String, now: Instant) {
         if let Some(state) = self.balance.lock().get_mut(&self.key) {
             state.last_failure = Some((why, now));
@@ -454,9 +458,10 @@ mod tests {
         assert!(balance.choose(&provider, &[0, 1], None, now).is_none());
     }
 
-    /// Random histories over random replicas and tokens. After each step: a replica in cooldown is chosen only where none is available
-    /// for the token, a half open one gets one request at a time, a cooldown for every token has more than one token's
-    /// failures as its cause, and in the end nothing is in flight and no probe is out.
+    /// Random histories over random replicas and tokens. After each step: a replica in cooldown is chosen
+    /// only where none is available for the token, a half-open one gets one request at a time, and a cooldown
+    /// for every token has failures of more than one token as its cause. In the end no request is in flight
+    /// and no probe is out.
     #[test]
     fn histories_leak_no_lease_and_prefer_no_replica_in_cooldown() {
         for seed in 1..300 {
@@ -600,15 +605,15 @@ mod tests {
                 (of_one.cooldown_until, of_one.cooldown_for.map(|(token, _)| Some(token))),
                 (None, Some(mine))
             );
-            // Another's success clears it.
+            // A success of another token clears it.
             let now = start + Duration::from_secs(1);
             meet(other, Verdict::Succeeded, now);
             assert!(is_available(mine, now), "{verdict:?}");
-            // Another's failure makes it everybody's.
+            // A failure of another token puts it in cooldown for every token.
             assert_eq!((0..times).filter_map(|_| meet(mine, verdict, now)).count(), 1);
             assert!(meet(other, verdict, now).is_some(), "{verdict:?}");
             assert!([mine, other, None].iter().all(|token| !is_available(*token, now)), "{verdict:?}");
-            // Half open, one token alone cannot put it in cooldown anew.
+            // One token alone cannot put a half-open replica in cooldown again.
             let now = now + MAX_COOLDOWN;
             assert!(meet(mine, Verdict::Failed, now).is_some());
             assert_eq!((is_available(mine, now), is_available(other, now)), (false, true));
@@ -653,7 +658,8 @@ mod tests {
         balance.note_check(id, true);
         meet(Verdict::Refused, now);
         assert!(!is_available(now));
-        // Once: one token cannot hold it there by a check that always fails.
+        // One confirmation only: one token cannot keep the replica in cooldown through a check that always
+        // fails.
         let later = now + FIRST_COOLDOWN;
         balance.note_check(id, true);
         meet(Verdict::Refused, later);
@@ -668,7 +674,7 @@ mod tests {
         let times: Vec<_> =
             dying.iter().filter_map(|(_, lease)| lease.report(Verdict::Failed, now)).collect();
         assert_eq!(times, [FIRST_COOLDOWN]);
-        // Nor does one that was slow to fail reach past the recovery.
+        // A late failure of an attempt from before the recovery does not count either.
         drop(dying);
         let slow: Vec<_> = (0..9).filter_map(|_| balance.choose(&provider, &[1], None, now)).collect();
         let well = now + FIRST_COOLDOWN;
@@ -690,7 +696,7 @@ mod tests {
         let now = start + FIRST_COOLDOWN;
         let (probe, others) = (choose(now), [choose(now), choose(now), choose(now)]);
         assert_eq!((probe.0, others.each_ref().map(|(index, _)| *index)), (0, [1, 1, 1]));
-        // One whose client left says nothing: the next may go.
+        // A probe whose client left says nothing: the next request may probe.
         drop(probe);
         let (index, probe) = choose(now);
         assert_eq!((index, probe.report(Verdict::Failed, now)), (0, Some(2 * FIRST_COOLDOWN)));

@@ -1,5 +1,5 @@
-//! From the model a client names to the replicas that may serve it. Pure but for the counters of [`Balance`]; `now` is
-//! an argument.
+//! From the model that a client names to the replicas that may serve it. Pure but for the counters of
+//! [`Balance`]; `now` is an argument.
 
 mod balance;
 
@@ -11,21 +11,22 @@ use std::time::Instant;
 
 use crate::config::{Config, Provider, Token, TokenId};
 
-/// A provider and the model to ask it for.
+/// A provider, and the id of the model there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub provider: String,
-    /// Its own id of the model.
+    /// The provider's own id of the model.
     pub model: Arc<str>,
-    /// The one replica that can serve, by its place among the provider's.
+    /// Index of the one replica that can serve; `None`: any can.
     pub pin: Option<usize>,
 }
 
-/// The routes for a model id, in the order they are to be tried; none: there is no such model for this caller.
+/// The routes for a model id, in the order of the attempts. Empty: the caller has no such model.
 ///
-/// A virtual model goes first. Else what stands before the first `/` is the provider; without a `/` it is the one
-/// provider that lists the model, which `owner` knows. `supported_models` and the token's `models` may exclude a full
-/// id; a virtual model whose own name they let through keeps all its targets, else those they let through.
+/// A virtual model takes precedence. Else the part before the first `/` names the provider; an id without a
+/// `/` belongs to the one provider that lists the model (`owner`). `supported_models` and the token's
+/// `models` may exclude a full id. A virtual model whose own name passes both keeps all its targets; else it
+/// keeps the targets that pass.
 pub fn resolve<'a>(
     config: &'a Config,
     token: &Token,
@@ -56,54 +57,53 @@ impl Route {
     }
 }
 
-/// Which replicas of which routes were tried for one request, and which is next.
+/// The replicas that one request has tried, and which comes next.
 #[derive(Debug)]
 pub struct Plan {
     config: Arc<Config>,
     routes: Vec<Route>,
-    /// Whose request it is; `None`: there is no other token.
+    /// The caller's token; `None`: there is no other token.
     token: Option<TokenId>,
-    /// Places of routes, and of their providers' replicas.
+    /// Indices of routes, each with the index of a replica of its provider.
     tried: Vec<(usize, usize)>,
 }
 
-/// What is left of a route.
+/// The untried part of a route.
 struct Left<'a> {
     place: usize,
     route: &'a Route,
     provider: &'a Provider,
-    /// Replicas that are not to be tried: those that were, and those that cannot serve.
+    /// Replicas not to try: those that were tried, and those that cannot serve.
     passed_over: Vec<usize>,
 }
 
-/// A replica to try.
+/// A replica for the next attempt.
 pub struct Choice {
     config: Arc<Config>,
-    /// Its provider's place in the configuration.
+    /// Index of the provider in the configuration.
     provider: usize,
-    /// Its place among the provider's replicas.
+    /// Index among the provider's replicas.
     pub replica: usize,
-    /// The model to ask it for.
+    /// The provider's own id of the model.
     pub model: Arc<str>,
-    /// Its place in the balance, held while it is in use.
+    /// Counts the attempt as in flight until it is dropped.
     pub lease: Lease,
 }
 
 impl Choice {
-    /// The provider it belongs to.
     pub fn provider(&self) -> &Provider {
         &self.config.providers[self.provider]
     }
 }
 
 impl Plan {
-    /// A plan over `routes` for a request of that token; nothing is tried yet.
+    /// A plan over `routes` for a request of that token, with no replica tried yet.
     pub fn new(config: &Arc<Config>, routes: Vec<Route>, token: &Token) -> Self {
         let token = (config.tokens.len() > 1).then(|| TokenId::of(token));
         Self { config: Arc::clone(config), routes, token, tried: Vec::new() }
     }
 
-    /// Whether there is but one replica for the request: it alone may be tried again.
+    /// Whether only one replica can take the request: then it may be tried again.
     pub fn is_lone(&self) -> bool {
         let replicas = |route: &Route| match route.pin {
             Some(_) => 1,
@@ -112,10 +112,11 @@ impl Plan {
         self.routes.iter().map(replicas).sum::<usize>() == 1
     }
 
-    /// The next replica, in the order of the routes: the available ones first, of all routes, then those in cooldown.
+    /// The next replica in the order of the routes: the available ones of all routes first, then those in
+    /// cooldown.
     pub fn next(&mut self, balance: &Arc<Balance>, now: Instant) -> Option<Choice> {
         let left = || self.left().filter(|left| left.passed_over.len() < left.provider.replicas.len());
-        // One alone is asked either way.
+        // With a lone replica its cooldown makes no difference.
         let available = |left: &Left<'_>| {
             self.is_lone() || balance.has_available(left.provider, &left.passed_over, self.token, now)
         };
@@ -128,13 +129,13 @@ impl Plan {
         Some(Choice { config, provider, replica, model, lease })
     }
 
-    /// Whether a replica is left that may serve.
+    /// Whether an untried replica may still take the request.
     pub fn has_hope_left(&self, balance: &Balance, now: Instant) -> bool {
         !self.is_lone()
             && self.left().any(|left| balance.has_hope(left.provider, &left.passed_over, self.token, now))
     }
 
-    /// Begins anew: every replica may be tried again.
+    /// Starts again: every replica may be tried again.
     pub fn again(&mut self) {
         self.tried.clear();
     }
@@ -145,7 +146,7 @@ impl Plan {
             let tried = self.tried.iter().filter(|(other, _)| *other == place).map(|(_, replica)| *replica);
             let cannot =
                 (0..provider.replicas.len()).filter(|index| route.pin.is_some_and(|pin| pin != *index));
-            // Small, and without an allocation where nothing is tried yet.
+            // Short, and no allocation before the first attempt.
             let mut passed_over: Vec<usize> = tried.chain(cannot).collect();
             passed_over.sort_unstable();
             passed_over.dedup();
@@ -176,8 +177,9 @@ mod tests {
         balance.has_available(provider, &others, None, now)
     }
 
-    /// Random clusters and histories: a plan offers every replica of every route once, in the order of the routes but for
-    /// those whose replicas are all in cooldown; it ends; and it is right about whether others are left.
+    /// Random clusters and histories: a plan offers every replica of every route once, in the order of the
+    /// routes except that routes with all replicas in cooldown come last. It ends, and it knows whether
+    /// replicas are left.
     #[test]
     fn every_plan_offers_each_replica_once_and_ends() {
         for seed in 1..200 {
