@@ -1,8 +1,6 @@
 //! What must be known of a relayed call before a provider is asked: what its body says, where it goes, whether its token
 //! has room for it.
 
-use std::time::Instant;
-
 use ureq::http::Method;
 use ureq::http::uri::PathAndQuery;
 
@@ -10,7 +8,7 @@ use super::admitted::Admitted;
 use super::error::ApiError;
 use super::messages::Translated;
 use super::response_context::ResponseContext;
-use super::{Action, RequestContext, filters, messages, responses};
+use super::{Action, RequestContext, charge, filters, messages, responses};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::catalog;
@@ -133,17 +131,14 @@ pub fn takes_long(request: &Request<RequestContext>, body: &Body) -> bool {
     filters::takes_long(config, token, body) || (is_stored && token.models.is_some())
 }
 
-/// What it takes to relay a call: where to, and what of it. `waits_since`: it takes very long, and has waited for its turn;
-/// `has_left`: whether its client has.
+/// What it takes to relay a call: where to, and what of it.
 ///
 /// # Errors
-/// Whatever is wrong with the request; [`ApiError::Overloaded`] where its client left while others' filters were evaluated.
+/// Whatever is wrong with the request.
 pub fn prepare(
     gateway: &Gateway,
     request: &Request<RequestContext>,
     mut body: Body,
-    waits_since: Option<Instant>,
-    has_left: &dyn Fn() -> bool,
 ) -> Result<Admitted, ApiError> {
     let (config, token) = (&*request.context.config, request.context.token());
     let path = request.head.target().strip_prefix("/v1").unwrap_or_default();
@@ -152,10 +147,6 @@ pub fn prepare(
         return Err(ApiError::BadRequest("request target"));
     }
     let is_stored = request.context.action == Action::StoredResponse;
-    let permit = filters::permit(gateway, waits_since, config.queue_timeout)?;
-    if permit.is_some() && has_left() {
-        return Err(ApiError::Overloaded);
-    }
     let (mut routes, is_search) = if is_stored {
         let found = responses::find(gateway, config, token, request.head.path())?;
         if !found.model.is_empty() {
@@ -165,7 +156,6 @@ pub fn prepare(
     } else {
         (routes_by_model(gateway, request, token, &body)?, false)
     };
-    drop(permit);
     let kind = announced(&request.head, &body)?;
     let Translated { chat, refused, cuts, uncounting } = messages::translate(gateway, request, &mut routes)?;
     // What a HEAD would have to tell of is known from a GET alone.
@@ -174,7 +164,20 @@ pub fn prepare(
         "DELETE" => Method::DELETE,
         _ => Method::GET,
     };
-    Ok(Admitted { method, body, chat, refused, cuts, uncounting, routes, is_search, path, kind })
+    let estimated_prompt = charge::estimated_prompt(request);
+    Ok(Admitted {
+        method,
+        body,
+        chat,
+        refused,
+        cuts,
+        uncounting,
+        routes,
+        is_search,
+        path,
+        kind,
+        estimated_prompt,
+    })
 }
 
 /// Whether a byte may stand anywhere in a request target.

@@ -31,6 +31,8 @@ pub struct Admitted {
     pub path: String,
     /// What the client's `Content-Type` gives way to.
     pub kind: Option<&'static str>,
+    /// Tokens of its prompt, estimated from its body.
+    pub(super) estimated_prompt: u64,
 }
 
 impl Admitted {

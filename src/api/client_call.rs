@@ -1,6 +1,7 @@
 //! What the client gets of a relayed call, and how it ends: a response, an error of ours, or the last event of a stream.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::error::ApiError;
 use super::outcome::{BufferedResponse, Finish};
@@ -22,7 +23,7 @@ use crate::upstream::{ClientResponse, Fault, Finished, Headers};
 /// The client's side of a call, from its first attempt to its end.
 pub struct ClientCall {
     /// What the client asked.
-    pub request: Box<Request<RequestContext>>,
+    pub request: Arc<Request<RequestContext>>,
     /// Given back before the response's last byte leaves: the client's next request may be quicker than we are.
     pub permit: Permit,
     /// Released at the same moment, for the same reason.
@@ -43,6 +44,14 @@ impl ClientCall {
     /// The configuration that it began with.
     pub fn config(&self) -> &Config {
         &self.request.context.config
+    }
+
+    /// What the client sent is not needed any more.
+    pub fn drop_body(&mut self) {
+        // A helper that has it is done with it by now.
+        if let Some(request) = Arc::get_mut(&mut self.request) {
+            request.drop_body();
+        }
     }
 
     /// Whether a status has left: no attempt may follow then.
@@ -210,7 +219,7 @@ impl ClientCall {
 }
 
 /// nginx's status for the log line of a request whose client went away before its response.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
+pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// A reverse proxy in front must not hold events back.
 pub fn add_stream_fields(fields: &mut Fields) {

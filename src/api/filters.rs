@@ -3,7 +3,6 @@
 //! by its name. Where none applies, everything passes.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
 
 use percent_encoding::percent_decode_str;
 
@@ -13,7 +12,6 @@ use crate::config::{Config, Filter, Token};
 use crate::core::choosers::reads_as_model;
 use crate::core::splice::Body;
 use crate::front::Request;
-use crate::gateway::{ExclusivePermit, Gateway};
 use crate::limits::{MAX_MODEL, MAX_TARGETS, QUICK_FILTER};
 use crate::routing::Route;
 
@@ -40,22 +38,6 @@ pub fn id_bytes(config: &Config, id: &str) -> usize {
 pub fn cost(config: &Config, token: Option<&Token>) -> usize {
     let models = token.and_then(|token| token.models.as_ref());
     config.supported_models.cost() + models.map_or(0, Filter::cost)
-}
-
-/// The permit for a comparison with filters; only one that takes long needs it, and waits for it, `since` then.
-///
-/// # Errors
-/// [`ApiError::Overloaded`]: others held it for all of `timeout`.
-pub fn permit(
-    gateway: &Gateway,
-    since: Option<Instant>,
-    timeout: Duration,
-) -> Result<Option<ExclusivePermit<'_>>, ApiError> {
-    let acquire = |since: Instant| {
-        let left = timeout.checked_sub(since.elapsed());
-        left.and_then(|left| gateway.costly_filters.acquire(left)).ok_or(ApiError::Overloaded)
-    };
-    since.map(acquire).transpose()
 }
 
 /// Refuses a call that could lead to a model which the filters exclude. `routes`: where it goes.

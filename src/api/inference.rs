@@ -1,59 +1,165 @@
-//! A relayed call as it comes: whether it may be made, and what its task begins with.
+//! A relayed call as it comes: whether it may be made, and what its task begins with. What takes long to find out, a helper
+//! computes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::admitted::Admitted;
-use super::client_call::ClientCall;
+use super::client_call::{CLIENT_CLOSED_REQUEST, ClientCall};
+use super::error::ApiError;
 use super::outcome::Finish;
 use super::record::Record;
 use super::relay::Relay;
-use super::{RequestContext, admission, charge, task};
+use super::response_context::ResponseContext;
+use super::task::{self, Computing};
+use super::{RequestContext, admission};
 use crate::auth::Permit;
 use crate::core::splice::Body;
-use crate::front::{Handled, Request, Responder};
+use crate::front::{self, Client, Done, Handled, Io, Next, Request, Responder};
 use crate::gateway::Gateway;
+use crate::limits::QUICK_BODY;
 use crate::memory::{Holder, Share};
+use crate::metrics::InFlight;
 use crate::routing::Plan;
 use crate::upstream::{ClientResponse, Fault};
 
 /// A client that has waited so long may have left: the provider is skipped then.
 const QUEUED_LONG: Duration = Duration::from_millis(50);
 
+/// A call of which it is not yet known where it goes.
+struct Call {
+    gateway: Arc<Gateway>,
+    request: Arc<Request<RequestContext>>,
+    responder: Responder,
+    permit: Permit,
+    /// Its token is over a limit.
+    refused: Option<ApiError>,
+    in_flight: InFlight,
+    response_context: ResponseContext,
+    record: Record,
+}
+
+/// A call that a helper prepares.
+struct Preparing {
+    call: Call,
+    computing: Computing<Prepared>,
+}
+
+/// What a request is prepared from.
+struct Unprepared {
+    gateway: Arc<Gateway>,
+    request: Arc<Request<RequestContext>>,
+    /// What its body says, where that is known.
+    body: Option<Body>,
+    /// Its token's limits admit it.
+    is_admitted: bool,
+}
+
+/// What was found out about a request.
+struct Prepared {
+    /// The model that it names, and whether it asks for a stream.
+    asked: Option<(String, bool)>,
+    call: Result<Found, ApiError>,
+}
+
+enum Found {
+    /// Where it goes, and what of it.
+    Call(Admitted),
+    /// What its body says; the filters take long over it, or it is refused.
+    Body(Body),
+}
+
 /// Relays a call to the provider that its model names.
 pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, responder: Responder) -> Handled {
-    let mut record = Record::new(&request);
-    let in_flight = gateway.metrics.enter();
-    let body = admission::parse(&request);
-    if let Ok(body) = &body {
-        record.model.clone_from(&body.model);
-        record.streamed = body.stream;
-    }
     let mut response_context = request.context.response_context.clone();
-    let token = request.context.token();
-    // What is refused counts too, and what costs more than its own bytes (filters, lists) comes after the count.
-    let admitted =
-        admission::admit(gateway, token, &mut response_context).and_then(|permit| Ok((body?, permit)));
-    let is_long = |(body, _): &(Body, Permit)| admission::takes_long(&request, body);
-    // Computed alone, in its turn.
-    let since = admitted.as_ref().is_ok_and(is_long).then(Instant::now);
-    let gateway = Arc::clone(gateway);
-    let begin = move || {
-        let has_left = || responder.client().is_gone();
-        let prepare =
-            |(body, permit)| Ok((admission::prepare(&gateway, &request, body, since, &has_left)?, permit));
-        let (mut call, permit) = match admitted.and_then(prepare) {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                record.fail(&error);
-                record.end(&gateway.metrics, &request.context.token().name);
-                return responder.send(error.response(&response_context)).into();
-            }
+    // What is refused counts too.
+    let admitted = admission::admit(gateway, request.context.token(), &mut response_context);
+    let (permit, refused) = match admitted {
+        Ok(permit) => (permit, None),
+        Err(error) => (Permit::UNLIMITED, Some(error)),
+    };
+    let call = Call {
+        gateway: Arc::clone(gateway),
+        record: Record::new(&request),
+        request: request.into(),
+        responder,
+        permit,
+        refused,
+        in_flight: gateway.metrics.enter(),
+        response_context,
+    };
+    if call.request.body.len() > QUICK_BODY {
+        return call.prepare_on_helper(None);
+    }
+    let prepared = prepare(gateway, &call.request, None, call.refused.is_none());
+    call.on_prepared(prepared)
+}
+
+/// Finds out what a request says and where it goes. Where its filters take long, that is for a second time, which has its `body`.
+fn prepare(
+    gateway: &Gateway,
+    request: &Request<RequestContext>,
+    body: Option<Body>,
+    is_admitted: bool,
+) -> Prepared {
+    let may_take_long = body.is_some();
+    let body = match body.map_or_else(|| admission::parse(request), Ok) {
+        Ok(body) => body,
+        Err(error) => return Prepared { asked: None, call: Err(error) },
+    };
+    let asked = Some((body.model.clone(), body.stream));
+    // What costs more than its own bytes (filters, lists) comes after the count.
+    let call = match is_admitted && (may_take_long || !admission::takes_long(request, &body)) {
+        true => admission::prepare(gateway, request, body).map(Found::Call),
+        false => Ok(Found::Body(body)),
+    };
+    Prepared { asked, call }
+}
+
+impl Unprepared {
+    fn prepare(self) -> Prepared {
+        prepare(&self.gateway, &self.request, self.body, self.is_admitted)
+    }
+}
+
+impl Call {
+    /// Has a helper prepare it; what is known of its body already takes long, and is computed alone.
+    fn prepare_on_helper(self, body: Option<Body>) -> Handled {
+        let is_alone = body.is_some();
+        let unprepared = Unprepared {
+            gateway: Arc::clone(&self.gateway),
+            request: Arc::clone(&self.request),
+            body,
+            is_admitted: self.refused.is_none(),
         };
+        let until = Instant::now() + self.request.context.config.queue_timeout;
+        let computing = Computing::new(unprepared, Unprepared::prepare, is_alone, until);
+        Handled::Task(Box::new(Preparing { call: self, computing }))
+    }
+
+    fn on_prepared(mut self, prepared: Prepared) -> Handled {
+        if let Some((model, streamed)) = prepared.asked {
+            (self.record.model, self.record.streamed) = (model, streamed);
+        }
+        match (self.refused.take(), prepared.call) {
+            (Some(error), _) | (None, Err(error)) => self.refuse(&error),
+            (None, Ok(Found::Call(call))) => self.begin(call),
+            (None, Ok(Found::Body(body))) => self.prepare_on_helper(Some(body)),
+        }
+    }
+
+    fn refuse(mut self, error: &ApiError) -> Handled {
+        self.record.fail(error);
+        self.record.end(&self.gateway.metrics, &self.request.context.token().name);
+        self.responder.send(error.response(&self.response_context)).into()
+    }
+
+    fn begin(self, mut call: Admitted) -> Handled {
+        let Self { gateway, request, responder, permit, in_flight, response_context, mut record, .. } = self;
         let now = Instant::now();
         let response = new_response(&request, &call, responder, now);
         record.model.clone_from(&call.body.model);
-        let estimated_prompt = charge::estimated_prompt(&request);
+        let estimated_prompt = call.estimated_prompt;
         let client_call = ClientCall {
             request,
             permit,
@@ -88,8 +194,37 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, resp
             true => relay.finish(Finish::Fault(Fault::ClientGone)).into(),
             false => task::begin(relay),
         }
-    };
-    if since.is_some() { Handled::Compute(Box::new(begin)) } else { begin() }
+    }
+}
+
+impl front::Task for Preparing {
+    fn client(&self) -> &Arc<Client> {
+        self.call.responder.client()
+    }
+
+    fn advance(mut self: Box<Self>, io: &mut dyn Io) -> Next {
+        let now = io.now();
+        let handled = match self.computing.poll(io, now) {
+            Ok(None) => return Next::Park(self),
+            Ok(Some(prepared)) => self.call.on_prepared(prepared),
+            Err(error) => self.call.refuse(&error),
+        };
+        match handled {
+            Handled::Done(done) => Next::Done(done),
+            Handled::Task(task) => task.advance(io),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.computing.deadline()
+    }
+
+    fn cancel(self: Box<Self>) -> Done {
+        let Call { gateway, request, responder, mut record, .. } = self.call;
+        record.status = CLIENT_CLOSED_REQUEST;
+        record.end(&gateway.metrics, &request.context.token().name);
+        responder.abort()
+    }
 }
 
 /// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.

@@ -39,7 +39,7 @@ use crate::front::{
     Stats,
 };
 use crate::gateway::Gateway;
-use crate::limits::{MAX_RENDERED_LISTS, QUICK_BODY};
+use crate::limits::MAX_RENDERED_LISTS;
 use crate::text::Text;
 pub use error::ApiError;
 use response_context::ResponseContext;
@@ -314,11 +314,6 @@ impl Service for Api {
 
     fn admit(&self, head: &mut Head, peer: Peer) -> Admission<RequestContext> {
         self.admit_or_refuse(head, peer)
-    }
-
-    fn is_quick(&self, request: &Request<RequestContext>) -> bool {
-        // Whether a token may ask for a stored response may depend on every model of every list.
-        request.body.len() <= QUICK_BODY && request.context.action != Action::StoredResponse
     }
 
     fn handle(&self, request: Box<Request<RequestContext>>, responder: Responder) -> Handled {

@@ -1,7 +1,6 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use percent_encoding::percent_decode_str;
 
@@ -46,10 +45,10 @@ pub fn retrieve(api: &Api, request: &Request<RequestContext>) -> Response {
     let token = token.map(|index| &config.tokens[index]);
     let takes_long = id.len().saturating_mul(filters::cost(config, token)) > QUICK_FILTER;
     let timeout = config.queue_timeout.min(CONTROL_TIMEOUT);
-    let _permit = match filters::permit(&api.gateway, takes_long.then(Instant::now), timeout) {
-        Ok(permit) => permit,
-        Err(error) => return refuse(&api.gateway, &error, response_context),
-    };
+    let permit = takes_long.then(|| api.rendered.rendering.acquire(timeout));
+    if matches!(permit, Some(None)) {
+        return refuse(&api.gateway, &ApiError::Overloaded, response_context);
+    }
     let lists = api.gateway.board.lists();
     let allowed = |id: &str| token.is_none_or(|token| token.allows(id));
     match catalog::find(config, &lists, &id).filter(|entry| allowed(&entry.id)) {
@@ -62,7 +61,8 @@ pub fn retrieve(api: &Api, request: &Request<RequestContext>) -> Response {
 /// responses.
 pub struct Rendered {
     inner: Mutex<Inner>,
-    /// One at a time is rendered.
+    /// One at a time is rendered, or one entry sought with filters that take long: several would keep every processor from those that
+    /// read requests.
     rendering: Exclusive,
 }
 

@@ -25,53 +25,39 @@ use crate::memory;
 
 /// A piece of work that may wait or take long.
 pub enum Job<T> {
-    /// A whole request.
+    /// A request for [`Lane::Control`].
     Request(Box<Request<T>>, Box<ClientStream>),
     /// What is left of a request takes long to compute; it is for the client of that token.
     Compute(Computation, Arc<Client>, u64),
-    /// The same, and it takes so long that one of its kind is computed at a time.
-    Alone(Computation, Arc<Client>, u64),
-    /// What the task for the client of that token waits for, and needs nothing of it.
+    /// What the task of that token waits for.
     Run(task::Job, u64),
+    /// The same; one of them is done at a time.
+    Alone(task::Job, u64),
 }
 
-/// [`Job::Alone`], one at a time. Those that wait hold no thread, which others may need to connect; there is no more of them than
-/// permits.
-pub struct Alone<T>(Mutex<Waiting<T>>);
-
-struct Waiting<T> {
+/// The jobs that are done one at a time. Those that wait hold no thread, which others may need to connect.
+#[derive(Default)]
+struct Alone {
     is_busy: bool,
-    /// The oldest first, each with its worker.
-    jobs: VecDeque<(usize, Job<T>)>,
+    /// The oldest first, each with its worker and the token of its task.
+    jobs: VecDeque<(usize, task::Job, u64)>,
 }
 
-impl<T> Default for Alone<T> {
-    fn default() -> Self {
-        Self(Mutex::new(Waiting { is_busy: false, jobs: VecDeque::new() }))
-    }
-}
-
-impl<T> Alone<T> {
+impl Alone {
     /// A job for a helper, where it need not wait.
-    fn begin(&self, worker: usize, job: Job<T>) -> Option<(usize, Job<T>)> {
-        let mut waiting = self.lock();
-        if std::mem::replace(&mut waiting.is_busy, true) {
-            waiting.jobs.push_back((worker, job));
+    fn begin(&mut self, worker: usize, job: task::Job, token: u64) -> Option<(usize, task::Job, u64)> {
+        if std::mem::replace(&mut self.is_busy, true) {
+            self.jobs.push_back((worker, job, token));
             return None;
         }
-        Some((worker, job))
+        Some((worker, job, token))
     }
 
     /// The next job for a helper: one has ended.
-    fn end(&self) -> Option<(usize, Job<T>)> {
-        let mut waiting = self.lock();
-        let next = waiting.jobs.pop_front();
-        waiting.is_busy = next.is_some();
+    fn end(&mut self) -> Option<(usize, task::Job, u64)> {
+        let next = self.jobs.pop_front();
+        self.is_busy = next.is_some();
         next
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,8 +71,8 @@ pub struct Helpers<S: Service> {
     draining: Arc<AtomicBool>,
     jobs: Sender<(usize, Job<S::RequestContext>)>,
     queue: Receiver<(usize, Job<S::RequestContext>)>,
-    alone: Alone<S::RequestContext>,
-    /// Jobs that wait, from which on there is no room for another [`Job::Run`].
+    alone: Mutex<Alone>,
+    /// Jobs that wait, from which on there is no room for another [`Job::Run`]; and as many may wait to be done alone.
     max_run: usize,
     pub(super) load: Arc<Load>,
     max: usize,
@@ -112,7 +98,7 @@ impl<S: Service> Helpers<S> {
             draining: Arc::clone(draining),
             jobs,
             queue,
-            alone: Alone::default(),
+            alone: Mutex::default(),
             max_run,
             load: Arc::default(),
             max,
@@ -120,8 +106,9 @@ impl<S: Service> Helpers<S> {
         })
     }
 
-    /// Sends a job of that worker; whether there was room for it. For a request that has its permit there is: a task that ends leaves
-    /// its [`Job::Run`] in the queue, and those may not fill it, though each worker may send one too many.
+    /// Sends a job of that worker; whether there was room for it. For a request that has its permit, and for the one [`Job::Alone`],
+    /// there is: a task that ends leaves its [`Job::Run`] in the queue, and those may not fill it, though each worker may send one too
+    /// many.
     pub(super) fn send(self: &Arc<Self>, worker: usize, job: Job<S::RequestContext>) -> bool {
         if matches!(job, Job::Run(..)) && self.jobs.len() >= self.max_run {
             return false;
@@ -172,7 +159,7 @@ impl<S: Service> Helpers<S> {
 
     fn work(self: &Arc<Self>) {
         while let Ok((worker, job)) = self.queue.recv() {
-            let post = self.perform(worker, job);
+            let post = self.perform(job);
             // Before its worker hears of it, who may have the next.
             self.load.unfinished.fetch_sub(1, Ordering::Relaxed);
             match post {
@@ -183,9 +170,8 @@ impl<S: Service> Helpers<S> {
         }
     }
 
-    /// Does a job; what its worker hears of it. Nothing: the rest waits to be computed alone, or it has panicked, and its connection
-    /// has ended.
-    fn perform(self: &Arc<Self>, worker: usize, job: Job<S::RequestContext>) -> Option<Post> {
+    /// Does a job; what its worker hears of it. Nothing: it has panicked, and its connection has ended.
+    fn perform(self: &Arc<Self>, job: Job<S::RequestContext>) -> Option<Post> {
         let service = &*self.service;
         let (token, handled) = match job {
             Job::Request(request, stream) => {
@@ -194,55 +180,60 @@ impl<S: Service> Helpers<S> {
                 (token, handle(service, &self.draining, request, stream, timeout))
             }
             Job::Compute(rest, client, token) => (token, behind_barrier(service, &client, None, rest)),
-            Job::Alone(rest, client, token) => {
-                let handled = behind_barrier(service, &client, None, rest);
-                self.send_alone(self.alone.end());
-                (token, handled)
-            }
-            Job::Run(job, token) => {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
-                    service.notice(Notice::Panicked(panic_message(&*panic)));
-                }
-                return Some(Post::Ran(token));
+            Job::Run(job, token) => return Some(self.run(job, token)),
+            Job::Alone(job, token) => {
+                let post = self.run(job, token);
+                let next = self.alone().end();
+                self.send_next_alone(next);
+                return Some(post);
             }
         };
-        match handled? {
-            (Handled::Compute(rest), client) => {
-                self.compute_alone(worker, Job::Alone(rest, client, token));
-                None
-            }
-            (Handled::Done(done), _) => Some(Post::Done(done)),
-            (Handled::Task(task), _) => Some(Post::Begun(token, task)),
+        handled.map(|handled| Post::Handled(token, handled))
+    }
+
+    fn run(&self, job: task::Job, token: u64) -> Post {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+            self.service.notice(Notice::Panicked(panic_message(&*panic)));
         }
+        Post::Ran(token)
     }
 
-    /// Does a [`Job::Alone`] in its turn.
-    pub(super) fn compute_alone(self: &Arc<Self>, worker: usize, job: Job<S::RequestContext>) {
-        self.send_alone(self.alone.begin(worker, job));
+    /// Has a job done in its turn among those that are done alone; `false`: too many wait.
+    pub(super) fn send_alone(self: &Arc<Self>, worker: usize, job: task::Job, token: u64) -> bool {
+        let mut alone = self.alone();
+        if alone.jobs.len() >= self.max_run {
+            return false;
+        }
+        let next = alone.begin(worker, job, token);
+        drop(alone);
+        self.send_next_alone(next);
+        true
     }
 
-    /// The next stands after all that other requests have for the helpers.
-    fn send_alone(self: &Arc<Self>, mut next: Option<(usize, Job<S::RequestContext>)>) {
-        while let Some((worker, job)) = next {
-            if self.send(worker, job) {
+    /// It stands after all that other requests have for the helpers.
+    fn send_next_alone(self: &Arc<Self>, mut next: Option<(usize, task::Job, u64)>) {
+        while let Some((worker, job, token)) = next {
+            if self.send(worker, Job::Alone(job, token)) {
                 return;
             }
-            next = self.alone.end();
+            self.inboxes[worker].post(Post::Ran(token));
+            next = self.alone().end();
         }
+    }
+
+    fn alone(&self) -> MutexGuard<'_, Alone> {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a handler gave, and for whom; `None`: it panicked, and the connection has ended.
-pub type HandledFor = Option<(Handled, Arc<Client>)>;
-
-/// Runs the handler behind the panic barrier.
+/// Runs the handler behind the panic barrier; `None`: it panicked, and the connection has ended.
 pub fn handle<S: Service>(
     service: &S,
     draining: &Arc<AtomicBool>,
     request: Box<Request<S::RequestContext>>,
     stream: Box<ClientStream>,
     client_timeout: Duration,
-) -> HandledFor {
+) -> Option<Handled> {
     let shape = Shape::of(&request.head);
     let client = Arc::clone(&stream.client);
     let responder = Responder::new(stream, shape, client_timeout, draining);
@@ -256,9 +247,9 @@ pub fn behind_barrier<S: Service>(
     client: &Arc<Client>,
     shape: Option<Shape>,
     run: impl FnOnce() -> Handled,
-) -> HandledFor {
+) -> Option<Handled> {
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(handled) => Some((handled, Arc::clone(client))),
+        Ok(handled) => Some(handled),
         Err(panic) => {
             service.notice(Notice::Panicked(panic_message(&*panic)));
             if let Some(shape) = shape.filter(|_| !client.started.load(Ordering::Relaxed)) {
@@ -278,28 +269,18 @@ pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Alone, Job};
-
-    fn job(token: u64) -> Job<()> {
-        Job::Run(Box::new(|| {}), token)
-    }
-
-    fn token((worker, job): (usize, Job<()>)) -> (usize, u64) {
-        match job {
-            Job::Run(_, token) => (worker, token),
-            _ => unreachable!("no other was sent"),
-        }
-    }
+    use super::Alone;
 
     #[test]
     fn jobs_that_are_done_alone_wait_for_the_one_ahead_and_keep_their_order() {
-        let alone = Alone::default();
-        assert_eq!(alone.begin(0, job(1)).map(token), Some((0, 1)));
-        assert!(alone.begin(1, job(2)).is_none());
-        assert!(alone.begin(0, job(3)).is_none());
-        assert_eq!(alone.end().map(token), Some((1, 2)));
-        assert_eq!(alone.end().map(token), Some((0, 3)));
+        let mut alone = Alone::default();
+        let tokens = |(worker, _, token)| (worker, token);
+        assert_eq!(alone.begin(0, Box::new(|| {}), 1).map(tokens), Some((0, 1)));
+        assert!(alone.begin(1, Box::new(|| {}), 2).is_none());
+        assert!(alone.begin(0, Box::new(|| {}), 3).is_none());
+        assert_eq!(alone.end().map(tokens), Some((1, 2)));
+        assert_eq!(alone.end().map(tokens), Some((0, 3)));
         assert!(alone.end().is_none());
-        assert_eq!(alone.begin(1, job(4)).map(token), Some((1, 4)), "none is under way");
+        assert_eq!(alone.begin(1, Box::new(|| {}), 4).map(tokens), Some((1, 4)), "none is under way");
     }
 }

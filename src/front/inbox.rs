@@ -5,10 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
 use super::client::Client;
-use super::response::Done;
 use super::sys::Waker;
-use super::task::Task;
-use super::{Lane, Peer};
+use super::{Handled, Lane, Peer};
 
 /// What others have for a worker. There is no more of it than there are connections, requests that wait for a permit, and jobs.
 pub struct Inbox {
@@ -22,10 +20,8 @@ pub enum Post {
     Accepted(Client, Peer, bool),
     /// A request that waits has its permit, of that number.
     Granted(Lane, u64, u64),
-    /// A request has its response from elsewhere.
-    Done(Done),
-    /// A request is under way.
-    Begun(u64, Box<dyn Task>),
+    /// A control thread has handled a request.
+    Handled(u64, Handled),
     /// A task's job is done.
     Ran(u64),
 }

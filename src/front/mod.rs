@@ -2,7 +2,7 @@
 //!
 //! An [`acceptor`] hands each connection to one of a fixed number of workers ([`worker`]), which owns it from its first byte to
 //! its last: while it waits for a request, for its response's source, for room to write, for its end. A request that is whole
-//! takes a permit ([`permits`]) and is handled through the [`Service`]: on its worker as far as that takes little time, else on a
+//! takes a permit ([`permits`]) and is handled on its worker through the [`Service`]; what of it waits or takes long is a job for a
 //! thread of a fixed pool ([`helper`]), to which it goes over a bounded channel. So slow and idle clients and slow providers hold
 //! no thread, and overload has one place.
 
@@ -97,7 +97,7 @@ impl Peer {
 /// Which threads handle a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// A worker, and a helper for what takes long.
+    /// A worker, which it keeps neither waiting nor busy for long.
     Worker,
     /// A few threads of their own, for requests that may wait and need a response even when no permit is free.
     Control,
@@ -133,8 +133,6 @@ pub enum Handled {
     Done(Done),
     /// A request under way, which its worker advances from here on.
     Task(Box<dyn Task>),
-    /// What is left of it takes very long to compute: a helper does it, one such computation at a time.
-    Compute(Computation),
 }
 
 impl From<Done> for Handled {
@@ -155,10 +153,7 @@ pub trait Service: Send + Sync + 'static {
     /// take long.
     fn admit(&self, head: &mut Head, peer: Peer) -> Admission<Self::RequestContext>;
 
-    /// Whether a whole request for [`Lane::Worker`] is handled on its worker: it takes little time.
-    fn is_quick(&self, request: &Request<Self::RequestContext>) -> bool;
-
-    /// Handles a request, or begins to. A panic costs this request a 500 and nothing else.
+    /// Handles a request, or begins to: on its worker, where that is its lane. A panic costs this request a 500 and nothing else.
     fn handle(&self, request: Box<Request<Self::RequestContext>>, responder: Responder) -> Handled;
 
     /// The response to a request that the front refuses; `head` is there when it was valid.

@@ -46,9 +46,12 @@ pub trait Io {
 
     /// Has a helper do `job`, and the task advance after it; `false`: too much waits for helpers already.
     fn spawn(&mut self, job: Job) -> bool;
+
+    /// The same for a job that takes so long that one of its kind is done at a time, in the order of asking.
+    fn spawn_alone(&mut self, job: Job) -> bool;
 }
 
-/// What may wait or take long, and needs nothing of the request.
+/// What may wait or take long: it has values of the request, and neither its task nor its client.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// The rest of a request that takes long to compute: a helper does it.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use super::client_stream::ClientStream;
 use super::conn::{Conn, Context, Step};
-use super::helper::{self, HandledFor, Job, panic_message};
+use super::helper::{self, Job, panic_message};
 use super::inbox::{Inbox, Post};
 use super::load::Load;
 use super::permits::{Acquired, Permit};
@@ -129,8 +129,7 @@ impl<S: Service> Worker<S> {
                     let permit = self.shared.permits(lane).granted(number);
                     self.on_permit(permit, token);
                 }
-                Post::Done(done) => self.done(done),
-                Post::Begun(token, task) => self.drive(token, task),
+                Post::Handled(token, handled) => self.handled(token, handled),
                 Post::Ran(token) => self.advance(token),
             }
         }
@@ -305,26 +304,23 @@ impl<S: Service> Worker<S> {
         let Queued { lane, request, mut stream, .. } = queued;
         let token = stream.slot.token;
         stream.permit = Some(permit);
-        if lane == Lane::Worker && self.shared.service.is_quick(&request) {
-            let timeout = self.limits.client_timeout;
-            let Shared { service, draining, .. } = &*self.shared;
-            let handled = helper::handle(&**service, draining, request, stream, timeout);
-            self.handled(token, handled);
-        } else {
+        if lane == Lane::Control {
             self.shared.helpers(lane).send(self.number, Job::Request(request, stream));
+            return true;
+        }
+        let timeout = self.limits.client_timeout;
+        let Shared { service, draining, .. } = &*self.shared;
+        if let Some(handled) = helper::handle(&**service, draining, request, stream, timeout) {
+            self.handled(token, handled);
         }
         true
     }
 
-    /// Follows a handler that ran on this worker.
-    fn handled(&mut self, token: u64, handled: HandledFor) {
+    /// Continues after a handler.
+    fn handled(&mut self, token: u64, handled: Handled) {
         match handled {
-            Some((Handled::Done(done), _)) => self.done(done),
-            Some((Handled::Task(task), _)) => self.drive(token, task),
-            Some((Handled::Compute(rest), client)) => {
-                self.shared.helpers(Lane::Worker).compute_alone(self.number, Job::Alone(rest, client, token));
-            }
-            None => {}
+            Handled::Done(done) => self.done(done),
+            Handled::Task(task) => self.drive(token, task),
         }
     }
 
@@ -482,5 +478,9 @@ impl<S: Service> Io for Turn<'_, S> {
 
     fn spawn(&mut self, job: task::Job) -> bool {
         self.shared.helpers(Lane::Worker).send(self.worker, Job::Run(job, self.token))
+    }
+
+    fn spawn_alone(&mut self, job: task::Job) -> bool {
+        self.shared.helpers(Lane::Worker).send_alone(self.worker, job, self.token)
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 pub use board::{Board, Check, Health};
 pub use charges::Charges;
-pub use exclusive::{Exclusive, ExclusivePermit};
+pub use exclusive::Exclusive;
 pub use response_owners::{ResponseOwner, ResponseOwners};
 
 use crate::auth::Quotas;
@@ -54,8 +54,6 @@ pub struct Gateway {
     /// One reload at a time. The next waits at most [`RELOAD_TIMEOUT`]: a hanging disk must not block every
     /// control thread.
     reloading: Exclusive,
-    /// One costly model filter at a time: several would take every processor from the workers.
-    pub costly_filters: Exclusive,
 }
 
 /// Result of a reload.
@@ -87,7 +85,6 @@ impl Gateway {
             upstream,
             path,
             reloading: Exclusive::default(),
-            costly_filters: Exclusive::default(),
         }
     }
 

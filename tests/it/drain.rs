@@ -33,10 +33,6 @@ impl Service for Held {
         Admission::Respond(Response { status: 200, fields: Fields::default(), body: Vec::new().into() })
     }
 
-    fn is_quick(&self, _: &Request<()>) -> bool {
-        unreachable!("each request has its response by its head")
-    }
-
     fn handle(&self, _: Box<Request<()>>, _: Responder) -> Handled {
         unreachable!("each request has its response by its head")
     }

@@ -3,7 +3,6 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use ai_proxy::front::{
 
 use crate::support::calls::{get, post};
 use crate::support::client::{Client, End};
-use crate::support::front::serve;
+use crate::support::front::{by_job, response, serve};
 use crate::support::gate::Gate;
 use crate::support::{eventually, tcp_pair};
 
@@ -23,7 +22,6 @@ const WORKERS: usize = 2;
 #[derive(Default)]
 struct Panicking {
     notices: Mutex<Vec<String>>,
-    held: AtomicUsize,
     gate: Gate,
     /// What feeds each task.
     sources: Mutex<Vec<TcpStream>>,
@@ -63,19 +61,6 @@ impl Task for Scripted {
     }
 }
 
-/// Counts the requests that are being handled, as permits do.
-struct Held<'a>(&'a AtomicUsize);
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-fn response(status: u16, body: &str) -> Response {
-    Response { status, fields: Fields::default(), body: body.as_bytes().to_vec().into() }
-}
-
 impl Service for Panicking {
     type RequestContext = ();
 
@@ -89,37 +74,20 @@ impl Service for Panicking {
         Admission::Run(if control { Lane::Control } else { Lane::Worker }, ())
     }
 
-    fn is_quick(&self, request: &Request<()>) -> bool {
-        request.head.path().starts_with("/quick")
-    }
-
     fn handle(&self, request: Box<Request<()>>, mut responder: Responder) -> Handled {
-        let is_quick = request.head.path().starts_with("/quick");
-        assert_eq!(std::thread::current().name() == Some("worker"), is_quick);
-        self.held.fetch_add(1, Ordering::SeqCst);
-        let _held = Held(&self.held);
+        let is_control = request.head.path().starts_with("/control");
+        assert_eq!(std::thread::current().name(), Some(if is_control { "control" } else { "worker" }));
         match request.head.path() {
-            "/index" | "/control/index" | "/quick/index" => {
-                panic!("byte {} of the body", request.body[request.body.len()])
-            }
-            "/quick/rest" => Handled::Compute(Box::new(move || {
-                drop(responder);
-                panic!("index out of bounds, in what was left to do");
-            })),
-            "/quick/waits" => {
-                let gate = self.gate.clone();
-                Handled::Compute(Box::new(move || {
-                    assert!(gate.pass(Duration::from_secs(20)), "never opened");
-                    responder.send(response(200, "held")).into()
-                }))
-            }
-            "/begun" | "/quick/begun" => {
+            "/index" | "/control/index" => panic!("byte {} of the body", request.body[request.body.len()]),
+            "/job/index" => by_job(responder, false, || panic!("index out of bounds, in a job")),
+            "/alone/index" => by_job(responder, true, || panic!("index out of bounds, alone")),
+            "/begun" | "/control/begun" => {
                 responder.begin(200, &Fields::default(), None);
                 responder.push(b"half");
                 responder.flush(Instant::now()).expect("the client is there");
                 panic!("in the middle");
             }
-            "/ongoing" | "/quick/ongoing" => {
+            "/ongoing" | "/control/ongoing" => {
                 responder.begin(200, &Fields::default(), None);
                 responder.push(b"half");
                 responder.flush(Instant::now()).expect("the client is there");
@@ -129,8 +97,11 @@ impl Service for Panicking {
                 Handled::Task(Box::new(Scripted { response: responder, client, source }))
             }
             "/gate" => {
-                assert!(self.gate.pass(Duration::from_secs(20)), "never opened");
-                responder.send(response(200, "held")).into()
+                let gate = self.gate.clone();
+                by_job(responder, false, move || {
+                    assert!(gate.pass(Duration::from_secs(20)), "never opened");
+                    response(200, "held")
+                })
             }
             _ => responder.send(response(200, "good")).into(),
         }
@@ -170,12 +141,12 @@ impl Front {
 #[test]
 fn a_panic_costs_its_request_a_500_and_nothing_else() {
     let front = Front::start();
-    // In the hands of the other worker all the while.
+    // In the hands of a helper all the while.
     let mut bystander = front.client();
     bystander.send(get("/gate"));
-    eventually("the bystander is handled", || (front.service.held.load(Ordering::SeqCst) == 1).then_some(()));
+    eventually("the bystander is handled", || (front.stats.busy() == 1).then_some(()));
     let mut rounds = 0;
-    for path in ["/index", "/control/index", "/quick/index"] {
+    for path in ["/index", "/control/index"] {
         // More than there are threads: none of them is lost.
         for _ in 0..20 {
             let mut client = front.client();
@@ -187,13 +158,23 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
             rounds += 1;
         }
     }
+    // A task lives on where its job panics.
+    for path in ["/job/index", "/alone/index"] {
+        for _ in 0..20 {
+            let mut client = front.client();
+            let response = client.call(get(path));
+            assert_eq!((response.status, response.text().as_str()), (500, "no output"));
+            assert_eq!(client.call(get("/")).text(), "good");
+            rounds += 1;
+        }
+    }
     front.service.gate.open();
     assert_eq!(bystander.response().text(), "held");
     // On the same connection, and both workers at once.
     assert_eq!(bystander.call(get("/")).text(), "good");
     let mut both = [front.client(), front.client()];
     both.iter_mut().for_each(|client| client.send(get("/gate")));
-    eventually("both are handled", || (front.service.held.load(Ordering::SeqCst) == WORKERS).then_some(()));
+    eventually("both are handled", || (front.stats.busy() == WORKERS).then_some(()));
     front.service.gate.open_for(WORKERS);
     both.iter_mut().for_each(|client| assert_eq!(client.response().text(), "held"));
 
@@ -211,7 +192,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
 #[test]
 fn panic_in_the_middle_of_a_response_never_looks_like_its_end() {
     let front = Front::start();
-    for path in ["/begun", "/quick/begun"] {
+    for path in ["/begun", "/control/begun"] {
         for _ in 0..WORKERS + 1 {
             let response = front.client().call(get(path));
             assert_eq!((response.status, response.end), (200, End::Cut));
@@ -222,31 +203,30 @@ fn panic_in_the_middle_of_a_response_never_looks_like_its_end() {
     assert_eq!(front.service.notices.lock().expect("written").len(), 2 * (WORKERS + 1));
 }
 
-/// The poller handles it, as far as that need not wait; with no worker free, what waits keeps its place and others get theirs.
+/// A request whose job has not ended keeps its permit, and its worker serves others.
 #[test]
-fn what_has_to_wait_holds_a_worker_and_never_the_poller() {
+fn job_that_has_to_wait_holds_a_permit_and_never_a_worker() {
     let front = Front::start();
     let mut waiting: Vec<Client> = (0..WORKERS).map(|_| front.client()).collect();
-    waiting.iter_mut().for_each(|client| client.send(get("/quick/waits")));
+    waiting.iter_mut().for_each(|client| client.send(get("/gate")));
     eventually("both wait", || (front.stats.busy() == WORKERS).then_some(()));
-    // Every place is taken: one that would be quick waits for one, and control requests do not.
+    // No permit is free: another request waits for one, and control requests do not.
     let mut queued = front.client();
-    queued.send(get("/quick/good"));
+    queued.send(get("/good"));
     eventually("it is queued", || (front.stats.queue_length() == 1).then_some(()));
     assert_eq!(front.client().call(get("/control")).text(), "good");
     front.service.gate.open_for(1);
     assert_eq!(queued.response().text(), "good");
     front.service.gate.open_for(WORKERS - 1);
     waiting.iter_mut().for_each(|client| assert_eq!(client.response().text(), "held"));
-    // A panic in what was left to do ends its connection alone, and frees its place.
-    for _ in 0..WORKERS + 1 {
-        let mut client = front.client();
-        client.send(get("/quick/rest"));
-        assert!(client.is_closed());
-    }
-    assert_eq!(front.client().call(get("/quick/good")).text(), "good");
-    assert_eq!(front.service.notices.lock().expect("written").len(), WORKERS + 1);
-    eventually("no place is taken", || (front.stats.busy() == 0).then_some(()));
+    // A client that leaves takes its permit along, whatever its job does.
+    let mut leaving: Vec<Client> = (0..WORKERS).map(|_| front.client()).collect();
+    leaving.iter_mut().for_each(|client| client.send(get("/gate")));
+    eventually("both wait", || (front.stats.busy() == WORKERS).then_some(()));
+    drop(leaving);
+    eventually("no permit is taken", || (front.stats.busy() == 0).then_some(()));
+    assert_eq!(front.client().call(get("/good")).text(), "good");
+    front.service.gate.open_for(WORKERS);
 }
 
 /// Many requests in one write: each gets its response, in order, and others get theirs meanwhile.
@@ -255,12 +235,12 @@ fn pipelined_requests_get_responses_in_order_without_a_helper() {
     const MANY: usize = 500;
     let front = Front::start();
     let mut client = front.client();
-    client.send(get("/quick/good").repeat(MANY));
-    assert_eq!(front.client().call(get("/quick/good")).text(), "good");
+    client.send(get("/good").repeat(MANY));
+    assert_eq!(front.client().call(get("/good")).text(), "good");
     for _ in 0..MANY {
         assert_eq!(client.response().text(), "good");
     }
-    assert_eq!(client.call(get("/quick/good")).text(), "good", "nothing is left over");
+    assert_eq!(client.call(get("/good")).text(), "good", "nothing is left over");
 }
 
 #[test]
@@ -273,7 +253,7 @@ fn panic_in_a_task_costs_that_response_alone() {
     let rounds = 2 * (WORKERS + 1);
     for round in 0..rounds {
         let mut client = front.client();
-        client.send(get(["/ongoing", "/quick/ongoing"][round % 2]));
+        client.send(get(["/ongoing", "/control/ongoing"][round % 2]));
         eventually("a response continues", fed).write_all(b"p").expect("written");
         let response = client.response();
         assert_eq!((response.status, response.end, response.text().as_str()), (200, End::Cut, "half"));

@@ -93,10 +93,6 @@ impl Service for Beginning {
         Admission::Run(Lane::Worker, ())
     }
 
-    fn is_quick(&self, _: &Request<()>) -> bool {
-        false
-    }
-
     fn handle(&self, _: Box<Request<()>>, mut responder: Responder) -> Handled {
         responder.begin(200, &Fields::default(), None);
         let client = Arc::clone(responder.client());

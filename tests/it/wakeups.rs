@@ -6,15 +6,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ai_proxy::front::{
-    Admission, Fields, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Response,
-    Service, Settings, Stats,
+    Admission, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Response, Service,
+    Settings, Stats,
 };
 
 use serde_json::json;
 
 use crate::support::calls::{ask_streamed, event, get};
 use crate::support::client::{Client, HEARTBEAT};
-use crate::support::front::serve;
+use crate::support::front::{by_job, response, serve};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::script::Script;
@@ -28,7 +28,7 @@ const MOMENT: Duration = Duration::from_millis(30);
 struct Gated {
     /// No turn begins while the test has it.
     turn: Mutex<()>,
-    begun: Mutex<Sender<String>>,
+    begun: Sender<String>,
     gates: [(&'static str, Gate); 4],
 }
 
@@ -36,17 +36,21 @@ impl Gated {
     fn new() -> (Arc<Self>, Receiver<String>) {
         let (begun, paths) = channel();
         let gates = ["/held", "/first", "/second", "/next"].map(|path| (path, Gate::new()));
-        (Arc::new(Self { turn: Mutex::default(), begun: Mutex::new(begun), gates }), paths)
+        (Arc::new(Self { turn: Mutex::default(), begun, gates }), paths)
     }
 
     fn gate(&self, path: &str) -> &Gate {
         &self.gates.iter().find(|(of, _)| *of == path).expect("a gate").1
     }
 
-    fn response(&self, path: &str) -> Response {
-        self.begun.lock().expect("the lock").send(path.to_owned()).expect("the path is received");
-        assert!(self.gate(path).pass(DEADLINE), "{path} is let through");
-        Response { status: 200, fields: Fields::default(), body: Vec::new().into() }
+    /// Makes the response of that path.
+    fn make(&self, path: &str) -> impl FnOnce() -> Response + use<> {
+        let (path, begun, gate) = (path.to_owned(), self.begun.clone(), self.gate(path).clone());
+        move || {
+            begun.send(path).expect("the path is received");
+            assert!(gate.pass(DEADLINE), "it is let through");
+            response(200, "")
+        }
     }
 }
 
@@ -62,17 +66,13 @@ impl Service for Gated {
 
     fn admit(&self, head: &mut Head, _: Peer) -> Admission<()> {
         if head.path() == "/held" {
-            return Admission::Respond(self.response("/held"));
+            return Admission::Respond(self.make("/held")());
         }
         Admission::Run(Lane::Worker, ())
     }
 
-    fn is_quick(&self, _: &Request<()>) -> bool {
-        false
-    }
-
     fn handle(&self, request: Box<Request<()>>, responder: Responder) -> Handled {
-        responder.send(self.response(request.head.path())).into()
+        by_job(responder, false, self.make(request.head.path()))
     }
 
     fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {

@@ -37,7 +37,7 @@ impl Streaming {
         if !self.is_settled && client.is_begun() {
             // No other attempt follows, and what was asked may be large.
             relay.call.settle();
-            relay.client_call.request.drop_body();
+            relay.client_call.drop_body();
             self.is_settled = true;
         }
         to(Stage::Stream(self))

@@ -1,12 +1,14 @@
 //! The stages on a network, a client and a clock in memory: no socket, no thread, no wait.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::api::Api;
+use super::Computing;
+use crate::api::{Api, ApiError};
 use crate::auth::quota::Clock;
 use crate::config::load;
 use crate::front::{
@@ -14,7 +16,7 @@ use crate::front::{
     in_memory,
 };
 use crate::gateway::Gateway;
-use crate::limits::READ_CHUNK;
+use crate::limits::{QUICK_BODY, READ_CHUNK};
 use crate::upstream::Upstream;
 use crate::upstream::in_memory::{Network, Peer as Provider};
 
@@ -99,7 +101,6 @@ impl World {
         match handled {
             Handled::Done(done) => self.end(done),
             Handled::Task(task) => self.task = Some(task),
-            Handled::Compute(rest) => self.handled(rest()),
         }
     }
 
@@ -178,6 +179,10 @@ impl Io for World {
     fn spawn(&mut self, job: Job) -> bool {
         self.jobs.push(job);
         true
+    }
+
+    fn spawn_alone(&mut self, job: Job) -> bool {
+        self.spawn(job)
     }
 }
 
@@ -545,6 +550,69 @@ fn collect_of_a_body_that_stops_ends_with_its_time() {
     world.run();
     world.wait(60_000);
     assert!(world.received().ends_with(TIMED_OUT));
+}
+
+/// A body that a worker does not look at.
+fn large(model: &str) -> String {
+    json!({"model": model, "messages": [{"role": "user", "content": "x".repeat(QUICK_BODY)}]}).to_string()
+}
+
+/// A request that a helper has to prepare, and has not.
+fn unprepared() -> World {
+    let mut world = World::new(1);
+    world.holds_jobs = true;
+    world.request(&large("p/m"));
+    assert_eq!(world.jobs.len(), 1);
+    world
+}
+
+#[test]
+fn large_request_is_prepared_by_a_helper_and_ends_on_its_worker() {
+    let mut world = unprepared();
+    let provider = world.network.lead_to();
+    world.holds_jobs = false;
+    world.run();
+    assert_eq!(text(&provider.received()).split_once("\r\n\r\n").expect("a head").1, large("m"));
+    provider.send(document("{}").as_bytes());
+    world.run();
+    assert_eq!((world.received(), world.is_kept), (relayed("{}"), Some(true)));
+    world.request(&large("elsewhere/m"));
+    assert!(world.received().contains(r#""reason":"model_not_found""#));
+}
+
+#[test]
+fn large_request_whose_client_leaves_is_not_prepared_and_holds_nothing() {
+    let mut world = unprepared();
+    world.leave();
+    assert_eq!((world.received(), world.is_kept), (String::new(), Some(false)));
+    let gateway = Arc::strong_count(&world.api.gateway);
+    assert_eq!((gateway, world.api.gateway.metrics.in_flight()), (1, 0), "the job that waits has nothing");
+    world.jobs.drain(..).for_each(|job| job());
+}
+
+#[test]
+fn large_request_that_no_helper_begins_within_queue_timeout_is_503() {
+    let mut world = unprepared();
+    world.wait(5_000);
+    assert!(world.received().contains(r#""code":503,"reason":"overloaded""#));
+    assert_eq!(world.is_kept, Some(true));
+    // As where there are too many jobs already.
+    let mut world = unprepared();
+    world.jobs.clear();
+    world.run();
+    assert!(world.received().contains(r#""code":503,"reason":"overloaded""#));
+}
+
+#[test]
+fn computation_that_panics_is_an_error_of_ours() {
+    let mut world = World::new(1);
+    let until = world.now + Duration::from_secs(5);
+    let mut computing = Computing::new("a", |text: &str| -> usize { panic!("{text}") }, false, until);
+    assert_eq!((computing.poll(&mut world, until - Duration::from_nanos(1))), Ok(None));
+    assert_eq!(computing.deadline(), Some(until));
+    let job = world.jobs.pop().expect("it was sent to a helper");
+    assert!(catch_unwind(AssertUnwindSafe(job)).is_err());
+    assert_eq!((computing.poll(&mut world, until), computing.deadline()), (Err(ApiError::Internal), None));
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! What takes long to compute: a helper does it, and the task that waits for it stays with its worker.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::api::error::ApiError;
+use crate::front::{Io, Job};
+
+/// A computation of values from values. Where its task ends before it has begun, it never begins.
+pub struct Computing<O> {
+    state: Arc<Mutex<State<O>>>,
+    /// What a helper does, until it has been sent there.
+    job: Option<Job>,
+    /// One of its kind is computed at a time.
+    is_alone: bool,
+    /// When it must have begun.
+    until: Instant,
+}
+
+enum State<O> {
+    /// No helper has begun.
+    Waiting(Box<dyn FnOnce() -> O + Send>),
+    /// One has; or the task has ended.
+    Begun,
+    /// What came of it.
+    Computed(O),
+}
+
+impl<O: Send + 'static> Computing<O> {
+    /// `compute` has `input` and nothing else of the request. `is_alone`: it takes so long that one of its kind is computed at a time.
+    /// A helper must begin by `until`.
+    pub fn new<I: Send + 'static>(input: I, compute: fn(I) -> O, is_alone: bool, until: Instant) -> Self {
+        let state = Arc::new(Mutex::new(State::Waiting(Box::new(move || compute(input)))));
+        let shared = Arc::clone(&state);
+        let job = move || {
+            let begun = std::mem::replace(&mut *lock(&shared), State::Begun);
+            if let State::Waiting(compute) = begun {
+                let output = compute();
+                *lock(&shared) = State::Computed(output);
+            }
+        };
+        Self { state, job: Some(Box::new(job)), is_alone, until }
+    }
+
+    /// What came of it, once that is there. It is sent to a helper first.
+    ///
+    /// # Errors
+    /// [`ApiError::Overloaded`]: no helper has begun in time; [`ApiError::Internal`]: it has panicked.
+    pub fn poll(&mut self, io: &mut dyn Io, now: Instant) -> Result<Option<O>, ApiError> {
+        let is_sent = match self.job.take() {
+            Some(job) if self.is_alone => io.spawn_alone(job),
+            Some(job) => io.spawn(job),
+            None => true,
+        };
+        let mut state = lock(&self.state);
+        // A helper holds the state as well, until it has put there what came of it.
+        let has_helper = is_sent && Arc::strong_count(&self.state) > 1;
+        match std::mem::replace(&mut *state, State::Begun) {
+            State::Computed(output) => Ok(Some(output)),
+            waiting @ State::Waiting(_) if has_helper && now < self.until => {
+                *state = waiting;
+                Ok(None)
+            }
+            State::Waiting(_) => Err(ApiError::Overloaded),
+            State::Begun if has_helper => Ok(None),
+            State::Begun => Err(ApiError::Internal),
+        }
+    }
+
+    /// When it must have begun; `None`: it has.
+    pub fn deadline(&self) -> Option<Instant> {
+        matches!(*lock(&self.state), State::Waiting(_)).then_some(self.until)
+    }
+}
+
+impl<O> Drop for Computing<O> {
+    fn drop(&mut self) {
+        *lock(&self.state) = State::Begun;
+    }
+}
+
+/// What panics, panics without the lock.
+fn lock<O>(state: &Mutex<State<O>>) -> MutexGuard<'_, State<O>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
