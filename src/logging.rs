@@ -1,8 +1,9 @@
-//! The log: one line an event, to a file that is reopened on demand, or to stderr.
+//! The log: one line per event, to a file that is reopened on demand, or to stderr.
 //!
-//! A backend of our own for the `log` facade: the promised format has no brackets around the level, and
-//! local time must follow daylight saving while the process runs for years. The thread that logs formats its line and
-//! leaves it in a bounded queue; a thread of the log's own writes it, so that no file can hold anybody else.
+//! A backend of our own for the `log` facade: the documented format has no brackets around the level, and
+//! local time must follow daylight saving while the process runs for years. The logging thread formats its
+//! line and puts it into a bounded queue; the log's own thread writes it, so that a slow file blocks no other
+//! thread.
 
 mod json;
 mod queue;
@@ -23,12 +24,12 @@ use queue::Queue;
 
 pub use writer::say;
 
-/// Only our own lines: libraries log request heads, which hold keys.
+/// Only our own lines: libraries log request heads, which contain keys.
 const OWN_TARGET: &str = "ai_proxy";
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// How a line is written (config key `log_format`).
+/// Format of log lines (config key `log_format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// Words, for people and `awk`.
@@ -38,10 +39,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where lines go.
+/// Destination of log lines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Destination {
-    /// The file; none: stderr.
+    /// The file; `None`: stderr.
     pub path: Option<PathBuf>,
     /// The language of the log's own lines.
     pub language: Language,
@@ -53,9 +54,9 @@ struct Logger {
     zone: RwLock<TimeZone>,
 }
 
-/// Sends the log of this process to `destination` from now on, at `level` and above. Called again to change any of them,
-/// to reopen a file that was renamed, and to take the system's time zone where that was changed. A file that cannot be
-/// opened is reported in the log, which is stderr then.
+/// Sends the log of this process to `destination` from now on, at `level` and above. A further call changes
+/// any of them, reopens a renamed file, and reads the system's time zone again. A file that cannot be opened
+/// is reported in the log, which is then stderr.
 ///
 /// # Errors
 /// The system refuses the log's thread.
@@ -65,7 +66,7 @@ pub fn start(destination: Destination, level: LevelFilter, format: LogFormat) ->
     *logger.zone.write().unwrap_or_else(PoisonError::into_inner) = local_zone();
     logger.is_json.store(format == LogFormat::Json, Ordering::Relaxed);
     logger.queue.open(destination);
-    // Refused when it is set already, by an earlier call.
+    // An earlier call has set it already.
     let _ = log::set_logger(logger);
     log::set_max_level(level);
     if is_first {
@@ -89,15 +90,16 @@ pub fn lost_lines() -> u64 {
     LOGGER.get().map_or(0, |logger| logger.queue.lost())
 }
 
-/// The time zone that the environment names (POSIX.1 section 8.3, and a zone's name as every system takes it), else the
-/// system's. jiff would find both, but lists all zones there are for it, which takes longer than everything else at the start.
+/// The time zone of the environment (POSIX.1 section 8.3, or a zone's name as every system takes it), else
+/// the system's. jiff finds both too, but it lists all zones first, which takes longer than the rest of the
+/// start.
 fn local_zone() -> TimeZone {
     let zone_in = |path: &Path| TimeZone::tzif("", &files::read(path, MAX_TIME_ZONE).ok()?).ok();
     let named = std::env::var("TZ").ok();
     let zone = match named.as_deref().map(|name| name.trim_start_matches(':')) {
         None => zone_in(Path::new("/etc/localtime")),
         Some("") => None,
-        // A path stands for itself, a name for the file of that name.
+        // A path names a file directly, a name the file of that zone.
         Some(name) => {
             zone_in(&Path::new("/usr/share/zoneinfo").join(name)).or_else(|| TimeZone::posix(name).ok())
         }
@@ -110,7 +112,7 @@ impl Logger {
         Self { queue: Queue::default(), is_json: AtomicBool::default(), zone: RwLock::new(TimeZone::UTC) }
     }
 
-    /// The line of an event of now.
+    /// The line of an event at the current time.
     fn line(&self, record: &Record<'_>) -> String {
         let level = if record.level() == Level::Warn { "WARNING" } else { record.level().as_str() };
         let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner).clone();

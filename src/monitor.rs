@@ -1,4 +1,4 @@
-//! Health checks and model lists, side by side, on their intervals, never on a request's path.
+//! Health checks and model lists, in parallel, at their intervals, never on a request's path.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Weak};
@@ -18,10 +18,10 @@ use crate::memory::{Holder, Share, Size};
 use crate::text::{Text, quoted};
 use crate::upstream::{Failure, Fault, unusable};
 
-/// Longest reason kept of a failed check, bytes.
+/// Longest kept reason of a failed check, bytes.
 const MAX_REASON: usize = 200;
 
-/// Starts the monitor; it ends when the gateway is gone.
+/// Starts the monitor; it ends with the gateway.
 ///
 /// # Errors
 /// The system refuses its thread.
@@ -54,7 +54,8 @@ fn watch(gateway: &Weak<Gateway>) {
     }
 }
 
-/// One thread a save: a disk that hangs delays no check. Where the system refuses the thread, the next save is soon enough.
+/// One thread per save: a hanging disk delays no check. If the system refuses the thread, the next save is
+/// soon enough.
 fn spawn_save(gateway: &Arc<Gateway>) {
     let gateway = Arc::clone(gateway);
     let _ = thread::Builder::new()
@@ -63,7 +64,7 @@ fn spawn_save(gateway: &Arc<Gateway>) {
         .spawn(move || gateway.save_state());
 }
 
-/// One thread a check: a hanging provider delays no other check. There is at most one for each replica.
+/// One thread per check, at most one for each replica: a hanging provider delays no other check.
 fn spawn_check(
     gateway: &Arc<Gateway>,
     config: &Arc<Config>,
@@ -85,7 +86,7 @@ fn spawn_check(
     }
 }
 
-/// A check that ends without a word, by a panic, still ends: else its replica would never be checked again.
+/// Ends a check that panics: otherwise its replica would never be checked again.
 struct Claim<'a> {
     gateway: &'a Gateway,
     id: ReplicaId,
@@ -126,7 +127,7 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
     }
 }
 
-/// The models that a replica's response lists; none where it cannot be read, which the log tells.
+/// The models in a replica's list; `None` if it is unreadable, which is logged.
 fn listed(config: &Config, provider: &Provider, replica: &Replica, body: &[u8]) -> Option<Vec<Model>> {
     match catalog::parse_list(known(&replica.url).listed_prefix, body, MAX_LISTS / replicas(config)) {
         Ok(Parsed { models, dropped }) => {
@@ -137,7 +138,7 @@ fn listed(config: &Config, provider: &Provider, replica: &Replica, body: &[u8]) 
             Some(models)
         }
         Err(reason) => {
-            // It may quote a word of the list.
+            // The reason may quote a word of the list.
             let reason = quoted(&hidden(provider, reason), MAX_REASON);
             log::warn!("{}", Text::ModelListUnusable(&provider.name, &reason).say(config.language));
             None
@@ -145,12 +146,12 @@ fn listed(config: &Config, provider: &Provider, replica: &Replica, body: &[u8]) 
     }
 }
 
-/// How many replicas share what there is for all; never 0.
+/// Number of replicas that share the total; at least 1.
 fn replicas(config: &Config) -> usize {
     config.providers.iter().map(|provider| provider.replicas.len()).sum::<usize>().max(1)
 }
 
-/// `GET {url}/models`: its body when the status is 2xx, else why not.
+/// `GET {url}/models`: its body when the status is 2xx, else the reason.
 fn fetch_models(
     gateway: &Gateway,
     config: &Config,
@@ -169,7 +170,7 @@ fn fetch_models(
     }
     let most = (MAX_LISTS_IN_TRANSIT / replicas(config)).clamp(LEAST_MODEL_LIST, MAX_MODEL_LIST);
     let body = read_body(response.body, most)?;
-    // What stands in a list is shown, and what is wrong with it logged.
+    // The status page shows the list, and the log its errors.
     let body = provider.mask().hide(body, Scope::Unmistakable);
     if (200..300).contains(&status) { Ok(body) } else { Err(format!("HTTP {status}")) }
 }
@@ -199,7 +200,7 @@ fn read_body(body: Body, most: usize) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Why a call failed. What the system says too is said as it says it.
+/// Why a call failed. The system's own words stay as they are.
 fn in_words(error: ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(_) => ureq::Error::from(io::Error::from(io::ErrorKind::TimedOut)).to_string(),
@@ -211,7 +212,7 @@ fn in_words(error: ureq::Error) -> String {
     }
 }
 
-/// What is said of a provider, without its secrets.
+/// A text about a provider, without the provider's secrets.
 fn hidden(provider: &Provider, text: String) -> String {
     let hidden = provider.mask().hide(text.into_bytes(), Scope::All);
     String::from_utf8_lossy(&hidden).into_owned()

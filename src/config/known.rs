@@ -1,6 +1,7 @@
-//! What is known of a provider by its host: where it differs from the OpenAI API, and how.
+//! Providers known by their host, and how each differs from the OpenAI API.
 //!
-//! Whatever else providers do in their own way passes as it is; `docs/providers.md` says what, `tests/golden/providers` holds it.
+//! Other peculiarities of providers pass through unchanged; `docs/providers.md` lists them,
+//! `tests/golden/providers` holds them.
 
 use super::Format;
 
@@ -8,23 +9,23 @@ use super::Format;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Known {
     host: &'static str,
-    /// The path of its base URL; empty: any may be right.
+    /// Path of its base URL; empty: any path may be right.
     base_path: &'static str,
-    /// The path of the base URL at which it speaks Anthropic's format; empty: any may be right.
+    /// Path of the base URL for Anthropic's format; empty: any path may be right.
     anthropic_path: &'static str,
-    /// It speaks Anthropic's format as well, at the same base URL, and takes its key in that format's header.
+    /// It speaks Anthropic's format at the same base URL, with the key in that format's header.
     pub is_anthropic: bool,
-    /// What follows `/models` to get the whole list.
+    /// Query of `/models` that returns the whole list.
     pub list_query: &'static str,
-    /// What stands before the ids that it lists, and not before those it is called for.
+    /// Prefix of listed ids that calls omit.
     pub listed_prefix: &'static str,
-    /// Its name for the most tokens of a chat response.
+    /// Its member for the maximum of tokens in a chat response.
     pub token_limit: &'static str,
-    /// Whether it serves `/responses`; none: that is not known, or differs from one account or server to the next.
+    /// Whether it serves `/responses`; `None`: unknown, or different between accounts or servers.
     pub serves_responses: Option<bool>,
-    /// It refuses a request with `stream_options`, and reports the usage of every stream.
+    /// It refuses `stream_options`, and reports usage in every stream.
     pub refuses_stream_options: bool,
-    /// It refuses a history with calls of tools whose `reasoning_content` was left out.
+    /// It refuses a history of tool calls without their `reasoning_content`.
     pub wants_reasoning: bool,
 }
 
@@ -41,36 +42,36 @@ const ORDINARY: Known = Known {
     wants_reasoning: false,
 };
 
-/// A host whose base URL has that path, and that serves `/responses`.
+/// A host with that base path that serves `/responses`.
 const fn all_apis_at(host: &'static str, base_path: &'static str) -> Known {
     Known { serves_responses: Some(true), ..at(host, base_path) }
 }
 
-/// The same of one that does not.
+/// A host with that base path that lacks `/responses`.
 const fn chat_at(host: &'static str, base_path: &'static str) -> Known {
     Known { serves_responses: Some(false), ..at(host, base_path) }
 }
 
-/// A host whose base URL has that path.
+/// A host with that base path.
 const fn at(host: &'static str, base_path: &'static str) -> Known {
     Known { host, base_path, ..ORDINARY }
 }
 
 const KNOWN: &[Known] = &[
-    // Lists 20 models a page unless asked for more, 1,000 at most.
+    // Its pages have 20 models by default, 1,000 at most.
     Known {
         is_anthropic: true,
         anthropic_path: "/v1",
         list_query: "?limit=1000",
         ..chat_at("api.anthropic.com", "/v1")
     },
-    // Its newer models refuse the older name, which is the one that everybody else knows.
+    // Its newer models refuse the older name; other providers know only that one.
     Known { token_limit: "max_completion_tokens", ..all_apis_at("api.openai.com", "/v1") },
     // 422: extra inputs are not permitted.
     Known { refuses_stream_options: true, ..chat_at("api.mistral.ai", "/v1") },
     Known { refuses_stream_options: true, ..chat_at("codestral.mistral.ai", "/v1") },
     Known { listed_prefix: "models/", ..chat_at("generativelanguage.googleapis.com", "/v1beta/openai") },
-    // Its base URL works with `/v1` and without.
+    // Its base URL works with and without `/v1`.
     Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..chat_at("api.deepseek.com", "") },
     Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..chat_at("api.moonshot.cn", "/v1") },
     Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..chat_at("api.moonshot.ai", "/v1") },
@@ -85,7 +86,7 @@ const KNOWN: &[Known] = &[
     all_apis_at("ark.cn-beijing.volces.com", "/api/v3"),
 ];
 
-/// What clients, not base URLs, end in.
+/// Paths of endpoints: a base URL does not end in one.
 const ENDPOINTS: &[&str] = &[
     "/chat/completions",
     "/completions",
@@ -99,13 +100,13 @@ const ENDPOINTS: &[&str] = &[
     "/rerank",
 ];
 
-/// The base URL that is probably meant by `url`, where that is another: `url` ends in the path of an endpoint, or lacks the path that
-/// its host is known to need.
+/// The base URL that the operator probably meant by `url`: it ends in the path of an endpoint, or lacks the
+/// path that its host needs. `None`: `url` looks right.
 pub fn base_url_meant(url: &str, format: Format) -> Option<String> {
     let start = url.find("://")? + "://".len();
     let (origin, path) = url.split_at(url[start..].find('/').map_or(url.len(), |at| start + at));
     let endpoint = ENDPOINTS.iter().find_map(|endpoint| path.strip_suffix(endpoint));
-    // Azure has a base URL that ends in `/models`, but no version before it.
+    // A base URL of Azure ends in `/models` without a version before it.
     let list = || path.strip_suffix("/models").filter(|base| ends_in_version(base));
     let base = endpoint.or_else(list).unwrap_or(path).trim_end_matches('/');
     let known = known(url);
@@ -115,13 +116,12 @@ pub fn base_url_meant(url: &str, format: Format) -> Option<String> {
     (base != path).then(|| format!("{origin}{base}"))
 }
 
-/// Whether the last segment of a path is `v1` or its like.
+/// Whether the last segment of a path is a version like `v1`.
 fn ends_in_version(path: &str) -> bool {
     let last = path.rsplit('/').next().unwrap_or_default();
     last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))
 }
 
-/// What is known of the provider at that URL.
 pub fn known(url: &str) -> &'static Known {
     let host = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next()).unwrap_or_default();
     KNOWN.iter().find(|known| known.host.eq_ignore_ascii_case(host)).unwrap_or(&ORDINARY)

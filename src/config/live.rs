@@ -1,4 +1,4 @@
-//! The configuration in force: an immutable snapshot behind a lock that is held for a pointer's copy.
+//! The configuration in force: an immutable snapshot behind a lock, held only to copy a pointer.
 
 use std::sync::{Arc, RwLock};
 
@@ -9,14 +9,12 @@ use super::Config;
 pub struct Live(RwLock<Arc<Config>>);
 
 impl Live {
-    /// Puts `config` in force.
     pub fn new(config: Config) -> Self {
         Self(RwLock::new(Arc::new(config)))
     }
 
-    /// The configuration in force now.
     pub fn snapshot(&self) -> Arc<Config> {
-        // A poisoned lock still guards a whole `Arc`: the only write is one pointer's exchange.
+        // A poisoned lock still guards a whole `Arc`: the only write exchanges one pointer.
         Arc::clone(&self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 

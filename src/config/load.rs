@@ -1,8 +1,8 @@
-//! From the text of `config.json` to a checked [`Config`], or to every problem at once.
+//! From the text of `config.json` to a checked [`Config`] or to every problem at once.
 //!
-//! The way: text → [`json::Json`] (keeps duplicates and file order) → `${NAME}`s replaced → a walk by tables of
-//! keys, each row naming a key and the leaf that checks its value → [`Config`]. `check`, serving and reloading all
-//! come through here.
+//! The steps: text → [`json::Json`] (keeps duplicates and file order) → `${NAME}`s replaced → a walk by
+//! tables of keys, each row naming a key and the leaf that checks its value → [`Config`]. `check`, the start
+//! and a reload all use this code.
 
 mod authority;
 mod ca;
@@ -36,22 +36,22 @@ use crate::text::{Language, quoted};
 pub use problem::{Problem, Problems};
 pub use report::{restart_required, summary, warnings};
 
-/// Most requests handled at once.
+/// Maximum of `max_connections`.
 const MAX_CONNECTIONS: u64 = 10_000;
-/// Most idle upstream connections.
+/// Maximum of `max_keepalive_connections`.
 const MAX_IDLE_UPSTREAMS: u64 = 10_000;
-/// Most open client connections; descriptors run out long before.
+/// Maximum of `max_clients`; descriptors run out long before.
 const MAX_CLIENTS: u64 = 1_000_000;
-/// Largest response that can be allowed, bytes.
+/// Maximum of `max_response_size` and `max_stream_size`, bytes.
 const MAX_RESPONSE: u64 = 1 << 40;
-/// Most memory that can be allowed, bytes.
+/// Maximum of `max_memory`, bytes.
 const MAX_MEMORY: u64 = 1 << 40;
-/// Most further attempts of one request.
+/// Maximum of `max_retries`.
 const MAX_RETRIES: u64 = 100;
-/// Browser origins.
+/// Most entries of `cors_origins`.
 const MAX_ORIGINS: usize = 1000;
 
-/// Every key of the file. What it means and its unit stand at the field of [`Config`].
+/// Every key of the file. The field of [`Config`] documents its meaning and unit.
 const KEYS: &[Key<Config>] = &[
     optional("host", |r, at, v, c| r.set(&mut c.host, at, v, value::host)),
     optional("port", |r, at, v, c| r.set(&mut c.port, at, v, |v| value::integer(v, 0..=65535))),
@@ -115,7 +115,7 @@ const KEYS: &[Key<Config>] = &[
     optional("cors_origins", |r, at, v, c| c.cors_origins = origins(r, at, v)),
 ];
 
-/// What a file without a key means by that: the defaults of README's "Config reference", in its order.
+/// Values of keys that the file omits, in the order of the config reference.
 fn defaults() -> Config {
     Config {
         host: Host::Name("localhost".to_owned()),
@@ -153,12 +153,12 @@ fn defaults() -> Config {
     }
 }
 
-/// One a core.
+/// One per core.
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)
 }
 
-/// Reads and checks a config file. Its variables are those of the process.
+/// Reads and checks a config file, with the variables of this process.
 pub fn from_file(path: &Path) -> Result<Config, Problems> {
     let bytes = files::read(path, MAX_CONFIG_FILE).map_err(|problem| {
         let path = quoted(&path.display().to_string(), MAX_QUOTED);
@@ -177,18 +177,18 @@ pub fn from_file(path: &Path) -> Result<Config, Problems> {
     checked(&text, &|name| std::env::var(name).ok(), Some(path))
 }
 
-/// Checks the text of a config file; `env` gives the environment variables it names.
+/// Checks the text of a config file; `env` returns the environment variables it names.
 pub fn from_text(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
     checked(text, env, None)
 }
 
-/// As [`from_text`], of the file at `path` if it is one.
+/// Checks the text of the file at `path`, if it comes from a file.
 fn checked(
     text: &str,
     env: &dyn Fn(&str) -> Option<String>,
     path: Option<&Path>,
 ) -> Result<Config, Problems> {
-    // Some editors put a byte order mark in front.
+    // Some editors write a byte order mark at the beginning.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut root: Json = serde_json::from_str(text)
         .map_err(|error| Problems::one(language_of_broken(text), syntax(text, &error)))?;
@@ -227,14 +227,14 @@ fn language(entries: &[(String, Json)]) -> Language {
     find(entries, "language").and_then(|json| value::language(json).ok()).unwrap_or_default()
 }
 
-/// The language a file that is no JSON seems to ask for.
+/// The language that a file of broken JSON seems to ask for.
 fn language_of_broken(text: &str) -> Language {
     let behind = text.split_once("\"language\"").map_or("", |(_, behind)| behind.trim_start());
     let value = behind.strip_prefix(':').map_or("", str::trim_start);
     if value.starts_with("\"en\"") { Language::En } else { Language::Zh }
 }
 
-/// The place and the reason of a syntax error; serde_json's own sentence quotes nothing of the file.
+/// Place and reason of a syntax error; serde_json's own sentence quotes no part of the file.
 fn syntax(text: &str, error: &serde_json::Error) -> ConfigText {
     let (line, column) = (error.line(), error.column());
     let bytes = text.split('\n').nth(line.saturating_sub(1)).unwrap_or_default().as_bytes();

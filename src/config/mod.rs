@@ -29,75 +29,78 @@ use crate::text::Language;
 /// A configuration that passed every check. Field names are those of `config.json` (README, "Config reference").
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen. Needs a restart to change. Default `localhost`.
+    /// Address to listen on. A change needs a restart. Default `localhost`.
     pub host: Host,
-    /// TCP port; 0 picks a free one. Needs a restart to change. Default 8080.
+    /// TCP port; 0 picks a free one. A change needs a restart. Default 8080.
     pub port: u16,
-    /// Least severe level that is logged; `CRITICAL` is `Off`, for nothing is logged above `ERROR`. Default `Warn`.
+    /// Least severe level in the log. `CRITICAL` is `Off`: no line is above `ERROR`. Default `Warn`.
     pub log_level: log::LevelFilter,
-    /// Log file, appended; `None` logs to stderr alone. Default `ai_proxy.log`.
+    /// Log file, appended to; `None` logs to stderr alone. Default `ai_proxy.log`.
     pub log_file: Option<PathBuf>,
-    /// How a line of the log is written. Default text.
+    /// Format of log lines. Default text.
     pub log_format: LogFormat,
     /// Language of API messages and log lines. Default Chinese.
     pub language: Language,
-    /// Providers in the order of their first entry; at least one, names unique, replicas inside.
+    /// Providers in the order of their first entry, with their replicas; at least one, with unique names.
     pub providers: Vec<Provider>,
-    /// Client tokens; none refuses every guarded call.
+    /// Client tokens; with none every guarded call is refused.
     pub tokens: Vec<Token>,
-    /// A model is available when any matches somewhere in its full id; empty: all.
+    /// A model is available when any pattern matches anywhere in its full id; empty: all.
     pub supported_models: Filter,
     /// Virtual models, sorted by name.
     pub models: Vec<VirtualModel>,
-    /// Threads that serve connections: 1 to 64. Needs a restart to change. Default one a core.
+    /// Threads that serve connections: 1 to 64. A change needs a restart. Default one per core.
     pub workers: usize,
-    /// Requests handled at once, running streams among them, over all workers. Needs a restart to change. Default 100.
+    /// Requests handled at once over all workers, including running streams. A change needs a restart.
+    /// Default 100.
     pub max_connections: usize,
     /// Idle upstream connections kept. Default 20.
     pub max_keepalive_connections: usize,
-    /// An idle upstream connection is closed after this. Default 30 s.
+    /// Idle time after which an upstream connection is closed. Default 30 s.
     pub keepalive_expiry: Duration,
-    /// Longest silence of the upstream in a streamed response. Default 300 s.
+    /// Longest silence of the provider in a streamed response. Default 300 s.
     pub stream_timeout: Duration,
     /// Total time of a buffered response, all attempts together. Default 30 s.
     pub non_stream_timeout: Duration,
     /// Largest buffered response, bytes. Default 10 MiB.
     pub max_response_size: usize,
-    /// Largest stream, bytes: events, or media passed on as they come. Default 256 MiB.
+    /// Largest stream, bytes: events, or media relayed as they come. Default 256 MiB.
     pub max_stream_size: usize,
     /// Largest request body, bytes. Default 32 MiB.
     pub max_request_size: usize,
-    /// What the process may hold in all, bytes. Needs a restart to change. Default: what there is ([`crate::memory::available`]), 2 GiB
-    /// at most.
+    /// Memory of the whole process, bytes. A change needs a restart. Default: what is available
+    /// ([`crate::memory::available`]), at most 2 GiB.
     pub max_memory: usize,
-    /// Longest wait for a free worker. Default 5 s.
+    /// Longest wait for a permit. Default 5 s.
     pub queue_timeout: Duration,
-    /// For the whole request head, for each further 64 KiB of body, for each write to the client. Default 15 s.
+    /// Time for the whole request head, for each further 64 KiB of body, and for each write to the client.
+    /// Default 15 s.
     pub client_timeout: Duration,
-    /// An idle client connection is closed after this. Default 75 s.
+    /// Idle time after which a client connection is closed. Default 75 s.
     pub idle_timeout: Duration,
-    /// Open client connections. Needs a restart to change. Default 10,000.
+    /// Open client connections. A change needs a restart. Default 10,000.
     pub max_clients: usize,
     /// Longest drain. Default 30 s.
     pub shutdown_timeout: Duration,
-    /// Between two `: keep-alive` comments while a stream's upstream is silent; `None` (0 in the file): never. Default 15 s.
+    /// Time between two `: keep-alive` comments while the provider of a stream is silent; `None` (0 in the
+    /// file): never. Default 15 s.
     pub stream_heartbeat: Option<Duration>,
-    /// How often each provider is checked. Default 30 s.
+    /// Interval of health checks. Default 30 s.
     pub health_interval: Duration,
-    /// How often each provider's model list is fetched. Default 300 s.
+    /// Interval of model list fetches. Default 300 s.
     pub models_interval: Duration,
-    /// Further attempts after a failed one, before any byte reached the client. Default 2.
+    /// Further attempts after a failed one, as long as the client has received no byte. Default 2.
     pub max_retries: u32,
-    /// Where the tokens' daily counts are kept over a restart; `None`: they are not. Default `None`.
+    /// File that keeps the tokens' daily counts over a restart; `None`: no file. Default `None`.
     pub state_file: Option<PathBuf>,
-    /// Longest wait for an attempt's response to begin while another available replica may still be asked; `None` (null in the
-    /// file): as long as the call has. Default `None`.
+    /// Longest wait for the head of an attempt's response while another available replica is left to try;
+    /// `None` (null in the file): as long as the call has. Default `None`.
     pub attempt_timeout: Option<Duration>,
     /// Browser origins allowed (`*` for any). Default none.
     pub cors_origins: Vec<String>,
 }
 
-/// Where the front listens.
+/// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
     /// A name or an address; a name binds every address it resolves to.
@@ -109,9 +112,9 @@ pub enum Host {
 /// One provider: a name that stands before the `/` of a model id.
 #[derive(Debug, Clone)]
 pub struct Provider {
-    /// Name: not empty, no `/`, no white space, no control character.
+    /// Not empty; no `/`, no white space, no control character.
     pub name: String,
-    /// One or more places that serve it, in the order of the file.
+    /// Its replicas in the order of the file, at least one.
     pub replicas: Vec<Replica>,
     mask: OnceLock<Arc<Mask>>,
 }
@@ -119,91 +122,91 @@ pub struct Provider {
 /// One entry of `providers`: a URL and a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
-    /// What it is known by; [`Replica::identified`] sets it.
+    /// Identifies it over reloads; [`Replica::identified`] sets it.
     pub id: ReplicaId,
     /// Base URL, `http` or `https`, without a trailing slash, query, fragment or user info.
     pub url: String,
-    /// Base URL at which it speaks Anthropic's format, checked like `url`; `None`: it does not. Default: `url` where its
-    /// host is `api.anthropic.com`.
+    /// Base URL for Anthropic's format, checked like `url`; `None`: it does not speak the format. Default:
+    /// `url` where its host is `api.anthropic.com`.
     pub anthropic_url: Option<String>,
-    /// API key; empty sends no `Authorization`.
+    /// API key; with an empty one no `Authorization` is sent.
     pub key: Secret,
-    /// Model ids that replace the fetched list.
+    /// Model ids that replace its fetched list.
     pub models: Option<Vec<String>>,
-    /// Headers added to each request to it, over the client's own of the same name. Names are lower case and valid,
-    /// values are valid.
+    /// Header fields of each request to it; they replace the client's of the same name. Names are valid and
+    /// in lower case, values are valid.
     pub headers: Vec<(String, Secret)>,
-    /// Proxy URL (`http://…` or `socks5://…`), its own or the environment's, may hold a password.
+    /// Proxy URL (`http://…` or `socks5://…`), its own or the environment's; it may hold a password.
     pub proxy: Option<ProxyUrl>,
-    /// The same on the way to `anthropic_url`: the environment may ask for another there, or for none.
+    /// Proxy URL for `anthropic_url`: the environment may name another one there, or none.
     pub anthropic_proxy: Option<ProxyUrl>,
-    /// Whom to trust instead of Mozilla's certificate authorities.
+    /// Certificate authorities to trust instead of Mozilla's.
     pub ca_file: Option<CaFile>,
-    /// Share of the load against the other replicas, 1 or more. Default 1.
+    /// Its share of the load relative to the other replicas, at least 1. Default 1.
     pub weight: u32,
-    /// Whether its chat streams are asked for usage where the client does not ask. Default auto.
+    /// Whether its chat streams report usage where the client does not ask for it. Default auto.
     pub stream_usage: StreamUsage,
     /// Whether it serves `/responses` itself. Default auto.
     pub responses: ResponsesApi,
 }
 
-/// When `stream_options.include_usage` is added to a streamed chat call that lacks it.
+/// When `stream_options.include_usage` is added to a streamed chat call without it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum StreamUsage {
-    /// Where the token has a limit of tokens a day or the stream is translated, unless the provider is known to refuse it.
+    /// Where the token has a limit of tokens a day or the stream is translated, unless the provider refuses
+    /// the member.
     #[default]
     Auto,
     Always,
     Never,
 }
 
-/// Whether a provider serves the Responses API, or its calls are translated into chat completions.
+/// Whether a provider serves the Responses API, or its calls are translated to chat completions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ResponsesApi {
-    /// As its host is known to; else it is asked, and its refusal remembered.
+    /// As known for its host; else the first call shows it, and a refusal is remembered.
     #[default]
     Auto,
-    /// It does.
+    /// It serves the API.
     Native,
-    /// They are translated.
+    /// Calls are translated.
     Chat,
 }
 
-/// The two formats a call may come in. They differ in their bodies, their events, their errors, and where the key goes.
+/// The two formats of a call. They differ in bodies, events, errors, and the header of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// The OpenAI API: every relayed path but Anthropic's.
     OpenAi,
-    /// Anthropic's Messages API: `/v1/messages` and what is below it.
+    /// Anthropic's Messages API: `/v1/messages` and the paths under it.
     Anthropic,
 }
 
 impl Provider {
-    /// A provider of that name with these replicas.
     pub fn new(name: String, replicas: Vec<Replica>) -> Self {
         Self { name, replicas, mask: OnceLock::new() }
     }
 
-    /// What finds its secrets; made when it is first asked for, so `replicas` do not change from then on.
+    /// Finds the provider's secrets. It is made on the first call, so `replicas` must not change afterwards.
     pub fn mask(&self) -> &Arc<Mask> {
         let replicas = self.replicas.iter().map(|it| (&it.key, &it.headers[..]));
         self.mask.get_or_init(|| Arc::new(Mask::of(replicas)))
     }
 
-    /// Whether every replica of it speaks that format.
+    /// Whether every replica speaks that format.
     pub fn speaks(&self, format: Format) -> bool {
         self.replicas.iter().all(|replica| replica.base_url(format).is_some())
     }
 }
 
 impl Replica {
-    /// The same with its id, as a replica of that provider.
+    /// This replica with its id within that provider.
     #[must_use]
     pub fn identified(self, provider: &str) -> Self {
         Self { id: ReplicaId::of(provider, &self), ..self }
     }
 
-    /// The URL before the path of a call in that format.
+    /// URL before the path of a call in that format.
     pub fn base_url(&self, format: Format) -> Option<&str> {
         match format {
             Format::OpenAi => Some(&self.url),
@@ -211,7 +214,7 @@ impl Replica {
         }
     }
 
-    /// Whether it serves `/responses` itself; none: that is to be found out.
+    /// Whether it serves `/responses` itself; `None`: unknown so far.
     pub fn serves_responses(&self) -> Option<bool> {
         match self.responses {
             ResponsesApi::Auto => known(&self.url).serves_responses,
@@ -220,7 +223,7 @@ impl Replica {
         }
     }
 
-    /// Whether a stream is asked for its usage. `is_needed`: its token has a daily limit, or it is translated.
+    /// Whether a stream reports its usage. `is_needed`: its token has a daily limit, or it is translated.
     pub fn asks_for_usage(&self, is_needed: bool) -> bool {
         match self.stream_usage {
             StreamUsage::Auto => is_needed && !known(&self.url).refuses_stream_options,
@@ -229,7 +232,7 @@ impl Replica {
         }
     }
 
-    /// The proxy on the way there.
+    /// The proxy for requests in that format.
     pub fn proxy_for(&self, format: Format) -> Option<&ProxyUrl> {
         match format {
             Format::OpenAi => self.proxy.as_ref(),
@@ -238,20 +241,20 @@ impl Replica {
     }
 }
 
-/// Certificate authorities out of a file. They are known by a digest: each request looks whether two are the same.
+/// Certificate authorities from a file. Their digest makes them cheap to compare, which each request does.
 #[derive(Clone)]
 pub struct CaFile {
-    /// The file, as the config names it.
+    /// Path as in the config.
     pub path: PathBuf,
-    /// What it held when the configuration was loaded, in DER; at least one, each usable.
+    /// Its certificates when the configuration was loaded, in DER; at least one, each usable.
     pub certificates: Arc<[Vec<u8>]>,
     digest: [u8; 32],
 }
 
 impl CaFile {
-    /// That file, with what it held.
+    /// A file with its certificates.
     pub fn new(path: PathBuf, certificates: Vec<Vec<u8>>) -> Self {
-        // DER tells where a certificate ends.
+        // DER marks the end of each certificate.
         let digest = sha256(&certificates.concat());
         Self { path, certificates: certificates.into(), digest }
     }
@@ -271,8 +274,8 @@ impl fmt::Debug for CaFile {
     }
 }
 
-/// A replica, by provider name and every setting that its responses depend on: what is known of one is known of the
-/// other over a reload. A hash, so that no key lies about.
+/// Id of a replica: provider name and every setting that its responses depend on. Two equal ids share health
+/// and load over a reload. It is a hash, so that no key stays in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ReplicaId(u64);
 
@@ -286,14 +289,14 @@ impl ReplicaId {
     }
 }
 
-/// A client's token and its rights.
+/// A client's token, with its rights.
 #[derive(Debug, Clone)]
 pub struct Token {
-    /// What the log calls it; never the token itself.
+    /// Its name in the log; never the token itself.
     pub name: String,
-    /// What a client sends, or its hash.
+    /// The token that clients send, or its hash.
     pub token: Credential,
-    /// A model is allowed when any matches somewhere in its full id; `None`: all.
+    /// A model is allowed when any pattern matches anywhere in its full id; `None`: all.
     pub models: Option<Filter>,
     /// Requests a minute; `None`: no limit.
     pub rpm: Option<u32>,
@@ -303,12 +306,11 @@ pub struct Token {
     pub tokens_per_day: Option<u64>,
 }
 
-/// A token, by a hash of its secret: what it has used is known over a reload, and no secret lies about.
+/// Id of a token: a hash of its secret, so that its use survives a reload and no secret stays in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenId(u64);
 
 impl TokenId {
-    /// The id of a token.
     pub fn of(token: &Token) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = *token.token.digest();
         Self(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
@@ -321,7 +323,7 @@ impl TokenId {
     }
 }
 
-/// A name that stands for other models.
+/// A name that stands for models of providers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtualModel {
     /// The id a client names.
@@ -340,23 +342,22 @@ pub struct Target {
 }
 
 impl Config {
-    /// The provider of that name.
     pub fn provider(&self, name: &str) -> Option<&Provider> {
         self.providers.iter().find(|provider| provider.name == name)
     }
 
-    /// The virtual model of that name.
     pub fn virtual_model(&self, name: &str) -> Option<&VirtualModel> {
         let at = self.models.binary_search_by(|model| (*model.name).cmp(name)).ok()?;
         self.models.get(at)
     }
 
-    /// Whether `supported_models` lets this full id through.
+    /// Whether `supported_models` allows this full id.
     pub fn supports(&self, id: &str) -> bool {
         self.supported_models.is_empty() || self.supported_models.matches(id)
     }
 
-    /// The targets of a virtual model that `supported_models` lets through: all where it lets the virtual name through.
+    /// The targets of a virtual model that `supported_models` allows; all of them where it allows the virtual
+    /// name.
     pub fn targets_supported<'a>(&'a self, model: &'a VirtualModel) -> impl Iterator<Item = &'a Target> {
         let all = self.supports(&model.name);
         model.targets.iter().filter(move |target| all || self.supports(&target.id()))
@@ -371,12 +372,12 @@ impl Target {
 }
 
 impl Token {
-    /// Whether it has a limit of any kind.
+    /// Whether it has any limit.
     pub fn is_limited(&self) -> bool {
         self.rpm.is_some() || self.max_parallel.is_some() || self.tokens_per_day.is_some()
     }
 
-    /// Whether the token's own `models` let this full id through.
+    /// Whether the token's own `models` allow this full id.
     pub fn allows(&self, id: &str) -> bool {
         self.models.as_ref().is_none_or(|models| models.matches(id))
     }

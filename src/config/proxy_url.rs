@@ -1,4 +1,4 @@
-//! The URL of a proxy may hold a password: it is shown in part alone, like a secret.
+//! The URL of a proxy may hold a password: like a secret it is shown only in part.
 
 use std::fmt;
 
@@ -9,17 +9,16 @@ use super::Secret;
 pub struct ProxyUrl(String);
 
 impl ProxyUrl {
-    /// Wraps a URL.
     pub fn new(url: String) -> Self {
         Self(url)
     }
 
-    /// The URL, for the connector; never for a sentence.
+    /// The URL, for the connector; never for a message.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What a person may see of a URL that cannot be taken apart.
+    /// The part of an unparsable URL that may be shown.
     pub fn masked(&self) -> String {
         Secret::new(self.0.clone()).masked()
     }

@@ -9,7 +9,7 @@ use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use crate::limits::MAX_QUOTED;
 use crate::text::beginning;
 
-/// Time, level, and the event's fields; the words of an event without fields stand in `message`.
+/// Time, level, and the event's fields; the words of an event without fields are in `message`.
 pub fn line(now: &Zoned, level: &str, record: &Record<'_>) -> String {
     let offset = now.offset().seconds();
     let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.unsigned_abs() / 60);
@@ -23,7 +23,7 @@ pub fn line(now: &Zoned, level: &str, record: &Record<'_>) -> String {
         line.push_str(",\"message\":");
         push_string(&mut line, &record.args().to_string(), usize::MAX);
     }
-    // Writing into a string cannot fail.
+    // A write into a string cannot fail.
     let _ = record.key_values().visit(&mut Fields(&mut line));
     line.push_str("}\n");
     line
@@ -71,8 +71,8 @@ impl<'v> VisitValue<'v> for FieldValue<'_> {
     }
 }
 
-/// A JSON string of at most `limit` bytes of text. Whatever a reader could take for the end of a line is escaped, also what JSON itself lets
-/// stand (C1, U+2028, U+2029).
+/// A JSON string of at most `limit` bytes of text. Every character that a reader could take for a line end is
+/// escaped, including those that JSON allows (C1, U+2028, U+2029).
 fn push_string(line: &mut String, text: &str, limit: usize) {
     let kept = beginning(text, limit);
     line.push('"');

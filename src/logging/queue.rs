@@ -1,5 +1,5 @@
-//! The lines that wait for the log's thread: bounded, so that a log that takes nothing costs lines and no memory, and
-//! no thread that logs waits.
+//! Lines that wait for the log's thread. The queue is bounded: a blocked log loses lines instead of taking
+//! memory, and no logging thread waits.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +9,9 @@ use std::time::Duration;
 use super::Destination;
 use crate::limits::{MAX_LOG_BYTES, MAX_LOG_LINES};
 
-/// What the log's thread has to do.
+/// Work for the log's thread.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// Write this line.
     Line(String),
     /// Write to this destination from now on.
     Open(Destination),
@@ -26,7 +25,7 @@ pub struct Queue {
     state: Mutex<State>,
     filled: Condvar,
     emptied: Condvar,
-    /// Lines lost since the start, those that could not be written included.
+    /// Lines lost since the start, including those that could not be written.
     lost: AtomicU64,
 }
 
@@ -37,16 +36,17 @@ struct State {
     bytes: usize,
     /// Lines dropped since the last entry.
     dropped: u64,
-    /// Since a bound was met, until half of the queue is free again: one gap, not one after every other line.
+    /// Set when a bound is met, until half of the queue is free again: so there is one gap, not one after
+    /// every other line.
     is_full: bool,
     /// The log's thread waits for an entry.
     is_waiting: bool,
-    /// The log's thread has taken an entry and is not done with it.
+    /// The log's thread is busy with an entry.
     is_writing: bool,
 }
 
 impl Queue {
-    /// Appends a line, or drops and counts it. Waits for nothing.
+    /// Appends a line, or drops and counts it. Never waits.
     pub fn push(&self, line: String) {
         let mut state = self.lock();
         state.is_full |= state.lines >= MAX_LOG_LINES || state.bytes + line.len() > MAX_LOG_BYTES;
@@ -64,8 +64,8 @@ impl Queue {
         self.wake(state);
     }
 
-    /// Appends a change of destination. It always has room: of several that nothing stands between, or that meet a full
-    /// queue, the last counts.
+    /// Appends a change of destination; there is always room. It replaces a change at the end of the queue,
+    /// and one that waits for a full queue.
     pub fn open(&self, destination: Destination) {
         let mut state = self.lock();
         if state.is_full {
@@ -93,15 +93,15 @@ impl Queue {
         }
     }
 
-    /// Whether the log is to go elsewhere.
+    /// Whether a change of destination waits.
     pub fn has_open(&self) -> bool {
         self.lock().entries.iter().any(|entry| matches!(entry, Entry::Open(_)))
     }
 
-    /// Waits until everything is written, at most for `timeout`.
+    /// Waits until everything is written, at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
         let is_busy = |state: &mut State| !state.is_done();
-        // Out of time or not, the process ends next.
+        // With or without success, the process ends next.
         let _ = self.emptied.wait_timeout_while(self.lock(), timeout, is_busy);
     }
 
@@ -119,7 +119,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A system call, spared where the thread is at work.
+    /// A system call, omitted while the thread is busy.
     fn wake(&self, state: MutexGuard<'_, State>) {
         let is_waiting = state.is_waiting;
         drop(state);
@@ -183,7 +183,7 @@ mod tests {
         queue.push("x".repeat(MAX_LOG_BYTES));
         queue.push("x".into());
         assert_eq!((queue.pop(), queue.pop()), (line(&"x".repeat(MAX_LOG_BYTES)), Entry::Dropped(1)));
-        // A line over the bound alone is no reason to drop the next.
+        // A single line over the bound does not drop the next one.
         queue.push("x".repeat(MAX_LOG_BYTES + 1));
         assert_eq!(queue.pop(), Entry::Dropped(1));
         queue.push("y".into());

@@ -1,4 +1,4 @@
-//! The log's thread: the only one that opens, writes and waits for the log.
+//! The log's thread: the only one that opens and writes the log, or waits for it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use crate::limits::{LOG_PAUSE, LOG_PIECE};
 use crate::text::Text;
 use crate::text::file::FileProblem;
 
-/// Does what comes through the queue, for ever.
+/// Handles the queue's entries for ever.
 pub fn run(logger: &Logger) {
     let mut writer = Writer::new(logger);
     loop {
@@ -28,13 +28,13 @@ pub fn run(logger: &Logger) {
 struct Writer<'a> {
     logger: &'a Logger,
     destination: Destination,
-    /// None: stderr.
+    /// `None`: stderr.
     file: Option<File>,
-    /// A write may have to wait for a reader: it goes to anything but a regular file.
+    /// A write may block on a reader: true for all but regular files.
     waits: bool,
-    /// A write has failed and stderr says so; it says so again only after one has succeeded.
+    /// A write has failed and stderr says so; the next failure is reported only after a success.
     is_failing: bool,
-    /// Lines lost that the log does not say yet.
+    /// Lost lines that the log does not mention yet.
     missing: u64,
 }
 
@@ -61,7 +61,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Opens the file; where that fails, stderr says so, and is the log.
+    /// Opens the file; if that fails, stderr says so and becomes the log.
     fn open(&mut self, destination: Destination) {
         let language = destination.language;
         let opened = destination.path.as_deref().map(open).transpose();
@@ -80,7 +80,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Says how many lines are missing, if any are and the log takes a line.
+    /// Writes how many lines are missing, if any are and the log takes a line.
     fn report(&mut self) {
         if self.missing == 0 {
             return;
@@ -91,8 +91,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Whether the line was written. One write a line where the system takes it whole, so that lines of several processes
-    /// and a truncating logrotate do not mix.
+    /// Returns whether the line was written. One write per line where the system takes it whole, so that
+    /// lines of several processes and a truncating logrotate do not mix.
     fn write(&mut self, line: &str) -> bool {
         match (self.write_all(line.as_bytes()), &self.destination.path) {
             (Ok(()), _) => {
@@ -100,7 +100,7 @@ impl<'a> Writer<'a> {
                 return true;
             }
             (Err(error), Some(path)) if !self.is_failing => {
-                // With stderr gone too there is no place left to say it.
+                // If stderr is gone too, no place is left to report it.
                 let _ = say(io::stderr(), Duration::ZERO, &format!("ai-proxy: {}: {error}", path.display()));
             }
             (Err(_), _) => {}
@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => left = &left[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A full terminal says that it has room.
+                // A full terminal claims to have room.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.check_destination()?;
                     std::thread::sleep(LOG_PAUSE);
@@ -134,12 +134,12 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Fails where the log is to go elsewhere: what cannot be written to this one is lost then.
+    /// Fails when a change of destination waits: the rest for the old one is lost then.
     fn check_destination(&self) -> io::Result<()> {
         if self.logger.queue.has_open() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 
-    /// Waits for the log's reader, until the log is to go elsewhere.
+    /// Waits for the log's reader or for a change of destination.
     fn wait(&self) -> io::Result<()> {
         let stderr = io::stderr();
         let output = self.file.as_ref().map_or_else(|| stderr.as_fd(), AsFd::as_fd);
@@ -159,7 +159,7 @@ fn open(path: &Path) -> Result<File, FileProblem> {
 /// Writes a line of text to an output that may have no reader: the line is dropped after `timeout`.
 ///
 /// # Errors
-/// The output is closed, or full.
+/// The output is closed or full.
 pub fn say(mut output: impl AsFd + Write, timeout: Duration, text: &str) -> io::Result<()> {
     let line = format!("{text}\n");
     for piece in line.as_bytes().chunks(LOG_PIECE) {
@@ -171,12 +171,12 @@ pub fn say(mut output: impl AsFd + Write, timeout: Duration, text: &str) -> io::
     output.flush()
 }
 
-/// Whether [`LOG_PIECE`] bytes can be written without waiting, within `timeout`.
+/// Whether [`LOG_PIECE`] bytes can be written without blocking, within `timeout`.
 fn has_room(output: BorrowedFd<'_>, timeout: Duration) -> bool {
     let timeout = Timespec::try_from(timeout).ok();
     match poll(&mut [PollFd::new(&output, PollFlags::OUT)], timeout.as_ref()) {
         Ok(0) | Err(Errno::INTR) => false,
-        // An output that cannot be asked: the write says more.
+        // For an output without `poll`, the write itself shows it.
         _ => true,
     }
 }

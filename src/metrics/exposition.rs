@@ -1,4 +1,4 @@
-//! The text: Prometheus text exposition format 0.0.4
+//! The text form: Prometheus text exposition format 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use std::fmt::Write;
@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::series::Series;
 use super::{BUCKETS, Family, Histogram, Kind, OTHER, Reading};
 
-// Writing into a string cannot fail; each `let _` below is one.
+// A write into a string cannot fail; each `let _` below is one.
 
-/// What stands above a family's samples.
+/// The lines above a family's samples.
 pub fn head(text: &mut String, family: &Family) {
     let kind = match family.kind {
         Kind::Counter => "counter",
@@ -19,7 +19,7 @@ pub fn head(text: &mut String, family: &Family) {
     let _ = writeln!(text, "# HELP {0} {1}\n# TYPE {0} {kind}", family.name, family.help);
 }
 
-/// A value that is not kept here.
+/// A value from elsewhere.
 pub fn reading(text: &mut String, family: &Family, reading: &Reading<'_>) {
     sample(text, family, "", reading.labels, None, &reading.value.to_string());
 }

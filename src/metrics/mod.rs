@@ -1,5 +1,5 @@
-//! Metrics: one table of families, counters that every thread adds to without a lock, and their
-//! text. Gauges are not kept here: who asks for the text brings their readings along.
+//! Metrics: one table of families, counters without locks, and their text form. Gauges live elsewhere: the
+//! caller of [`Metrics::render`] passes their readings.
 
 mod exposition;
 mod series;
@@ -11,22 +11,21 @@ use std::time::Duration;
 use crate::limits::{MAX_LABELLED_MODEL, MAX_LABELLED_MODELS, MAX_SERIES};
 use series::Series;
 
-/// A family of metrics: its row in [`FAMILIES`].
+/// A family of metrics; its row is in [`FAMILIES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     /// Relayed requests.
     Requests,
-    /// How long they took.
+    /// Their duration.
     Duration,
     /// Time to the first byte of the response, seconds.
     FirstByte,
-    /// Attempts at providers.
     Attempts,
-    /// Tokens used, as reported.
+    /// Tokens used, as reported by the provider.
     Tokens,
-    /// Tokens used, as estimated where they were not reported.
+    /// Tokens used, estimated where the provider reports none.
     EstimatedTokens,
-    /// Relayed requests under way.
+    /// Relayed requests in flight.
     InFlight,
     /// Open client connections.
     Clients,
@@ -34,45 +33,42 @@ pub enum Metric {
     WorkerClients,
     /// Worker threads.
     Workers,
-    /// Requests that wait for one.
+    /// Requests that wait for a permit.
     QueueLength,
     ProviderHealthy,
     ResponseBytes,
-    /// Errors of our own.
+    /// Errors of the proxy itself.
     Rejected,
     ConfigReloads,
-    /// Lines of the log that were lost.
+    /// Lost log lines.
     LogLinesDropped,
-    /// Memory that requests and responses hold.
     MemoryHeld,
-    /// Memory that they may hold.
+    /// Upper bound of [`Metric::MemoryHeld`].
     MemoryLimit,
-    /// The version.
     BuildInfo,
 }
 
-/// What kind a family is.
+/// Type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.
     Counter,
-    /// Is read when asked for.
+    /// Read at scrape time.
     Gauge,
     /// Counts durations by [`BUCKETS`].
     Histogram,
 }
 
-/// A row of the table.
 #[derive(Debug)]
 pub struct Family {
-    /// What code calls it.
+    /// Name in the code.
     pub metric: Metric,
-    /// What Prometheus calls it.
+    /// Name in the exposition.
     pub name: &'static str,
     pub kind: Kind,
     /// Names of its labels.
     pub labels: &'static [&'static str],
-    /// What it says, one line.
+    /// Help text, one line.
     pub help: &'static str,
 }
 
@@ -86,7 +82,7 @@ const fn family(
     Family { metric, name, kind, labels, help }
 }
 
-/// Every metric there is, in the order of [`Metric`]. Adding one is adding a row.
+/// Every metric, in the order of [`Metric`]. A new metric is a new row.
 pub static FAMILIES: [Family; 19] = [
     family(
         Metric::Requests,
@@ -217,7 +213,7 @@ pub static FAMILIES: [Family; 19] = [
     ),
 ];
 
-/// Upper bounds of the histograms' buckets: from a cached embedding to a long chain of thought.
+/// Upper bounds of histogram buckets: from a cached embedding to a long chain of thought.
 pub static BUCKETS: [Duration; 15] = [
     Duration::from_millis(10),
     Duration::from_millis(25),
@@ -236,14 +232,14 @@ pub static BUCKETS: [Duration; 15] = [
     Duration::from_secs(300),
 ];
 
-/// The label of what has none of its own.
+/// Label of values that get no label of their own.
 pub const OTHER: &str = "other";
 
-/// All counters of the process. They live beside the configuration: a reload leaves them alone.
+/// All counters of the process. A reload leaves them alone.
 #[derive(Debug)]
 pub struct Metrics {
     stores: [Store; FAMILIES.len()],
-    /// Provider and model, where the provider has taken the model at least once.
+    /// Provider and model, where the provider has accepted the model at least once.
     accepted: Series<()>,
     in_flight: Arc<AtomicU64>,
 }
@@ -255,25 +251,25 @@ enum Store {
     Gauge,
 }
 
-/// Durations by bucket.
+/// Durations per bucket.
 #[derive(Debug, Default)]
 struct Histogram {
-    /// How many were up to each bound of [`BUCKETS`] and above the one before; then those above all.
+    /// Durations above the previous bound of [`BUCKETS`] and up to this one; the last counts those above all
+    /// bounds.
     counts: [AtomicU64; BUCKETS.len() + 1],
     micros: AtomicU64,
 }
 
-/// What a gauge, or a counter kept elsewhere, shows.
+/// Value of a gauge, or of a counter kept elsewhere.
 #[derive(Debug)]
 pub struct Reading<'a> {
-    /// The family.
     pub metric: Metric,
-    /// Values of its labels.
+    /// Label values in the order of its row.
     pub labels: &'a [&'a str],
     pub value: u64,
 }
 
-/// A relayed request under way.
+/// A relayed request in flight, until dropped.
 #[derive(Debug)]
 pub struct InFlight(Arc<AtomicU64>);
 
@@ -313,13 +309,13 @@ impl Metrics {
         }
     }
 
-    /// Counts an error of our own.
+    /// Counts an error of the proxy itself.
     pub fn reject(&self, reason: &str) {
         self.add(Metric::Rejected, &[reason], 1);
     }
 
-    /// The label for a provider's model: its id, once the provider has `taken` it, if it is fit for a label and not too many
-    /// are already. What clients make up never becomes one.
+    /// The label of a provider's model: its id if the provider has accepted it (`taken`), it is a valid label
+    /// and there are not too many; else [`OTHER`]. A model that a client makes up never becomes a label.
     pub fn model_label<'a>(&self, provider: &str, model: &'a str, taken: bool) -> &'a str {
         let labels = [provider, model];
         let is_known = || self.accepted.get(&labels).is_some();
@@ -337,18 +333,18 @@ impl Metrics {
         OTHER
     }
 
-    /// Counts a relayed request as under way until the guard is dropped.
+    /// Counts a relayed request as in flight until the guard is dropped.
     pub fn enter(&self) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(&self.in_flight))
     }
 
-    /// Relayed requests under way.
+    /// Relayed requests in flight.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// All metrics as text (Prometheus text exposition format 0.0.4), with these readings of what is counted elsewhere.
+    /// All metrics as text (Prometheus text exposition format 0.0.4), including these readings.
     pub fn render(&self, readings: &[Reading<'_>]) -> String {
         let mut text = String::new();
         for (family, store) in FAMILIES.iter().zip(&self.stores) {

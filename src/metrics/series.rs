@@ -1,5 +1,5 @@
-//! The series of a family: a table that only grows, so that finding one takes no lock and its value is an atomic. Two
-//! threads meet only when both bring the same new series, for as long as it takes to store a pointer.
+//! The series of a family: a table that only grows, so that a lookup takes no lock and each value is an
+//! atomic. Two threads contend only when both add the same new series, for the time of one pointer store.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ pub struct Series<V> {
     buckets: Box<[Link<V>]>,
     count: AtomicUsize,
     max: usize,
-    /// For what comes when the table is full.
+    /// Counts whatever comes when the table is full.
     rest: V,
 }
 
@@ -32,7 +32,7 @@ impl<V: Default> Series<V> {
         Self { buckets, count: AtomicUsize::new(0), max, rest: V::default() }
     }
 
-    /// The value of the series with these labels, if there is one.
+    /// The value of the series with these labels, if it exists.
     pub fn get(&self, labels: &[&str]) -> Option<&V> {
         let mut link = self.bucket(labels);
         while let Some(node) = link.get() {
@@ -44,7 +44,8 @@ impl<V: Default> Series<V> {
         None
     }
 
-    /// The value of the series with these labels, a new one where there is none; the rest's where there is no room.
+    /// The value of the series with these labels. A new series is added; without room for it the value is
+    /// that of the rest.
     pub fn at(&self, labels: &[&str]) -> &V {
         if let Some(value) = self.get(labels) {
             return value;
@@ -57,7 +58,7 @@ impl<V: Default> Series<V> {
         let mut new = Box::new(Node { labels: labels_there, value: V::default(), next: OnceLock::new() });
         let mut link = self.bucket(labels);
         loop {
-            // Where another thread was first, its series may be this one.
+            // If another thread was first, its series may be this one.
             let ours = link.set(new).err();
             let Some(node) = link.get() else { return &self.rest };
             match ours {
@@ -85,7 +86,7 @@ impl<V: Default> Series<V> {
         all
     }
 
-    /// The value of all series that found no room.
+    /// The value of all series without room of their own.
     pub fn rest(&self) -> &V {
         &self.rest
     }
@@ -104,7 +105,7 @@ fn hashed(before: u64, label: &[u8]) -> u64 {
     while let Some((word, behind)) = rest.split_first_chunk() {
         (hash, rest) = (add(hash, u64::from_le_bytes(*word)), behind);
     }
-    // The length, so that it matters where a label ends.
+    // The length makes the end of a label count.
     add(hash, rest.iter().fold(label.len() as u64, |word, byte| word << 8 | u64::from(*byte)))
 }
 

@@ -238,8 +238,8 @@ impl State {
         self.record.cooldown_until.is_some_and(|until| until <= now)
     }
 
-    /// The end of the cooldown for every token. A half-open replica with a probe in flight counts as in
-    /// cooldown until now.
+    /// The end of the cooldown for every token. A half-open replica with a probe in flight is unavailable
+    /// too, with a time in the past.
     fn unavailable_for_all_until(&self, now: Instant) -> Option<Instant> {
         self.record.cooldown_until.filter(|until| *until > now || self.probed)
     }

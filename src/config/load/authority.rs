@@ -1,6 +1,6 @@
 //! Host and port of a URL's authority.
 
-/// An authority's host and port; `None` when the port is none from 1 to 65535.
+/// An authority's host and port; `None` when the port is not within 1 to 65535.
 pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     // A colon inside brackets belongs to an IPv6 address.
     let after_brackets = authority.rfind(']').map_or(0, |at| at + 1);

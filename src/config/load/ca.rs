@@ -29,7 +29,7 @@ pub(super) fn ca_file(json: &Json) -> Leaf<CaFile> {
     }
 }
 
-/// Every certificate, in DER. One that cannot be used is a problem: left out in silence, it would be missed much later.
+/// Every certificate, in DER. An unusable one is a problem: skipped silently, it would show much later.
 fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, CaProblem> {
     let mut found = Vec::new();
     let mut known = RootCertStore::empty();

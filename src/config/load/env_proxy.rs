@@ -1,12 +1,11 @@
-//! The proxies that the environment asks for, read as curl does: `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`,
-//! lower case first, an empty one as if it were not set.
+//! Proxies of the environment by curl's rules: `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, lower
+//! case first; an empty variable counts as unset.
 
 use std::net::IpAddr;
 
 use super::authority::split_port;
 use crate::config::ProxyUrl;
 
-/// What the environment says about proxies.
 #[derive(Debug, Default)]
 pub(super) struct EnvProxies {
     http: Option<Variable>,
@@ -18,7 +17,7 @@ pub(super) struct EnvProxies {
 /// A proxy from the environment.
 #[derive(Debug, Clone)]
 pub(super) struct Variable {
-    /// The variable it stands in.
+    /// Name of the variable.
     pub(super) name: &'static str,
     /// Its value, with a scheme; not checked yet.
     pub(super) value: ProxyUrl,
@@ -29,14 +28,13 @@ pub(super) struct Variable {
 enum Exception {
     /// `*`: everything.
     All,
-    /// A name and all below it, with that port alone where one is given.
+    /// A domain and its subdomains, with that port alone where one is given.
     Domain(String, Option<u16>),
-    /// A block of addresses by the length of its prefix; one address is a whole prefix.
+    /// A block of addresses by the length of its prefix; a single address is a full prefix.
     Block(IpAddr, u32, Option<u16>),
 }
 
 impl EnvProxies {
-    /// Reads the environment.
     pub(super) fn read(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let set =
             |name: &str| env(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
@@ -47,7 +45,7 @@ impl EnvProxies {
                 Some(Variable { name, value: ProxyUrl::new(value) })
             })
         };
-        // Under CGI this one would come from a client's `Proxy` header (CVE-2016-5385).
+        // Under CGI a client's `Proxy` header would set this one (CVE-2016-5385).
         let cgi = env("REQUEST_METHOD").is_some();
         let no_proxy = ["no_proxy", "NO_PROXY"].into_iter().find_map(set).unwrap_or_default();
         Self {
@@ -61,7 +59,7 @@ impl EnvProxies {
         }
     }
 
-    /// The proxy for a provider's base URL; `None`: it is reached directly.
+    /// The proxy for a provider's base URL; `None`: a direct connection.
     pub(super) fn proxy(&self, url: &str) -> Option<&Variable> {
         let (scheme, rest) = url.split_once("://")?;
         let secure = scheme == "https";
@@ -111,7 +109,7 @@ impl Exception {
     }
 }
 
-/// An address, in the brackets of a URL or without.
+/// An address, with or without the brackets of a URL.
 fn address(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
 }
@@ -134,7 +132,7 @@ fn is_within(address: IpAddr, block: IpAddr, prefix: u32) -> bool {
 mod tests {
     use super::EnvProxies;
 
-    /// The variable and value chosen for `url` in an environment of `set`.
+    /// The variable and value that apply to `url` in an environment of `set`.
     fn chosen(set: &[(&str, &str)], url: &str) -> Option<(&'static str, String)> {
         let env =
             |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());

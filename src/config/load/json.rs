@@ -1,5 +1,5 @@
-//! JSON as the config loader needs it: duplicate keys and file order are kept, and each string remembers which of
-//! its bytes came from the environment.
+//! JSON for the config loader: it keeps duplicate keys and file order, and marks the bytes of each string
+//! that came from the environment.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use crate::config::Secret;
 use crate::limits::MAX_QUOTED;
 use crate::text::quoted;
 
-/// Any JSON value. It has no `Debug`, for there are keys and tokens inside.
+/// Any JSON value. It has no `Debug` because it holds keys and tokens.
 pub(super) enum Json {
     Null,
     Bool(bool),
@@ -21,19 +21,19 @@ pub(super) enum Json {
     Object(Vec<(String, Json)>),
 }
 
-/// A string of the file, its `${NAME}`s replaced.
+/// A string of the file with its `${NAME}`s replaced.
 #[derive(Clone, Default)]
 pub(super) struct Text {
     value: String,
-    /// Bytes of `value` that came from the environment, and the variable they came from. Never shown: the reader
-    /// of a message may not be who set the variable.
+    /// Bytes of `value` that came from the environment, with the names of their variables. Never shown: a
+    /// reader of the message may not be the person who set the variable.
     variables: Vec<(Range<usize>, String)>,
     /// Variables that are not set.
     missing: Vec<String>,
 }
 
 impl Json {
-    /// Replaces the `${NAME}`s of every string in here.
+    /// Replaces the `${NAME}`s of every string in this value.
     pub(super) fn expand(&mut self, env: &dyn Fn(&str) -> Option<String>) {
         match self {
             Self::Null | Self::Bool(_) | Self::Number(_) => {}
@@ -48,7 +48,7 @@ impl Json {
         if let Self::String(text) = self { Some(text) } else { None }
     }
 
-    /// What a message shows of it, when it is no secret.
+    /// Form for a message about a value that is no secret.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
@@ -60,7 +60,7 @@ impl Json {
         }
     }
 
-    /// What a message shows of it, when it stands where a secret belongs.
+    /// Form for a message about a value in the place of a secret.
     pub(super) fn masked(&self) -> String {
         match self {
             Self::Number(number) => Secret::new(number.to_string()).masked(),
@@ -76,8 +76,8 @@ impl Text {
         Self { value, ..Self::default() }
     }
 
-    /// `raw` with its variables replaced. Only `${`, a name and `}` counts, so that a regex such as `^a$` or `a{2}`
-    /// stays what it is; what was put in is not looked at again.
+    /// Replaces the variables of `raw`. Only `${`, a name and `}` form one, so that a regex such as `^a$` or
+    /// `a{2}` stays unchanged; a replaced value is not expanded again.
     pub(super) fn expanded(raw: &str, env: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut text = Self::default();
         let mut rest = raw;
@@ -103,17 +103,16 @@ impl Text {
         text
     }
 
-    /// The value. It may be a secret.
     pub(super) fn value(&self) -> &str {
         &self.value
     }
 
-    /// Variables that are not set; if there are any, the value means nothing.
+    /// Variables that are not set; if there are any, the value is meaningless.
     pub(super) fn missing(&self) -> &[String] {
         &self.missing
     }
 
-    /// What a message shows: in quotes, escaped, cut, with `${NAME}` where the environment's text stands.
+    /// Form for a message: quoted, escaped, cut, with `${NAME}` in place of the environment's text.
     pub(super) fn shown(&self) -> String {
         let mut raw = String::with_capacity(self.value.len());
         let mut from = 0;
@@ -126,7 +125,7 @@ impl Text {
         format!("\"{}\"", quoted(&raw, MAX_QUOTED))
     }
 
-    /// What a message shows of a secret: the variable it comes from, or its ends.
+    /// Form of a secret for a message: its variable, or its ends.
     pub(super) fn masked(&self) -> String {
         match self.variables.as_slice() {
             _ if self.value.is_empty() => self.shown(),
@@ -136,12 +135,12 @@ impl Text {
         }
     }
 
-    /// Whether any of it came from the environment.
+    /// Whether any part came from the environment.
     pub(super) fn has_variables(&self) -> bool {
         !self.variables.is_empty()
     }
 
-    /// What is before and after the first `divider`.
+    /// The parts before and after the first `divider`.
     pub(super) fn split_once(&self, divider: char) -> Option<(Self, Self)> {
         let at = self.value.find(divider)?;
         Some((self.slice(0..at), self.slice(at + divider.len_utf8()..self.value.len())))
@@ -158,8 +157,8 @@ impl Text {
     }
 }
 
-/// The name at the start of `text`, if it is one and `}` follows. Reads no further than the name, so that a file of
-/// nothing but `${` costs no more than its length.
+/// The variable name at the start of `text`, if `}` follows it. Reads only the name, so that the cost of a
+/// file full of `${` is linear.
 fn variable_name(text: &str) -> Option<&str> {
     let is_inside = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let length = text.bytes().take_while(|byte| is_inside(*byte)).count();
@@ -201,7 +200,7 @@ impl<'de> Visitor<'de> for Builder {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        // JSON text cannot hold a number that is not finite; `from_f64` refuses nothing else.
+        // `from_f64` refuses only numbers that are not finite, and JSON text has none.
         Ok(serde_json::Number::from_f64(value).map_or(Json::Null, Json::Number))
     }
 
@@ -271,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_long_row_of_open_variables_is_read_in_one_pass() {
-        // Looking for each one's `}` took minutes for a file of this size.
+        // A search for each one's `}` took minutes for a file of this size.
         let raw = "${".repeat(2_000_000);
         assert_eq!(expanded(&raw).value().len(), raw.len());
     }

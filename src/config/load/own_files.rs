@@ -1,4 +1,5 @@
-//! `log_file` and `state_file`: what stands at these paths now, and that they are not a file that the proxy reads.
+//! `log_file` and `state_file`: the kind of file at each path, and that the proxy does not also read the
+//! file.
 
 use std::path::{Path, PathBuf};
 
@@ -12,17 +13,18 @@ use crate::text::config::ConfigText;
 use crate::text::file::FileProblem;
 use crate::text::quoted;
 
-/// Where the log goes; null for stderr.
+/// The log file; null for stderr.
 pub(super) fn log_file(json: &Json) -> Leaf<Option<PathBuf>> {
     checked(json, Accept::Log, |path, problem| ConfigText::LogFile { path, problem })
 }
 
-/// Where the daily counts are kept; null for nowhere.
+/// The file of the daily counts; null for none.
 pub(super) fn state_file(json: &Json) -> Leaf<Option<PathBuf>> {
     checked(json, Accept::Regular, |path, problem| ConfigText::StateFile { path, problem })
 }
 
-/// A file that cannot be opened for another reason than its kind is no problem of the config: the next opening may succeed.
+/// Only the kind of a file is a problem of the config. Another failure to open it may be over at the next
+/// attempt.
 fn checked(
     json: &Json,
     accept: Accept,
@@ -35,7 +37,8 @@ fn checked(
     }
 }
 
-/// Reports a file that the proxy would write over the config at `path`, a `ca_file`, or another file that it writes.
+/// Reports a file that the proxy would write over the config at `path`, over a `ca_file`, or over its other
+/// file.
 pub(super) fn check_distinct(reader: &mut Reader, config: &Config, path: &Path) {
     let replicas = config.providers.iter().flat_map(|provider| &provider.replicas);
     let ca_files = replicas.filter_map(|replica| replica.ca_file.as_ref());

@@ -1,18 +1,17 @@
-//! What is wrong with a config: every problem, in the order of the file.
+//! All problems of a config, in the order of the file.
 
 use crate::text::Language;
 use crate::text::config::ConfigText;
 
-/// One thing that is wrong, and where. Holds nothing secret.
+/// One problem and its place. It holds no secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
-    /// Path of the key, such as `providers[2].url`; empty for the file as a whole.
+    /// Path of the key, such as `providers[2].url`; empty for the whole file.
     pub place: String,
-    /// What is wrong.
     pub text: ConfigText,
 }
 
-/// Everything that is wrong with a config; at least one problem.
+/// All problems of a config; at least one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problems {
     language: Language,
@@ -20,7 +19,7 @@ pub struct Problems {
 }
 
 impl Problem {
-    /// One sentence: key, offending value (masked when secret), what was expected.
+    /// One sentence: key, wrong value (masked when secret), expected value.
     pub fn say(&self, language: Language) -> String {
         let sentence = self.text.say(language);
         if self.place.is_empty() { sentence } else { format!("{}: {sentence}", self.place) }
@@ -28,17 +27,17 @@ impl Problem {
 }
 
 impl Problems {
-    /// A config that cannot even be read as a whole.
+    /// The problem of a config that cannot be read at all.
     pub(super) fn one(language: Language, text: ConfigText) -> Self {
         Self { language, problems: vec![Problem { place: String::new(), text }] }
     }
 
-    /// Those problems, unless there are none.
+    /// The problems, if there are any.
     pub(super) fn of(language: Language, problems: Vec<Problem>) -> Option<Self> {
         (!problems.is_empty()).then_some(Self { language, problems })
     }
 
-    /// The language the config asks for as far as that can be read, else the default.
+    /// The config's language as far as it is readable, else the default.
     pub fn language(&self) -> Language {
         self.language
     }

@@ -32,10 +32,11 @@ const RESPONSES_NAMES: &[&str] = &["auto", "native", "chat"];
 /// Largest weight of a replica.
 const MAX_WEIGHT: u64 = 1000;
 
-/// Headers that the relay says itself, beside the hop-by-hop ones (`accept-encoding`: responses are read as they come).
+/// Header fields that the relay sets itself, besides the hop-by-hop ones (`accept-encoding`: responses are
+/// relayed unchanged).
 const OWN_HEADERS: &[&str] = &["accept-encoding", "content-length", "expect", "host"];
 
-/// One entry while it is read.
+/// One entry during the walk.
 #[derive(Default)]
 struct Entry {
     name: String,
@@ -89,7 +90,7 @@ pub(super) fn providers(reader: &mut Reader, place: &str, json: &Json) -> Vec<Pr
     providers
 }
 
-/// Reports models that no client could name: `name/model` may have [`MAX_MODEL`] bytes.
+/// Reports models that no client could name: `name/model` is limited to [`MAX_MODEL`] bytes.
 fn check_full_ids(reader: &mut Reader, at: &str, entry: &Entry) {
     let most = MAX_MODEL.saturating_sub(entry.name.len() + 1);
     for (index, id) in entry.models.iter().flatten().enumerate().filter(|(_, id)| id.len() > most) {
@@ -99,7 +100,7 @@ fn check_full_ids(reader: &mut Reader, at: &str, entry: &Entry) {
     }
 }
 
-/// The provider names of the raw config, as far as the config is readable.
+/// The provider names in the raw config, as far as it is readable.
 pub(super) fn names(json: &Json) -> Names {
     let Json::Array(items) = json else { return Names::default() };
     let found: Vec<Option<String>> = items.iter().map(raw_name).collect();
@@ -138,7 +139,7 @@ fn entry(reader: &mut Reader, at: &str, json: &Json) -> Option<Entry> {
     Some(entry)
 }
 
-/// A provider string's three parts; the key may hold further bars.
+/// The three parts of a provider string; the key may contain further bars.
 fn parts(json: &Json) -> Leaf<[Json; 3]> {
     let Some(text) = json.text() else { return unfit_secret(json, Expected::Provider) };
     let Some((name, rest)) = text.split_once('|') else { return Err(ConfigText::ProviderParts(1)) };
@@ -147,7 +148,7 @@ fn parts(json: &Json) -> Leaf<[Json; 3]> {
 }
 
 fn parts_into(reader: &mut Reader, at: &str, [first, second, third]: [Json; 3], entry: &mut Entry) {
-    // Parts in another order are a likely slip: without a URL in its place, the name may well be the key.
+    // Parts in the wrong order are a likely slip: without a URL in second place, the name may be the key.
     let in_order = second.text().is_some_and(|text| text.value().contains("://"));
     let shown = if in_order { Json::shown } else { Json::masked };
     reader.set(&mut entry.name, &format!("{at}.name"), &first, |v| name(v, shown));
@@ -212,7 +213,7 @@ fn name(json: &Json, shown: fn(&Json) -> String) -> Leaf<String> {
     }
 }
 
-/// A base URL, without the slashes at its end.
+/// A base URL without trailing slashes.
 fn url(json: &Json) -> Leaf<String> {
     json.text()
         .and_then(|text| normal_url(text.value()))
@@ -229,8 +230,8 @@ fn normal_url(url: &str) -> Option<String> {
     Some(format!("{scheme}://{}", rest.trim_end_matches('/')))
 }
 
-/// Whether it holds nothing but what a URL's authority and path may (RFC 3986): no blank, no query, no fragment,
-/// no user, no brace of a `${NAME}` that was mistyped.
+/// Whether it holds only characters of a URL's authority and path (RFC 3986): no blank, query, fragment,
+/// user, or brace of a mistyped `${NAME}`.
 fn is_plain(rest: &str) -> bool {
     let refused = |byte| {
         matches!(byte, b'?' | b'#' | b'@' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
@@ -238,7 +239,7 @@ fn is_plain(rest: &str) -> bool {
     rest.bytes().all(|byte| byte.is_ascii_graphic() && !refused(byte))
 }
 
-/// Whether the HTTP client will find a host in it, and a port it can use.
+/// Whether the HTTP client can read a host and a valid port from it.
 fn has_host(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else { return false };
     let Some(authority) = uri.authority() else { return false };
@@ -285,7 +286,7 @@ fn is_proxy(url: &str) -> bool {
     known && bare && has_host(url) && Proxy::new(url).is_ok()
 }
 
-/// The proxy that the environment asks for; a bad one is reported under its variable's name.
+/// The proxy of the environment; a bad one is reported under its variable's name.
 fn proxy_around(reader: &mut Reader, url: &str) -> Option<ProxyUrl> {
     let env_proxies = Rc::clone(&reader.env_proxies);
     let Variable { name, value } = env_proxies.proxy(url)?;
@@ -297,7 +298,8 @@ fn proxy_around(reader: &mut Reader, url: &str) -> Option<ProxyUrl> {
     Some(value.clone())
 }
 
-/// What a message shows of a URL. Its user may be a password and its query a key; what is no URL may be anything.
+/// Form of a URL for a message. Its user may be a password and its query a key; a text that is no URL may be
+/// either.
 fn shown_url(json: &Json) -> String {
     match json.text() {
         Some(text) if text.has_variables() => text.masked(),
@@ -306,7 +308,7 @@ fn shown_url(json: &Json) -> String {
     }
 }
 
-/// A URL without its user, query and fragment, fit to be shown; `None` when it does not begin like one.
+/// A URL without user, query and fragment, safe to show; `None` when it does not begin like one.
 pub(super) fn bare_url(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let scheme_fits = scheme.len() <= 8 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -315,7 +317,7 @@ pub(super) fn bare_url(url: &str) -> Option<String> {
     }
     let (authority, behind) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
     if behind.contains('@') {
-        // A password with a slash in it looks like this; where it ends is anyone's guess.
+        // The user may contain an unescaped slash: the end of its password is unknown.
         return Some(format!("{scheme}://***"));
     }
     let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(_, host)| ("***@", host));
@@ -348,7 +350,7 @@ fn headers(reader: &mut Reader, place: &str, json: &Json) -> Vec<(String, Secret
 /// A header's name in lower case.
 fn header_name(name: &str) -> Leaf<String> {
     let Ok(valid) = HeaderName::from_bytes(name.as_bytes()) else {
-        // Someone may have written the whole header line here.
+        // The value may be a whole header line.
         let value = quoted(&Secret::new(name.to_owned()).masked(), MAX_QUOTED);
         return Err(ConfigText::Unfit { value, expected: Expected::HeaderName });
     };

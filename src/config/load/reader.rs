@@ -1,4 +1,4 @@
-//! Walks the raw config by tables of keys and gathers every problem on the way.
+//! Walks the raw config by tables of keys and collects every problem.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -11,59 +11,58 @@ use crate::limits::MAX_QUOTED;
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
 
-/// Problems listed of one config; a file of garbage must not make a report of gigabytes.
+/// Most problems in a report: a file of garbage must not make a report of gigabytes.
 const MAX_PROBLEMS: usize = 1000;
-/// Longest key that is compared with the known ones, bytes; longer is no slip of the pen.
+/// Longest key to compare with the known ones, bytes; a longer one is no typing error.
 const MAX_COMPARED: usize = 64;
 
-/// A row of a key table: what the key is called and what reads its value into `T`.
+/// A row of a key table: the key's name and the function that reads its value into `T`.
 pub(super) struct Key<T> {
     name: &'static str,
     required: bool,
     read: fn(&mut Reader, &str, &Json, &mut T),
 }
 
-/// A key that may be left out.
+/// A key that the file may omit.
 pub(super) const fn optional<T>(name: &'static str, read: fn(&mut Reader, &str, &Json, &mut T)) -> Key<T> {
     Key { name, required: false, read }
 }
 
-/// A key that must be there.
+/// A key that the file must have.
 pub(super) const fn required<T>(name: &'static str, read: fn(&mut Reader, &str, &Json, &mut T)) -> Key<T> {
     Key { name, required: true, read }
 }
 
-/// What a leaf makes of a value: the checked thing, or the sentence that says what was expected.
+/// Result of a leaf: the checked value, or the sentence that says what it expected.
 pub(super) type Leaf<T> = Result<T, ConfigText>;
 
-/// Names a virtual model's target is checked against; gathered before the walk, for `models` may stand above
+/// Names for the check of virtual models' targets; collected before the walk because `models` may come before
 /// `providers` in the file.
 #[derive(Default)]
 pub(super) struct Names {
-    /// Names of providers, those of otherwise broken entries included.
+    /// Names of providers, including those of broken entries.
     pub(super) providers: HashSet<String>,
-    /// Whether those are all. If not, an unknown provider is not reported: it would be a problem's echo.
+    /// Whether the names are complete. If not, an unknown provider is not reported: it may only echo another
+    /// problem.
     pub(super) complete: bool,
     /// Names of virtual models.
     pub(super) virtual_models: HashSet<String>,
 }
 
-/// Gathers the problems of one walk.
+/// Collects the problems of one walk.
 pub(super) struct Reader {
     pub(super) names: Rc<Names>,
-    /// The proxies of the environment, for providers that name none.
+    /// Proxies of the environment, for providers that name none.
     pub(super) env_proxies: Rc<EnvProxies>,
     problems: Vec<Problem>,
     unlisted: usize,
 }
 
 impl Reader {
-    /// A reader that has seen nothing yet.
     pub(super) fn new(names: Names, env_proxies: EnvProxies) -> Self {
         Self { names: Rc::new(names), env_proxies: Rc::new(env_proxies), problems: Vec::new(), unlisted: 0 }
     }
 
-    /// Every problem met.
     pub(super) fn into_problems(mut self) -> Vec<Problem> {
         if self.unlisted > 0 {
             self.problems
@@ -81,7 +80,7 @@ impl Reader {
         }
     }
 
-    /// As [`Reader::report`], unless that very problem is noted already.
+    /// Like [`Reader::report`], unless the same problem is noted already.
     pub(super) fn report_once(&mut self, place: &str, text: ConfigText) {
         if !self.problems.iter().any(|known| known.place == place && known.text == text) {
             self.report(place, text);
@@ -92,7 +91,7 @@ impl Reader {
         self.problems.len() >= MAX_PROBLEMS
     }
 
-    /// What `leaf` makes of `json`; its problem, or the variables that are not set, are noted.
+    /// Applies `leaf` to `json`; notes its problem or the variables that are not set.
     pub(super) fn read<T>(
         &mut self,
         place: &str,
@@ -109,7 +108,7 @@ impl Reader {
         leaf(json).map_err(|text| self.report(place, text)).ok()
     }
 
-    /// As [`Reader::read`], into `slot`; a bad value leaves it as it is.
+    /// Like [`Reader::read`], into `slot`; a bad value leaves it unchanged.
     pub(super) fn set<T>(
         &mut self,
         slot: &mut T,
@@ -122,7 +121,8 @@ impl Reader {
         }
     }
 
-    /// The items of an array of at most `limit`, each with its place. `shown` is what a message shows of another type.
+    /// The items of an array of at most `limit`, each with its place. `shown` is the form of another type in
+    /// a message.
     pub(super) fn items<'j>(
         &mut self,
         place: &str,
@@ -145,8 +145,7 @@ impl Reader {
         }
     }
 
-    /// Visits the entries of an object whose keys are free, each with its place; of a key that stands twice the
-    /// first.
+    /// Visits the entries of an object with free keys, each with its place; of a repeated key only the first.
     pub(super) fn entries(
         &mut self,
         place: &str,
@@ -166,7 +165,7 @@ impl Reader {
         }
     }
 
-    /// Reads an object by its table of keys: unknown, duplicate and missing ones are noted.
+    /// Reads an object by its table of keys; notes unknown, duplicate and missing ones.
     pub(super) fn object<T>(
         &mut self,
         place: &str,
@@ -177,7 +176,7 @@ impl Reader {
         self.each(place, entries, |reader, at, name, json| {
             match keys.iter().find(|key| key.name == name) {
                 Some(key) => (key.read)(reader, at, json, into),
-                // The comparing is not worth its time for a problem that will not be listed.
+                // A hint is not worth its cost once the report is full.
                 None if reader.is_full() => reader.report(at, ConfigText::UnknownKey(None)),
                 None => {
                     let nearest = nearest(name, keys.iter().map(|key| key.name));
@@ -210,8 +209,8 @@ impl Reader {
     }
 }
 
-/// The place of `key` inside `place`. Keys of entries that hold secrets are shown only when they look like a key:
-/// one may have written a token where its name belongs.
+/// The place of `key` inside `place`. In an entry that holds secrets a key is shown only when it looks like
+/// one: an operator may have written a token in place of the name.
 fn join(place: &str, key: &str) -> String {
     let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     let beside_secrets = place.contains('[');
@@ -228,7 +227,8 @@ fn join(place: &str, key: &str) -> String {
     }
 }
 
-/// The known name nearest to `name`: one that holds it or is held by it, else the one fewest edits away.
+/// The known name closest to `name`: one that contains it or that it contains, else the one with the fewest
+/// edits.
 pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     if name.len() > MAX_COMPARED {
         return None;

@@ -1,4 +1,5 @@
-//! What `ai-proxy check` and the start say about a config that is valid: summary, warnings, keys that need a restart.
+//! Output of `ai-proxy check` and of the start for a valid config: summary, warnings, keys that need a
+//! restart.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,10 +17,10 @@ use crate::memory;
 use crate::text::config::{ConfigText, Label};
 use crate::text::{Language, quoted};
 
-/// Names listed of one kind; the rest is a number.
+/// Most names to list of one kind; the rest is a number.
 const MAX_LISTED: usize = 50;
 
-/// The config in some lines, in its own language, without secrets.
+/// The config in a few lines, in its own language, without secrets.
 pub fn summary(config: &Config) -> String {
     let say = |label: Label| label.say(config.language);
     let mut lines = vec![
@@ -55,7 +56,7 @@ pub fn summary(config: &Config) -> String {
     lines.join("\n")
 }
 
-/// As a person reads it.
+/// A size for people.
 fn mebibytes(bytes: usize) -> String {
     format!("{} MiB", bytes >> 20)
 }
@@ -77,7 +78,7 @@ fn level(level: log::LevelFilter) -> &'static str {
     LEVELS.iter().find(|(_, known)| *known == level).map_or("", |(name, _)| name)
 }
 
-/// One line a replica.
+/// One line per replica.
 fn provider_lines(provider: &Provider, language: Language) -> impl Iterator<Item = String> {
     let count = provider.replicas.len();
     let replicas = match count {
@@ -151,7 +152,7 @@ fn virtual_model_lines(config: &Config) -> Vec<String> {
     lines
 }
 
-/// A line with a number and the first names.
+/// A line with a count and the first names.
 fn counted(label: &str, names: impl ExactSizeIterator<Item = String>, language: Language) -> String {
     let count = names.len();
     let mut listed: Vec<String> = names.take(MAX_LISTED).collect();
@@ -168,7 +169,8 @@ fn shown(text: &str) -> String {
     quoted(text, MAX_QUOTED)
 }
 
-/// What is legal but likely not meant, in the config's language. `path` is the file the config came from.
+/// Warnings about settings that are legal but probably a mistake, in the config's language. `path` is the
+/// config file.
 pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
     let mut found = Vec::new();
     if config.tokens.is_empty() {
@@ -193,7 +195,7 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
     found.iter().map(|text| text.say(config.language)).collect()
 }
 
-/// A warning for each URL of a provider that is probably not its base URL.
+/// A warning for each provider URL that is probably no base URL.
 fn base_urls(provider: &Provider) -> impl Iterator<Item = ConfigText> {
     provider.replicas.iter().flat_map(|replica| {
         let anthropic_url = replica.anthropic_url.as_ref().filter(|url| **url != replica.url);
@@ -213,8 +215,8 @@ fn base_urls(provider: &Provider) -> impl Iterator<Item = ConfigText> {
     })
 }
 
-/// A warning when others may read the file and a secret stands in it, rather than the name of a variable.
-/// A file that is gone or cannot be read any more gives none: this is advice, not a check.
+/// A warning when others may read the file and it contains a secret rather than the name of a variable. No
+/// warning for a file that is gone or unreadable by now: this is advice, not a check.
 fn open_file(config: &Config, path: &Path) -> Option<ConfigText> {
     let mode = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.permissions().mode() & 0o777;
     if mode & 0o077 == 0 {
@@ -241,7 +243,7 @@ fn proxies(config: &Config) -> impl Iterator<Item = &ProxyUrl> {
     replicas.flat_map(|replica| replica.proxy.iter().chain(&replica.anthropic_proxy))
 }
 
-/// The keys that differ and that a reload cannot apply.
+/// The changed keys that a reload cannot apply.
 pub fn restart_required(old: &Config, new: &Config) -> Vec<&'static str> {
     let changes = [
         ("host", old.host != new.host),

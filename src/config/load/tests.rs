@@ -43,7 +43,7 @@ fn said(text: &str) -> Vec<String> {
     }
 }
 
-/// A config with one good provider, and `more` after it.
+/// A config with one good provider, followed by `more`.
 fn with(more: &str) -> String {
     format!(r#"{{"providers": ["a|https://a.example/v1|key"], {more}}}"#)
 }
@@ -114,7 +114,7 @@ fn every_integer_has_a_least_and_a_most_and_says_both() {
         let too_much = (most + 1).to_string();
         for bad in ["-1", "1.5", "null", "true", "\"8\"", &too_much] {
             if (key, bad) == ("workers", "null") {
-                // One a core.
+                // One per core.
                 continue;
             }
             let expected = format!("{key}: {bad} is not allowed; expected {kind} from {least} to {most}");
@@ -604,7 +604,7 @@ fn a_report_has_an_end() {
 
 #[test]
 fn no_problem_summary_or_debug_holds_a_secret() {
-    // Each of these words stands where a secret belongs, or where a slip of the pen may have put one.
+    // Each of these values is in the place of a secret, or where an operator may have put one by mistake.
     let secret = "Hidden-5ecret";
     for text in [
         with_provider(r#""Hidden-5ecret""#),
@@ -719,7 +719,7 @@ fn random_and_damaged_text_never_panics() {
     }
 }
 
-/// A file of its own in a directory of its own, gone with the value.
+/// A file in a directory of its own, removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {

@@ -16,7 +16,7 @@ const MAX_RATE: u64 = 1_000_000;
 /// Largest `tokens_per_day`.
 const MAX_TOKENS_PER_DAY: u64 = 1_000_000_000_000;
 
-/// One entry while it is read.
+/// One entry during the walk.
 #[derive(Default)]
 struct Entry {
     name: Option<String>,
@@ -82,14 +82,14 @@ fn credential(json: &Json) -> Leaf<Credential> {
     Credential::read(header_value(json, false)?).map_or_else(|| unfit_secret(json, Expected::TokenHash), Ok)
 }
 
-/// A token string's two parts; the token may hold further bars.
+/// The two parts of a token string; the token may contain further bars.
 fn parts(json: &Json) -> Leaf<[Json; 2]> {
     let Some(text) = json.text() else { return unfit_secret(json, Expected::Token) };
     let (name, token) = text.split_once('|').ok_or(ConfigText::TokenParts)?;
     Ok([name, token].map(Json::String))
 }
 
-/// The name is masked in a problem: an operator who swapped the two parts wrote the token here.
+/// A problem masks the name: an operator who swapped the parts wrote the token here.
 fn name(json: &Json) -> Leaf<String> {
     match json.text().map(Text::value) {
         Some(name) if is_line(name) && name.len() <= MAX_TOKEN_NAME => Ok(name.to_owned()),
@@ -97,7 +97,7 @@ fn name(json: &Json) -> Leaf<String> {
     }
 }
 
-/// A token's own filter. An empty one could be read as all or as none, so it is refused.
+/// A token's own filter. An empty one is ambiguous (all or none), so it is refused.
 fn models(reader: &mut Reader, place: &str, json: &Json) -> Filter {
     if matches!(json, Json::Array(items) if items.is_empty()) {
         reader.report(place, ConfigText::Unfit { value: "[]".to_owned(), expected: Expected::Patterns });

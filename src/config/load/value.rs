@@ -1,4 +1,4 @@
-//! Leaves: each takes one JSON value and gives the checked thing, or says what was expected.
+//! Leaves: each takes one JSON value and returns the checked value, or says what it expected.
 
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
@@ -19,16 +19,16 @@ use crate::text::quoted;
 const MAX_HOST: usize = 253;
 /// Longest path of a Unix socket, bytes: `sun_path` less its final NUL.
 const MAX_SOCKET_PATH: usize = 107;
-/// Regular expressions in one list.
+/// Most regular expressions in one list.
 const MAX_PATTERNS: usize = 1000;
-/// Longest key, token or header value, bytes: a request head must have room for it.
+/// Longest key, token or header value, bytes: it must fit into a request head.
 const MAX_SECRET: usize = 8 * 1024;
-/// Shortest time that can be asked for, seconds.
+/// Shortest configurable time, seconds.
 const SHORTEST: f64 = 0.001;
-/// Longest time that can be asked for, seconds: a week.
+/// Longest configurable time, seconds: a week.
 const LONGEST: f64 = 604_800.0;
 
-/// The levels of the log, as the file and the summary name them.
+/// Log levels by their names in the file and the summary.
 pub(super) const LEVELS: [(&str, log::LevelFilter); 5] = [
     ("DEBUG", log::LevelFilter::Debug),
     ("INFO", log::LevelFilter::Info),
@@ -45,7 +45,7 @@ pub(super) fn unfit<T>(json: &Json, expected: Expected) -> Leaf<T> {
     Err(ConfigText::Unfit { value: json.shown(), expected })
 }
 
-/// The problem of a value that is a secret, or stands where one belongs.
+/// The problem of a value in the place of a secret.
 pub(super) fn unfit_secret<T>(json: &Json, expected: Expected) -> Leaf<T> {
     Err(ConfigText::Unfit { value: json.masked(), expected })
 }
@@ -97,7 +97,7 @@ fn duration(json: &Json) -> Option<Duration> {
     Duration::try_from_secs_f64(value).ok()
 }
 
-/// A level of the log, in any case.
+/// A log level, in upper or lower case.
 pub(super) fn log_level(json: &Json) -> Leaf<log::LevelFilter> {
     json.text()
         .and_then(|text| LEVELS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.value())))
@@ -113,7 +113,6 @@ pub(super) fn path_or_null(json: &Json) -> Leaf<Option<PathBuf>> {
     }
 }
 
-/// How a line of the log is written.
 pub(super) fn log_format(json: &Json) -> Leaf<LogFormat> {
     match json.text().map(Text::value) {
         Some("text") => Ok(LogFormat::Text),
@@ -149,7 +148,8 @@ fn socket_path(path: &str) -> Option<PathBuf> {
 fn host_name(name: &str) -> Option<String> {
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     if bare.contains(':') {
-        // An IPv6 address may name its interface after a `%`. Anything else with a colon is a host with a port.
+        // An IPv6 address may name its interface after a `%`. Any other text with a colon is a host with a
+        // port.
         let (address, zone) = bare.split_once('%').unwrap_or((bare, "zone"));
         let fits = address.parse::<Ipv6Addr>().is_ok() && is_word(zone);
         return fits.then(|| bare.to_owned());
@@ -157,13 +157,13 @@ fn host_name(name: &str) -> Option<String> {
     (bare == name && name.len() <= MAX_HOST && is_word(name)).then(|| name.to_owned())
 }
 
-/// Letters, digits and what host names have between them.
+/// Letters, digits and the punctuation of host names.
 fn is_word(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
 }
 
-/// Whether it is one line of text with something in it.
+/// Whether it is one non-empty line of text.
 pub(super) fn is_line(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
 }
@@ -175,7 +175,7 @@ pub(super) fn model_id(json: &Json) -> Leaf<String> {
     }
 }
 
-/// A secret that goes into, or comes from, a header: a key, a token, a header's value.
+/// A secret in a header: a key, a token, a header's value.
 pub(super) fn header_value(json: &Json, may_be_empty: bool) -> Leaf<Secret> {
     let expected = Expected::HeaderValue(MAX_SECRET, may_be_empty);
     let Some(text) = json.text().map(Text::value) else { return unfit_secret(json, expected) };
@@ -188,7 +188,7 @@ pub(super) fn header_value(json: &Json, may_be_empty: bool) -> Leaf<Secret> {
     }
 }
 
-/// A list of regular expressions. What does not compile is left out and noted.
+/// A list of regular expressions. One that does not compile is skipped and noted.
 pub(super) fn filter(reader: &mut Reader, place: &str, json: &Json) -> Filter {
     let items = reader.items(place, json, MAX_PATTERNS, Json::shown);
     items.into_iter().filter_map(|(at, item)| reader.read(&at, item, pattern)).collect()
@@ -204,13 +204,13 @@ fn pattern(json: &Json) -> Leaf<Pattern> {
     })
 }
 
-/// The crate's report quotes the pattern over several lines; the reason stands in the last.
+/// The crate's report quotes the pattern over several lines; the last one has the reason.
 fn regex_reason(report: &str) -> String {
     let last = report.lines().last().unwrap_or_default();
     quoted(last.strip_prefix("error: ").unwrap_or(last), MAX_QUOTED)
 }
 
-/// A browser origin as browsers send it: lower case, without the scheme's own port.
+/// A browser origin as browsers send it: lower case, without the scheme's default port.
 pub(super) fn origin(json: &Json) -> Leaf<String> {
     json.text()
         .and_then(|text| normal_origin(&text.value().to_ascii_lowercase()))
