@@ -1,5 +1,6 @@
-//! The acceptor: one thread that takes connections as they come in and hands each to the worker with the fewest; that tells those
-//! over the limit; and that leaves them waiting while the system has no room.
+//! The acceptor: one thread that accepts connections and gives each to the worker with the fewest. It refuses
+//! connections over the limit, and leaves them in the kernel's queue while the system lacks descriptors or
+//! memory.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -17,15 +18,14 @@ use super::sys::{self, Epoll};
 use super::{Notice, Peer, Rejection, Service};
 use crate::limits::{ACCEPT_BACKOFF, ACCEPT_BATCH, ACCEPT_CALM, BACKLOG, EVENT_BATCH, MAX_REFUSED};
 
-/// The token of the wake-up; a listener's is its place.
+/// Token of the wake-up; a listener's token is its index.
 const WAKER: u64 = u64::MAX;
 
-/// Connections over `max_clients` that may be open at once to get the response that refuses them.
+/// Connections over `max_clients` that may be open at once to receive their refusal.
 pub fn places_to_refuse(max_clients: usize) -> usize {
     (max_clients / 10).clamp(1, MAX_REFUSED)
 }
 
-/// The thread's state.
 pub struct Acceptor<S: Service> {
     shared: Arc<Shared<S>>,
     max_clients: usize,
@@ -33,7 +33,7 @@ pub struct Acceptor<S: Service> {
     epoll: Epoll,
     now: Instant,
     paused_until: Option<Instant>,
-    /// When `accept` failed last, until it has not for [`ACCEPT_CALM`].
+    /// Time of the last failure of `accept`; `None` once it works again for [`ACCEPT_CALM`].
     failed: Option<Instant>,
     full: bool,
     /// The worker that got the last connection.
@@ -41,7 +41,7 @@ pub struct Acceptor<S: Service> {
 }
 
 impl<S: Service> Acceptor<S> {
-    /// For these listeners.
+    /// An acceptor for these listeners.
     ///
     /// # Errors
     /// The system refuses a descriptor.
@@ -59,13 +59,13 @@ impl<S: Service> Acceptor<S> {
         Ok(acceptor)
     }
 
-    /// Accepts until the drain begins, which takes in all that wait.
+    /// Accepts until the drain begins, and then once more whatever is waiting.
     pub(super) fn run(mut self) {
         let mut events = sys::event_buffer(EVENT_BATCH);
         let mut happened = Vec::with_capacity(EVENT_BATCH);
         while !self.shared.is_draining() {
             if self.epoll.wait(&mut events, &mut happened, self.timeout()).is_err() {
-                // Nothing that a wait can recover from; pausing keeps it from spinning.
+                // An unknown failure; the pause keeps the loop from spinning.
                 thread::sleep(ACCEPT_BACKOFF);
             }
             self.now = Instant::now();
@@ -82,14 +82,14 @@ impl<S: Service> Acceptor<S> {
         self.shared.inboxes.iter().for_each(super::inbox::Inbox::wake);
     }
 
-    /// How long it may sleep.
+    /// Longest time to sleep.
     fn timeout(&self) -> Option<Duration> {
         let calm = self.failed.map(|failed| failed + ACCEPT_CALM);
         let next = self.paused_until.into_iter().chain(calm).min()?;
         Some(next.saturating_duration_since(self.now))
     }
 
-    /// Takes up again what had to pause.
+    /// Resumes what was paused.
     fn see_to_accept(&mut self, now: Instant) {
         if self.paused_until.is_some_and(|until| now >= until) {
             self.paused_until = None;
@@ -106,7 +106,7 @@ impl<S: Service> Acceptor<S> {
     fn add_listeners(&self) -> io::Result<()> {
         for (index, listener) in self.listeners.iter().enumerate() {
             match self.epoll.add(listener, index as u64) {
-                // It could not be taken out.
+                // It was never removed.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other?,
             }
@@ -114,7 +114,7 @@ impl<S: Service> Acceptor<S> {
         Ok(())
     }
 
-    /// Takes those that wait at a listener, as many as one turn may; whether there may be more.
+    /// Accepts at one listener, up to the bound of one turn. Returns whether more may wait.
     fn accept(&mut self, index: usize) -> bool {
         for _ in 0..ACCEPT_BATCH {
             let Some(listener) = self.listeners.get(index) else { return false };
@@ -133,18 +133,18 @@ impl<S: Service> Acceptor<S> {
         true
     }
 
-    /// Takes all that wait, and closes the listeners: the system resets what is left at them.
+    /// Accepts all waiting connections and closes the listeners; the system resets the rest.
     fn accept_last(&mut self) {
         for index in 0..self.listeners.len() {
-            // As many as the system lets wait: a flood must not keep the drain from beginning.
+            // Bounded by the backlog: a connect flood must not delay the drain.
             let mut batches = 0..=BACKLOG.unsigned_abs() as usize / ACCEPT_BATCH;
             while batches.next().is_some() && self.accept(index) {}
         }
         self.listeners.clear();
     }
 
-    /// Out of descriptors or memory: waiting lets connections end. The listeners are not watched meanwhile, for they
-    /// would wake it again at once.
+    /// Stops accepting while the system lacks descriptors or memory: they return as connections end. The
+    /// listeners are not watched meanwhile, because they would wake the loop again at once.
     fn pause_accept(&mut self, error: io::Error) {
         let now = self.now;
         self.paused_until = Some(now + ACCEPT_BACKOFF);
@@ -163,7 +163,7 @@ impl<S: Service> Acceptor<S> {
         if full && !std::mem::replace(&mut self.full, true) {
             self.shared.service.notice(Notice::TooManyClients(self.max_clients));
         }
-        // Said once, until a tenth of the places are free again.
+        // Logged once, until a tenth of the places are free again.
         if admitted < self.max_clients - self.max_clients.div_ceil(10) {
             self.full = false;
         }
@@ -178,7 +178,7 @@ impl<S: Service> Acceptor<S> {
         self.shared.inboxes[self.last].post(Post::Accepted(client, peer, full));
     }
 
-    /// Over the limit by far: no place to wait until the client has read why.
+    /// Refuses a connection far over the limit at once, without waiting for the client to read the response.
     fn turn_away(&self, client: &Client) {
         discard_input(client.as_fd());
         send_last(client, Shape::UNKNOWN, &self.shared.service.reject(Rejection::TooManyClients, None));

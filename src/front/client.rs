@@ -9,17 +9,16 @@ use super::in_memory::Peer;
 use super::stats::Counted;
 use super::sys;
 
-/// The socket of a client, shared with every part that must notice that the client went away.
+/// The socket of a client, shared by every part that must notice when the client leaves.
 #[derive(Debug)]
 pub struct Client {
     socket: Socket,
     /// A byte of the current response has left.
     pub(super) started: AtomicBool,
-    /// It is counted for as long as it is open.
+    /// Counts the connection while it is open.
     pub(super) counted: Option<Counted>,
 }
 
-/// Where a client's bytes go to and come from.
 #[derive(Debug)]
 enum Socket {
     System(OwnedFd),
@@ -42,7 +41,7 @@ impl Client {
         Self { socket, started: AtomicBool::new(false), counted: None }
     }
 
-    /// Writes what the client takes without waiting; 0 when it takes nothing now.
+    /// Writes what the client takes without waiting; returns 0 when it takes nothing now.
     pub(super) fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.socket {
             Socket::System(socket) => sys::send_now(socket, parts),

@@ -1,4 +1,4 @@
-//! A connection's socket and buffers, wherever the connection is at the moment.
+//! Socket and buffers of a connection. They move with the connection between its stages.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,7 +13,8 @@ use super::sys;
 use super::{Lane, Peer};
 use crate::memory::{Holder, Share};
 
-/// Bytes that came and were not used yet; what is used is left where it is until there is more of it than of the rest.
+/// Received bytes that are not used yet. Used bytes are removed only once there are more of them than of the
+/// rest.
 #[derive(Default)]
 pub struct Input {
     bytes: Vec<u8>,
@@ -21,12 +22,12 @@ pub struct Input {
 }
 
 impl Input {
-    /// What is still to be looked at.
+    /// The bytes not used yet.
     pub(super) fn rest(&self) -> &[u8] {
         &self.bytes[self.used..]
     }
 
-    /// So many bytes of it have been used.
+    /// Marks so many bytes as used.
     pub(super) fn use_up(&mut self, count: usize) {
         self.used += count;
         if self.used == self.bytes.len() {
@@ -38,12 +39,11 @@ impl Input {
         }
     }
 
-    /// Bytes that it holds.
     pub(super) fn size(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Drops it all; how much it was.
+    /// Drops all bytes; returns how many.
     pub(super) fn discard(&mut self) -> usize {
         let count = self.rest().len();
         *self = Self::default();
@@ -51,23 +51,24 @@ impl Input {
     }
 }
 
-/// A connection's socket and buffers, wherever the connection is at the moment.
+/// Socket and buffers of a connection.
 pub struct ClientStream {
     pub(super) client: Arc<Client>,
     pub(super) peer: Peer,
     pub(super) input: Input,
-    /// Bytes the client has still to take, in parts none of which is empty; of the first, from `sent` on.
+    /// Bytes that the client has still to take, in parts that are never empty; of the first part, those from
+    /// `sent` on.
     output: VecDeque<Content>,
     sent: usize,
-    /// What its buffers hold.
+    /// Memory of its buffers.
     share: Option<Share>,
-    /// A write failed: there is no use in another.
+    /// A write failed: further ones are useless.
     pub(super) broken: bool,
     /// The client will send no more.
     pub(super) ended: bool,
-    /// The permit of the current request, until its response has been sent or is kept elsewhere.
+    /// The permit of the current request, until its response is sent or the request's task holds it.
     pub(super) permit: Option<Permit>,
-    /// By then the client must have taken what is kept: there is no memory for it beside what others hold.
+    /// Deadline for the client to take the kept bytes, because no memory is free for them.
     pub(super) settle_by: Option<Instant>,
     pub(super) slot: Slot,
 }
@@ -93,7 +94,7 @@ impl ClientStream {
         !self.output.is_empty()
     }
 
-    /// Keeps `bytes[from..]` to be sent later.
+    /// Keeps `bytes[from..]` to send later.
     pub(super) fn keep(&mut self, bytes: impl Into<Content>, from: usize) {
         let bytes = bytes.into();
         if from == bytes.len() {
@@ -109,7 +110,7 @@ impl ClientStream {
         }
     }
 
-    /// Sends what is kept, as far as the client takes it; whether any of it left.
+    /// Sends the kept bytes as far as the client takes them. Returns whether any left.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         let mut any = false;
         while let Some(part) = self.output.front() {
@@ -126,7 +127,8 @@ impl ClientStream {
         Ok(any)
     }
 
-    /// Counts what is kept for the client, if there is room for it beside what others hold. It is counted in any case: it is there.
+    /// Reserves memory for the kept bytes. Returns whether there is room; they are counted in any case,
+    /// because they exist already.
     pub(super) fn leave(&mut self, lane: Lane) -> bool {
         let mut share = Share::new(if lane == Lane::Control { Holder::Own } else { Holder::Request });
         let size = self.output_size() + self.input.size();
@@ -138,12 +140,12 @@ impl ClientStream {
         fits
     }
 
-    /// Bytes of what is kept; shared ones are counted where they are made, once for all clients.
+    /// Size of the kept bytes. Shared ones are counted where they are made, once for all clients.
     fn output_size(&self) -> usize {
         self.output.iter().map(Content::owned).sum()
     }
 
-    /// Counts what its buffers hold while it waits; whether there is room for that.
+    /// Reserves memory for its buffers while it waits. Returns whether there is room.
     pub(super) fn hold(&mut self) -> bool {
         self.release();
         let size = self.input.size() + self.output_size();
@@ -153,7 +155,7 @@ impl ClientStream {
         }
         let share = self.share.get_or_insert_with(|| Share::new(Holder::Request));
         let fits = share.set(size);
-        // What leaves is not refused any more.
+        // A response that is leaving is not refused any more.
         if !fits && !self.output.is_empty() {
             share.admit(size);
             return true;
@@ -166,7 +168,8 @@ impl ClientStream {
         self.sent = 0;
     }
 
-    /// Reads once; how many bytes came. A client that does not take its response is not read.
+    /// Reads once; returns the number of bytes. Nothing is read from a client that does not take its
+    /// response.
     pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
         if self.has_output() {
             return Ok(0);
@@ -184,7 +187,7 @@ impl ClientStream {
         }
     }
 
-    /// Skips empty lines ahead of a request line (RFC 9112 section 2.2); how many bytes they were.
+    /// Skips empty lines before a request line (RFC 9112 section 2.2); returns the number of bytes.
     pub(super) fn skip_empty_lines(&mut self) -> usize {
         let lines = self.input.rest().chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
         self.input.use_up(lines * 2);

@@ -1,4 +1,4 @@
-//! A client connection between two requests: what has come, what has still to leave, and what time is left.
+//! A client connection between two requests: received bytes, unsent bytes, and the deadline.
 
 use std::time::{Duration, Instant};
 
@@ -13,63 +13,62 @@ use crate::limits::{
     BODY_STEP, LINGER, MAX_DRAIN, MAX_EMPTY_LINES, MAX_LINGER, MAX_LINGER_TIME, REQUESTS_A_TURN,
 };
 
-/// What a connection needs while it advances.
+/// What a connection needs to advance.
 pub struct Context<'a, S> {
     pub(super) service: &'a S,
     pub(super) limits: Limits,
-    /// The time by which deadlines are set.
+    /// The current time, for deadlines.
     pub(super) now: Instant,
     pub(super) draining: bool,
-    /// The drain's grace is over: a connection that has had a response gets no other.
+    /// The drain's grace is over: a connection that has had a response gets no further one.
     pub(super) refusing: bool,
 }
 
-/// A connection that is not in a handler's hands.
+/// A connection without a request in a handler.
 pub struct Conn<T> {
     pub(super) stream: Box<ClientStream>,
     phase: Phase<T>,
-    /// A request of it has reached a handler.
+    /// At least one of its requests has reached a handler.
     is_kept: bool,
-    /// When its wait is over.
+    /// End of the current wait.
     pub(super) deadline: Instant,
 }
 
 enum Phase<T> {
-    /// For a request's head; since when a part of it is here, whether its time to be idle runs already, and how many bytes of
-    /// empty lines came ahead of it.
+    /// For a request head: when its first byte came, whether the idle timeout runs already, and the bytes of
+    /// empty lines before it.
     Head { scan: Scan, since: Option<Instant>, is_idle: bool, skipped: usize },
     /// For the rest of its body.
     Body(Incoming<T>),
-    /// For the rest of a body nobody wants: so many bytes may still come.
+    /// For the rest of a refused body, at most `left` bytes.
     Drain { decoder: Decoder, left: usize },
-    /// For the response to leave and the client to have read it: so many more bytes are read and dropped.
+    /// For the response to leave and the client to read it: up to `left` more bytes are read and dropped.
     Linger { left: usize, until: Option<Instant>, is_shut: bool },
 }
 
-/// What a connection needs next.
 pub enum Step<T> {
-    /// To be waited for.
+    /// Wait for the socket.
     Wait(Interest),
-    /// Memory for its body: to be tried again from time to time.
+    /// Retry later: no memory is free for its body.
     Short,
-    /// Another turn, after others had theirs.
+    /// Continue after other connections had their turn.
     Again,
-    /// A handler.
+    /// Give the request to a handler.
     Ready(Lane, Box<Request<T>>),
-    /// Its end.
+    /// Close the connection.
     Close,
 }
 
 impl<T> Conn<T> {
     /// A connection that waits for a request.
     pub(super) fn new(stream: Box<ClientStream>, limits: Limits, now: Instant) -> Self {
-        // A response that the client has still to take is a write, not idleness.
+        // While the client has still to take a response, the wait is for a write and not idle.
         let timeout = if stream.has_output() { limits.client_timeout } else { limits.idle_timeout };
         Self { stream, phase: Phase::idle(), is_kept: false, deadline: after(now, timeout) }
     }
 
-    /// A connection after a response. Where that is its last, the front reads on for a while: a close with unread bytes
-    /// would take the response from the client (RFC 9112 section 9.6).
+    /// A connection after a response. After the last response the front reads on for a while: a close with
+    /// unread bytes would take the response from the client (RFC 9112 section 9.6).
     pub(super) fn after_response(
         stream: Box<ClientStream>,
         keep: bool,
@@ -82,7 +81,7 @@ impl<T> Conn<T> {
         Self { stream, phase: Phase::LINGER, is_kept: true, deadline: after(now, limits.client_timeout) }
     }
 
-    /// A connection that only gets the response that refuses it, and then closes soon.
+    /// A connection that only receives its refusal and then closes soon.
     pub(super) fn refused(stream: Box<ClientStream>) -> Self {
         let until = Instant::now() + LINGER;
         Self {
@@ -93,7 +92,7 @@ impl<T> Conn<T> {
         }
     }
 
-    /// The client has until then to take what is kept for it.
+    /// Sets the deadline for the client to take the kept bytes.
     pub(super) fn settle_until(&mut self, by: Instant) {
         self.stream.settle_by = Some(by);
         self.deadline = by;
@@ -104,7 +103,7 @@ impl<T> Conn<T> {
         matches!(&self.phase, Phase::Body(incoming) if incoming.is_short)
     }
 
-    /// Whether what is left of a refused body is awaited.
+    /// Whether it reads the rest of a refused body.
     pub(super) fn is_draining(&self) -> bool {
         matches!(self.phase, Phase::Drain { .. })
     }
@@ -114,14 +113,14 @@ impl<T> Conn<T> {
         self.phase = Phase::LINGER;
     }
 
-    /// Whether nothing of a request has come and nothing of a response is left.
+    /// Whether no part of a request has come and no part of a response is left.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Head { since: None, .. })
             && matches!(self.stream.input.rest(), [] | [b'\r'])
             && !self.stream.has_output()
     }
 
-    /// Advances as far as the bytes at hand allow, and counts those that are left.
+    /// Advances as far as the available bytes allow, and counts the rest.
     pub(super) fn advance<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
         let step = self.advance_uncounted(context);
         if matches!(step, Step::Close) || self.stream.hold() {
@@ -172,12 +171,12 @@ impl<T> Conn<T> {
         }
     }
 
-    /// What to do when the deadline has passed.
+    /// The next step once the deadline has passed.
     pub(super) fn expire<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) -> Step<T> {
         if self.stream.settle_by.is_some_and(|by| by <= context.now) {
             return Step::Close;
         }
-        // The system tells of room only where a third of its buffer is free: a slow client may have taken some of it.
+        // The system reports room only once a third of its buffer is free: a slow client may have taken less.
         if self.stream.has_output() && matches!(self.stream.flush(), Ok(true)) {
             self.allow(context, context.limits.client_timeout);
             return self.advance(context);
@@ -203,14 +202,14 @@ impl<T> Conn<T> {
             self.refuse(context, Rejection::Malformed("empty lines"));
             return None;
         }
-        // Half of an empty line is not yet the beginning of a request.
+        // Half of an empty line does not begin a request.
         if matches!(self.stream.input.rest(), [] | [b'\r']) {
             self.stream.release();
             if self.stream.ended {
                 return Some(Step::Close);
             }
             *since = None;
-            // Who sends nothing but empty lines is idle.
+            // A client that sends only empty lines is idle.
             if !std::mem::replace(is_idle, true) {
                 self.allow(context, context.limits.idle_timeout);
             }
@@ -278,8 +277,8 @@ impl<T> Conn<T> {
         self.allow(context, context.limits.client_timeout);
     }
 
-    /// Responds before the body has been read; what is left of it is drained where that is little, else the
-    /// connection ends once the client has had time to read the response.
+    /// Responds before the body is read. A short rest of the body is drained; else the connection ends once
+    /// the client has had time to read the response.
     fn respond_early<S>(
         &mut self,
         context: &Context<'_, S>,
@@ -300,7 +299,7 @@ impl<T> Conn<T> {
         self.allow(context, context.limits.client_timeout);
     }
 
-    /// Refuses what is being read and ends the connection: after it, nothing that comes can be trusted to begin a request.
+    /// Refuses the current request and ends the connection, because later bytes may not begin at a request.
     fn refuse<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>, rejection: Rejection) {
         let head = match &self.phase {
             Phase::Body(incoming) => Some(&incoming.request.head),
@@ -313,7 +312,8 @@ impl<T> Conn<T> {
         self.allow(context, context.limits.client_timeout);
     }
 
-    /// Refuses a body that turned out too large; its framing is sound, so the connection lives on if little is left.
+    /// Refuses a body that is too large. Its framing is sound, so the connection stays open if the rest is
+    /// short.
     fn refuse_body<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>) {
         let Phase::Body(incoming) = std::mem::replace(&mut self.phase, Phase::idle()) else { return };
         let head = &incoming.request.head;
@@ -396,7 +396,7 @@ impl<T> Conn<T> {
 
     fn advance_linger(&mut self, now: Instant) -> Step<T> {
         let Phase::Linger { left, until, is_shut } = &mut self.phase else { return Step::Close };
-        // Once: each time is a change that the socket tells of.
+        // Only once, because each shutdown is an event of the socket.
         if !std::mem::replace(is_shut, true) {
             sys::shut_write(&*self.stream.client);
         }

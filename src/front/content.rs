@@ -3,17 +3,17 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The bytes of a response's body. Cloning a shared one copies nothing.
+/// Bytes of a response body. A clone of shared ones copies nothing.
 #[derive(Debug, Clone)]
 pub enum Content {
-    /// This response's alone.
+    /// Bytes of this response alone.
     Owned(Vec<u8>),
-    /// The same bytes for every response that has them; the service that shares them bounds them.
+    /// Bytes that several responses share; the service that makes them bounds them.
     Shared(Arc<[u8]>),
 }
 
 impl Content {
-    /// Bytes that this response alone holds.
+    /// Size of the bytes that this response alone holds.
     pub(super) fn owned(&self) -> usize {
         match self {
             Self::Owned(bytes) => bytes.capacity(),

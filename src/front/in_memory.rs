@@ -1,4 +1,4 @@
-//! A client in memory, for unit tests: it takes as many bytes as the test says, and leaves when the test says so.
+//! A client in memory for unit tests: the test decides how many bytes it takes and when it leaves.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -10,10 +10,10 @@ pub struct Peer(Arc<Mutex<State>>);
 
 struct State {
     received: Vec<u8>,
-    /// Bytes that it takes before its window is full.
+    /// Free bytes of its window.
     room: usize,
     is_gone: bool,
-    /// Told before bytes arrive.
+    /// Called before bytes arrive.
     witness: Box<dyn FnMut() + Send>,
 }
 
@@ -38,22 +38,22 @@ impl Peer {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It takes so many more bytes.
+    /// Sets the free bytes of its window.
     pub fn set_room(&self, room: usize) {
         self.state().room = room;
     }
 
-    /// It closes its connection.
+    /// Closes its connection.
     pub fn leave(&self) {
         self.state().is_gone = true;
     }
 
-    /// Has `witness` look around before each of its bytes arrive.
+    /// Calls `witness` before each delivery of bytes.
     pub fn watch(&self, witness: impl FnMut() + Send + 'static) {
         self.state().witness = Box::new(witness);
     }
 
-    /// What it has taken since this was last asked.
+    /// The bytes it has taken since the last call.
     pub fn received(&self) -> Vec<u8> {
         std::mem::take(&mut self.state().received)
     }

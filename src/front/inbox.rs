@@ -1,4 +1,5 @@
-//! What other threads have for a worker: it is woken for the first piece, and takes all of them in one turn.
+//! News for a worker from other threads. The first entry wakes the worker, which takes all of them in one
+//! turn.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,17 +9,17 @@ use super::client::Client;
 use super::sys::Waker;
 use super::{Handled, Lane, Peer};
 
-/// What others have for a worker. There is no more of it than there are connections, requests that wait for a permit, and jobs.
+/// News for a worker; bounded by the connections, the requests that wait for a permit, and the jobs.
 pub struct Inbox {
     posts: Mutex<Vec<Post>>,
     waker: Waker,
 }
 
-/// A piece of news for a worker. Tokens are of its own connections.
+/// An entry. Its tokens are those of the worker's own connections.
 pub enum Post {
-    /// A new connection; `true`: it only gets the response that refuses it.
+    /// A new connection; `true`: it only receives its refusal.
     Accepted(Client, Peer, bool),
-    /// A request that waits has its permit, of that number.
+    /// A queued request has its permit, with that number.
     Granted(Lane, u64, u64),
     /// A control thread has handled a request.
     Handled(u64, Handled),
@@ -27,7 +28,7 @@ pub enum Post {
 }
 
 impl Inbox {
-    /// An empty one.
+    /// An empty inbox.
     ///
     /// # Errors
     /// The system refuses a descriptor.
@@ -35,7 +36,6 @@ impl Inbox {
         Ok(Self { posts: Mutex::default(), waker: Waker::new()? })
     }
 
-    /// Puts something in.
     pub(super) fn post(&self, post: Post) {
         let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = posts.is_empty();
@@ -51,7 +51,7 @@ impl Inbox {
         self.waker.wake();
     }
 
-    /// Takes what is here. The wake-up is taken back first: what comes from here on wakes the worker again.
+    /// Takes all entries. It clears the wake-up first, so that an entry from then on wakes the worker again.
     pub(super) fn take(&self) -> Vec<Post> {
         self.waker.clear();
         std::mem::take(&mut *self.posts.lock().unwrap_or_else(PoisonError::into_inner))

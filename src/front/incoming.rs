@@ -1,4 +1,4 @@
-//! A request whose body is coming.
+//! A request whose body is arriving.
 
 use std::time::Instant;
 
@@ -8,30 +8,30 @@ use crate::core::body::{Decoder, Piece};
 use crate::limits::SLOT_MEMORY;
 use crate::memory::{Holder, Share, Shortage, Size};
 
-/// A whole request.
+/// A complete request.
 #[derive(Debug)]
 pub struct Request<T> {
     pub head: Head,
     /// Its body, decoded.
     pub body: Vec<u8>,
-    /// What admission said of it.
+    /// Result of its admission.
     pub context: T,
-    /// When its head was whole.
+    /// Time when its head was complete.
     pub received: Instant,
-    /// What its body holds.
+    /// Memory of its body.
     share: Share,
-    /// What its head holds, and what it takes while it is under way.
+    /// Memory of its head, and of its processing.
     slot: Share,
 }
 
-/// A request whose body is coming.
+/// A request whose body is arriving.
 pub struct Incoming<T> {
     pub(super) request: Box<Request<T>>,
     pub(super) lane: Lane,
     pub(super) decoder: Decoder,
     /// Body length at which the client gets more time.
     pub(super) step: usize,
-    /// It waits for memory, and nothing more of it is read.
+    /// It waits for memory; nothing more of it is read.
     pub(super) is_short: bool,
 }
 
@@ -42,23 +42,23 @@ impl<T> Request<T> {
         Self { head, body: Vec::new(), context, received, share, slot }
     }
 
-    /// Reserves what its head holds; whether there is room.
+    /// Reserves memory for its head. Returns whether there is room.
     pub(super) fn reserve_head(&mut self) -> bool {
         self.slot.set(self.head.size())
     }
 
-    /// Reserves what it takes while it is under way; whether there is room.
+    /// Reserves memory for its processing. Returns whether there is room.
     pub(super) fn reserve_slot(&mut self) -> bool {
         self.slot.set(SLOT_MEMORY + self.head.size())
     }
 
-    /// A whole request of a unit test.
+    /// A complete request of a unit test.
     #[cfg(test)]
     pub fn in_memory(head: Head, context: T, body: &[u8], received: Instant) -> Box<Self> {
         Box::new(Self { body: body.to_vec(), ..Self::new(head, context, received) })
     }
 
-    /// Its body is not needed any more.
+    /// Drops the body and its memory.
     pub fn drop_body(&mut self) {
         self.body = Vec::new();
         self.share.give_back();
@@ -66,12 +66,13 @@ impl<T> Request<T> {
 }
 
 impl<T> Incoming<T> {
-    /// A request that has come whole.
+    /// A complete request.
     pub(super) fn whole(request: Box<Request<T>>, lane: Lane) -> Self {
         Self { request, lane, decoder: Decoder::done(), step: 0, is_short: false }
     }
 
-    /// Moves the body's bytes out of `input`, if there is room for them: else `is_short`, and they stay there.
+    /// Moves the body's bytes out of `input` if there is memory for them; else sets `is_short`, and they stay
+    /// there.
     pub(super) fn take(&mut self, input: &mut Input, max_body: usize) -> Result<(), Rejection> {
         let bytes = input.rest();
         self.is_short = !self.has_room(bytes.len(), max_body)?;
@@ -84,7 +85,7 @@ impl<T> Incoming<T> {
             match self.decoder.next(&bytes[at..])? {
                 Piece::Framing(count) => {
                     at += count;
-                    // A chunk that cannot fit is refused by its size, before it comes.
+                    // A chunk over the limit is refused by its size, before its bytes come.
                     if self.decoder.due() > max_body.saturating_sub(self.request.body.len()) as u64 {
                         taken = Err(Rejection::BodyTooLarge);
                     }
@@ -95,12 +96,12 @@ impl<T> Incoming<T> {
                 }
             }
         }
-        // The input moves past what the decoder has read even where it refuses: draining continues there.
+        // The input moves past the decoded bytes even after a refusal: draining continues there.
         input.use_up(at);
         taken
     }
 
-    /// Makes room for so many bytes, those of the framing included. A claim alone reserves nothing: there are bytes.
+    /// Makes room for so many bytes, including their framing. An announced length alone reserves nothing.
     fn has_room(&mut self, come: usize, max_body: usize) -> Result<bool, Rejection> {
         let Request { body, share, .. } = &mut *self.request;
         let left = self.decoder.announced().map(|left| usize::try_from(left).unwrap_or(usize::MAX));

@@ -13,12 +13,12 @@ use rustix::net::{
 use super::Peer;
 use crate::limits::BACKLOG;
 
-/// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// A host name or address and a port; every address of the name is bound. Port 0: any free one, the same on all.
+    /// A host name or address and a port; every address of the name is bound. Port 0 picks a free one, the
+    /// same for all.
     Tcp(String, u16),
-    /// A path for a Unix socket; a socket that a killed process left there is taken over.
+    /// Path of a Unix socket; the stale socket of a killed process is replaced.
     Unix(PathBuf),
 }
 
@@ -33,15 +33,15 @@ pub struct Listener {
 enum Place {
     Tcp(SocketAddr),
     Unix(PathBuf),
-    /// Another process's, who removes it when it wants to.
+    /// From another process, which also removes it.
     Inherited(String),
 }
 
 impl Listener {
-    /// Takes a socket that listens already.
+    /// Takes over a socket that already listens.
     ///
     /// # Errors
-    /// It is no listening stream socket.
+    /// The socket is no listening stream socket.
     pub fn inherited(socket: OwnedFd) -> io::Result<Self> {
         if !sockopt::socket_acceptconn(&socket)? || sockopt::socket_type(&socket)? != SocketType::STREAM {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening stream socket"));
@@ -81,7 +81,7 @@ impl Listener {
         }
     }
 
-    /// What a person calls it: `http://127.0.0.1:8080`, `unix:/run/ai-proxy.sock`.
+    /// Its name for people: `http://127.0.0.1:8080`, `unix:/run/ai-proxy.sock`.
     pub fn name(&self) -> String {
         match &self.place {
             Place::Tcp(address) => format!("http://{address}"),
@@ -90,7 +90,7 @@ impl Listener {
         }
     }
 
-    /// Takes a waiting connection; `WouldBlock` when there is none.
+    /// Accepts a waiting connection; `WouldBlock` when there is none.
     pub fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
         let (socket, address) = acceptfrom_with(&self.socket, SocketFlags::CLOEXEC)?;
         let peer = match address.map(SocketAddr::try_from) {
@@ -110,7 +110,7 @@ impl AsFd for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Place::Unix(path) = &self.place {
-            // It may have been removed by hand; nothing is lost then.
+            // An operator may have removed it already.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -120,7 +120,7 @@ fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// How often a port that was free on the first address may turn out to be taken on another.
+/// Attempts to find a port that is free on every address.
 const PORT_TRIES: usize = 16;
 
 fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<Listener>> {
@@ -137,7 +137,7 @@ fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<Listener>> {
                     }
                     bound.push(listener);
                 }
-                // A machine without IPv6 still has `localhost` resolve to ::1.
+                // Without IPv6 `localhost` may still resolve to ::1.
                 Err(error) if is_missing_family(&error) => last = error,
                 Err(error) => {
                     last = io::Error::new(error.kind(), format!("{wanted}: {error}"));
@@ -165,7 +165,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    // Accepted sockets inherit it on Linux: one call for all of them.
+    // Accepted sockets inherit it on Linux, which saves a call for each.
     sockopt::set_tcp_nodelay(&socket, true)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
@@ -192,7 +192,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     Ok(Listener { socket, place: Place::Unix(path.to_owned()) })
 }
 
-/// Whether `path` is a socket on which nobody listens.
+/// Whether `path` is a socket without a listener.
 fn is_stale(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
@@ -203,7 +203,8 @@ fn is_stale(path: &Path) -> bool {
     is_socket && refused
 }
 
-/// Reads away what a refused client has sent, so that closing does not reset the connection before the client reads the response.
+/// Reads and drops what a refused client has sent, so that closing does not reset the connection before the
+/// client reads the response.
 pub fn discard_input(socket: impl AsFd) {
     let mut bytes = [0u8; 4096];
     let _ = rustix::net::recv(socket, &mut bytes, RecvFlags::DONTWAIT);

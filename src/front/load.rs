@@ -1,13 +1,13 @@
-//! Whether the helpers have more to do than there are of them.
+//! Whether jobs wait for helpers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What the helpers of a lane have to do.
+/// Jobs and helpers of a lane.
 #[derive(Debug, Default)]
 pub struct Load {
     /// Jobs sent and not finished.
     pub(super) unfinished: AtomicUsize,
-    /// Threads.
+    /// Threads started.
     pub(super) started: AtomicUsize,
 }
 

@@ -1,10 +1,10 @@
 //! The HTTP/1.1 front: sockets, framing, limits, deadlines and threads. It knows nothing of AI.
 //!
-//! An [`acceptor`] hands each connection to one of a fixed number of workers ([`worker`]), which owns it from its first byte to
-//! its last: while it waits for a request, for its response's source, for room to write, for its end. A request that is whole
-//! takes a permit ([`permits`]) and is handled on its worker through the [`Service`]; what of it waits or takes long is a job for a
-//! thread of a fixed pool ([`helper`]), to which it goes over a bounded channel. So slow and idle clients and slow providers hold
-//! no thread, and overload has one place.
+//! An [`acceptor`] gives each connection to one of a fixed number of workers ([`worker`]). The worker owns
+//! the connection until it closes, also while it waits: for a request, for a provider, for room to write. A
+//! complete request acquires a permit ([`permits`]), and its worker handles it through the [`Service`]. A
+//! part that blocks or takes long is a job for a thread of a fixed pool ([`helper`]), sent over a bounded
+//! channel. So slow and idle clients and slow providers hold no thread, and overload shows in one place.
 
 mod acceptor;
 mod client;
@@ -51,27 +51,27 @@ pub use stats::Stats;
 pub use sys::{Want, wait_for_peer};
 pub use task::{Computation, Io, Job, Next, Task};
 
-/// What is fixed for the life of a front.
+/// Settings that stay fixed for the life of a front.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Threads that serve connections: 1 or more.
+    /// Threads that serve connections; at least 1.
     pub workers: usize,
-    /// Requests that are handled at once, from their beginning to the end of their responses, over all workers: 1 or more.
+    /// Requests handled at once over all workers, each until its response has ended; at least 1.
     pub max_connections: usize,
-    /// Open connections; above it new ones get 503.
+    /// Open connections; further ones get 503.
     pub max_clients: usize,
 }
 
-/// What a reload may change.
+/// Settings that a reload may change.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Largest request body, bytes.
     pub max_body: usize,
-    /// For a whole head, for each further [`crate::limits::BODY_STEP`] of body, for each write.
+    /// Time for a whole head, for each further [`crate::limits::BODY_STEP`] of body, and for each write.
     pub client_timeout: Duration,
-    /// For a connection on which nothing happens.
+    /// Longest silence of a connection without a request.
     pub idle_timeout: Duration,
-    /// For a whole request to get a permit.
+    /// Longest wait of a complete request for a permit.
     pub queue_timeout: Duration,
 }
 
@@ -94,30 +94,30 @@ impl Peer {
     }
 }
 
-/// Which threads handle a request.
+/// The threads that handle a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// A worker, which it keeps neither waiting nor busy for long.
+    /// A worker: the handler neither blocks nor takes long.
     Worker,
-    /// A few threads of their own, for requests that may wait and need a response even when no permit is free.
+    /// A few separate threads, for requests that may block and need a response even when no permit is free.
     Control,
 }
 
-/// What becomes of a request once its head is known, before its body is read.
+/// Decision about a request by its head, before its body is read.
 #[derive(Debug)]
 pub enum Admission<T> {
-    /// It gets this response now; its body is not read.
+    /// Sends this response at once; the body is not read.
     Respond(Response),
-    /// Its body is read, then [`Service::handle`] gets it with this context.
+    /// Reads the body, then calls [`Service::handle`] with this context.
     Run(Lane, T),
 }
 
-/// What an operator should hear of, once each time it begins or ends.
+/// Events for the operator, once each time one begins or ends.
 #[derive(Debug)]
 pub enum Notice {
-    /// New connections cannot be accepted for now.
+    /// New connections cannot be accepted at the moment.
     AcceptFailed(io::Error),
-    /// They can again.
+    /// New connections are accepted again.
     AcceptResumed,
     /// The limit of open connections is met.
     TooManyClients(usize),
@@ -127,11 +127,11 @@ pub enum Notice {
     Panicked(String),
 }
 
-/// What a handler leaves behind.
+/// Result of a handler.
 pub enum Handled {
     /// The request has its response, or was cancelled.
     Done(Done),
-    /// A request under way, which its worker advances from here on.
+    /// A request in flight, which its worker advances from now on.
     Task(Box<dyn Task>),
 }
 
@@ -141,29 +141,30 @@ impl From<Done> for Handled {
     }
 }
 
-/// What the front serves.
+/// The application behind the front.
 pub trait Service: Send + Sync + 'static {
-    /// What admission found out about a request, for its handler.
+    /// Data that admission passes to the handler.
     type RequestContext: Send + 'static;
 
-    /// The limits in force; asked for often, must be cheap.
+    /// The limits in force. Called often, so it must be cheap.
     fn limits(&self) -> Limits;
 
-    /// Decides about a request by its head alone, whose path it may replace. Runs on a worker: it must neither wait nor
-    /// take long.
+    /// Decides about a request by its head alone, whose path it may replace. Runs on a worker: it must
+    /// neither block nor take long.
     fn admit(&self, head: &mut Head, peer: Peer) -> Admission<Self::RequestContext>;
 
-    /// Handles a request, or begins to: on its worker, where that is its lane. A panic costs this request a 500 and nothing else.
+    /// Handles a request or begins to, on the request's lane. A panic costs only this request, which gets a
+    /// 500.
     fn handle(&self, request: Box<Request<Self::RequestContext>>, responder: Responder) -> Handled;
 
-    /// The response to a request that the front refuses; `head` is there when it was valid.
+    /// The response to a request that the front refuses; `head` is present when it was valid.
     fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Response;
 
-    /// Tells the operator.
+    /// Logs an event for the operator.
     fn notice(&self, notice: Notice);
 }
 
-/// `now` plus `timeout`, also where the sum does not exist.
+/// `now` plus `timeout`, saturating.
 fn after(now: Instant, timeout: Duration) -> Instant {
     now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365))
 }

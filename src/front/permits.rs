@@ -1,6 +1,6 @@
-//! How many requests are handled at once, over all workers, and the queue of those that wait: first come, first served.
+//! Limits the requests handled at once over all workers, and queues the others in the order of their arrival.
 //!
-//! One lock, held for a few instructions, twice a request.
+//! One lock, held for a few instructions, twice per request.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -19,47 +19,47 @@ pub struct Permits {
     stats: Arc<Stats>,
 }
 
-/// Tells a worker that the request of that token has its permit, of that number ([`Permits::granted`]).
+/// Notifies a worker that the request of that token has its permit, with that number ([`Permits::granted`]).
 type Grant = Box<dyn Fn(usize, u64, u64) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
     in_use: usize,
-    /// Requests that have asked.
+    /// Requests that have asked so far.
     asked: u64,
-    /// By their numbers.
+    /// In the order of their numbers.
     queue: VecDeque<Waiter>,
 }
 
 /// A request that waits for a permit.
 struct Waiter {
-    /// In the order of asking.
+    /// Position in the order of requests.
     number: u64,
-    /// Whose it is.
+    /// Its worker.
     worker: usize,
-    /// Its connection there.
+    /// Token of its connection at that worker.
     token: u64,
 }
 
-/// What becomes of a request that asks for a permit.
+/// Result of [`Permits::acquire`].
 pub enum Acquired {
     Now(Permit),
-    /// It waits in the queue: its worker gets the permit, unless the request leaves the queue first.
+    /// The request waits: its worker gets the permit, unless the request leaves the queue first.
     Queued,
-    /// Too many wait.
+    /// The queue is full.
     Full,
 }
 
-/// The right to be handled. The next request has it when this is dropped, on whatever thread.
+/// Permission to be handled. Dropping it, on any thread, passes it to the next request.
 pub struct Permit {
     permits: Arc<Permits>,
-    /// Of its request in the queue.
+    /// Number of its request in the queue.
     number: u64,
     is_put_back: bool,
 }
 
 impl Permits {
-    /// `max` permits, and so many requests that may wait for one.
+    /// `max` permits, and a bound for the queue.
     pub(super) fn new(
         lane: Lane,
         (max, max_queue): (usize, usize),
@@ -69,7 +69,7 @@ impl Permits {
         Arc::new(Self { lane, max, max_queue, state: Mutex::default(), grant, stats: Arc::clone(stats) })
     }
 
-    /// Takes a permit for a worker's request of that token, or a place in the queue.
+    /// Takes a permit for a worker's request of that token, or queues the request.
     pub(super) fn acquire(self: &Arc<Self>, worker: usize, token: u64) -> Acquired {
         let mut state = self.lock();
         let number = state.asked;
@@ -87,12 +87,12 @@ impl Permits {
         Acquired::Queued
     }
 
-    /// The permit that a worker was granted.
+    /// The permit that a worker has been granted.
     pub(super) fn granted(self: &Arc<Self>, number: u64) -> Permit {
         Permit { permits: Arc::clone(self), number, is_put_back: false }
     }
 
-    /// The permit of the first that waits, where one is free and it is that worker's.
+    /// The permit for the first request in the queue, if one is free and the request is that worker's.
     pub(super) fn retry(self: &Arc<Self>, worker: usize) -> Option<(Permit, u64)> {
         let mut state = self.lock();
         let is_next = state.in_use < self.max && state.queue.front().is_some_and(|it| it.worker == worker);
@@ -102,7 +102,7 @@ impl Permits {
         Some((self.granted(waiter.number), waiter.token))
     }
 
-    /// Gives a permit to the next that waits, where one is free: of the memory that it needs there may be some now.
+    /// Grants a free permit to the next request in the queue: memory for it may be free now.
     pub(super) fn grant_next(&self) {
         self.grant(&mut self.lock());
     }
@@ -116,14 +116,14 @@ impl Permits {
         self.count(state);
     }
 
-    /// Takes a request out of the queue that has waited for too long; `false`: it has been granted its permit.
+    /// Removes a request that has waited too long from the queue; `false`: it has a permit already.
     pub(super) fn leave_queue(&self, worker: usize, token: u64) -> bool {
         let mut state = self.lock();
         // The oldest waiter is usually the first to time out.
         let is_it = |waiter: &Waiter| (waiter.worker, waiter.token) == (worker, token);
         let Some(place) = state.queue.iter().position(is_it) else { return false };
         state.queue.remove(place);
-        // Where it has waited for memory, a permit is free for the next.
+        // If it waited for memory, its permit is free for the next.
         self.grant(&mut state);
         true
     }
@@ -141,12 +141,11 @@ impl Permits {
 }
 
 impl Permit {
-    /// Whose it is.
     pub(super) fn lane(&self) -> Lane {
         self.permits.lane
     }
 
-    /// Gives it back, and waits again, ahead of all that came later: for memory.
+    /// Returns the permit and queues the request again, ahead of all later ones, until memory is free.
     pub(super) fn put_back(mut self, worker: usize, token: u64) {
         self.is_put_back = true;
         let mut state = self.permits.lock();
@@ -202,7 +201,7 @@ mod tests {
             }
         }
 
-        /// The workers and tokens of the requests that were granted a permit.
+        /// The workers and tokens that were granted a permit.
         fn granted(&self) -> Vec<(usize, u64)> {
             self.granted.try_iter().map(|(worker, token, _)| (worker, token)).collect()
         }
@@ -231,7 +230,7 @@ mod tests {
         drop(first);
         assert_eq!(queue.granted(), [(1, 4)]);
         assert_eq!(queue.counted(), (2, 0));
-        // A request that has gone meanwhile passes its permit on.
+        // A request that has left passes its permit on.
         assert!(matches!(queue.acquire(0, 6), Acquired::Queued));
         drop(queue.permits.granted(2));
         assert_eq!(queue.granted(), [(0, 6)]);
@@ -245,7 +244,7 @@ mod tests {
         let _held = queue.now(0, 1);
         queue.now(0, 2).put_back(0, 2);
         assert_eq!(queue.counted(), (1, 1));
-        // Others wait after it, though a permit is free.
+        // Others queue after it, though a permit is free.
         assert!(matches!(queue.acquire(1, 3), Acquired::Queued));
         assert!(queue.permits.retry(1).is_none());
         let (permit, token) = queue.permits.retry(0).expect("its turn");
@@ -265,7 +264,7 @@ mod tests {
         let (third, fourth) = (queue.permit(), queue.permit());
         third.put_back(0, 3);
         fourth.put_back(0, 4);
-        // The first of them is granted its permit once more, and still has no memory.
+        // The first is granted its permit again and still lacks memory.
         let (third, token) = queue.permits.retry(0).expect("its turn");
         assert_eq!(token, 3);
         third.put_back(0, 3);
@@ -286,7 +285,7 @@ mod tests {
         drop(held);
         assert_eq!(queue.granted(), [(0, 3)]);
         assert!(!queue.permits.leave_queue(0, 3), "it has its permit");
-        // It has waited for memory, and others after it: the next has its turn.
+        // A request waits for memory and others after it; the next one has its turn.
         let queue = Queue::new(2, 2);
         let _held = queue.now(0, 1);
         queue.now(0, 2).put_back(0, 2);

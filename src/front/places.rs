@@ -1,12 +1,12 @@
-//! Places that are used again, and the tokens that tell one use of a place from the next.
+//! Slots that are reused, and tokens that tell one use of a slot from the next.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Tokens have two bits above the number of uses, for what they mean.
+/// Two bits of a token above the number of uses are left for its kind.
 const MAX_USES: u32 = 0x3fff_ffff;
 
-/// Up to a number of places. A token is a place and how often it was used, so that what comes late for who is gone does not
-/// meet the next in its place.
+/// A bounded set of places. A token holds a place and the number of its uses, so that a late event for a
+/// previous user does not reach the next one.
 pub struct Places<P> {
     all: Vec<Place<P>>,
     free: Vec<u32>,
@@ -19,15 +19,15 @@ struct Place<P> {
     content: P,
 }
 
-/// A place that is taken; it is free again when this is dropped, on whatever thread.
+/// A taken place, freed when this is dropped, on any thread.
 #[derive(Debug)]
 pub struct Slot {
-    /// Means the place, and this use of it.
+    /// Names the place and this use of it.
     pub(super) token: u64,
     left: Left,
 }
 
-/// The tokens of slots that were dropped since; there are no more of them than places.
+/// Tokens of dropped slots, at most one per place.
 #[derive(Debug, Clone, Default)]
 struct Left(Arc<Mutex<Vec<u64>>>);
 
@@ -38,17 +38,16 @@ impl Drop for Slot {
 }
 
 impl<P> Places<P> {
-    /// `max` places.
     pub(super) fn new(max: usize) -> Self {
         Self { all: Vec::new(), free: Vec::new(), max, left: Left::default() }
     }
 
-    /// Places that are taken.
+    /// Number of taken places.
     pub(super) fn used(&self) -> usize {
         self.all.len() - self.free.len()
     }
 
-    /// Takes a place for that, if there is one.
+    /// Takes a place, if one is free.
     pub(super) fn take(&mut self, content: P) -> Option<Slot> {
         let index = match self.free.pop() {
             Some(index) => {
@@ -65,13 +64,13 @@ impl<P> Places<P> {
         Some(Slot { token: token(index, self.all[index as usize].uses), left: self.left.clone() })
     }
 
-    /// What is at the place that this token means, if it has not been left.
+    /// The content of the place that this token names, while it is taken.
     pub(super) fn get(&mut self, token: u64) -> Option<&mut P> {
         let (index, uses) = split(token);
         self.all.get_mut(index as usize).filter(|place| place.uses == uses).map(|place| &mut place.content)
     }
 
-    /// Frees the places that have been left, each after a look at what is there.
+    /// Frees the places of dropped slots, after calling `look` on each content.
     pub(super) fn free_left(&mut self, mut look: impl FnMut(&P)) {
         let left = std::mem::take(&mut *self.left.0.lock().unwrap_or_else(PoisonError::into_inner));
         for (index, _) in left.into_iter().map(split) {
@@ -82,13 +81,13 @@ impl<P> Places<P> {
         }
     }
 
-    /// The token of a place now, and what is there.
+    /// The current token of a place, and its content.
     pub(super) fn at(&self, index: u32) -> (u64, &P) {
         let place = &self.all[index as usize];
         (token(index, place.uses), &place.content)
     }
 
-    /// All tokens, each with what is at its place; of places that are free too.
+    /// All tokens with the content of their places, including free ones.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &P)> {
         self.all.iter().zip(0..).map(|(place, index)| (token(index, place.uses), &place.content))
     }
@@ -98,12 +97,12 @@ fn token(index: u32, uses: u32) -> u64 {
     u64::from(uses) << 32 | u64::from(index)
 }
 
-/// A token's place.
+/// The place of a token.
 pub(super) fn index(token: u64) -> u32 {
     split(token).0
 }
 
-/// A token's place, and how often it was used.
+/// The place of a token, and the number of its uses.
 fn split(token: u64) -> (u32, u32) {
     (token as u32, (token >> 32) as u32)
 }

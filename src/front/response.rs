@@ -16,21 +16,21 @@ use crate::core::fields::Fields;
 use crate::core::framing::Framing;
 use crate::limits::COALESCE;
 
-/// Room for the lines of a response head that the front adds, bytes.
+/// Space for the head lines that the front adds, bytes.
 const USUAL_HEAD: usize = 192;
 
-/// A buffered response. `Content-Length`, `Connection` and `Date` are the front's own to add.
+/// A buffered response. The front adds `Content-Length`, `Connection` and `Date`.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// Status code, 200 to 599.
     pub status: u16,
     /// Header fields.
     pub fields: Fields,
-    /// Body; for HEAD it is counted, and not sent.
+    /// Body; for HEAD its size counts, and it is not sent.
     pub body: Content,
 }
 
-/// What a response depends on of its request.
+/// Properties of the request that decide how its response is framed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     pub(super) minor: u8,
@@ -43,14 +43,14 @@ impl Shape {
         Self { minor: head.minor(), head_only: head.method() == "HEAD", keep_alive: head.keep_alive() }
     }
 
-    /// For a request that was not understood.
+    /// For a request that could not be parsed.
     pub(super) const UNKNOWN: Self = Self { minor: 1, head_only: false, keep_alive: false };
 
     pub(super) fn closing(self) -> Self {
         Self { keep_alive: false, ..self }
     }
 
-    /// The head of a response, up to and with its blank line, in a buffer that has room for some more.
+    /// The head of a response including its blank line, in a buffer with space for `more` bytes.
     fn head(self, status: u16, fields: &Fields, framing: Framing, more: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(USUAL_HEAD + fields.as_lines().len() + more);
         out.extend_from_slice(b"HTTP/1.1 ");
@@ -81,7 +81,7 @@ impl Shape {
     }
 }
 
-/// Sends a buffered response as far as the client takes it now; the connection ends after it.
+/// Sends a buffered response as far as the client takes it now, before the connection ends.
 pub(super) fn send_last(client: &Client, shape: Shape, response: &Response) {
     let framing = Framing::Length(response.body.len() as u64);
     let mut bytes = shape.head(response.status, &response.fields, framing, 0);
@@ -93,7 +93,7 @@ pub(super) fn send_last(client: &Client, shape: Shape, response: &Response) {
 }
 
 impl ClientStream {
-    /// Sends a buffered response as far as the client takes it now; the rest leaves when it can.
+    /// Sends a buffered response as far as the client takes it now; the rest is sent later.
     pub(super) fn respond(&mut self, shape: Shape, response: Response) {
         self.client.started.store(true, Ordering::Relaxed);
         let bodiless = matches!(response.status, 100..=199 | 204 | 304);
@@ -120,29 +120,29 @@ impl ClientStream {
                 self.keep(body, 0);
             }
             Ok(sent) => self.keep(body, sent - head.len()),
-            // The client is gone; the next read or write on the connection says so and ends it.
+            // The client is gone; the next read or write ends the connection.
             Err(_) => self.broken = true,
         }
     }
 }
 
-/// The one response to a request: a buffered one, or one in pieces once it has begun. It never waits: what the client does not take
-/// at once is kept. Dropping it (a panic) closes the connection.
+/// The one response to a request: a buffered one, or a stream once it has begun. It never blocks: what the
+/// client does not take at once is kept. Dropping it (a panic) closes the connection.
 pub struct Responder {
     stream: Box<ClientStream>,
     shape: Shape,
     client_timeout: Duration,
-    /// The front drains: this response is the connection's last.
+    /// The front drains: this is the connection's last response.
     draining: Arc<AtomicBool>,
-    /// Its head is among what is pending, or has left.
+    /// Its head is pending or has left.
     is_begun: bool,
     chunked: bool,
-    /// Bytes of body still to come, where their count was announced.
+    /// Bytes of body to come, where the length is announced.
     left: Option<u64>,
-    /// Bytes framed, the head among them, of which `sent` have left.
+    /// Framed bytes including the head, of which `sent` have left.
     pending: Vec<u8>,
     sent: usize,
-    /// Since when the client has taken nothing of what there was for it.
+    /// When the client last took something, while bytes are pending.
     behind_since: Option<Instant>,
 }
 
@@ -180,12 +180,13 @@ impl Responder {
         if self.draining.load(Ordering::Relaxed) { self.shape.closing() } else { self.shape }
     }
 
-    /// The client's socket, to notice that it went away.
+    /// The client's socket, to notice when the client leaves.
     pub fn client(&self) -> &Arc<Client> {
         &self.stream.client
     }
 
-    /// Begins a response in pieces, of `length` bytes of body where that is known. Its head leaves with the first piece.
+    /// Begins a stream, with `length` bytes of body where that is known. Its head leaves with the first
+    /// piece.
     pub fn begin(&mut self, status: u16, fields: &Fields, length: Option<u64>) {
         let bodiless = matches!(status, 204 | 304);
         let shape = self.shape();
@@ -207,7 +208,7 @@ impl Responder {
         self.is_begun
     }
 
-    /// Sends a buffered response; where one in pieces has begun, ends its connection instead.
+    /// Sends a buffered response; if a stream has begun, ends its connection instead.
     pub fn send(mut self, response: Response) -> Done {
         if self.is_begun {
             return self.leave(false);
@@ -232,11 +233,12 @@ impl Responder {
         }
     }
 
-    /// Sends what is here as far as the client takes it now; the head goes with the first. `now`: the time it is.
+    /// Sends the pending bytes as far as the client takes them now; the head leaves with the first. `now`:
+    /// the current time.
     ///
     /// # Errors
-    /// `TimedOut` when the client has taken nothing for `client_timeout`, else what its socket says. The stream is
-    /// over then.
+    /// `TimedOut` when the client has taken nothing for `client_timeout`, else the error of its socket. The
+    /// stream is over then.
     pub fn flush(&mut self, now: Instant) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
@@ -244,7 +246,7 @@ impl Responder {
         let sent = self.send_pending();
         let ended = match sent {
             Ok(taken) if self.sent < self.pending.len() => {
-                // A client that takes some of it, however little, is reading.
+                // A client that takes some bytes, however few, is reading.
                 let since = self.behind_since.filter(|_| taken == 0).unwrap_or(now);
                 self.behind_since = Some(since);
                 if now < after(since, self.client_timeout) {
@@ -257,12 +259,12 @@ impl Responder {
         };
         (self.sent, self.behind_since) = (0, None);
         self.pending.clear();
-        // A large piece must not cost its memory to the end of the stream.
+        // A large piece must not hold its memory until the stream ends.
         self.pending.shrink_to(COALESCE);
         ended
     }
 
-    /// Sends what is pending as far as the client takes it now; how many bytes that were.
+    /// Sends the pending bytes as far as the client takes them now; returns how many.
     fn send_pending(&mut self) -> io::Result<usize> {
         self.stream.client.started.store(true, Ordering::Relaxed);
         let sent = self.stream.client.send(&[IoSlice::new(&self.pending[self.sent..])]);
@@ -271,18 +273,18 @@ impl Responder {
         sent
     }
 
-    /// Whether the client has still to take what was flushed.
+    /// Whether the client has still to take flushed bytes.
     pub fn is_behind(&self) -> bool {
         self.behind_since.is_some()
     }
 
-    /// When the client must have taken some of what was flushed, if there is something that it has not.
+    /// Deadline for the client to take some of the flushed bytes; `None`: it has taken all.
     pub fn deadline(&self) -> Option<Instant> {
         self.behind_since.map(|since| after(since, self.client_timeout))
     }
 
-    /// Ends the response as complete; the connection ends with it where less came than was announced, or it has not begun. What the
-    /// client does not take at once is sent later.
+    /// Ends the response as complete. The connection ends with it if the body is shorter than announced or
+    /// has not begun. Bytes that the client does not take at once are sent later.
     pub fn finish(mut self) -> Done {
         if self.chunked && !self.shape.head_only {
             self.pending.extend_from_slice(b"0\r\n\r\n");
@@ -291,8 +293,8 @@ impl Responder {
         self.leave(is_whole)
     }
 
-    /// Ends the connection in the middle of the response: without the closing chunk, or short of the announced length, no
-    /// client takes it for complete.
+    /// Ends the connection in the middle of the response: without the last chunk, or short of the announced
+    /// length, no client takes it as complete.
     pub fn abort(self) -> Done {
         self.leave(false)
     }
@@ -318,7 +320,7 @@ impl Responder {
 
 #[cfg(test)]
 impl Done {
-    /// Sends what the client still takes; whether its connection can take the next request.
+    /// Sends what the client still takes. Returns whether its connection can take the next request.
     pub fn settle(mut self) -> bool {
         self.stream.flush().is_ok() && !self.stream.broken && self.keep
     }
@@ -328,8 +330,8 @@ fn push_decimal(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// The line ahead of a chunk (RFC 9112 section 7.1). It stands before every event: formatting would cost as much as
-/// finding where the event ends.
+/// The size line of a chunk (RFC 9112 section 7.1). Every event has one: `format!` would cost as much as
+/// finding the end of the event.
 fn push_chunk_size(out: &mut Vec<u8>, size: usize) {
     let mut line = [0; 18];
     line[16..].copy_from_slice(b"\r\n");
@@ -342,7 +344,7 @@ fn push_chunk_size(out: &mut Vec<u8>, size: usize) {
     out.extend_from_slice(&line[at..]);
 }
 
-/// `Date` (RFC 9110 section 6.6.1), formatted once a second and thread.
+/// `Date` (RFC 9110 section 6.6.1), formatted once per second and thread.
 fn push_date(out: &mut Vec<u8>) {
     thread_local! {
         static DATE: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
@@ -362,7 +364,7 @@ fn push_date(out: &mut Vec<u8>) {
     });
 }
 
-/// A client must not depend on it.
+/// Clients must not depend on it (RFC 9112 section 4).
 fn reason_phrase(status: u16) -> &'static str {
     StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }

@@ -20,33 +20,32 @@ use super::worker::Worker;
 use super::{Lane, Listen, Notice, Service, Settings};
 use crate::limits::{CONTROL_THREADS, MAX_CONTROL_QUEUE, MAX_QUEUE, THREAD_STACK};
 
-/// Bound sockets that do not serve yet.
+/// Bound sockets before they serve.
 #[derive(Debug)]
 pub struct Bound(Vec<Listener>);
 
-/// How long a front of which a vital thread has died may take to say so.
+/// Time to log the death of a vital thread before the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Pause between two looks at the workers' pulse.
+/// Interval of checks of the workers' pulse.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// A front that serves.
 pub struct Running {
     stats: Arc<Stats>,
     drain: Box<dyn Fn() + Send + Sync>,
     wake: Arc<dyn Fn() + Send + Sync>,
-    /// Closed when all workers have ended.
+    /// Closed once all workers have ended.
     ended: mpsc::Receiver<()>,
 }
 
-/// Tells whether a front is alive.
+/// Shows whether a front is alive.
 pub struct Pulse {
     stats: Arc<Stats>,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Pulse {
-    /// Whether every worker, woken now, comes round within `timeout`.
+    /// Whether every worker, woken now, completes a turn within `timeout`.
     pub fn beats(&self, timeout: Duration) -> bool {
         let turns = || self.stats.workers().iter().map(|worker| worker.turns.load(Ordering::Relaxed));
         let before: Vec<u64> = turns().collect();
@@ -63,28 +62,28 @@ impl Pulse {
 }
 
 impl Bound {
-    /// Binds everything `listen` names.
+    /// Binds everything that `listen` names.
     ///
     /// # Errors
-    /// As [`Listen`] says; the message names the address.
+    /// As for [`Listen`]; the message names the address.
     pub fn new(listen: &Listen) -> io::Result<Self> {
         Listener::bind(listen).map(Self)
     }
 
-    /// Takes sockets that listen already.
+    /// Takes over sockets that already listen.
     ///
     /// # Errors
-    /// One of them is no listening stream socket.
+    /// A socket is no listening stream socket.
     pub fn inherited(sockets: Vec<OwnedFd>) -> io::Result<Self> {
         sockets.into_iter().map(Listener::inherited).collect::<io::Result<_>>().map(Self)
     }
 
-    /// What a person calls each bound address: `http://127.0.0.1:8080`.
+    /// The name of each bound address for people: `http://127.0.0.1:8080`.
     pub fn names(&self) -> Vec<String> {
         self.0.iter().map(Listener::name).collect()
     }
 
-    /// Begins to serve; `stats`: what it counts meanwhile.
+    /// Starts to serve, counting into `stats`.
     ///
     /// # Errors
     /// The system refuses a descriptor or a thread.
@@ -142,8 +141,8 @@ impl Bound {
     }
 }
 
-/// Starts a thread without which the process is deaf or mute: where it dies, better that the process ends and its
-/// supervisor starts it anew.
+/// Starts a thread that the front cannot work without. If it dies the process ends, so that its supervisor
+/// starts a new one.
 fn start_vital<S: Service>(
     name: &str,
     service: Arc<S>,
@@ -151,7 +150,7 @@ fn start_vital<S: Service>(
 ) -> io::Result<()> {
     thread::Builder::new().stack_size(THREAD_STACK).name(name.to_owned()).spawn(move || {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-            // Also where the log does not take the notice.
+            // The process ends even if the log does not take the notice.
             let _ = thread::Builder::new().stack_size(THREAD_STACK).spawn(|| {
                 thread::sleep(LAST_WORDS);
                 std::process::abort();
@@ -164,12 +163,13 @@ fn start_vital<S: Service>(
 }
 
 impl Running {
-    /// What tells, from another thread, whether it is alive.
+    /// A handle that shows other threads whether the front is alive.
     pub fn pulse(&self) -> Pulse {
         Pulse { stats: Arc::clone(&self.stats), wake: Arc::clone(&self.wake) }
     }
 
-    /// Stops accepting, lets what is in flight finish, no longer than `timeout`; how many connections were left.
+    /// Stops accepting and lets requests in flight finish, for at most `timeout`. Returns how many
+    /// connections were left.
     pub fn drain(&self, timeout: Duration) -> usize {
         (self.drain)();
         match self.ended.recv_timeout(timeout) {

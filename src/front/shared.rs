@@ -10,19 +10,18 @@ use super::stats::Stats;
 use super::sys::Waker;
 use super::{Lane, Service};
 
-/// What the threads of a front share.
 pub struct Shared<S: Service> {
     pub(super) service: Arc<S>,
     pub(super) stats: Arc<Stats>,
-    /// Of the workers, by their numbers.
+    /// The workers' inboxes, by worker number.
     pub(super) inboxes: Arc<[Inbox]>,
     /// Wakes the acceptor.
     pub(super) door: Waker,
     pub(super) permits: [Arc<Permits>; 2],
     pub(super) helpers: [Arc<Helpers<S>>; 2],
-    /// Responses close their connections.
+    /// Each response ends its connection.
     pub(super) draining: Arc<AtomicBool>,
-    /// Nothing more is accepted, and all that was is in the inboxes.
+    /// Accepting has ended, and all accepted connections are in the inboxes.
     pub(super) is_closed: AtomicBool,
 }
 
@@ -39,7 +38,7 @@ impl<S: Service> Shared<S> {
         &self.permits[lane as usize]
     }
 
-    /// Wakes all workers, and the acceptor.
+    /// Wakes all workers and the acceptor.
     pub(super) fn wake(&self) {
         self.door.wake();
         self.inboxes.iter().for_each(Inbox::wake);

@@ -1,5 +1,6 @@
-//! Sockets of providers, as workers watch them: each is registered with one worker, and stays so while its connection serves one
-//! request of that worker after the other. What is known of a socket's readiness is kept here and nowhere else.
+//! Sockets of providers under the watch of workers. Each is registered with one worker, and stays so while
+//! its connection serves one request of that worker after another. This is the only place that keeps a
+//! socket's readiness.
 
 use std::io;
 use std::net::TcpStream;
@@ -13,7 +14,7 @@ use super::sys::Epoll;
 
 /// Marks the token of a source.
 pub const SOURCE: u64 = 1 << 62;
-/// No task waits for it.
+/// Value of `waits` without a task.
 const NOBODY: u64 = u64::MAX;
 
 /// A provider's socket.
@@ -22,36 +23,37 @@ pub struct Source {
     socket: Socket,
     readiness: Arc<Readiness>,
     registered: Mutex<Option<Registered>>,
-    /// Bytes that came on it, and how many of them had come when the client last got some.
+    /// Bytes received, and how many had been received when the client last got some.
     received: AtomicU64,
     delivered: AtomicU64,
-    /// Bytes of a request have still to leave.
+    /// Some bytes of a request are unsent.
     is_unsent: AtomicBool,
 }
 
-/// Where a provider's bytes come from.
+/// The provider's end.
 #[derive(Debug)]
 enum Socket {
     System(TcpStream),
-    /// A unit test, which has a transport of its own.
+    /// A unit test's, with a transport of its own.
     #[cfg(test)]
     Memory,
 }
 
-/// What is known of a socket that reports each change once. One thread at a time uses it: the atomics order nothing.
+/// Readiness of a socket that reports each change once. Only one thread at a time uses it: the atomics order
+/// nothing.
 #[derive(Debug)]
 struct Readiness {
-    /// The token of the client whose task waits for it, or [`NOBODY`].
+    /// Token of the client whose task waits for it, or [`NOBODY`].
     waits: AtomicU64,
-    /// A read may find something.
+    /// A read may find bytes.
     is_readable: AtomicBool,
-    /// The peer has ended its side, which is reported once.
+    /// The peer has ended its side. The event comes only once.
     has_ended: AtomicBool,
-    /// Nothing is read for now, whatever is there.
+    /// Reads are paused, even if there are bytes.
     is_held: AtomicBool,
 }
 
-/// Where a source is registered.
+/// Registration of a source.
 #[derive(Debug)]
 struct Registered {
     worker: usize,
@@ -60,7 +62,7 @@ struct Registered {
 }
 
 impl Source {
-    /// A socket that no task waits for yet.
+    /// A socket without a waiting task.
     pub fn new(stream: TcpStream) -> Arc<Self> {
         Self::on(Socket::System(stream))
     }
@@ -88,14 +90,14 @@ impl Source {
         })
     }
 
-    /// A request begins: what there was to read has been read, and what comes from now on is reported.
+    /// Begins a request: all earlier bytes have been read, and later ones are reported.
     pub fn begin_request(&self) {
         self.readiness.is_readable.store(false, Ordering::Relaxed);
         self.received.store(0, Ordering::Relaxed);
         self.delivered.store(0, Ordering::Relaxed);
     }
 
-    /// The worker that watches it, if one does.
+    /// The worker that watches it, if any.
     pub fn worker(&self) -> Option<usize> {
         self.registered().as_ref().map(|registered| registered.worker)
     }
@@ -104,17 +106,17 @@ impl Source {
         self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// No task waits for it any more: what happens on it is nobody's. Has to be called before another may use it.
+    /// Detaches its task, so that later events have no task. Must be called before another task uses it.
     pub fn release(&self) {
         self.readiness.waits.store(NOBODY, Ordering::Release);
     }
 
-    /// Whether a read may find something.
+    /// Whether a read may find bytes.
     pub fn is_readable(&self) -> bool {
         self.readiness.is_readable.load(Ordering::Relaxed) && !self.readiness.is_held.load(Ordering::Relaxed)
     }
 
-    /// There is something to read; `ended`: and the peer's end after it.
+    /// Notes that there are bytes to read, with `ended` also the peer's end after them.
     pub fn set_ready(&self, ended: bool) {
         self.readiness.is_readable.store(true, Ordering::Relaxed);
         if ended {
@@ -122,45 +124,45 @@ impl Source {
         }
     }
 
-    /// A read found less than it had room for. That was all, unless the peer's end comes after it, which a short read does not show;
-    /// `certainly`: the read found nothing.
+    /// Notes that a read found fewer bytes than it had room for. That was all, unless the peer's end follows,
+    /// which a short read does not show; `certainly`: the read found nothing.
     pub fn drained(&self, certainly: bool) {
         if certainly || !self.readiness.has_ended.load(Ordering::Relaxed) {
             self.readiness.is_readable.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Keeps reads from happening, or lets them happen again.
+    /// Pauses or resumes reads.
     pub fn hold_reads(&self, held: bool) {
         self.readiness.is_held.store(held, Ordering::Relaxed);
     }
 
-    /// Bytes came.
+    /// Counts received bytes.
     pub fn receive(&self, count: usize) {
         self.received.store(self.received() + count as u64, Ordering::Relaxed);
     }
 
-    /// Bytes that came since the request began, those of TLS included.
+    /// Bytes received since the request began, including those of TLS.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// The client got something of what came.
+    /// Notes that the client got some of the received bytes.
     pub fn deliver(&self) {
         self.delivered.store(self.received(), Ordering::Relaxed);
     }
 
-    /// Bytes that came since the client last got some.
+    /// Bytes received since the client last got some.
     pub fn undelivered(&self) -> u64 {
         self.received() - self.delivered.load(Ordering::Relaxed)
     }
 
-    /// Whether bytes of a request have still to leave.
+    /// Whether bytes of a request are unsent.
     pub fn is_unsent(&self) -> bool {
         self.is_unsent.load(Ordering::Relaxed)
     }
 
-    /// Notes whether bytes of a request have still to leave.
+    /// Sets whether bytes of a request are unsent.
     pub fn set_unsent(&self, unsent: bool) {
         self.is_unsent.store(unsent, Ordering::Relaxed);
     }
@@ -184,7 +186,7 @@ impl AsFd for Source {
     }
 }
 
-/// The sources that are registered with one worker.
+/// The sources registered with one worker.
 pub struct Sources {
     worker: usize,
     epoll: Arc<Epoll>,
@@ -192,13 +194,12 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// None yet, of that worker.
     pub(super) fn new(worker: usize, epoll: &Arc<Epoll>) -> Self {
-        // There are no more of them than requests in hand and idle connections, which have their bounds.
+        // Bounded elsewhere: by the requests in flight and the idle connections.
         Self { worker, epoll: Arc::clone(epoll), places: Places::new(usize::MAX) }
     }
 
-    /// Has the task for `client` run whenever something happens at `source` from now on.
+    /// Lets each event at `source` run the task of `client` from now on.
     ///
     /// # Errors
     /// The system refuses to watch it.
@@ -208,19 +209,19 @@ impl Sources {
         if registered.as_ref().is_some_and(|registered| registered.worker == self.worker) {
             return Ok(());
         }
-        // It was another worker's, whose late events find no task of that place.
+        // Late events at its previous worker find no task for that token.
         if let Some(Registered { epoll, .. }) = registered.take() {
             epoll.remove(source)?;
         }
         self.places.free_left(|_| {});
         let slot = self.places.take(Arc::clone(&source.readiness)).ok_or(io::ErrorKind::OutOfMemory)?;
-        // What has come already is reported too.
+        // Events before the registration are reported too.
         self.epoll.watch(source, slot.token | SOURCE)?;
         *registered = Some(Registered { worker: self.worker, epoll: Arc::clone(&self.epoll), _slot: slot });
         Ok(())
     }
 
-    /// Something happened at the source of that token: the client whose task waits for it.
+    /// Handles an event at the source of that token. Returns the client whose task waits for it.
     pub(super) fn on_event(&mut self, token: u64, readable: bool, ended: bool) -> Option<u64> {
         let readiness = &**self.places.get(token & !SOURCE)?;
         if readable {
@@ -255,7 +256,7 @@ mod tests {
         (epoll, sources)
     }
 
-    /// The next event; that there is room again is none.
+    /// The next event other than that there is room again.
     fn next(epoll: &Epoll) -> Option<Event> {
         let mut happened = Vec::new();
         loop {
@@ -276,7 +277,7 @@ mod tests {
         let (epoll, mut sources) = worker(0);
         let (near, mut far) = pair();
         let source = Source::new(near);
-        // What came before it was watched is reported too.
+        // Bytes from before the registration are reported too.
         far.write_all(b"x").expect("write");
         sources.watch(&source, 7).expect("watch");
         let event = next(&epoll).expect("an event");
@@ -288,7 +289,7 @@ mod tests {
         let event = next(&epoll).expect("an event");
         assert_eq!(on(&mut sources, event), None);
 
-        // Another task has it; its end is reported once, and known from then on.
+        // Another task takes it; its end is reported once and remembered.
         sources.watch(&source, 8).expect("watch");
         drop(far);
         let event = next(&epoll).expect("an event");
@@ -331,7 +332,7 @@ mod tests {
         let late = next(&one).expect("an event");
         second.watch(&source, 8).expect("watch");
         assert_eq!(source.worker(), Some(1));
-        // What has come is reported where it is wanted now.
+        // Earlier bytes are reported to the new worker.
         let event = next(&other).expect("an event");
         assert_eq!(on(&mut second, event), Some(8));
         first.places.free_left(|_| {});

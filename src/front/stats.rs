@@ -1,22 +1,21 @@
-//! What a front counts.
+//! Counters of a front.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// What a front counts.
 #[derive(Debug, Default)]
 pub struct Stats {
     clients: AtomicUsize,
-    /// Of these, connections that only get the response that refuses them.
+    /// Those that only receive their refusal.
     refused: AtomicUsize,
     /// Requests that wait for a permit.
     pub(super) queued: AtomicUsize,
-    /// Requests that have one.
+    /// Requests that hold a permit.
     pub(super) busy: AtomicUsize,
     workers: OnceLock<Box<[WorkerStats]>>,
 }
 
-/// What one worker counts.
+/// Counters of one worker.
 #[derive(Debug, Default)]
 pub(super) struct WorkerStats {
     /// Turns of its loop.
@@ -24,7 +23,7 @@ pub(super) struct WorkerStats {
     clients: AtomicUsize,
 }
 
-/// A connection that is counted until this is dropped.
+/// A connection, counted until this is dropped.
 #[derive(Debug)]
 pub struct Counted {
     stats: Arc<Stats>,
@@ -43,7 +42,7 @@ impl Stats {
         self.workers().iter().map(|worker| worker.clients.load(Ordering::Relaxed))
     }
 
-    /// Requests that hold a permit, to the end of their responses.
+    /// Requests that hold a permit, until their responses end.
     pub fn busy(&self) -> usize {
         self.busy.load(Ordering::Relaxed)
     }
@@ -53,7 +52,7 @@ impl Stats {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// The front begins with so many workers.
+    /// Sets the number of workers at the start.
     pub(super) fn begin(&self, workers: usize) {
         self.workers.get_or_init(|| (0..workers).map(|_| WorkerStats::default()).collect());
     }
@@ -62,20 +61,20 @@ impl Stats {
         self.workers.get().map_or(&[], |workers| workers)
     }
 
-    /// Connections within the limit, and those that only get a refusal.
+    /// Connections within the limit, and those that only receive their refusal.
     pub(super) fn admitted_and_refused(&self) -> (usize, usize) {
         let refused = self.refused.load(Ordering::Relaxed);
         (self.clients().saturating_sub(refused), refused)
     }
 
-    /// The worker with the fewest connections; of several the next in turn after `last`.
+    /// The worker with the fewest connections; of several the next after `last`.
     pub(super) fn least_busy(&self, last: usize) -> usize {
         let workers = self.workers();
         let in_turn = (1..=workers.len()).map(|step| (last + step) % workers.len());
         in_turn.min_by_key(|worker| workers[*worker].clients.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// A connection belongs to that worker from now on; `refused`: it only gets the response that refuses it.
+    /// Counts a connection for that worker; `refused`: it only receives its refusal.
     pub(super) fn count(self: &Arc<Self>, worker: usize, refused: bool) -> Counted {
         self.clients.fetch_add(1, Ordering::Relaxed);
         self.refused.fetch_add(usize::from(refused), Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! The system calls of the front that std does not offer, each with its meaning here. Linux only; the one file to
-//! port.
+//! The system calls of the front that std does not offer, each with its meaning here. Linux only; a port
+//! changes this file alone.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
-/// What a peer that went away looks like: it closed, half-closed or reset. A half-closed client counts as gone:
-/// it looks like one that closed until something is written to it (nginx decides the same).
+/// Events of a peer that left: it closed, half-closed or reset the connection. A half-closed client counts as
+/// gone: until a write fails it looks like one that closed (nginx decides the same).
 const GONE: PollFlags = PollFlags::RDHUP.union(PollFlags::HUP).union(PollFlags::ERR);
 
-/// Reads what is there without waiting. `Ok(None)`: nothing yet. `Ok(Some(0))`: the peer will send no more.
+/// Reads available bytes without waiting. `Ok(None)`: none yet. `Ok(Some(0))`: the peer sends no more.
 pub fn receive(socket: impl AsFd, into: &mut [u8]) -> io::Result<Option<usize>> {
     loop {
         match recv(&socket, &mut *into, RecvFlags::DONTWAIT) {
@@ -24,7 +24,7 @@ pub fn receive(socket: impl AsFd, into: &mut [u8]) -> io::Result<Option<usize>> 
     }
 }
 
-/// Writes what the socket takes without waiting; 0 when it takes nothing now. Never raises SIGPIPE.
+/// Writes what the socket takes without waiting; returns 0 when it takes nothing now. Never raises SIGPIPE.
 pub fn send_now(socket: impl AsFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     loop {
@@ -46,7 +46,7 @@ pub fn is_gone(socket: BorrowedFd<'_>) -> bool {
     matches!(poll(&mut wait, Some(&timespec(Duration::ZERO))), Ok(count) if count > 0)
 }
 
-/// What is waited for of a peer.
+/// What to wait for at a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// Bytes from it.
@@ -82,7 +82,7 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-/// What a waiting connection waits for.
+/// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
     /// Bytes from the peer.
@@ -91,23 +91,22 @@ pub enum Interest {
     Write,
 }
 
-/// The readiness queue of one thread, which alone acts on what it tells. Connections are in it from their beginning to their
-/// end and tell of each change once; listeners and the wake-up tell for as long as there is something.
+/// The epoll instance of one thread, which alone handles its events. Connections stay in it until they close
+/// and report each change once; listeners and the wake-up report as long as they are readable.
 #[derive(Debug)]
 pub struct Epoll(OwnedFd);
 
 impl Epoll {
-    /// A new queue.
     pub fn new() -> io::Result<Self> {
         Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
-    /// Has `socket` tell that it can be read, that it has room again after it had none, and that it has ended.
+    /// Reports when `socket` becomes readable, has room again after it had none, and has ended.
     pub fn watch(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
         self.insert(socket, token, CHANGES)
     }
 
-    /// Adds a source that tells for as long as it can be read.
+    /// Adds a source that reports as long as it is readable.
     pub fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
         self.insert(source, token, epoll::EventFlags::IN)
     }
@@ -116,12 +115,12 @@ impl Epoll {
         Ok(epoll::add(&self.0, source, epoll::EventData::new_u64(token), flags)?)
     }
 
-    /// Takes a source out.
+    /// Removes a source.
     pub fn remove(&self, source: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.0, source)?)
     }
 
-    /// Waits for events, no longer than `timeout` (`None`: for ever), and puts them into `happened`.
+    /// Waits for events, at most `timeout` (`None`: without end), and puts them into `happened`.
     pub fn wait(
         &self,
         events: &mut [epoll::Event],
@@ -141,21 +140,21 @@ impl Epoll {
     }
 }
 
-/// Old kernels do not wait for longer than fits into 31 bits of milliseconds.
+/// Old kernels limit a wait to 31 bits of milliseconds.
 const MAX_SLEEP: Duration = Duration::from_secs(86_400);
 
-/// Each change at a socket, once.
+/// Edge-triggered: each change at a socket once.
 const CHANGES: epoll::EventFlags = epoll::EventFlags::IN
     .union(epoll::EventFlags::OUT)
     .union(epoll::EventFlags::RDHUP)
     .union(epoll::EventFlags::ET);
 
-/// Something that happened at a socket.
+/// An event at a socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Event {
-    /// Whose it is.
+    /// Token of the socket.
     pub token: u64,
-    /// There is something to read, if only the end.
+    /// There is something to read, even if only the end.
     pub readable: bool,
     /// The peer closed, half-closed or reset the connection.
     pub ended: bool,
@@ -171,7 +170,7 @@ impl Event {
     }
 }
 
-/// Room for that many events.
+/// A buffer for that many events.
 pub fn event_buffer(count: usize) -> Vec<epoll::Event> {
     vec![epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; count]
 }
@@ -180,21 +179,21 @@ pub fn event_buffer(count: usize) -> Vec<epoll::Event> {
 pub struct Waker(OwnedFd);
 
 impl Waker {
-    /// A new wake-up; add it to an [`Epoll`].
+    /// A new wake-up, to add to an [`Epoll`].
     pub fn new() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    /// Wakes it; a wake-up that is already due stays due.
+    /// Wakes the loop; a pending wake-up stays pending.
     pub fn wake(&self) {
-        // Fails only when the counter is full, and then the wake-up is due anyway.
+        // Fails only when the counter is full, and then a wake-up is pending anyway.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
-    /// Takes the wake-up back.
+    /// Clears the wake-up.
     pub fn clear(&self) {
-        // Fails only when there was none.
+        // Fails only when no wake-up is pending.
         let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
     }
 }
@@ -207,6 +206,6 @@ impl AsFd for Waker {
 
 /// Ends our side of a connection, so that the peer reads the response to its end.
 pub fn shut_write(socket: impl AsFd) {
-    // Fails only when the peer has closed already, which is what we are about to do.
+    // Fails only when the peer has closed already, and then there is nothing to shut down.
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
 }

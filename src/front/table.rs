@@ -19,20 +19,21 @@ pub struct Table<T> {
     timers: Timers,
 }
 
-/// A connection's place. Its socket reports each change once, so the place keeps what was reported while nothing could act on it.
+/// A connection's place. Its socket reports each change once, so the place keeps reports that come while
+/// nothing can act on them.
 pub struct Place<T> {
     /// There may be something to read.
     pub(super) unread: bool,
-    /// The client has ended its side: what there is to read has an end after it.
+    /// The client has ended its side: its end follows the bytes to read.
     pub(super) ended: bool,
-    /// The source of the task here could not be watched: nothing of it is reported.
+    /// The source of the task here could not be watched: no event of it is reported.
     pub(super) unwatched: Option<Arc<Source>>,
     pub(super) state: State<T>,
 }
 
-/// What is at a place.
+/// Content of a place.
 pub enum State<T> {
-    /// Nothing: its worker or a helper works on it, or the place is free.
+    /// Nothing: a worker or helper works on the connection, or the place is free.
     Away,
     /// A connection that waits.
     Conn(Conn<T>),
@@ -42,7 +43,7 @@ pub enum State<T> {
     Task(Box<dyn Task>),
 }
 
-/// A whole request that waits for its permit until then.
+/// A complete request that waits for its permit until a deadline.
 pub struct Queued<T> {
     pub(super) lane: Lane,
     pub(super) request: Box<Request<T>>,
@@ -51,9 +52,9 @@ pub struct Queued<T> {
 }
 
 impl<T> Place<T> {
-    /// When what is here must be looked at, though nothing is reported of it.
+    /// When to look at this place even without an event.
     fn deadline(&self, now: Instant) -> Option<Instant> {
-        // Nothing reports memory that others give back, or a source that could not be watched.
+        // No event reports memory that others return, or bytes of a source that could not be watched.
         let look_again = self.is_unreported().then(|| now + LOOK_AGAIN);
         let deadline = match &self.state {
             State::Away => None,
@@ -67,7 +68,7 @@ impl<T> Place<T> {
         }
     }
 
-    /// Whether it waits for something that is never reported.
+    /// Whether it waits for something without an event.
     fn is_unreported(&self) -> bool {
         match &self.state {
             State::Conn(conn) => conn.is_short(),
@@ -78,33 +79,32 @@ impl<T> Place<T> {
 }
 
 impl<T> Table<T> {
-    /// No connection yet.
     pub(super) fn new() -> Self {
         // The acceptor bounds them over all workers.
         Self { places: Places::new(usize::MAX), timers: Timers::default() }
     }
 
-    /// Places that are taken, wherever their connections are.
+    /// Taken places, with or without their connections.
     pub(super) fn used(&self) -> usize {
         self.places.used()
     }
 
-    /// A place for a connection.
+    /// Reserves a place for a connection.
     pub(super) fn reserve(&mut self) -> Option<Slot> {
         self.places.take(Place { unread: false, ended: false, unwatched: None, state: State::Away })
     }
 
-    /// Frees the places of the connections that have ended.
+    /// Frees the places of closed connections.
     pub(super) fn free_left(&mut self) {
         self.places.free_left(|_| {});
     }
 
-    /// The place that this token means, if its connection has not ended.
+    /// The place of this token, until its connection closes.
     pub(super) fn place(&mut self, token: u64) -> Option<&mut Place<T>> {
         self.places.get(token)
     }
 
-    /// This is here to wait.
+    /// Puts a waiting state into a place.
     pub(super) fn put(&mut self, token: u64, state: State<T>, now: Instant) {
         let Some(place) = self.places.get(token) else { return };
         place.state = state;
@@ -113,18 +113,18 @@ impl<T> Table<T> {
         }
     }
 
-    /// Takes what is at the place that this token means.
+    /// Takes the state out of the place of this token.
     pub(super) fn take(&mut self, token: u64) -> State<T> {
         let place = self.places.get(token);
         place.map_or(State::Away, |place| std::mem::replace(&mut place.state, State::Away))
     }
 
-    /// When a place must be looked at next.
+    /// When to look at a place next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.timers.next()
     }
 
-    /// The tokens of the places that must be looked at now.
+    /// The tokens of the places whose time has come.
     pub(super) fn due(&mut self, now: Instant) -> Vec<u64> {
         let mut due = Vec::new();
         while let Some(index) = self.timers.pop_due(now) {
@@ -140,7 +140,7 @@ impl<T> Table<T> {
         due
     }
 
-    /// The tokens of the connections that wait here and of which that holds.
+    /// The tokens of the waiting connections for which `holds` is true.
     pub(super) fn conns(&self, holds: impl Fn(&Conn<T>) -> bool) -> Vec<u64> {
         let waits = |place: &Place<T>| matches!(&place.state, State::Conn(conn) if holds(conn));
         self.places.iter().filter(|(_, place)| waits(place)).map(|(token, _)| token).collect()

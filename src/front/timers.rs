@@ -1,22 +1,23 @@
-//! When a worker must look at a place though nothing is reported there: a heap with one entry for each place.
+//! Deadlines of a worker's places: a heap with one entry per place.
 
 use std::time::Instant;
 
-/// A place without an entry.
+/// Marks a place without an entry.
 const NONE: u32 = u32::MAX;
 
-/// Deadlines by place. Nothing is taken back when a deadline moves to a later time: its entry comes too early, and is then set anew. So there
-/// are never more entries than places, and a deadline that is put off with each event costs nothing.
+/// Deadlines by place. A deadline that moves to a later time keeps its entry, which comes early and is then
+/// set again. So there are never more entries than places, and moving a deadline with each event costs
+/// nothing.
 #[derive(Debug, Default)]
 pub struct Timers {
-    /// A binary heap, the earliest first.
+    /// A binary heap, earliest first.
     heap: Vec<(Instant, u32)>,
-    /// Where the entry of each place is in the heap.
+    /// Position of each place's entry in the heap.
     entries: Vec<u32>,
 }
 
 impl Timers {
-    /// Has this place looked at by `deadline`.
+    /// Sets a deadline for this place.
     pub(super) fn arm(&mut self, place: u32, deadline: Instant) {
         let index = place as usize;
         if index >= self.entries.len() {
@@ -35,12 +36,12 @@ impl Timers {
         }
     }
 
-    /// The earliest deadline there is.
+    /// The earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
         self.heap.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Takes the entry out that is due first.
+    /// Removes the first entry that is due.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<u32> {
         let (_, place) = *self.heap.first().filter(|(deadline, _)| *deadline <= now)?;
         self.heap.swap_remove(0);
@@ -49,7 +50,7 @@ impl Timers {
         Some(place)
     }
 
-    /// Puts the entry at `at` where it belongs, if it is too far from the top.
+    /// Moves the entry at `at` up to its position.
     fn rise(&mut self, mut at: usize) {
         while at > 0 && self.heap[at].0 < self.heap[(at - 1) / 2].0 {
             self.heap.swap(at, (at - 1) / 2);
@@ -59,7 +60,7 @@ impl Timers {
         self.note(at);
     }
 
-    /// Puts the first entry where it belongs.
+    /// Moves the first entry down to its position.
     fn sink(&mut self) {
         let mut at = 0;
         while at < self.heap.len() {
@@ -77,7 +78,7 @@ impl Timers {
 
     fn note(&mut self, at: usize) {
         let place = self.heap[at].1;
-        // There are no more places than fit into the half of a token.
+        // Places fit into half of a token.
         self.entries[place as usize] = at as u32;
     }
 }
