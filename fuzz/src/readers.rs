@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use ai_proxy::catalog;
-use ai_proxy::config::{Config, Scope, load};
+use ai_proxy::config::{Config, Scope, Thinking, load};
 use ai_proxy::core::multipart;
 use ai_proxy::core::splice::Body;
 use ai_proxy::core::sse::Events;
@@ -192,7 +192,8 @@ fn messages_request(bytes: &[u8]) -> usize {
         return 0;
     }
     let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
-    chat_request(body, LIMIT, true).map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens", true)))
+    chat_request(body, LIMIT, Thinking::All)
+        .map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens", true)))
 }
 
 fn responses_request(bytes: &[u8]) -> usize {
@@ -200,7 +201,7 @@ fn responses_request(bytes: &[u8]) -> usize {
         return 0;
     }
     let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
-    let Ok((chat, translation)) = responses::chat_request(body, LIMIT, true) else { return 0 };
+    let Ok((chat, translation)) = responses::chat_request(body, LIMIT, Thinking::All) else { return 0 };
     length(&chat.with_model(MODEL, "max_tokens", true)) + translation.held()
 }
 

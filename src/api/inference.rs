@@ -184,7 +184,7 @@ impl Call {
             now,
             adds_usage,
             is_translated,
-            lacks_responses: false,
+            lacks_api: false,
             is_untranslatable: false,
             is_short,
             share,

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::error::ApiError;
 use super::outcome::BufferedResponse;
 use super::{Action, RequestContext};
-use crate::config::{Config, Format, Mask, Provider, Replica, Scope, known};
+use crate::config::{Config, Format, Mask, Replica, Scope, Thinking, known};
 use crate::core::BodyError;
 use crate::core::sse::{EventTooLarge, Events};
 use crate::dialect::anthropic::{self, unsigned_thinking};
@@ -38,6 +38,8 @@ const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
 pub struct Chat {
     /// The call.
     pub request: ChatRequest,
+    /// What it has of the thoughts before.
+    pub thinking: Thinking,
     back: Back,
     /// The memory that it takes.
     _copies: Share,
@@ -79,8 +81,7 @@ pub fn translate(
         return Ok(Translated::default());
     }
     let (config, now) = (&*request.context.config, Instant::now());
-    let is_native =
-        |(provider, replica): (&Provider, &Replica)| is_native(gateway, request, provider, replica, now);
+    let is_native = |replica: &Replica| is_native(gateway, request, replica, now);
     let native = |route: &Route| replicas_of(config, route).all(is_native);
     let is_messages = request.context.response_context.format == Format::Anthropic;
     let cuts = match is_messages && routes.iter().any(native) {
@@ -89,14 +90,14 @@ pub fn translate(
     };
     let mut translated = Translated { cuts, ..Translated::default() };
     let Some(first) = routes.iter().find(|route| !native(route)) else { return Ok(translated) };
-    if request.head.path() == COUNT_TOKENS {
+    if counts_tokens(request) {
         translated.uncounting = Some(first.provider.clone());
         routes.retain(native);
         return Ok(translated);
     }
-    let provider = |route: &Route| config.provider(&route.provider).filter(|_| !native(route));
-    let wants_thinking = routes.iter().filter_map(provider).any(|it| it.replicas.iter().any(wants_thinking));
-    match chat(request, wants_thinking) {
+    // Where the first of several attempts fails, the next may take other thoughts.
+    let replica = replicas_of(config, first).find(|replica| !is_native(replica));
+    match chat(request, replica.map(thinking_for).unwrap_or_default()) {
         Ok(chat) => translated.chat = Some(chat),
         Err(ApiError::Overloaded) => return Err(ApiError::Overloaded),
         Err(error) => {
@@ -111,13 +112,10 @@ pub fn translate(
 }
 
 /// The replicas that a route may lead to.
-fn replicas_of<'a>(config: &'a Config, route: &Route) -> impl Iterator<Item = (&'a Provider, &'a Replica)> {
+fn replicas_of<'a>(config: &'a Config, route: &Route) -> impl Iterator<Item = &'a Replica> {
     let pin = route.pin;
-    let leads_there = move |at: usize| pin.is_none_or(|pin| pin == at);
-    config.provider(&route.provider).into_iter().flat_map(move |provider| {
-        let replicas = provider.replicas.iter().enumerate().filter(move |(at, _)| leads_there(*at));
-        replicas.map(move |(_, replica)| (provider, replica))
-    })
+    let replicas = config.provider(&route.provider).into_iter().flat_map(|provider| &provider.replicas);
+    replicas.enumerate().filter(move |(at, _)| pin.is_none_or(|pin| pin == *at)).map(|(_, replica)| replica)
 }
 
 /// The response to a call that asks for the tokens of a request, from no provider. It says that it is an estimate.
@@ -129,34 +127,35 @@ pub fn estimated_count(tokens: u64) -> BufferedResponse {
 }
 
 /// Whether a call is one that providers of chat completions alone get translated.
-fn is_translatable(context: &RequestContext) -> bool {
+pub fn is_translatable(context: &RequestContext) -> bool {
     context.response_context.format == Format::Anthropic || context.action == Action::CreateResponse
+}
+
+/// Whether a call asks for the tokens of a request.
+pub fn counts_tokens(request: &Request<RequestContext>) -> bool {
+    request.head.path() == COUNT_TOKENS
 }
 
 /// Whether a replica of a provider gets a call as it came.
 pub fn is_native(
     gateway: &Gateway,
     request: &Request<RequestContext>,
-    provider: &Provider,
     replica: &Replica,
     now: Instant,
 ) -> bool {
-    match request.context.response_context.format {
-        Format::Anthropic => provider.speaks(Format::Anthropic),
-        Format::OpenAi => gateway.board.serves_responses(replica, now),
-    }
+    gateway.board.is_native(replica, request.context.response_context.format, now)
 }
 
-/// Whether a replica wants to know what was thought before.
-pub fn wants_thinking(replica: &Replica) -> bool {
-    known(&replica.url).wants_reasoning
+/// What a replica takes of what was thought before.
+pub fn thinking_for(replica: &Replica) -> Thinking {
+    known(&replica.url).thinking
 }
 
-/// The call as chat completions have it; `wants_thinking`: with what was thought before, by whomever.
+/// The call as chat completions have it; `thinking`: with these of the thoughts before.
 ///
 /// # Errors
 /// What cannot be translated, or there is no memory to translate it.
-pub fn chat(request: &Request<RequestContext>, wants_thinking: bool) -> Result<Chat, ApiError> {
+pub fn chat(request: &Request<RequestContext>, thinking: Thinking) -> Result<Chat, ApiError> {
     let (path, limit) = (request.head.path(), request.context.config.max_request_size);
     let is_messages = request.context.response_context.format == Format::Anthropic;
     if is_messages && path != MESSAGES {
@@ -169,16 +168,16 @@ pub fn chat(request: &Request<RequestContext>, wants_thinking: bool) -> Result<C
     let body: &RawValue = serde_json::from_slice(&request.body)
         .map_err(|error| ApiError::Body(BodyError::InvalidJson(error.to_string())))?;
     let (request, back) = if is_messages {
-        let request = anthropic::chat_request(body, limit, wants_thinking).map_err(ApiError::Refused)?;
+        let request = anthropic::chat_request(body, limit, thinking).map_err(ApiError::Refused)?;
         let back = Back::Message(request.attached);
         (request, back)
     } else {
         let (request, translation) =
-            responses::chat_request(body, limit, wants_thinking).map_err(ApiError::Refused)?;
+            responses::chat_request(body, limit, thinking).map_err(ApiError::Refused)?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         (request, Back::Response(Arc::new(translation), now.as_secs()))
     };
-    Ok(Chat { request, back, _copies: copies })
+    Ok(Chat { request, thinking, back, _copies: copies })
 }
 
 impl Back {

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use super::admitted::Admitted;
 use super::allowance::Times;
 use super::client_call::ClientCall;
+use super::error::ApiError;
 use super::messages::Chat;
 use super::outcome::{Failed, Finish, SUCCESS};
 use super::record::word;
-use super::{Action, masking, messages};
-use crate::config::Replica;
+use super::{masking, messages};
+use crate::config::{Format, Replica};
 use crate::front::Done;
 use crate::gateway::Gateway;
 use crate::limits::MAX_SEARCHED;
@@ -36,8 +37,8 @@ pub struct Relay {
     pub(super) adds_usage: bool,
     /// The current attempt sends the call translated.
     pub(super) is_translated: bool,
-    /// Its replica has refused the call as it came, as one without `/responses` does.
-    pub(super) lacks_responses: bool,
+    /// Its replica has refused the call as it came, as one without the API does.
+    pub(super) lacks_api: bool,
     /// Its replica would need the call translated, which it cannot be.
     pub(super) is_untranslatable: bool,
     /// The current attempt has less time than a first one would have.
@@ -77,16 +78,33 @@ impl Relay {
         self.call.chat.as_ref().filter(|_| self.is_translated)
     }
 
+    /// Has the call as chat completions have it, with the thoughts that this replica takes.
+    ///
+    /// # Errors
+    /// It cannot be translated.
+    pub(super) fn translate_for(&mut self, replica: &Replica) -> Result<(), ApiError> {
+        let thinking = messages::thinking_for(replica);
+        if self.call.chat.as_ref().is_none_or(|chat| chat.thinking != thinking) {
+            // Its memory is free before another takes some.
+            self.call.chat = None;
+            self.call.chat = Some(messages::chat(&self.client_call.request, thinking)?);
+        }
+        Ok(())
+    }
+
     /// An attempt at that replica begins: decides how the call is sent.
     pub(super) fn begin_attempt(&mut self, choice: &Choice) {
         let replica = &choice.provider().replicas[choice.replica];
-        let is_native = || {
-            let request = &self.client_call.request;
-            messages::is_native(&self.gateway, request, choice.provider(), replica, self.now)
-        };
-        self.lacks_responses = false;
+        let is_native = || messages::is_native(&self.gateway, &self.client_call.request, replica, self.now);
+        self.lacks_api = false;
         self.is_translated = self.call.chat.is_some() && !is_native();
         self.is_untranslatable = self.call.refused.is_some() && !is_native();
+        if self.is_translated {
+            if let Err(error) = self.translate_for(replica) {
+                self.call.refused = Some(error);
+                (self.is_translated, self.is_untranslatable) = (false, true);
+            }
+        }
         self.client_call.begin_attempt(&choice.provider().name, self.call.body.stream);
     }
 
@@ -142,26 +160,26 @@ impl Relay {
         if result == SUCCESS {
             let replica = &choice.provider().replicas[choice.replica];
             self.gateway.succeeded(choice.provider(), replica.id);
-            self.note_responses(choice, replica);
+            self.note_api(choice, replica);
         }
         choice.lease.report(verdict, self.now)
     }
 
-    /// Notes what a success shows of a replica of which it is not known whether it serves `/responses`.
-    fn note_responses(&self, choice: &Choice, replica: &Replica) {
+    /// Notes what a success shows of a replica of which it is not known whether it serves the call's API.
+    fn note_api(&self, choice: &Choice, replica: &Replica) {
         let (board, config) = (&self.gateway.board, self.client_call.config());
-        let is_create = self.client_call.request.context.action == Action::CreateResponse;
-        if !is_create || replica.serves_responses().is_some() {
+        let context = &self.client_call.request.context;
+        let format = context.response_context.format;
+        if !messages::is_translatable(context) || replica.is_native(format).is_some() {
             return;
         }
         if !self.is_translated {
-            board.note_responses(replica.id);
-        } else if self.lacks_responses {
-            board.note_chat_alone(replica.id, self.now, config.models_interval);
-            log::info!(
-                "{}",
-                Text::ChatAlone(&choice.provider().name, choice.replica + 1).say(config.language)
-            );
+            board.note_native(replica.id, format);
+        } else if self.lacks_api {
+            board.note_chat_alone(replica.id, format, self.now, config.models_interval);
+            let name = &choice.provider().name;
+            let path = if format == Format::Anthropic { "/messages" } else { "/responses" };
+            log::info!("{}", Text::ChatAlone(name, choice.replica + 1, path).say(config.language));
         }
     }
 

@@ -14,7 +14,7 @@ use super::admitted::Admitted;
 use super::error::ApiError;
 use super::{Action, RequestContext, filters};
 use crate::catalog::{Lists, Model};
-use crate::config::{Config, Provider, Replica, ReplicaId, Token};
+use crate::config::{Config, Format, Provider, Replica, ReplicaId, Token};
 use crate::dialect::Refusal;
 use crate::front::Request;
 use crate::gateway::{Gateway, ResponseOwner};
@@ -55,7 +55,7 @@ pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Re
     let mut reach = Reach::of(config, token, &lists);
     let now = Instant::now();
     let keeps_some = |provider: &Provider| {
-        provider.replicas.iter().any(|replica| gateway.board.serves_responses(replica, now))
+        provider.replicas.iter().any(|replica| gateway.board.is_native(replica, Format::OpenAi, now))
     };
     let mut may_have = |provider: &Provider, model: &str| reach.includes(provider, model);
     if let Some(((provider, replica), model)) = place {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Api, RequestContext, health, json_response};
 use crate::auth::quota::Clock;
-use crate::config::{Config, Replica, Token, TokenId, load};
+use crate::config::{Config, Format, Replica, Token, TokenId, load};
 use crate::front::Response;
 
 #[derive(Serialize)]
@@ -34,6 +34,8 @@ struct ReplicaStatus<'a> {
     latency_ms: Option<u128>,
     /// How calls to `/v1/responses` reach it: `native`, or `chat` where they are translated.
     responses: &'static str,
+    /// The same of calls to `/v1/messages`.
+    messages: &'static str,
     checked_at: Option<String>,
     /// Why the last check failed.
     error: Option<String>,
@@ -93,10 +95,11 @@ fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> Replic
     let cooldown_until = condition.cooldown_until.or(of_one.map(|(_, until)| until));
     let name_of =
         |of: TokenId| config.tokens.iter().find(|token| TokenId::of(token) == of).map(|it| &*it.name);
-    let is_native = api.gateway.board.serves_responses(replica, now);
+    let api_for = |format| if api.gateway.board.is_native(replica, format, now) { "native" } else { "chat" };
     ReplicaStatus {
         url: &replica.url,
-        responses: if is_native { "native" } else { "chat" },
+        responses: api_for(Format::OpenAi),
+        messages: api_for(Format::Anthropic),
         healthy: health.as_ref().map(|health| health.healthy),
         latency_ms: health.as_ref().map(|health| health.latency.as_millis()),
         checked_at: health.as_ref().map(|health| health.checked_at.to_string()),

@@ -25,8 +25,27 @@ pub struct Known {
     pub serves_responses: Option<bool>,
     /// It refuses `stream_options`, and reports usage in every stream.
     pub refuses_stream_options: bool,
-    /// It refuses a history of tool calls without their `reasoning_content`.
-    pub wants_reasoning: bool,
+    /// Which `reasoning_content` of a history it accepts.
+    pub thinking: Thinking,
+}
+
+/// Which thoughts of a history a provider gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Thinking {
+    /// None: it refuses `reasoning_content`, or never writes any.
+    Nothing,
+    /// Those without a signature or seal: a translated provider wrote them, and may need them back.
+    #[default]
+    Unsigned,
+    /// All readable ones: it refuses a history of tool calls without them.
+    All,
+}
+
+impl Thinking {
+    /// Whether it includes a thought.
+    pub fn includes(self, is_sealed: bool) -> bool {
+        self == Self::All || (self == Self::Unsigned && !is_sealed)
+    }
 }
 
 const ORDINARY: Known = Known {
@@ -39,7 +58,7 @@ const ORDINARY: Known = Known {
     token_limit: "max_tokens",
     serves_responses: None,
     refuses_stream_options: false,
-    wants_reasoning: false,
+    thinking: Thinking::Unsigned,
 };
 
 /// A host with that base path that serves `/responses`.
@@ -50,6 +69,11 @@ const fn all_apis_at(host: &'static str, base_path: &'static str) -> Known {
 /// A host with that base path that lacks `/responses`.
 const fn chat_at(host: &'static str, base_path: &'static str) -> Known {
     Known { serves_responses: Some(false), ..at(host, base_path) }
+}
+
+/// A host of Mistral's. 422: extra inputs are not permitted.
+const fn mistral_at(host: &'static str) -> Known {
+    Known { refuses_stream_options: true, thinking: Thinking::Nothing, ..chat_at(host, "/v1") }
 }
 
 /// A host with that base path.
@@ -66,23 +90,35 @@ const KNOWN: &[Known] = &[
         ..chat_at("api.anthropic.com", "/v1")
     },
     // Its newer models refuse the older name; other providers know only that one.
-    Known { token_limit: "max_completion_tokens", ..all_apis_at("api.openai.com", "/v1") },
-    // 422: extra inputs are not permitted.
-    Known { refuses_stream_options: true, ..chat_at("api.mistral.ai", "/v1") },
-    Known { refuses_stream_options: true, ..chat_at("codestral.mistral.ai", "/v1") },
-    Known { listed_prefix: "models/", ..chat_at("generativelanguage.googleapis.com", "/v1beta/openai") },
+    Known {
+        token_limit: "max_completion_tokens",
+        thinking: Thinking::Nothing,
+        ..all_apis_at("api.openai.com", "/v1")
+    },
+    mistral_at("api.mistral.ai"),
+    mistral_at("codestral.mistral.ai"),
+    // An unknown member of a message is 400.
+    Known {
+        listed_prefix: "models/",
+        thinking: Thinking::Nothing,
+        ..chat_at("generativelanguage.googleapis.com", "/v1beta/openai")
+    },
     // Its base URL works with and without `/v1`.
-    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..chat_at("api.deepseek.com", "") },
-    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..chat_at("api.moonshot.cn", "/v1") },
-    Known { anthropic_path: "/anthropic/v1", wants_reasoning: true, ..chat_at("api.moonshot.ai", "/v1") },
+    Known { anthropic_path: "/anthropic/v1", thinking: Thinking::All, ..chat_at("api.deepseek.com", "") },
+    Known { anthropic_path: "/anthropic/v1", thinking: Thinking::All, ..chat_at("api.moonshot.cn", "/v1") },
+    Known { anthropic_path: "/anthropic/v1", thinking: Thinking::All, ..chat_at("api.moonshot.ai", "/v1") },
+    Known { anthropic_path: "/anthropic/v1", thinking: Thinking::All, ..at("api.xiaomimimo.com", "/v1") },
     Known { anthropic_path: "/api/anthropic/v1", ..chat_at("open.bigmodel.cn", "/api/paas/v4") },
     Known { anthropic_path: "/api/anthropic/v1", ..chat_at("api.z.ai", "/api/paas/v4") },
     at("dashscope.aliyuncs.com", "/compatible-mode/v1"),
     at("dashscope-intl.aliyuncs.com", "/compatible-mode/v1"),
     all_apis_at("openrouter.ai", "/api/v1"),
-    all_apis_at("api.groq.com", "/openai/v1"),
+    // 400: property 'reasoning_content' is unsupported.
+    Known { thinking: Thinking::Nothing, ..all_apis_at("api.groq.com", "/openai/v1") },
+    Known { thinking: Thinking::Nothing, ..at("api.cerebras.ai", "/v1") },
     all_apis_at("api.x.ai", "/v1"),
-    chat_at("api.siliconflow.cn", "/v1"),
+    // It serves the models of those that want it.
+    Known { thinking: Thinking::All, ..chat_at("api.siliconflow.cn", "/v1") },
     all_apis_at("ark.cn-beijing.volces.com", "/api/v3"),
 ];
 
@@ -116,6 +152,13 @@ pub fn base_url_meant(url: &str, format: Format) -> Option<String> {
     (base != path).then(|| format!("{origin}{base}"))
 }
 
+/// The base URL for Anthropic's format of the provider at `url`: the known one of its host, else the same.
+pub fn anthropic_url(url: &str) -> String {
+    let path = known(url).anthropic_path;
+    let origin = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+    if path.is_empty() { url.to_owned() } else { origin + path }
+}
+
 /// Whether the last segment of a path is a version like `v1`.
 fn ends_in_version(path: &str) -> bool {
     let last = path.rsplit('/').next().unwrap_or_default();
@@ -129,7 +172,7 @@ pub fn known(url: &str) -> &'static Known {
 
 #[cfg(test)]
 mod tests {
-    use super::{base_url_meant, known};
+    use super::{anthropic_url, base_url_meant, known};
     use crate::config::Format;
 
     #[test]
@@ -169,6 +212,17 @@ mod tests {
             ("https://openrouter.ai/api/v1", None),
         ] {
             assert_eq!(base_url_meant(url, Format::Anthropic).as_deref(), meant, "{url}");
+        }
+    }
+
+    #[test]
+    fn anthropic_url_is_the_known_one_of_a_host_else_the_same() {
+        for (url, expected) in [
+            ("https://api.deepseek.com", "https://api.deepseek.com/anthropic/v1"),
+            ("https://open.bigmodel.cn/api/coding/paas/v4", "https://open.bigmodel.cn/api/anthropic/v1"),
+            ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
+        ] {
+            assert_eq!(anthropic_url(url), expected);
         }
     }
 

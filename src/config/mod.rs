@@ -19,7 +19,7 @@ pub use crate::core::mask::{Mask, Scope};
 pub use crate::core::relayed_headers::HOP_BY_HOP;
 pub use crate::core::secret::Secret;
 pub use filter::{Filter, Pattern};
-pub use known::{Known, base_url_meant, known};
+pub use known::{Known, Thinking, anthropic_url, base_url_meant, known};
 pub use live::Live;
 pub use proxy_url::ProxyUrl;
 
@@ -126,8 +126,8 @@ pub struct Replica {
     pub id: ReplicaId,
     /// Base URL, `http` or `https`, without a trailing slash, query, fragment or user info.
     pub url: String,
-    /// Base URL for Anthropic's format, checked like `url`; `None`: it does not speak the format. Default:
-    /// `url` where its host is `api.anthropic.com`.
+    /// Base URL for Anthropic's format, checked like `url`; `None`: calls in it are translated. Default: `url`
+    /// where its host is `api.anthropic.com`.
     pub anthropic_url: Option<String>,
     /// API key; with an empty one no `Authorization` is sent.
     pub key: Secret,
@@ -192,11 +192,6 @@ impl Provider {
         let replicas = self.replicas.iter().map(|it| (&it.key, &it.headers[..]));
         self.mask.get_or_init(|| Arc::new(Mask::of(replicas)))
     }
-
-    /// Whether every replica speaks that format.
-    pub fn speaks(&self, format: Format) -> bool {
-        self.replicas.iter().all(|replica| replica.base_url(format).is_some())
-    }
 }
 
 impl Replica {
@@ -214,12 +209,15 @@ impl Replica {
         }
     }
 
-    /// Whether it serves `/responses` itself; `None`: unknown so far.
-    pub fn serves_responses(&self) -> Option<bool> {
-        match self.responses {
-            ResponsesApi::Auto => known(&self.url).serves_responses,
-            ResponsesApi::Native => Some(true),
-            ResponsesApi::Chat => Some(false),
+    /// Whether it serves `/responses`, or `/messages` for Anthropic's format; `None`: unknown so far.
+    pub fn is_native(&self, format: Format) -> Option<bool> {
+        match (format, self.responses) {
+            (Format::OpenAi, ResponsesApi::Auto) => known(&self.url).serves_responses,
+            (Format::OpenAi, responses) => Some(responses == ResponsesApi::Native),
+            (Format::Anthropic, _) => match &self.anthropic_url {
+                None => Some(false),
+                Some(url) => known(url).is_anthropic.then_some(true),
+            },
         }
     }
 

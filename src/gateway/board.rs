@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Lists, Model};
-use crate::config::{Config, Provider, Replica, ReplicaId};
+use crate::config::{Config, Format, Provider, Replica, ReplicaId};
 use crate::limits::{CONTROL_THREADS, FIRST_RECHECK};
 
 /// Result of a replica's last check.
@@ -60,10 +60,17 @@ struct Entry {
     refuted: Option<String>,
     check_at: Option<Instant>,
     models_at: Option<Instant>,
-    /// It served chat completions alone; `/responses` is tried again at this time.
-    chat_alone_until: Option<Instant>,
-    /// It has served a call to `/responses` natively: a later refusal is about the call, not about the path.
-    has_responses: bool,
+    /// Its APIs beside chat completions, by [`Format`]: `/responses` and `/messages`.
+    apis: [Api; 2],
+}
+
+/// Findings about an API that a replica may lack.
+#[derive(Debug, Clone, Copy, Default)]
+struct Api {
+    /// It lacks the API; the API is tried again at this time.
+    lacking_until: Option<Instant>,
+    /// It has served a call natively: a later refusal is about the call, not about the path.
+    has_succeeded: bool,
 }
 
 impl Board {
@@ -191,34 +198,36 @@ impl Board {
         inner.waiting -= 1;
     }
 
-    /// Notes that a replica refused `/responses` and served the same call as a chat completion. `/responses`
-    /// is tried again after `time`.
-    pub fn note_chat_alone(&self, id: ReplicaId, now: Instant, time: Duration) {
+    /// Notes that a replica refused a call of that format and served it as a chat completion. The API is tried
+    /// again after `time`.
+    pub fn note_chat_alone(&self, id: ReplicaId, format: Format, now: Instant, time: Duration) {
         if let Some(entry) = self.lock().replicas.get_mut(&id) {
-            entry.chat_alone_until = now.checked_add(time);
+            entry.apis[format as usize].lacking_until = now.checked_add(time);
         }
     }
 
-    /// Notes that a replica has served a call to `/responses` natively.
-    pub fn note_responses(&self, id: ReplicaId) {
+    /// Notes that a replica has served a call of that format natively.
+    pub fn note_native(&self, id: ReplicaId, format: Format) {
         if let Some(entry) = self.lock().replicas.get_mut(&id) {
-            entry.has_responses = true;
+            entry.apis[format as usize].has_succeeded = true;
         }
     }
 
-    /// Whether a refusal by this replica may mean that it lacks `/responses`: no call has shown that it has
-    /// the path.
-    pub fn may_lack_responses(&self, replica: &Replica) -> bool {
-        replica.serves_responses().is_none()
-            && !self.lock().replicas.get(&replica.id).is_some_and(|entry| entry.has_responses)
+    fn api(&self, replica: &Replica, format: Format) -> Api {
+        self.lock().replicas.get(&replica.id).map_or_else(Api::default, |entry| entry.apis[format as usize])
     }
 
-    /// Whether a call to `/responses` goes to a replica untranslated.
-    pub fn serves_responses(&self, replica: &Replica, now: Instant) -> bool {
-        replica.serves_responses().unwrap_or_else(|| {
-            let until = self.lock().replicas.get(&replica.id).and_then(|entry| entry.chat_alone_until);
-            until.is_none_or(|until| until <= now)
-        })
+    /// Whether a refusal by this replica may mean that it lacks the API of that format: no call has shown that it
+    /// has the path.
+    pub fn may_lack(&self, replica: &Replica, format: Format) -> bool {
+        replica.is_native(format).is_none() && !self.api(replica, format).has_succeeded
+    }
+
+    /// Whether a call of that format goes to a replica untranslated.
+    pub fn is_native(&self, replica: &Replica, format: Format, now: Instant) -> bool {
+        replica
+            .is_native(format)
+            .unwrap_or_else(|| self.api(replica, format).lacking_until.is_none_or(|until| until <= now))
     }
 
     pub fn health(&self, id: ReplicaId) -> Option<Health> {

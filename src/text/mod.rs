@@ -139,7 +139,8 @@ pub enum Text<'a> {
     ProviderHealthy(&'a str),
     /// A provider's health changed to bad: provider, reason.
     ProviderUnhealthy(&'a str, &'a str),
-    ChatAlone(&'a str, usize),
+    /// A provider lacks an API, and calls to it are translated: provider, replica, path.
+    ChatAlone(&'a str, usize, &'a str),
     /// A provider's model list cannot be read: provider, reason.
     ModelListUnusable(&'a str, &'a str),
     /// A provider lists more models than there is room for: provider, models listed, models left out.
@@ -237,8 +238,8 @@ impl Text<'_> {
             Self::ThreadRefused(reason) => format!("无法创建线程: {reason}"),
             Self::ProviderHealthy(name) => format!("提供商恢复健康: {name}"),
             Self::ProviderUnhealthy(name, reason) => format!("提供商不健康: {name}: {reason}"),
-            Self::ChatAlone(name, replica) => {
-                format!("提供商只支持 chat completions，/responses 请求将被转换: {name}，副本 {replica}")
+            Self::ChatAlone(name, replica, path) => {
+                format!("提供商只支持 chat completions，{path} 请求将被转换: {name}，副本 {replica}")
             }
             Self::ModelListUnusable(name, reason) => format!("无法读取提供商的模型列表: {name}: {reason}"),
             Self::Memory(most, budget, there) => {
@@ -343,9 +344,9 @@ impl Text<'_> {
             Self::ThreadRefused(reason) => format!("cannot start a thread: {reason}"),
             Self::ProviderHealthy(name) => format!("provider is healthy again: {name}"),
             Self::ProviderUnhealthy(name, reason) => format!("provider is not healthy: {name}: {reason}"),
-            Self::ChatAlone(name, replica) => {
+            Self::ChatAlone(name, replica, path) => {
                 format!(
-                    "provider speaks chat completions alone, calls to /responses are translated: {name}, replica {replica}"
+                    "provider speaks chat completions alone, calls to {path} are translated: {name}, replica {replica}"
                 )
             }
             Self::ModelListUnusable(name, reason) => {

@@ -3,11 +3,18 @@
 use serde_json::{Value, json};
 
 use crate::support::calls::{KEY, authorized, completion};
+use crate::support::eventually;
 use crate::support::proxy::{Proxy, behind_a_dead_native, config, with};
 use crate::support::script::{Script, Step};
+use crate::support::tunnel::Tunnel;
 use crate::support::upstream::Upstream;
 
 const MESSAGES: &str = "/v1/messages";
+
+fn say() -> Vec<u8> {
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    authorized(MESSAGES, json!({"model": "p/m", "max_tokens": 9, "messages": messages}).to_string())
+}
 
 /// A first request of Claude Code 2.1, shortened.
 fn first_request(model: &str) -> Value {
@@ -146,6 +153,120 @@ fn thinking_without_a_signature_is_kept_from_a_native_provider_and_sent_to_a_tra
     proxy.call(authorized(MESSAGES, body("plain/m", &[ours, theirs, text]).replace(r#","z":1.0e0"#, "")));
     let sent: Value = serde_json::from_str(&upstream.last().text()).expect("JSON");
     assert_eq!(sent["messages"][1]["reasoning_content"], "ours", "{sent}");
+}
+
+/// A provider at that URL, whose host is where the tunnel leads.
+fn behind(tunnel: &Tunnel, name: &str, url: &str) -> Value {
+    let proxy = format!("http://{}", tunnel.address());
+    json!({"name": name, "url": url, "key": KEY, "proxy": proxy, "models": ["m"], "responses": "chat"})
+}
+
+#[test]
+fn failover_sends_each_provider_the_thoughts_that_it_takes() {
+    let (upstream, tunnel) = (Upstream::new(&["m"]), Tunnel::new());
+    tunnel.lead_to(upstream.address());
+    let providers = json!([
+        behind(&tunnel, "refuses", "http://api.mistral.ai/v1"),
+        behind(&tunnel, "wants", "http://api.deepseek.com/v1"),
+        behind(&tunnel, "takes", "http://any.example/v1"),
+    ]);
+    let models = json!({"best": ["refuses/m", "wants/m", "takes/m"]});
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers, "models": models})));
+    upstream.chat(Script::json(503, &json!({"error": {"message": "busy"}})));
+    let said = json!([
+        {"type": "thinking", "thinking": "theirs", "signature": "c2ln"},
+        {"type": "thinking", "thinking": "ours", "signature": ""},
+        {"type": "text", "text": "a"},
+    ]);
+    let thought = |text: &str, sealed: Value| {
+        let content = json!([{"type": "reasoning_text", "text": text}]);
+        json!({"type": "reasoning", "content": content, "summary": [], "encrypted_content": sealed})
+    };
+    let user = |text: &str| json!({"role": "user", "content": text});
+    let messages = json!([user("hi"), {"role": "assistant", "content": said}, user("go on")]);
+    let assistant = json!({"role": "assistant", "content": "a"});
+    let items = json!([
+        user("hi"),
+        thought("theirs", json!("c2ln")),
+        thought("ours", json!(null)),
+        assistant,
+        user("go on")
+    ]);
+    for (path, body) in [
+        (MESSAGES, json!({"model": "best", "max_tokens": 9, "messages": messages})),
+        ("/v1/responses", json!({"model": "best", "input": items})),
+    ] {
+        let before = upstream.requests().len();
+        assert_eq!(proxy.call(authorized(path, body.to_string())).status, 503);
+        let sent = upstream.requests().split_off(before);
+        let thoughts = sent.iter().map(|request| {
+            let body: Value = serde_json::from_str(&request.text()).expect("JSON");
+            body["messages"][1]["reasoning_content"].clone()
+        });
+        let expected = [json!(null), json!("theirs\n\nours"), json!("ours")];
+        assert_eq!(thoughts.collect::<Vec<_>>(), expected, "{path}");
+    }
+}
+
+#[test]
+fn provider_without_messages_is_found_out_and_the_same_call_is_translated() {
+    for (refusal, url) in [(404, "auto"), (405, ""), (501, "")] {
+        let upstream = Upstream::new(&["m"]);
+        let url = if url.is_empty() { upstream.url() } else { url.to_owned() };
+        let provider = json!({"name": "p", "url": upstream.url(), "anthropic_url": url, "key": KEY});
+        let changes = json!({"providers": [provider], "models_interval": 1, "max_retries": 0});
+        let proxy = Proxy::start(&with(config(&[]), changes));
+        let api = || proxy.get("/v1/status").json()["providers"][0]["replicas"][0]["messages"].clone();
+        let asked = |path: &str| upstream.requests().iter().filter(|request| request.path() == path).count();
+        upstream.respond(MESSAGES, Script::whole(refusal, &[("Content-Type", "text/plain")], "no such page"));
+        upstream.chat(Script::json(503, &json!({"error": {"message": "busy"}})));
+        assert_eq!(proxy.call(say()).status, 503);
+        assert_eq!((api(), asked(MESSAGES)), (json!("native"), 1), "nothing shows that it is the path");
+        upstream.chat(Script::json(200, &completion("a")));
+        for _ in 0..2 {
+            assert_eq!(proxy.call(say()).json()["content"][0]["text"], "a");
+        }
+        assert_eq!((api(), asked(MESSAGES)), (json!("chat"), 2), "it is remembered");
+        proxy.log_line(&["provider=p", "status=200", "attempts=1"]);
+        eventually("it is asked again", || {
+            proxy.call(say());
+            (asked(MESSAGES) > 2).then_some(())
+        });
+    }
+}
+
+#[test]
+fn refusal_of_a_model_or_by_a_provider_that_has_messages_is_about_the_call() {
+    let (upstream, proxy) = start();
+    let error =
+        |message: &str| json!({"type": "error", "error": {"type": "not_found_error", "message": message}});
+    let native = || authorized(MESSAGES, first_request("native/m").to_string());
+    upstream.respond(MESSAGES, Script::json(404, &error("model: m")));
+    assert_eq!(proxy.call(native()).json(), error("model: m"));
+    upstream.respond(MESSAGES, Script::json(200, &json!({"type": "message"})));
+    assert_eq!(proxy.call(native()).status, 200);
+    upstream.respond(MESSAGES, Script::json(404, &error("no such file")));
+    assert_eq!(proxy.call(native()).json(), error("no such file"));
+    assert!(upstream.requests().iter().all(|request| request.path() == MESSAGES));
+}
+
+#[test]
+fn tokens_are_estimated_where_a_native_provider_has_no_path_for_it() {
+    let (upstream, proxy) = start();
+    let body = r#"{"model":"native/m","messages":[{"role":"user","content":"hi"}]}"#;
+    upstream.respond(MESSAGES, Script::json(200, &json!({"type": "message"})));
+    proxy.call(authorized(MESSAGES, first_request("native/m").to_string()));
+    for refusal in [404, 405, 501] {
+        upstream.respond(COUNT, Script::whole(refusal, &[], "no such page"));
+        let response = proxy.call(authorized(COUNT, body));
+        assert_eq!((response.status, &response.json()["estimated"]), (200, &json!(true)));
+        assert_eq!(response.header("x-ai-proxy-provider"), Some("native"));
+    }
+    let status = proxy.get("/v1/status").json();
+    assert_eq!(status["providers"][0]["replicas"][0]["messages"], "native");
+    let error = json!({"type": "error", "error": {"type": "not_found_error", "message": "model: m"}});
+    upstream.respond(COUNT, Script::json(404, &error));
+    assert_eq!(proxy.call(authorized(COUNT, body)).json(), error);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use ai_proxy::config::Thinking;
 use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::responses::{Asked, Translation, chat_request, response, translator};
 use ai_proxy::dialect::{Output, Unfit};
@@ -40,7 +41,7 @@ fn hold(given: &BTreeMap<String, Vec<u8>>, folder: &str, ending: &str, make: imp
 fn request() -> Arc<Translation> {
     let request = fs::read_to_string(golden::golden("responses/request.json")).expect("the request");
     let body = serde_json::from_str(&request).expect("JSON");
-    let (_, translation) = chat_request(body, LIMIT, true).expect("translated");
+    let (_, translation) = chat_request(body, LIMIT, Thinking::All).expect("translated");
     Arc::new(translation)
 }
 

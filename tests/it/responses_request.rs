@@ -5,17 +5,18 @@
 
 use std::fs;
 
+use ai_proxy::config::Thinking;
 use ai_proxy::dialect::responses::chat_request;
 use serde_json::value::RawValue;
 
-use crate::support::golden::{golden, hold, refused};
+use crate::support::golden::{golden, hold, refused, thinking_of};
 
 /// What may be written, bytes.
 const LIMIT: usize = 1_000_000;
 
-fn translated(given: &[u8], wants_thinking: bool) -> String {
+fn translated(given: &[u8], thinking: Thinking) -> String {
     let body: &RawValue = serde_json::from_slice(given).expect("JSON");
-    let (chat, translation) = match chat_request(body, LIMIT, wants_thinking) {
+    let (chat, translation) = match chat_request(body, LIMIT, thinking) {
         Ok(translated) => translated,
         Err(refusal) => return refused(&refusal),
     };
@@ -43,8 +44,8 @@ fn requests() {
     given.sort();
     assert!(given.len() > 50, "{given:?}");
     hold(given.into_iter().map(|path| {
-        let is_wanted = path.to_string_lossy().contains("wanted");
-        let made = translated(&fs::read(&path).expect("what goes in"), is_wanted);
+        let thinking = thinking_of(&path.to_string_lossy());
+        let made = translated(&fs::read(&path).expect("what goes in"), thinking);
         (path.with_extension("out"), made)
     }));
 }

@@ -40,7 +40,7 @@ fn hold(folder: &str, from: &str, to: &str, make: impl Fn(&str, &[u8]) -> String
 fn requests() {
     hold("request", ".json", ".out", |name, given| {
         let body: &RawValue = serde_json::from_slice(given).expect("JSON");
-        match chat_request(body, LIMIT, name.contains("wanted")) {
+        match chat_request(body, LIMIT, golden::thinking_of(name)) {
             Ok(chat) => {
                 let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
                 serde_json::from_slice::<serde::de::IgnoredAny>(&written).expect("JSON comes out");

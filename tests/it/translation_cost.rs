@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use ai_proxy::config::Thinking;
 use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::anthropic::{chat_request, message, translator};
 use ai_proxy::dialect::{Output, Refusal, Translator, Unfit, responses};
@@ -112,7 +113,8 @@ fn golden(folder: &str, ending: &str) -> Vec<(String, String)> {
 
 fn request(body: &str, limit: usize) -> Result<usize, Refusal> {
     let raw = serde_json::from_str(body).expect("JSON");
-    chat_request(raw, limit, true).map(|chat| chat.with_model(b"\"m\"", "max_tokens", true).concat().len())
+    chat_request(raw, limit, Thinking::All)
+        .map(|chat| chat.with_model(b"\"m\"", "max_tokens", true).concat().len())
 }
 
 /// Bytes of events that the data of chat events become; all that is written counts, also ahead of an error.

@@ -1,14 +1,13 @@
 //! Reads a body to its end before any of it leaves, and looks at it.
 
 use super::{Stage, Step};
-use crate::api::Action;
 use crate::api::messages;
-use crate::api::outcome::{BufferedResponse, Failed, Outcome, SUCCESS};
+use crate::api::outcome::{BufferedResponse, Failed, Finish, Outcome, SUCCESS};
 use crate::api::relay::{Attempt, Relay, not_carried};
 use crate::api::responses;
 use crate::limits::{MAX_ERROR_BODY, MAX_REFUSAL, QUICK_BODY, TRANSLATED_COPIES};
 use crate::memory::{Holder, Share};
-use crate::routing::Choice;
+use crate::routing::{Choice, Verdict};
 use crate::upstream::assembly::{Unassembled, assemble};
 use crate::upstream::meter::Measured;
 use crate::upstream::opening::begins_like_events;
@@ -54,7 +53,7 @@ impl Relay {
             body.clear();
         }
         let status = response.status;
-        if self.lacks_responses(status, &body, choice) {
+        if self.lacks_api(status, &body, choice) {
             return self.translate_instead(choice);
         }
         // A transcript in plain text may begin like an event.
@@ -108,9 +107,9 @@ impl Relay {
         }
     }
 
-    /// Whether a response says that a replica, of which it is not known, has no `/responses`. A 404 may mean the model, or the response
+    /// Whether a response says that a replica, of which it is not known, lacks the call's API. A 404 may mean the model, or the response
     /// that is continued.
-    fn lacks_responses(&self, status: u16, body: &[u8], choice: &Choice) -> bool {
+    fn lacks_api(&self, status: u16, body: &[u8], choice: &Choice) -> bool {
         let names_model = || {
             let said = &body[..body.len().min(MAX_ERROR_BODY)];
             String::from_utf8_lossy(said).to_ascii_lowercase().contains("model")
@@ -120,24 +119,28 @@ impl Relay {
             405 | 501 => true,
             _ => false,
         };
+        let (request, board) = (&self.client_call.request, &self.gateway.board);
         let replica = &choice.provider().replicas[choice.replica];
-        means_path
-            && !self.is_translated
-            && self.client_call.request.context.action == Action::CreateResponse
-            && self.gateway.board.may_lack_responses(replica)
+        // Many a provider with `/messages` counts no tokens.
+        let may_lack = || {
+            messages::counts_tokens(request)
+                || board.may_lack(replica, request.context.response_context.format)
+        };
+        means_path && !self.is_translated && messages::is_translatable(&request.context) && may_lack()
     }
 
     /// A replica seems to speak chat completions alone: it is asked again in these. That it serves them shows that it does.
     fn translate_instead(&mut self, choice: &Choice) -> Outcome {
         let replica = &choice.provider().replicas[choice.replica];
-        let chat = match self.call.chat.take() {
-            Some(chat) => Ok(chat),
-            None => messages::chat(&self.client_call.request, messages::wants_thinking(replica)),
-        };
-        match chat {
-            Ok(chat) => {
-                self.call.chat = Some(chat);
-                (self.is_translated, self.lacks_responses) = (true, true);
+        if messages::counts_tokens(&self.client_call.request) {
+            self.note(choice, Verdict::Succeeded, "client_error");
+            self.client_call.record.note_responder(choice, false);
+            let estimate = messages::estimated_count(self.client_call.estimated_prompt);
+            return Outcome::Finished(Finish::Response(estimate));
+        }
+        match self.translate_for(replica) {
+            Ok(()) => {
+                (self.is_translated, self.lacks_api) = (true, true);
                 self.client_call.response.end_quiet();
                 Outcome::Again
             }

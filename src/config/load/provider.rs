@@ -13,7 +13,8 @@ use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
 use super::value::{header_value, integer, model_id, unfit, unfit_secret};
 use crate::config::{
-    CaFile, HOP_BY_HOP, Provider, ProxyUrl, Replica, ReplicaId, ResponsesApi, Secret, StreamUsage, known,
+    self, CaFile, HOP_BY_HOP, Provider, ProxyUrl, Replica, ReplicaId, ResponsesApi, Secret, StreamUsage,
+    known,
 };
 use crate::limits::{MAX_MODEL, MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::{ConfigText, Expected};
@@ -29,6 +30,8 @@ const MAX_PROVIDER_HEADERS: usize = 32;
 const STREAM_USAGE_NAMES: &[&str] = &["auto", "always", "never"];
 /// Values of `responses`.
 const RESPONSES_NAMES: &[&str] = &["auto", "native", "chat"];
+/// An `anthropic_url` that goes with `url`.
+const AUTO: &str = "auto";
 /// Largest weight of a replica.
 const MAX_WEIGHT: u64 = 1000;
 
@@ -61,7 +64,7 @@ enum Way {
 const KEYS: &[Key<Entry>] = &[
     required("name", |r, at, v, entry| r.set(&mut entry.name, at, v, |v| name(v, Json::shown))),
     required("url", |r, at, v, entry| r.set(&mut entry.url, at, v, url)),
-    optional("anthropic_url", |r, at, v, entry| entry.anthropic_url = r.read(at, v, url)),
+    optional("anthropic_url", |r, at, v, entry| entry.anthropic_url = r.read(at, v, anthropic_url)),
     optional("key", |r, at, v, entry| r.set(&mut entry.key, at, v, |v| header_value(v, true))),
     optional("models", |r, at, v, entry| entry.models = Some(models(r, at, v))),
     optional("headers", |r, at, v, entry| entry.headers = headers(r, at, v)),
@@ -171,7 +174,10 @@ impl Entry {
             stream_usage,
             responses,
         } = self;
-        let anthropic_url = anthropic_url.or_else(|| known(&url).is_anthropic.then(|| url.clone()));
+        let anthropic_url = match anthropic_url {
+            Some(auto) if auto == AUTO => Some(config::anthropic_url(&url)),
+            other => other.or_else(|| known(&url).is_anthropic.then(|| url.clone())),
+        };
         let mut proxy_to = |url: &str| match &proxy {
             Some(Way::Direct) => None,
             Some(Way::Through(proxy)) => Some(proxy.clone()),
@@ -218,6 +224,11 @@ fn url(json: &Json) -> Leaf<String> {
     json.text()
         .and_then(|text| normal_url(text.value()))
         .ok_or_else(|| ConfigText::Unfit { value: shown_url(json), expected: Expected::Url(MAX_URL) })
+}
+
+/// The same, or the word for the one that goes with `url`.
+fn anthropic_url(json: &Json) -> Leaf<String> {
+    if json.text().is_some_and(|text| text.value() == AUTO) { Ok(AUTO.to_owned()) } else { url(json) }
 }
 
 fn normal_url(url: &str) -> Option<String> {

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::output_config::output_config;
 use super::parts::{self, Count, kind, unknown};
+use crate::config::Thinking;
 use crate::dialect::chat_request::Attached;
 use crate::dialect::json::{
     Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string,
@@ -25,13 +26,13 @@ pub(super) struct Messages {
     list: Separated,
     pub(super) attached: Attached,
     /// As [`super::chat_request`] has it.
-    wants_thinking: bool,
+    thinking: Thinking,
 }
 
 impl Messages {
     /// None yet.
-    pub(super) fn new(wants_thinking: bool) -> Self {
-        Self { wants_thinking, ..Self::default() }
+    pub(super) fn new(thinking: Thinking) -> Self {
+        Self { thinking, ..Self::default() }
     }
 
     /// Called before each message.
@@ -278,7 +279,7 @@ fn write_assistant(out: &mut Output, messages: &mut Messages, content: &RawValue
     if is_array(content) {
         Count::default().each(content, |_, block| match &*kind(block)? {
             "text" => parts::text(block).map(|text| texts.add(out, text)),
-            "thinking" => parts::thought(block, messages.wants_thinking)
+            "thinking" => parts::thought(block, messages.thinking)
                 .map(|thought| thoughts += usize::from(thought.is_some())),
             // Sealed for Anthropic's models: nobody else can read it.
             "redacted_thinking" => Ok(()),
@@ -294,7 +295,7 @@ fn write_assistant(out: &mut Output, messages: &mut Messages, content: &RawValue
         out.write(&["null"]);
     }
     if thoughts > 0 {
-        write_thoughts(out, content, messages.wants_thinking)?;
+        write_thoughts(out, content, messages.thinking)?;
     }
     if calls > 0 {
         write_calls(out, content)?;
@@ -303,12 +304,12 @@ fn write_assistant(out: &mut Output, messages: &mut Messages, content: &RawValue
     Ok(())
 }
 
-fn write_thoughts(out: &mut Output, content: &RawValue, wants_signed: bool) -> Fit<()> {
+fn write_thoughts(out: &mut Output, content: &RawValue, thinking: Thinking) -> Fit<()> {
     let mut texts = Texts::default();
     out.write(&[",\"reasoning_content\":\""]);
     Count::default().each(content, |_, block| {
         if kind(block)? == "thinking" {
-            if let Some(thought) = parts::thought(block, wants_signed)? {
+            if let Some(thought) = parts::thought(block, thinking)? {
                 texts.add(out, thought);
             }
         }

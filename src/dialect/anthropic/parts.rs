@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use crate::config::Thinking;
 use crate::dialect::chat_request::Attached;
 use crate::dialect::json::{
     Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string,
@@ -300,8 +301,8 @@ fn image_source(source: &RawValue) -> Fit<Source<'_>> {
 }
 
 /// What a model has thought. Without a signature it comes from a provider's `reasoning_content`, and goes back
-/// as such; signed, it is Anthropic's: nobody but its models needs it, unless a provider wants to know what was thought.
-pub(super) fn thought(block: &RawValue, wants_signed: bool) -> Fit<Option<&str>> {
+/// as such, where that takes it; signed, it is Anthropic's: nobody but its models needs it, unless a provider wants all.
+pub(super) fn thought(block: &RawValue, thinking: Thinking) -> Fit<Option<&str>> {
     let (mut thought, mut signed) = (None, false);
     members(block, |key, value| {
         match key {
@@ -312,5 +313,5 @@ pub(super) fn thought(block: &RawValue, wants_signed: bool) -> Fit<Option<&str>>
         }
         Ok(())
     })?;
-    Ok(thought.filter(|thought| !signed || (wants_signed && !thought.is_empty())))
+    Ok(thought.filter(|thought| thinking.includes(signed) && !(signed && thought.is_empty())))
 }

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::content::{self, Messages};
 use super::output_config::{output_config, schema};
+use crate::config::Thinking;
 use crate::dialect::chat_request::ChatRequest;
 use crate::dialect::json::{Fit, Refusal, boolean, elements, inside, members, required, string};
 use crate::dialect::output::{Output, Separated};
@@ -18,11 +19,11 @@ const MOST_TIMES: usize = 2;
 const ROOM: usize = 512;
 
 /// The chat request that says what a Messages request says, in at most `limit` bytes. `body` is a JSON object.
-/// `wants_thinking`: a provider that gets it wants back what a model has thought, also where that is signed for Anthropic.
+/// `thinking`: what the provider takes of what a model has thought.
 ///
 /// # Errors
 /// What has no place in a chat request, or is not what the Messages API asks for, and where; or it is too large.
-pub fn chat_request(body: &RawValue, limit: usize, wants_thinking: bool) -> Fit<ChatRequest> {
+pub fn chat_request(body: &RawValue, limit: usize, thinking: Thinking) -> Fit<ChatRequest> {
     let top = Top::of(body)?;
     let max_tokens = required(top.max_tokens, "max_tokens")?;
     let max_tokens: u64 = max_tokens.get().parse().unwrap_or(0);
@@ -31,7 +32,7 @@ pub fn chat_request(body: &RawValue, limit: usize, wants_thinking: bool) -> Fit<
     }
     let mut rest = Output::with_capacity(limit, MOST_TIMES * body.get().len() + ROOM);
     rest.write(&[",\"messages\":["]);
-    let mut messages = Messages::new(wants_thinking);
+    let mut messages = Messages::new(thinking);
     if let Some(system) = top.system {
         content::write_system(&mut rest, &mut messages, system)
             .map_err(|refusal| refusal.within("system"))?;

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use super::content::{Part, Texts, add_texts, parts};
 use super::item::{Item, Items, Side};
 use super::tools::chat_name;
+use crate::config::Thinking;
 use crate::dialect::escapes::escaped_length;
 use crate::dialect::json::{Fit, Refusal, inside, is_array};
 use crate::dialect::output::{Output, Separated};
@@ -16,7 +17,7 @@ pub(super) fn write_messages(
     out: &mut Output,
     instructions: Option<&RawValue>,
     input: &RawValue,
-    wants_thinking: bool,
+    thinking: Thinking,
 ) -> Fit<()> {
     let mut list = Separated::default();
     if !is_array(input) {
@@ -27,7 +28,7 @@ pub(super) fn write_messages(
         return Ok(());
     }
     let (mut items, mut group, mut side) =
-        (Items::of(input), Group { begin: Items::of(input), count: 0, wants_thinking }, Side::System);
+        (Items::of(input), Group { begin: Items::of(input), count: 0, thinking }, Side::System);
     let mut instructions = instructions;
     loop {
         let before = items.clone();
@@ -36,7 +37,7 @@ pub(super) fn write_messages(
         if let Some(next) = item.map(|item| item.side) {
             if next != side || next == Side::User {
                 write_group(out, &mut list, side, instructions.take(), &group)?;
-                (group, side) = (Group { begin: before, count: 0, wants_thinking }, next);
+                (group, side) = (Group { begin: before, count: 0, thinking }, next);
             }
         }
         group.count += 1;
@@ -50,8 +51,8 @@ pub(super) fn write_messages(
 struct Group<'a> {
     begin: Items<'a>,
     count: usize,
-    /// Also what is sealed goes to the provider, as far as it can be read.
-    wants_thinking: bool,
+    /// What the provider takes of what was thought.
+    thinking: Thinking,
 }
 
 impl<'a> Group<'a> {
@@ -143,7 +144,7 @@ fn write_assistant(out: &mut Output, list: &mut Separated, group: &Group<'_>) ->
     out.write(&["\""]);
     let (mut thoughts, mut calls) = (0, 0);
     group.each(|item| match &*item.kind {
-        "reasoning" => item.thoughts(group.wants_thinking, |_| thoughts += 1),
+        "reasoning" => item.thoughts(group.thinking, |_| thoughts += 1),
         "message" => add_texts(out, &mut texts, item.content()?).map_err(|refusal| refusal.within("content")),
         _ => item.call().map(|_| calls += 1),
     })?;
@@ -162,7 +163,7 @@ fn write_assistant(out: &mut Output, list: &mut Separated, group: &Group<'_>) ->
         let mut texts = Texts::default();
         out.write(&[",\"reasoning_content\":\""]);
         group.each(|item| match &*item.kind {
-            "reasoning" => item.thoughts(group.wants_thinking, |thought| texts.add(out, &[thought])),
+            "reasoning" => item.thoughts(group.thinking, |thought| texts.add(out, &[thought])),
             _ => Ok(()),
         })?;
         out.write(&["\""]);

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::content::{Part, kind, parts};
 use super::tools;
+use crate::config::Thinking;
 use crate::dialect::json::{Fit, Refusal, id, inside, members, required, string};
 
 /// Items of servers' tools, which no chat has: the text after them says what they found.
@@ -112,12 +113,11 @@ impl<'a> Item<'a> {
         Ok((id, required(self.output, "output")?))
     }
 
-    /// What a model has thought. What is sealed comes from OpenAI's models: nobody but they need it, unless a provider wants to know
-    /// what was thought.
-    pub(super) fn thoughts(&self, wants_sealed: bool, mut thought: impl FnMut(&'a str)) -> Fit<()> {
+    /// What a model has thought. What is sealed comes from OpenAI's models: nobody but they need it, unless a provider wants all.
+    pub(super) fn thoughts(&self, thinking: Thinking, mut thought: impl FnMut(&'a str)) -> Fit<()> {
         let mut has_content = false;
         for (key, thoughts) in [("content", self.content), ("summary", self.summary)] {
-            let Some(thoughts) = thoughts.filter(|_| (wants_sealed || !self.is_sealed) && !has_content)
+            let Some(thoughts) = thoughts.filter(|_| thinking.includes(self.is_sealed) && !has_content)
             else {
                 continue;
             };

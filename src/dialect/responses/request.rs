@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use super::context::{Echo, Translation};
 use super::input::write_messages;
 use super::tools::{Tools, write_tool_choice};
+use crate::config::Thinking;
 use crate::dialect::chat_request::ChatRequest;
 use crate::dialect::json::{Fit, Refusal, boolean, elements, inside, members, required, string};
 use crate::dialect::output::Output;
@@ -33,15 +34,15 @@ const HINTS: &[&str] = &[
 ];
 
 /// The chat request that says what a Responses request says, in at most `limit` bytes, and what the way back needs. `body` is
-/// a JSON object. `wants_thinking`: the provider wants to know what was thought before, by whomever.
+/// a JSON object. `thinking`: what the provider takes of what was thought before.
 ///
 /// # Errors
 /// What has no place in a chat request, or is not what the Responses API asks for, and where; or it is too large.
-pub fn chat_request(body: &RawValue, limit: usize, wants_thinking: bool) -> Fit<(ChatRequest, Translation)> {
+pub fn chat_request(body: &RawValue, limit: usize, thinking: Thinking) -> Fit<(ChatRequest, Translation)> {
     let top = Top::of(body)?;
     let mut rest = Output::with_capacity(limit, body.get().len() + ROOM);
     rest.write(&[",\"messages\":["]);
-    write_messages(&mut rest, top.instructions, required(top.input, "input")?, wants_thinking)?;
+    write_messages(&mut rest, top.instructions, required(top.input, "input")?, thinking)?;
     rest.write(&["]"]);
     let tools = top.write_settings(&mut rest)?;
     let max_tokens = top.max_tokens.map(|tokens| tokens.to_string());

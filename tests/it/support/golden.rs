@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ai_proxy::config::Thinking;
 use ai_proxy::dialect::{Problem, Refusal};
 
 /// A folder of such files.
@@ -32,5 +33,14 @@ pub fn refused(refusal: &Refusal) -> String {
         Problem::NotCarried => format!("not carried: {place}\n"),
         Problem::Expected(what) => format!("{place}: expected {what}\n"),
         Problem::TooLarge(limit) => format!("over {limit} bytes\n"),
+    }
+}
+
+/// What the provider takes of earlier thoughts, as the name of a case has it.
+pub fn thinking_of(name: &str) -> Thinking {
+    match (name.contains("is_wanted"), name.contains("is_refused")) {
+        (true, _) => Thinking::All,
+        (_, true) => Thinking::Nothing,
+        _ => Thinking::Unsigned,
     }
 }
