@@ -1,4 +1,4 @@
-# What each target does stands in README.md.
+# What each target does stands in CONTRIBUTING.md.
 CARGO ?= cargo
 BIN   := target/release/ai-proxy
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')

@@ -1,4 +1,4 @@
-//! Every error a client can get: one exhaustive match from error to status, reason and words (README, "Errors").
+//! Every error a client can get: one exhaustive match from error to status, reason and words (`docs/api.md`, "Errors").
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ pub struct SizeLimit {
     pub bytes: usize,
 }
 
-/// The shape of an error, as README shows it under "Errors".
+/// The shape of an error, as `docs/api.md` shows it under "Errors".
 #[derive(Serialize)]
 struct Wrapped<'a> {
     error: ErrorObject<'a>,

@@ -106,7 +106,7 @@ const fn stored_response(method: &'static str, behind_id: &'static str) -> Endpo
     Endpoint { method, path, behind_id, guard: Guard::Token, action: Action::StoredResponse }
 }
 
-/// Every endpoint (README, "Endpoints"). Adding one is adding a row.
+/// Every endpoint (`docs/api.md`, "Endpoints"). Adding one is adding a row.
 const ENDPOINTS: &[Endpoint] = &[
     relayed("/v1/chat/completions"),
     get("/", Guard::Open, Action::Index),

@@ -108,7 +108,7 @@ const fn to_the_client(verdict: Verdict) -> Consequence {
     Consequence { elsewhere: false, verdict }
 }
 
-/// The table of retries (README, "Replicas and retries"), for attempts of which nothing has left for the client.
+/// The table of retries (`docs/models.md`, "Replicas and retries"), for attempts of which nothing has left for the client.
 fn consequence_of_fault(fault: Fault) -> Consequence {
     match fault {
         // Nothing was asked yet.

@@ -1,4 +1,4 @@
-//! What the log and the metrics say of a relayed call (README, "Log" and "Metrics").
+//! What the log and the metrics say of a relayed call (`docs/operations.md`, "Log" and "Metrics").
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -130,7 +130,7 @@ impl Record {
         }
     }
 
-    /// The line that README has under "Log": its last two words are the seconds and their unit, in either language.
+    /// The line that `docs/operations.md` has under "Log": its last two words are the seconds and their unit, in either language.
     fn log(&self, token: &str) {
         if !log::log_enabled!(log::Level::Info) {
             return;

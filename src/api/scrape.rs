@@ -10,7 +10,7 @@ use crate::metrics::{Metric, Reading};
 /// Prometheus text exposition format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All metrics of README's table.
+/// All metrics of the table in `docs/operations.md`.
 pub fn metrics(api: &Api, context: &RequestContext) -> Response {
     let (gateway, stats) = (&api.gateway, &api.stats);
     let busy = stats.busy();

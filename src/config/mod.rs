@@ -26,7 +26,7 @@ pub use proxy_url::ProxyUrl;
 use crate::logging::LogFormat;
 use crate::text::Language;
 
-/// A configuration that passed every check. Field names are those of `config.json` (README, "Config reference").
+/// A configuration that passed every check. Field names are those of `config.json` (`docs/config.md`, "Keys").
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Address to listen on. A change needs a restart. Default `localhost`.

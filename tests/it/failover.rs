@@ -1,4 +1,4 @@
-//! README's table under "Replicas and retries": each way of failing, with one replica and with another that is fit.
+//! The table of `docs/models.md`, "Replicas and retries": each way of failing, with one replica and with another that is fit.
 
 use serde_json::{Value, json};
 use std::net::TcpListener;

@@ -301,7 +301,7 @@ fn what_is_written_about_metrics_names_those_there_are() {
     let read = |file: &str| {
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("read a document")
     };
-    for file in ["README.md", "README.zh.md"] {
+    for file in ["docs/operations.md", "docs/operations.zh.md"] {
         let text = read(file);
         assert_eq!(named_in(&text), known, "{file}");
         for family in families.clone() {

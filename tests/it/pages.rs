@@ -12,11 +12,17 @@ use crate::support::calls::bare;
 use crate::support::proxy::{Proxy, config};
 use crate::support::upstream::Upstream;
 
-/// Both READMEs, each with its headings for the parts that are read here.
-const READMES: [(&str, [&str; 3]); 2] = [
-    ("README.md", ["Config reference", "Endpoints", "Errors"]),
-    ("README.zh.md", ["配置项", "接口", "错误"]),
-];
+/// A page and its heading of a table that is read here.
+type Place = (&'static str, &'static str);
+
+const KEYS: [Place; 2] = [("docs/config.md", "Keys"), ("docs/config.zh.md", "配置项")];
+const ENDPOINTS: [Place; 2] = [("docs/api.md", "Endpoints"), ("docs/api.zh.md", "接口")];
+const ERRORS: [Place; 2] = [("docs/api.md", "Errors"), ("docs/api.zh.md", "错误")];
+const REASONS: [Place; 2] =
+    [("docs/operations.md", "What each reason means"), ("docs/operations.zh.md", "每个 reason 的含义")];
+
+/// Pages that are in English alone.
+const ENGLISH: &[&str] = &["ARCHITECTURE.md", "CHANGELOG.md", "DEPENDENCIES.md", "SECURITY.md"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -75,7 +81,7 @@ fn loaded(changes: Value) -> String {
 #[test]
 fn every_key_of_the_config_is_in_the_table_with_its_default() {
     let known = keys("src/config/load.rs");
-    for (file, [heading, ..]) in READMES {
+    for (file, heading) in KEYS {
         let page = read(file);
         let mut written = BTreeSet::new();
         for cells in rows(part(&page, heading)).iter().filter(|cells| cells.len() == 4) {
@@ -112,7 +118,7 @@ fn reasons() -> BTreeMap<String, Option<String>> {
 fn every_reason_of_an_error_is_explained() {
     let known = reasons();
     assert!(known.len() > 20, "{known:?}");
-    for (file, [.., heading]) in READMES {
+    for (file, heading) in ERRORS {
         let page = read(file);
         let text = part(&page, heading);
         let mut written = BTreeSet::new();
@@ -129,11 +135,13 @@ fn every_reason_of_an_error_is_explained() {
         written.insert("upstream_error".to_owned());
         assert_eq!(written, known.keys().cloned().collect(), "{file}");
     }
-    let page = read("docs/operations.md");
-    let table = rows(part(&page, "What each reason means"));
-    let written: Vec<String> = table.iter().flat_map(|cells| spans(cells[0])).map(str::to_owned).collect();
-    assert_eq!(written.iter().cloned().collect::<BTreeSet<_>>(), known.keys().cloned().collect());
-    assert_eq!(written.len(), known.len(), "one of them twice");
+    for (file, heading) in REASONS {
+        let page = read(file);
+        let table = rows(part(&page, heading));
+        let written: Vec<String> = table.iter().flat_map(|cells| spans(cells[0])).map(str::to_owned).collect();
+        assert_eq!(written.iter().cloned().collect::<BTreeSet<_>>(), known.keys().cloned().collect(), "{file}");
+        assert_eq!(written.len(), known.len(), "{file}: one of them twice");
+    }
 }
 
 /// `METHOD path` of each call that a cell names; a method holds for what follows it, `…` stands for the path up to its id.
@@ -173,7 +181,7 @@ fn every_endpoint_is_in_the_table() {
         .iter()
         .map(|endpoint| endpoint.as_str().expect("text").to_owned())
         .collect();
-    for (file, [_, heading, _]) in READMES {
+    for (file, heading) in ENDPOINTS {
         let page = read(file);
         let written: BTreeSet<String> =
             rows(part(&page, heading)).iter().flat_map(|cells| calls(cells[0])).collect();
@@ -197,11 +205,8 @@ fn refusals(proxy: &Proxy, call: &str) -> [Option<u16>; 2] {
 fn every_endpoint_asks_for_the_token_that_the_table_says() {
     let upstream = Upstream::new(&["m"]);
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
-    for (file, words) in [
-        ("README.md", ["no", "optional", "yes", "admin"]),
-        ("README.zh.md", ["不需要", "可选", "需要", "管理"]),
-    ] {
-        let heading = READMES.iter().find(|(name, _)| *name == file).expect("headings").1[1];
+    let words = [["no", "optional", "yes", "admin"], ["不需要", "可选", "需要", "管理"]];
+    for ((file, heading), words) in ENDPOINTS.into_iter().zip(words) {
         let page = read(file);
         for cells in rows(part(&page, heading)) {
             for call in calls(cells[0]) {
@@ -245,14 +250,39 @@ fn skeleton(page: &str) -> Vec<String> {
 
 #[test]
 fn both_languages_say_the_same() {
-    for page in ["README", "docs/deploy", "docs/failover"] {
-        let [english, chinese] = ["md", "zh.md"].map(|end| skeleton(&read(format!("{page}.{end}"))));
-        for (ours, theirs) in english.iter().zip(&chinese) {
+    let english = pages().into_iter().filter(|path| !path.to_string_lossy().ends_with(".zh.md"));
+    for path in english {
+        if ENGLISH.iter().any(|page| path.ends_with(page)) {
+            continue;
+        }
+        let (page, translated) = (path.display(), path.with_extension("zh.md"));
+        let [ours, theirs] = [&path, &translated].map(|path| skeleton(&read(path)));
+        for (ours, theirs) in ours.iter().zip(&theirs) {
             // The example's language, and a message in it.
             let differs = ours.contains("\"language\"") || ours.contains("\"message\":");
             assert!(differs || ours == theirs, "{page}: {ours}\nin Chinese: {theirs}");
         }
-        assert_eq!(english.len(), chinese.len(), "{page}");
+        assert_eq!(ours.len(), theirs.len(), "{page}");
+    }
+}
+
+#[test]
+fn chinese_and_latin_are_set_apart_by_a_space() {
+    let side_by_side = regex("[一-鿿][A-Za-z0-9`]|[A-Za-z0-9`%][一-鿿]");
+    // What is inside a code span, where a link leads, and marks of emphasis.
+    let (inside, hidden) = (regex("`[^`]*`"), regex(r"\]\([^)]*\)|[\[\]*]"));
+    let pages = pages().into_iter().filter(|path| path.to_string_lossy().ends_with(".zh.md"));
+    let texts = ["src/text/mod.rs", "src/text/config.rs", "src/text/file.rs", "src/api/page.html"];
+    for path in pages.chain(texts.iter().map(|file| root().join(file))) {
+        let mut is_code = false;
+        for line in read(&path).lines().take_while(|line| *line != "#[cfg(test)]") {
+            is_code ^= line.starts_with("```");
+            let visible = hidden.replace_all(line, "");
+            let visible = inside.replace_all(&visible, "``");
+            // The operator's own words for these two, which clients know.
+            let visible = visible.replace("未提供API token", "").replace("无效的API token", "");
+            assert!(is_code || !side_by_side.is_match(&visible), "{}: {line}", path.display());
+        }
     }
 }
 

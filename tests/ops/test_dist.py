@@ -37,7 +37,7 @@ def pack(folder):
 class Tarball(unittest.TestCase):
     def test_everything_is_in_it(self):
         names = {path.name for path in unpacked.iterdir()}
-        self.assertLessEqual({"ai-proxy", "README.md", "README.zh.md", "LICENSE", "CHANGELOG.md", "DEPENDENCIES.md", "SECURITY.md",
+        self.assertLessEqual({"ai-proxy", "README.md", "README.zh.md", "LICENSE", "CHANGELOG.md", "DEPENDENCIES.md", "SECURITY.md", "CONTRIBUTING.md",
                               "deploy", "docs", "config.json.example", "THIRD-PARTY-LICENSES.txt", "sbom.cdx.json"}, names)
         self.assertIn("ai-proxy.service", {path.name for path in (unpacked / "deploy").iterdir()})
         self.assertRegex(run(unpacked / "ai-proxy", "--version"), r"^ai-proxy \d+\.\d+\.\d+\n$")

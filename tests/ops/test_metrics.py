@@ -66,7 +66,7 @@ class Metrics(Case):
 
 
 class Prometheus:
-    """Debian's Prometheus, with a token as the README has it; in front, it would not be on loopback."""
+    """Debian's Prometheus, with a token as docs/operations.md has it; in front, it would not be on loopback."""
 
     def __enter__(self):
         folder = tempfile.TemporaryDirectory()

@@ -1,4 +1,4 @@
-"""What the READMEs tell people to paste does what they say."""
+"""What the pages tell people to paste does what they say."""
 
 import json
 import os
@@ -11,8 +11,9 @@ from pathlib import Path
 from harness import BINARY, DEADLINE, Case, Demo, for_module
 
 ROOT = Path(__file__).resolve().parents[3]
-READMES = ("README.md", "README.zh.md")
-DEMO = "http://127.0.0.1:8001"  # where the READMEs have it; the test's own is on a free port
+LANGUAGES = ("md", "zh.md")
+PAGES = ("README", "docs/api", "docs/config")
+DEMO = "http://127.0.0.1:8001"  # where the pages have it; the test's own is on a free port
 
 
 def setUpModule():
@@ -20,18 +21,19 @@ def setUpModule():
     demo = for_module(Demo())
 
 
-def blocks(readme, language):
-    return re.findall(r"^```%s\n(.*?)^```$" % language, (ROOT / readme).read_text(), re.M | re.S)
+def blocks(end, language):
+    pages = "\n".join((ROOT / f"{page}.{end}").read_text() for page in PAGES)
+    return re.findall(r"^```%s\n(.*?)^```$" % language, pages, re.M | re.S)
 
 
-class Readme(Case):
+class Pages(Case):
     def examples(self, language):
-        """The examples that call the demo, and which file they stand in: at least one in each."""
-        for readme in READMES:
-            found = [block.replace(DEMO, demo.root) for block in blocks(readme, language) if DEMO in block]
-            self.assertTrue(found, "%s has no %s example for the demo" % (readme, language))
+        """The examples that call the demo, and in which pages they are: at least one in each language."""
+        for end in LANGUAGES:
+            found = [block.replace(DEMO, demo.root) for block in blocks(end, language) if DEMO in block]
+            self.assertTrue(found, "no %s example for the demo in the pages *.%s" % (language, end))
             for block in found:
-                yield readme, block
+                yield end, block
 
     def output(self, *command, **options):
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, **options)
@@ -39,31 +41,31 @@ class Readme(Case):
         return done.stdout
 
     def test_python(self):
-        for readme, example in self.examples("python"):
-            with self.subTest(readme):
+        for end, example in self.examples("python"):
+            with self.subTest(end):
                 self.assertEqual(self.output(sys.executable, "-c", example).count("one two three"), 2)
 
     def test_javascript(self):
         # Beside the packages, as after `npm install openai`.
         beside = Path(os.environ["E2E_NODE_MODULES"]).parent
-        for readme, example in self.examples("js"):
-            with self.subTest(readme), tempfile.NamedTemporaryFile("w", suffix=".mjs", dir=beside) as file:
+        for end, example in self.examples("js"):
+            with self.subTest(end), tempfile.NamedTemporaryFile("w", suffix=".mjs", dir=beside) as file:
                 file.write(example)
                 file.flush()
                 self.assertEqual(self.output("node", file.name).count("one two three"), 2)
 
     def test_curl(self):
-        for readme, example in self.examples("sh"):
-            with self.subTest(readme):
+        for end, example in self.examples("sh"):
+            with self.subTest(end):
                 said = self.output("bash", "-euc", example)
                 self.assertIn("data: [DONE]" if "stream" in example else "chat.completion", said)
 
     def test_configs(self):
-        for readme in READMES:
-            configs = [block for block in blocks(readme, "json") if '"providers"' in block and '"tokens"' in block]
-            self.assertTrue(configs, readme + " has no config")
+        for end in LANGUAGES:
+            configs = [block for block in blocks(end, "json") if '"providers"' in block and '"tokens"' in block]
+            self.assertTrue(configs, end + " has no config")
             for config in [*configs, (ROOT / "config.json.example").read_text()]:
-                with self.subTest(readme):
+                with self.subTest(end):
                     self.check(config)
 
     def check(self, config):
