@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { browser } from './browser.mjs'
 
 const { PAGE, PICTURES } = process.env
-const SECONDS = 40 // of traffic before a picture: enough for a line in each chart
+const SECONDS = 25 // of traffic before a picture: enough for a line in each chart
 
 for (const colorScheme of ['light', 'dark']) {
   test(`the status page, ${colorScheme}`, async () => {
