@@ -138,8 +138,13 @@ fn every_reason_of_an_error_is_explained() {
     for (file, heading) in REASONS {
         let page = read(file);
         let table = rows(part(&page, heading));
-        let written: Vec<String> = table.iter().flat_map(|cells| spans(cells[0])).map(str::to_owned).collect();
-        assert_eq!(written.iter().cloned().collect::<BTreeSet<_>>(), known.keys().cloned().collect(), "{file}");
+        let written: Vec<String> =
+            table.iter().flat_map(|cells| spans(cells[0])).map(str::to_owned).collect();
+        assert_eq!(
+            written.iter().cloned().collect::<BTreeSet<_>>(),
+            known.keys().cloned().collect(),
+            "{file}"
+        );
         assert_eq!(written.len(), known.len(), "{file}: one of them twice");
     }
 }
