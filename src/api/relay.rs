@@ -238,6 +238,6 @@ fn unreachable(detail: &str) -> Failure {
 
 /// The replica speaks chat completions alone, and the call cannot be translated.
 pub fn not_carried() -> Failure {
-    let detail = "it speaks chat completions alone, which have no place for the call".to_owned();
+    let detail = "it supports only chat completions, which cannot express the call".to_owned();
     Failure { fault: Fault::NotCarried, detail }
 }

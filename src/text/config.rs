@@ -1,6 +1,6 @@
 //! Every sentence about the configuration: problems, warnings and the labels of `ai-proxy check`.
 //!
-//! These facts may be shown: the code that makes a [`ConfigText`] has masked its secrets.
+//! All facts in a [`ConfigText`] may be shown: its maker masks the secrets.
 
 use super::Language;
 use super::file::FileProblem;
@@ -24,21 +24,21 @@ pub enum ConfigText {
         /// The parser's reason.
         reason: String,
     },
-    /// The file is JSON but not an object; the fact is what it is.
+    /// The file is JSON but not an object; the fact is its type.
     NotAnObject(String),
-    /// More problems than are listed; the fact is how many.
+    /// Problems beyond those listed; the fact is their number.
     MoreProblems(usize),
 
     // ── keys ──
-    /// No such key; the fact is the nearest that exists, when one is near.
+    /// No such key; the fact is the closest known key, if one is close.
     UnknownKey(Option<&'static str>),
     /// The key stands twice in its object.
     DuplicateKey,
-    /// A key that must be there is not.
+    /// A required key is missing.
     MissingKey,
 
     // ── values ──
-    /// The value is not what it must be.
+    /// The value is not allowed.
     Unfit {
         /// The value, masked when secret.
         value: String,
@@ -70,13 +70,13 @@ pub enum ConfigText {
     // ── providers, tokens, virtual models ──
     /// There is no provider entry at all.
     NoProviders,
-    /// A provider string that is not `name|API_URL|API_KEY`; the fact is how many parts it has.
+    /// A provider string that is not `name|API_URL|API_KEY`; the fact is the number of its parts.
     ProviderParts(usize),
     /// A token string without its `|`.
     TokenParts,
     /// A header of a provider that the proxy sets itself.
     HeaderRefused,
-    /// A header that stands twice, in another case.
+    /// A repeated header, perhaps in another case.
     DuplicateHeader,
     /// A provider's `ca_file` cannot be used.
     CaFile { path: String, problem: CaProblem },
@@ -84,13 +84,13 @@ pub enum ConfigText {
     LogFile { path: String, problem: FileProblem },
     /// `state_file` cannot be used.
     StateFile { path: String, problem: FileProblem },
-    /// The proxy writes a file that it also reads, or also writes under another key.
+    /// The proxy would write a file that it also reads, or that it writes under another key.
     SameFile {
         path: String,
-        /// The key that names the other; none: it is the config.
+        /// The key of the other file; `None`: the config itself.
         other: Option<&'static str>,
     },
-    /// The same token as another entry; the fact is that entry's place.
+    /// The token equals another entry's; the fact is that entry's place.
     SameToken(String),
     /// A target whose provider does not exist.
     UnknownProvider { target: String, provider: String },
@@ -100,7 +100,7 @@ pub enum ConfigText {
     // ── warnings ──
     /// No token is configured.
     NoTokens,
-    /// A token has a limit of tokens a day, and nothing keeps its count over a restart.
+    /// A token has a limit of tokens a day, and no file keeps its count over a restart.
     NoStateFile,
     /// The file holds secrets and others may read it.
     OpenFile {
@@ -114,10 +114,10 @@ pub enum ConfigText {
         /// The key that holds the URL.
         key: &'static str,
         url: String,
-        /// The one that is probably meant.
+        /// The base URL that is probably meant.
         meant: String,
     },
-    /// Fewer open connections are allowed than requests at once.
+    /// `max_clients` is below `max_connections`.
     IdleSlots {
         /// `max_clients`.
         clients: usize,
@@ -128,12 +128,12 @@ pub enum ConfigText {
     LittleMemory {
         /// `max_memory`, MiB.
         most: usize,
-        /// Requests that it has room for.
+        /// Requests that fit.
         room: usize,
         /// `max_connections`.
         slots: usize,
     },
-    /// `max_memory` is more than the machine leaves to the process.
+    /// `max_memory` exceeds what the machine leaves to the process.
     MemoryNotThere {
         /// `max_memory`, MiB.
         asked: usize,
@@ -142,18 +142,17 @@ pub enum ConfigText {
     },
 }
 
-/// What is wrong with a file of certificates.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CaProblem {
     /// It cannot be read.
     File(FileProblem),
     /// It holds no certificate in PEM.
     NoCertificate,
-    /// A certificate cannot be used; the fact is which, from 1.
+    /// A certificate is unusable; the fact is its number, from 1.
     BadCertificate(usize),
 }
 
-/// What a value had to be.
+/// The values that are allowed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expected {
     /// An integer between two bounds, both allowed.
@@ -175,30 +174,30 @@ pub enum Expected {
     Object,
     /// A provider entry.
     Provider,
-    /// A provider's name of at most so many bytes.
+    /// A provider's name of at most this many bytes.
     ProviderName(usize),
-    /// A base URL of at most so many bytes.
+    /// A base URL of at most this many bytes.
     Url(usize),
     /// A proxy's URL, or `direct`.
     ProxyUrl,
     /// The path of a file of certificates.
     CaFile,
-    /// Text fit for a header's value, at most so many bytes; the flag: it may be empty.
+    /// Valid text of a header's value, at most this many bytes; the flag: it may be empty.
     HeaderValue(usize, bool),
     TokenHash,
     /// A header's name.
     HeaderName,
-    /// A model id of at most so many bytes.
+    /// A model id of at most this many bytes.
     ModelId(usize),
     /// A token entry.
     Token,
-    /// A token's name of at most so many bytes.
+    /// A token's name of at most this many bytes.
     TokenName(usize),
     /// An array of one or more patterns.
     Patterns,
     /// A regular expression.
     Regex,
-    /// What a virtual model stands for: one target, or at most so many.
+    /// Targets of a virtual model: one, or at most this many.
     Targets(usize),
     Target,
     /// A browser origin.
@@ -322,7 +321,7 @@ impl ConfigText {
     fn en(&self) -> String {
         match self {
             Self::CannotRead { path, problem } => format!(
-                "cannot read the config file {path}: {} (--config names another, config.json.example is one to begin with, ai-proxy demo needs none)",
+                "cannot read the config file {path}: {} (choose another with --config, start from config.json.example, or run ai-proxy demo)",
                 problem.say(Language::En)
             ),
             Self::FileTooLarge(limit) => format!("the config file is over the limit of {limit} bytes"),
@@ -333,7 +332,7 @@ impl ConfigText {
             Self::NotAnObject(found) => format!("the config must be a JSON object; found {found}"),
             Self::MoreProblems(more) => format!("{more} more problems are not listed"),
             Self::UnknownKey(None) => "unknown key".into(),
-            Self::UnknownKey(Some(nearest)) => format!("unknown key; the nearest known key is {nearest}"),
+            Self::UnknownKey(Some(nearest)) => format!("unknown key; the closest known key is {nearest}"),
             Self::DuplicateKey => "duplicate key".into(),
             Self::MissingKey => "missing".into(),
             Self::Unfit { value, expected } => format!("{value} is not allowed; expected {}", expected.en()),
@@ -349,17 +348,17 @@ impl ConfigText {
             }
             Self::NoProviders => "at least one provider is needed".into(),
             Self::ProviderParts(found) => {
-                format!("expected three parts \"name|API_URL|API_KEY\" divided by |; found {found}")
+                format!("expected three parts \"name|API_URL|API_KEY\" separated by |; found {found}")
             }
-            Self::TokenParts => "expected two parts \"description|token\" divided by |; found no |".into(),
+            Self::TokenParts => "expected two parts \"description|token\" separated by |; found no |".into(),
             Self::HeaderRefused => "the proxy sets this header itself; it cannot be configured".into(),
-            Self::DuplicateHeader => "duplicate header (case does not count)".into(),
+            Self::DuplicateHeader => "duplicate header (names ignore case)".into(),
             Self::CaFile { path, problem } => format!("cannot use the CA file {path}: {}", problem.en()),
             Self::LogFile { path, problem } => {
                 format!("cannot log to {path}: {} (null logs to stderr)", problem.say(Language::En))
             }
             Self::StateFile { path, problem } => {
-                format!("cannot keep counts in {path}: {}", problem.say(Language::En))
+                format!("cannot use {path} as the state file: {}", problem.say(Language::En))
             }
             Self::SameFile { path, other: None } => format!("{path} is the config file itself"),
             Self::SameFile { path, other: Some(key) } => format!("{path} is the same file as {key}"),
@@ -368,30 +367,28 @@ impl ConfigText {
                 format!("{target} names the provider {provider}, which is not configured")
             }
             Self::AliasOfAlias(target) => {
-                format!(
-                    "{target} is itself a virtual model; aliases of aliases are not allowed, name provider/model"
-                )
+                format!("{target} is itself a virtual model; a target must be provider/model")
             }
-            Self::NoTokens => "tokens: none configured; every call that needs a token will be refused".into(),
-            Self::NoStateFile => {
-                "tokens_per_day: without a state_file, the day's counts are lost at a restart".into()
-            }
+            Self::NoTokens => "tokens: none configured; every request that needs a token is refused".into(),
+            Self::NoStateFile => "tokens_per_day: without state_file a restart loses today's counts".into(),
             Self::OpenFile { path, mode } => {
                 format!(
-                    "the config file {path} holds secrets but others may access it (mode {mode:04o}); chmod 600 is advised"
+                    "the config file {path} holds secrets, but other users may access it (mode {mode:04o}); chmod 600 is recommended"
                 )
             }
             Self::BaseUrl { provider, key, url, meant } => {
-                format!("provider {provider}: {key} ({url}) is probably not its base URL, which is {meant}")
+                format!(
+                    "provider {provider}: {key} ({url}) is probably not a base URL; the base URL is probably {meant}"
+                )
             }
             Self::IdleSlots { clients, slots } => {
                 format!(
-                    "max_clients ({clients}) is less than max_connections ({slots}): some slots can never be used"
+                    "max_clients ({clients}) is less than max_connections ({slots}): some slots are never used"
                 )
             }
             Self::LittleMemory { most, room, slots } => {
                 format!(
-                    "max_memory ({most} MiB) has room for {room} requests at once, fewer than max_connections ({slots}): the others wait"
+                    "max_memory ({most} MiB) has room for {room} requests at once, fewer than max_connections ({slots}): further requests wait"
                 )
             }
             Self::MemoryNotThere { asked, there } => {
@@ -416,7 +413,7 @@ impl CaProblem {
         match self {
             Self::File(problem) => problem.say(Language::En),
             Self::NoCertificate => "it holds no certificate in PEM (-----BEGIN CERTIFICATE-----)".into(),
-            Self::BadCertificate(number) => format!("certificate {number} in it is not valid"),
+            Self::BadCertificate(number) => format!("its certificate {number} is not valid"),
         }
     }
 }
@@ -478,7 +475,7 @@ impl Expected {
             Self::Host(name, path) => format!(
                 "a host name or IP address without a port (at most {name} bytes), or unix: and an absolute path (at most {path} bytes)"
             ),
-            Self::PathOrNull => "a file's path, not empty, or null".into(),
+            Self::PathOrNull => "a file path that is not empty, or null".into(),
             Self::Array => "an array".into(),
             Self::Object => "an object".into(),
             Self::Provider => "a string \"name|API_URL|API_KEY\" or an object".into(),
@@ -488,28 +485,28 @@ impl Expected {
                 )
             }
             Self::Url(most) => format!(
-                "an http:// or https:// URL with a host, at most {most} bytes, without user, password, query or fragment, its port valid"
+                "an http:// or https:// URL of at most {most} bytes with a host, a valid port if any, and no user, password, query or fragment"
             ),
             Self::ProxyUrl => {
-                "a proxy URL (http://, https://, socks5:// or socks5h://) with a host and no path, its port valid, or direct"
+                "a proxy URL (http://, https://, socks5:// or socks5h://) with a host, a valid port if any, and no path, or direct"
                     .into()
             }
             Self::CaFile => "the path of a file of certificates in PEM".into(),
             Self::HeaderValue(most, empty) => format!(
-                "{} to {most} visible ASCII characters without a blank at either end",
+                "{} to {most} visible ASCII characters without a space at either end",
                 if *empty { 0 } else { 1 }
             ),
-            Self::TokenHash => "64 hexadecimal digits behind sha256:".into(),
+            Self::TokenHash => "sha256: followed by 64 hexadecimal digits".into(),
             Self::HeaderName => "a valid header name".into(),
             Self::ModelId(most) => format!("a model id of 1 to {most} bytes without control characters"),
             Self::Token => "a string \"description|token\" or an object".into(),
             Self::TokenName(most) => format!("a name of 1 to {most} bytes without control characters"),
             Self::Patterns => {
-                "an array of one or more regular expressions (leave the key out to allow all models)".into()
+                "an array of one or more regular expressions (omit the key to allow all models)".into()
             }
             Self::Regex => "a regular expression that is not empty".into(),
             Self::Targets(most) => format!("provider/model, or an array of 1 to {most} of these"),
-            Self::Target => "provider/model, neither part empty".into(),
+            Self::Target => "provider/model with both parts non-empty".into(),
             Self::Origin => "* or scheme://host[:port] without a path".into(),
         }
     }
@@ -521,7 +518,7 @@ impl Label {
         let (zh, en) = match self {
             Self::Listen => ("监听地址", "listen"),
             Self::Log => ("日志文件", "log file"),
-            Self::LogStderr => ("仅 stderr", "stderr alone"),
+            Self::LogStderr => ("仅 stderr", "stderr only"),
             Self::LogLevel => ("日志级别", "log level"),
             Self::Language => ("语言", "language"),
             Self::Providers => ("提供商", "providers"),
@@ -536,7 +533,7 @@ impl Label {
             Self::Tokens => ("token", "tokens"),
             Self::Filters => ("模型过滤", "supported models"),
             Self::All => ("全部", "all"),
-            Self::Good => ("配置有效", "the configuration is good"),
+            Self::Good => ("配置有效", "the configuration is valid"),
             Self::VirtualModels => ("虚拟模型", "virtual models"),
             Self::Workers => ("工作线程", "workers"),
             Self::Slots => ("同时处理的请求", "requests at once"),

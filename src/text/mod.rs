@@ -1,5 +1,5 @@
-//! Every sentence a person can read, in both languages. API messages and log lines are here, sentences about the
-//! configuration in [`config`]. Nothing else in the crate holds prose for people.
+//! Every sentence for people, in both languages: API messages and log lines here, sentences about the
+//! configuration in [`config`]. No other module holds prose for people.
 
 pub mod config;
 pub mod file;
@@ -14,41 +14,41 @@ pub enum Language {
     En,
 }
 
-/// A sentence with its facts. [`Text::say`] turns it into words.
+/// A sentence with its facts. [`Text::say`] puts it into words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Text<'a> {
     // ── responses to clients ──
     /// No token was sent.
     MissingToken,
-    /// The token sent is not one of ours.
+    /// The token is not configured.
     InvalidToken,
-    /// An admin call without the right to it.
+    /// The caller is no administrator.
     Forbidden,
     /// No such path.
     NotFound(&'a str),
-    /// No such model, or none this caller may use.
+    /// No such model, or the caller may not use it.
     ModelNotFound(&'a str),
-    /// A field of a Messages request that has no place in a chat request.
+    /// A field of the request has no counterpart in chat completions: its place.
     NotTranslatable(&'a str),
-    /// A field is not what it has to be: which, what.
+    /// A field has a wrong value: its place, and what it should be.
     InvalidParameter(&'a str, &'a str),
     /// The path exists, but the model's provider does not speak its format.
     NotSpoken(&'a str),
     /// The path exists, the method does not.
     MethodNotAllowed(&'a str),
-    /// The request is not HTTP as RFC 9112 has it; the fact is the rule that was broken.
+    /// The request violates RFC 9112; the fact is the violated rule.
     MalformedRequest(&'a str),
-    /// The body is not a JSON object; the fact says where and why.
+    /// The body is not a JSON object; the fact is the place and reason.
     InvalidJson(&'a str),
-    /// The body names no model.
+    /// The body has no `model`.
     MissingModel,
     /// `model` is not a non-empty string.
     InvalidModel,
     /// `model` is over its bound, bytes.
     ModelTooLong(usize),
-    /// `model` comes more than once, or in another case.
+    /// `model` is repeated, or in another case.
     AmbiguousModel,
-    /// This member could choose a model that the filters exclude.
+    /// A member could select a model that the filters exclude.
     OtherModel(&'a str),
     /// The body is compressed.
     UnsupportedEncoding,
@@ -68,37 +68,37 @@ pub enum Text<'a> {
     NotImplemented,
     /// Not HTTP/1.x.
     VersionNotSupported,
-    /// The token is over its requests a minute.
+    /// The token exceeds its requests a minute.
     OverRate(u32),
-    /// The token is over its requests at once.
+    /// The token exceeds its requests at once.
     OverParallel(u32),
-    /// The token has used up its tokens of a day.
+    /// The token has used up its tokens for the day.
     OverDay(u64),
     /// No connection to the provider.
     UpstreamUnreachable(&'a str),
     /// The provider's response was cut off or is malformed.
     UpstreamBroken(&'a str),
-    /// The provider's response is over the limit: the provider, the config key that raises the limit, bytes.
+    /// The provider's response is over the limit: the provider, the config key of the limit, bytes.
     ResponseTooLarge(&'a str, &'a str, usize),
     /// A provider redirects requests.
     UpstreamRedirect(&'a str),
-    /// A provider's response has a content coding that was not asked for: the provider, the coding.
+    /// A provider's response has a content coding that the request does not allow: the provider, the coding.
     UpstreamEncoding(&'a str, &'a str),
-    /// A provider redirects its health check: the status, and where it leads.
+    /// A provider redirects its health check: the status and the target.
     CheckRedirected(&'a str),
     /// The provider did not respond in time.
     UpstreamTimeout(&'a str),
-    /// Every worker is busy, or there are too many clients.
+    /// No permit, memory or connection is free.
     Overloaded,
     /// Draining.
     ShuttingDown,
-    /// A fault of our own.
+    /// A fault of the proxy.
     InternalError,
     /// A provider's error response that is not JSON.
     UpstreamError(&'a str),
-    /// A reload was done.
+    /// A reload succeeded.
     Reloaded,
-    /// Another reload has not ended.
+    /// Another reload is still running.
     ReloadBusy,
     /// A reload was refused; the fact holds every problem.
     ReloadRefused(&'a str),
@@ -106,9 +106,9 @@ pub enum Text<'a> {
     // ── log lines ──
     /// The server listens.
     Listening(&'a str),
-    /// Drain has begun; the fact is how long it may take, seconds.
+    /// The drain began; the fact is its limit, seconds.
     Draining(u64),
-    /// Drain has ended with requests still in flight.
+    /// The drain ended with requests in flight.
     DrainTimedOut(usize),
     /// The server has stopped.
     Stopped,
@@ -116,9 +116,9 @@ pub enum Text<'a> {
     RestartRequired(&'a str),
     /// The log file cannot be opened: path, reason.
     LogFileUnusable(&'a str, &'a str),
-    /// How many lines the log lacks in this place.
+    /// Number of lines missing at this place.
     LogLinesDropped(u64),
-    /// The state file cannot be read, or holds something else: path, reason.
+    /// The state file cannot be read or has other content: path, reason.
     StateUnreadable(&'a str, &'a str),
     /// The state file cannot be written: path, reason.
     StateUnwritable(&'a str, &'a str),
@@ -143,15 +143,15 @@ pub enum Text<'a> {
     ChatAlone(&'a str, usize, &'a str),
     /// A provider's model list cannot be read: provider, reason.
     ModelListUnusable(&'a str, &'a str),
-    /// A provider lists more models than there is room for: provider, models listed, models left out.
+    /// A provider lists more models than fit: provider, models listed, models omitted.
     ModelListCut(&'a str, usize, usize),
-    /// How many threads serve connections.
+    /// Number of worker threads.
     Workers(usize),
-    /// The limit of open files: what was got, what all limits together would need.
+    /// The limit of open files: the value reached, and the need of all limits together.
     Descriptors(u64, u64),
-    /// `max_clients` was fitted under the limit of open files.
+    /// `max_clients` was lowered to the limit of open files.
     ClientsFitted(usize),
-    /// The memory limit of the process, the part of it for requests and responses, and what the machine leaves: MiB.
+    /// Memory in MiB: limit of the process, its part for requests and responses, and what the machine leaves.
     Memory(usize, usize, usize),
 }
 
@@ -184,7 +184,9 @@ impl Text<'_> {
             Self::ModelTooLong(limit) => format!("model 超过 {limit} 字节"),
             Self::AmbiguousModel => "model 只能出现一次，且必须小写".into(),
             Self::OtherModel(member) => format!("{member} 可能选用不允许的模型"),
-            Self::UnsupportedEncoding => "不支持压缩的请求体（Content-Encoding），请不压缩发送".into(),
+            Self::UnsupportedEncoding => {
+                "不支持压缩的请求体（Content-Encoding），请发送未压缩的请求体".into()
+            }
             Self::UpgradeRequired => "不支持 WebSocket，请使用普通的 HTTP/1.1 请求".into(),
             Self::ClientTimeout => "请求未在规定时间内送达".into(),
             Self::BodyTooLarge(limit) => format!("请求体超过上限 {limit} 字节"),
@@ -205,7 +207,7 @@ impl Text<'_> {
             }
             Self::UpstreamRedirect(name) => format!("提供商把请求重定向到别处，请检查其基础 URL: {name}"),
             Self::UpstreamEncoding(name, coding) => {
-                format!("提供商 {name} 的响应用 {coding} 压缩，而请求的是不压缩")
+                format!("提供商 {name} 用 {coding} 压缩了响应，而请求不允许压缩")
             }
             Self::CheckRedirected(what) => format!("{what}（请检查基础 URL）"),
             Self::UpstreamTimeout(name) => format!("提供商响应超时: {name}"),
@@ -263,7 +265,7 @@ impl Text<'_> {
             Self::ModelNotFound(model) => format!("model not found: {model}"),
             Self::NotTranslatable(place) => {
                 format!(
-                    "the provider of this model speaks only chat completions, which have no place for {place}"
+                    "the provider of this model supports only chat completions, which cannot express {place}"
                 )
             }
             Self::InvalidParameter(place, expected) => format!("{place}: expected {expected}"),
@@ -271,12 +273,14 @@ impl Text<'_> {
             Self::MethodNotAllowed(method) => format!("this path does not support the method {method}"),
             Self::MalformedRequest(rule) => format!("malformed request: {rule}"),
             Self::InvalidJson(reason) => format!("the body is not a valid JSON object: {reason}"),
-            Self::MissingModel => "the body names no model".into(),
+            Self::MissingModel => "the body has no model".into(),
             Self::InvalidModel => "model must be a non-empty string".into(),
             Self::ModelTooLong(limit) => format!("model is longer than {limit} bytes"),
-            Self::AmbiguousModel => "model must be named once, in lower case".into(),
-            Self::OtherModel(member) => format!("{member} could choose a model that is not allowed"),
-            Self::UnsupportedEncoding => "the body has a Content-Encoding: send it uncompressed".into(),
+            Self::AmbiguousModel => "model must appear once, in lower case".into(),
+            Self::OtherModel(member) => format!("{member} could select a model that is not allowed"),
+            Self::UnsupportedEncoding => {
+                "compressed bodies (Content-Encoding) are not supported: send the body uncompressed".into()
+            }
             Self::UpgradeRequired => "WebSockets are not supported: send plain HTTP/1.1 requests".into(),
             Self::ClientTimeout => "the request did not arrive in time".into(),
             Self::BodyTooLarge(limit) => format!("the body is over the limit of {limit} bytes"),
@@ -284,13 +288,15 @@ impl Text<'_> {
             Self::HeadTooLarge(bytes, fields) => {
                 format!("the request head is over the limit of {bytes} bytes or {fields} fields")
             }
-            Self::ExpectationFailed => "unknown expectation".into(),
-            Self::NotImplemented => "unknown transfer coding".into(),
+            Self::ExpectationFailed => "this Expect is not supported".into(),
+            Self::NotImplemented => "this transfer coding is not supported".into(),
             Self::VersionNotSupported => "only HTTP/1.x is supported".into(),
             Self::OverRate(limit) => format!("too many requests: this token may send {limit} a minute"),
             Self::OverParallel(limit) => format!("too many requests: this token may have {limit} at once"),
             Self::OverDay(limit) => {
-                format!("this token has used up its {limit} tokens of the day, which ends at midnight UTC")
+                format!(
+                    "this token has used up its {limit} tokens for today; the next day begins at midnight UTC"
+                )
             }
             Self::UpstreamUnreachable(name) => format!("the provider cannot be reached: {name}"),
             Self::UpstreamBroken(name) => {
@@ -298,15 +304,15 @@ impl Text<'_> {
             }
             Self::ResponseTooLarge(name, key, limit) => {
                 format!(
-                    "the response of provider {name} is over the limit of {limit} bytes; {key} in the config raises it"
+                    "the response of provider {name} is over the limit of {limit} bytes ({key} in the config)"
                 )
             }
             Self::UpstreamRedirect(name) => {
-                format!("the provider redirects requests elsewhere, check its base URL: {name}")
+                format!("the provider redirects requests; check its base URL: {name}")
             }
             Self::UpstreamEncoding(name, coding) => {
                 format!(
-                    "the response of provider {name} is compressed with {coding}, although no compression was asked for"
+                    "provider {name} compressed its response with {coding}, which the request does not allow"
                 )
             }
             Self::CheckRedirected(what) => format!("{what} (check the base URL)"),
@@ -316,27 +322,27 @@ impl Text<'_> {
             Self::InternalError => "internal error".into(),
             Self::UpstreamError(text) => (*text).to_owned(),
             Self::Reloaded => "configuration reloaded".into(),
-            Self::ReloadBusy => "another reload has not ended".into(),
+            Self::ReloadBusy => "another reload is still running".into(),
             Self::ReloadRefused(problems) => {
-                format!("the configuration was refused, the old one stays: {problems}")
+                format!("the new configuration has errors, the old one stays in force: {problems}")
             }
             Self::Listening(address) => format!("listening on {address}"),
             Self::Draining(seconds) => {
                 format!("no new requests are taken; waiting up to {seconds} s for those in flight")
             }
-            Self::DrainTimedOut(left) => format!("waited long enough; {left} requests are not finished"),
+            Self::DrainTimedOut(left) => format!("the drain timed out; {left} requests are not finished"),
             Self::Stopped => "stopped".into(),
             Self::RestartRequired(keys) => format!("these keys need a restart: {keys}"),
             Self::LogFileUnusable(path, reason) => format!("cannot open the log file {path}: {reason}"),
             Self::LogLinesDropped(count) => format!("{count} log lines are missing here"),
             Self::StateUnreadable(path, reason) => {
-                format!("cannot read the state file {path}, the day's counts begin at zero: {reason}")
+                format!("cannot read the state file {path}, so today's counts begin at zero: {reason}")
             }
             Self::StateUnwritable(path, reason) => {
-                format!("cannot write the state file {path}, a restart would lose the day's counts: {reason}")
+                format!("cannot write the state file {path}, so a restart loses today's counts: {reason}")
             }
             Self::StateWritable(path) => format!("the state file can be written again: {path}"),
-            Self::AcceptFailed(reason) => format!("cannot accept connections for now: {reason}"),
+            Self::AcceptFailed(reason) => format!("cannot accept connections at the moment: {reason}"),
             Self::AcceptResumed => "accepting connections again".into(),
             Self::TooManyClients(limit) => format!("the limit of {limit} client connections is reached"),
             Self::HandlerPanicked(place) => format!("internal error while handling a request: {place}"),
@@ -346,7 +352,7 @@ impl Text<'_> {
             Self::ProviderUnhealthy(name, reason) => format!("provider is not healthy: {name}: {reason}"),
             Self::ChatAlone(name, replica, path) => {
                 format!(
-                    "provider speaks chat completions alone, calls to {path} are translated: {name}, replica {replica}"
+                    "provider supports only chat completions; calls to {path} are translated: {name}, replica {replica}"
                 )
             }
             Self::ModelListUnusable(name, reason) => {
@@ -357,7 +363,7 @@ impl Text<'_> {
             ),
             Self::ModelListCut(name, kept, dropped) => {
                 format!(
-                    "the model list of provider {name} is too long: {kept} are listed, {dropped} left out"
+                    "the model list of provider {name} is too long: {kept} are listed, {dropped} are omitted"
                 )
             }
             Self::Workers(count) => format!("workers: {count}"),
@@ -365,14 +371,15 @@ impl Text<'_> {
                 format!("limit of open files: {got}; the configuration needs up to {needed}")
             }
             Self::ClientsFitted(clients) => {
-                format!("max_clients was fitted under the limit of open files: {clients}")
+                format!("max_clients is lowered to {clients}, the most that the limit of open files allows")
             }
         }
     }
 }
 
-/// `text` fit for a log line or a message: control characters (C0, DEL, C1), line separators and the backslash
-/// itself are escaped, and what is over `limit` bytes is cut with `…`, so that no peer can split or forge a line.
+/// `text` in a form for a log line or a message: control characters (C0, DEL, C1), line separators and
+/// backslashes are escaped, and text over `limit` bytes is cut with `…`, so that no peer can split or forge a
+/// line.
 pub fn quoted(text: &str, limit: usize) -> String {
     let mut out = String::with_capacity(text.len().min(limit) + 4);
     for character in text.chars() {
@@ -393,7 +400,7 @@ pub fn quoted(text: &str, limit: usize) -> String {
     out
 }
 
-/// The beginning of `text`: as many whole characters as `limit` bytes hold.
+/// The beginning of `text`: as many whole characters as fit into `limit` bytes.
 pub fn beginning(text: &str, limit: usize) -> &str {
     let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]

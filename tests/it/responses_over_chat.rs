@@ -345,7 +345,7 @@ fn missing_path_is_believed_where_the_translated_call_succeeds() {
     assert_eq!(paths(&upstream), [RESPONSES, CHAT, RESPONSES, CHAT]);
     upstream.chat(Script::json(200, &completion("a")));
     assert_says(&proxy.call(ask(json!({}))), "a");
-    proxy.log_line(&["INFO", "provider speaks chat completions alone", "p, replica 1"]);
+    proxy.log_line(&["INFO", "provider supports only chat completions", "p, replica 1"]);
     assert_says(&proxy.call(ask(json!({}))), "a");
     assert_eq!(paths(&upstream)[4..], [RESPONSES, CHAT, CHAT]);
 }

@@ -193,7 +193,7 @@ fn a_file_that_cannot_be_used_is_a_problem_of_the_config() {
         (json!(directory.path()), "it is not a regular file"),
         (json!("/dev/zero"), "it is not a regular file"),
         (json!(certificate("server.key")), "it holds no certificate in PEM"),
-        (json!(broken), "certificate 1 in it is not valid"),
+        (json!(broken), "its certificate 1 is not valid"),
         (json!(huge), "it is over the limit of 1048576 bytes"),
         (json!(""), "expected the path of a file of certificates in PEM"),
         (json!(7), "expected the path of a file of certificates in PEM"),

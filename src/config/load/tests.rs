@@ -219,16 +219,16 @@ fn words_paths_and_hosts_are_checked() {
 fn an_unknown_key_names_the_nearest_known_one() {
     assert_eq!(
         said(&with(r#""max_conections": 5"#)),
-        ["max_conections: unknown key; the nearest known key is max_connections"]
+        ["max_conections: unknown key; the closest known key is max_connections"]
     );
-    assert_eq!(said(&with(r#""colour": 5"#)), ["colour: unknown key; the nearest known key is host"]);
+    assert_eq!(said(&with(r#""colour": 5"#)), ["colour: unknown key; the closest known key is host"]);
     assert_eq!(
         said(&with_object(r#""wieght": 1"#)),
-        ["providers[0].wieght: unknown key; the nearest known key is weight"]
+        ["providers[0].wieght: unknown key; the closest known key is weight"]
     );
     assert_eq!(
         said(&with(r#""tokens": [{"name": "n", "token": "t", "max_paralel": 1}]"#)),
-        ["tokens[0].max_paralel: unknown key; the nearest known key is max_parallel"]
+        ["tokens[0].max_paralel: unknown key; the closest known key is max_parallel"]
     );
 }
 
@@ -240,7 +240,7 @@ fn a_duplicate_key_is_a_problem_at_every_level() {
         (with_object(r#""headers": {"x-a": "1", "x-a": "2"}"#), "providers[0].headers.x-a: duplicate key"),
         (
             with_object(r#""headers": {"x-a": "1", "X-A": "2"}"#),
-            "providers[0].headers.X-A: duplicate header (case does not count)",
+            "providers[0].headers.X-A: duplicate header (names ignore case)",
         ),
         (with(r#""tokens": [{"name": "n", "token": "t", "name": "m"}]"#), "tokens[0].name: duplicate key"),
         (with(r#""models": {"f": "a/b", "f": "a/c"}"#), "models.f: duplicate key"),
@@ -321,10 +321,10 @@ fn a_provider_string_has_three_parts_and_the_key_may_hold_bars_or_be_empty() {
     assert_eq!((replica.weight, replica.models, replica.proxy), (1, None, None));
     assert!(lone_replica(&with_provider(r#""a|https://a.example|""#)).key.is_empty());
     for (entry, problem) in [
-        (r#""a""#, "providers[0]: expected three parts \"name|API_URL|API_KEY\" divided by |; found 1"),
+        (r#""a""#, "providers[0]: expected three parts \"name|API_URL|API_KEY\" separated by |; found 1"),
         (
             r#""a|https://a""#,
-            "providers[0]: expected three parts \"name|API_URL|API_KEY\" divided by |; found 2",
+            "providers[0]: expected three parts \"name|API_URL|API_KEY\" separated by |; found 2",
         ),
         ("7", "providers[0]: *** is not allowed; expected a string \"name|API_URL|API_KEY\" or an object"),
         (
@@ -333,7 +333,7 @@ fn a_provider_string_has_three_parts_and_the_key_may_hold_bars_or_be_empty() {
         ),
         (
             r#""a|https://a|k\u00e9y""#,
-            "providers[0].key: *** is not allowed; expected 0 to 8192 visible ASCII characters without a blank at either end",
+            "providers[0].key: *** is not allowed; expected 0 to 8192 visible ASCII characters without a space at either end",
         ),
     ] {
         assert_eq!(said(&with_provider(entry)), [problem]);
@@ -525,16 +525,25 @@ fn virtual_models_are_sorted_and_point_at_providers() {
     let many = format!("[{}]", vec![r#""a/m""#; MAX_TARGETS + 1].join(","));
     for (models, problem) in [
         (r#"{"f": "c/m"}"#, r#"models.f: "c/m" names the provider "c", which is not configured"#),
-        (r#"{"f": "m"}"#, r#"models.f: "m" is not allowed; expected provider/model, neither part empty"#),
-        (r#"{"f": "a/"}"#, r#"models.f: "a/" is not allowed; expected provider/model, neither part empty"#),
-        (r#"{"f": [1]}"#, r"models.f[0]: 1 is not allowed; expected provider/model, neither part empty"),
+        (
+            r#"{"f": "m"}"#,
+            r#"models.f: "m" is not allowed; expected provider/model with both parts non-empty"#,
+        ),
+        (
+            r#"{"f": "a/"}"#,
+            r#"models.f: "a/" is not allowed; expected provider/model with both parts non-empty"#,
+        ),
+        (
+            r#"{"f": [1]}"#,
+            r"models.f[0]: 1 is not allowed; expected provider/model with both parts non-empty",
+        ),
         (
             r#"{"f": []}"#,
             r"models.f: [] is not allowed; expected provider/model, or an array of 1 to 16 of these",
         ),
         (
             r#"{"a/x": "a/m", "f": ["a/m", "a/x"]}"#,
-            r#"models.f[1]: "a/x" is itself a virtual model; aliases of aliases are not allowed, name provider/model"#,
+            r#"models.f[1]: "a/x" is itself a virtual model; a target must be provider/model"#,
         ),
         (
             r#"{"": "a/m"}"#,
@@ -776,14 +785,14 @@ fn warnings_name_missing_tokens_and_an_open_file_that_holds_secrets() {
     assert_eq!(
         found,
         [
-            "tokens: none configured; every call that needs a token will be refused",
-            "max_clients (50) is less than max_connections (100): some slots can never be used"
+            "tokens: none configured; every request that needs a token is refused",
+            "max_clients (50) is less than max_connections (100): some slots are never used"
         ]
     );
 
     let little = with(r#""max_memory": 67108864, "max_connections": 110, "language": "en""#);
     let found = warnings(&valid(&little), Path::new("/nonexistent"));
-    let room = "max_memory (64 MiB) has room for 109 requests at once, fewer than max_connections (110): the others wait";
+    let room = "max_memory (64 MiB) has room for 109 requests at once, fewer than max_connections (110): further requests wait";
     assert!(found.iter().any(|warning| warning == room), "{found:?}");
 }
 
@@ -811,9 +820,9 @@ fn warnings_name_a_url_that_is_probably_not_the_base_url() {
     assert_eq!(
         found("en"),
         [
-            "provider zhipu: url (https://open.bigmodel.cn/v1) is probably not its base URL, which is https://open.bigmodel.cn/api/paas/v4",
-            "provider own: url (https://own.example/v1/chat/completions) is probably not its base URL, which is https://own.example/v1",
-            "provider deep: anthropic_url (https://api.deepseek.com/anthropic) is probably not its base URL, which is https://api.deepseek.com/anthropic/v1",
+            "provider zhipu: url (https://open.bigmodel.cn/v1) is probably not a base URL; the base URL is probably https://open.bigmodel.cn/api/paas/v4",
+            "provider own: url (https://own.example/v1/chat/completions) is probably not a base URL; the base URL is probably https://own.example/v1",
+            "provider deep: anthropic_url (https://api.deepseek.com/anthropic) is probably not a base URL; the base URL is probably https://api.deepseek.com/anthropic/v1",
         ]
     );
     assert_eq!(
