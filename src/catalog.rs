@@ -1,4 +1,4 @@
-//! The merged model list: pure functions over what each provider lists.
+//! The merged model list: pure functions over the lists of the providers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ mod parse;
 
 pub use parse::{Parsed, parse_list};
 
-/// A model as a provider lists it.
+/// A model in a provider's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// The provider's own id, as a client can call it after the provider's name.
+    /// The provider's own id, in the form that clients write after the provider's name.
     pub id: Arc<str>,
-    /// Unix time; 0 where the provider does not say.
+    /// Unix time; 0 if the provider gives none.
     pub created: i64,
 }
 
-/// What each provider lists: sorted by id, each id once.
+/// The lists of all providers: sorted by id, each id once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lists(HashMap<String, Arc<[Model]>>);
 
 impl Lists {
-    /// What that provider lists.
+    /// The list of that provider.
     pub fn of(&self, provider: &str) -> &[Model] {
         self.0.get(provider).map(|list| &**list).unwrap_or_default()
     }
 
-    /// Puts a provider's list in place of what there was; the list may be in any order.
+    /// Replaces a provider's list by `list`, which may be in any order.
     pub fn put(&mut self, provider: &str, list: Vec<Model>) {
         self.0.insert(provider.to_owned(), sorted(list).into());
     }
@@ -43,20 +43,20 @@ impl Lists {
     }
 }
 
-/// By id, each id once.
+/// Sorts by id, each id once.
 fn sorted(mut list: Vec<Model>) -> Vec<Model> {
     list.sort_by(|a, b| a.id.cmp(&b.id));
     list.dedup_by(|a, b| a.id == b.id);
     list
 }
 
-/// An entry of our own list, as the OpenAI API has it.
+/// An entry of our own list, in the form of the OpenAI API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry<'a> {
     /// `provider/model`, or a virtual model's name.
     pub id: String,
     object: &'static str,
-    /// Unix time; 0 where the provider gives none.
+    /// Unix time; 0 if the provider gives none.
     pub created: i64,
     /// The provider's name; `ai-proxy` for a virtual model.
     pub owned_by: &'a str,
@@ -73,10 +73,12 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Everything a caller may list, sorted by id, each id once: the providers' models that `supported_models` lets
-/// through and a client can name ([`MAX_MODEL`]), and the virtual models. A virtual model hides a provider's of the same id, as it does when called.
+/// All models that a caller may list, sorted by id, each id once: the virtual models, and the providers'
+/// models that `supported_models` allows and a client can name ([`MAX_MODEL`]). A virtual model hides a
+/// provider's of the same id, as it does in calls.
 pub fn merge<'a>(config: &'a Config, lists: &'a Lists) -> impl Iterator<Item = Entry<'a>> {
-    // A provider's name has no `/`: sorted like this, the lists one after the other are sorted by full id.
+    // No provider's name contains `/`: with the names in this order the concatenated lists are sorted by full
+    // id.
     let mut names: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
     names.sort_by(|a, b| a.bytes().chain(*b"/").cmp(b.bytes().chain(*b"/")));
     let listed = names
@@ -103,7 +105,7 @@ pub fn merge<'a>(config: &'a Config, lists: &'a Lists) -> impl Iterator<Item = E
     })
 }
 
-/// The entry of that id in what [`merge`] gives, found without making the rest.
+/// The entry of that id in [`merge`], found without building the others.
 pub fn find<'a>(config: &'a Config, lists: &'a Lists, id: &str) -> Option<Entry<'a>> {
     let is_usable = |model: &&VirtualModel| config.targets_supported(model).next().is_some();
     if let Some(model) = config.virtual_model(id).filter(is_usable) {
@@ -115,7 +117,7 @@ pub fn find<'a>(config: &'a Config, lists: &'a Lists, id: &str) -> Option<Entry<
     Some(Entry::of_provider(&provider.name, model))
 }
 
-/// The one provider that lists this model, where exactly one does.
+/// The provider that lists this model, if exactly one does.
 pub fn only_provider_of<'a>(config: &'a Config, lists: &Lists, model: &str) -> Option<&'a str> {
     let mut owners = config.providers.iter().filter(|provider| lists.find(&provider.name, model).is_some());
     match (owners.next(), owners.next()) {
@@ -124,12 +126,13 @@ pub fn only_provider_of<'a>(config: &'a Config, lists: &Lists, model: &str) -> O
     }
 }
 
-/// The list as `GET /v1/models` gives it. `for_codex`: with the member `models` beside `data`.
+/// The body of `GET /v1/models`. `for_codex`: with the member `models` beside `data`.
 ///
-/// Codex needs that member (openai/codex, `ModelsResponse`), and adds what is in it to the catalog it brings. It stays empty: an
-/// entry there carries the model's system prompt and its tools, and would take the place of Codex's own.
+/// Codex needs that member (openai/codex, `ModelsResponse`), and adds its entries to the catalog it has built
+/// in. It stays empty: an entry there carries the model's system prompt and its tools, and would replace
+/// Codex's own.
 ///
-/// Before the list grows by at most so many bytes, `has_room` makes room for them. `None`: it has none.
+/// `has_room` reserves space before the list grows by at most so many bytes. `None`: it refused.
 pub fn render<'a>(
     entries: impl Iterator<Item = Entry<'a>>,
     for_codex: bool,
@@ -138,7 +141,8 @@ pub fn render<'a>(
     let mut out = b"{\"object\":\"list\",\"data\":[".to_vec();
     let start = out.len();
     for entry in entries {
-        // A byte is escaped by six at most; the rest is what every entry has, and the end of the list.
+        // An escape takes at most six bytes per byte; the rest is the fixed part of an entry and the end of
+        // the list.
         let most = 6 * (entry.id.len() + entry.owned_by.len()) + 2 * MODEL_COST;
         if !has_room(&mut out, most) {
             return None;
@@ -146,7 +150,7 @@ pub fn render<'a>(
         if out.len() > start {
             out.push(b',');
         }
-        // Strings and numbers into memory: it cannot fail.
+        // Serializing strings and numbers into memory cannot fail.
         let _ = serde_json::to_writer(&mut out, &entry);
     }
     let end: &[u8] = if for_codex { b"],\"models\":[]}" } else { b"]}" };
@@ -181,7 +185,7 @@ mod tests {
         let lists = lists(&[("b", &["z", "y"]), ("a.b", &["m"]), ("a", &["x", "z", "x", "0"])]);
         let all: Vec<_> = merge(&config, &lists).collect();
         let ids: Vec<&str> = all.iter().map(|entry| &*entry.id).collect();
-        // `.` stands before `/`: the order is that of the full ids.
+        // `.` sorts before `/`: the order is that of the full ids.
         assert_eq!(ids, ["a.b/m", "a/0", "a/x", "a/z", "b/0", "b/y", "zz"]);
         assert!(ids.is_sorted());
         let owners: Vec<&str> = all.iter().map(|entry| entry.owned_by).collect();

@@ -34,7 +34,6 @@ exit codes: 0 done, 1 failed while running, 2 bad usage or bad configuration
 signals: SIGTERM, SIGINT drain and exit (a second one exits at once); SIGHUP reloads and reopens the log
 ";
 
-/// What to do.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Serve(PathBuf),
@@ -44,7 +43,6 @@ enum Command {
     Help,
 }
 
-/// Runs the program.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let from_environment = std::env::var_os("AI_PROXY_CONFIG").filter(|path| !path.is_empty());
     let default_path = from_environment.map_or_else(|| PathBuf::from("config.json"), PathBuf::from);
@@ -62,7 +60,7 @@ fn parse(arguments: impl Iterator<Item = OsString>, default_path: PathBuf) -> Re
     let mut words = Vec::new();
     for argument in arguments {
         let text = argument.into_string().map_err(|_| "an argument is not UTF-8".to_owned())?;
-        // `--name=value` is `--name value`.
+        // `--name=value` equals `--name value`.
         match text.split_once('=') {
             Some((name, value)) if name.starts_with("--") => {
                 words.extend([name.to_owned(), value.to_owned()]);
@@ -117,9 +115,10 @@ fn run_server(path: PathBuf) -> ExitCode {
     exit_code(serve::run(config, Some(path), |_| warnings.iter().for_each(|warning| log::warn!("{warning}"))))
 }
 
-/// glibc's allocator has an arena for each thread, 64 MiB of address space each, and what is freed in one serves no other. Where
-/// there is little memory, the process starts itself anew with a single arena: glibc reads that from its environment, at its start.
-/// The process id stays, as do the sockets and variables of a supervisor. Where it cannot, the arenas stay, and nothing else is lost.
+/// glibc's allocator has an arena for each thread: 64 MiB of address space each, and memory freed in one is
+/// useless to the others. With little memory the process executes itself again with a single arena, because
+/// glibc reads the setting from the environment at the start. The process id, and the sockets and variables
+/// of a supervisor, stay. If that fails, the arenas stay too, with no other harm.
 fn use_one_arena(max_memory: usize) {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
     let is_set = std::env::var_os(ARENAS).is_some();
@@ -132,14 +131,14 @@ fn use_one_arena(max_memory: usize) {
         return;
     }
     let mut anew = std::process::Command::new(program);
-    // Large blocks go back to the system, each at once.
+    // Large blocks return to the system at once when freed.
     anew.arg0(name).args(arguments).env(ARENAS, "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
     drop(anew.exec());
-    // It has failed, and has left SIGPIPE deadly: std prepares it for the program to come.
+    // `exec` failed, and std has reset SIGPIPE for the new program: to the default, which is deadly.
     drop(signal_hook::flag::register(SIGPIPE, Arc::default()));
 }
 
-/// Whether `program` is what was called by `name`: under a loader (`ld.so ai-proxy`) it is the loader.
+/// Whether `program` is the file called `name`: under a loader (`ld.so ai-proxy`) it is the loader.
 fn is_called(program: &Path, name: &Path) -> bool {
     name.file_name() == program.file_name() || name.canonicalize().is_ok_and(|path| path == program)
 }
@@ -155,7 +154,7 @@ fn run_demo(port: u16) -> ExitCode {
     }
 }
 
-/// What remains of the log is written before the process ends.
+/// The rest of the log is written before the process ends.
 fn exit_code(result: std::io::Result<()>) -> ExitCode {
     if let Err(error) = &result {
         log::error!("{error}");
@@ -178,7 +177,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(text: &str, code: u8) -> ExitCode {
-    // With stderr closed or full the exit code still tells.
+    // With stderr closed or full the exit code still shows the result.
     let _ = logging::say(std::io::stderr(), SAY_TIMEOUT, text);
     ExitCode::from(code)
 }
@@ -228,7 +227,7 @@ mod tests {
             assert!(!called("/lib64/ld-linux-x86-64.so.2", name), "{name}");
         }
         assert!(!called("/opt/ai-proxy (deleted)", "/opt/ai-proxy"));
-        // By another name.
+        // Called by another name.
         let (program, link) = (std::env::current_exe().expect("it"), std::env::temp_dir());
         let link = link.join(format!("ai-proxy-link-{}", std::process::id()));
         std::os::unix::fs::symlink(&program, &link).expect("a link");

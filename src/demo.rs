@@ -1,5 +1,5 @@
-//! The built-in provider of `ai-proxy demo`: a small OpenAI-compatible server on the loopback, so that the whole way of a request
-//! through the proxy is the real one. One thread and one connection a request: the front is for thousands of them.
+//! The built-in provider of `ai-proxy demo`: a small OpenAI-compatible server on the loopback, so that
+//! requests take their real path through the proxy. It needs only one thread and one connection per request.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +23,7 @@ const KEY: &str = "sk-demo-provider-key";
 /// Starts the provider on a free loopback port. Returns its base URL.
 ///
 /// # Errors
-/// No port or thread is to be had.
+/// The system refuses a port or thread.
 pub fn start_provider() -> io::Result<String> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let url = format!("http://{}/v1", listener.local_addr()?);
@@ -40,7 +40,7 @@ pub fn config(provider_url: &str, port: u16) -> Result<Config, load::Problems> {
     load::from_text(&document, &|_| None)
 }
 
-/// What to type to see it work.
+/// Commands to try the demo.
 pub fn greeting(url: &str) -> String {
     format!(
         "Try it:\n\n  curl {url}/v1/chat/completions -H 'Authorization: Bearer {TOKEN}' -H 'Content-Type: application/json' \
@@ -49,16 +49,17 @@ pub fn greeting(url: &str) -> String {
     )
 }
 
-/// Between two words.
+/// Pause between two words.
 const BREATH: Duration = Duration::from_millis(30);
-/// When the demo's model came into being, Unix time; a fixed one keeps its responses the same, and its list ([`MODELS`]).
+/// Creation time of the demo's model, Unix time; it is fixed so that its responses and its list ([`MODELS`])
+/// never change.
 const CREATED: i64 = 1_763_683_200;
 
 fn serve(listener: &TcpListener) {
-    // Each request under way holds a clone.
+    // Each request in flight holds a clone.
     let open = Arc::new(());
     loop {
-        // Further connections wait in the kernel's queue, as do those for which there is no descriptor.
+        // Further connections wait in the kernel's queue, as do those without a descriptor.
         let is_full = Arc::strong_count(&open) > MAX_DEMO_REQUESTS;
         let Some((stream, _)) = (!is_full).then(|| listener.accept().ok()).flatten() else {
             thread::sleep(BREATH);
@@ -66,11 +67,11 @@ fn serve(listener: &TcpListener) {
         };
         let open = Arc::clone(&open);
         let handle = move || {
-            // A connection that is lost is the proxy's to report.
+            // The proxy reports a lost connection.
             let _ = Call { stream, deadline: Instant::now() + DEMO_TIMEOUT }.handle();
             drop(open);
         };
-        // Where there is no thread, the connection ends.
+        // Without a thread the connection closes.
         let _ = thread::Builder::new().name("demo".to_owned()).spawn(handle);
     }
 }
@@ -78,7 +79,7 @@ fn serve(listener: &TcpListener) {
 /// One request and its connection.
 struct Call {
     stream: TcpStream,
-    /// For all of the request.
+    /// Deadline of the whole request.
     deadline: Instant,
 }
 
@@ -147,7 +148,7 @@ impl Call {
         ))
     }
 
-    /// One event a word, with a breath between them so that a person can see them come.
+    /// One event per word, with a pause between them so that a person can watch.
     fn stream(&mut self, asked: &Asked, usage: &str) -> io::Result<()> {
         self.begin(200, "content-type: text/event-stream")?;
         let choice = |delta: &str, reason: &str| {
@@ -198,13 +199,13 @@ impl Call {
 const MODELS: &str =
     r#"{"object":"list","data":[{"id":"echo","object":"model","created":1763683200,"owned_by":"ai-proxy"}]}"#;
 
-/// What a body asks for.
+/// The relevant part of a request.
 #[derive(Default)]
 struct Asked {
     model: Option<String>,
     stream: bool,
     include_usage: bool,
-    /// What the last message says; parts of text are joined.
+    /// Text of the last message; parts are joined.
     said: String,
 }
 
@@ -228,7 +229,7 @@ impl Asked {
         })
         .ok()?;
         let mut last = None;
-        // What is no list has no last message.
+        // Other values have no last message.
         let _ = json::elements(messages.map_or("", |it| it.get()), |message| last = Some(message));
         let content = json::Members::of(last.map_or("", |it| it.get()).as_bytes())
             .and_then(|mut members| members.find(|(name, _)| **name == *b"content"))

@@ -1,5 +1,6 @@
-//! The only way to a file that the configuration or the environment names. A pipe, a socket or a device in its place
-//! could hold the thread that opens, reads or writes it, so all but regular files are refused (see open(2) and fifo(7)).
+//! The only way to open a file that the configuration or the environment names. A pipe, a socket or a device
+//! in its place could block the thread that opens, reads or writes it, so all but regular files are refused
+//! (see open(2) and fifo(7)).
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
@@ -12,12 +13,11 @@ use rustix::fs::OFlags;
 use crate::limits::MAX_LINKS;
 use crate::text::file::{FileKind, FileProblem};
 
-/// Which kinds of file are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accept {
     /// Regular files.
     Regular,
-    /// Those, and character devices such as `/dev/null` and terminals: for the log.
+    /// Regular files, and character devices such as `/dev/null` and terminals: for the log.
     Log,
 }
 
@@ -32,25 +32,25 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileProblem> {
     if bytes.len() as u64 > limit { Err(FileProblem::TooLarge(limit)) } else { Ok(bytes) }
 }
 
-/// Opens a file of an accepted kind. Symbolic links are followed. The descriptor is `O_NONBLOCK`, which means something
-/// for devices alone.
+/// Opens a file of an accepted kind. Symbolic links are followed. The descriptor is `O_NONBLOCK`, which
+/// matters for devices alone.
 ///
 /// # Errors
 /// The file cannot be opened, or is of another kind.
 pub fn open(path: &Path, options: &mut OpenOptions, accept: Accept) -> Result<File, FileProblem> {
-    // Opening a device can have an effect of its own, so look first.
+    // Opening a device can have side effects, so check first.
     check(path, accept)?;
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
     let file = options.custom_flags(flags).open(path)?;
-    // Another file may have taken the path since.
+    // Another file may have replaced it since the check.
     check_type(file.metadata()?.file_type(), accept)?;
     Ok(file)
 }
 
-/// Checks the kind of the file at `path`. A file that does not exist, or cannot be looked at, passes.
+/// Checks the kind of the file at `path`. A file that does not exist or cannot be inspected passes.
 ///
 /// # Errors
-/// It is of another kind.
+/// The file is of another kind.
 pub fn check(path: &Path, accept: Accept) -> Result<(), FileProblem> {
     fs::metadata(path).map_or(Ok(()), |found| check_type(found.file_type(), accept))
 }
@@ -67,19 +67,19 @@ fn check_type(found: FileType, accept: Accept) -> Result<(), FileProblem> {
     Err(FileProblem::Kind(kind))
 }
 
-/// Where the next content of the file at `path` is written before it takes its name.
+/// Path of the new content of the file at `path`, before a rename to it.
 pub fn new_beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     path.with_file_name(name)
 }
 
-/// What tells a file from every other, whatever it is called.
+/// Identity of a file, independent of its path.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Identity {
     /// A file that exists: device and inode. Hard links share them.
     Inode(u64, u64),
-    /// A file that does not exist yet: its name in a directory that does, or else the path as it was given.
+    /// A file that does not exist yet: its name in an existing directory, else the given path.
     Path(PathBuf),
 }
 
@@ -91,7 +91,7 @@ impl Identity {
             if let Ok(found) = fs::metadata(&path) {
                 return Self::Inode(Metadata::dev(&found), Metadata::ino(&found));
             }
-            // A link to a file that does not exist.
+            // A link whose target does not exist.
             match fs::read_link(&path) {
                 Ok(target) => path = path.with_file_name("").join(target),
                 Err(_) => break,
@@ -118,7 +118,7 @@ mod tests {
     use super::{Accept, Identity, open, read};
     use crate::text::file::{FileKind, FileProblem};
 
-    /// A directory of its own, gone with the value.
+    /// A directory of its own, removed on drop.
     struct Scratch(PathBuf);
 
     impl Scratch {

@@ -1,4 +1,4 @@
-//! JSON from outside, looked over without a tree of values: a tree takes many times the bytes that write it.
+//! Scans of JSON from outside without a tree of values: a tree takes many times the size of its text.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -8,7 +8,7 @@ use memchr::{memchr2, memchr2_iter};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// What follows a string whose opening quote has been passed; nothing where it has no end.
+/// The bytes after a string whose opening quote is already read; empty if it does not end.
 pub fn behind_string(mut bytes: &[u8]) -> &[u8] {
     while let Some(at) = memchr2(b'"', b'\\', bytes) {
         if bytes[at] == b'"' {
@@ -20,10 +20,11 @@ pub fn behind_string(mut bytes: &[u8]) -> &[u8] {
     &[]
 }
 
-/// Where a document has more than `most` levels of objects and arrays. serde_json skips what nobody asks for without a bound of its own, and
-/// remembers each level of it: a reader of several levels would hold the depth of those below it for each.
+/// Position at which a document exceeds `most` levels of objects and arrays. serde_json skips ignored values
+/// without a bound and remembers each of their levels, and a reader of several levels would hold that depth
+/// for each of its own.
 pub fn deeper_than(json: &[u8], most: usize) -> Option<usize> {
-    // In strings or not, so few nest no deeper.
+    // With fewer brackets, even counting those in strings, it cannot be deeper.
     memchr2_iter(b'{', b'[', json).nth(most)?;
     let (mut depth, mut rest) = (0, json);
     while let Some((&byte, behind)) = rest.split_first() {
@@ -38,21 +39,21 @@ pub fn deeper_than(json: &[u8], most: usize) -> Option<usize> {
     None
 }
 
-/// The members of an object that stands at the beginning of some bytes: names decoded, and values as they are written. What is no JSON ends
-/// them; most of what JSON forbids is not looked for.
+/// The members of an object at the beginning of some bytes: names decoded, values as written. They end at the
+/// first invalid JSON; most violations are not detected.
 pub struct Members<'a> {
     rest: &'a [u8],
-    /// What follows the object, once its end was met.
+    /// The bytes after the object, once its end is found.
     behind: Option<&'a [u8]>,
 }
 
 impl<'a> Members<'a> {
-    /// The members of the object that the bytes begin with; `None`: they begin with none.
+    /// The members of the object at the beginning of `bytes`; `None`: the bytes begin with no object.
     pub fn of(bytes: &'a [u8]) -> Option<Self> {
         Some(Self { rest: bytes.strip_prefix(b"{")?, behind: None })
     }
 
-    /// What follows the object; `None`: its end was not met.
+    /// The bytes after the object; `None`: its end was not found.
     pub fn behind(&self) -> Option<&'a [u8]> {
         self.behind
     }
@@ -77,7 +78,7 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// The string that the bytes begin with, decoded, and what follows it.
+/// The string at the beginning of the bytes, decoded, and the bytes after it.
 fn string(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let text = bytes.strip_prefix(b"\"")?;
     let at = memchr2(b'"', b'\\', text)?;
@@ -89,7 +90,7 @@ fn string(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     Some((Cow::Owned(decoded.into_bytes()), behind))
 }
 
-/// The value that the bytes begin with, as it is written, and what follows it. It may be cut.
+/// The value at the beginning of the bytes, as written, and the bytes after it. It may be cut.
 fn value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut rest, mut levels) = (bytes, 0_usize);
     while let Some((&byte, behind)) = rest.split_first() {
@@ -119,11 +120,11 @@ pub fn string_at(document: &[u8], path: &[&str]) -> Option<String> {
     string_at(value, rest)
 }
 
-/// Why not all of a document was looked at.
+/// Why a scan ended early.
 pub enum Stop<E> {
-    /// It is not what it should be, and nothing else.
+    /// The document is not of the expected kind.
     Unfit(serde_json::Error),
-    /// The caller wants no more of it.
+    /// The callback refused.
     Refused(E),
 }
 
@@ -136,10 +137,10 @@ impl From<Stop<Infallible>> for serde_json::Error {
     }
 }
 
-/// Calls `each` with the members of an object as they are written, repeated ones too, until it refuses.
+/// Calls `each` with the members of an object as written, including repeated ones, until it refuses.
 ///
 /// # Errors
-/// What `each` says, or that `json` is no object.
+/// The error of `each`, or that `json` is no object.
 pub fn try_members<'a, E>(
     json: &'a str,
     each: impl FnMut(&'a RawValue, &'a RawValue) -> Result<(), E>,
@@ -152,7 +153,7 @@ pub fn try_members<'a, E>(
 /// Calls `each` with the elements of an array until it refuses.
 ///
 /// # Errors
-/// What `each` says, or that `json` is no array.
+/// The error of `each`, or that `json` is no array.
 pub fn try_elements<'a, E>(
     json: &'a str,
     mut each: impl FnMut(&'a RawValue) -> Result<(), E>,
@@ -163,22 +164,23 @@ pub fn try_elements<'a, E>(
     read.map_err(|error| refused.map_or(Stop::Unfit(error), Stop::Refused))
 }
 
-/// Calls `each` with the members of an object, names decoded, in their order; repeated ones too.
+/// Calls `each` with the members of an object in their order, names decoded, including repeated ones.
 ///
 /// # Errors
-/// `json` is no object and nothing else; says where.
+/// `json` is not exactly one object; the error has the position.
 pub fn members<'a>(json: &'a str, mut each: impl FnMut(&str, &'a RawValue)) -> serde_json::Result<()> {
-    // A name that is no text is none that is looked for.
+    // A name that is no valid text matches no name.
     Ok(try_members(json, |name, value| {
         each(&text(name).unwrap_or_default(), value);
         Ok(())
     })?)
 }
 
-/// Calls `each` with the members of an object as they are written, names without their quotes; repeated ones too.
+/// Calls `each` with the members of an object as written, names without their quotes, including repeated
+/// ones.
 ///
 /// # Errors
-/// As [`members`].
+/// As for [`members`].
 pub fn raw_members<'a>(json: &'a str, mut each: impl FnMut(&'a str, &'a str)) -> serde_json::Result<()> {
     Ok(try_members(json, |name, value| {
         each(inside(name.get()).unwrap_or_default(), value.get());
@@ -186,7 +188,7 @@ pub fn raw_members<'a>(json: &'a str, mut each: impl FnMut(&'a str, &'a str)) ->
     })?)
 }
 
-/// A string as it is written, without its quotes; `None`: the value is none.
+/// A string as written, without its quotes; `None`: the value is no string.
 pub fn inside(json: &str) -> Option<&str> {
     json.strip_prefix('"')?.strip_suffix('"')
 }
@@ -194,7 +196,7 @@ pub fn inside(json: &str) -> Option<&str> {
 /// Calls `each` with the elements of an array.
 ///
 /// # Errors
-/// `json` is no array and nothing else; says where.
+/// `json` is not exactly one array; the error has the position.
 pub fn elements<'a>(json: &'a str, mut each: impl FnMut(&'a RawValue)) -> serde_json::Result<()> {
     Ok(try_elements(json, |element| {
         each(element);
@@ -202,13 +204,13 @@ pub fn elements<'a>(json: &'a str, mut each: impl FnMut(&'a RawValue)) -> serde_
     })?)
 }
 
-/// A string's text; `None`: the value is none.
+/// The text of a string; `None`: the value is no string.
 pub fn text(value: &RawValue) -> Option<String> {
     // Only a string is copied.
     value.get().starts_with('"').then(|| serde_json::from_str(value.get()).ok())?
 }
 
-/// Hands on what is read; an element has itself for its name.
+/// Passes on each part; an element serves as its own name.
 struct Each<'r, F, E> {
     each: F,
     refused: &'r mut Option<E>,

@@ -1,7 +1,7 @@
 //! ai-proxy: one OpenAI-compatible endpoint in front of many AI providers.
 //!
-//! The modules stand in layer order: each may use those above its own block alone (`tests/it/imports.rs` holds it).
-//! `ARCHITECTURE.md` is the map.
+//! The modules are in layer order: each may use only those above its own block (`tests/it/imports.rs` checks
+//! it). `ARCHITECTURE.md` is the map.
 
 pub mod json;
 pub mod limits;

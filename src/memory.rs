@@ -1,8 +1,9 @@
-//! The memory of the process: how much there is, how much of it requests and responses may hold, and what holds how much.
+//! Memory of the process: how much there is, how much requests and responses may hold, and how much each of
+//! them holds.
 //!
-//! A process has one heap, so there is one budget. It is fixed at start ([`set_budget`]); whatever is as large as a client or a
-//! provider makes it takes a [`Share`] of it *before* it grows, and gives it back when it is dropped. What gets no share is
-//! refused, so that no allocation of such a size can fail.
+//! A process has one heap, so there is one budget, fixed at the start ([`set_budget`]). Whatever grows with a
+//! client's or a provider's input takes a [`Share`] of it *before* it grows, and returns it on drop. Without
+//! a share it is refused, so that no allocation of such a size can fail.
 
 mod machine;
 
@@ -12,29 +13,29 @@ use crate::limits::{LITTLE, MAX_DEFAULT_MEMORY, MIN_BUDGET, OWN_MEMORY, SLOT_MEM
 
 pub use machine::available;
 
-/// Bytes that all shares together may have.
+/// The budget, bytes.
 static BUDGET: AtomicUsize = AtomicUsize::new(budget_of(MAX_DEFAULT_MEMORY));
-/// Threads that a pool may have.
+/// Most threads of a pool.
 static THREADS: AtomicUsize = AtomicUsize::new(threads_within(MAX_DEFAULT_MEMORY));
-/// Bytes that all shares have.
+/// Bytes of all shares together.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// What holds memory. Each may have shares up to a part of the budget, whatever holds the rest: what is under way comes before
-/// what is new.
+/// The kinds of holders. Each may grow while all shares together stay below its part of the budget: work in
+/// progress takes precedence over new work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// A response of our own that its client has still to take: anyone may ask for the model list. A quarter.
+    /// Our own response that its client is still reading; anyone may ask for the model list. A quarter.
     Own,
-    /// A request, or a provider's response that its client has still to take. A half.
+    /// A request, or a provider's response that its client is still reading. A half.
     Request,
-    /// A response that is collected from a provider, or an event of one. Three quarters.
+    /// A response, or an event of one, that is collected from a provider. Three quarters.
     Response,
-    /// What a request takes while it is under way, whatever its size. All of it.
+    /// Working memory of a request in flight, of any size. All of it.
     Slot,
 }
 
 impl Holder {
-    /// Bytes that all shares together may have while one of this holder grows.
+    /// Bytes of all shares up to which this holder may grow.
     fn part(self) -> usize {
         let quarters = match self {
             Self::Own => 1,
@@ -46,7 +47,6 @@ impl Holder {
     }
 }
 
-/// A share of the budget.
 #[derive(Debug)]
 pub struct Share {
     holder: Holder,
@@ -54,19 +54,19 @@ pub struct Share {
 }
 
 impl Share {
-    /// A share of nothing yet.
+    /// An empty share.
     pub fn new(holder: Holder) -> Self {
         Self { holder, bytes: 0 }
     }
 
-    /// Makes it a share of so many bytes; whether there is room for them. Else it stays what it was. A share of at most
+    /// Resizes the share. Returns whether there is room; if not, it stays unchanged. A share of at most
     /// [`LITTLE`] bytes may use the whole budget.
     #[must_use]
     pub fn set(&mut self, bytes: usize) -> bool {
         self.set_within(bytes, self.holder.part())
     }
 
-    /// As [`Self::set`], while all shares together have at most `part` bytes.
+    /// Like [`Self::set`], while all shares together have at most `part` bytes.
     fn set_within(&mut self, bytes: usize, part: usize) -> bool {
         if bytes == self.bytes {
             return true;
@@ -87,30 +87,30 @@ impl Share {
         true
     }
 
-    /// Makes it a share of so many bytes, whether there is room or not: they are there already.
+    /// Resizes the share even without room: the bytes exist already.
     pub fn admit(&mut self, bytes: usize) {
         self.give_back();
         HELD.fetch_add(bytes, Ordering::Relaxed);
         self.bytes = bytes;
     }
 
-    /// Makes it the share of what another is of, too.
+    /// Adds another share to this one.
     pub fn take_over(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Gives all of it back.
+    /// Returns all of it.
     pub fn give_back(&mut self) {
         HELD.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
 
-    /// Gives `bytes`, which this share is of, room for `more` bytes, and for no more than `size` in all. It grows by doubling. Where
-    /// there is no room for that, bytes without a known length grow by a quarter, and bytes of a known length get room for all of them
-    /// at once: a holder that has begun can then end, and no two of them can take from each other what each needs. While it grows,
-    /// old and new are there at once.
+    /// Makes room in `bytes`, which this share counts, for `more` bytes and at most `size` in all. It grows
+    /// by doubling. Without memory for that, bytes of unknown length grow by a quarter, and bytes of known
+    /// length get all their room at once: a holder that has begun can then end, and no two holders block each
+    /// other. Old and new memory coexist while it grows.
     ///
     /// # Errors
-    /// There is no room; the share stays what it was.
+    /// There is no room; the share stays unchanged.
     pub fn make_room(&mut self, bytes: &mut Vec<u8>, more: usize, size: Size) -> Result<(), Shortage> {
         let (needed, capacity) = (bytes.len().saturating_add(more), bytes.capacity());
         if needed <= capacity {
@@ -135,25 +135,26 @@ impl Share {
     }
 }
 
-/// How large bytes become that grow.
+/// The final size of growing bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
-    /// So large.
+    /// Exactly this.
     Known(usize),
-    /// No larger than this.
+    /// At most this.
     AtMost(usize),
 }
 
 /// Why there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shortage {
-    /// Others hold it.
+    /// Others hold the memory at the moment.
     Passing,
-    /// No holder of its kind may have so much.
+    /// No holder of this kind may have so much.
     Lasting,
 }
 
-/// Bytes of a known length follow what comes while all shares together have at most this part of what their holder may have.
+/// While all shares together have at most one part in this many of the holder's, bytes of known length grow by
+/// doubling.
 const PLENTY: usize = 8;
 
 impl Drop for Share {
@@ -162,45 +163,45 @@ impl Drop for Share {
     }
 }
 
-/// The `max_memory` of a configuration that names none, bytes: what there is, up to [`MAX_DEFAULT_MEMORY`].
+/// Default of `max_memory`, bytes: the available memory, up to [`MAX_DEFAULT_MEMORY`].
 pub fn default_max() -> usize {
     available().min(MAX_DEFAULT_MEMORY)
 }
 
-/// Fixes the budget for a process that may have `max_memory` bytes. At start: what is held already stays.
+/// Sets the budget of a process that may have `max_memory` bytes. Shares taken before the start stay counted.
 pub fn set_budget(max_memory: usize) {
     BUDGET.store(budget_of(max_memory), Ordering::Relaxed);
     THREADS.store(threads_within(max_memory), Ordering::Relaxed);
 }
 
-/// Bytes that requests and responses hold, and that they may.
+/// Bytes that requests and responses hold, and the budget.
 pub fn held() -> (usize, usize) {
     (HELD.load(Ordering::Relaxed), BUDGET.load(Ordering::Relaxed))
 }
 
-/// What is left beside the process itself, less what the allocator loses.
+/// The rest of the memory after the process itself and the allocator's losses.
 const fn budget_of(max_memory: usize) -> usize {
     let left = max_memory.saturating_sub(OWN_MEMORY) / 4 * 3;
     if left < MIN_BUDGET { MIN_BUDGET } else { left }
 }
 
-/// How many requests, small ones, a process that may have `max_memory` bytes has room for at once.
+/// Number of small requests that fit at once into `max_memory` bytes.
 pub const fn requests_within(max_memory: usize) -> usize {
     budget_of(max_memory) / SLOT_MEMORY
 }
 
-/// How many threads a pool of at most `most` may have.
+/// Number of threads of a pool that may have at most `most`.
 pub fn threads(most: usize) -> usize {
     THREADS.load(Ordering::Relaxed).min(most)
 }
 
-/// The stacks of a pool are part of the address space, touched or not.
+/// The stacks of a pool count as address space even when untouched.
 const fn threads_within(max_memory: usize) -> usize {
     let threads = max_memory / STACKS_PART / THREAD_STACK;
     if threads == 0 { 1 } else { threads }
 }
 
-/// The part of the memory that the stacks of a pool may have.
+/// The stacks of a pool may take one part in this many.
 const STACKS_PART: usize = 16;
 
 #[cfg(test)]
@@ -233,8 +234,8 @@ mod tests {
         assert_eq!(super::threads(2), 2);
     }
 
-    // The budget is the process's: other tests of this process have their shares of it meanwhile, so only what holds whatever they
-    // have is asserted here; `tests/it/small.rs` meets the bounds.
+    // The budget is the process's: other tests have shares of it meanwhile, so only statements that hold for
+    // any other shares are asserted here; `tests/it/small.rs` reaches the bounds.
     #[test]
     fn share_over_the_budget_is_refused_and_stays_what_it_was() {
         let mut share = Share::new(Holder::Request);

@@ -1,4 +1,4 @@
-//! Wiring: from a checked configuration to a process that serves, reloads and drains.
+//! From a checked configuration to a process that serves, reloads and drains.
 
 mod signals;
 
@@ -23,12 +23,12 @@ use signals::{LAST_RESORT, Order};
 /// Serves until a signal ends it.
 ///
 /// # Errors
-/// It could not start: an address is taken, a thread or descriptor refused.
+/// The start fails: an address is taken, or the system refuses a thread or descriptor.
 pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> io::Result<()> {
-    // First of all, so that a signal during the start is not lost or deadly.
+    // Comes first, so that a signal during the start is neither lost nor deadly.
     let signals = signals::take()?;
     reopen_log(&config)?;
-    // The file is there before the process says that it serves.
+    // The log file exists before the process says that it serves.
     logging::flush();
     log_panics(config.language);
     set_memory_budget(&config);
@@ -71,7 +71,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     Ok(())
 }
 
-/// Shows the supervisor that the front is alive for as long as it is, twice as often as it asks.
+/// Sends the supervisor signs of life while the front is alive, twice as often as it asks.
 fn watch(running: &Running, supervisor: &Arc<Supervisor>) -> io::Result<()> {
     let Some(timeout) = supervisor::watchdog() else { return Ok(()) };
     let (pulse, supervisor, pause) = (running.pulse(), Arc::clone(supervisor), timeout / 2);
@@ -86,19 +86,19 @@ fn watch(running: &Running, supervisor: &Arc<Supervisor>) -> io::Result<()> {
     Ok(())
 }
 
-/// What came of it is in the log, and in the supervisor's status.
+/// The log and the supervisor's status show the result.
 fn reload(gateway: &Gateway, supervisor: &Supervisor) {
     supervisor.reloading();
     let status = match gateway.reload() {
         Ok(reloaded) => Text::Reloaded.say(reloaded.config.language),
         Err(problems) => Text::ReloadRefused(&problems.join("; ")).say(gateway.live.snapshot().language),
     };
-    // The log has left the renamed file before a supervisor handles it.
+    // The log has left the renamed file before a supervisor processes it.
     logging::flush();
     supervisor.ready(&status);
 }
 
-/// A panic is a line of the log: std would write to stderr, which may be full, on the thread that panics.
+/// Logs panics: std would write to stderr on the panicking thread, and stderr may be full.
 fn log_panics(language: Language) {
     std::panic::set_hook(Box::new(move |panic| {
         log::error!("{}", Text::Panicked(&quoted(&panic.to_string(), MAX_QUOTED)).say(language));
@@ -112,7 +112,7 @@ fn listen(config: &Config) -> Listen {
     }
 }
 
-/// A line on stdout, which may have no reader.
+/// Prints a line on stdout, which may have no reader.
 pub fn say(text: &str) {
     let _ = logging::say(io::stdout(), SAY_TIMEOUT, text);
 }
@@ -127,7 +127,7 @@ fn drain(running: &Running, config: &Config) {
     log::info!("{}", Text::Stopped.say(language));
 }
 
-/// Fixes what requests and responses may hold.
+/// Sets the memory budget of requests and responses.
 fn set_memory_budget(config: &Config) {
     let most = config.max_memory;
     memory::set_budget(most);
@@ -135,11 +135,11 @@ fn set_memory_budget(config: &Config) {
     log::info!("{}", Text::Memory(most >> 20, budget >> 20, memory::available() >> 20).say(config.language));
 }
 
-/// Descriptors beside clients' and upstreams': files, listeners, workers, checks.
+/// Descriptors besides those of clients and providers: files, listeners, workers, checks.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// Raises the limit of open files to the hard one and bounds `max_clients` by it: each client may need a descriptor
-/// and each worker one more for its upstream.
+/// Raises the limit of open files to the hard limit and lowers `max_clients` to fit: each client may need a
+/// descriptor, and each request one more for its provider.
 fn bounded_clients(config: &Config) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -154,7 +154,8 @@ fn bounded_clients(config: &Config) -> usize {
     if needed <= got {
         return config.max_clients;
     }
-    // Clients come first: without a descriptor a worker responds with 502, and a client gets nothing.
+    // Clients come first: without a descriptor for its provider a request gets 502, but a client without one
+    // gets no response at all.
     let fitted = usize::try_from(got.saturating_sub(others).max(got / 3).max(1)).unwrap_or(usize::MAX);
     log::warn!("{}", Text::ClientsFitted(fitted).say(config.language));
     fitted

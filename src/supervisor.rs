@@ -1,6 +1,6 @@
-//! What a supervisor and this process tell each other, as systemd defines it and others (s6, podman, supervisord's
-//! plugins) have taken it over: that we are ready, reload, stop, are alive; and which sockets it has opened for us.
-//! Each only where the supervisor asks for it by an environment variable.
+//! Messages between a supervisor and this process, by systemd's protocol, which others (s6, podman,
+//! supervisord's plugins) have adopted: readiness, reload, stop, watchdog, and passed sockets. Each applies
+//! only if the supervisor sets its environment variable.
 //!
 //! Sources: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).
 
@@ -18,15 +18,15 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::limits::{MAX_INHERITED_SOCKETS, MAX_STATUS, NOTIFY_TIMEOUT};
 
-/// The supervisor's ear, if it has one.
+/// The supervisor's notification socket, if it has one.
 #[derive(Debug)]
 pub struct Supervisor(Option<(UnixDatagram, SocketAddr)>);
 
 impl Supervisor {
-    /// The one that `NOTIFY_SOCKET` names.
+    /// The supervisor that `NOTIFY_SOCKET` names.
     ///
     /// # Errors
-    /// The variable is set and is no address of a socket.
+    /// The variable is set and is no socket address.
     pub fn from_environment() -> io::Result<Self> {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Ok(Self(None));
@@ -40,38 +40,38 @@ impl Supervisor {
         Ok(Self(Some((socket, address))))
     }
 
-    /// It serves, as it does after a reload, whatever came of that.
+    /// Notifies that the process is ready: at the start and after each reload, even a failed one.
     pub fn ready(&self, status: &str) {
         self.tell(&["READY=1", &status_line(status)]);
     }
 
-    /// It reads its configuration again; [`Self::ready`] must follow.
+    /// Notifies that a reload begins; [`Self::ready`] must follow.
     pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let stamp = format!("MONOTONIC_USEC={}", now.tv_sec * 1_000_000 + now.tv_nsec / 1_000);
         self.tell(&["RELOADING=1", &stamp]);
     }
 
-    /// It drains, for no longer than `timeout`: the supervisor must not lose its own before.
+    /// Notifies that the drain begins, for at most `timeout`: the supervisor must wait at least as long.
     pub fn stopping(&self, timeout: Duration, status: &str) {
         let extend = format!("EXTEND_TIMEOUT_USEC={}", timeout.as_micros());
         self.tell(&["STOPPING=1", &extend, &status_line(status)]);
     }
 
-    /// It is alive; to be said more often than [`watchdog`] asks.
+    /// Notifies that the process is alive; call it more often than [`watchdog`] says.
     pub fn alive(&self) {
         self.tell(&["WATCHDOG=1"]);
     }
 
     fn tell(&self, lines: &[&str]) {
         if let Some((socket, address)) = &self.0 {
-            // A supervisor that does not listen loses its own notices, nothing else.
+            // A supervisor that does not listen only misses its own notices.
             let _ = socket.send_to_addr(lines.join("\n").as_bytes(), address);
         }
     }
 }
 
-/// A path, or a name in the abstract namespace after an `@`.
+/// A path, or after an `@` a name in the abstract namespace.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -80,13 +80,13 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
-/// One line, whatever is in it.
+/// The status on one line.
 fn status_line(status: &str) -> String {
     let line = status.chars().map(|c| if c.is_control() { ' ' } else { c });
     format!("STATUS={}", line.take(MAX_STATUS).collect::<String>())
 }
 
-/// How long the supervisor waits for a sign of life; none: it does not.
+/// How long the supervisor waits for a sign of life; `None`: it does not watch.
 pub fn watchdog() -> Option<Duration> {
     if !is_meant("WATCHDOG_PID", true) {
         return None;
@@ -95,12 +95,13 @@ pub fn watchdog() -> Option<Duration> {
     (micros > 0).then(|| Duration::from_micros(micros))
 }
 
-/// The sockets that the supervisor has opened for this process, none if it did not.
+/// The sockets that the supervisor passes to this process.
 ///
-/// They are taken by `pidfd_getfd` on ourselves, because adopting a bare descriptor number takes `unsafe`.
+/// `pidfd_getfd` on this process takes them, because adopting a bare descriptor number needs `unsafe`.
 ///
 /// # Errors
-/// There are more than [`MAX_INHERITED_SOCKETS`]; the kernel (before 5.6) or a system call filter refuses the call.
+/// There are more than [`MAX_INHERITED_SOCKETS`]; the kernel (before 5.6) or a system call filter refuses the
+/// call.
 pub fn sockets() -> io::Result<Vec<OwnedFd>> {
     let Ok(count) = std::env::var("LISTEN_FDS") else { return Ok(Vec::new()) };
     if !is_meant("LISTEN_PID", false) {
@@ -123,10 +124,10 @@ pub fn sockets() -> io::Result<Vec<OwnedFd>> {
         .collect()
 }
 
-/// Where inherited descriptors begin: after stdin, stdout, stderr.
+/// First inherited descriptor: after stdin, stdout and stderr.
 const FIRST_SOCKET: i32 = 3;
 
-/// Whether the variables beside `name` are for this process and not for one that started it.
+/// Whether the variables that belong to `name` are for this process, and not for a parent of it.
 fn is_meant(name: &str, otherwise: bool) -> bool {
     match std::env::var(name) {
         Ok(pid) => pid.parse() == Ok(getpid().as_raw_nonzero().get()),

@@ -1,10 +1,10 @@
-//! What unit tests share.
+//! Shared by unit tests.
 
-/// Numbers that look random and are the same in each run: xorshift, by George Marsaglia.
+/// Reproducible pseudo-random numbers: xorshift, by George Marsaglia.
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// A sequence of its own for each seed.
+    /// Each seed has its own sequence.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
@@ -14,7 +14,7 @@ impl Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        // The high half is the better one.
+        // The high half is more random.
         (self.0 >> 32) as u32 % bound.max(1)
     }
 }

@@ -1,5 +1,5 @@
-//! A provider's response to `GET /models`. Of all that a provider says of its models, ids and times alone are kept; what is
-//! odd costs its own entry, never its neighbours.
+//! A provider's response to `GET /models`. Only ids and times are kept. An odd entry is skipped without harm
+//! to its neighbours.
 
 use serde_json::value::RawValue;
 
@@ -7,23 +7,22 @@ use super::{Model, sorted};
 use crate::json::{elements, members};
 use crate::limits::{MAX_MODEL_ID, MAX_MODELS, MODEL_COST};
 
-/// What a response lists.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// Sorted by id, each id once.
     pub models: Vec<Model>,
-    /// Usable entries there was no room for.
+    /// Usable entries beyond the limit.
     pub dropped: usize,
 }
 
-/// Reads OpenAI's `{"data":[{"id":…}]}`, or a bare array of the same.
+/// Reads OpenAI's `{"data":[{"id":…}]}`, or a bare array of the same entries.
 ///
-/// Entries without a usable id are passed over, whatever they are; of a repeated member the last one counts. `prefix` is left
-/// out of ids that begin with it: Gemini lists `models/x` and wants to be called for `x`. `room`: bytes the list may take,
+/// Entries without a usable id are skipped; of a repeated member the last one counts. `prefix` is removed
+/// from ids: Gemini lists `models/x` and expects calls for `x`. `room`: bytes the list may take,
 /// [`MODEL_COST`] and the id for each model. At most [`MAX_MODELS`] are kept.
 ///
 /// # Errors
-/// The response is no such JSON; says where.
+/// The response is no such JSON; the error has the position.
 pub fn parse_list(prefix: &str, response: &[u8], room: usize) -> Result<Parsed, String> {
     let text = String::from_utf8_lossy(response);
     let mut data = None;
@@ -55,7 +54,7 @@ pub fn parse_list(prefix: &str, response: &[u8], room: usize) -> Result<Parsed, 
     Ok(Parsed { models: sorted(models), dropped })
 }
 
-/// The model that an entry stands for; none where it is no object with a usable id.
+/// The model of an entry; `None` if it is no object with a usable id.
 fn model_of(row: &RawValue, prefix: &str) -> Option<Model> {
     let (mut id, mut created) = (None, None);
     members(row.get(), |name, value| match name {

@@ -1,12 +1,12 @@
-//! What memory the machine leaves to the process: its RAM, the cgroups it is in, and its limits.
+//! Memory that the machine leaves to the process: its RAM, its cgroups, and its limits.
 
 use std::fs;
 use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-/// Bytes that this process may have: the least of half the RAM (there are others on the machine), of the limits of its cgroup and
-/// of those that hold it, and of its limits of address space and of data.
+/// Memory available to this process, bytes: the minimum of half the RAM (the machine runs other programs), of
+/// the limits of its cgroup and that one's ancestors, and of its limits of address space and data.
 pub fn available() -> usize {
     let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let ram = ram_of(&file("/proc/meminfo")).map(|ram| ram / 2);
@@ -23,8 +23,9 @@ fn ram_of(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The least limit of the cgroups that `own` (`/proc/self/cgroup`) names and of those above them, in a tree mounted at `root`. In a
-/// container the tree may begin with its own group, while the name is that of the host: those that are not there are skipped.
+/// The lowest limit of the cgroups that `own` (`/proc/self/cgroup`) names and their ancestors, in a tree
+/// mounted at `root`. In a container the tree may begin at its own group while the name is the host's:
+/// missing ones are skipped.
 fn cgroup_limit(root: &Path, own: &str) -> Option<u64> {
     let limits = own.lines().filter_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -42,7 +43,7 @@ fn cgroup_limit(root: &Path, own: &str) -> Option<u64> {
     limits.min()
 }
 
-/// The limit in that file; `max` is none.
+/// The limit in that file; `max` means none.
 fn limit_in(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -87,7 +88,7 @@ mod tests {
         assert_eq!(limit("5:cpu,cpuacct:/c\n4:memory:/c\n0::/a/b\n"), Some(100));
         assert_eq!(limit("4:hugetlb,memory:/c/d\n"), Some(100));
         assert_eq!(limit("5:cpu:/c\n\n:\nodd\n"), None);
-        // No name leads out of the tree.
+        // No name escapes the tree.
         assert_eq!(limit("0::/../../../../a\n"), limit("0::/\n"));
         fs::remove_dir_all(&root).expect("removed");
     }

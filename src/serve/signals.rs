@@ -1,5 +1,5 @@
-//! Signals have a thread of their own from the start of the process on: whatever the main thread waits for, a stop has its
-//! deadline and a second one ends the process at once.
+//! Signals have a thread of their own from the start of the process: even while the main thread is blocked, a
+//! stop has its deadline and a second one ends the process at once.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::gateway::Gateway;
 use crate::limits::THREAD_STACK;
 use crate::logging;
 
-/// How long after `shutdown_timeout` the process ends whatever holds it.
+/// Time after `shutdown_timeout` at which the process ends unconditionally.
 pub const LAST_RESORT: Duration = Duration::from_secs(1);
 
 /// What a signal asks of the main thread.
@@ -25,7 +25,7 @@ pub enum Order {
     Stop,
 }
 
-/// The signals that the process has taken over from now on. None is lost or deadly before [`watch`].
+/// Takes over the signals. None is lost or deadly before [`watch`].
 ///
 /// # Errors
 /// The system refuses the handlers.
@@ -33,12 +33,13 @@ pub fn take() -> io::Result<Signals> {
     Signals::new([SIGTERM, SIGINT, SIGHUP])
 }
 
-/// Turns signals into orders. SIGHUPs that come during a reload are one further reload; after a stop there is none.
+/// Turns signals into orders. SIGHUPs during a reload become one further reload; after a stop they are
+/// ignored.
 ///
 /// # Errors
 /// The system refuses the thread.
 pub fn watch(mut signals: Signals, gateway: Arc<Gateway>) -> io::Result<Receiver<Order>> {
-    // Two: a reload waits only where nothing else does, so that a stop always has room.
+    // Two: a reload is queued only when the channel is empty, so that a stop always has room.
     let (sender, orders) = bounded(2);
     thread::Builder::new().stack_size(THREAD_STACK).name("signals".to_owned()).spawn(move || {
         let mut is_stopping = false;
@@ -53,14 +54,15 @@ pub fn watch(mut signals: Signals, gateway: Arc<Gateway>) -> io::Result<Receiver
                     Order::Stop
                 }
             };
-            // Refused where the main thread has ended already.
+            // Fails only if the main thread has ended already.
             let _ = sender.try_send(order);
         }
     })?;
     Ok(orders)
 }
 
-/// Ends the process after `timeout`, whatever holds it then. Where the system refuses the thread the drain has its own limit.
+/// Ends the process after `timeout` unconditionally. If the system refuses the thread, the drain's own limit
+/// applies.
 fn end_after(timeout: Duration) {
     let deadline = thread::Builder::new().stack_size(THREAD_STACK).name("deadline".to_owned());
     let _ = deadline.spawn(move || {
