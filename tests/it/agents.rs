@@ -1,4 +1,4 @@
-//! What coding agents send to `/v1/messages`, as they were recorded, to providers that speak OpenAI's format alone.
+//! Recorded requests of coding agents to `/v1/messages`, sent to providers that support only OpenAI's format.
 
 use serde_json::{Value, json};
 
@@ -88,7 +88,8 @@ fn attachment_refused_by_a_translated_provider_is_an_error_after_which_the_agent
     }
 }
 
-/// Two providers of one upstream: `native` speaks both formats, `plain` OpenAI's alone; `best` is the one, then the other.
+/// Two providers of one upstream: `native` supports both formats, `plain` only OpenAI's; `best` tries
+/// `native`, then `plain`.
 fn start() -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
     let native =
@@ -285,11 +286,11 @@ fn moderation_without_a_model_goes_to_the_one_provider_that_serves_it() {
     assert_eq!((response.status, response.header("x-ai-proxy-provider")), (200, Some("one")));
     let expected = r#" {"model":"omni-moderation-latest", "input": "x", "y": 1.0e0 }"#;
     assert_eq!(one.last().text(), expected);
-    // A lone provider is asked, whatever it lists.
+    // A lone provider gets the call, whatever it lists.
     let lone = started(json!([entry("other", &other)]));
     assert_eq!(lone.call(authorized(MODERATIONS, body)).status, 200);
     assert_eq!(other.last().text(), expected);
-    // Of several, none is guessed.
+    // With several providers the proxy does not guess.
     let several = started(json!([entry("one", &other), entry("other", &other)]));
     for (path, body) in
         [(MODERATIONS, body), (MODERATIONS, "{}"), (MODERATIONS, "{ }"), ("/v1/embeddings", body)]

@@ -1,4 +1,4 @@
-//! Who may call: where a token is read from, what is said without one, and the id of every response.
+//! Callers: where the token is read from, the response without one, and the id of every response.
 
 use serde_json::json;
 
@@ -251,7 +251,7 @@ fn every_response_has_an_id_of_its_own() {
     ids.dedup();
     assert_eq!(ids.len(), responses.len());
 
-    // The upstream's own id stands where the client sent none.
+    // Without a client's id the upstream's own id is used.
     let headers = [("Content-Type", "application/json"), ("X-Request-Id", "from-upstream")];
     upstream.chat(Script::whole(200, &headers, "{}"));
     assert_eq!(proxy.call(ask("p1/m")).header("x-request-id"), Some("from-upstream"));
@@ -278,7 +278,7 @@ fn a_token_may_be_known_by_its_hash_alone() {
     assert_eq!(key.status, 200);
     assert_eq!(with_token(hidden).status, 429, "its limits hold");
     proxy.log_line(&["hidden", "耗时:"]);
-    // Whoever has read the file has no token.
+    // The hash in the file is no token.
     for wrong in [hash.clone(), format!("sha256:{hash}"), hash.to_uppercase(), format!("{hidden}x")] {
         assert_refused(&with_token(&wrong), "invalid_token", None);
     }
@@ -310,7 +310,7 @@ fn what_is_no_hash_is_a_problem_that_shows_nothing_of_it() {
             assert!(!said.contains("123456"), "{said}");
         }
     }
-    // A token and its hash are one token.
+    // A token and its hash count as the same token.
     let hash: String =
         ai_proxy::config::sha256(TOKEN.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
     let twice = check(json!([format!("a|{TOKEN}"), format!("b|SHA256:{hash}")]));

@@ -31,7 +31,7 @@ fn bar(name: &str, spread: Spread, aim: Option<f64>) -> Bar {
     Bar { group: "a group".to_owned(), name: name.to_owned(), spread, aim, more_is_better: false }
 }
 
-/// With all that is hard on a chart: extremes, no numbers, long texts, what XML reads as its own.
+/// Everything that is hard on a chart: extremes, no numbers, long texts, XML's special characters.
 fn hostile() -> Chart {
     let long = "a long <name> & \"more\" ".repeat(20);
     let mut bars = vec![
@@ -277,7 +277,7 @@ fn a_tree_of_processes_is_all_that_descend_from_it() {
 
 #[test]
 fn what_a_child_holds_counts_for_its_parent() {
-    // The shell must not become its child: hence the second command.
+    // The shell must not `exec` its only command: hence the second one.
     let mut shell = Command::new("sh").args(["-c", "sleep 60; true"]).process_group(0).spawn().expect("sh");
     let pid = shell.id();
     let rss = |processes| Memory::now(processes).map_or(0, |memory| memory.rss_kib);

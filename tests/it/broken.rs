@@ -1,4 +1,4 @@
-//! Streams that break: the client learns of it by an error event and by the missing end, always.
+//! Broken streams: the client always sees an error event and no clean end.
 
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
-/// The rest of a stream is one error event and no clean end.
+/// The rest of a stream is one error event without a clean end.
 pub fn assert_breaks(stream: &mut Streamed<'_>, status: u16, reason: &str) {
     let event = stream.next_real_event();
     assert_error_event(event.as_ref(), status, reason);
@@ -52,7 +52,7 @@ fn a_stream_that_breaks_after_done_is_broken_all_the_same_or_over() {
     let response = proxy.call(ask_streamed("p1/m"));
     let text = response.text();
     let rest = text.strip_prefix(&(event("a") + DONE)).expect("all that was sent");
-    // All events came; the missing closing chunk may be reported by a complete error event, or not at all.
+    // All events came. The missing last chunk may be reported by a complete error event, or not at all.
     match response.end {
         End::FinalChunk => assert_eq!(rest, ""),
         _ => drop(assert_error_event(Some(&rest.to_owned()), 502, "upstream_broken")),
@@ -62,7 +62,7 @@ fn a_stream_that_breaks_after_done_is_broken_all_the_same_or_over() {
 #[test]
 fn an_error_event_stands_apart_from_half_an_event() {
     let (upstream, proxy) = start(json!({}));
-    // The last is too long to be held back until it is complete.
+    // The last event is too long to be held back until it is complete.
     let long = format!("data: {{\"half\":\"{}", "x".repeat(200_000));
     for half in ["data: {\"half", "data: {\"half\":1}\n", "data: {\"half\":1}\r\n", ": half a comment", &long]
     {
@@ -70,7 +70,7 @@ fn an_error_event_stands_apart_from_half_an_event() {
         let response = proxy.call(ask_streamed("p1/m"));
         assert_eq!(response.end, End::Cut);
         let text = response.text();
-        // A parser of events must see the error as an event of its own: a blank line before it.
+        // The blank line before it makes the error an event of its own for a parser.
         let (before, data) = text.rsplit_once("data: ").expect("an error event");
         assert!(before.ends_with("\n\n"), "no blank line before {data:?}");
         assert_error_data(data.trim_end(), 502, "upstream_broken");
@@ -210,7 +210,7 @@ fn the_worker_and_the_pool_survive_broken_streams() {
     }
 }
 
-/// A call of each API, its path, and an event of it that ends nothing.
+/// A call of each API: its path, and an event that is not terminal.
 fn apis() -> [(&'static str, &'static str, String); 6] {
     let typed = |kind: &str| format!("data: {{\"type\":\"{kind}\",\"sequence_number\":6}}\n\n");
     [
@@ -285,7 +285,7 @@ fn terminal_event_of_each_api_completes_a_closed_stream() {
             upstream.respond(path, Script::sse_until_close().send(&whole).then(Step::Fin));
             let response = proxy.call(&call);
             assert_eq!((response.text(), response.end), (whole.clone(), End::FinalChunk), "{api}");
-            // Without its end that event tells nothing.
+            // A cut terminal event counts for nothing.
             let cut = &whole[..whole.len() - 4];
             upstream.respond(path, Script::sse_until_close().send(cut).then(Step::Fin));
             let response = proxy.call(&call);

@@ -1,4 +1,4 @@
-//! Three replicas that get into trouble in turn, under the load of 32 clients: not one client notices.
+//! Three replicas fail in turn under the load of 32 clients, and no client notices.
 
 use serde_json::json;
 use std::sync::Mutex;
@@ -13,15 +13,15 @@ use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 const CLIENTS: usize = 32;
-/// How long each trouble lasts, and the quiet time that it is compared with.
+/// Length of each failure, and of the quiet time to compare with.
 const SPELL: Duration = Duration::from_millis(1000);
-/// How long a replica takes for a response: so there is always some request in flight.
+/// Time a replica takes for a response: some request is always in flight.
 const WORK: Duration = Duration::from_millis(10);
 
-/// What a replica can suffer.
+/// Ways of failing.
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
-    /// It is killed: what is in flight is lost, new connections are refused.
+    /// The replica is killed: requests in flight are lost, new connections are refused.
     Dies,
     Hangs,
     Responds(u16),
@@ -76,7 +76,7 @@ fn heal(upstream: &Upstream, trouble: Trouble) {
     serve(upstream, whole(), streamed());
 }
 
-/// Asks until `stop`, on one connection; gives the times taken, and what was no good response.
+/// Sends requests on one connection until `stop`. Returns their times, and the bad responses.
 fn load(mut client: Client, number: usize, stop: &AtomicBool) -> (Vec<Duration>, Vec<String>) {
     let (mut times, mut errors) = (Vec::new(), Vec::new());
     for turn in number.. {
@@ -95,7 +95,7 @@ fn load(mut client: Client, number: usize, stop: &AtomicBool) -> (Vec<Duration>,
     (times, errors)
 }
 
-/// The load while `act` runs.
+/// Times of the load while `act` runs.
 fn under_load(proxy: &Proxy, act: impl FnOnce()) -> (Vec<Duration>, Vec<String>) {
     let (stop, all) = (AtomicBool::new(false), Mutex::new((Vec::new(), Vec::new())));
     thread::scope(|scope| {
@@ -134,7 +134,7 @@ fn cluster() -> (Vec<Upstream>, Proxy) {
     (replicas, proxy)
 }
 
-/// One replica in trouble for a spell, with and without which the load continues.
+/// One replica fails for a while under load, and recovers.
 fn suffer(proxy: &Proxy, replica: &Upstream, kind: Trouble) -> Vec<Duration> {
     let (times, errors) = under_load(proxy, || {
         thread::sleep(SPELL / 4);
@@ -176,7 +176,7 @@ fn a_replica_in_trouble_is_nothing_a_client_sees() {
     }
 }
 
-/// One after another, faster than a cooldown ends: at times all but the one in trouble are in cooldown.
+/// One after another, faster than a cooldown ends: at times only the failing replica is out of cooldown.
 #[test]
 fn replicas_in_trouble_in_turn_are_nothing_a_client_sees() {
     let (replicas, proxy) = cluster();

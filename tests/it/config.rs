@@ -1,4 +1,4 @@
-//! The config and the command line: what `check` says, every problem at once, no secret shown.
+//! The config and the command line: the output of `check`, every problem at once, no secret shown.
 
 use serde_json::{Value, json};
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::support::script::Script;
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
-/// A config that is fine as it stands; no provider is called by `check`.
+/// A valid config; `check` calls no provider.
 fn good() -> Value {
     json!({
         "port": 0,
@@ -41,7 +41,7 @@ fn assert_refused(config: &Value, parts: &[&str]) {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Where a refusal of `config` falls short of that.
+/// How a refusal of `config` differs from that.
 fn faults(config: &Value, parts: &[&str]) -> Vec<String> {
     let mut faults = Vec::new();
     for args in [&["check"][..], &[]] {
@@ -67,7 +67,7 @@ fn check_sums_up_a_good_config() {
 
 fn assert_no_secret(output: &str) {
     for secret in [KEY, TOKEN] {
-        // The first 3 and last 2 characters may be shown, and nothing between them.
+        // Only the first 3 and last 2 characters may be shown.
         assert!(!output.contains(&secret[..4]), "{output}");
         assert!(!output.contains(&secret[secret.len() - 3..]), "{output}");
     }

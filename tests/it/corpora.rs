@@ -1,5 +1,5 @@
-//! The fuzz targets' corpora, replayed: what the fuzzer found worth keeping holds in every build. `make fuzz` looks for
-//! more.
+//! Replays the fuzz targets' corpora: every build must pass what the fuzzers have found. `make fuzz` looks
+//! for more.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 #[path = "../../fuzz/src/lib.rs"]
 pub mod targets;
 
-/// A larger corpus belongs minimised (`fuzz/run`), so that the replay stays a matter of seconds.
+/// A larger corpus must be minimised (`fuzz/run`), so that the replay takes only seconds.
 const MOST_FILES: usize = 1000;
 
 #[test]

@@ -111,7 +111,7 @@ fn responses_to_an_allowed_origin_may_be_read() {
     let response = call(&[("Origin", PAGE), ("X-Api-Key", TOKEN)]);
     assert_eq!((response.status, allowed(&response)), (200, Some(PAGE)));
     assert!(response.header("vary").is_some_and(|vary| vary.to_lowercase().contains("origin")));
-    // A page must be able to read why it was refused, too.
+    // A page must be able to read the reason of a refusal, too.
     let refused = call(&[("Origin", PAGE)]);
     assert_error(&refused, 401, "missing_token");
     assert_eq!(allowed(&refused), Some(PAGE));

@@ -1,5 +1,6 @@
-//! Cost in proportion: known documents, with each of their places grown and with several at once, are read for memory and
-//! output in proportion to their size. `make fuzz` looks for more; `make instructions` counts instructions.
+//! Cost in proportion: known documents grow in each of their places, and in several at once; the memory and
+//! output of reading them grow no faster. `make fuzz` looks for more; `make instructions` counts
+//! instructions.
 
 use ai_proxy::upstream::assembly::assemble;
 
@@ -52,7 +53,8 @@ fn grown_documents_cost_their_size_to_read() {
     });
 }
 
-/// Shapes that growth in one place of a known document does not reach: data of many lines, escapes, and many small parts.
+/// Shapes that no growth of a known document in one place reaches: data of many lines, escapes, and many
+/// small parts.
 #[test]
 fn assembly_of_events_takes_four_times_their_size_at_most() {
     let delta = |delta: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n");

@@ -13,10 +13,10 @@ use crate::support::proxy::{Proxy, config, with};
 use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
-/// How much longer the median may take in a crowd: a factor, and what two busy processors may add to any measurement.
+/// How much longer the median may take in a crowd: a factor, plus the noise of two busy processors.
 const FACTOR: u32 = 5;
 const NOISE: Duration = Duration::from_millis(10);
-/// Descriptors that the tests which run beside these may need.
+/// Descriptors for the tests that run at the same time.
 const OTHERS: u64 = 3000;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
@@ -46,7 +46,7 @@ fn assert_no_slower(proxy: &Proxy, quiet: [Duration; 2], crowd: &str) {
     }
 }
 
-/// As many clients as the issue asks for, or as the system's hard limit of open files lets this process hold.
+/// As many clients as the issue asks for, or as the hard limit of open files allows.
 fn crowd_of(wanted: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let hard = limit.maximum.unwrap_or(u64::MAX);
@@ -69,7 +69,7 @@ fn ten_thousand_idle_connections() {
     assert_no_slower(&proxy, quiet, "idle clients");
     let each = proxy.resident().saturating_sub(before) / crowd.len();
     assert!(each < 2048, "{each} bytes for each of {count} idle clients");
-    // An idle client keeps its connection: the request of the last one succeeds.
+    // An idle client keeps its connection: a request on the last one succeeds.
     assert_eq!(crowd.pop().expect("a client").call(get("/healthz")).status, 200);
 }
 
@@ -86,7 +86,7 @@ fn a_thousand_that_drip() {
             _ => (proxy.client(), &body[..]),
         })
         .collect();
-    // The heads of those that drip a body are sent at once.
+    // Clients that drip a body send their heads at once.
     for (client, rest) in crowd.iter_mut().skip(1).step_by(2) {
         let start = rest.len() - 4096;
         client.send(&rest[..start]);
@@ -114,7 +114,8 @@ fn a_thousand_that_drip() {
 
 #[test]
 fn a_hundred_that_do_not_read() {
-    // Requests wait for a place as long as the machine needs for large responses: only those that succeed are measured.
+    // Requests wait for a permit as long as the machine needs for large responses: only those that succeed
+    // are measured.
     let changes = json!({"max_connections": 40, "max_stream_size": 100_000_000, "queue_timeout": 60});
     let (upstream, proxy) = start(changes);
     let quiet = medians(&proxy);
@@ -134,11 +135,11 @@ fn a_hundred_that_do_not_read() {
     let streamed = chat(r#"{"model":"p1/m","user":"large","stream":true}"#);
     let mut crowd: Vec<Client> = (0..100).map(|_| proxy.client()).collect();
     for (number, client) in crowd.iter_mut().enumerate() {
-        // A stream holds its place until `client_timeout` is over; a buffered response does not.
+        // A stream holds its permit until `client_timeout` is over; a buffered response does not.
         client.send(if number % 10 == 0 { &streamed } else { &whole });
     }
     upstream.wait_requests(100 + 300 / 2);
-    // The streams alone are left.
+    // Only the streams are left.
     eventually("buffered responses are on their way", || {
         proxy.get("/metrics").text().contains("\nai_proxy_requests_in_flight 10\n").then_some(())
     });

@@ -1,4 +1,4 @@
-//! What the binary is made of: `DEPENDENCIES.md` says what `cargo tree` says, and `deny.toml` allows it.
+//! The crates of the binary: `DEPENDENCIES.md` agrees with `cargo tree`, and `deny.toml` allows them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +12,7 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What cargo says is in the release build on this system, along these edges.
+/// The crates of the release build on this system, along these edges.
 fn tree(edges: &str) -> Crates {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--offline", "--prefix", "none", "--format", "{p}|{l}", "--edges", edges])

@@ -1,4 +1,5 @@
-//! The end of a front: who is let in still. The front is the real one; the service is the test's own.
+//! The end of a front: the connections that it still serves. The front is the real one; the service is the
+//! test's own.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,10 +15,11 @@ use crate::support::calls::get;
 use crate::support::client::Client;
 use crate::support::front::serve;
 
-/// Connections that wait when the drain begins: more than one turn accepts, and no more than one wait of epoll reports.
+/// Connections that wait when the drain begins: more than one turn accepts, and no more than one `epoll` wait
+/// reports.
 const WAITING: usize = 200;
 
-/// Responds to all at once, but its front has no turn while the test holds the lock.
+/// Responds at once, but its front has no turn while the test holds the lock.
 #[derive(Default)]
 struct Held(Mutex<()>);
 
@@ -56,14 +58,14 @@ fn drain_handles_all_clients_that_connected_before_it() {
     let mut clients: Vec<Client> = (0..WAITING).map(|_| Client::connect(address)).collect();
     clients.iter_mut().for_each(|client| client.send(get("/")));
     let drain = thread::spawn(move || running.drain(DEADLINE));
-    // Where the drain begins later than that, nothing is tested, and nothing fails.
+    // If the drain begins later than that, the test checks nothing and does not fail.
     thread::sleep(Duration::from_millis(100));
     drop(turn);
     for client in &mut clients {
         let response = client.response();
         assert_eq!((response.status, response.header("connection")), (200, Some("close")));
     }
-    // Nobody is kept waiting for the last of them to read on.
+    // The drain does not wait for the clients to read on.
     drop(clients);
     assert_eq!(drain.join().expect("the drain"), 0);
 }

@@ -1,4 +1,5 @@
-//! The table of `docs/models.md`, "Replicas and retries": each way of failing, with one replica and with another that is fit.
+//! The table of `docs/models.md`, "Replicas and retries": each way of failing, with one replica and with
+//! another that is available.
 
 use serde_json::{Value, json};
 use std::net::TcpListener;
@@ -16,17 +17,17 @@ use crate::support::upstream::Upstream;
 
 const FIRST_KEY: &str = "pk-first-key-1234567-kxj";
 
-/// What a client sees.
+/// The client's view.
 enum Seen {
-    /// A status and a reason of ours.
+    /// A status and a reason of the proxy.
     Error(u16, &'static str),
     /// The provider's own response.
     Own(u16),
-    /// The other replica's.
+    /// The other replica's response.
     Other,
 }
 
-/// What the first replica does; what is seen without another, and with one.
+/// The first replica's behaviour; the client's view without and with another replica.
 struct Row(&'static str, Script, Seen, Seen);
 
 fn good() -> Upstream {
@@ -49,7 +50,7 @@ fn response(status: u16) -> Script {
     Script::json(status, &own(status))
 }
 
-/// Short limits: the table does not say how long, the text below it does.
+/// Short limits: their length is no part of the table.
 fn limits() -> Value {
     json!({"non_stream_timeout": 2, "stream_timeout": 2, "attempt_timeout": 0.5, "max_response_size": 5000})
 }
@@ -73,7 +74,7 @@ fn check(what: &str, response: &Response, seen: &Seen, streamed: bool) {
     }
 }
 
-/// Each row against a proxy of its own: what one failure leaves behind must not decide the next.
+/// Each row has a proxy of its own: one failure must not affect the next.
 fn hold(rows: Vec<Row>, streamed: bool) {
     let other = good();
     for Row(what, script, alone, beside) in rows {
@@ -84,7 +85,8 @@ fn hold(rows: Vec<Row>, streamed: bool) {
             let request = if streamed { ask_streamed("p1/m") } else { ask("p1/m") };
             check(what, &proxy.call(request), &seen, streamed);
         }
-        // Once for each, and once more where the first went out on a kept connection that closed without a byte.
+        // Once for each, and once more where the first request was on a kept connection that closed without a
+        // byte.
         let asked = bad.requests().len();
         assert!((2..=4).contains(&asked), "{what}: asked {asked} times");
     }
@@ -181,7 +183,7 @@ fn streams() {
 fn unreachable_is_tried_again_and_elsewhere() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port");
     let secured = good();
-    // Nobody here trusts who signed its certificate.
+    // Its certificate has an unknown issuer.
     let tls = Tls::new(&secured, "server.pem");
     let other = good();
     for (what, url) in [
@@ -302,7 +304,7 @@ fn hanging_replica_leaves_time_for_another_by_attempt_timeout() {
     let proxy = Proxy::start(&with(config(&[("p1", &bad), ("p1", &other)]), limits));
     check("silent", &proxy.call(ask("p1/m")), &Seen::Other, false);
     check("silent", &proxy.call(ask_streamed("p1/m")), &Seen::Other, true);
-    // The third in a row: it is in cooldown.
+    // The third failure in a row: the replica is in cooldown.
     check("silent", &proxy.call(ask("p1/m")), &Seen::Other, false);
     let (took, response) = timed(|| proxy.call(ask("p1/m")));
     check("put aside", &response, &Seen::Other, false);
@@ -424,7 +426,7 @@ fn earlier_response_is_relayed_under_its_own_name_and_without_its_own_key() {
     proxy.log_line(&["provider=p1", "model=best", "status=503", "attempts=2", "upstream_id=up-1"]);
 }
 
-/// The client's id leads to the line of its request, whoever was asked before.
+/// The client's id leads to the line of its request, whichever replicas failed before.
 #[test]
 fn response_has_no_id_of_an_attempt_that_failed() {
     let (first, second) = (Upstream::new(&["m"]), good());
@@ -452,7 +454,7 @@ fn an_error_under_a_status_of_success_quotes_no_key_either() {
     }
 }
 
-/// A body that one token sends, whatever it is refused for, must not take a replica from the others.
+/// A body of one token, refused for any reason, must not take a replica from other tokens.
 #[test]
 fn failures_of_one_token_leave_the_replica_to_the_others_until_a_second_meets_one() {
     let other_token = "sk-another-token-7654321-wvx";
@@ -491,7 +493,7 @@ fn failures_of_one_token_leave_the_replica_to_the_others_until_a_second_meets_on
         assert_eq!((status("cooling_token"), status("cooling_seconds").is_u64()), (json!("a"), true));
         assert_eq!(content(other_token, "p1/m"), of_first);
         assert_eq!(content(TOKEN, "p1/m"), of_first, "the other's success clears it");
-        // A second token that is refused alike has the replica put in cooldown for all.
+        // The same refusal of a second token puts the replica in cooldown for all tokens.
         (0..times).for_each(|_| drop(content(TOKEN, "p1/gated")));
         content(other_token, "p1/gated");
         assert_eq!((content(other_token, "p1/m"), content(TOKEN, "p1/m")), (of_second.clone(), of_second));
@@ -499,7 +501,7 @@ fn failures_of_one_token_leave_the_replica_to_the_others_until_a_second_meets_on
     }
 }
 
-/// What a check is refused confirms it.
+/// A check with the same refusal confirms it.
 #[test]
 fn refused_key_of_which_the_check_knows_is_in_cooldown_for_every_token() {
     let (first, second) = (Upstream::new(&["m"]), good());

@@ -1,4 +1,4 @@
-//! A provider that fails while a buffered response is due: each way of failing has its own status.
+//! A provider that fails before a buffered response: each way of failing has its own status.
 
 use serde_json::json;
 use std::io::Write;
@@ -92,7 +92,7 @@ fn closing_before_the_status_line_is_502() {
     for step in [Step::Fin, Step::Reset] {
         upstream.chat(Script::default().then(step));
         let response = proxy.call(ask("p1/m"));
-        // Whether this is no response or a cut-off one, nothing says.
+        // No response or a cut one: both are allowed here.
         match response.json()["error"]["reason"].as_str() {
             Some("upstream_unreachable") => assert_error(&response, 502, "upstream_unreachable"),
             _ => assert_error(&response, 502, "upstream_broken"),
@@ -159,7 +159,7 @@ fn response_over_the_limit_is_502() {
         upstream.chat(script);
         let response = proxy.call(ask("p1/m"));
         if wrapped && response.status == 500 {
-            // Only 2 KiB of such a text are needed: reading no further is as good.
+            // Only 2 KiB of such a text are needed: the rest may stay unread.
             continue;
         }
         assert_error(&response, 502, "response_too_large");
@@ -212,7 +212,7 @@ fn a_slow_upload_is_not_the_providers_time() {
 
 #[test]
 fn an_upstream_that_does_not_read_is_504() {
-    // Accepts and never reads: what fits into the sockets' buffers is all that leaves.
+    // Accepts and never reads: only the sockets' buffers take the request.
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let url = format!("http://{}/v1", listener.local_addr().expect("address"));
     let changes = json!({"providers": [format!("p1|{url}|{KEY}")], "non_stream_timeout": 1,
@@ -263,7 +263,7 @@ fn next_request_succeeds_after_any_failure() {
 #[test]
 fn excess_bytes_of_an_upstream_reach_no_client() {
     let (upstream, proxy) = start(json!({}));
-    // An unrequested second response must not be taken for the next one (response splitting).
+    // An unrequested second response must not become the response to the next request (response splitting).
     let body = completion("first").to_string();
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     upstream.chat(Script::raw(format!("{HEAD}Content-Length: {}\r\n\r\n{body}{poison}", body.len())));

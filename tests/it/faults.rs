@@ -1,5 +1,5 @@
-//! Everything that can go wrong at a provider, in one table: the response to the letter, the line in the log, and at the end
-//! nothing is held: no worker, no thread, no descriptor.
+//! Every fault of a provider in one table: the exact response and log line, and in the end no worker, thread
+//! or descriptor is still in use.
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
@@ -20,11 +20,11 @@ use crate::support::upstream::Upstream;
 const WORKERS: usize = 4;
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 
-/// What a client is due.
+/// The response that a client must get.
 enum Due {
     /// An error of the proxy's own: status and reason.
     Error(u16, &'static str),
-    /// The provider's response, passed on.
+    /// The provider's response, unchanged.
     Passed(u16, &'static str),
     /// A stream that begins and breaks off with an error event: status and reason.
     Broken(u16, &'static str),
@@ -32,8 +32,8 @@ enum Due {
     Whole,
 }
 
-/// A way to fail, whether a stream is asked for, what the client is due, what the one warning in the log says (empty: there
-/// is none).
+/// The name of a fault, whether a stream is asked for, the script, the client's response, the text of the one
+/// warning in the log (empty: none).
 type Fault = (&'static str, bool, Script, Due, &'static str);
 
 fn faults() -> Vec<Fault> {
@@ -176,7 +176,7 @@ fn each_fault_has_its_response_and_its_line_and_holds_nothing() {
     });
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), changes));
     assert_eq!(proxy.get("/health").status, 200);
-    // All lines of a request are there when its last one is.
+    // All lines of a request are in the log once its last one is.
     let wait_logged = |count: usize| {
         let is_last = |line: &&String| line.contains(" INFO ") && line.contains("耗时:");
         eventually("the last line", || {
@@ -184,7 +184,7 @@ fn each_fault_has_its_response_and_its_line_and_holds_nothing() {
         });
     };
     let mut count = 0;
-    // Cooldown is another matter: each fault finds the provider in good repute.
+    // Each fault meets a provider outside cooldown.
     let mend = |count: &mut usize| {
         upstream.chat(Script::json(200, &completion("hello")));
         at_once(&proxy);
@@ -234,14 +234,14 @@ fn check(name: &str, response: &Response, due: &Due) {
     }
 }
 
-/// As many requests at once as there are workers: none of them is lost to an earlier fault.
+/// As many requests at once as there are permits: an earlier fault has leaked none.
 fn at_once(proxy: &Proxy) {
     let mut clients: Vec<Client> = (0..WORKERS).map(|_| proxy.client()).collect();
     clients.iter_mut().for_each(|client| client.send(ask("p1/m")));
     clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
 }
 
-/// Threads and descriptors, when idle connections have gone: no more than before.
+/// Threads and descriptors after idle connections have closed: no more than before.
 fn settled(proxy: &Proxy, before: Option<(usize, usize)>) -> (usize, usize) {
     // Longer than idle connections of either side are kept.
     std::thread::sleep(Duration::from_secs(4));
@@ -308,7 +308,8 @@ fn a_provider_that_cannot_be_reached_is_502_or_504_in_time_and_says_why() {
     assert!(upstream.requests().is_empty(), "no key has left");
 }
 
-/// A listener that accepts nothing more, so that a connection neither comes about nor is refused; and what fills it.
+/// A listener with a full queue, so that a connection is neither made nor refused; with the connections that
+/// fill it.
 fn full_listener() -> (TcpListener, Vec<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     rustix::net::listen(&listener, 0).expect("a short queue");
@@ -328,7 +329,7 @@ fn full_listener() -> (TcpListener, Vec<TcpStream>) {
 fn two_hundred_requests_meet_connections_that_close_while_idle_and_none_fails() {
     let upstream = Upstream::new(&["m"]);
     let response = Script::json(200, &completion("hello"));
-    // At once, and in the time that the next request takes to come.
+    // At once, and after the time that the next request takes to come.
     upstream.handle("/v1/chat/completions", move |request| {
         let idle = Duration::from_millis(request.connection as u64 % 4);
         response.clone().then(if idle.is_zero() { Step::Fin } else { Step::IdleClose(idle) })

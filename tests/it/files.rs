@@ -1,4 +1,4 @@
-//! Files that are not what they should be, and files that take nothing: neither holds the start, a signal, a reload or a
+//! Unsuitable files, and files that take no bytes: they block neither the start, a signal, a reload nor a
 //! request.
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,7 +33,7 @@ fn text_of(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// `check` and serving both end at once with exit code 2 and say all of `parts`.
+/// `check` and serving both exit at once with code 2 and print all of `parts`.
 fn assert_refused(directory: &TempDir, config: &Value, parts: &[&str]) {
     std::fs::write(directory.join("config.json"), config.to_string()).expect("write");
     for args in [&["check"][..], &[]] {
@@ -84,7 +84,7 @@ fn file_of_another_kind_is_refused_at_once_whichever_key_names_it() {
             assert!(finished.stderr.contains(name) && finished.stderr.contains(zh), "{}", finished.stderr);
         }
     }
-    // The way out is named.
+    // The message names a remedy.
     assert_refused(&directory, &with(good, json!({"log_file": "pipe"})), &["null logs to stderr"]);
 }
 
@@ -104,7 +104,7 @@ fn links_to_regular_files_and_character_devices_for_the_log_are_taken() {
         let finished = run(command(directory.path()).arg("check"));
         assert_eq!(finished.code, Some(0), "{}", finished.output());
     }
-    // Writing never follows what stands where the next state is written.
+    // A write of the state never follows a link at its temporary path.
     make_pipe(&directory.join("state.new"));
     let config = with(config, json!({"log_file": "log", "state_file": "state"}));
     let mut proxy = Proxy::start_in(directory, &config, |_| {});
@@ -116,7 +116,7 @@ fn links_to_regular_files_and_character_devices_for_the_log_are_taken() {
     assert!(text_of(&log).lines().last().is_some_and(|line| line.ends_with("stopped")), "{}", text_of(&log));
 }
 
-/// What issue 14 found: two SIGTERM did nothing, and reloads took all control threads.
+/// Found by issue 14: two SIGTERM had no effect, and reloads took all control threads.
 #[test]
 fn pipe_in_place_of_the_log_or_the_config_holds_no_reload_and_no_signal() {
     for replaced in ["log", "config.json"] {
@@ -155,7 +155,7 @@ fn written_file_that_is_read_or_written_elsewhere_is_refused() {
     std::fs::write(directory.join("config.json"), good.to_string()).expect("write");
     symlink("config.json", directory.join("soft")).expect("link");
     std::fs::hard_link(directory.join("config.json"), directory.join("hard")).expect("link");
-    // The next state is written beside it, and takes its name.
+    // The next state is written beside it and then renamed.
     std::fs::hard_link(directory.join("config.json"), directory.join("beside.new")).expect("link");
     std::fs::create_dir(directory.join("sub")).expect("folder");
     let itself = "is the config file itself";
@@ -179,7 +179,7 @@ fn written_file_that_is_read_or_written_elsewhere_is_refused() {
     assert_eq!(text_of(&proxy.config_path()), written, "untouched");
 }
 
-/// A proxy whose stderr nobody reads until the test does.
+/// A proxy whose stderr the test reads only later.
 struct Unread {
     child: Child,
     address: SocketAddr,
@@ -204,7 +204,7 @@ impl Unread {
         kill_process(Pid::from_child(&self.child), signal).expect("signal");
     }
 
-    /// More requests than the pipe and the queue have room for the lines of.
+    /// More requests than the lines that pipe and queue have room for.
     fn fill(&self) {
         let mut client = Client::connect(self.address);
         for _ in 0..50 {
@@ -236,7 +236,7 @@ fn unread_log_lines_are_dropped_and_counted() {
     proxy.fill();
     let dropped = proxy.dropped();
     assert!(dropped > 0);
-    // Someone reads again.
+    // The test reads again.
     let mut stderr = BufReader::new(proxy.child.stderr.take().expect("stderr")).lines();
     let (mut written, mut missing) = (0, 0);
     while written + missing < 5000 {
@@ -267,7 +267,7 @@ fn stderr_without_reader_blocks_neither_reloads_nor_the_end() {
         text_of(&log).contains("耗时:").then_some(())
     });
     assert!(text_of(&log).contains("log lines are missing here"), "{}", text_of(&log));
-    // And back, where nobody reads.
+    // And back to a stderr without a reader.
     std::fs::write(proxy.directory.join("config.json"), with(config, json!({"log_file": null})).to_string())
         .expect("write");
     for _ in 0..500 {
@@ -333,7 +333,7 @@ fn log_that_cannot_be_written_goes_to_stderr_until_a_reload_finds_it() {
     proxy.signal(Signal::HUP);
     eventually("it is there again", || text_of(&folder.join("log")).contains("reloaded").then_some(()));
 
-    // Root may write it all the same.
+    // Root may write it anyway.
     std::fs::set_permissions(folder.join("log"), std::fs::Permissions::from_mode(0o400)).expect("chmod");
     assert_eq!(proxy.call(post("/v1/reload", &[], "")).status, 200);
     assert_eq!(proxy.call(ask("p1/m")).status, 200);

@@ -60,7 +60,7 @@ fn member_that_chooses_an_excluded_model_is_refused_by_name() {
             assert!(message.contains(name), "{name}: {message}");
         }
     }
-    // However the key is written, and wherever it stands.
+    // In any spelling of the key and at any place.
     for member in [
         r#""Models":["big"]"#,
         r#""model\u0073":["big"]"#,
@@ -92,7 +92,7 @@ fn member_within_the_filter_passes_untouched() {
     }
 }
 
-/// Each id meets every pattern, so that neither their length nor their number may be the client's to choose.
+/// Each id is compared with every pattern, so neither their length nor their number may be up to the client.
 #[test]
 fn members_name_few_models_with_short_ids() {
     let (upstream, proxy) = start(filtered());
@@ -115,7 +115,7 @@ fn members_name_few_models_with_short_ids() {
     assert_eq!(upstream.requests().len(), 5);
 }
 
-/// Where several were evaluated at once, no processor was left for those that read requests.
+/// Several at once took every processor from the workers.
 #[test]
 fn costly_filters_are_evaluated_one_at_a_time_within_queue_timeout() {
     let costly: Vec<String> = (0..4).map(|number| format!("(a|x){{1,{}}}y", 990 + number)).collect();
@@ -133,7 +133,7 @@ fn costly_filters_are_evaluated_one_at_a_time_within_queue_timeout() {
     assert_error(&call(), 404, "model_not_found");
 }
 
-/// Where each held a thread while it waited for its turn, connections were made behind all of them.
+/// When each one held a thread while it waited, new connections waited for all of them.
 #[test]
 fn costly_filters_that_wait_hold_no_thread_that_connects() {
     const COSTLY: usize = 24;
@@ -200,7 +200,8 @@ fn part_that_chooses_a_model_is_refused() {
     assert_eq!(upstream.requests().len(), 1);
 }
 
-/// `&model=big&` in a string is JSON to us, and a field of a form to a provider that goes by `Content-Type`.
+/// `&model=big&` in a string is JSON to the proxy, and a form field to a provider that goes by
+/// `Content-Type`.
 #[test]
 fn json_body_is_announced_as_json() {
     let (upstream, proxy) = start(filtered());

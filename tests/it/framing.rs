@@ -1,4 +1,4 @@
-//! Bodies over the limit, and what is left of a refused one.
+//! Bodies over the limit, and the rest of a refused one.
 
 use crate::framing_table::rows;
 use crate::support::calls::{assert_error, chat, completion, get};
@@ -68,7 +68,8 @@ fn response_to_a_large_refused_body_can_be_read() {
     let (_upstream, proxy) = start();
     for _ in 0..5 {
         let mut client = proxy.client();
-        // All of it is sent before the response is read; a plain close would reset the response away.
+        // The client sends everything before it reads; a plain close would reset the connection and lose the
+        // response.
         drop(client.try_send(chat("x".repeat(400_000))));
         assert_error(&client.response(), 413, "body_too_large");
         assert!(client.is_closed());

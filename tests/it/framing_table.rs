@@ -1,5 +1,6 @@
-//! A table of raw requests, each with the one response it must get. Whatever a row holds, nothing hidden in it gets a response
-//! or relayed, and the next client's request succeeds. Ideas: RFC 9112 section 11, h1spec, http-garden, PortSwigger's lists.
+//! A table of raw requests, each with its one correct response. No row gets a hidden request handled or
+//! relayed, and the next client's request succeeds. Ideas: RFC 9112 section 11, h1spec, http-garden,
+//! PortSwigger's lists.
 
 pub mod rows;
 
@@ -14,7 +15,7 @@ use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 use rows::{BODY, Fate, Row};
 
-/// A request that no row may ever get handled or relayed.
+/// A request that no row may get handled or relayed.
 const SMUGGLED: &str = r#"{"model":"p1/smuggled"}"#;
 
 fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
@@ -25,7 +26,7 @@ fn start(changes: serde_json::Value) -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
-/// A whole chat request that stands where only a second reading of the bytes before it would find it.
+/// A whole chat request at a place where only a second reading of the bytes before it would find it.
 fn smuggled() -> Vec<u8> {
     let length = SMUGGLED.len();
     format!(
@@ -54,10 +55,10 @@ fn every_row_gets_its_response_and_nothing_else() {
     }
 }
 
-/// Sends a row and holds the proxy to its responses, in number and kind.
+/// Sends a row, and checks the number and kind of its responses.
 fn exchange(proxy: &Proxy, row: &Row) {
     let mut client = proxy.client();
-    // Behind an error the proxy must not look for a request; it may have closed before all is sent.
+    // After an error the proxy must not look for a request; it may close before everything is sent.
     let tail = if row.fate == Fate::Closed { smuggled() } else { get("/?in-step") };
     drop(client.try_send([row.bytes.clone(), tail].concat()));
     for &(status, reason) in &row.responses {
@@ -75,7 +76,7 @@ fn exchange(proxy: &Proxy, row: &Row) {
     assert!(client.is_closed());
 }
 
-/// Half of a request is none: whatever is missing, it is not relayed, and the client that waits for nothing learns why.
+/// A truncated request is no request: it is never relayed, and a client that waits for a response learns why.
 #[test]
 fn no_truncation_is_a_request() {
     let (upstream, proxy) = start(json!({}));
@@ -97,7 +98,8 @@ fn no_truncation_is_a_request() {
     assert_eq!(proxy.get("/healthz").status, 200);
 }
 
-/// The same where the client stays: at each cut the proxy waits, says that it waited too long, and closes.
+/// The same with a client that stays: at each cut the proxy waits, responds that it waited too long, and
+/// closes.
 #[test]
 fn a_truncation_that_stays_open_is_408_at_every_byte() {
     let (upstream, proxy) = start(json!({"client_timeout": 1, "idle_timeout": 1}));

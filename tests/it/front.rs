@@ -175,7 +175,7 @@ fn takes_a_request_split_anywhere() {
     for request in [whole, chunked] {
         for split in 1..request.len() {
             client.send(&request[..split]);
-            // Long enough that most pieces are read apart; nothing depends on it.
+            // Long enough for most pieces to be read apart; the result does not depend on it.
             std::thread::sleep(Duration::from_millis(1));
             let response = client.call(&request[split..]);
             assert_eq!(response.status, 200, "split at {split}: {}", response.text());

@@ -1,4 +1,4 @@
-//! Which headers cross the proxy, both ways, and how responses of every status come through.
+//! Header fields that cross the proxy in both directions, and responses of every status.
 
 use serde_json::json;
 
@@ -20,7 +20,7 @@ fn start() -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
-/// What the upstream gets when a client sends these headers and a token.
+/// The request that the upstream gets when a client sends these header fields and a token.
 fn forwarded(headers: &[(&str, &str)]) -> Request {
     let (upstream, proxy) = start();
     let bearer = format!("Bearer {TOKEN}");
@@ -185,7 +185,7 @@ fn a_providers_own_headers_win() {
     assert_eq!(seen.head.all("x-other"), ["1"]);
 }
 
-/// What a browser would keep for our origin, or act upon.
+/// Fields that a browser would keep for our origin, or act upon.
 const BOUND_TO_AN_ORIGIN: [&str; 28] = [
     "accept-ch",
     "activate-storage-access",
@@ -217,7 +217,7 @@ const BOUND_TO_AN_ORIGIN: [&str; 28] = [
     "x-sourcemap",
 ];
 
-/// What restricts a response and nothing else.
+/// Fields that only restrict a response.
 const PROTECTIVE: [&str; 6] = [
     "content-security-policy",
     "cross-origin-opener-policy",
@@ -247,7 +247,7 @@ fn head_of_64_kib_comes_back_and_a_larger_one_is_502() {
         let (head, filler) = whole(size);
         assert_eq!(head.len(), size);
         let whole = Script::raw(format!("{head}{body}"));
-        // Cut in two, amid the head and amid its end, and with an interim head before it.
+        // Cut in the head and in its end, with an interim head before it.
         let cut = |at: usize| {
             let pause = Step::Pause(std::time::Duration::from_millis(5));
             Script::raw(&head[..at]).then(pause).send(format!("{}{body}", &head[at..]))
@@ -269,7 +269,7 @@ fn head_of_64_kib_comes_back_and_a_larger_one_is_502() {
     assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"));
 }
 
-/// Each piece that held a blank line was once read together with all before it.
+/// Each piece with a blank line was once read together with everything before it.
 #[test]
 fn blank_lines_ahead_of_a_head_are_no_part_of_it() {
     let (upstream, proxy) = start();
@@ -410,7 +410,7 @@ fn unrequested_compression_is_502_that_names_the_coding() {
         let message = assert_error(&proxy.call(ask("p1/m")), 502, "upstream_encoding");
         let named = coding.rsplit(' ').next().expect("a coding").to_lowercase();
         assert!(message.contains(&named), "{message}");
-        // The status of an error still tells.
+        // The status still shows an error.
         upstream.chat(Script::whole(429, &headers, b"\x1f\x8b\x08\x00zip"));
         let response = proxy.call(ask("p1/m"));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What the proxy tells of its providers' health and of itself.
+//! The proxy's reports on its providers' health and its own.
 
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn health_lists_providers_in_the_order_of_the_config() {
     }
 }
 
-/// After a boot the network may come later than the proxy.
+/// After a boot the network may come up later than the proxy.
 #[test]
 fn failed_check_is_repeated_long_before_its_interval() {
     let upstream = provider(&["a"]);
@@ -68,7 +68,7 @@ fn failed_check_is_repeated_long_before_its_interval() {
 fn relayed_success_makes_a_provider_healthy_at_once() {
     let upstream = provider(&["a"]);
     upstream.respond("/v1/models", Script::json(503, &json!({})));
-    // Checks hang after the first, so that none of them says anything.
+    // Checks after the first hang, so no check affects the result.
     let proxy = Proxy::start(&config(&[("p1", &upstream)]));
     assert_eq!(proxy.get("/health").status, 503);
     upstream.respond("/v1/models", Script::default().then(Step::Silence));
@@ -136,7 +136,7 @@ fn health_and_models_wait_for_the_first_round_and_ask_no_more() {
         assert_eq!(proxy.get("/health").status, 200);
         assert_eq!(proxy.get("/v1/models").status, 200);
     }
-    // One for the health and one for the list at most, whatever clients ask.
+    // At most one for the health and one for the list, however many clients ask.
     let asked = upstream.list_requests().len();
     assert!(asked <= 2, "{asked} calls within one interval");
 }
@@ -197,7 +197,7 @@ fn after_the_first_round_no_request_waits() {
         json!({"providers": config(&[("p1", &one), ("p2", &two)])["providers"]}),
     ));
     assert_eq!(proxy.call(post("/v1/reload", &[], "")).status, 200);
-    // The known health is returned at once, though the new provider has not responded yet.
+    // The known health is returned at once, before the new provider responds.
     for target in ["/v1/models", "/v1/models/p1/a", "/health"] {
         let (took, response) = timed(|| proxy.get(target));
         assert_eq!(response.status, 200, "{target}: {}", response.text());

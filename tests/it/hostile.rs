@@ -1,5 +1,5 @@
-//! Mutated requests and responses by the hundred: no panic, no hang, nothing on the wire that is not HTTP.
-//! The seed is fixed, so that a failure comes again.
+//! Hundreds of mutated requests and responses: no panic, no hang, only valid HTTP on the wire. The seed is
+//! fixed, so that a failure is reproducible.
 
 use serde_json::json;
 use std::time::Duration;
@@ -55,7 +55,7 @@ fn start() -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
-/// Nothing went wrong inside, whatever came from outside.
+/// No internal error, whatever the input was.
 fn assert_unharmed(mut proxy: Proxy) {
     assert!(proxy.is_running());
     assert_eq!(proxy.get("/healthz").status, 200);
@@ -108,7 +108,7 @@ fn mutated_responses() {
     for round in 0..450 {
         let bytes = random.mutate(seeds[round % seeds.len()].as_bytes());
         upstream.chat(Script::raw(&bytes).then(Step::Fin));
-        // Reading it to its end holds the proxy to its framing: the client panics at anything else.
+        // The client panics at invalid framing, so reading to the end checks the framing.
         let mut client = proxy.client();
         let response = client.call(if round % 2 == 0 { ask("p1/m") } else { ask_streamed("p1/m") });
         let shown = String::from_utf8_lossy(&bytes).into_owned();
@@ -132,7 +132,7 @@ fn clients_that_leave_at_any_moment_leak_nothing() {
     let request = ask_streamed("p1/m");
     for _ in 0..150 {
         let mut client = proxy.client();
-        // Some leave before their request is whole, some while the response is on its way.
+        // Some clients leave before their request is complete, some during the response.
         let sent = if random.below(4) == 0 { random.below(request.len()) } else { request.len() };
         client.send(&request[..sent]);
         std::thread::sleep(Duration::from_millis(random.below(12) as u64));

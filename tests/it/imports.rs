@@ -1,11 +1,11 @@
-//! The direction of imports: a room knows the rooms below it and none above, and files do not know each other in circles. Where one
-//! leads to another and back, neither can be read, tested or replaced alone.
+//! The direction of imports: a module uses only modules of lower layers, and files do not import each other
+//! in circles. Files in a circle cannot be read, tested or replaced alone.
 
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// From the ground up. Rooms of one layer do not know each other.
+/// From the lowest layer up. Modules of one layer do not use each other.
 const LAYERS: &[&[&str]] = &[
     &["json", "limits", "testing", "text"],
     &["core", "files"],
@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
 /// The front knows nothing of AI, so that it can be tested, fuzzed and swapped alone.
 const FRONT_MAY_USE: &[&str] = &["core", "limits", "memory", "metrics"];
 
-/// What an auditor reads stands on its own feet.
+/// An auditor reads these files without any others.
 const CORE_MAY_USE: &[&str] = &["json", "limits"];
 
 fn layer(room: &str) -> Option<usize> {
@@ -65,7 +65,7 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The room a file of `src` belongs to: its directory, or its own name at the top.
+/// The module of a file in `src`: its directory, or its own name at the top.
 fn room_of(file: &Path) -> String {
     let first = file.components().next().expect("a component").as_os_str().to_string_lossy();
     first.trim_end_matches(".rs").to_owned()
@@ -79,7 +79,7 @@ fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
 }
 
-/// The rooms that `text` names as `crate::room` or inside `use crate::{…}`, comments left out.
+/// The modules that `text` names as `crate::module` or inside `use crate::{…}`, except in comments.
 fn rooms_used(text: &str) -> BTreeSet<String> {
     let paths = paths_used(&without_comments(text)).into_iter();
     let rooms = paths.filter(|path| ["crate", "ai_proxy"].contains(&path[0].as_str()));
@@ -97,7 +97,7 @@ fn paths_used(code: &str) -> Vec<Vec<String>> {
     imported.chain(named).map(segments).collect()
 }
 
-/// The paths of `a::{b, c::{d, e}}`: `a::b`, `a::c::d`, `a::c::e`. What follows `as` is left out.
+/// The paths of `a::{b, c::{d, e}}`: `a::b`, `a::c::d`, `a::c::e`, without `as` and the name after it.
 fn entries(tree: &str) -> Vec<String> {
     let Some((prefix, group)) = tree.split_once('{') else {
         return vec![tree.split(" as ").next().unwrap_or_default().trim().to_owned()];
@@ -143,7 +143,7 @@ impl Files {
         Self(files.filter(|(module, _)| !module.iter().any(|name| name == "tests")).collect())
     }
 
-    /// The file in which what `path` names is found from `module`: a re-export leads on to where it comes from.
+    /// The file that defines `path` as seen from `module`: a re-export leads to its source.
     fn target(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
         let supers = path.iter().take_while(|segment| *segment == "super").count();
         let (mut at, mut rest) = match path[0].as_str() {
@@ -237,7 +237,7 @@ fn imports_point_down() {
     assert!(objections.is_empty(), "{objections:#?}");
 }
 
-/// The types allow every file to call these two, which give out a provider's keys. One file each does.
+/// The types allow every file to call these two, which reveal a provider's keys. Each is called in one file.
 #[test]
 fn keys_are_read_by_the_writer_of_the_request_alone() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -1,4 +1,4 @@
-//! Start, drain, and end: signals, exit codes, and what a closed output must not do.
+//! Start, drain and end: signals, exit codes, and closed outputs.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -190,7 +190,7 @@ fn closed_outputs_kill_no_process() {
     let upstream = Upstream::new(&["m"]);
     upstream.chat(Script::json(200, &completion("hello")));
     let directory = TempDir::new();
-    // A fixed port, for nothing can be read from closed outputs.
+    // A fixed port, because closed outputs cannot tell one.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port").port();
     let changes = json!({"log_level": "DEBUG", "port": port});
     let config = with(config(&[("p1", &upstream)]), changes);
@@ -233,7 +233,7 @@ fn drain_responds_to_requests_in_the_queue() {
         client.send(ask("p1/m"));
     }
     upstream.wait_requests(1);
-    // The response on a later connection says that the others have been read.
+    // The response on a later connection shows that the others have been read.
     assert_eq!(proxy.get("/healthz").status, 200);
     proxy.signal(Signal::TERM);
     wait_for_refusal(&proxy);

@@ -1,4 +1,4 @@
-//! The log: one line an event, durations a shell can sort, nothing secret, nothing forged.
+//! The log: one line per event, durations that a shell can sort, no secret, no forged line.
 
 use regex::Regex;
 use rustix::process::Signal;
@@ -211,7 +211,7 @@ fn no_request_can_forge_a_line() {
         let raw = control.replace(['\n', '\r', '\0'], "");
         let headers = [("X-Request-Id", &*format!("id{raw}x")), ("User-Agent", &*format!("agent{raw}x"))];
         proxy.call(bare("GET", "/nowhere", &headers));
-        // What an upstream says is no more to be trusted.
+        // The upstream's text is no more trustworthy.
         upstream.chat(Script::whole(500, &[("Content-Type", "text/plain")], format!("x{control}{forged}")));
         proxy.call(ask("p1/m"));
         upstream.chat(Script::raw(format!("HTTP/1.1 20x{control}{forged}\r\n\r\n")).then(Step::Fin));
@@ -259,7 +259,7 @@ fn a_bad_config_keeps_no_log_from_being_reopened() {
         [&path, &rotated].into_iter().any(|path| read(path).contains("ERROR")).then_some(())
     });
     assert_eq!(proxy.call(ask("p1/m")).status, 200);
-    // logrotate counts on it whatever stands in the config at that hour.
+    // logrotate needs it with any config in force.
     eventually("a line somewhere", || {
         [&path, &rotated].into_iter().any(|path| read(path).contains("耗时:")).then_some(())
     });
@@ -304,7 +304,7 @@ fn a_log_file_that_cannot_be_opened_is_named() {
     let mut command = crate::support::proxy::command(directory.path());
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().expect("start");
-    // Nothing says whether it then serves or exits.
+    // Whether it then serves or exits is open.
     let stderr = Lines::collect(child.stderr.take().expect("stderr"));
     let named = std::panic::catch_unwind(|| stderr.wait_for(|line| line.contains(path)));
     drop(child.kill());
@@ -321,7 +321,7 @@ fn english_lines_end_with_seconds_too() {
     assert!(Regex::new(r" \d+\.\d{3} s$").expect("regex").is_match(&line), "{line}");
 }
 
-/// The objects of a log in JSON, all lines of which must be one.
+/// The objects of a JSON log; every line must be one.
 fn objects(proxy: &Proxy) -> Vec<Value> {
     let text = read(&proxy.directory.join("proxy.log"));
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -431,7 +431,7 @@ fn a_request_can_be_followed_from_the_client_to_each_attempt() {
 
 #[test]
 fn a_line_has_the_time_of_the_zone_that_the_environment_names() {
-    // Minutes of the day of the line that tells of the config file's permissions.
+    // Minute of the day of the line about the config file's permissions.
     let minutes_in = |zone: &str| {
         let upstream = Upstream::new(&["m"]);
         let proxy = Proxy::start_in(TempDir::new(), &config(&[("p1", &upstream)]), |command| {

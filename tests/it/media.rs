@@ -1,4 +1,4 @@
-//! Responses that are no chat: sound as it comes, pictures and vectors to the byte.
+//! Other responses than chat: sound as it arrives, pictures and vectors byte for byte.
 
 use serde_json::json;
 use std::time::Duration;
@@ -71,7 +71,7 @@ fn sound_that_breaks_off_never_ends_cleanly() {
         upstream.respond(SPEECH, script);
         let response = proxy.call(speak());
         assert_eq!((response.status, response.end), (200, End::Cut));
-        // A reset may overtake what came before it.
+        // A reset may overtake earlier bytes.
         assert!(response.body.len() == kept || response.body.is_empty(), "{}", response.text());
     }
     upstream.respond(SPEECH, announced(2000).send(&large));
@@ -100,7 +100,7 @@ fn long_sound_outlives_the_limit_for_buffered_responses() {
     upstream.respond(SPEECH, drips);
     let response = proxy.call(speak());
     assert_eq!((response.text().as_str(), response.end), ("xxxxxxxx", End::Length));
-    // To its head it is a response like any other.
+    // Up to its head it is a response like any other.
     upstream.respond(SPEECH, Script::default().then(Step::Silence));
     let (took, response) = timed(|| proxy.call(speak()));
     assert_error(&response, 504, "upstream_timeout");

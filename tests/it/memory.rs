@@ -1,4 +1,4 @@
-//! What clients and providers cannot make the proxy hold: memory follows what is there, not what is claimed.
+//! Bounds on the memory that clients and providers can take: memory follows actual bytes, not announced ones.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,7 +24,8 @@ fn start(changes: Value) -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
-/// A Unix socket to listen on. Its buffers are small and do not grow: what a client does not read stays in the proxy.
+/// A Unix socket to listen on. Its buffers are small and do not grow: unread bytes of a client stay in the
+/// proxy.
 struct Socket(TempDir);
 
 impl Socket {
@@ -53,7 +54,7 @@ impl Socket {
     }
 }
 
-/// As `ARCHITECTURE.md` has it: what is left beside the process itself, and of that a slot and its head for each request.
+/// As in `ARCHITECTURE.md`: the memory beside the process itself, divided into a slot and a head per request.
 #[test]
 fn budget_counts_each_request_from_its_slot_to_its_end() {
     const STREAMS: usize = 20;
@@ -89,7 +90,7 @@ fn a_claim_reserves_nothing() {
     for client in &mut clients {
         client.send(&head);
     }
-    // A response on a later connection: what came before has been read.
+    // A response on a later connection shows that earlier bytes have been read.
     assert_eq!(proxy.get("/healthz").status, 200);
     let grown = proxy.resident().saturating_sub(before);
     assert!(grown < 40 * MIB, "{} MiB for 100 claims of 33 MB", grown / MIB);
@@ -166,7 +167,7 @@ fn heads_without_an_end_are_not_collected() {
     let held = &endless[..limits::MAX_HEAD - 1];
     let waiting = at_once(&proxy, 200, |client| client.send(held));
     let refused = at_once(&proxy, 200, |client| {
-        // It may be refused, and closed, before all is sent.
+        // The proxy may refuse it and close before everything is sent.
         drop(client.try_send(&endless));
         assert_error(&client.response(), 431, "head_too_large");
     });
@@ -189,7 +190,7 @@ fn bodies_at_the_limit_are_bounded_together() {
         "/v1/chat/completions",
         &[("Authorization", &format!("Bearer {TOKEN}")), ("Content-Length", &body.len().to_string())],
     );
-    // All but the last byte: no body is whole, so all of them are held at once.
+    // All but the last byte: no body is complete, so all are held at once.
     let mut clients = at_once(&proxy, CLIENTS, |client| {
         let all = client.try_send(&head).and_then(|()| client.try_send(&body[1..]));
         drop(all);
@@ -234,7 +235,7 @@ fn buffered_responses_no_client_reads_are_bounded_together() {
         (socket.gauge("memory_held_bytes") > room - 2 * size).then_some(())
     });
     eventually("each is taken or refused", || (socket.gauge("queue_length") == 0).then_some(()));
-    // Each that was kept is there for its client, though most wait behind others.
+    // Each kept connection gets its response, though most wait for others.
     let responses: Vec<Response> = clients.iter_mut().map(Client::response).collect();
     let whole =
         responses.iter().filter(|response| response.status == 200 && response.body.len() == size).count();
@@ -248,7 +249,8 @@ fn buffered_responses_no_client_reads_are_bounded_together() {
     eventually("all of it is given back", || (socket.gauge("memory_held_bytes") < MIB).then_some(()));
 }
 
-/// The model list is open to all, and is made once for all its readers: 16 readers of 40 lists of 10,000 models took 1.75 GB.
+/// The model list is open to all and made once for all readers: 16 readers of 40 lists of 10,000 models took
+/// 1.75 GB.
 #[test]
 fn model_lists_no_client_reads_cost_one_list_and_not_the_control_lane() {
     const PROVIDERS: usize = 12;
@@ -271,7 +273,7 @@ fn model_lists_no_client_reads_cost_one_list_and_not_the_control_lane() {
     for client in &mut crowd {
         client.send(get("/v1/models"));
     }
-    // Each waits behind those of the crowd.
+    // Each waits for those of the crowd.
     for _ in 0..3 {
         assert!(socket.client().call(get("/v1/models")).body == list, "each has the same list");
         assert_eq!(socket.client().call(get("/health")).status, 200);

@@ -1,5 +1,5 @@
-//! Anthropic's format: relayed as it is to a provider that speaks it, translated for one that does not, with Anthropic's
-//! shape for what we say ourselves.
+//! Anthropic's format: relayed unchanged to a provider that supports it, translated for others, with the
+//! proxy's own errors in Anthropic's shape.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::support::upstream::Upstream;
 
 const MESSAGES: &str = "/v1/messages";
 
-/// An upstream that speaks both formats under its one URL as the provider `both`, and OpenAI's alone as `plain`.
+/// An upstream that supports both formats at one URL as the provider `both`, and only OpenAI's as `plain`.
 fn start(changes: Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
     let both = json!({"name": "both", "url": upstream.url(), "anthropic_url": upstream.url(), "key": KEY});
@@ -39,7 +39,7 @@ fn say(model: &str, stream: bool) -> Vec<u8> {
     )
 }
 
-/// Holds an error of ours to Anthropic's shape.
+/// Checks that an error of the proxy has Anthropic's shape.
 fn assert_error(response: &Response, status: u16, kind: &str, reason: &str) {
     let text = response.text();
     assert_eq!(response.status, status, "{text}");
@@ -188,7 +188,7 @@ fn a_stream_that_breaks_off_ends_with_anthropics_error_event_and_never_cleanly()
     }
 }
 
-/// That script, once the gate is open.
+/// That script, after the gate opens.
 fn after(gate: &Gate, Script(steps): Script) -> Script {
     steps.into_iter().fold(Script::default().wait(gate), Script::then)
 }
@@ -212,7 +212,7 @@ fn silent_stream_is_kept_alive_with_comments() {
     assert_eq!(stream.end(), End::FinalChunk);
 }
 
-/// What a client that asked for a stream gets behind a heartbeat, when `script` comes only then; and how that ends.
+/// The stream that a client gets when `script` begins after a heartbeat, and how it ends.
 fn behind_a_heartbeat(model: &str, path: &str, script: Script) -> (String, End) {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
     let gate = Gate::new();
@@ -243,7 +243,7 @@ fn buffered_response_after_a_heartbeat_is_not_passed_off_as_an_error() {
     assert_eq!(end, End::Cut);
 }
 
-// ── a provider that speaks OpenAI's format alone ──
+// ── a provider that supports only OpenAI's format ──
 
 fn chat_event(delta: &Value) -> String {
     let chunk = json!({"id": "c1", "choices": [{"index": 0, "delta": delta, "finish_reason": null}]});
@@ -256,7 +256,7 @@ fn chat_end() -> String {
     format!("data: {finish}\n\ndata: {usage}\n\n{DONE}")
 }
 
-/// The `type` of each event, `ping`s left out, and the last one's data.
+/// The `type` of each event except `ping`, and the data of the last.
 fn kinds(text: &str) -> (Vec<String>, Value) {
     let events: Vec<Value> = text
         .split("\n\n")
@@ -397,7 +397,7 @@ fn untranslatable_response_costs_one_attempt_and_no_cooldown() {
     let call = |name: &str| json!([{"id": "c", "function": {"name": name, "arguments": "[1]"}}]);
     let whole =
         |said: Value| Script::json(200, &json!({"choices": [{"message": said, "finish_reason": "stop"}]}));
-    // More than it takes to cool a replica that fails.
+    // More failures than put a replica in cooldown.
     for script in [
         whole(json!({"content": 5})),
         whole(json!({"tool_calls": call("f")})),
@@ -411,7 +411,7 @@ fn untranslatable_response_costs_one_attempt_and_no_cooldown() {
         assert_eq!(upstream.requests().len(), asked + 1);
         proxy.log_line(&["attempt=1", "provider=one", "cooldown=-", "Untranslatable"]);
     }
-    // What is no JSON is no response at all.
+    // A document that is no JSON counts as no response.
     upstream.chat(Script::whole(200, &[("Content-Type", "text/html")], "<h1>log in</h1>"));
     let asked = upstream.requests().len();
     assert_error(&proxy.call(say("best", false)), 502, "api_error", "upstream_broken");
@@ -527,7 +527,7 @@ fn an_openai_error_becomes_anthropics() {
     assert_error(&response, 429, "rate_limit_error", "rate_limit_exceeded");
     assert!(!response.text().contains(KEY), "the key is masked");
     assert_eq!(response.header("retry-after"), Some("7"));
-    // OpenRouter says 200 and means an error.
+    // OpenRouter sends errors with status 200.
     upstream.chat(Script::json(200, &error(json!(402))));
     let response = proxy.call(say("plain/m", false));
     assert_eq!((response.status, response.json()["error"]["type"].clone()), (402, json!("billing_error")));
@@ -556,7 +556,7 @@ fn what_cannot_be_translated_is_refused_by_name_or_left_to_a_provider_that_speak
     assert_eq!(upstream.requests().len(), 0, "nothing of it was sent");
     assert_eq!(call("best", "").json()["content"][0]["text"], "translated");
     assert_eq!(call("best", r#","top_k":5"#).json()["content"][0]["text"], "native");
-    // The other way round: what one does not serve, the other does, each in its own format.
+    // The other way round: one provider lacks what the other has, each in its own format.
     upstream.chat(Script::json(503, &json!({"error": {"message": "busy"}})));
     let proxy = Proxy::start(&with(
         config(&[]),

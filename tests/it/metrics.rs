@@ -1,4 +1,4 @@
-//! `/metrics`: what is counted, under which labels, and that it responds whatever the workers do.
+//! `/metrics`: the counts, their labels, and a response even with all permits taken.
 
 use regex::Regex;
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ fn usage_of_every_endpoint_is_counted() {
     );
 }
 
-/// No provider's typing error wraps a counter or uses up a token's day.
+/// A provider's mistake neither wraps a counter nor uses up a token's day.
 #[test]
 fn count_beyond_belief_is_estimated_in_a_translated_stream_too() {
     let (upstream, proxy) = start(json!({}));
@@ -199,7 +199,7 @@ fn failed_attempts_are_counted_by_what_came_of_them() {
     }
     wait_for(&proxy, r#"ai_proxy_upstream_attempts_total{provider="p1",result="broken"}"#, 2.0);
     wait_for(&proxy, r#"ai_proxy_rejected_total{reason="upstream_broken"}"#, 2.0);
-    // The model was not yet known to be one; the stream that broke off had its 200 by then.
+    // The model was not accepted yet; the broken stream already had its 200.
     wait_for(&proxy, r#"ai_proxy_requests_total{provider="p1",model="other",status="502"}"#, 1.0);
     wait_for(&proxy, r#"ai_proxy_requests_total{provider="p1",model="m",status="200"}"#, 1.0);
 }

@@ -1,4 +1,4 @@
-//! The merged model list, which models can be called, and the pages that tell about the proxy itself.
+//! The merged model list, the models that can be called, and the pages about the proxy itself.
 
 use serde_json::json;
 
@@ -126,12 +126,12 @@ fn a_provider_without_a_list_hides_no_other() {
         two.respond("/v1/models", script);
         let proxy = Proxy::start(&config(&[("p1", &one), ("p2", &two)]));
         assert_eq!(listed(&proxy), ["p1/a"]);
-        // What is not listed may still be called by its full name.
+        // An unlisted model may still be called by its full name.
         assert_eq!(proxy.call(ask("p2/unlisted")).status, 200);
     }
 }
 
-/// A provider's own words about a model are not its name in the list.
+/// A provider's description of a model is not its name in the list.
 #[test]
 fn odd_entries_of_a_list_cost_their_own_entry_alone() {
     let upstream = provider(&[]);
@@ -145,7 +145,7 @@ fn odd_entries_of_a_list_cost_their_own_entry_alone() {
     assert_eq!(proxy.get("/v1/models/p1/b").json(), entry("b", 1_700_000_000));
 }
 
-/// Codex looks for `models`; what it does not find there it knows itself.
+/// Codex requires the member `models`, and keeps its built-in entries for models that are not in it.
 #[test]
 fn codex_gets_the_member_it_looks_for() {
     let upstream = provider(&["a"]);
@@ -180,7 +180,7 @@ fn new_models_appear() {
     assert_eq!(listed(&proxy), ["p1/a"]);
     upstream.list(&["a", "b"]);
     eventually("the new model is listed", || (listed(&proxy) == ["p1/a", "p1/b"]).then_some(()));
-    // A failed fetch keeps what is known.
+    // A failed fetch keeps the known list.
     upstream.respond("/v1/models", Script::json(500, &json!({})));
     let before = upstream.list_requests().len();
     eventually("two more fetches", || (upstream.list_requests().len() >= before + 2).then_some(()));

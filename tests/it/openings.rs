@@ -1,4 +1,5 @@
-//! What a stream begins with: its label, events that only announce, an error, nothing; and events nobody asked for.
+//! The beginning of a stream: its label, events that only announce, an error, nothing; and unrequested
+//! events.
 
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -16,7 +17,7 @@ const RESPONSES: &str = "/v1/responses";
 const MESSAGES: &str = "/v1/messages";
 const CHAT: &str = "/v1/chat/completions";
 
-/// A provider that speaks both formats at its one URL.
+/// A provider that supports both formats at its one URL.
 fn provider(name: &str, upstream: &Upstream) -> Value {
     json!({"name": name, "url": upstream.url(), "anthropic_url": upstream.url(), "key": KEY})
 }
@@ -31,7 +32,7 @@ fn start(changes: Value) -> (Upstream, Proxy) {
 /// Two replicas of one provider.
 fn start_two(changes: Value) -> (Upstream, Upstream, Proxy) {
     let (first, second) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
-    // The second is asked where the first has failed.
+    // The second gets a request after the first has failed.
     let base = json!({
         "providers": [provider("p1", &first), provider("p2", &second)], "stream_heartbeat": 0,
         "models": {"best": ["p1/m", "p2/m"]}
@@ -69,7 +70,7 @@ fn events_under_any_label_are_relayed_at_once_and_read() {
     ] {
         let labels: Vec<_> = label.into_iter().map(|label| ("Content-Type", label)).collect();
         let gate = Gate::new();
-        // The first bytes alone do not tell.
+        // The first bytes alone do not show the kind.
         let script = Script::chunked(200, &labels).chunk("\nda").then(Step::Pause(Duration::from_millis(50)));
         let first = event("a");
         upstream.chat(script.chunk(&first[2..]).wait(&gate).chunk(usage).chunk(DONE).end());
@@ -117,7 +118,7 @@ fn events_under_another_label_pass_after_a_heartbeat() {
     }
 }
 
-/// A provider that streams nothing has responded all the same.
+/// A provider without a stream has responded all the same.
 #[test]
 fn response_document_after_a_heartbeat_is_the_terminal_event() {
     let (upstream, proxy) = start(json!({"stream_heartbeat": 0.2}));
@@ -218,7 +219,7 @@ fn document_for_a_stream_stays_what_it_is() {
     assert_error(&proxy.call(ask_streamed("p1/m")), 502, "response_too_large");
 }
 
-/// Beginnings of each API that say nothing yet, and an error of it.
+/// Beginnings of each API that only announce, and an error of it.
 fn beginnings() -> Vec<(&'static str, Vec<String>, String, u16)> {
     let failed =
         json!({"response": {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "m"}}});
@@ -270,14 +271,14 @@ fn error_after_announcing_events_is_a_failed_attempt() {
         proxy.log_line(&["attempt=1", "provider=p1", &format!("HTTP {status}")]);
         assert_eq!((first.requests().len(), second.requests().len()), (1, 1));
 
-        // Where the last one fails without a word, the error is the response.
+        // If the last one fails without a response, the error is the response.
         second.respond(path, Script::sse().end());
         let response = proxy.call(call(path, "best", true));
         assert_eq!(response.status, status, "{path}: {}", response.text());
         let message = &response.json()["error"]["message"];
         assert_eq!(message, "m", "{}", response.text());
 
-        // Alone it has nothing to be held back for.
+        // With a single replica nothing is held back.
         let (upstream, proxy) = start(json!({}));
         upstream.respond(path, begin().chunk(&error).end());
         let response = proxy.call(call(path, "p1/m", true));
@@ -460,7 +461,7 @@ fn unrequested_events_become_one_document() {
             assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
             assert_eq!(response.json().pointer(at), Some(&said), "{path}: {}", response.text());
         }
-        // Without their end they make no document.
+        // Events without their end make no document.
         let cut = &events[..events.len() / 2];
         upstream.respond(path, Script::sse().chunk(cut).end());
         assert_eq!(proxy.call(call(path, "p1/m", false)).status, 502, "{path}");
@@ -480,7 +481,7 @@ fn unrequested_events_become_one_document() {
     assert_error(&proxy.call(ask("p1/m")), 502, "response_too_large");
 }
 
-/// They were given in full, and are paid: the replica serves, and no other is asked.
+/// They are complete and paid for: the replica is fine, and no other gets the request.
 #[test]
 fn events_of_no_known_api_are_no_fault_of_the_replica() {
     let (first, second, proxy) = start_two(json!({}));

@@ -1,4 +1,4 @@
-//! `GET /`: JSON for programs, a page for browsers; and `/v1/status`, which the page draws.
+//! `GET /`: JSON for programs, a page for browsers; and `/v1/status`, the data of the page.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What the pages say is what is built: keys and defaults, errors, endpoints, and where links lead.
+//! The pages agree with the program: keys and defaults, errors, endpoints, and the targets of links.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
     cells.filter(|cells| cells.len() > 1).collect()
 }
 
-/// What stands between backquotes.
+/// The texts between backquotes.
 fn spans(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -88,7 +88,7 @@ fn every_key_of_the_config_is_in_the_table_with_its_default() {
             let [key] = spans(cells[0])[..] else { continue };
             assert!(written.insert(key.to_owned()), "{file}: {key} twice");
             let default: Value = serde_json::from_str(spans(cells[2])[0]).expect("a default in JSON");
-            // None is the default, and too few to serve.
+            // The default is an empty list, which is too few to serve.
             if key != "providers" {
                 assert_eq!(loaded(json!({ key: default })), loaded(json!({})), "{file}: default of {key}");
             }
@@ -130,7 +130,7 @@ fn every_reason_of_an_error_is_explained() {
                 written.insert(reason.to_owned());
             }
         }
-        // The one without a status of its own stands in the text above the table.
+        // The reason without a status of its own is in the text above the table.
         assert!(spans(text).contains(&"upstream_error"), "{file}");
         written.insert("upstream_error".to_owned());
         assert_eq!(written, known.keys().cloned().collect(), "{file}");
@@ -149,7 +149,8 @@ fn every_reason_of_an_error_is_explained() {
     }
 }
 
-/// `METHOD path` of each call that a cell names; a method holds for what follows it, `…` stands for the path up to its id.
+/// `METHOD path` of each call that a cell names; a method applies to all paths after it, `…` stands for the
+/// path up to its id.
 fn calls(cell: &str) -> Vec<String> {
     let (mut calls, mut methods, mut base) = (Vec::new(), Vec::new(), String::new());
     let mut is_open = false;
@@ -194,7 +195,7 @@ fn every_endpoint_is_in_the_table() {
     }
 }
 
-/// What a call without a token, and one with a wrong one, get from elsewhere.
+/// The statuses of a call from another machine, without a token and with a wrong one.
 fn refusals(proxy: &Proxy, call: &str) -> [Option<u16>; 2] {
     let (method, path) = call.split_once(' ').expect("method and path");
     let path = path.replace("{id}", "x");
@@ -228,8 +229,8 @@ fn every_endpoint_asks_for_the_token_that_the_table_says() {
     }
 }
 
-/// What must be the same in both languages: levels of headings, code but for its comments, and the names in each row of a table, in
-/// whatever order a sentence needs them.
+/// The parts that must agree in both languages: levels of headings, code without comments, and the names in
+/// each row of a table in any order.
 fn skeleton(page: &str) -> Vec<String> {
     let (mut parts, mut is_code) = (Vec::new(), false);
     for line in page.lines() {
@@ -274,7 +275,7 @@ fn both_languages_say_the_same() {
 #[test]
 fn chinese_and_latin_are_set_apart_by_a_space() {
     let side_by_side = regex("[一-鿿][A-Za-z0-9`]|[A-Za-z0-9`%][一-鿿]");
-    // What is inside a code span, where a link leads, and marks of emphasis.
+    // The inside of a code span, the target of a link, and emphasis marks.
     let (inside, hidden) = (regex("`[^`]*`"), regex(r"\]\([^)]*\)|[\[\]*]"));
     let pages = pages().into_iter().filter(|path| path.to_string_lossy().ends_with(".zh.md"));
     let texts = ["src/text/mod.rs", "src/text/config.rs", "src/text/file.rs", "src/api/page.html"];
@@ -284,14 +285,14 @@ fn chinese_and_latin_are_set_apart_by_a_space() {
             is_code ^= line.starts_with("```");
             let visible = hidden.replace_all(line, "");
             let visible = inside.replace_all(&visible, "``");
-            // The operator's own words for these two, which clients know.
+            // The operator fixed these two texts, which clients know.
             let visible = visible.replace("未提供API token", "").replace("无效的API token", "");
             assert!(is_code || !side_by_side.is_match(&visible), "{}: {line}", path.display());
         }
     }
 }
 
-/// The pages a person is meant to read.
+/// The pages for people.
 fn pages() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in ["", "docs"] {
@@ -343,7 +344,7 @@ fn every_file_that_is_named_is_there() {
     for path in pages() {
         let page = read(&path);
         for file in named.captures_iter(&page).map(|found| found.extract::<1>().1[0]) {
-            // The map of the sources leaves out where they all are.
+            // The map of the sources does not repeat their common directory.
             let is_built = file.starts_with("target/");
             assert!(
                 is_built || root().join(file).exists() || root().join("src").join(file).exists(),

@@ -1,5 +1,5 @@
-//! A handler that panics: its request gets a 500, and nothing else notices. The front is the real one; the handler is the
-//! test's own.
+//! A handler that panics: only its own request is affected, and gets a 500. The front is the real one; the
+//! handler is the test's own.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -23,11 +23,11 @@ const WORKERS: usize = 2;
 struct Panicking {
     notices: Mutex<Vec<String>>,
     gate: Gate,
-    /// What feeds each task.
+    /// The other end of each task's source.
     sources: Mutex<Vec<TcpStream>>,
 }
 
-/// A response that does what its source says: `p` panics, `e` ends it, else it continues.
+/// A response that follows its source: `p` panics, `e` ends it, other bytes continue.
 struct Scripted {
     response: Responder,
     client: Arc<Socket>,
@@ -141,13 +141,13 @@ impl Front {
 #[test]
 fn a_panic_costs_its_request_a_500_and_nothing_else() {
     let front = Front::start();
-    // In the hands of a helper all the while.
+    // A helper works on it the whole time.
     let mut bystander = front.client();
     bystander.send(get("/gate"));
     eventually("the bystander is handled", || (front.stats.busy() == 1).then_some(()));
     let mut rounds = 0;
     for path in ["/index", "/control/index"] {
-        // More than there are threads: none of them is lost.
+        // More panics than threads: none of the threads is lost.
         for _ in 0..20 {
             let mut client = front.client();
             let response = client.call(post(path, &[], "body"));
@@ -158,7 +158,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
             rounds += 1;
         }
     }
-    // A task lives on where its job panics.
+    // A task survives the panic of its job.
     for path in ["/job/index", "/alone/index"] {
         for _ in 0..20 {
             let mut client = front.client();
@@ -203,7 +203,7 @@ fn panic_in_the_middle_of_a_response_never_looks_like_its_end() {
     assert_eq!(front.service.notices.lock().expect("written").len(), 2 * (WORKERS + 1));
 }
 
-/// A request whose job has not ended keeps its permit, and its worker serves others.
+/// A request whose job is still running keeps its permit, and its worker handles others.
 #[test]
 fn job_that_has_to_wait_holds_a_permit_and_never_a_worker() {
     let front = Front::start();
@@ -219,7 +219,7 @@ fn job_that_has_to_wait_holds_a_permit_and_never_a_worker() {
     assert_eq!(queued.response().text(), "good");
     front.service.gate.open_for(WORKERS - 1);
     waiting.iter_mut().for_each(|client| assert_eq!(client.response().text(), "held"));
-    // A client that leaves takes its permit along, whatever its job does.
+    // A client that leaves frees its permit, even while its job runs.
     let mut leaving: Vec<Client> = (0..WORKERS).map(|_| front.client()).collect();
     leaving.iter_mut().for_each(|client| client.send(get("/gate")));
     eventually("both wait", || (front.stats.busy() == WORKERS).then_some(()));
@@ -258,7 +258,7 @@ fn panic_in_a_task_costs_that_response_alone() {
         let response = client.response();
         assert_eq!((response.status, response.end, response.text().as_str()), (200, End::Cut, "half"));
     }
-    // Its client leaves; its place is free again, as are those of the responses that panicked.
+    // A client that leaves frees its permit, and so do the responses that panicked.
     let mut leaving = front.client();
     leaving.send(get("/ongoing"));
     eventually("a response continues", fed);

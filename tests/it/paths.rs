@@ -1,4 +1,4 @@
-//! The paths that clients mean, WebSocket upgrades, and compressed bodies.
+//! Variants of paths that clients use, WebSocket upgrades, and compressed bodies.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ fn start() -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
-/// Ways in which clients write a path behind their base URL.
+/// Spellings of a path after a client's base URL.
 fn variants(path: &str) -> [String; 6] {
     let doubled = path.replace('/', "//");
     [
@@ -110,7 +110,7 @@ fn websocket_upgrade_is_refused_with_what_to_use() {
             assert_eq!(response.header("connection"), Some("upgrade"));
         }
     }
-    // Another protocol is an offer, which may be ignored.
+    // Another protocol is only an offer, which may be ignored.
     let fields = [("Connection", "Upgrade"), ("Upgrade", "h2c"), ("X-Api-Key", TOKEN)];
     assert_eq!(client.call(bare("GET", "/v1/models", &fields)).status, 200);
     assert_eq!(client.call(post("/v1/chat/completions", &fields, BODY)).status, 200);

@@ -1,4 +1,4 @@
-//! Idle connections to providers: used again, few, and not for ever.
+//! Idle connections to providers: reused, few, and closed in time.
 
 use serde_json::json;
 use std::collections::HashSet;
@@ -54,7 +54,7 @@ fn a_connection_that_dies_as_it_is_used_again_fails_no_request() {
     for step in [Step::Fin, Step::Reset] {
         let (upstream, proxy) = start(json!({"max_retries": 0}));
         let used = Mutex::new(HashSet::new());
-        // Open while it is idle, gone at its second request: no look at the socket beforehand tells.
+        // Open while idle, closed at its second request: no look at the socket beforehand shows that.
         upstream.handle("/v1/chat/completions", move |request| {
             if used.lock().expect("set").insert(request.connection) {
                 Script::json(200, &completion("hello"))
@@ -73,7 +73,7 @@ fn a_connection_that_dies_as_it_is_used_again_fails_no_request() {
 fn an_idle_connection_is_closed_in_time() {
     let (upstream, proxy) = start(json!({"keepalive_expiry": 0.5}));
     assert_eq!(proxy.call(ask("p1/m")).status, 200);
-    // No further request drives it: the time alone must.
+    // No further request triggers it: the time alone must.
     upstream.wait_closed(upstream.last().connection);
 }
 
@@ -125,7 +125,7 @@ fn what_is_to_be_closed_is_not_used_again() {
         upstream.last().connection
     };
     let closing = Script::whole(200, &[("Connection", "close")], "{}");
-    // The provider leaves it open all the same: what it said counts.
+    // The provider keeps it open all the same: its announcement counts.
     let first = seen(closing.clone());
     let second = seen(closing);
     assert_ne!(first, second);
@@ -143,14 +143,14 @@ fn a_request_that_may_have_run_does_not_run_twice() {
     }
 }
 
-/// Edge by edge, the kernel tells of bytes as they come: of those that were there when the last read ended, nobody hears again.
+/// epoll reports each arrival once: it never repeats bytes that the last read left behind.
 #[test]
 fn bytes_after_a_response_are_never_the_response_to_another_request() {
     let (upstream, proxy) = start(json!({"max_retries": 0}));
     let stray = Script::json(200, &completion("stray"));
     let Some(Step::Send(stray)) = stray.0.first() else { unreachable!("it is sent at once") };
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ";
-    // The response ends where a read buffer does, or a byte beside.
+    // The response ends exactly at a read buffer's end, or one byte beside it.
     for whole in [UPSTREAM_READ_BUFFER - 1, UPSTREAM_READ_BUFFER, UPSTREAM_READ_BUFFER + 1] {
         let length = whole - head.len() - "16000\r\n\r\n".len();
         let body = completion("own").to_string();

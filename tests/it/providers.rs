@@ -1,5 +1,6 @@
-//! What each provider's public documentation shows as its responses, replayed: `tests/golden/providers`. The provider is configured as
-//! `docs/providers.md` says, host and TLS included; a forward proxy on the way leads to the scripted one.
+//! Replays of the responses in each provider's public documentation: `tests/golden/providers`. Each provider
+//! is configured as in `docs/providers.md`, host and TLS included; a forward proxy leads its connections to
+//! the scripted upstream.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,25 +16,26 @@ use crate::support::tls::{Tls, certificate};
 use crate::support::tunnel::Tunnel;
 use crate::support::upstream::{Request, Upstream};
 
-/// `provider.json`: the requests that the files beside it respond to, and what becomes of them. `KEY` stands for the provider's key.
+/// `provider.json`: the requests for the files beside it, and the expected results. `KEY` stands for the
+/// provider's key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Golden {
     /// The entry of `providers`, as the documentation gives it.
     line: String,
-    /// Where the provider documents what is in these files.
+    /// Sources of these files in the provider's documentation.
     sources: Vec<String>,
-    /// Where it differs from the OpenAI API, for people.
+    /// Differences from the OpenAI API, for people.
     quirks: Vec<String>,
     /// The model of `request.json`.
     calls: String,
-    /// The ids the client is to see.
+    /// The ids that the client must see.
     listed: Vec<String>,
     list_target: String,
     list_headers: BTreeMap<String, String>,
     chat_target: String,
     chat_headers: BTreeMap<String, String>,
-    /// What comes with `chat.json`.
+    /// Header fields of `chat.json`.
     response_headers: BTreeMap<String, String>,
     tokens: Tokens,
     errors: BTreeMap<String, ErrorResponse>,
@@ -52,7 +54,7 @@ struct ErrorResponse {
     headers: BTreeMap<String, String>,
 }
 
-/// The list; a folder that is missing must not pass in silence.
+/// The list; a missing folder must fail.
 const PROVIDERS: [&str; 11] = [
     "anthropic",
     "deepseek",
@@ -105,7 +107,7 @@ impl Scene {
         Scene { name: name.to_owned(), golden, folder, upstream, proxy }
     }
 
-    /// What a client sends, from what the provider must get: the model alone differs.
+    /// A client's request, made from the one that the provider must get: only the model differs.
     fn call(&self, streamed: bool) -> (Response, Request) {
         let expected = self.expected(streamed);
         let model = json!(self.golden.calls).to_string();
@@ -148,7 +150,7 @@ fn assert_headers(name: &str, request: &Request, expected: &BTreeMap<String, Str
     }
 }
 
-/// A stream as a provider sends it: an event a chunk.
+/// A stream as the provider sends it: one event per chunk.
 fn events(bytes: &[u8]) -> Script {
     let text = std::str::from_utf8(bytes).expect("UTF-8");
     text.split_inclusive("\n\n").fold(Script::sse(), Script::chunk).end()

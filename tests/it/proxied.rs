@@ -1,4 +1,4 @@
-//! A provider behind a forward proxy: the same promises as without one.
+//! A provider reached through a forward proxy: the same results as without one.
 
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -60,7 +60,7 @@ fn the_environment_names_it_where_the_provider_does_not() {
     let dead = "http://127.0.0.1:9".to_owned();
     let provider = json!({"name": "p1", "url": upstream.url(), "key": KEY});
     let other = |proxy: &str| with(provider.clone(), json!({"proxy": proxy}));
-    // The variables; the provider; whether its calls go through the environment's proxy, and through its own.
+    // The variables; the provider; whether its calls use the environment's proxy, and its own.
     let cases = [
         (vec![("HTTP_PROXY", around_url("http://"))], provider.clone(), true, false),
         (vec![("http_proxy", around_url(""))], provider.clone(), true, false),

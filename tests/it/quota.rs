@@ -1,4 +1,4 @@
-//! Limits of tokens: which requests pass, what the headers say, and what outlives the process.
+//! Limits of tokens: the requests that pass, the header fields, and the counts that survive the process.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ fn of_many_at_once_just_as_many_are_let_in() {
         calls.into_iter().map(|call| call.join().expect("a call")).collect()
     });
     let let_in = statuses.iter().filter(|status| **status == 200).count();
-    // Ten at once; one more for each six seconds that this took.
+    // Ten at once, and one more for each six seconds that this took.
     assert!((10..13).contains(&let_in), "{statuses:?}");
     assert_eq!(upstream.requests().len(), let_in);
 }
@@ -109,7 +109,7 @@ fn permit_is_released_before_the_response_arrives() {
     });
     for turn in 0..100 {
         let request = if turn % 2 == 0 { ask("p1/m") } else { ask_streamed("p1/m") };
-        // Each on a connection of its own: another worker takes it.
+        // Each on a connection of its own, so that another worker handles it.
         let response = proxy.call(request);
         assert_eq!(response.status, 200, "{turn}: {}", response.text());
     }
@@ -209,7 +209,7 @@ fn a_state_file_that_cannot_be_used_is_named_and_stops_nothing() {
         let written = std::fs::read_to_string(proxy.directory.join("state.json")).expect("the state file");
         assert!(written.contains("\"tokens\": 8"), "a good one takes its place: {written}");
     }
-    // An odd row is no reason to forget the others.
+    // An odd row does not drop the others.
     let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     let directory = TempDir::new();
     let rows = json!([

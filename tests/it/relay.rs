@@ -1,5 +1,4 @@
-//! What goes to the provider: the body to the byte, the right path, the right key, and what is
-//! refused before.
+//! Requests to the provider: the exact body, the right path, the right key, and refusals before that.
 
 use serde_json::json;
 
@@ -200,7 +199,7 @@ fn deep_nesting_harms_no_other_request() {
             format!(r#"{{"model":{open}1{close}}}"#),
         ] {
             let response = proxy.call(chat(&body));
-            // Refused, or passed on untouched: a depth that is only skipped need not be limited.
+            // Refused, or relayed unchanged: a depth that is only skipped needs no limit.
             if response.status == 200 {
                 assert!(upstream.last().body == body.replace("p1/m", "m").as_bytes());
             } else {

@@ -1,4 +1,4 @@
-//! A new config while serving: by SIGHUP and by call, all of it or nothing.
+//! A new config while serving: by SIGHUP and by call, applied as a whole or not at all.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ fn a_late_list_of_a_removed_provider_changes_nothing() {
     eventually("a check is under way", || (one.list_requests().len() > before).then_some(()));
 
     let two = Upstream::new(&["n"]);
-    // From here on nothing is due for long: what the late response spoils would stay so.
+    // Nothing is due for long from here on: an effect of the late response would stay.
     let changes = json!({"providers": [format!("p2|{}|{KEY}", two.url())], "health_interval": 600,
         "models_interval": 600});
     proxy.write_config(&with(config, changes));
@@ -253,7 +253,7 @@ fn the_log_moves_with_the_config() {
         text.matches("耗时:").count()
     };
     assert_eq!(chat_with(&proxy, TOKEN), 200);
-    // A line is written behind its response.
+    // A line is written after its response.
     eventually("a line in the old log", || (count("one.log") == 1).then_some(()));
     proxy.write_config(&with(config.clone(), json!({"log_file": "two.log"})));
     assert_eq!(reload(&proxy, &[]).status, 200);
@@ -292,7 +292,7 @@ fn a_log_file_that_cannot_be_opened_stops_nothing() {
     let path = "no/such/directory/two.log";
     proxy.write_config(&with(config, json!({"log_file": path, "tokens": [format!("new|{NEW_TOKEN}")]})));
     let response = reload(&proxy, &[]);
-    // Refused whole or applied without a file, but never half of either.
+    // Refused as a whole or applied without a file, but never half of it.
     let works = match response.status {
         200 => NEW_TOKEN,
         422 => TOKEN,
@@ -302,7 +302,7 @@ fn a_log_file_that_cannot_be_opened_stops_nothing() {
     proxy.log_line(&[path]);
 }
 
-/// Whoever rotates a key loses nothing meanwhile: no balancer takes the proxy out, no model is missed.
+/// Rotating a key has no side effects: no balancer removes the proxy, and no model is missing.
 #[test]
 fn what_was_known_of_a_provider_counts_until_it_is_checked_with_its_new_key() {
     let (upstream, proxy, config) = start(json!({}));

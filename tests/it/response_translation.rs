@@ -1,7 +1,7 @@
-//! The Responses API over chat completions, held to files: what comes out stands in `tests/golden/responses`. What goes in stands
-//! beside it, or in `tests/golden/anthropic`: what providers write is the same for every API.
+//! The Responses API over chat completions, checked against files: the output is in `tests/golden/responses`.
+//! The input is beside it or in `tests/golden/anthropic`: providers write the same for every API.
 //!
-//! `AI_PROXY_GOLDEN=write` writes what comes out anew; then read the difference.
+//! `AI_PROXY_GOLDEN=write` writes the output again; then read the difference.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,11 +15,11 @@ use ai_proxy::dialect::{Output, Unfit};
 
 use crate::support::golden;
 
-/// What may be written, bytes.
+/// Most bytes of output.
 const LIMIT: usize = 1_000_000;
 const ASKED: Asked<'_> = Asked { model: "p/m", id: "req_1", at: 1_700_000_000 };
 
-/// What goes in, by name: the files of these folders that end in `ending`.
+/// Inputs by name: the files of these folders that end in `ending`.
 fn given(folders: &[&str], ending: &str) -> BTreeMap<String, Vec<u8>> {
     let paths = folders.iter().flat_map(|folder| fs::read_dir(golden::golden(folder)).expect("the folder"));
     let name = |path: &Path| Some(path.file_name()?.to_str()?.strip_suffix(ending)?.to_owned());
@@ -30,7 +30,7 @@ fn given(folders: &[&str], ending: &str) -> BTreeMap<String, Vec<u8>> {
     files.collect()
 }
 
-/// Holds what `make` gives for each to a file of `folder`.
+/// Compares the output of `make` for each input with a file of `folder`.
 fn hold(given: &BTreeMap<String, Vec<u8>>, folder: &str, ending: &str, make: impl Fn(&[u8]) -> String) {
     assert!(given.len() > 40, "{}", given.len());
     let folder = golden::golden(folder);
@@ -66,7 +66,7 @@ fn chat_stream_becomes_the_events_of_a_response() {
     });
 }
 
-/// What a stream in these pieces becomes; behind it, why it is broken.
+/// The translation of a stream in these pieces, followed by the reason if it is broken.
 fn translated<'a>(request: &Arc<Translation>, pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut out = Output::new(LIMIT);
     let run = || -> Result<(), Unfit> {
@@ -93,7 +93,7 @@ fn shortened(request: &Translation, written: Vec<u8>) -> String {
     String::from_utf8(written).expect("UTF-8").replace(request.echo(), "\"echo\":0")
 }
 
-/// What clients count on, whatever a provider wrote: the numbers, the ids, and the text that stands in four places.
+/// Properties that clients rely on for any provider: the numbers, the ids, and the text in its four places.
 #[test]
 fn events_of_a_response_agree_with_each_other() {
     let request = request();

@@ -1,4 +1,4 @@
-//! Stored responses: what a client does with one later goes to the provider, and the key, that made it.
+//! Stored responses: later calls about one go to the provider and key that made it.
 
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::upstream::{Request, Upstream};
 
 const RESPONSES: &str = "/v1/responses";
 
-/// A provider that makes the response `id`, and has it and no other. All its keys share its store.
+/// A provider that makes only the response `id` and stores it. All its keys share its store.
 fn store(id: &'static str) -> Upstream {
     let upstream = Upstream::new(&["m"]);
     let made = json!({"object": "response", "output": [{"id": "msg_1"}], "id": id});
@@ -76,7 +76,7 @@ fn every_later_call_goes_to_the_provider_that_made_it() {
     }
 }
 
-/// What stands behind the head of a request that usually has no body is its body all the same, never the next request.
+/// The bytes after the head of a request that usually has no body are its body, never the next request.
 #[test]
 fn a_body_is_announced_to_the_provider_whatever_the_method() {
     let upstream = store("resp_1");
@@ -90,7 +90,7 @@ fn a_body_is_announced_to_the_provider_whatever_the_method() {
         assert_eq!(response.status, 200, "{method}");
         assert_eq!(upstream.last().text(), hidden, "{method}");
     }
-    // The hidden request would get its response on the connection that the next call is sent on.
+    // The response to the hidden request would arrive on the connection of the next call.
     assert_eq!(call(&proxy, "GET", "resp_1").json()["from"], "resp_1");
     let expected = ["GET", "DELETE", "GET", "GET"].map(|method| format!("{method} /v1/responses/resp_1"));
     assert_eq!(calls(&upstream), expected);
@@ -122,7 +122,7 @@ fn what_continues_a_response_goes_to_the_key_that_made_it() {
     let mut client = proxy.client();
     let mut previous = create(&proxy, &json!({"model": "p1/m"})).json()["id"].clone();
     for turn in 0..20 {
-        // Others meanwhile, so that the least busy replica is another.
+        // Other requests in between, so that another replica is the least busy.
         client.send(authorized(RESPONSES, r#"{"model":"p1/m"}"#));
         let model = if turn % 2 == 0 { "p1/m" } else { "v" };
         let next =
@@ -135,7 +135,7 @@ fn what_continues_a_response_goes_to_the_key_that_made_it() {
     assert_eq!(call(&proxy, "GET", id).json()["key"], id.replace("resp_", ""));
     assert_eq!(upstream.last().target, format!("{RESPONSES}/{id}"));
 
-    // A second instance knows of none, and finds it under whichever key it is.
+    // A second instance knows no owners, and finds each under whichever key has it.
     let other = Proxy::start(&with(config(&[]), json!({"providers": providers})));
     assert_eq!(call(&other, "GET", id).json()["key"], id.replace("resp_", ""));
 }
@@ -160,7 +160,7 @@ fn after_a_restart_the_providers_are_asked_in_turn() {
     assert_eq!(call(&proxy, "POST", "resp_3/cancel").status, 200);
     assert_eq!((first.requests().len(), second.requests().len(), third.requests().len()), (1, 1, 2));
     assert_eq!(call(&proxy, "GET", "resp_none").status, 404, "nobody has it");
-    // And forgotten with it.
+    // A deleted response is forgotten.
     assert_eq!(call(&proxy, "DELETE", "resp_3").status, 200);
     third.respond("/v1/responses/resp_3", Script::json(404, &json!({"error": {}})));
     let asked = first.requests().len();
@@ -180,7 +180,7 @@ fn search_gives_the_most_telling_response() {
         let proxy = Proxy::start(&config(&[("p1", &first), ("p2", &second)]));
         assert_eq!(call(&proxy, "POST", "resp_x/cancel").json()["error"]["status"], status, "{one} {other}");
     }
-    // It may be at the one that cannot be reached: a 404 would be a lie.
+    // The unreachable provider may have it: a 404 would be wrong.
     let gone = "p2|http://127.0.0.1:9/v1|key".to_owned();
     let providers = json!({"providers": [format!("p1|{}|key", first.url()), gone]});
     let proxy = Proxy::start(&with(config(&[]), providers));
@@ -207,7 +207,8 @@ fn a_token_reaches_the_responses_of_its_own_providers_alone() {
     assert_error(&proxy.call(bare("GET", "/v1/responses/resp_2", &[])), 401, "missing_token");
 }
 
-/// Which providers may have a response is a question to every model of their lists; the thread of all connections does not ask.
+/// Finding the providers that may have a response compares every model of their lists; the worker leaves that
+/// to a helper.
 #[test]
 fn search_for_a_response_among_many_models_delays_no_other_request() {
     let models: Vec<String> = (0..10_000).map(|number| format!("some-model-of-many-{number}")).collect();
@@ -220,7 +221,7 @@ fn search_for_a_response_among_many_models_delays_no_other_request() {
     assert_eq!(other.call(get("/healthz")).status, 200);
     let bearer = format!("Bearer {TOKEN}");
     looking.send(bare("GET", "/v1/responses/resp_1", &[("Authorization", &bearer)]));
-    // So that it is looked for by then; where it is not, nothing is tested, and nothing fails.
+    // The search has begun by then; if not, the test checks nothing and does not fail.
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(other.call(get("/healthz")).status, 200);
     assert!(looking.is_silent_for(Duration::from_millis(1)), "it was looked for first");

@@ -1,5 +1,5 @@
-//! The Responses API for providers that speak chat completions alone: translated there and back, by the config, by what is known
-//! of a host, or by what the provider says to the first call.
+//! The Responses API for providers that support only chat completions: translated in both directions, because
+//! of the config, the host, or the provider's response to the first call.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::upstream::Upstream;
 const RESPONSES: &str = "/v1/responses";
 const CHAT: &str = "/v1/chat/completions";
 
-/// An upstream as the provider `p`, of which the config says that it speaks `api`.
+/// An upstream as the provider `p`, configured with `api`.
 fn start(api: &str, changes: Value) -> (Upstream, Proxy) {
     let upstream = Upstream::new(&["m"]);
     let provider = json!({"name": "p", "url": upstream.url(), "key": KEY, "responses": api});
@@ -295,7 +295,7 @@ fn call_goes_from_a_native_provider_that_is_down_to_a_translated_one() {
     assert_says(&response, "plain");
     assert_eq!(response.header("x-ai-proxy-provider"), Some("plain"));
 
-    // What cannot be translated skips the provider that needs it.
+    // A call that cannot be translated skips providers that need the translation.
     let own = json!({"id": "resp_1", "object": "response", "status": "completed", "output": []});
     native.respond(RESPONSES, Script::json(200, &own));
     let hosted = json!([{"type": "file_search", "vector_store_ids": ["v"]}]);

@@ -1,7 +1,8 @@
-//! Responses requests over chat completions, held to files: `tests/golden/responses/request`. What goes in stands beside what
-//! comes out: the chat request, what its response repeats, and the tools that are no plain functions.
+//! Responses requests over chat completions, checked against files: `tests/golden/responses/request`. Each
+//! input is beside its output: the chat request, the members that its response repeats, and the tools that
+//! are no plain functions.
 //!
-//! `AI_PROXY_GOLDEN=write` writes what comes out anew; then read the difference.
+//! `AI_PROXY_GOLDEN=write` writes the output again; then read the difference.
 
 use std::fs;
 
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::support::golden::{golden, hold, refused, thinking_of};
 
-/// What may be written, bytes.
+/// Most bytes of output.
 const LIMIT: usize = 1_000_000;
 
 fn translated(given: &[u8], thinking: Thinking) -> String {

@@ -1,4 +1,4 @@
-//! Replicas and virtual models, lightly: where an attempt goes after one that failed.
+//! Basic replicas and virtual models: the next attempt after a failed one.
 
 use serde_json::json;
 use std::time::Duration;
@@ -141,7 +141,7 @@ fn one_time_limit_spans_all_attempts() {
         "models": {"best": ["p1/m", "p2/m", "p3/m", "p4/m"]},
     });
     let proxy = Proxy::start(&with(config(&named), changes));
-    // Were each attempt given the total time, all four would respond.
+    // If each attempt had the total time, all four would respond.
     assert_error(&proxy.call(ask("best")), 504, "upstream_timeout");
     assert!(slow[3].requests().is_empty(), "the last is never reached");
 }

@@ -1,4 +1,4 @@
-//! The scripted upstream follows its script: a test is worth what its upstream is worth.
+//! The scripted upstream follows its script: a test is only as good as its upstream.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A provider that quotes our key: it reaches neither a client nor the log, on whatever path its bytes leave.
+//! A provider that quotes our key: the key reaches neither a client nor the log, on any path of its bytes.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::upstream::Upstream;
 const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
 const HTML: &[(&str, &str)] = &[("Content-Type", "text/html")];
 
-/// The key as providers write it.
+/// Spellings of the key that providers use.
 fn writings() -> [String; 6] {
     [
         KEY.to_owned(),
@@ -24,7 +24,7 @@ fn writings() -> [String; 6] {
     ]
 }
 
-/// No piece of the key is there, but for what [`ai_proxy::config::Secret`] shows of it; what stands around it is.
+/// No part of the key is in `text`, except what [`ai_proxy::config::Secret`] shows; the text around it is.
 fn assert_hidden(what: &str, text: &str) {
     for written in writings() {
         assert!(!text.contains(&written), "{what}: {written} in {text}");
@@ -91,7 +91,7 @@ fn quoted_key_is_masked_in_sound_and_pictures_without_a_change_of_length() {
     for written in writings() {
         let body = format!("{noise}{written}{noise}");
         for size in [1, 7, 8191, body.len()] {
-            // Few pieces, however small they are.
+            // Only a few pieces, at any size of a piece.
             let (start, rest) = body.split_at(noise.len() + 9 - size.min(5));
             let (middle, end) = rest.split_at(size.min(rest.len()));
             let chunked = [start, middle, end].into_iter().filter(|piece| !piece.is_empty());
@@ -190,12 +190,12 @@ fn quoted_key_is_masked_in_every_event_that_is_no_ordinary_content() {
             format!(r#"data: {{"error":{{"code":1}},"x":"{large}","detail":"bad: {written}."}}"#),
             format!("event: error\ndata: bad: {written}."),
             format!(r#"data: {{"choices":[{{"delta":{{"content":"no error: bad: {written}."}}}}]}}"#),
-            // What is large, wherever the key stands.
+            // Large events, with the key at any place.
             format!(r#"data: {{"x":"bad: {written}.{}"}}"#, "x".repeat(66_000)),
             format!(r#"data: {{"x":"bad: {written}.{large}"}}"#),
             format!(r#"data: {{"x":"{large}bad: {written}.{large}"}}"#),
             format!(r#"data: {{"x":"{large}bad: {written}."}}"#),
-            // What stands beside the data.
+            // Lines beside the data.
             format!(": bad: {written}."),
             format!("event: bad: {written}.\ndata: {{}}"),
             format!("id: bad: {written}.\ndata: {{}}"),
@@ -231,7 +231,7 @@ fn quoted_key_in_a_large_event_is_masked_wherever_it_is_cut() {
     }
 }
 
-/// Why a list cannot be read may quote a word of it, and a short key is one.
+/// The error for an unreadable list may quote a word of it, and a short key is one.
 #[test]
 fn short_key_is_masked_in_what_is_wrong_with_a_model_list() {
     let upstream = Upstream::new(&["m"]);
@@ -263,7 +263,7 @@ fn quoted_key_is_masked_where_a_stream_breaks_off() {
     }
 }
 
-/// A document from events that nobody asked for: the key may lie in pieces in them.
+/// A document from unrequested events: the key may be split over several of them.
 #[test]
 fn quoted_key_is_masked_in_an_assembled_document() {
     let upstream = Upstream::new(&["m"]);

@@ -1,5 +1,5 @@
-//! When the system runs short of descriptors, threads or disk: the proxy serves on with what it has, says so once, and is
-//! whole again as soon as there is more.
+//! A lack of descriptors, threads or disk space: the proxy serves with what it has, logs that once, and
+//! recovers as soon as there is more.
 
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Resource, Signal};
@@ -43,7 +43,7 @@ fn without_descriptors_open_clients_are_handled_and_new_ones_wait() {
     let mut outside: Vec<Client> = (0..40).map(|_| proxy.client()).collect();
     proxy.log_line(&["cannot accept connections"]);
 
-    // Clients come and go, so that accept works now and then: that is no news.
+    // Clients come and go, so that accept succeeds now and then: that is not logged.
     for _ in 0..20 {
         outside.remove(0).leave();
         outside.push(proxy.client());
@@ -65,8 +65,8 @@ fn without_descriptors_open_clients_are_handled_and_new_ones_wait() {
     assert_eq!(log_count(&proxy, "accepting connections again"), 1, "{}", proxy.log());
 }
 
-/// A provider that lets nobody in before the gate is opened for each: whoever calls it waits for a connection meanwhile, on a
-/// thread. It has room for one that waits at the door, which is taken.
+/// A provider that accepts a connection only after the gate opens for it: until then a call waits for its
+/// connection, on a thread. Its queue has room for one connection, which is taken.
 fn closed_door(gate: &Gate) -> (String, TcpStream) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
@@ -120,7 +120,7 @@ fn without_more_threads_those_there_serve() {
     for client in [&mut first].into_iter().chain(&mut clients) {
         assert_eq!(client.response().status, 200);
     }
-    // Once a lane: of the control requests one may have met the other's thread.
+    // Once for each lane: a control request may have met the other lane's thread.
     assert!((1..=2).contains(&log_count(&proxy, "cannot start a thread")), "{}", proxy.log());
 
     proxy.limit(Resource::As, before);

@@ -1,5 +1,5 @@
-//! Small machines: under `prlimit` with little address space the process survives what clients and providers send, refuses with 503 what
-//! it has no memory for, and responds to `/healthz` meanwhile.
+//! Small machines: under `prlimit` with little address space the process survives everything that clients and
+//! providers send, refuses with 503 what it has no memory for, and still responds to `/healthz`.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,7 +78,7 @@ fn form(size: usize) -> Vec<u8> {
     large("/v1/audio/transcriptions", "multipart/form-data; boundary=b", start, size, "\r\n--b--\r\n")
 }
 
-/// Sends a request, of which the proxy may refuse the end; the status.
+/// Sends a request, whose end the proxy may refuse. Returns the status.
 fn status_of(proxy: &Proxy, request: &[u8]) -> u16 {
     let mut client = proxy.client();
     drop(client.try_send(request));
@@ -128,7 +128,7 @@ fn survives(mib: usize) {
         succeeded > 0 && succeeded + refused == CLIENTS * requests.len(),
         "{succeeded} served, {refused} refused"
     );
-    // Requests that ask for memory again succeed once there is some.
+    // A later request for memory succeeds once there is some.
     eventually("a large upload is served again", || {
         (status_of(&proxy, &upload(5 * MIB)) == 200).then_some(())
     });
@@ -189,7 +189,8 @@ fn uploads_over_the_memory_are_503_and_small_requests_succeed_beside_them() {
     assert!(proxy.is_running());
 }
 
-/// One of them fits: whoever has begun can end, and the others wait for it instead of taking from each other what each needs.
+/// Only one of them fits: an upload that has begun can end, and the others wait for it instead of blocking
+/// each other.
 #[test]
 fn uploads_that_fit_one_after_another_succeed_so() {
     const UPLOADS: usize = 4;
@@ -209,7 +210,7 @@ fn uploads_that_fit_one_after_another_succeed_so() {
     assert!(proxy.is_running());
 }
 
-/// A client that stops amid its upload keeps no other waiting for longer than `queue_timeout`.
+/// A client that stops in the middle of its upload delays no other for longer than `queue_timeout`.
 #[test]
 fn upload_that_waits_for_memory_is_503_after_queue_timeout() {
     let changes = json!({"client_timeout": 60, "queue_timeout": 1, "log_level": "CRITICAL"});
@@ -262,7 +263,7 @@ fn memory_limit_is_shown_by_check_and_at_start() {
     proxy.log_line(&["memory limit: 128 MiB", "this machine leaves 128 MiB"]);
 }
 
-/// Events that nobody asked for take three times their size beside themselves while a document is made of them.
+/// Unrequested events take three times their own size while they become a document.
 #[test]
 fn document_of_unrequested_events_fits_where_a_translated_one_does() {
     let upstream = Upstream::new(&["m"]);
@@ -277,7 +278,7 @@ fn document_of_unrequested_events_fits_where_a_translated_one_does() {
     assert!(proxy.is_running());
 }
 
-/// It is rendered within a quarter of the budget, its copy included.
+/// It is rendered within a quarter of the budget, including its copy.
 #[test]
 fn model_list_over_the_memory_is_503_and_survived() {
     let names: Vec<String> = (0..limits::MAX_MODELS).map(|number| format!("{number:0>100}")).collect();
@@ -305,7 +306,7 @@ fn endless_empty_lines_are_400() {
     assert!(client.is_closed());
 }
 
-/// Heads that wait for their end hold memory too.
+/// Incomplete heads count as memory too.
 #[test]
 fn heads_over_the_memory_are_503() {
     let (_upstream, mut proxy) = start(64, json!({"client_timeout": 20, "log_level": "CRITICAL"}));

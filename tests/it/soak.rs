@@ -1,5 +1,5 @@
-//! Mixed traffic with faults for a given time; at the end nothing has grown, and no request that had no reason to fail has.
-//! `make soak SECONDS=60` runs it; it takes a minute or more, so `make test` does not.
+//! Mixed traffic with faults for a given time. In the end nothing has grown, and every request without a
+//! fault has succeeded. `make soak SECONDS=60` runs it; it takes a minute or more, so `make test` does not.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -26,25 +26,25 @@ use crate::support::upstream::Upstream;
 
 const CLIENTS: usize = 8;
 const WORKERS: usize = 24;
-/// A client's pause between two calls: the point is variety and time, not load.
+/// A client's pause between two calls: the goal is variety and duration, not load.
 const PAUSE: Duration = Duration::from_millis(5);
-/// `max_memory`: an upload of 20 MB has never room, and all the other requests have.
+/// `max_memory`: an upload of 20 MB never fits, and all other requests do.
 const MEMORY: usize = 64 << 20;
-/// What rendered model lists may hold in a quiet moment, bytes.
+/// Most memory of rendered model lists in a quiet moment, bytes.
 const LISTS: usize = 1 << 20;
-/// How often the dying provider dies and the configuration is reloaded.
+/// Interval of the dying provider's deaths and of reloads.
 const UPHEAVAL: Duration = Duration::from_secs(3);
 
-/// Resident memory may differ by this much between two quiet moments: the allocator keeps what it once had for
-/// itself, and where threads met differs. A leak of 300 bytes a request shows in CI's minute (some 15,000 requests), one
-/// of 10 bytes in half an hour.
+/// Resident memory may differ by this much between two quiet moments: the allocator keeps some memory, and
+/// threads meet at different times. A leak of 300 bytes per request shows in CI's minute (some 15,000
+/// requests), one of 10 bytes in half an hour.
 const MEMORY_NOISE: usize = 4 << 20;
 
-/// A quiet moment: nothing is under way, idle connections are closed.
+/// A quiet moment: no request is in flight, and idle connections are closed.
 #[derive(Debug, Clone, Copy)]
 struct Quiet {
-    /// Those that handle control requests left out: they are started as several come at once, up to their limit, whenever
-    /// that is.
+    /// Without the control threads: they start when several control requests come at once, up to their limit,
+    /// at any time.
     threads: usize,
     descriptors: usize,
     resident: usize,
@@ -52,14 +52,15 @@ struct Quiet {
     held: usize,
 }
 
-/// What all threads share.
+/// Shared by all threads.
 struct Storm {
     address: SocketAddr,
     paused: AtomicBool,
     over: AtomicBool,
     /// Clients between two calls while paused.
     resting: AtomicUsize,
-    /// Which call of [`client`]'s table each client makes, and since when: for the message of a test that waits in vain.
+    /// Index in [`client`]'s table of each client's current call, and its start: for the message of a test
+    /// that times out.
     calls: Mutex<BTreeMap<usize, (u64, Instant)>>,
     seen: Mutex<BTreeMap<String, usize>>,
 }
@@ -73,7 +74,7 @@ impl Storm {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).insert(client, (call, Instant::now()));
     }
 
-    /// Waits out a pause; whether there is more to do.
+    /// Waits while paused. Returns whether to continue.
     fn goes_on(&self) -> bool {
         if self.paused.load(Ordering::SeqCst) {
             self.resting.fetch_add(1, Ordering::SeqCst);
@@ -143,7 +144,7 @@ fn nothing_grows_and_no_good_request_fails() {
         };
         let begun = Instant::now();
         let end = begun + Duration::from_secs(seconds);
-        // The first quarter, at most a minute, is for what is made once: threads, buffers, caches.
+        // The first quarter, at most a minute, makes what is made once: threads, buffers, caches.
         let warm = begun + Duration::from_secs((seconds / 4).min(60));
         start_all_workers();
         let mut before = None;
@@ -151,7 +152,7 @@ fn nothing_grows_and_no_good_request_fails() {
             std::thread::sleep(UPHEAVAL.min(end.saturating_duration_since(Instant::now())));
             assert!(clients.iter().all(|client| !client.is_finished()), "a client met what it may not meet");
             [&good, &faulty, &dying, &odd].into_iter().for_each(Upstream::forget);
-            // It dies with its connections, is missed for a moment, and comes back elsewhere.
+            // It dies with its connections, is missing for a moment, and comes back elsewhere.
             dying = Upstream::new(&["m"]);
             dying.chat(Script::json(200, &completion("still here")));
             std::thread::sleep(Duration::from_millis(300));
@@ -185,7 +186,7 @@ fn nothing_grows_and_no_good_request_fails() {
     assert_eq!(proxy.wait().code(), Some(0), "it drains");
 }
 
-/// Sets a flag also where the test fails, so that the others end.
+/// Sets a flag even if the test fails, so that the others end.
 struct OnDrop<'a>(&'a AtomicBool);
 
 impl Drop for OnDrop<'_> {
@@ -203,7 +204,7 @@ fn config(good: &Upstream, faulty: &Upstream, dying: &Upstream, odd: &Upstream) 
         // So that a quiet moment comes soon.
         "keepalive_expiry": 1,
         "idle_timeout": 5,
-        // Room for a machine that is busy with other things: the good provider runs on it too.
+        // Enough for a busy machine: the good provider runs on it too.
         "client_timeout": 5,
         "non_stream_timeout": 15,
         "stream_timeout": 5,
@@ -218,7 +219,7 @@ fn config(good: &Upstream, faulty: &Upstream, dying: &Upstream, odd: &Upstream) 
     with(base, changes)
 }
 
-/// The good provider does what it is asked for.
+/// The good provider responds as asked.
 fn whole_or_stream(request: &str) -> Script {
     if request.contains("\"stream\":true") {
         let events = (0..5).fold(Script::sse(), |script, n| {
@@ -231,7 +232,7 @@ fn whole_or_stream(request: &str) -> Script {
     Script::default().then(Step::Pause(Duration::from_millis(pause))).then(response.0[0].clone())
 }
 
-/// The faulty one does something else each time.
+/// The faulty provider fails differently each time.
 fn fault(turn: usize) -> Script {
     static FAULTS: LazyLock<Vec<Script>> = LazyLock::new(faults);
     FAULTS[turn % FAULTS.len()].clone()
@@ -265,12 +266,12 @@ fn faults() -> Vec<Script> {
         Script::json(429, &json!({"error": {"message": "slow down"}})),
         Script::whole(500, &[("Content-Type", "text/html")], "<h1>oh</h1>"),
         Script::whole(307, &[("Location", "http://127.0.0.1:1/")], ""),
-        // Errors that quote the key, at once, behind content, and over the size of an event that is held.
+        // Errors that quote the key: at once, after content, and in an event too large to be held.
         Script::sse().chunk(key_error("")).end(),
         Script::sse().chunk(event("a")).chunk(key_error("")).end(),
         Script::sse().chunk(event("a")).chunk(key_error(&"x".repeat(70_000))).end(),
         Script::json(401, &json!({"error": {"message": format!("Incorrect API key provided: {KEY}")}})),
-        // Events for everyone, also for who asked for a document.
+        // Events for every client, including one that asked for a document.
         Script::sse().chunk(event("a").repeat(50)).chunk(DONE).end(),
         Script::sse().chunk(tool_calls(1000)).chunk(DONE).end(),
         Script::sse().chunk(event(&"x".repeat(300_000))).chunk(DONE).end(),
@@ -304,7 +305,7 @@ fn large_image() -> Script {
     events.iter().fold(Script::sse(), |script, kind| script.chunk(event(kind))).end()
 }
 
-/// A list of models, each time another that nobody expects.
+/// A list of models, each time odd in another way.
 fn odd_list(turn: usize) -> Script {
     let json = |text: String| Script::whole(200, &[("Content-Type", "application/json")], text);
     match turn % 8 {
@@ -349,9 +350,9 @@ fn client(storm: &Storm, number: usize) {
     }
 }
 
-/// On a connection that is kept as long as it lasts: a call that has no reason to fail.
+/// A call that must succeed, on a connection that is kept as long as it lasts.
 fn ask_the_good(storm: &Storm, kept: &mut Option<(Client, Instant)>) {
-    // One that has been idle for a second may be closed any time.
+    // A connection idle for a second may close at any time.
     let fresh = kept.take().filter(|(_, used)| used.elapsed() < Duration::from_secs(1));
     let mut client = fresh.map_or_else(|| Client::connect(storm.address), |(client, _)| client);
     let response = client.call(ask("good/m"));
@@ -392,7 +393,7 @@ fn ask_message(model: &str, tool_use_id: &str) -> Vec<u8> {
     authorized("/v1/messages", body.to_string())
 }
 
-/// A call of which only this is known: its response comes in time, is HTTP, and holds no key.
+/// A call with any result: the response comes in time, is valid HTTP, and contains no key.
 fn ask_for(storm: &Storm, request: &[u8], what: &str) {
     let response = Client::connect(storm.address).call(request);
     assert!(memchr::memmem::find(&response.body, KEY.as_bytes()).is_none(), "a key in {what}");
@@ -403,7 +404,7 @@ fn ask_for(storm: &Storm, request: &[u8], what: &str) {
     ));
 }
 
-/// Leaves at any point: before, inside and behind the request, and while the response comes.
+/// Leaves at any point: before, within and after the request, and during the response.
 fn leave_early(storm: &Storm, dice: &mut Dice) {
     let request = ask_streamed(if dice.roll(2) == 0 { "good/m" } else { "faulty/m" });
     let sent = usize::try_from(dice.roll(2 * request.len() as u64)).expect("small").min(request.len());
@@ -419,13 +420,13 @@ fn leave_early(storm: &Storm, dice: &mut Dice) {
     storm.count("left early");
 }
 
-/// What is refused by the front or before a provider is asked.
+/// Requests that the front refuses, or the proxy before any attempt.
 fn refused(storm: &Storm, dice: &mut Dice) {
     static REQUESTS: LazyLock<Vec<(Vec<u8>, u16)>> = LazyLock::new(refused_requests);
     let which = usize::try_from(dice.roll(REQUESTS.len() as u64)).expect("small");
     let (request, status) = &REQUESTS[which];
     let mut client = Client::connect(storm.address);
-    // It may be refused before it is sent whole.
+    // It may be refused before it is sent completely.
     drop(client.try_send(request));
     let response = client.response();
     assert_eq!(response.status, *status, "{which}: {}", response.text());
@@ -477,7 +478,7 @@ fn check_log(path: &Path) {
     assert!(!log.contains("panic") && !log.contains(KEY) && !log.contains(TOKEN));
 }
 
-/// By signal with a new log file, and by call, in turn.
+/// By signal with a new log file, and by call, alternately.
 fn reload(proxy: &Proxy, storm: &Storm) {
     let (log, old) = (proxy.directory.join("soak.log"), proxy.directory.join("soak.log.1"));
     std::fs::rename(&log, &old).expect("rotate");
@@ -489,8 +490,8 @@ fn reload(proxy: &Proxy, storm: &Storm) {
     storm.count("reloads");
 }
 
-/// Longest that a client may take to end what it is at: a call of the faulty provider may last as long as `non_stream_timeout`, and
-/// what the client does with its response waits for the processor.
+/// Longest time for a client to end its current call: a call of the faulty provider may last as long as
+/// `non_stream_timeout`, and processing its response waits for the processor.
 const REST: Duration = Duration::from_secs(60);
 
 fn quiet(proxy: &Proxy, storm: &Storm) -> Quiet {
@@ -510,7 +511,7 @@ fn quiet(proxy: &Proxy, storm: &Storm) -> Quiet {
             + gauge("ai_proxy_workers{state=\"busy\"}", &metrics);
         (busy == 0.0 && gauge("ai_proxy_clients ", &metrics) <= 1.0).then_some(())
     });
-    // Kept connections of clients and providers end within their seconds; health checks come and go: the least counts.
+    // Kept connections end within seconds, and health checks come and go: the minimum counts.
     let looks = (0..60).map(|_| {
         std::thread::sleep(Duration::from_millis(100));
         Quiet {

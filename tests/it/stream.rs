@@ -1,4 +1,4 @@
-//! Streams that go well: event by event as the provider sends them, and nothing added or lost.
+//! Streams without faults: each event as the provider sends it, with nothing added or lost.
 
 use serde_json::json;
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn each_event_arrives_before_the_next_is_sent() {
     let mut stream = client.streamed();
     assert_eq!(stream.status, 200);
     for sent in &events {
-        // Were anything held back, this would wait for ever: the upstream is held by the gate.
+        // If an event were held back, this would hang: the gate holds the upstream.
         assert_eq!(stream.next_event().as_ref(), Some(sent));
         gate.open();
     }
@@ -44,7 +44,7 @@ fn each_event_arrives_before_the_next_is_sent() {
 fn each_event_arrives_as_one_piece() {
     let (upstream, proxy) = start(json!({}));
     let gate = Gate::new();
-    // Every event comes in two chunks; the client may see halves, but never less or more than sent.
+    // Every event comes in two chunks; the client may see halves, but in the end exactly the sent bytes.
     let (a, b) = (event("first"), event("second"));
     let (a1, a2) = a.split_at(9);
     upstream.chat(Script::sse().chunk(a1).chunk(a2).wait(&gate).chunk(&b).chunk(DONE).end());
@@ -200,7 +200,7 @@ fn an_error_before_the_first_byte_has_its_status() {
     for step in [Step::Fin, Step::Reset] {
         upstream.chat(Script::default().then(step.clone()));
         assert_eq!(proxy.call(ask_streamed("p1/m")).status, 502);
-        // The head alone commits to nothing.
+        // The head alone does not commit to a response.
         upstream.chat(Script::sse().then(step));
         assert_error(&proxy.call(ask_streamed("p1/m")), 502, "upstream_broken");
     }
@@ -248,12 +248,12 @@ fn a_large_event_passes() {
 fn what_came_with_the_beginning_waits_for_nothing_else() {
     let (upstream, proxy) = start(json!({}));
     let gate = Gate::new();
-    // Another stream, so that the thread of both has its sweeps at times of its own.
+    // Another stream on the same worker.
     upstream.chat(Script::sse().chunk(event("a")).wait(&gate));
     let mut neighbour = proxy.client();
     neighbour.send(ask_streamed("p1/m"));
     assert_eq!(neighbour.streamed().next_event(), Some(event("a")));
-    // More than is relayed in the turn that begins the stream, less than is read ahead.
+    // More than one turn relays, less than the read-ahead.
     let burst: String = (0..76).map(|_| event(&"x".repeat(1000 - event("").len()))).collect();
     upstream.chat(Script::sse().chunk(&burst).wait(&gate));
     let took = || {
@@ -359,7 +359,7 @@ fn a_client_that_leaves_closes_the_upstream() {
         }
         let connection = upstream.wait_requests(round + 1)[round].connection;
         client.leave();
-        // The only worker must be free again, too: the next round needs it.
+        // The only permit must be free again, too: the next round needs it.
         let (took, ()) = timed(|| upstream.wait_closed(connection));
         assert!(took < WITHIN_A_SECOND, "round {round} took {took:?}");
     }

@@ -1,4 +1,4 @@
-//! What a supervisor hears and hands over: readiness, reload, stop, sign of life, sockets.
+//! Messages to a supervisor, and what it passes: readiness, reload, stop, watchdog, sockets.
 
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -20,7 +20,7 @@ use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, eventually};
 
-/// What a supervisor listens on.
+/// The supervisor's notification socket.
 struct Ear(UnixDatagram);
 
 impl Ear {
@@ -91,7 +91,7 @@ fn a_name_in_the_abstract_namespace_and_the_sign_of_life() {
     let (_upstream, _proxy) = start(directory, |command| {
         command.env("NOTIFY_SOCKET", format!("@{name}")).env("WATCHDOG_USEC", "200000");
     });
-    // Nobody is connected: the sign must not need a client.
+    // Without any client: the sign of life must not need one.
     let mut alive = 0;
     while alive < 3 {
         alive += usize::from(ear.hear() == ["WATCHDOG=1"]);
@@ -126,7 +126,7 @@ fn a_supervisor_that_is_deaf_is_survived_and_a_bad_address_is_named() {
     assert!(finished.stderr.contains("NOTIFY_SOCKET: relative"), "{}", finished.stderr);
 }
 
-/// What a start said that must fail.
+/// The output of a start that must fail.
 fn refused(adjust: impl FnOnce(&mut Command)) -> Finished {
     let directory = TempDir::new();
     let upstream = Upstream::new(&["m"]);
@@ -138,7 +138,7 @@ fn refused(adjust: impl FnOnce(&mut Command)) -> Finished {
     finished
 }
 
-/// The binary as a supervisor starts it that listens on `socket`: as descriptor 3, for the process by its id.
+/// The binary as a supervisor starts it with `socket` as descriptor 3, for the process with that id.
 fn activated(
     directory: TempDir,
     upstream: &Upstream,
@@ -174,7 +174,8 @@ fn a_socket_that_the_supervisor_holds_outlives_the_process_and_no_client_is_refu
     assert_eq!(stream.next_event(), Some(event("a")));
 
     upstream.chat(Script::json(200, &completion("hello")));
-    // The new process serves beside the old one; then the old one drains, and all that is new goes to the new one.
+    // The new process serves beside the old one; then the old one drains, and the new one gets all new
+    // connections.
     let new = start();
     old.signal(Signal::TERM);
     for _ in 0..50 {
@@ -186,7 +187,7 @@ fn a_socket_that_the_supervisor_holds_outlives_the_process_and_no_client_is_refu
     assert_eq!(stream.end(), End::FinalChunk);
     assert_eq!(old.wait().code(), Some(0));
 
-    // With nobody there, callers wait in the socket's queue.
+    // Without a process, callers wait in the socket's queue.
     drop(new.kill());
     let mut early = Client::connect(address);
     early.send(ask("p1/m"));
@@ -194,7 +195,7 @@ fn a_socket_that_the_supervisor_holds_outlives_the_process_and_no_client_is_refu
     assert_eq!(early.response().status, 200);
 }
 
-/// Where there is little memory the process starts itself anew, unless it is not glibc's: `cli.rs` says why.
+/// With little memory the process executes itself again, if it uses glibc: `cli.rs` has the reason.
 #[test]
 fn process_started_anew_keeps_its_id_its_sockets_and_its_supervisor() {
     let (directory, upstream) = (TempDir::new(), Upstream::new(&["m"]));
@@ -217,7 +218,7 @@ fn process_started_anew_keeps_its_id_its_sockets_and_its_supervisor() {
     assert_eq!(proxy.wait().code(), Some(0));
 }
 
-/// Its file is gone, and it is called as the system calls such a file, so that it tries.
+/// Its file is gone, and its name is the system's for such a file, so that it tries.
 #[test]
 fn process_that_cannot_start_anew_continues_and_outlives_the_reader_of_its_log() {
     let (directory, upstream) = (TempDir::new(), Upstream::new(&["m"]));

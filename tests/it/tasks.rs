@@ -1,5 +1,5 @@
-//! The thread that drives tasks: each gets its turns, and none more than another. The front is the real
-//! one; the responses are the test's own.
+//! The worker's turns: each task gets its share, and none more than another. The front is the real one; the
+//! responses are the test's own.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ use crate::support::client::Client;
 use crate::support::front::serve;
 use crate::support::{eventually, tcp_pair};
 
-/// What the test sees of a response: what feeds it, and how many turns it has had.
+/// The test's view of a response: the other end of its source, and the number of its turns.
 struct Seen {
     feed: TcpStream,
     turns: Arc<AtomicUsize>,
@@ -121,7 +121,7 @@ impl Service for Beginning {
     }
 }
 
-/// What epoll refuses, as it refuses sockets where the system has no room for more of them.
+/// epoll refuses this source, as it refuses sockets when the kernel has no room for more of them.
 fn unwatchable() -> Arc<Source> {
     let file = std::fs::File::open("/dev/null").expect("open");
     Source::new(std::os::fd::OwnedFd::from(file).into())

@@ -1,4 +1,4 @@
-//! Slow clients, idle clients, too many clients, no free worker: every wait of the front has an end.
+//! Slow clients, idle clients, too many clients, no free permit: every wait of the front ends.
 
 use serde_json::json;
 use std::io::{Read, Write};
@@ -88,7 +88,7 @@ fn a_body_that_drips_is_408() {
 #[test]
 fn a_large_body_may_take_its_time() {
     let (upstream, proxy) = start(json!({"client_timeout": 2.5}));
-    // Each 64 KiB has the whole time limit again: together they take longer than the limit.
+    // Each 64 KiB has the whole time limit again: together they take longer than it.
     let body = format!(r#"{{"model":"p1/m","x":"{}"}}"#, "a".repeat(5 * 65_536));
     let request = chat(&body);
     let mut client = proxy.client();
@@ -106,7 +106,7 @@ fn slow_clients_hold_no_worker() {
     let request = ask("p1/m");
     let mut slow: Vec<Client> = (0..20).map(|_| proxy.client()).collect();
     for (number, client) in slow.iter_mut().enumerate() {
-        // Some stuck in the head, some in the body.
+        // Half of them stop in the head, half in the body.
         let sent = if number % 2 == 0 { 20 } else { request.len() - 2 };
         client.send(&request[..sent]);
     }
@@ -122,7 +122,7 @@ fn idle_connections_are_closed() {
     assert_eq!(used.call(get("/healthz")).status, 200);
     let mut relayed = proxy.client();
     assert_eq!(relayed.call(ask("p1/m")).status, 200);
-    // Nothing is said on closing: no request was begun.
+    // It closes silently: no request was begun.
     assert!(used.is_closed());
     assert!(relayed.is_closed());
     let mut unused = proxy.client();
@@ -138,7 +138,7 @@ fn empty_lines_do_not_keep_a_connection_open() {
         let sent = client.try_send(pieces.next().unwrap_or_default());
         (sent.is_err() || !client.is_silent_for(Duration::from_millis(50))).then_some(())
     });
-    // One behind a response, as old clients send it, does no harm.
+    // An empty line after a response, as old clients send it, does no harm.
     let mut client = proxy.client();
     for _ in 0..2 {
         assert_eq!(client.call(get("/healthz")).status, 200);
@@ -246,7 +246,7 @@ fn a_client_that_stops_reading_is_let_go() {
 #[test]
 fn client_that_reads_slowly_gets_all_of_its_response() {
     let (upstream, proxy) = start(json!({"client_timeout": 2}));
-    // More than any socket buffers on the way hold.
+    // More than all socket buffers on the way.
     let body = "x".repeat(9_000_000) + "end";
     upstream.chat(Script::whole(200, &[("Content-Type", "application/json")], &body));
     let mut client = TcpStream::connect(proxy.address()).expect("connect");
@@ -270,7 +270,7 @@ fn time_a_client_takes_does_not_count_as_idle_time_of_its_provider() {
     let limits = json!({"client_timeout": 60, "stream_timeout": 1, "stream_heartbeat": 0, "max_stream_size": 50_000_000});
     let (upstream, proxy) = start(limits);
     let line = event(&"x".repeat(60_000));
-    // More than any socket buffers on the way hold.
+    // More than all socket buffers on the way.
     let said = (0..400).fold(Script::sse(), |script, _| script.chunk(&line));
     upstream.chat(said.chunk(DONE).end());
     let mut client = proxy.client();
@@ -290,7 +290,7 @@ fn buffered_response_no_client_reads_holds_its_worker_no_longer() {
     client.send(ask("p1/m"));
     upstream.wait_requests(1);
     upstream.chat(Script::json(200, &completion("hello")));
-    // Were the worker held, it would be for `client_timeout`, far beyond what the queue waits.
+    // If the permit were held, it would be for `client_timeout`, far longer than the queue waits.
     assert_eq!(proxy.call(ask("p1/m")).status, 200);
 }
 

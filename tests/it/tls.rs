@@ -1,4 +1,4 @@
-//! Providers over TLS, and whom to trust there: `ca_file`.
+//! Providers over TLS, and the trusted authorities: `ca_file`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -99,7 +99,7 @@ fn events_pass_one_by_one_and_a_leaving_client_closes_the_connection() {
 #[test]
 fn time_limits_hold_in_a_handshake_and_behind_it() {
     let changes = json!({"non_stream_timeout": 0.8, "stream_timeout": 0.8});
-    // Takes connections and says nothing.
+    // Accepts connections and never sends.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let url = format!("https://{}/v1", silent.local_addr().expect("address"));
     let dumb = Proxy::start(&with(trusting(&url, &certificate("ca.pem")), changes.clone()));
@@ -122,7 +122,7 @@ fn connections_are_kept_and_sessions_resumed() {
     let tls = Tls::new(&upstream, "server.pem");
     let config = trusting(&tls.url("localhost"), &certificate("ca.pem"));
     let proxy = Proxy::start(&with(config, json!({"keepalive_expiry": 0.2})));
-    // The first check of the list comes on a connection of its own.
+    // The first check fetches the list on a connection of its own.
     eventually("the list is there", || proxy.get("/v1/models").text().contains("p1/m").then_some(()));
     for _ in 0..5 {
         assert_eq!(proxy.call(ask("p1/m")).status, 200);
@@ -169,7 +169,7 @@ fn a_reload_reads_the_file_again() {
     proxy.signal(Signal::HUP);
     eventually("the new authority is trusted", || (proxy.call(ask("p1/m")).status == 200).then_some(()));
 
-    // What was trusted before is so no longer, on idle connections neither.
+    // Removed authorities are no longer trusted, on idle connections either.
     std::fs::copy(certificate("other-ca.pem"), &ca).expect("copy");
     proxy.signal(Signal::HUP);
     eventually("it is trusted no longer", || (proxy.call(ask("p1/m")).status == 502).then_some(()));

@@ -1,6 +1,7 @@
-//! Anthropic's format over OpenAI's, held to files: `tests/golden/anthropic`. What goes in stands beside what comes out.
+//! Anthropic's format over OpenAI's, checked against files: `tests/golden/anthropic`. Each input is beside
+//! its output.
 //!
-//! `AI_PROXY_GOLDEN=write` writes what comes out anew; then read the difference.
+//! `AI_PROXY_GOLDEN=write` writes the output again; then read the difference.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,14 +14,15 @@ use serde_json::value::RawValue;
 
 use crate::support::golden;
 
-/// What may be written, bytes.
+/// Most bytes of output.
 const LIMIT: usize = 1_000_000;
 
 fn golden(folder: &str) -> PathBuf {
     golden::golden("anthropic").join(folder)
 }
 
-/// Holds what `make` gives for each file of `folder` that ends in `from` to the file that ends in `to`.
+/// Compares the output of `make` for each file of `folder` that ends in `from` with the file that ends in
+/// `to`.
 fn hold(folder: &str, from: &str, to: &str, make: impl Fn(&str, &[u8]) -> String) {
     let folder = golden(folder);
     let names: BTreeSet<String> = fs::read_dir(&folder)
@@ -63,7 +65,7 @@ fn buffered_responses() {
 fn errors() {
     hold("error", ".json", ".out", |name, given| {
         let status = name.split('.').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        // The last part of the name: what the request had.
+        // The last part of the name: the request's attachments.
         let attached = Attached { image: name.contains("image"), pdf: name.contains("pdf") };
         let translated = error::translate(status, given.trim_ascii(), "req_1", attached);
         format!("{}\n", String::from_utf8(translated).expect("UTF-8"))
@@ -80,7 +82,7 @@ fn streams() {
     });
 }
 
-/// What a stream in these pieces becomes; behind it, why it is broken.
+/// The translation of a stream in these pieces, followed by the reason if it is broken.
 fn translated<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut out = Output::new(LIMIT);
     let run = || -> Result<(), Unfit> {

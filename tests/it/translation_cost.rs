@@ -1,5 +1,5 @@
-//! What a translation writes is in proportion to what it reads, and bounded while it is written: whatever is repeated or
-//! lengthened in the requests, responses and streams of `tests/golden/anthropic`.
+//! The output of a translation is proportional to its input, and bounded while it is written, for anything
+//! that is repeated or lengthened in the requests, responses and streams of `tests/golden/anthropic`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,19 +12,19 @@ use ai_proxy::dialect::anthropic::{chat_request, message, translator};
 use ai_proxy::dialect::{Output, Refusal, Translator, Unfit, responses};
 use serde_json::Value;
 
-/// How often an element or a member is repeated.
+/// Repetitions of an element or a member.
 const TIMES: usize = 200;
-/// Bytes by which a string is lengthened.
+/// Bytes added to a string.
 const LONGER: usize = 2_000;
-/// Changes of each document that are tried.
+/// Most changes to try for each document.
 const CHANGES: usize = 10;
-/// Output for a byte of input, at most.
+/// Most bytes of output per byte of input.
 const FACTOR: usize = 3;
 /// Events have names, numbers and braces of their own.
 const STREAM_FACTOR: usize = 4;
-/// A response tells its text five times: as it comes, in three events at its end, and in the last of all.
+/// A response contains its text five times: in deltas, in three events at its end, and in the last event.
 const RESPONSES_FACTOR: usize = 6;
-/// Output beside that: the made ids of calls.
+/// Further output: the made ids of calls.
 const BESIDE: usize = 64 * 1024;
 /// Six events for each of at most 256 items.
 const BESIDE_RESPONSES: usize = 512 * 1024;
@@ -86,7 +86,7 @@ impl Writer {
     }
 }
 
-/// The document under changes that are the same in each run.
+/// Changes of the document, the same in each run.
 fn changed(document: &Value) -> impl Iterator<Item = String> {
     let write = |repeated, lengthened| {
         let mut writer = Writer { node: 0, repeated, lengthened, out: String::new() };
@@ -117,7 +117,7 @@ fn request(body: &str, limit: usize) -> Result<usize, Refusal> {
         .map(|chat| chat.with_model(b"\"m\"", "max_tokens", true).concat().len())
 }
 
-/// Bytes of events that the data of chat events become; all that is written counts, also ahead of an error.
+/// Size of the events made from the data of chat events; everything written counts, also before an error.
 fn stream(events: &[u8], limit: usize) -> (usize, Result<(), Unfit>) {
     stream_into(translator("p/m", "req_1", limit), events, limit)
 }
@@ -217,7 +217,7 @@ fn chunk(delta: &Value) -> String {
     format!("data: {}\n\n", serde_json::json!({"id": "1", "choices": [{"index": 0, "delta": delta}]}))
 }
 
-/// Found on 9f09ecf: 1.4 MB asked for 3.2 GB.
+/// Found on 9f09ecf: 1.4 MB took 3.2 GB.
 #[test]
 fn id_of_a_result_with_many_images_is_bounded_and_written_twice() {
     let image = serde_json::json!({"type": "image", "source": {"type": "url", "url": "u"}});
@@ -235,7 +235,7 @@ fn id_of_a_result_with_many_images_is_bounded_and_written_twice() {
     assert!(request(&given, usize::MAX).expect("translated") < 2 * given.len());
 }
 
-/// Found on 9f09ecf: the id of 2 MB was written for each call.
+/// Found on 9f09ecf: the id of 2 MB was repeated for each call.
 #[test]
 fn long_id_of_a_message_is_not_used() {
     let call = serde_json::json!({"function": {"name": "f", "arguments": "{}"}});
@@ -251,7 +251,7 @@ fn long_id_of_a_message_is_not_used() {
     assert_eq!(too_many, Err(Unfit::Malformed("too many tool calls")));
 }
 
-/// Found on 9f09ecf: each call was compared with all others, for 86 s.
+/// Found on 9f09ecf: each call was compared with all others, which took 86 s.
 #[test]
 fn calls_of_a_stream_are_bounded_and_looked_up() {
     let call = |at: usize, name: &str, arguments: &str| {
@@ -261,7 +261,7 @@ fn calls_of_a_stream_are_bounded_and_looked_up() {
     };
     let all: String = (0..5_000).map(|at| call(at, "f", "")).collect();
     assert_eq!(stream(all.as_bytes(), usize::MAX).1, Err(Unfit::Malformed("too many tool calls")));
-    // As many as may be, all open, each with many pieces.
+    // As many as are allowed, all open, each in many pieces.
     let begun: String = (0..128).map(|at| call(at, "f", "{\"a\":\"")).collect();
     let piece = "x".repeat(20);
     let pieces: String =

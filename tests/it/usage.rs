@@ -1,4 +1,4 @@
-//! What a call costs its token's day: what its provider reports wherever it reports it, else an estimate.
+//! The cost of a call in its token's day: the provider's report wherever there is one, else an estimate.
 
 use serde_json::{Value, json};
 
@@ -286,7 +286,7 @@ fn background_response_is_charged_once_when_it_is_fetched() {
     assert_eq!(used(), 42);
     proxy.log_line(&[" tokens=30+12 "]);
 
-    // One that was not made in the background was charged when it was made.
+    // A response that was not made in the background was charged when it was made.
     let mut other = done.clone();
     other["background"] = json!(false);
     upstream.respond("/v1/responses/resp_2", Script::json(200, &other));
@@ -294,7 +294,7 @@ fn background_response_is_charged_once_when_it_is_fetched() {
     assert_eq!(proxy.call(bare("GET", "/v1/responses/resp_2", &[("Authorization", &bearer)])).status, 200);
     assert_eq!(used(), 42);
 
-    // The same of one that is streamed.
+    // The same for a streamed one.
     let plain = json!({"model": "p1/m", "input": "hi"});
     other["id"] = json!("resp_6");
     call(&proxy, &upstream, "/v1/responses", &plain, Script::json(200, &other));
@@ -316,7 +316,7 @@ fn background_response_is_charged_once_when_it_is_fetched() {
         assert_eq!(used(), charged, "{id}");
     }
 
-    // Left while it was streamed: the rest is charged when it is fetched.
+    // The client left during the stream: the rest is charged when the response is fetched.
     let begun =
         "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_5\"}}\n\n";
     let delta = "event: response.output_text.delta\ndata: {\"delta\":\"12345678\"}\n\n";

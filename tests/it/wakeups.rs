@@ -1,4 +1,4 @@
-//! Wake-ups of a worker: none is lost, and there are none without a reason.
+//! Wake-ups of a worker: none is lost, and none is without a reason.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -21,12 +21,12 @@ use crate::support::script::Script;
 use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, eventually};
 
-/// Time for what is about to happen on another thread. Where it takes longer, nothing is tested, and nothing fails.
+/// Time for an event on another thread. If it takes longer, the test checks nothing and does not fail.
 const MOMENT: Duration = Duration::from_millis(30);
 
-/// Says what begins, and lets it end when the test says so: `/held` on the worker, the others on helpers.
+/// Reports each beginning, and ends when the test allows it: `/held` on the worker, the others on helpers.
 struct Gated {
-    /// No turn begins while the test has it.
+    /// Locked by the test: no turn begins.
     turn: Mutex<()>,
     begun: Sender<String>,
     gates: [(&'static str, Gate); 4],
@@ -84,8 +84,8 @@ impl Service for Gated {
     }
 }
 
-/// How long the second of two that wait for a place has to wait, whose place is given back in the middle of a turn, between
-/// the taking of an earlier one and the end of the wake-up for that.
+/// How long the second of two requests in the queue waits, when its permit is returned in the middle of a
+/// turn, between taking an earlier one and the end of the wake-up for that.
 fn wait_for_a_permit() -> Duration {
     let (service, begun) = Gated::new();
     let stats = Arc::<Stats>::default();
@@ -130,7 +130,7 @@ fn wait_for_a_permit() -> Duration {
 #[test]
 fn a_place_that_is_given_back_in_the_middle_of_a_turn_is_known_of_at_once() {
     let shortest = (0..5).map(|_| wait_for_a_permit()).min().expect("some rounds");
-    // A worker that missed it would sleep on.
+    // A worker that missed it would stay asleep.
     assert!(shortest < Duration::from_millis(100), "{shortest:?}");
 }
 
@@ -155,7 +155,7 @@ fn worker_with_silent_streams_and_idle_connections_wakes_at_their_deadlines_alon
         let before = proxy.sleeps_of_workers();
         thread::sleep(SILENCE);
         let sleeps = proxy.sleeps_of_workers() - before;
-        // The process waits for nothing else; a look ten times a second would be 30.
+        // The process waits for nothing else; ten looks a second would make 30.
         assert!(sleeps <= most + 3, "{sleeps} times in {SILENCE:?} with a heartbeat of {heartbeat} s");
         if heartbeat > 0 {
             assert_eq!(streams[0].next_event().as_deref(), Some(HEARTBEAT));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use regex::Regex;
 
-/// Words that no name may have as a part, each with the term that stands in its place.
+/// Words that no name may contain, each with the term to use instead.
 const RETIRED: &[(&str, &str)] = &[
     ("answer", "response"),
     ("answered", "response"),

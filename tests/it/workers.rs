@@ -1,4 +1,4 @@
-//! Several workers: each has its share of the connections, and what limits requests holds over all of them.
+//! Several workers: each has its share of the connections, and limits of requests hold over all of them.
 
 use std::collections::HashSet;
 use std::net::{TcpListener, TcpStream};
@@ -48,14 +48,14 @@ fn connections_are_spread_evenly_and_leave_again() {
     let mut watch = proxy.client();
     let mut clients: Vec<Client> = (0..5 * WORKERS).map(|_| proxy.client()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.call(get("/healthz")).status, 200));
-    // The one that asked whether it serves has left too.
+    // The connection that checked whether it serves has closed too.
     let shares = eventually("they are counted", || {
         let shares = samples(&mut watch, "ai_proxy_worker_clients");
         (shares.iter().sum::<usize>() == clients.len() + 1).then_some(shares)
     });
     assert_eq!(shares.len(), WORKERS);
     assert!(shares.iter().all(|share| (5..=6).contains(share)), "{shares:?}");
-    // Who comes takes the places of who left, wherever those were.
+    // New connections take the places of closed ones, on any worker.
     clients.drain(..WORKERS).for_each(Client::leave);
     eventually("they have left", || {
         let left: usize = samples(&mut watch, "ai_proxy_worker_clients").iter().sum();
@@ -150,13 +150,13 @@ fn large_bodies_on_one_worker_leave_the_others_alone() {
     assert!(proxy.log().lines().all(|line| !line.contains(TOKEN)));
 }
 
-/// Each held a helper for as long as connecting may take.
+/// Each held a helper for the longest time of a connection.
 #[test]
 fn connections_of_clients_that_left_do_not_hold_up_those_of_others() {
     let hole = TcpListener::bind("127.0.0.1:0").expect("bind");
     rustix::net::listen(&hole, 0).expect("listen");
     let address = hole.local_addr().expect("an address");
-    // With it the queue is full: who connects is left to wait.
+    // This one fills the queue: further connections wait.
     let _first = TcpStream::connect(address).expect("the first has room");
     let upstream = Upstream::new(&["m"]);
     upstream.chat(Script::json(200, &completion("hello")));
@@ -187,8 +187,8 @@ fn number_of_workers_is_shown_at_the_start() {
     assert_eq!(proxy.threads_named("worker"), WORKERS);
 }
 
-/// A worker that takes back two wake-ups at once, that for the beginning of the drain and that for the end of accepting, must
-/// not sleep on. Several processes at a time keep it from the processor in between.
+/// A worker that clears two wake-ups at once, one for the beginning of the drain and one for the end of
+/// accepting, must not stay asleep. Several processes at a time interrupt it in between.
 #[test]
 fn drain_ends_on_each_worker() {
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The rows. To add one, name it, write its bytes, and say which responses it gets and whether the connection lives on.
+//! The rows. A new row has a name, its bytes, its responses, and whether the connection stays open.
 
 use ai_proxy::limits::MAX_EMPTY_LINES;
 
@@ -8,12 +8,12 @@ use crate::support::calls::TOKEN;
 pub const BODY: &str = r#"{"model":"p1/m"}"#;
 const CHUNKS: &str = "10\r\n{\"model\":\"p1/m\"}\r\n0\r\n\r\n";
 
-/// What becomes of the connection behind the responses.
+/// The connection after the responses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It takes the next request.
     Kept,
-    /// It is closed, and nothing more is said.
+    /// It is closed without a further byte.
     Closed,
 }
 
@@ -23,7 +23,7 @@ pub struct Row {
     /// Status and reason of each; the reason is empty where there is none.
     pub responses: Vec<(u16, &'static str)>,
     pub fate: Fate,
-    /// Requests that the upstream gets of it.
+    /// Requests that the upstream gets from it.
     pub relayed: usize,
 }
 
@@ -33,7 +33,7 @@ const BAD: End = (400, "bad_request");
 const UNKNOWN_CODING: End = (501, "not_implemented");
 const NOT_FOUND: End = (404, "not_found");
 
-/// A chat request with these header lines and this behind its head.
+/// A chat request with these header lines, followed by `rest`.
 pub fn chat(lines: &str, rest: &str) -> Vec<u8> {
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{lines}\r\n\r\n{rest}"
@@ -381,7 +381,7 @@ fn lengths() -> Vec<Row> {
     let empty = (400, "invalid_json");
     rows.push(row("no length", chat("X-A: b", ""), &[empty], Fate::Kept, 0));
     rows.push(row("a length of 0", chat("Content-Length: 0", ""), &[empty], Fate::Kept, 0));
-    // A length that is too small: what is left of the body is no request.
+    // A length that is too small: the rest of the body is no request.
     let short = chat("Content-Length: 15", BODY);
     rows.push(row("a length that is too small", short, &[empty, BAD], Fate::Closed, 0));
     rows
@@ -441,7 +441,7 @@ fn codings() -> Vec<Row> {
     ] {
         rows.push(relayed(name, chat(lines, CHUNKS)));
     }
-    // Other names are other fields: the length counts, and the upstream gets no second framing of the body.
+    // Other names are other fields: the length counts, and the upstream gets no second framing.
     for (name, lines) in [
         ("a coding with an underscore", "Content-Length: 16\r\nTransfer_Encoding: chunked"),
         ("a coding with a letter ahead", "Content-Length: 16\r\nX-Transfer-Encoding: chunked"),
@@ -516,7 +516,7 @@ fn chunk_sizes() -> Vec<Row> {
         ("the largest signed chunk size", "7fffffffffffffff"),
         ("a chunk size over 32 bits", "100000010"),
     ] {
-        // It may as well be refused when the size is read: no byte of such a body can count.
+        // A refusal when the size is read is fine as well: no byte of such a body can count.
         rows.push(refused(name, chunked(&format!("{size}\r\n{BODY}\r\n0\r\n\r\n")), (413, "body_too_large")));
     }
     let long = format!("10;{}\r\n{BODY}\r\n0\r\n\r\n", "x".repeat(2000));
@@ -606,7 +606,7 @@ fn expectations() -> Vec<Row> {
     .into_iter()
     .map(|(name, value)| refused(name, expecting(value), (417, "expectation_failed")))
     .collect();
-    // The body is here already: nobody waits for a 100.
+    // The body is here already: no 100 is needed.
     rows.push(relayed("an expectation whose body is here", expecting("100-continue")));
     rows.push(relayed("an expectation in capitals", expecting("100-CONTINUE")));
     rows.push(accepted(

@@ -1,4 +1,4 @@
-//! Requests as bytes, and what an error response must look like.
+//! Requests as bytes, and checks of error responses.
 
 use serde_json::{Value, json};
 
@@ -74,8 +74,8 @@ pub fn event(text: &str) -> String {
 /// The event that ends a stream.
 pub const DONE: &str = "data: [DONE]\n\n";
 
-/// Holds an error to what is promised of all: shape, status, reason, and the headers of every error the
-/// proxy itself makes. Gives the message.
+/// Checks everything that holds for all errors: shape, status, reason, and the header fields of the proxy's
+/// own errors. Returns the message.
 pub fn assert_error(response: &Response, status: u16, reason: &str) -> String {
     let text = response.text();
     assert_eq!(response.status, status, "{text}");
@@ -86,7 +86,7 @@ pub fn assert_error(response: &Response, status: u16, reason: &str) -> String {
         "x-request-id goes with every response: {:?}",
         response.head.headers
     );
-    // It is left open whether a retry mends a broken response.
+    // For a broken response a retry may or may not help.
     if reason != "upstream_broken" {
         assert_eq!(
             response.header("x-should-retry"),
@@ -97,12 +97,12 @@ pub fn assert_error(response: &Response, status: u16, reason: &str) -> String {
     message
 }
 
-/// Holds the body of an HTTP error to its shape and gives its message.
+/// Checks the shape of an HTTP error's body. Returns its message.
 pub fn assert_error_body(text: &str, status: u16, reason: &str) -> String {
     assert_error_of_type(text, status, reason, "http_error")
 }
 
-/// Holds the data of an error event of a chat to its shape and gives its message.
+/// Checks the shape of an error event's data in a chat. Returns its message.
 pub fn assert_error_data(text: &str, status: u16, reason: &str) -> String {
     assert_error_of_type(text, status, reason, "server_error")
 }
@@ -123,7 +123,7 @@ fn assert_error_of_type(text: &str, status: u16, reason: &str, kind: &str) -> St
     message
 }
 
-/// Holds an event of a stream to `data: {"error":{…}}`.
+/// Checks that an event of a stream is `data: {"error":{…}}`.
 pub fn assert_error_event(event: Option<&String>, status: u16, reason: &str) -> String {
     let event = event.expect("an error event");
     let data = event
@@ -133,7 +133,7 @@ pub fn assert_error_event(event: Option<&String>, status: u16, reason: &str) -> 
     assert_error_data(data, status, reason)
 }
 
-/// What a retry cannot mend says so; what is unreachable, late or full never does.
+/// Errors that a retry cannot change say so; unreachable, late or overloaded ones never do.
 fn expected_should_retry(status: u16, reason: &str) -> Option<&'static str> {
     match (status, reason) {
         (408 | 429 | 503, _) | (_, "upstream_unreachable") => None,

@@ -1,4 +1,4 @@
-//! A client that shows what is on the wire: it sends any bytes and reads exactly one response at a time.
+//! A client for the bytes on the wire: it sends any bytes, and reads exactly one response at a time.
 
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::DEADLINE;
 use super::wire::{Chunk, Head, find, take_chunk};
 
-/// More than any test sends; a response without end must not eat the machine.
+/// More than any test sends; a response without end must not exhaust the machine.
 const LARGEST: usize = 64 << 20;
 
 /// How the body of a response ended.
@@ -89,7 +89,7 @@ impl Client {
         self.try_send(bytes).expect("send to the proxy");
     }
 
-    /// As [`Client::send`] where the proxy may have closed already.
+    /// Like [`Client::send`] when the proxy may have closed already.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         match &mut self.socket {
             Socket::Tcp(stream) => stream.write_all(bytes.as_ref()),
@@ -137,14 +137,14 @@ impl Client {
         Streamed::new(self, head)
     }
 
-    /// Whether the proxy closes with nothing more to say. A reset counts as closed too.
+    /// Whether the proxy closes without a further byte. A reset counts as closed too.
     pub fn is_closed(&mut self) -> bool {
         while self.fill() {}
         assert_eq!(String::from_utf8_lossy(&self.buffer), "", "nothing but the end was due");
         true
     }
 
-    /// Everything until the proxy closes.
+    /// All bytes until the proxy closes.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.buffer)
@@ -159,7 +159,7 @@ impl Client {
         silent && self.buffer.is_empty()
     }
 
-    /// Says that nothing more will be sent; responses can still be read.
+    /// Ends its sending side; responses can still be read.
     pub fn end_sending(&self) {
         if let Socket::Tcp(stream) = &self.socket {
             // The proxy may have reset the connection already.
@@ -174,7 +174,7 @@ impl Client {
         }
     }
 
-    /// Reads what is there; false at the end. Panics after [`DEADLINE`] without a byte.
+    /// Reads available bytes; `false` at the end. Panics after [`DEADLINE`] without a byte.
     fn fill(&mut self) -> bool {
         if self.ended {
             return false;
@@ -209,7 +209,7 @@ pub struct Streamed<'a> {
     end: Option<End>,
     /// Body bytes read but not yet handed out by [`Streamed::next_event`].
     pending: Vec<u8>,
-    /// So many of them are known to hold no blank line: an event of megabytes is not searched again with each read.
+    /// The first bytes without a blank line: an event of megabytes is not searched again after each read.
     searched: usize,
 }
 
@@ -245,7 +245,7 @@ impl<'a> Streamed<'a> {
         }
     }
 
-    /// The next piece of the body: a chunk, or what a read gave. `None` at the end.
+    /// The next piece of the body: a chunk, or the bytes of a read. `None` at the end.
     pub fn next_data(&mut self) -> Option<Vec<u8>> {
         while self.end.is_none() {
             if let Some(data) = self.take() {
@@ -285,7 +285,7 @@ impl<'a> Streamed<'a> {
         }
     }
 
-    /// The next block up to and with its blank line, or a heartbeat, which has none; at the end whatever is left, then `None`.
+    /// The next block with its blank line, or a heartbeat, which has none; at the end the rest, then `None`.
     pub fn next_event(&mut self) -> Option<String> {
         loop {
             if self.pending.starts_with(HEARTBEAT.as_bytes()) {

@@ -10,7 +10,7 @@ use ai_proxy::front::{
     Settings, Stats, Task,
 };
 
-/// Serves on a free port; where.
+/// Serves on a free port. Returns its address.
 pub fn serve<S: Service>(service: &Arc<S>, settings: Settings, stats: &Arc<Stats>) -> (Running, SocketAddr) {
     let bound = Bound::new(&Listen::Tcp("127.0.0.1".to_owned(), 0)).expect("bind");
     let name = bound.names().remove(0);
@@ -31,14 +31,14 @@ struct ByJob {
     is_alone: bool,
 }
 
-/// Has a helper make the response; it is 500 where that panics. `is_alone`: one of its kind is made at a time.
+/// Makes the response on a helper; 500 if that panics. `is_alone`: one of its kind runs at a time.
 pub fn by_job(
     responder: Responder,
     is_alone: bool,
     make: impl FnOnce() -> Response + Send + 'static,
 ) -> Handled {
     let (send, made) = sync_channel(1);
-    // Nobody receives it where the client has left.
+    // Without a receiver the client has left.
     let job = move || drop(send.send(make()));
     Handled::Task(Box::new(ByJob { responder, job: Some(Box::new(job)), made, is_alone }))
 }

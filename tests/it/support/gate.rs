@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// Holds back whoever passes until the test has opened it once for each.
+/// Holds back each passer until the test opens it for one.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<usize>, Condvar)>);
 
@@ -24,7 +24,7 @@ impl Gate {
         changed.notify_all();
     }
 
-    /// Takes one permit, waiting at most `timeout`; false when there was none.
+    /// Takes one permit, waiting at most `timeout`; `false` if there was none.
     pub fn pass(&self, timeout: Duration) -> bool {
         let (permits, changed) = &*self.0;
         let guard = permits.lock().expect("gate");

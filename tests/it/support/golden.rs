@@ -1,4 +1,5 @@
-//! Files that hold what comes out for what goes in. `AI_PROXY_GOLDEN=write` writes what comes out anew; then read the difference.
+//! Files with the expected output for each input. `AI_PROXY_GOLDEN=write` writes the output again; then read
+//! the difference.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ pub fn golden(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder)
 }
 
-/// Holds each of what was made to its file.
+/// Compares each output with its file.
 pub fn hold(made: impl IntoIterator<Item = (PathBuf, String)>) {
     let mut wrong = Vec::new();
     for (path, made) in made {
@@ -36,7 +37,7 @@ pub fn refused(refusal: &Refusal) -> String {
     }
 }
 
-/// What the provider takes of earlier thoughts, as the name of a case has it.
+/// The earlier thoughts that the provider accepts, by the name of a case.
 pub fn thinking_of(name: &str) -> Thinking {
     match (name.contains("is_wanted"), name.contains("is_refused")) {
         (true, _) => Thinking::All,

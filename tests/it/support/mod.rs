@@ -1,4 +1,4 @@
-//! What every topic stands on: a scriptable upstream, the real binary under test, a raw client.
+//! Shared by all topics: a scriptable upstream, the real binary under test, a raw client.
 
 pub mod calls;
 pub mod client;
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use ai_proxy::front::Source;
 
-/// How long a test waits for something that should take milliseconds. Generous: a noisy machine must
-/// never fail a test, and a hang must still end.
+/// How long a test waits for something that takes milliseconds. Generous: a noisy machine must never fail a
+/// test, and a hang must still end.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The grace a promised bound gets ("within 1 s" is accepted up to this).
@@ -38,7 +38,7 @@ pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Two ends of a connection: one that does not wait, as what a response is relayed from, and the one that feeds it.
+/// Both ends of a connection: a non-blocking one as the source of a response, and the other to feed it.
 pub fn tcp_pair() -> (Arc<Source>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let one = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");

@@ -1,4 +1,4 @@
-//! The real binary: started with a config of the test's own, watched, signalled, and ended.
+//! The real binary: started with a test's own config, observed, signalled, and stopped.
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::{Value, json};
@@ -31,7 +31,8 @@ pub fn config(providers: &[(&str, &Upstream)]) -> Value {
     })
 }
 
-/// The model `best`: of a provider that speaks Anthropic's format and is down, and behind it of `upstream`, which does not speak it.
+/// The virtual model `best`: first a provider that supports Anthropic's format and is down, then `upstream`,
+/// which does not support it.
 pub fn behind_a_dead_native(upstream: &Upstream) -> Value {
     let closed = "http://127.0.0.1:1";
     let native = json!({"name": "native", "url": closed, "anthropic_url": closed, "key": KEY});
@@ -47,8 +48,8 @@ pub fn with(mut config: Value, changes: Value) -> Value {
     config
 }
 
-/// The binary (`AI_PROXY_BIN`, else the one built with the tests) with a directory of its own as working directory, free of the caller's environment
-/// where that could change what it does.
+/// The binary (`AI_PROXY_BIN`, else the one built with the tests) with a working directory of its own, and
+/// without any of the caller's variables that could change its behaviour.
 pub fn command(directory: &Path) -> Command {
     let given = std::env::var_os("AI_PROXY_BIN");
     let mut command = Command::new(given.unwrap_or_else(|| env!("CARGO_BIN_EXE_ai-proxy").into()));
@@ -60,7 +61,7 @@ pub fn command(directory: &Path) -> Command {
     command
 }
 
-/// What a call that ends by itself left behind.
+/// The result of a command.
 pub struct Finished {
     pub code: Option<i32>,
     pub stdout: String,
@@ -99,7 +100,7 @@ impl Proxy {
         Proxy::start_in(TempDir::new(), config, |_| {})
     }
 
-    /// As [`Proxy::start`] in a given directory, the command changed by `adjust`.
+    /// Like [`Proxy::start`] in a given directory, with the command changed by `adjust`.
     pub fn start_in(directory: TempDir, config: &Value, adjust: impl FnOnce(&mut Command)) -> Proxy {
         let path = directory.join("config.json");
         std::fs::write(&path, config.to_string()).expect("write config");
@@ -115,7 +116,7 @@ impl Proxy {
         Proxy::spawn_as_it_is(directory, command)
     }
 
-    /// As [`Proxy::spawn`], with a stderr of the caller's.
+    /// Like [`Proxy::spawn`], with the caller's own stderr.
     pub fn spawn_with_log(directory: TempDir, mut command: Command, log: impl Into<Stdio>) -> Proxy {
         command.stderr(log);
         Proxy::spawn_as_it_is(directory, command)
@@ -152,8 +153,8 @@ impl Proxy {
         Client::connect(self.address())
     }
 
-    /// Asks provider `p1` for a stream, sends `more` behind the request, and leaves when the stream falls silent; how long
-    /// until the provider is left too.
+    /// Requests a stream of provider `p1`, sends `more` after the request, and leaves when the stream falls
+    /// silent. Returns the time until the upstream connection closes.
     pub fn leave_a_stream(&self, upstream: &Upstream, more: &[u8]) -> Duration {
         upstream.chat(Script::sse().chunk(event("a")).then(Step::Silence));
         let mut client = self.client();
@@ -200,7 +201,7 @@ impl Proxy {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads").count()
     }
 
-    /// How many threads it has beside those of the pools, which start as the load first asks for them and then stay.
+    /// Number of its threads without those of the pools, which start with the load and then stay.
     pub fn threads_outside_pools(&self) -> usize {
         self.threads() - self.threads_named("helper") - self.threads_named("control")
     }
@@ -208,7 +209,7 @@ impl Proxy {
     /// How many threads of that name it has.
     pub fn threads_named(&self, name: &str) -> usize {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
-        // One may end while it is looked at.
+        // A thread may end during the look.
         let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
         names.filter(|found| found.trim_end() == name).count()
     }
@@ -269,7 +270,7 @@ impl Proxy {
 
     /// Sets a soft limit of the running process; gives what it was.
     pub fn limit(&self, resource: Resource, soft: Option<u64>) -> Option<u64> {
-        // It has the hard limit of whoever started it.
+        // The hard limit is inherited.
         let limit = Rlimit { current: soft, maximum: getrlimit(resource).maximum };
         prlimit(Some(Pid::from_child(&self.child)), resource, limit).expect("prlimit").current
     }
@@ -279,7 +280,7 @@ impl Proxy {
         wait(&mut self.child)
     }
 
-    /// Ends it without any drain, as `kill -9` does; the directory stays.
+    /// Ends it without a drain, as `kill -9` does; the directory stays.
     pub fn kill(mut self) -> TempDir {
         self.signal(Signal::KILL);
         self.wait();
@@ -310,7 +311,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What goes before every bound address on stdout.
+/// The text before every bound address on stdout.
 const LISTENING: &str = "listening on ";
 
 fn wait(child: &mut Child) -> ExitStatus {
@@ -361,7 +362,7 @@ impl Lines {
         self.0.0.lock().expect("lines").lines.clone()
     }
 
-    /// Waits for a line that `wanted` accepts; false when the pipe ended without one.
+    /// Waits for a line that `wanted` accepts; `false` if the pipe ended without one.
     pub fn wait_for(&self, wanted: impl Fn(&str) -> bool) -> bool {
         let found = |state: &Collected| state.lines.iter().any(|line| wanted(line));
         let state = self.0.0.lock().expect("lines");

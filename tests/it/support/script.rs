@@ -1,11 +1,11 @@
-//! What a scripted upstream does with one request: a list of steps.
+//! The behaviour of a scripted upstream for one request: a list of steps.
 
 use serde_json::Value;
 use std::time::Duration;
 
 use super::gate::Gate;
 
-/// One thing the upstream does on the connection.
+/// One action of the upstream on the connection.
 #[derive(Clone)]
 pub enum Step {
     Send(Vec<u8>),
@@ -19,7 +19,7 @@ pub enum Step {
     Fin,
     /// Closes with a reset.
     Reset,
-    /// Closes the kept connection when no request has come for this long.
+    /// Closes the kept connection if no request comes for this long.
     IdleClose(Duration),
 }
 

@@ -1,4 +1,4 @@
-//! TLS in front of a scripted upstream: what is not about TLS stays the upstream's business.
+//! TLS in front of a scripted upstream; everything else is the upstream's business.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -34,12 +34,12 @@ struct Seen {
 }
 
 impl Tls {
-    /// Shows the certificate of that name and passes what it hears to `upstream`.
+    /// Presents the certificate of that name and forwards the bytes to `upstream`.
     pub fn new(upstream: &Upstream, name: &str) -> Tls {
         Self::start(upstream, name, true)
     }
 
-    /// The same, but it closes its connections without saying so in TLS (`close_notify`).
+    /// The same without TLS's `close_notify` before it closes.
     pub fn that_just_closes(upstream: &Upstream, name: &str) -> Tls {
         Self::start(upstream, name, false)
     }
@@ -63,7 +63,7 @@ impl Tls {
             for stream in listener.incoming().flatten() {
                 let (config, seen) = (Arc::clone(&config), Arc::clone(&seen));
                 std::thread::spawn(move || {
-                    // Whatever goes wrong closes both connections, which is all a test needs to see.
+                    // Any error closes both connections, which is all a test needs to see.
                     let _ = pass(stream, config, to, &seen, says_so);
                 });
             }
@@ -80,7 +80,7 @@ impl Tls {
         format!("https://{host}:{}/v1", self.address.port())
     }
 
-    /// Handshakes that ended well: in full, resumed.
+    /// Successful handshakes: full, resumed.
     pub fn handshakes(&self) -> (usize, usize) {
         (self.seen.full.load(Ordering::SeqCst), self.seen.resumed.load(Ordering::SeqCst))
     }
@@ -113,7 +113,7 @@ fn pass(
     client.flush()
 }
 
-/// Passes on what is there; false at its end.
+/// Forwards available bytes; `false` at their end.
 fn copy_some(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<bool> {
     let mut bytes = [0; 16384];
     match from.read(&mut bytes) {

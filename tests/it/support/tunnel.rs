@@ -30,7 +30,7 @@ impl Tunnel {
             for client in listener.incoming().flatten() {
                 let shared = Arc::clone(&shared);
                 std::thread::spawn(move || {
-                    // Whatever goes wrong closes the connection, which is all a test needs to see.
+                    // Any error closes the connection, which is all a test needs to see.
                     let _ = open(client, &shared);
                 });
             }
@@ -47,12 +47,12 @@ impl Tunnel {
         self.shared.opened.load(Ordering::SeqCst)
     }
 
-    /// From now on whatever is asked for is at that address, as if it stood so in its DNS.
+    /// From now on every target leads to that address, as if its DNS said so.
     pub fn lead_to(&self, address: SocketAddr) {
         *self.shared.leads_to.lock().expect("address") = Some(address);
     }
 
-    /// Where its connections were to go, as they asked for it.
+    /// The requested targets of its connections.
     pub fn targets(&self) -> Vec<String> {
         self.shared.targets.lock().expect("targets").clone()
     }

@@ -1,5 +1,5 @@
-//! A provider that does exactly what a test says: one thread a connection, raw sockets, every
-//! request kept as it came.
+//! A provider that follows the test's script exactly: one thread per connection, raw sockets, every request
+//! kept as it came.
 
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
@@ -14,7 +14,7 @@ use super::script::{Script, Step};
 use super::wire::{Chunk, Head, take_chunk};
 use super::{DEADLINE, eventually};
 
-/// How often a waiting connection looks whether its peer has left or the test is over.
+/// How often a waiting connection checks whether its peer has left or the test has ended.
 const TICK: Duration = Duration::from_millis(5);
 
 /// One request as it was received.
@@ -64,7 +64,7 @@ struct State {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A failed wait must not hide behind the poison it leaves.
+        // A failed wait must not hide behind the poisoned lock that it leaves.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,7 +87,7 @@ impl Upstream {
         *self.accepting.lock().expect("accepting") = Some(thread);
     }
 
-    /// As if the process were killed: every connection ends where it is, new ones are refused.
+    /// As if the process were killed: every connection breaks off, and new ones are refused.
     pub fn go_down(&self) {
         self.stop();
         let thread = self.accepting.lock().expect("accepting").take();
@@ -96,7 +96,7 @@ impl Upstream {
 
     /// Listens again, on the same port.
     pub fn come_up(&self) {
-        // The connections of before look at the flag at each tick; it must not be taken back before they have.
+        // Earlier connections check the flag at each tick; it must not be reset before they have.
         std::thread::sleep(20 * TICK);
         self.shared.stop.store(false, Ordering::SeqCst);
         self.accept_from(eventually("the same port", || TcpListener::bind(self.address).ok()));
@@ -133,13 +133,13 @@ impl Upstream {
         self.respond("/v1/chat/completions", script);
     }
 
-    /// Every request for `path` gets what `handler` makes of it.
+    /// Every request for `path` gets the result of `handler`.
     pub fn handle(&self, path: &str, handler: impl Fn(&Request) -> Script + Send + Sync + 'static) {
         let mut state = self.shared.lock();
         state.handlers.insert(path.to_owned(), Arc::new(handler));
     }
 
-    /// What has come in so far, model lists left out.
+    /// The requests so far, without model lists.
     pub fn requests(&self) -> Vec<Request> {
         self.recorded(|request| !request.path().ends_with("/models"))
     }
@@ -154,7 +154,7 @@ impl Upstream {
         self.recorded(|request| request.path().ends_with("/models"))
     }
 
-    /// Waits until `count` requests (model lists left out) have come in.
+    /// Waits for `count` requests, without model lists.
     pub fn wait_requests(&self, count: usize) -> Vec<Request> {
         self.wait(&format!("{count} requests at the upstream"), |state| {
             let calls = |request: &&Request| !request.path().ends_with("/models");
@@ -163,7 +163,7 @@ impl Upstream {
         self.requests()
     }
 
-    /// The newest request, model lists left out.
+    /// The latest request, without model lists.
     pub fn last(&self) -> Request {
         self.requests().pop().expect("a request at the upstream")
     }
@@ -312,7 +312,7 @@ impl Connection {
         Ok(self.buffer.drain(..length).collect())
     }
 
-    /// Reads what is there, or returns after a tick.
+    /// Reads available bytes, or returns after a tick.
     fn fill(&mut self) -> Result<(), Over> {
         if self.shared.stop.load(Ordering::SeqCst) {
             return Err(Over::Ours);
@@ -353,7 +353,7 @@ impl Connection {
         }
     }
 
-    /// Waits for `done`, noticing meanwhile when the other side leaves.
+    /// Waits for `done`, and notices when the other side leaves.
     fn hold(&mut self, mut done: impl FnMut() -> bool) -> Result<(), Over> {
         while !done() {
             self.fill()?;
