@@ -27,6 +27,7 @@ mod forms;
 mod framing;
 mod framing_table;
 mod front;
+mod generated;
 mod headers;
 mod health;
 mod heartbeat;

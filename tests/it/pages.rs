@@ -24,11 +24,11 @@ const REASONS: [Place; 2] =
 /// Pages that are in English alone.
 const ENGLISH: &[&str] = &["ARCHITECTURE.md", "CHANGELOG.md", "DEPENDENCIES.md", "SECURITY.md"];
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(file: impl AsRef<Path>) -> String {
+pub fn read(file: impl AsRef<Path>) -> String {
     let path = root().join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -38,20 +38,20 @@ fn regex(pattern: &str) -> Regex {
 }
 
 /// The part of a page under a heading of the second level, to the next of that level.
-fn part<'p>(page: &'p str, heading: &str) -> &'p str {
+pub fn part<'p>(page: &'p str, heading: &str) -> &'p str {
     let found = page.split("\n## ").find(|part| part.lines().next() == Some(heading));
     found.unwrap_or_else(|| panic!("no heading {heading}"))
 }
 
 /// The rows of the tables in a text, cell by cell.
-fn rows(text: &str) -> Vec<Vec<&str>> {
+pub fn rows(text: &str) -> Vec<Vec<&str>> {
     let lines = text.lines().filter(|line| line.starts_with("| ") && line.ends_with('|'));
     let cells = lines.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect::<Vec<_>>());
     cells.filter(|cells| cells.len() > 1).collect()
 }
 
 /// The texts between backquotes.
-fn spans(text: &str) -> Vec<&str> {
+pub fn spans(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
@@ -104,7 +104,7 @@ fn every_key_of_the_config_is_in_the_table_with_its_default() {
 }
 
 /// Every reason with its status; `None`: the provider's own.
-fn reasons() -> BTreeMap<String, Option<String>> {
+pub fn reasons() -> BTreeMap<String, Option<String>> {
     let row = regex(r#"\((\d{3}|\*status), "([a-z_]+)", (?:Hopeless|MayHelp)\)"#);
     let source = read("src/api/error.rs");
     let found = row.captures_iter(&source).map(|found| {
@@ -174,6 +174,14 @@ fn calls(cell: &str) -> Vec<String> {
         }
     }
     calls
+}
+
+/// Every call of the table, with who may make it: `no`, `optional`, `yes` or `admin`.
+pub fn endpoints_with_token() -> BTreeSet<(String, String)> {
+    let (file, heading) = ENDPOINTS[0];
+    let page = read(file);
+    let rows = rows(part(&page, heading)).into_iter().filter(|cells| cells[0] != "call");
+    rows.flat_map(|cells| calls(cells[0]).into_iter().map(move |call| (call, cells[1].to_owned()))).collect()
 }
 
 #[test]

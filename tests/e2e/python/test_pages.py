@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import jsonschema
+
 from harness import BINARY, DEADLINE, Case, Demo, for_module
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,6 +69,17 @@ class Pages(Case):
             for config in [*configs, (ROOT / "config.json.example").read_text()]:
                 with self.subTest(end):
                     self.check(config)
+
+    def test_schema(self):
+        schema = json.loads((ROOT / "docs/config.schema.json").read_text())
+        jsonschema.Draft202012Validator.check_schema(schema)
+        validator = jsonschema.Draft202012Validator(schema)
+        blocks_of_json = [block for end in LANGUAGES for block in blocks(end, "json") if '"providers"' in block]
+        for config in map(json.loads, [*blocks_of_json, (ROOT / "config.json.example").read_text()]):
+            with self.subTest(config):
+                self.assertEqual([], [error.message for error in validator.iter_errors(config)])
+                for wrong in ({"prot": 8080}, {"port": "8080"}, {"log_level": "LOUD"}, {"providers": [{"name": "p"}]}):
+                    self.assertFalse(validator.is_valid({**config, **wrong}), wrong)
 
     def check(self, config):
         variables = {name: "sk-of-the-environment-" + name for name in re.findall(r"\$\{(\w+)\}", config)}
