@@ -135,6 +135,10 @@ class DebianPackage(unittest.TestCase):
             folder = tree.root / "etc/ai-proxy"
             self.assertEqual(folder.stat().st_mode & 0o777, 0o750)
             self.assertTrue((tree.root / "usr/share/doc/ai-proxy/config.json.example").exists())
+            self.assertTrue(list(tree.root.glob("usr/share/man/man1/ai-proxy.1*")))
+            for completion in ("bash-completion/completions/ai-proxy", "zsh/vendor-completions/_ai-proxy",
+                               "fish/vendor_completions.d/ai-proxy.fish"):
+                self.assertTrue((tree.root / "usr/share" / completion).exists(), completion)
             self.assertTrue(list(tree.root.glob("**/systemd/system/ai-proxy.service")))
             # What an operator puts there is not removed with the package.
             (folder / "config.json").write_text("{}")
