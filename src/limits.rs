@@ -212,6 +212,8 @@ pub const MAX_REFUSAL: usize = 16 * 1024;
 pub const MAX_ID: usize = 256;
 /// Content blocks of one translated response: each adds text of its own around it.
 pub const MAX_RESPONSE_BLOCKS: usize = 256;
+/// Citations of one text in a translated response; further ones are left out.
+pub const MAX_ANNOTATIONS: usize = 256;
 /// Content blocks of one message of a translated request, including those of its tool results.
 pub const MAX_BLOCKS: usize = 10_000;
 /// Tool calls of one translated response.

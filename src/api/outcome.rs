@@ -208,6 +208,14 @@ impl Failed {
         self.fault() == Some(Fault::Unreachable)
     }
 
+    /// Only another target could help now. A response that tells when to come again promises more.
+    pub fn leaves_it_to_others(&self) -> bool {
+        let asks_to_wait = |response: &BufferedResponse| {
+            response.telling_status() == 429 || retry_after(&response.headers).is_some()
+        };
+        self.is_retryable() && !matches!(self, Self::Response(response) if asks_to_wait(response))
+    }
+
     /// The provider gave no response: the client would get a 502.
     pub fn is_without_response(&self) -> bool {
         matches!(self.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff | Fault::NotCarried))

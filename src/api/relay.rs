@@ -116,10 +116,13 @@ impl Relay {
     /// What the client gets after the failed attempts.
     pub(super) fn last(&mut self) -> Finish {
         let last = self.last.take().map_or_else(|| Failed::Fault(unreachable("no replica")), |last| *last);
-        // Only targets that cannot take the call are left: their reason helps the client, a 502 does not.
+        if !last.leaves_it_to_others() || self.plan.has_hope_left(&self.gateway.balance, self.now) {
+            return last.into();
+        }
+        // Only targets that cannot take the call are left: their reason helps the client, an error of the others does not.
         match (self.call.refused.take(), self.call.uncounting.take()) {
-            (Some(error), _) if last.is_without_response() => Finish::Error(error),
-            (_, Some(provider)) if last.is_without_response() => {
+            (Some(error), _) => Finish::Error(error),
+            (_, Some(provider)) => {
                 self.client_call.record.provider = provider;
                 Finish::Response(messages::estimated_count(self.client_call.estimated_prompt))
             }

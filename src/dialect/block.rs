@@ -11,6 +11,9 @@ pub(super) struct Block {
     pub(super) text: Joined,
     /// So much of it was sent.
     sent: usize,
+    /// Citations of the text, as the Responses API has them; so many were sent.
+    pub(super) annotations: Vec<String>,
+    pub(super) annotated: usize,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,7 @@ impl Block {
 
     /// A block of which nothing has come.
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, is_open: false, text: Joined::default(), sent: 0 }
+        Self { kind, is_open: false, text: Joined::default(), sent: 0, annotations: Vec::new(), annotated: 0 }
     }
 
     /// The call, where it is one.

@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use super::block::{Block, Kind};
-use super::chat::{self, TOO_MANY_CALLS, ToolCall};
+use super::chat::{self, Said, TOO_MANY_CALLS, ToolCall};
 use super::finish::Finish;
 use super::output::Output;
 use super::pieces::Piece;
 use super::unfit::Unfit;
 use super::writer::{Rules, Writer};
-use crate::limits::{MAX_ID, MAX_RESPONSE_BLOCKS, MAX_TOOL_CALLS};
+use crate::limits::{MAX_ANNOTATIONS, MAX_ID, MAX_RESPONSE_BLOCKS, MAX_TOOL_CALLS};
 use crate::text::beginning;
 
 /// The blocks that have not left, in order.
@@ -89,6 +89,22 @@ impl Blocks {
             }
         }
         Ok(())
+    }
+
+    /// Adds annotations to the last text that is held. Those of a text that has left are lost, and those above [`MAX_ANNOTATIONS`].
+    ///
+    /// # Errors
+    /// They are too much.
+    pub(super) fn annotate(&mut self, said: &Said<'_>) -> Result<(), Unfit> {
+        if !self.rules.has_annotations || said.annotations.is_none() {
+            return Ok(());
+        }
+        let last = self.queue.iter_mut().rev().find(|block| matches!(block.kind, Kind::Text));
+        let Some(block) = last else { return Ok(()) };
+        let before = block.annotations.len();
+        said.each_annotation(MAX_ANNOTATIONS - before, |annotation| block.annotations.push(annotation));
+        let size = block.annotations[before..].iter().map(String::len).sum();
+        self.hold(size)
     }
 
     /// Adds to the call this is a piece of, or begins one.
@@ -230,6 +246,7 @@ impl Blocks {
         block.text.end();
         let forgotten = send(&mut block, self.first, true, writer, out);
         let names = block.call().map_or(0, |tool| tool.name.len());
+        let names = block.annotations.iter().map(String::len).sum::<usize>() + names;
         self.held = self.held.saturating_sub(forgotten + block.text.text().len() + names);
         let may_lack = is_cut && (block.call().is_some() || self.queue.is_empty());
         writer.close(self.first, &block, may_lack, out)?;
@@ -244,10 +261,17 @@ fn send(block: &mut Block, index: usize, last: bool, writer: &mut dyn Writer, ou
         writer.open(index, block, out);
     }
     let new = block.new_text(last);
-    if new.is_empty() {
+    let is_new = !new.is_empty();
+    if is_new {
+        writer.delta(index, block, new, out);
+    }
+    for at in block.annotated..block.annotations.len() {
+        writer.annotate(index, block, at, out);
+    }
+    block.annotated = block.annotations.len();
+    if !is_new {
         return 0;
     }
-    writer.delta(index, block, new, out);
     if block.call().is_some() || writer.rules().keeps_text {
         block.keep();
         return 0;

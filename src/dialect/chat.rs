@@ -90,6 +90,8 @@ object! {
         tool_calls: Calls<'a>,
         /// The form that tool calls had before.
         function_call: &'a RawValue,
+        /// What the text is based on.
+        annotations: &'a RawValue,
         images: &'a RawValue,
         audio: &'a RawValue,
     }

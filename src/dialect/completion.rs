@@ -30,6 +30,7 @@ impl Completion {
         let id = chat::id(chat.id).unwrap_or(id.into()).into_owned();
         let mut blocks = Blocks::new(rules, limit);
         said.pieces(|piece, text| blocks.say(piece, text))?;
+        blocks.annotate(&said)?;
         for call in said.calls()? {
             blocks.call(&call, &id)?;
         }

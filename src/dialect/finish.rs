@@ -39,8 +39,8 @@ impl<'a> Finish<'a> {
         })
     }
 
-    /// Whether the last call may be incomplete.
+    /// Whether the last block may be incomplete.
     pub(super) fn is_cut(&self) -> bool {
-        *self == Self::Length
+        matches!(self, Self::Length | Self::Filtered)
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::chat::{Said, bytes, word};
-use super::json::{elements, members};
+use super::json::{elements, inside, members};
 use super::unfit::Unfit;
 
 /// Deepest lists and objects that reasoning is looked for in.
@@ -53,6 +53,47 @@ impl Said<'_> {
         }
         Ok(())
     }
+}
+
+impl Said<'_> {
+    /// Hands at most so many citations of the text to `each`, as the Responses API has them.
+    pub(super) fn each_annotation(&self, most: usize, mut each: impl FnMut(String)) {
+        let Some(annotations) = self.annotations else { return };
+        let mut left = most;
+        // What is no list says nothing.
+        let _ = elements(annotations, |_, annotation| {
+            if let Some(citation) = citation(annotation).filter(|_| left > 0) {
+                left -= 1;
+                each(citation);
+            }
+            Ok(())
+        });
+    }
+}
+
+fn citation(annotation: &RawValue) -> Option<String> {
+    let (mut start, mut end, mut url, mut title) = ("0", "0", None, "\"\"");
+    let mut inside_of = None;
+    let note = |key: &str, value| {
+        inside_of = Some(value).filter(|_| key == "url_citation").or(inside_of);
+        Ok(())
+    };
+    members(annotation, note).ok()?;
+    let is_index = |value: &RawValue| value.get().parse::<u64>().is_ok();
+    members(inside_of?, |key, value| {
+        match key {
+            "start_index" if is_index(value) => start = value.get(),
+            "end_index" if is_index(value) => end = value.get(),
+            "url" if inside(value).is_ok() => url = Some(value.get()),
+            "title" if inside(value).is_ok() => title = value.get(),
+            _ => {}
+        }
+        Ok(())
+    })
+    .ok()?;
+    let pieces =
+        ["{\"type\":\"url_citation\",\"start_index\":", start, ",\"end_index\":", end, ",\"url\":", url?];
+    Some(pieces.concat() + ",\"title\":" + title + "}")
 }
 
 /// The text of a content: a string, a list of parts, or an object, which is its own JSON.

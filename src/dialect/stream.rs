@@ -119,7 +119,7 @@ impl Translator {
         let word = self.finish.take();
         let finish = self.blocks.finish(word.as_deref())?;
         self.start(out);
-        // Where the limit was met, a call ends where it was cut: the client knows by the reason.
+        // Where the limit or a filter ended the message, a call ends where it was cut: the client knows by the reason.
         self.blocks.end(finish.is_cut(), &mut *self.writer, out)?;
         self.writer.end(&finish, self.usage, out);
         self.over = true;
@@ -139,6 +139,7 @@ impl Translator {
         let is_whole = whole.is_some();
         if let Some(mut said) = choice.delta.or(whole) {
             said.pieces(|piece, text| self.blocks.say(piece, text))?;
+            self.blocks.annotate(&said)?;
             for call in said.calls()? {
                 if is_whole {
                     self.blocks.call(&call, &self.id)?;

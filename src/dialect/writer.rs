@@ -13,6 +13,8 @@ use super::usage::ChatUsage;
 pub(super) struct Rules {
     /// A refusal is a block of its own, and no text.
     pub(super) has_refusals: bool,
+    /// Text has annotations.
+    pub(super) has_annotations: bool,
     /// Text that was sent is needed again.
     pub(super) keeps_text: bool,
 }
@@ -28,6 +30,9 @@ pub(super) trait Writer: Debug + Send {
 
     /// `new` is what is new of the block's text.
     fn delta(&mut self, index: usize, block: &Block, new: &str, out: &mut Output);
+
+    /// The block has another annotation, its `at`th.
+    fn annotate(&mut self, _index: usize, _block: &Block, _at: usize, _out: &mut Output) {}
 
     /// The block ends; `may_lack`: the message met its limit there.
     ///

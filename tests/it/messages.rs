@@ -590,6 +590,41 @@ fn translation_refused_with_native_targets_down_is_the_400_that_names_the_field(
 }
 
 #[test]
+fn failing_native_target_leaves_the_400_that_names_the_field_unless_it_asks_to_wait() {
+    let (native, plain) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
+    let first = json!({"name": "native", "url": native.url(), "anthropic_url": native.url(), "key": KEY, "responses": "native"});
+    let second = json!({"name": "plain", "url": plain.url(), "key": KEY, "responses": "chat"});
+    let models = json!({"best": ["native/m", "plain/m"]});
+    let error = json!({"type": "error", "error": {"type": "api_error", "message": "theirs"}});
+    let hi = json!([{"role": "user", "content": "hi"}]);
+    for (status, headers, expected) in [
+        (500, None, 400),
+        (503, None, 400),
+        (529, None, 400),
+        (401, None, 400),
+        (429, None, 429),
+        (503, Some(("Retry-After", "30")), 503),
+        (422, None, 422),
+    ] {
+        // New each time: a failure puts the replica in cooldown.
+        let changes = json!({"providers": [first, second], "models": models});
+        let proxy = Proxy::start(&with(config(&[]), changes));
+        for (path, body) in [
+            (MESSAGES, json!({"model": "best", "max_tokens": 9, "top_k": 5, "messages": hi})),
+            ("/v1/responses", json!({"model": "best", "input": "hi", "top_logprobs": 5})),
+        ] {
+            let fields: Vec<_> = headers.into_iter().chain([("Content-Type", "application/json")]).collect();
+            native.respond(path, Script::whole(status, &fields, &error.to_string()));
+            let response = proxy.call(authorized(path, body.to_string()));
+            assert_eq!(response.status, expected, "{status} {path}: {}", response.text());
+            let names_it = ["top_k", "top_logprobs"].iter().any(|field| response.text().contains(field));
+            assert_eq!(names_it, expected == 400, "{status} {path}: {}", response.text());
+        }
+    }
+    assert!(plain.requests().is_empty());
+}
+
+#[test]
 fn translated_request_over_max_request_size_is_413() {
     let (upstream, proxy) = start(json!({"max_request_size": 20_000}));
     let tools = vec![json!({"name": "f", "input_schema": {}}); 400];

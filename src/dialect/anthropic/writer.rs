@@ -16,7 +16,7 @@ use crate::dialect::usage::ChatUsage;
 use crate::dialect::writer::{Rules, Writer};
 
 /// A refusal is text that ends for a reason of its own.
-pub(super) const RULES: Rules = Rules { has_refusals: false, keeps_text: false };
+pub(super) const RULES: Rules = Rules { has_refusals: false, has_annotations: false, keeps_text: false };
 
 /// A call's input is an object.
 pub(super) const NO_OBJECT: Unfit = Unfit::Malformed("a tool call's arguments are no JSON object");

@@ -125,7 +125,7 @@ fn end(out: &mut Output) {
 
 impl Writer for Events {
     fn rules(&self) -> Rules {
-        Rules { has_refusals: true, keeps_text: true }
+        Rules { has_refusals: true, has_annotations: true, keeps_text: true }
     }
 
     fn begin(&mut self, id: &str, out: &mut Output) {
@@ -161,6 +161,17 @@ impl Writer for Events {
             self.custom = custom;
         } else {
             self.delta_event(index, &item, new, out);
+        }
+    }
+
+    fn annotate(&mut self, index: usize, block: &Block, at: usize, out: &mut Output) {
+        if self.is_streamed {
+            let request = Arc::clone(&self.request);
+            self.text_event("response.output_text.annotation.added", index, &Item::of(block, &request), out);
+            out.write(&[",\"annotation_index\":"]);
+            out.number(at as u64);
+            out.write(&[",\"annotation\":", &block.annotations[at]]);
+            end(out);
         }
     }
 

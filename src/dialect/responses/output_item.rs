@@ -2,12 +2,13 @@
 
 use super::context::{Tool, Translation};
 use crate::dialect::block::{Block, Kind};
-use crate::dialect::output::Output;
+use crate::dialect::output::{Output, Separated};
 
 /// A block as the Responses API has it.
 pub(super) enum Item<'a> {
     Reasoning,
-    Text,
+    /// With its annotations.
+    Text(&'a [String]),
     Refusal,
     /// `tool`: what the client knows the function as, where that differs.
     Call {
@@ -29,7 +30,7 @@ impl<'a> Item<'a> {
     pub(super) fn of(block: &'a Block, request: &'a Translation) -> Self {
         match &block.kind {
             Kind::Thinking => Self::Reasoning,
-            Kind::Text => Self::Text,
+            Kind::Text => Self::Text(&block.annotations),
             Kind::Refusal => Self::Refusal,
             Kind::Tool(tool) => Self::Call { id: &tool.id, name: &tool.name, tool: request.tool(&tool.name) },
         }
@@ -43,7 +44,7 @@ impl<'a> Item<'a> {
     fn kind(&self) -> &'static str {
         match self {
             Self::Reasoning => "reasoning",
-            Self::Text | Self::Refusal => "message",
+            Self::Text(_) | Self::Refusal => "message",
             Self::Call { .. } if self.is_custom() => "custom_tool_call",
             Self::Call { .. } => "function_call",
         }
@@ -53,7 +54,7 @@ impl<'a> Item<'a> {
     fn prefix(&self) -> &'static str {
         match self {
             Self::Reasoning => "rs",
-            Self::Text | Self::Refusal => "msg",
+            Self::Text(_) | Self::Refusal => "msg",
             Self::Call { .. } if self.is_custom() => "ctc",
             Self::Call { .. } => "fc",
         }
@@ -63,7 +64,7 @@ impl<'a> Item<'a> {
     pub(super) fn part(&self) -> Option<&'static str> {
         match self {
             Self::Reasoning => Some("reasoning_text"),
-            Self::Text => Some("output_text"),
+            Self::Text(_) => Some("output_text"),
             Self::Refusal => Some("refusal"),
             Self::Call { .. } => None,
         }
@@ -72,7 +73,7 @@ impl<'a> Item<'a> {
     /// Where its text stands.
     fn text_member(&self) -> &'static str {
         match self {
-            Self::Reasoning | Self::Text => "text",
+            Self::Reasoning | Self::Text(_) => "text",
             Self::Refusal => "refusal",
             Self::Call { .. } if self.is_custom() => "input",
             Self::Call { .. } => "arguments",
@@ -83,7 +84,7 @@ impl<'a> Item<'a> {
     pub(super) fn delta_event(&self) -> &'static str {
         match self {
             Self::Reasoning => "response.reasoning_text.delta",
-            Self::Text => "response.output_text.delta",
+            Self::Text(_) => "response.output_text.delta",
             Self::Refusal => "response.refusal.delta",
             Self::Call { .. } if self.is_custom() => "response.custom_tool_call_input.delta",
             Self::Call { .. } => "response.function_call_arguments.delta",
@@ -94,7 +95,7 @@ impl<'a> Item<'a> {
     pub(super) fn done_event(&self) -> &'static str {
         match self {
             Self::Reasoning => "response.reasoning_text.done",
-            Self::Text => "response.output_text.done",
+            Self::Text(_) => "response.output_text.done",
             Self::Refusal => "response.refusal.done",
             Self::Call { .. } if self.is_custom() => "response.custom_tool_call_input.done",
             Self::Call { .. } => "response.function_call_arguments.done",
@@ -113,13 +114,23 @@ impl<'a> Item<'a> {
         out.write(&[",\"", member, "\":"]);
         out.string(text);
         // The SDKs ask for it.
-        out.write(if matches!(self, Self::Text) { &[",\"logprobs\":[]"] } else { &[] });
+        out.write(if matches!(self, Self::Text(_)) { &[",\"logprobs\":[]"] } else { &[] });
     }
 
     pub(super) fn write_part(&self, text: &str, out: &mut Output) {
         out.write(&["{\"type\":\"", self.part().unwrap_or_default(), "\""]);
         self.write_text("", text, out);
-        out.write(if matches!(self, Self::Text) { &[",\"annotations\":[]}"] } else { &["}"] });
+        if let Self::Text(annotations) = self {
+            let mut list = Separated::default();
+            out.write(&[",\"annotations\":["]);
+            // A part that begins has none.
+            for annotation in annotations.iter().filter(|_| !text.is_empty()) {
+                list.next(out);
+                out.write(&[annotation]);
+            }
+            out.write(&["]"]);
+        }
+        out.write(&["}"]);
     }
 
     /// Writes it whole; `text` is all of its text, `None`: none has come.
@@ -139,7 +150,7 @@ impl<'a> Item<'a> {
                 }
                 self.write_text("", text.unwrap_or_default(), out);
             }
-            Self::Reasoning | Self::Text | Self::Refusal => {
+            Self::Reasoning | Self::Text(_) | Self::Refusal => {
                 let is_thought = matches!(self, Self::Reasoning);
                 out.write(&[if is_thought { ",\"summary\":[]" } else { ",\"role\":\"assistant\"" }]);
                 out.write(&[",\"content\":["]);
