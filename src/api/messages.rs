@@ -14,7 +14,7 @@ use crate::config::{Config, Format, Mask, Replica, Scope, Thinking, known};
 use crate::core::BodyError;
 use crate::core::sse::{EventTooLarge, Events};
 use crate::dialect::anthropic::{self, unsigned_thinking};
-use crate::dialect::{Attached, ChatRequest, Output, Translator, Unfit, responses};
+use crate::dialect::{self, Attached, ChatRequest, Output, Translator, Unfit, responses};
 use crate::front::Request;
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, TRANSLATED_COPIES};
@@ -31,8 +31,11 @@ pub const CHAT: &str = "/chat/completions";
 
 /// The path of the one call in Anthropic's format that can be translated.
 const MESSAGES: &str = "/v1/messages";
-/// The path of the call that counts a request's tokens.
+/// The path that creates a response.
+const RESPONSES: &str = "/v1/responses";
+/// The paths of the calls that count a request's tokens.
 const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
+const COUNT_INPUT: &str = "/v1/responses/input_tokens";
 
 /// A call as chat completions have it, and the way back of its response.
 pub struct Chat {
@@ -77,7 +80,7 @@ pub fn translate(
     request: &Request<RequestContext>,
     routes: &mut Vec<Route>,
 ) -> Result<Translated, ApiError> {
-    if !is_translatable(&request.context) {
+    if !is_translatable(request) {
         return Ok(Translated::default());
     }
     let (config, now) = (&*request.context.config, Instant::now());
@@ -119,21 +122,25 @@ fn replicas_of<'a>(config: &'a Config, route: &Route) -> impl Iterator<Item = &'
 }
 
 /// The response to a call that asks for the tokens of a request, from no provider. It says that it is an estimate.
-pub fn estimated_count(tokens: u64) -> BufferedResponse {
+pub fn estimated_count(request: &Request<RequestContext>, tokens: u64) -> BufferedResponse {
+    let is_input = request.head.path() == COUNT_INPUT;
+    let object = if is_input { "\"object\":\"response.input_tokens\"," } else { "" };
     let mut headers = Headers::default();
     headers.set("content-type", b"application/json");
-    let body = format!("{{\"input_tokens\":{tokens},\"estimated\":true}}").into_bytes();
+    let body = format!("{{{object}\"input_tokens\":{tokens},\"estimated\":true}}").into_bytes();
     BufferedResponse { status: 200, headers, body, refusal: None }
 }
 
 /// Whether a call is one that providers of chat completions alone get translated.
-pub fn is_translatable(context: &RequestContext) -> bool {
-    context.response_context.format == Format::Anthropic || context.action == Action::CreateResponse
+pub fn is_translatable(request: &Request<RequestContext>) -> bool {
+    let (path, context) = (request.head.path(), &request.context);
+    let is_responses = path.starts_with(RESPONSES) && context.action != Action::StoredResponse;
+    context.response_context.format == Format::Anthropic || is_responses
 }
 
 /// Whether a call asks for the tokens of a request.
 pub fn counts_tokens(request: &Request<RequestContext>) -> bool {
-    request.head.path() == COUNT_TOKENS
+    [COUNT_TOKENS, COUNT_INPUT].contains(&request.head.path())
 }
 
 /// Whether a replica of a provider gets a call as it came.
@@ -160,6 +167,9 @@ pub fn chat(request: &Request<RequestContext>, thinking: Thinking) -> Result<Cha
     let is_messages = request.context.response_context.format == Format::Anthropic;
     if is_messages && path != MESSAGES {
         return Err(ApiError::NotSpoken(path.to_owned()));
+    }
+    if !is_messages && path != RESPONSES {
+        return Err(ApiError::Refused(dialect::Refusal::not_carried(path)));
     }
     let mut copies = Share::new(Holder::Request);
     if !copies.set(request.body.len().saturating_mul(TRANSLATED_COPIES)) {

@@ -124,7 +124,10 @@ impl Relay {
             (Some(error), _) => Finish::Error(error),
             (_, Some(provider)) => {
                 self.client_call.record.provider = provider;
-                Finish::Response(messages::estimated_count(self.client_call.estimated_prompt))
+                Finish::Response(messages::estimated_count(
+                    &self.client_call.request,
+                    self.client_call.estimated_prompt,
+                ))
             }
             _ => last.into(),
         }
@@ -173,7 +176,7 @@ impl Relay {
         let (board, config) = (&self.gateway.board, self.client_call.config());
         let context = &self.client_call.request.context;
         let format = context.response_context.format;
-        if !messages::is_translatable(context) || replica.is_native(format).is_some() {
+        if !messages::is_translatable(&self.client_call.request) || replica.is_native(format).is_some() {
             return;
         }
         if !self.is_translated {

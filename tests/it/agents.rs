@@ -271,6 +271,37 @@ fn tokens_are_estimated_where_a_native_provider_has_no_path_for_it() {
 }
 
 #[test]
+fn calls_about_responses_are_estimated_or_refused_by_name_where_the_provider_lacks_them() {
+    const INPUT: &str = "/v1/responses/input_tokens";
+    const COMPACT: &str = "/v1/responses/compact";
+    for api in ["chat", "auto", "native"] {
+        let upstream = Upstream::new(&["m"]);
+        let provider = json!({"name": "p", "url": upstream.url(), "key": KEY, "responses": api});
+        let proxy = Proxy::start(&with(config(&[]), json!({"providers": [provider]})));
+        for path in [INPUT, COMPACT] {
+            upstream.respond(path, Script::whole(404, &[], "no such page"));
+        }
+        let body = r#"{"model":"p/m","input":"hi"}"#;
+        let counted = proxy.call(authorized(INPUT, body));
+        let tokens = body.len().div_ceil(4);
+        let estimate = json!({"object": "response.input_tokens", "input_tokens": tokens, "estimated": true});
+        assert_eq!((counted.status, counted.json()), (200, estimate), "{api}");
+        let refused = proxy.call(authorized(COMPACT, body));
+        let expected = if api == "native" { 404 } else { 400 };
+        assert_eq!(refused.status, expected, "{api}: {}", refused.text());
+        assert_eq!(refused.text().contains(COMPACT), api != "native", "{api}: {}", refused.text());
+        let asked = if api == "chat" { 0 } else { 2 };
+        assert_eq!(upstream.requests().len(), asked, "{api}");
+        upstream.respond(INPUT, Script::json(200, &json!({"input_tokens": 7})));
+        upstream.respond(COMPACT, Script::json(200, &json!({"object": "response.compaction"})));
+        if api != "chat" {
+            assert_eq!(proxy.call(authorized(INPUT, body)).json(), json!({"input_tokens": 7}));
+            assert_eq!(proxy.call(authorized(COMPACT, body)).json()["object"], "response.compaction");
+        }
+    }
+}
+
+#[test]
 fn moderation_without_a_model_goes_to_the_one_provider_that_serves_it() {
     const MODERATIONS: &str = "/v1/moderations";
     let (one, other) = (Upstream::new(&["omni-moderation-latest"]), Upstream::new(&["m"]));

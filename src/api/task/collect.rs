@@ -126,7 +126,7 @@ impl Relay {
             messages::counts_tokens(request)
                 || board.may_lack(replica, request.context.response_context.format)
         };
-        means_path && !self.is_translated && messages::is_translatable(&request.context) && may_lack()
+        means_path && !self.is_translated && messages::is_translatable(request) && may_lack()
     }
 
     /// A replica seems to speak chat completions alone: it is asked again in these. That it serves them shows that it does.
@@ -135,7 +135,8 @@ impl Relay {
         if messages::counts_tokens(&self.client_call.request) {
             self.note(choice, Verdict::Succeeded, "client_error");
             self.client_call.record.note_responder(choice, false);
-            let estimate = messages::estimated_count(self.client_call.estimated_prompt);
+            let estimate =
+                messages::estimated_count(&self.client_call.request, self.client_call.estimated_prompt);
             return Outcome::Finished(Finish::Response(estimate));
         }
         match self.translate_for(replica) {
