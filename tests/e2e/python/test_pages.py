@@ -25,7 +25,8 @@ def setUpModule():
 
 def blocks(end, language):
     pages = "\n".join((ROOT / f"{page}.{end}").read_text() for page in PAGES)
-    return re.findall(r"^```%s\n(.*?)^```$" % language, pages, re.M | re.S)
+    # An example may be in more than one page.
+    return list(dict.fromkeys(re.findall(r"^```%s\n(.*?)^```$" % language, pages, re.M | re.S)))
 
 
 class Pages(Case):
