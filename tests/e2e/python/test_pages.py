@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import jsonschema
+import jsonschema  # which litellm brings
 
 from harness import BINARY, DEADLINE, Case, Demo, for_module
 
