@@ -1,22 +1,22 @@
-//! A chat completion request that was written for a call in another format.
+//! A chat completion request made from a call in another format.
 
 use super::json::{Fit, Problem, Refusal};
 use super::output::Output;
 
-/// A chat completion request, but for the model and the name of its limit, which depend on the provider.
+/// A chat completion request without the model and the limit of tokens, whose names depend on the provider.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ChatRequest {
-    /// The most tokens of its response, where it has such a limit.
+    /// Limit of the response's tokens, if it has one.
     max_tokens: Option<String>,
-    /// Everything after the limit, but for the closing brace.
+    /// Everything after the limit except the closing brace.
     rest: Vec<u8>,
     /// It asks for a stream.
     pub stream: bool,
-    /// What it has beside text.
+    /// Its parts other than text.
     pub attached: Attached,
 }
 
-/// What a request has beside text, which a provider may refuse.
+/// Parts of a request other than text, which a provider may refuse.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Attached {
     pub image: bool,
@@ -24,20 +24,20 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Whether there is anything.
+    /// Whether there are any.
     pub fn is_any(self) -> bool {
         self.image || self.pdf
     }
 }
 
-/// How a request for a stream ends that asks for its usage too.
+/// End of a streamed request that asks for its usage too.
 const WITH_USAGE: &[u8] = b",\"stream_options\":{\"include_usage\":true}}";
 
 impl ChatRequest {
-    /// Of what was written behind `max_tokens`, in at most `limit` bytes.
+    /// A request from the output after `max_tokens`, at most `limit` bytes.
     ///
     /// # Errors
-    /// More was written.
+    /// The output is larger.
     pub(super) fn new(max_tokens: Option<String>, rest: Output, limit: usize, stream: bool) -> Fit<Self> {
         let too_large = |_| Refusal { place: String::new(), problem: Problem::TooLarge(limit) };
         let rest = rest.into_bytes().map_err(too_large)?;
@@ -48,8 +48,8 @@ impl ChatRequest {
         Self { attached, ..self }
     }
 
-    /// The request in pieces, for that model (as JSON); `limit` is what the provider calls the most tokens of a response.
-    /// `asks_for_usage`: a stream is asked for its usage.
+    /// The request in pieces for that model (as JSON); `limit` is the provider's member for the limit of
+    /// tokens. `asks_for_usage`: add the option that makes a stream report its usage.
     pub fn with_model<'a>(&'a self, model: &'a [u8], limit: &'a str, asks_for_usage: bool) -> Vec<&'a [u8]> {
         let mut pieces = vec![&b"{\"model\":"[..], model];
         if let Some(max_tokens) = &self.max_tokens {

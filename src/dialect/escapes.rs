@@ -1,13 +1,13 @@
-//! JSON strings without their escapes, in memory that is taken once.
+//! JSON strings without their escapes, in a single allocation.
 
 use std::borrow::Cow;
 
-/// What stands between the quotes of a valid JSON string, without escapes, in WTF-8: UTF-8 that may hold surrogates, for a
+/// The content of a valid JSON string without escapes, in WTF-8: UTF-8 that may hold surrogates, because a
 /// character may be cut in two.
 pub fn unescaped(inside: &str) -> Cow<'_, [u8]> {
     let mut rest = inside.as_bytes();
     let Some(mut at) = memchr::memchr(b'\\', rest) else { return Cow::Borrowed(rest) };
-    // No escape is shorter than its character.
+    // An escape is never shorter than its character.
     let mut out = Vec::with_capacity(rest.len());
     loop {
         out.extend_from_slice(&rest[..at]);
@@ -21,7 +21,7 @@ pub fn unescaped(inside: &str) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Adds the character that an escape stands for, given after its backslash; what follows it.
+/// Adds the character of an escape, given after its backslash. Returns the rest.
 fn push_escaped<'a>(out: &mut Vec<u8>, escape: &'a [u8]) -> &'a [u8] {
     let Some((letter, rest)) = escape.split_first() else { return escape };
     out.push(match letter {
@@ -36,7 +36,7 @@ fn push_escaped<'a>(out: &mut Vec<u8>, escape: &'a [u8]) -> &'a [u8] {
     rest
 }
 
-/// Adds a UTF-16 unit, together with the next where they are a pair; what follows.
+/// Adds a UTF-16 unit, combined with the next if they are a pair. Returns the rest.
 fn push_unit<'a>(out: &mut Vec<u8>, digits: &'a [u8]) -> &'a [u8] {
     let Some((first, rest)) = unit(digits) else { return digits };
     let second = rest.strip_prefix(b"\\u").and_then(unit);
@@ -59,7 +59,7 @@ fn unit(digits: &[u8]) -> Option<(u16, &[u8])> {
     Some((u16::from_str_radix(std::str::from_utf8(unit).ok()?, 16).ok()?, rest))
 }
 
-/// Bytes of a text as a JSON string, at most: with its escapes, without its quotes.
+/// Upper bound of a text's size as a JSON string with escapes, without quotes, bytes.
 pub(super) fn escaped_length(text: &str) -> usize {
     let length = |byte: u8| match byte {
         b'"' | b'\\' => 2,
@@ -86,7 +86,7 @@ mod tests {
             (r"\ud83d\u0041", b"\xED\xA0\xBDA"),
             (r"\ud83d\ud83d\ude00", b"\xED\xA0\xBD\xF0\x9F\x98\x80"),
             (r"\ud83d\n", b"\xED\xA0\xBD\n"),
-            // No JSON string: it is no matter what comes out.
+            // Invalid JSON strings may have any result.
             ("\\", b""),
             (r"\u12", b"12"),
         ] {

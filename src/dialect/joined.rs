@@ -1,21 +1,21 @@
-//! Text whose pieces a provider has cut wherever it likes, also inside a character.
+//! Text from pieces that a provider may cut anywhere, even within a character.
 use crate::limits::{KEPT_BUFFER, growth};
 
-/// The text of pieces, joined.
+/// The joined text of pieces.
 #[derive(Debug, Default)]
 pub struct Joined {
     text: String,
-    /// The first half of a surrogate pair, whose second half may come with the next piece.
+    /// The first half of a surrogate pair; the second half may come with the next piece.
     half: Option<u16>,
-    /// Bytes of a character whose others may come with the next piece.
+    /// Bytes of a character whose rest may come with the next piece.
     bytes: Vec<u8>,
 }
 
-/// A byte that is no UTF-8 comes as a lone surrogate, `\udc80` to `\udcff`: see [`super::chat::utf8`].
+/// A byte that is not UTF-8 arrives as a lone surrogate, `\udc80` to `\udcff`: see [`super::chat::utf8`].
 const BYTES: std::ops::RangeInclusive<u16> = 0xDC80..=0xDCFF;
 
 impl Joined {
-    /// The text so far, without a character that is not complete.
+    /// The text so far, without an incomplete character at its end.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -47,7 +47,7 @@ impl Joined {
         }
     }
 
-    /// No piece follows: a character that is not complete is lost.
+    /// Marks the end: an incomplete character is dropped.
     pub fn end(&mut self) {
         if self.half.take().is_some() || !self.bytes.is_empty() {
             self.bytes.clear();
@@ -55,7 +55,7 @@ impl Joined {
         }
     }
 
-    /// Forgets the text, but for a character that is not complete.
+    /// Drops the text except an incomplete character.
     pub(super) fn clear(&mut self) {
         self.text.clear();
         self.text.shrink_to(KEPT_BUFFER);
@@ -97,7 +97,7 @@ impl Joined {
                 self.text.push_str(character);
                 self.bytes.clear();
             }
-            // It may be the first of another.
+            // It may begin another character.
             Err(error) if error.error_len().is_some() => {
                 self.end();
                 self.bytes.extend(Some(byte).filter(|byte| *byte >= 0xC2));

@@ -1,5 +1,5 @@
-//! JSON that is looked at level by level, so that what passes unchanged is copied byte for byte, and that tells where it
-//! was not as it should be.
+//! Readers of JSON one level at a time: unchanged values are copied byte for byte, and an error names its
+//! place.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,63 +10,63 @@ use crate::json::{Stop, try_elements, try_members};
 use crate::limits::{MAX_ID, MAX_QUOTED};
 use crate::text::beginning;
 
-/// Why a request cannot be put into the other format.
+/// Why a request cannot be translated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Where: `messages.0.content.1.source`.
+    /// The place: `messages.0.content.1.source`.
     pub place: String,
-    /// What is wrong there.
+    /// The problem there.
     pub problem: Problem,
 }
 
-/// What is wrong with a value.
+/// A problem of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
-    /// The other format has no place for it.
+    /// The other format has no counterpart.
     NotCarried,
-    /// It is not what it has to be: this.
+    /// It has the wrong form: the expected one.
     Expected(&'static str),
     /// The translated request is larger than this many bytes.
     TooLarge(usize),
 }
 
 impl Refusal {
-    /// The other format has no place for this.
+    /// The other format has no counterpart of this place.
     pub fn not_carried(place: &str) -> Self {
         Self { place: place.to_owned(), problem: Problem::NotCarried }
     }
 
-    /// This is not what it has to be.
+    /// This place has the wrong form.
     pub fn expected(place: &str, what: &'static str) -> Self {
         Self { place: place.to_owned(), problem: Problem::Expected(what) }
     }
 
-    /// The other format has no place for this value of a member that it knows: the place ends in ` (value)`.
+    /// The other format has no counterpart of this value of a known member: the place ends in ` (value)`.
     pub fn of_value(value: &str) -> Self {
         Self::not_carried(&format!(" ({})", quoted(value)))
     }
 
-    /// The same, seen from the level above.
+    /// The same refusal as seen from the level above.
     pub fn within(self, outer: impl fmt::Display) -> Self {
         let between = if self.place.is_empty() || self.place.starts_with(' ') { "" } else { "." };
         Self { place: format!("{outer}{between}{}", self.place), ..self }
     }
 }
 
-/// As much of a client's word as an error quotes: each level of a place would copy the whole.
+/// The part of a client's word that an error quotes: each level of a place would copy the whole word.
 pub fn quoted(word: &str) -> &str {
     beginning(word, MAX_QUOTED)
 }
 
-/// What the functions of this room give.
+/// Result of the functions in this module.
 pub type Fit<T> = Result<T, Refusal>;
 
-/// Hands each member of an object to `member`, but for those that are null: they count as absent.
+/// Calls `member` with each member of an object. Members that are null count as absent.
 ///
 /// # Errors
 /// It is no object, or `member` refuses; the place begins with the member's key.
 pub fn members<'a>(raw: &'a RawValue, mut member: impl FnMut(&str, &'a RawValue) -> Fit<()>) -> Fit<()> {
-    // serde would quote what is none.
+    // serde's error would quote another value.
     if !raw.get().starts_with('{') {
         return Err(Refusal::expected("", "an object"));
     }
@@ -80,10 +80,10 @@ pub fn members<'a>(raw: &'a RawValue, mut member: impl FnMut(&str, &'a RawValue)
     try_members(raw.get(), each).map_err(|stop| refusal(stop, "an object"))
 }
 
-/// Hands each element of an array to `element`.
+/// Calls `element` with each element of an array.
 ///
 /// # Errors
-/// It is no array, or `element` refuses; the place begins with the element's number.
+/// It is no array, or `element` refuses; the place begins with the element's index.
 pub fn elements<'a>(raw: &'a RawValue, mut element: impl FnMut(usize, &'a RawValue) -> Fit<()>) -> Fit<()> {
     if !is_array(raw) {
         return Err(Refusal::expected("", "an array"));
@@ -104,7 +104,7 @@ fn refusal(stop: Stop<Refusal>, expected: &'static str) -> Refusal {
     }
 }
 
-/// A string as JSON has it, escapes and all, without its quotes: it can be copied into another.
+/// A string as JSON, with its escapes and without its quotes, so that it can be copied into another.
 ///
 /// # Errors
 /// It is no string.
@@ -121,17 +121,18 @@ pub fn string(raw: &RawValue) -> Fit<Cow<'_, str>> {
     inside(raw).map(|inside| word(raw, inside))
 }
 
-/// A string without its escapes. A long one with escapes is no word that is known: it stays as it stands, and takes no memory.
+/// A string without its escapes. A long string with escapes is no known word: it stays unchanged and takes no
+/// memory.
 fn word<'a>(raw: &'a RawValue, inside: &'a str) -> Cow<'a, str> {
     let is_plain = inside.len() > MAX_ESCAPED || !inside.contains('\\');
     let decoded = || serde_json::from_str(raw.get()).ok().map(Cow::Owned);
     (!is_plain).then(decoded).flatten().unwrap_or(Cow::Borrowed(inside))
 }
 
-/// Longest string with escapes that is taken for a word, bytes: each character of as much as is quoted may be one.
+/// Longest string with escapes that may be a word, bytes: each character of a quote may be an escape.
 const MAX_ESCAPED: usize = "\\u0000".len() * MAX_QUOTED;
 
-/// An id as JSON has it, without its quotes: it is written more than once.
+/// An id as JSON, without its quotes, because it is written more than once.
 ///
 /// # Errors
 /// It is no string, or longer than [`MAX_ID`].
@@ -155,10 +156,10 @@ pub fn is_array(raw: &RawValue) -> bool {
     raw.get().starts_with('[')
 }
 
-/// A value that must be there.
+/// A required value.
 ///
 /// # Errors
-/// It is not.
+/// It is missing.
 pub fn required<'a>(value: Option<&'a RawValue>, key: &str) -> Fit<&'a RawValue> {
     value.ok_or_else(|| Refusal::expected(key, "a value"))
 }

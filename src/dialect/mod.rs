@@ -1,4 +1,5 @@
-//! The APIs that clients speak where the provider speaks chat completions alone: pure functions, events in, events out.
+//! The APIs that clients use with providers that support only chat completions: pure functions, events in,
+//! events out.
 
 pub mod anthropic;
 mod block;

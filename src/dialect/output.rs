@@ -1,11 +1,11 @@
-//! JSON that is being written, with a bound that holds while it is written.
+//! JSON output with a bound that holds during writing.
 
 use std::io;
 
 use super::escapes::escaped_length;
 use crate::limits::{KEPT_BUFFER, growth};
 
-/// Written bytes, at most `limit` of them. Whatever exceeds the limit is dropped and remembered as too much, so that
+/// Written bytes, at most `limit` of them. Anything beyond the limit is dropped and remembered, so that
 /// writers need not check each piece.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -14,7 +14,7 @@ pub struct Output {
     is_over: bool,
 }
 
-/// More was written than may be.
+/// The output exceeded its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLarge;
 
@@ -24,7 +24,7 @@ impl Output {
         Self { bytes: Vec::new(), limit, is_over: false }
     }
 
-    /// The same, with room for what is about to be written.
+    /// An empty output of at most `limit` bytes, with room for the expected bytes.
     pub fn with_capacity(limit: usize, capacity: usize) -> Self {
         Self { bytes: Vec::with_capacity(capacity.min(limit)), limit, is_over: false }
     }
@@ -39,7 +39,7 @@ impl Output {
     /// Adds a string, quoted and escaped.
     pub fn string(&mut self, text: &str) {
         self.reserve(escaped_length(text) + "\"\"".len());
-        // A string always serializes, and what exceeds the limit is remembered.
+        // A string always serializes, and an overrun is remembered.
         let _ = serde_json::to_writer(self, text);
     }
 
@@ -48,31 +48,31 @@ impl Output {
         let _ = serde_json::to_writer(self, &number);
     }
 
-    /// What was written.
+    /// The written bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Forgets what was written, and keeps its room where that is small.
+    /// Drops the written bytes, and keeps the buffer if it is small.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BUFFER);
     }
 
-    /// Takes back what was written after the first `length` bytes.
+    /// Removes everything after the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.bytes.truncate(length);
     }
 
-    /// Whether something exceeded the limit.
+    /// Whether the output exceeded its limit.
     pub fn is_over(&self) -> bool {
         self.is_over
     }
 
-    /// What was written.
+    /// The written bytes.
     ///
     /// # Errors
-    /// Something exceeded the limit.
+    /// The output exceeded its limit.
     pub fn into_bytes(self) -> Result<Vec<u8>, TooLarge> {
         if self.is_over { Err(TooLarge) } else { Ok(self.bytes) }
     }
@@ -88,7 +88,7 @@ impl Output {
         self.bytes.extend_from_slice(piece);
     }
 
-    /// Makes room for what is about to be written, as far as the limit goes.
+    /// Makes room for the expected bytes, within the limit.
     pub fn reserve(&mut self, size: usize) {
         if self.bytes.capacity() - self.bytes.len() < size {
             let room = self.limit.saturating_sub(self.bytes.len());
@@ -108,7 +108,7 @@ impl io::Write for &mut Output {
     }
 }
 
-/// What stands between the elements of a list that is being written.
+/// Separates the elements of a list in the output.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Separated(bool);
 

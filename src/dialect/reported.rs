@@ -1,4 +1,4 @@
-//! What a provider tells of an error, in OpenAI's format or any other JSON.
+//! A provider's error, in OpenAI's format or any other JSON.
 
 use std::borrow::Cow;
 
@@ -12,9 +12,9 @@ use crate::text::beginning;
 /// An error of a provider.
 #[derive(Debug)]
 pub(super) struct Reported<'a> {
-    /// What happened; where the document does not tell, its beginning.
+    /// The error message; without one, the beginning of the document.
     pub(super) message: Cow<'a, str>,
-    /// The provider's word for it; a number is none.
+    /// The provider's code; only if it is a string.
     pub(super) code: Option<Cow<'a, str>>,
 }
 
@@ -29,14 +29,14 @@ impl<'a> Reported<'a> {
 }
 
 fn shortened(document: &[u8]) -> Cow<'_, str> {
-    // A character that is cut stands after what is kept.
+    // A cut character lies after the kept part.
     let text = String::from_utf8_lossy(&document[..document.len().min(MAX_ERROR_TEXT + 1)]);
     Cow::Owned(beginning(&text, MAX_ERROR_TEXT).to_owned())
 }
 
 /// Its message and its code.
 fn facts(document: &RawValue) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
-    // Gemini's layer sends a list of one.
+    // Gemini's compatibility layer sends a list with one element.
     let document = first(document).unwrap_or(document);
     let [error, outer, detail] = values(document, ["error", "message", "detail"]);
     let error = error.unwrap_or(document);
@@ -45,10 +45,10 @@ fn facts(document: &RawValue) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     (message, code.and_then(text))
 }
 
-/// The first element, where it is an array.
+/// The first element of an array.
 fn first(document: &RawValue) -> Option<&RawValue> {
     let mut first = None;
-    // What is no array has none.
+    // Other values have no elements.
     let _ = elements(document, |_, element| {
         first = first.or(Some(element));
         Ok(())
@@ -56,7 +56,7 @@ fn first(document: &RawValue) -> Option<&RawValue> {
     first
 }
 
-/// The values of those members; none of what is no object.
+/// The values of those members; none for a value that is no object.
 fn values<'a, const N: usize>(object: &'a RawValue, names: [&str; N]) -> [Option<&'a RawValue>; N] {
     let mut values = [None; N];
     let _ = members(object, |key, value| {

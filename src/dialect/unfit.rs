@@ -3,16 +3,16 @@
 use super::output::TooLarge;
 use crate::core::sse::EventTooLarge;
 
-/// Why a response cannot be put into the other format.
+/// Why a response cannot be translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
-    /// It is an error, in spite of its status.
+    /// It is an error despite its status.
     Error,
-    /// It is complete, but holds what cannot be carried. Another replica would say the same.
+    /// It is complete, but has something without a counterpart. Another replica would send the same.
     Malformed(&'static str),
-    /// It is no JSON, not complete, or says that the provider gave up.
+    /// It is no JSON, is incomplete, or reports that the provider stopped early.
     Broken(&'static str),
-    /// More than the limit would have to be written or held.
+    /// The output or the held text would exceed the limit.
     TooLarge,
 }
 

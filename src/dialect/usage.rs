@@ -1,11 +1,11 @@
-//! Tokens, as chat counts them.
+//! Token counts in the form of chat completions.
 
 use serde_json::value::RawValue;
 
 use crate::dialect::json::{Fit, members};
 use crate::limits::MAX_TOKENS_REPORTED;
 
-/// Tokens, as chat counts them. What is no count says nothing.
+/// Token counts in the form of chat completions. Invalid counts are ignored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ChatUsage {
     prompt: Option<u64>,
@@ -15,14 +15,14 @@ pub(super) struct ChatUsage {
     pub(super) read: Option<u64>,
     /// Tokens of the prompt that were written to a cache.
     pub(super) written: Option<u64>,
-    /// Tokens of the completion that are no part of what is said.
+    /// Tokens of the completion that are not part of its text.
     pub(super) reasoning: Option<u64>,
 }
 
-/// Where a count stands.
+/// The field of a count.
 type Count = fn(&mut ChatUsage) -> &mut Option<u64>;
 
-/// What a member of `usage` counts. One table for all providers, at the top and in the details.
+/// The count that each member of `usage` has: one table for all providers, for the top level and the details.
 const NAMES: &[(&str, Count)] = &[
     ("prompt_tokens", |usage| &mut usage.prompt),
     ("input_tokens", |usage| &mut usage.prompt),
@@ -42,15 +42,15 @@ const NAMES: &[(&str, Count)] = &[
     ("reasoning_tokens", |usage| &mut usage.reasoning),
 ];
 
-/// Where the details stand.
+/// Members with details.
 const DETAILS: &[&str] =
     &["prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "output_tokens_details"];
 
 impl ChatUsage {
-    /// What a `usage` says, if it says anything.
+    /// The counts of a `usage`, if it has any.
     pub(super) fn of(usage: &RawValue) -> Option<Self> {
         let mut all = Self::default();
-        // What is no object says nothing.
+        // A value that is no object has no counts.
         let _ = members(usage, |key, value| {
             if DETAILS.contains(&key) {
                 let _ = members(value, |key, value| all.note(key, value));
@@ -60,7 +60,8 @@ impl ChatUsage {
         (all != Self::default()).then_some(all)
     }
 
-    /// Of two names for one count the larger counts: some providers write 0 under the one they do not use.
+    /// Of two names for one count the larger value counts: some providers write 0 under the name they do not
+    /// use.
     fn note(&mut self, key: &str, value: &RawValue) -> Fit<()> {
         if let Some((_, count)) = NAMES.iter().find(|(name, _)| *name == key) {
             let reported = count(self);
@@ -69,8 +70,8 @@ impl ChatUsage {
         Ok(())
     }
 
-    /// Tokens of the prompt and of the completion. What the total holds beyond them is reasoning, which some providers
-    /// count beside the completion.
+    /// Tokens of the prompt and of the completion. A total beyond their sum is reasoning, which some
+    /// providers do not count in the completion.
     pub(super) fn tokens(self) -> (u64, u64) {
         let (completion, total) = (self.completion.unwrap_or(0), self.total.unwrap_or(0));
         let Some(prompt) = self.prompt else { return (0, completion) };
@@ -78,20 +79,20 @@ impl ChatUsage {
         (prompt, completion.max(total.saturating_sub(prompt + beside_prompt)))
     }
 
-    /// The same, the prompt's with those of a cache wherever they are counted.
+    /// The same, with cached tokens always included in the prompt.
     pub(super) fn whole_tokens(self) -> (u64, u64) {
         let (prompt, completion) = self.tokens();
         let cached = self.cached();
         (if cached > prompt { prompt + cached } else { prompt }, completion)
     }
 
-    /// Tokens of the prompt that a cache had or got.
+    /// Tokens of the prompt that were read from or written to a cache.
     pub(super) fn cached(self) -> u64 {
         self.read.unwrap_or(0) + self.written.unwrap_or(0)
     }
 }
 
-/// A count: also as a fraction or in a string, but neither negative nor beyond belief.
+/// A count, also as a fraction or in a string; negative or implausibly large ones are ignored.
 fn number(value: &RawValue) -> Option<u64> {
     let text = value.get().trim_matches('"');
     let count: u64 = text.parse().ok().or_else(|| {

@@ -1,4 +1,4 @@
-//! The messages of a request and their blocks, as messages of a chat.
+//! The messages of a request and their blocks, as chat messages.
 
 use std::borrow::Cow;
 
@@ -13,24 +13,23 @@ use crate::dialect::json::{
 };
 use crate::dialect::output::{Output, Separated};
 
-/// What stands between two blocks of text that become one string, as JSON has it.
+/// Separator between two text blocks that become one string, as JSON.
 const BETWEEN: &str = "\\n\\n";
-/// What stands, before its name, for a tool that a search has found.
+/// Text before the name of a tool that a search has found.
 const TOOL_FOUND: &str = "[tool found: ";
-/// What a failed tool's result begins with: chat has no other way to say so.
+/// Beginning of a failed tool's result: chat has no member for the failure.
 const FAILED: &str = "Error: ";
 
-/// The messages of a chat, while they are written.
+/// The chat messages in the output.
 #[derive(Default, Clone, Copy)]
 pub(super) struct Messages {
     list: Separated,
     pub(super) attached: Attached,
-    /// As [`super::chat_request`] has it.
+    /// As in [`super::chat_request`].
     thinking: Thinking,
 }
 
 impl Messages {
-    /// None yet.
     pub(super) fn new(thinking: Thinking) -> Self {
         Self { thinking, ..Self::default() }
     }
@@ -43,7 +42,7 @@ impl Messages {
 
 /// Writes the messages of `list`.
 pub(super) fn write_messages(out: &mut Output, messages: &mut Messages, list: &RawValue) -> Fit<()> {
-    // The last message, where it is the assistant's: chat begins a new one and cannot continue it.
+    // The last message, if it is the assistant's: chat cannot continue a message.
     let mut begun = None;
     let mut count = 0;
     elements(list, |at, message| {
@@ -63,7 +62,7 @@ pub(super) fn write_messages(out: &mut Output, messages: &mut Messages, list: &R
         })?;
         let before = out.bytes().len();
         match (&*role, content) {
-            // It holds hints alone.
+            // It contains only hints.
             ("system", None) => Ok(()),
             ("user", _) => write_user(out, messages, required(content, "content")?),
             ("assistant", _) => write_assistant(out, messages, required(content, "content")?),
@@ -84,7 +83,7 @@ pub(super) fn write_messages(out: &mut Output, messages: &mut Messages, list: &R
     }
 }
 
-/// Writes what only text can be in: `system`, or a message of that role.
+/// Writes a text-only message: `system`, or a message of that role.
 pub(super) fn write_system(out: &mut Output, messages: &mut Messages, content: &RawValue) -> Fit<()> {
     let (before, begun) = (out.bytes().len(), *messages);
     messages.next(out);
@@ -110,14 +109,14 @@ pub(super) fn write_system(out: &mut Output, messages: &mut Messages, content: &
     Ok(())
 }
 
-/// Whether a block of Claude Code's is a header in the prompt. It is meant for Anthropic, and differs from one conversation to
-/// the next: no provider could cache a prompt that begins with it.
+/// Whether a block of Claude Code is its billing header. It is meant for Anthropic and differs between
+/// conversations: no provider could cache a prompt that begins with it.
 fn is_for_billing(text: &str) -> bool {
     text.starts_with("x-anthropic-billing-header:") && !text.contains("\\n")
 }
 
-/// Text alone goes as a string, which every provider takes; with attachments, as a list of parts. Nothing of the blocks is kept:
-/// they are read again.
+/// Text alone becomes a string, which every provider takes; with attachments, a list of parts. The blocks are
+/// read again instead of being kept.
 fn write_user(out: &mut Output, messages: &mut Messages, content: &RawValue) -> Fit<()> {
     const LEAD: &str = "{\"role\":\"user\",\"content\":";
     if !is_array(content) {
@@ -146,7 +145,7 @@ fn write_user(out: &mut Output, messages: &mut Messages, content: &RawValue) -> 
     Ok(())
 }
 
-/// Writes the text of a user's message that has no attachments.
+/// Writes the text of a user's message without attachments.
 fn write_texts(out: &mut Output, content: &RawValue) -> Fit<()> {
     let mut texts = Texts::default();
     out.write(&["\""]);
@@ -158,7 +157,7 @@ fn write_texts(out: &mut Output, content: &RawValue) -> Fit<()> {
     Ok(())
 }
 
-/// Writes the parts of a user's message: the attachments of tools' results, then its own.
+/// Writes the parts of a user's message: attachments of tool results first, then its own.
 fn write_parts(out: &mut Output, content: &RawValue) -> Fit<()> {
     let mut list = Separated::default();
     out.write(&["["]);
@@ -185,7 +184,7 @@ fn write_parts(out: &mut Output, content: &RawValue) -> Fit<()> {
     Ok(())
 }
 
-/// A tool's result, as JSON has its parts.
+/// A tool's result, its parts as JSON.
 struct ToolResult<'a> {
     call: &'a str,
     content: Option<&'a RawValue>,
@@ -210,7 +209,7 @@ impl<'a> ToolResult<'a> {
     }
 }
 
-/// Writes a tool's result; how many attachments are left to the user's message after it.
+/// Writes a tool's result. Returns the number of attachments for the user's message that follows.
 fn write_result(
     out: &mut Output,
     messages: &mut Messages,
@@ -246,7 +245,7 @@ fn write_result(
     Ok(attachments)
 }
 
-/// Writes the attachments of a tool's result as parts of the user's message after it.
+/// Writes the attachments of a tool's result as parts of the user's message that follows.
 fn write_attachments(out: &mut Output, list: &mut Separated, block: &RawValue) -> Fit<()> {
     let ToolResult { call, content, .. } = ToolResult::of(block)?;
     let Some(content) = content.filter(|content| is_array(content)) else { return Ok(()) };
@@ -259,7 +258,7 @@ fn write_attachments(out: &mut Output, list: &mut Separated, block: &RawValue) -
         let Some(attachment) = parts::content(&mut Count::default(), (&kind, block), &mut |_| ())? else {
             return Ok(());
         };
-        // Once: the id may be longer than the attachment.
+        // Only once: the id may be longer than the attachment.
         if !std::mem::replace(&mut is_labelled, true) {
             list.next(out);
             out.write(&["{\"type\":\"text\",\"text\":\"", attachment.label(), call, "]\"}"]);
@@ -281,7 +280,7 @@ fn write_assistant(out: &mut Output, messages: &mut Messages, content: &RawValue
             "text" => parts::text(block).map(|text| texts.add(out, text)),
             "thinking" => parts::thought(block, messages.thinking)
                 .map(|thought| thoughts += usize::from(thought.is_some())),
-            // Sealed for Anthropic's models: nobody else can read it.
+            // Only Anthropic's models can read it.
             "redacted_thinking" => Ok(()),
             "tool_use" => parts::call(block).map(|_| calls += 1),
             other => Err(unknown(other)),
@@ -333,7 +332,7 @@ fn write_calls(out: &mut Output, content: &RawValue) -> Fit<()> {
     Ok(())
 }
 
-/// Texts that become one string. They are copied as they stand in the request, escapes and all.
+/// Texts that become one string, copied with their escapes as they are in the request.
 #[derive(Default)]
 struct Texts {
     has_begun: bool,

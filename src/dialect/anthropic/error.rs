@@ -1,4 +1,4 @@
-//! Errors as Anthropic's API has them.
+//! Errors in the form of Anthropic's API.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use crate::dialect::chat_request::Attached;
 use crate::dialect::output::Output;
 use crate::dialect::reported::Reported;
 
-/// An error in Anthropic's shape.
+/// An error in Anthropic's form.
 #[derive(Debug, Serialize)]
 pub struct Error<'a> {
     #[serde(rename = "type")]
@@ -22,20 +22,20 @@ struct Facts<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     message: &'a str,
-    /// Ours: stable and finer than the type. The SDKs pass over it.
+    /// Our own reason: stable and more specific than the type. SDKs ignore it.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
 }
 
 impl<'a> Error<'a> {
-    /// The error that goes with that status.
+    /// The error for that status.
     pub fn new(status: u16, message: &'a str, reason: Option<&'a str>, request_id: &'a str) -> Self {
         let error = Facts { kind: kind(status), message, reason };
         Self { kind: "error", error, request_id }
     }
 }
 
-/// The type for a status, as Anthropic documents them; where it documents none, that of its class.
+/// The type for a status, as documented by Anthropic; else that of the status's class.
 pub fn kind(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
@@ -56,12 +56,13 @@ pub fn event(document: &[u8]) -> Vec<u8> {
     [b"event: error\ndata: ", document, b"\n\n"].concat()
 }
 
-/// An agent that reads these words continues without its attachments: they end an error of Anthropic's about them.
+/// An agent that reads these words continues without its attachments: Anthropic's own errors about
+/// attachments end with them.
 const REFUSED_PDF: &str = "The PDF specified was not valid.";
 const REFUSED_IMAGE: &str = "Could not process image.";
 
-/// What the error of a provider that refuses a request with these attachments has to end in. Providers that take text alone say
-/// so in any words; an agent that does not know them sends the attachment again with each request that follows.
+/// End of the error for a provider that refuses a request with these attachments. Text-only providers use any
+/// words for that; an agent that does not know them sends the attachment again with every later request.
 fn ending(status: u16, message: &str, attached: Attached) -> &'static str {
     // A request that is too long is refused for its length.
     let is_long = ["context", "token"].iter().any(|word| message.contains(word));
@@ -76,7 +77,8 @@ fn ending(status: u16, message: &str, attached: Attached) -> &'static str {
     }
 }
 
-/// An error of a provider that speaks OpenAI's format, or any other JSON, in Anthropic's shape. `attached`: what the request had.
+/// A provider's error in OpenAI's format or any other JSON, in Anthropic's form. `attached`: the attachments
+/// of the request.
 pub fn translate(status: u16, body: &[u8], request_id: &str, attached: Attached) -> Vec<u8> {
     let Reported { message, code } = Reported::of(body);
     let message = match ending(status, &message, attached) {
@@ -90,5 +92,5 @@ pub fn translate(status: u16, body: &[u8], request_id: &str, attached: Attached)
     out.into_bytes().unwrap_or_default()
 }
 
-/// Bytes around the text of an error.
+/// Bytes besides the text of an error.
 const ROOM: usize = 512;

@@ -18,7 +18,7 @@ pub(super) enum Event<'a> {
     MessageStop,
 }
 
-/// A message that has nothing in it yet.
+/// An empty message.
 #[derive(Serialize)]
 pub(super) struct Beginning<'a> {
     id: &'a str,
@@ -42,7 +42,7 @@ pub(super) enum Start<'a> {
     Text {
         text: &'static str,
     },
-    /// The input is always empty: it follows in deltas.
+    /// The input is always empty here: it follows in deltas.
     ToolUse {
         id: &'a str,
         name: &'a str,
@@ -81,7 +81,7 @@ impl<'a> Stop<'a> {
 }
 
 impl Event<'_> {
-    /// Adds the event as it goes on the wire.
+    /// Adds the event in its wire form.
     pub(super) fn write(&self, out: &mut Output) {
         let name = match self {
             Self::MessageStart { .. } => "message_start",
@@ -92,7 +92,7 @@ impl Event<'_> {
             Self::MessageStop => "message_stop",
         };
         out.write(&["event: ", name, "\ndata: "]);
-        // An event always serializes, and what exceeds the limit is remembered.
+        // An event always serializes, and an overrun is remembered.
         let _ = serde_json::to_writer(&mut *out, self);
         out.write(&["\n\n"]);
     }

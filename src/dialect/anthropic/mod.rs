@@ -1,5 +1,6 @@
-//! Anthropic's Messages API: the shape of its errors, and its translation to OpenAI's chat completions and back, for
-//! providers that speak nothing else. Pure functions over bytes; `docs/anthropic.md` has the table of what becomes what.
+//! Anthropic's Messages API: the form of its errors, and its translation to OpenAI's chat completions and
+//! back, for providers that support only those. Pure functions over bytes; `docs/anthropic.md` has the table
+//! of counterparts.
 
 mod content;
 pub mod error;

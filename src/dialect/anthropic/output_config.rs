@@ -1,10 +1,10 @@
-//! The format that a request asks its response to have.
+//! The output format that a request asks for.
 
 use serde_json::value::RawValue;
 
 use crate::dialect::json::{Fit, Refusal, members, required, string};
 
-/// The schema that an `output_config` asks for; what else it says are hints.
+/// The schema that an `output_config` asks for; its other members are hints.
 pub(super) fn output_config(config: &RawValue) -> Fit<Option<&RawValue>> {
     let mut asked = None;
     members(config, |key, value| match key {

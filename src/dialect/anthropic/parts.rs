@@ -1,4 +1,4 @@
-//! The blocks of a request's messages, each read as far as chat has a place for it.
+//! The blocks of a request's messages, as far as chat has counterparts.
 
 use std::borrow::Cow;
 
@@ -12,15 +12,15 @@ use crate::dialect::json::{
 use crate::dialect::output::Output;
 use crate::limits::MAX_BLOCKS;
 
-/// An image or a PDF, as JSON has its parts.
+/// An image or a PDF, its parts as JSON.
 pub(super) enum Attachment<'a> {
     Image(Source<'a>),
     Pdf(Source<'a>),
-    /// A PDF that the provider has: its id there.
+    /// A PDF stored at the provider: its id there.
     Stored(&'a str),
 }
 
-/// Where the bytes of an attachment are.
+/// Source of an attachment's bytes.
 pub(super) enum Source<'a> {
     Data { media_type: &'a str, base64: &'a str },
     Url(&'a str),
@@ -35,7 +35,7 @@ impl Attachment<'_> {
                 source.write(out);
             }
             Self::Pdf(source) => {
-                // OpenAI wants a name; some providers read a URL in the place of the data.
+                // OpenAI requires a name; some providers accept a URL in place of the data.
                 out.write(&["{\"type\":\"file\",\"file\":{\"filename\":\"file.pdf\",\"file_data\":\""]);
                 source.write(out);
             }
@@ -51,7 +51,7 @@ impl Attachment<'_> {
         }
     }
 
-    /// What stands in a tool's result in its place: chat takes attachments from the user alone.
+    /// Text in a tool's result that stands for the attachment: chat takes attachments only from the user.
     pub(super) fn below(&self) -> &'static str {
         match self {
             Self::Image(_) => "[image: see the next user message]",
@@ -59,7 +59,7 @@ impl Attachment<'_> {
         }
     }
 
-    /// What stands ahead of those of a tool's result, before the call's id.
+    /// Text before the attachments of a tool's result, followed by the call's id.
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Image(_) => "[image of the result of ",
@@ -82,7 +82,7 @@ impl Source<'_> {
 pub(super) struct Count(usize);
 
 impl Count {
-    /// Takes each of them. Their places are within `content`.
+    /// Calls the callback with each block. Places are within `content`.
     pub(super) fn each<'a>(
         &mut self,
         content: &'a RawValue,
@@ -100,7 +100,7 @@ impl Count {
 
 const _: () = assert!(MAX_BLOCKS == 10_000, "an error names it");
 
-/// A call that the assistant made, as JSON has its parts.
+/// A call by the assistant, its parts as JSON.
 pub(super) struct Call<'a> {
     id: &'a str,
     name: &'a str,
@@ -152,7 +152,7 @@ pub(super) fn unknown(kind: &str) -> Refusal {
     Refusal::of_value(kind).within("type")
 }
 
-/// The name of a tool that was found for the model.
+/// The name of a tool that a search has found for the model.
 pub(super) fn tool_reference(block: &RawValue) -> Fit<&str> {
     let mut name = None;
     members(block, |key, value| {
@@ -180,7 +180,7 @@ pub(super) fn text(block: &RawValue) -> Fit<&str> {
     text.ok_or_else(|| Refusal::expected("text", "a string"))
 }
 
-/// A block that may stand in a user's message and in a tool's result: what of it is text, and what is not.
+/// A block of a user's message or of a tool's result: its text, and its attachment.
 pub(super) fn content<'a>(
     blocks: &mut Count,
     (kind, block): (&str, &'a RawValue),
@@ -194,7 +194,7 @@ pub(super) fn content<'a>(
     }
 }
 
-/// A document: its title, its context, and itself as text; a PDF is left to the caller.
+/// A document: its title, context and text; the caller handles a PDF.
 fn document<'a>(
     blocks: &mut Count,
     block: &'a RawValue,

@@ -1,5 +1,5 @@
-//! A Messages request as a chat completion request. What chat has no place for is refused by name; what is only a hint and
-//! changes nothing of what is said (`docs/anthropic.md` lists it) is left out.
+//! A Messages request as a chat completion request. A member without a counterpart is refused by name; a mere
+//! hint that does not change the content (`docs/anthropic.md` lists them) is omitted.
 
 use std::borrow::Cow;
 
@@ -13,9 +13,9 @@ use crate::dialect::json::{Fit, Refusal, boolean, elements, inside, members, req
 use crate::dialect::output::{Output, Separated};
 use crate::limits::MAX_USER_ID;
 
-/// A translated request has at most so many times the bytes of the request, and [`ROOM`]: its room is taken once.
+/// Upper bound of the translated size in multiples of the request, besides [`ROOM`]: it is allocated once.
 const MOST_TIMES: usize = 2;
-/// Bytes around what is translated.
+/// Bytes besides the translated content.
 const ROOM: usize = 512;
 
 /// The chat request that says what a Messages request says, in at most `limit` bytes. `body` is a JSON object.
@@ -57,7 +57,7 @@ struct Top<'a> {
     temperature: Option<&'a RawValue>,
     top_p: Option<&'a RawValue>,
     user: Option<&'a RawValue>,
-    /// The schema that the model's output follows.
+    /// The schema for the model's output.
     schema: Option<&'a RawValue>,
     default_tier: bool,
     stream: bool,
@@ -79,7 +79,7 @@ impl<'a> Top<'a> {
                 "top_p" => top.top_p = Some(number(value)?),
                 "stream" => top.stream = boolean(value)?,
                 "metadata" => members(value, |key, value| match key {
-                    // A longer one is refused by OpenAI and others; it names nobody to the model.
+                    // OpenAI and others refuse a longer one; it means nothing to the model.
                     "user_id" => string(value).map(|id| {
                         top.user = Some(value).filter(|_| id.chars().count() <= MAX_USER_ID);
                     }),
@@ -92,7 +92,7 @@ impl<'a> Top<'a> {
                     "standard_only" => top.default_tier = true,
                     _ => return Err(Refusal::expected("", "auto or standard_only")),
                 },
-                // How the provider is to think, cache and tidy up: hints, not words.
+                // Hints about thinking, caching and context editing.
                 "thinking" | "cache_control" | "context_management" | "diagnostics" | "speed"
                 | "task_budget" => {}
                 _ => return Err(Refusal::not_carried("")),
@@ -166,7 +166,7 @@ fn write_tool(out: &mut Output, tool: &RawValue) -> Fit<()> {
             "input_schema" => members(value, |_, _| Ok(())).map(|()| schema = Some(value))?,
             "strict" => strict = boolean(value)?,
             "cache_control" | "eager_input_streaming" => {}
-            // Chat has no search for tools: the tool is there from the start.
+            // Chat has no tool search: the tool is available from the start.
             "defer_loading" => drop(boolean(value)?),
             "allowed_callers" => elements(value, |_, caller| match &*string(caller)? {
                 "direct" => Ok(()),

@@ -8,7 +8,8 @@ use crate::dialect::completion::Completion;
 use crate::dialect::output::Output;
 use crate::dialect::unfit::Unfit;
 
-/// The response for the client that asked for `model`, in at most `limit` bytes. `id` serves where the provider gives none.
+/// The response for a client that asked for `model`, at most `limit` bytes. `id` is used if the provider
+/// gives none.
 ///
 /// # Errors
 /// [`Unfit`].
@@ -24,15 +25,15 @@ pub fn message(body: &[u8], model: &str, id: &str, limit: usize) -> Result<Vec<u
     write_content(blocks, finish.is_cut(), &mut out)?;
     out.write(&["],\"stop_reason\":"]);
     out.string(stop_reason(&finish));
-    // Chat does not tell which stop sequence it was.
+    // Chat does not report which stop sequence matched.
     out.write(&[",\"stop_sequence\":null,\"usage\":"]);
-    // Numbers always serialize, and what exceeds the limit is remembered.
+    // Numbers always serialize, and an overrun is remembered.
     let _ = serde_json::to_writer(&mut out, &Usage::from(usage.unwrap_or_default()));
     out.write(&["}"]);
     Ok(out.into_bytes()?)
 }
 
-/// Writes the blocks; `is_cut`: the last call may be incomplete, and is left out then, because no JSON could stand for it.
+/// Writes the blocks; `is_cut`: the last call may be incomplete and is then omitted, because it is no JSON.
 fn write_content(blocks: Blocks, is_cut: bool, out: &mut Output) -> Result<(), Unfit> {
     let blocks = blocks.into_complete();
     let count = blocks.len();

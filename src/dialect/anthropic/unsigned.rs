@@ -1,5 +1,5 @@
-//! Thinking that a translated provider has written, in a request for one that speaks Anthropic's format: without a signature
-//! Anthropic refuses it.
+//! Thinking of a translated provider in a request for a provider of Anthropic's format: Anthropic refuses it
+//! without a signature.
 
 use std::ops::Range;
 
@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use super::parts::kind;
 use crate::dialect::json::{Fit, elements, inside, is_array, members};
 
-/// What has to be cut out of the body of a Messages request, so that no block of `thinking` has an empty signature: those
-/// blocks, and messages that hold nothing else. Ascending, and none where the request is not what it should be.
+/// The ranges to cut from the body of a Messages request, so that no `thinking` block has an empty signature:
+/// those blocks, and messages with no other content. Ascending; empty if the request is not well-formed.
 pub fn unsigned_thinking(body: &[u8]) -> Vec<Range<usize>> {
     let has_unsigned = memmem::find_iter(body, SIGNATURE).any(|at| {
         let value = body[at + SIGNATURE.len()..].trim_ascii_start().strip_prefix(b":");
@@ -61,7 +61,7 @@ fn in_request(raw: &RawValue, body: &[u8]) -> Fit<Vec<Range<usize>>> {
         list.end(&mut cuts);
         Ok(())
     })?;
-    // A run of messages is cut after the blocks of the message that ends it.
+    // A run of messages is cut after the blocks of the message at its end.
     cuts.sort_unstable_by_key(|cut| cut.start);
     Ok(cuts)
 }
@@ -83,7 +83,7 @@ fn is_unsigned(block: &RawValue) -> Fit<bool> {
 /// Cuts elements out of an array, each with one comma.
 #[derive(Default)]
 struct Cutter {
-    /// Where the last element that stays ends.
+    /// End of the last element that stays.
     kept: Option<usize>,
     /// The elements to cut since then.
     run: Option<Range<usize>>,
@@ -101,7 +101,7 @@ impl Cutter {
         self.kept = Some(span.end);
     }
 
-    /// Takes the array's end; whether nothing of it would stay. Then nothing is cut.
+    /// Handles the array's end. Returns whether every element would be cut; then none is.
     fn end(self, cuts: &mut Vec<Range<usize>>) -> bool {
         match (self.kept, self.run) {
             (Some(kept), Some(run)) => cuts.push(kept..run.end),

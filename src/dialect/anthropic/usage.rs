@@ -1,10 +1,10 @@
-//! Tokens, as the Messages API counts them.
+//! Token counts in the form of the Messages API.
 
 use serde::Serialize;
 
 use crate::dialect::usage::ChatUsage;
 
-/// Tokens, as the Messages API counts them: those of a cache stand apart.
+/// Token counts in the form of the Messages API: cached tokens are counted separately.
 #[derive(Debug, Serialize)]
 pub(super) struct Usage {
     input_tokens: u64,
@@ -18,7 +18,7 @@ impl From<ChatUsage> for Usage {
         let (prompt, completion) = chat.tokens();
         let (read, written) = (chat.read.unwrap_or(0), chat.written.unwrap_or(0));
         Self {
-            // Where more is cached than the prompt has, it stands beside the prompt.
+            // A cache larger than the prompt is not part of the prompt's count.
             input_tokens: prompt.checked_sub(chat.cached()).unwrap_or(prompt),
             cache_creation_input_tokens: written,
             cache_read_input_tokens: read,
@@ -77,7 +77,7 @@ mod tests {
             (r#""prompt_tokens_details":{"cached_tokens":4},"cached_tokens":4"#, [6, 0, 4, 7]),
             (r#""prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3}"#, [3, 3, 4, 7]),
             (r#""cache_creation_input_tokens":3,"cache_read_input_tokens":0"#, [7, 3, 0, 7]),
-            // More cached than prompt: beside it.
+            // More cached than prompt tokens: counted separately.
             (r#""cached_tokens":11"#, [10, 0, 11, 7]),
             (r#""cache_read_input_tokens":9,"cache_creation_input_tokens":2"#, [10, 2, 9, 7]),
         ] {

@@ -1,4 +1,4 @@
-//! The parts of a message, of a tool's output and of what a model thought, each read as far as chat has a place for it.
+//! The parts of a message, of a tool's output and of a model's reasoning, as far as chat has counterparts.
 
 use std::borrow::Cow;
 
@@ -8,10 +8,10 @@ use crate::dialect::json::{Fit, Refusal, elements, inside, is_array, members, st
 use crate::dialect::output::{Output, Separated};
 use crate::limits::MAX_BLOCKS;
 
-/// What stands between two texts that become one string, as JSON has it.
+/// Separator between two texts that become one string, as JSON.
 const BETWEEN: &str = "\\n\\n";
 
-/// The parts that are known.
+/// Known types of parts.
 const KINDS: &[&str] = &[
     "input_file",
     "input_image",
@@ -23,7 +23,7 @@ const KINDS: &[&str] = &[
     "text",
 ];
 
-/// A part, as JSON has it.
+/// A part as JSON.
 pub(super) enum Part<'a> {
     Text(&'a str),
     Image { url: &'a str, detail: Option<&'a str> },
@@ -52,7 +52,7 @@ impl<'a> Part<'a> {
         let (mut data, mut id, mut url, mut name) = (None, None, None, None);
         members(part, |key, value| {
             match key {
-                // What a text is based on, and what a cache may keep.
+                // Sources of a text, and hints for a cache.
                 "type" | "annotations" | "logprobs" | "prompt_cache_breakpoint" => {}
                 "text" => text = Some(inside(value)?),
                 "refusal" => refusal = Some(inside(value)?),
@@ -69,7 +69,7 @@ impl<'a> Part<'a> {
         let missing = |key| Refusal::expected(key, "a string");
         match &*kind {
             "refusal" => refusal.map(Self::Text).ok_or_else(|| missing("refusal")),
-            // Chat knows files of documents by their ids, but none of images, and fetches no files.
+            // Chat has ids for document files but not for images, and fetches no files.
             "input_image" if image.is_none() && id.is_some() => Err(Refusal::not_carried("file_id")),
             "input_image" => {
                 let detail = detail.filter(|detail| matches!(*detail, "low" | "high"));
@@ -82,7 +82,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// What it is, where it is no text.
+    /// Its kind, if it is no text.
     pub(super) fn attachment(&self) -> Option<&'static str> {
         match self {
             Self::Text(_) => None,
@@ -118,7 +118,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Hands each part of a content to `part`; a string is one of text.
+/// Calls `part` with each part of a content; a string is one text part.
 pub(super) fn parts<'a>(content: &'a RawValue, mut part: impl FnMut(Part<'a>) -> Fit<()>) -> Fit<()> {
     if !is_array(content) {
         return part(Part::Text(inside(content)?));
@@ -133,7 +133,7 @@ pub(super) fn parts<'a>(content: &'a RawValue, mut part: impl FnMut(Part<'a>) ->
 
 const _: () = assert!(MAX_BLOCKS == 10_000, "an error names it");
 
-/// Adds the texts of a content, which may hold nothing else.
+/// Adds the texts of a content with no other parts.
 pub(super) fn add_texts(out: &mut Output, texts: &mut Texts, content: &RawValue) -> Fit<()> {
     parts(content, |part| match (&part, part.attachment()) {
         (Part::Text(text), _) => {
@@ -144,7 +144,7 @@ pub(super) fn add_texts(out: &mut Output, texts: &mut Texts, content: &RawValue)
     })
 }
 
-/// Texts that become one string. They are copied as they stand in the request, escapes and all.
+/// Texts that become one string, copied with their escapes as they are in the request.
 #[derive(Default)]
 pub(super) struct Texts {
     has_begun: bool,

@@ -1,11 +1,11 @@
-//! What the way back needs to know of a translated request.
+//! Facts of a translated request for the translation of its response.
 
 use serde_json::value::RawValue;
 
 use crate::limits::MAX_ECHO;
 
-/// What the way back needs to know of a request that was translated. It is held to the end of its response: bounded by
-/// [`MAX_ECHO`] and [`MAX_TOOLS`](crate::limits::MAX_TOOLS).
+/// Facts of a translated request for the translation of its response. They are held until the response ends:
+/// bounded by [`MAX_ECHO`] and [`MAX_TOOLS`](crate::limits::MAX_TOOLS).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Translation {
     /// See [`Translation::echo`].
@@ -14,16 +14,16 @@ pub struct Translation {
     tools: Vec<Tool>,
 }
 
-/// A tool that chat calls by another name, or takes for a function.
+/// A tool with another name in chat, or of another type than function.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tool {
     /// The function's name in chat.
     pub chat_name: String,
-    /// Its name for the client.
+    /// Its name in the client's request.
     pub name: String,
-    /// The namespace that it stands in.
+    /// Its namespace.
     pub namespace: Option<String>,
-    /// The client has it as a free-form (`custom`) tool: the function takes one string, `input`.
+    /// For the client it is a free-form (`custom`) tool: the function takes one string, `input`.
     pub is_custom: bool,
 }
 
@@ -34,20 +34,20 @@ impl Translation {
         Self { echo: echo.0, tools }
     }
 
-    /// The members of the response that repeat the request or its defaults, as JSON has them, without braces:
-    /// `"instructions":null,"tools":[…],…`. All of the response that is neither `id`, `object`, `created_at`, `status`, `error`,
-    /// `incomplete_details`, `model`, `output` nor `usage`. It has no line ends.
+    /// Members of the response that repeat the request or its defaults, as JSON without braces:
+    /// `"instructions":null,"tools":[…],…`. Everything except `id`, `object`, `created_at`, `status`,
+    /// `error`, `incomplete_details`, `model`, `output` and `usage`. There are no line ends in it.
     pub fn echo(&self) -> &str {
         &self.echo
     }
 
-    /// What the client knows the function of that name as, where that is no function of the same name.
+    /// The client's tool behind the function of that name, unless it is a plain function.
     pub fn tool(&self, chat_name: &str) -> Option<&Tool> {
         let at = self.tools.binary_search_by(|tool| tool.chat_name.as_str().cmp(chat_name)).ok()?;
         self.tools.get(at)
     }
 
-    /// Bytes that it holds.
+    /// Size, bytes.
     pub fn held(&self) -> usize {
         let of_tool = |tool: &Tool| {
             size_of::<Tool>()
@@ -59,19 +59,19 @@ impl Translation {
     }
 }
 
-/// Members of a response, while they are written.
+/// Members of a response in the output.
 #[derive(Debug, Default)]
 pub(super) struct Echo(String);
 
 impl Echo {
-    /// Adds a member: what the request says, or else the default. What has no room is left out.
+    /// Adds a member with the request's value, or else the default. A member without room is omitted.
     pub(super) fn add(&mut self, key: &str, said: Option<&RawValue>, default: &str) {
         let said = said.map(RawValue::get).filter(|said| self.0.len() + said.len() <= MAX_ECHO);
         let comma = if self.0.is_empty() { "" } else { "," };
         for piece in [comma, "\"", key, "\":"] {
             self.0.push_str(piece);
         }
-        // An event's data is one line.
+        // The data of an event is one line.
         self.0.extend(said.unwrap_or(default).split(['\r', '\n']));
     }
 }

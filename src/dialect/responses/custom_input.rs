@@ -1,4 +1,4 @@
-//! The input of a free-form tool, whose call came as that of a function with one string: `{"input":"…"}`.
+//! The input of a free-form tool, which arrives as the call of a function with one string: `{"input":"…"}`.
 
 use std::borrow::Cow;
 
@@ -9,19 +9,20 @@ use crate::dialect::escapes::unescaped;
 use crate::dialect::joined::Joined;
 use crate::dialect::json::members;
 
-/// Longest beginning of the arguments, up to the quote that opens the input, that is read as it comes; bytes.
+/// Longest beginning of the arguments, up to the opening quote of the input, that is recognised while it
+/// arrives; bytes.
 const MAX_LEAD: usize = 64;
-/// The member that the function has.
+/// The member of the function.
 const MEMBER: &str = "\"input\"";
 
-/// Takes the input out of the arguments while they come.
+/// Extracts the input from the arguments while they arrive.
 #[derive(Debug, Default)]
 pub(super) struct CustomInput {
     place: Place,
-    /// So many bytes of the arguments were read.
+    /// Bytes of the arguments read so far.
     read: usize,
     input: Joined,
-    /// So many bytes of the input were taken.
+    /// Bytes of the input taken so far.
     taken: usize,
 }
 
@@ -32,12 +33,12 @@ enum Place {
     Lead,
     Inside,
     Behind,
-    /// They begin otherwise, and are read when they are complete.
+    /// The arguments begin differently, and are read once they are complete.
     Whole,
 }
 
 impl CustomInput {
-    /// What is new of the input. `arguments` are all that have come, `last`: no more of them come.
+    /// The new part of the input. `arguments` are all so far, `last`: they are complete.
     pub(super) fn take(&mut self, arguments: &str, last: bool) -> &str {
         if self.place == Place::Lead {
             self.read_lead(arguments);
@@ -66,7 +67,7 @@ impl CustomInput {
         }
     }
 
-    /// Reads up to the quote that closes the input, or to an escape that is not complete.
+    /// Reads up to the closing quote of the input, or to an incomplete escape.
     fn read_input(&mut self, arguments: &str) {
         let rest = &arguments[self.read..];
         let bytes = rest.as_bytes();
@@ -94,7 +95,7 @@ impl CustomInput {
         self.read += end;
     }
 
-    /// Models write what they were not asked for: another member, or the input itself.
+    /// A model may write another form than the schema's: another member, or the bare input.
     fn end(&mut self, arguments: &str) {
         if matches!(self.place, Place::Lead | Place::Whole) {
             self.input.push(only_string(arguments).as_deref().unwrap_or(arguments).as_bytes());
@@ -104,7 +105,7 @@ impl CustomInput {
     }
 }
 
-/// Bytes of the arguments ahead of the input, where they begin as they should.
+/// Length of the arguments before the input, if they begin as expected.
 fn lead(arguments: &str) -> Option<usize> {
     let rest = arguments.trim_ascii_start().strip_prefix('{')?;
     let rest = rest.trim_ascii_start().strip_prefix(MEMBER)?;
@@ -114,7 +115,7 @@ fn lead(arguments: &str) -> Option<usize> {
     (length <= MAX_LEAD).then_some(length)
 }
 
-/// The input of arguments that are complete: their `input`, else the one string they hold.
+/// The input in complete arguments: their `input`, else the only string in them.
 fn only_string(arguments: &str) -> Option<Cow<'_, str>> {
     let (mut input, mut strings, mut count) = (None, None, 0);
     let object: &RawValue = serde_json::from_str(arguments.trim_ascii()).ok()?;
@@ -136,7 +137,7 @@ fn only_string(arguments: &str) -> Option<Cow<'_, str>> {
 mod tests {
     use super::CustomInput;
 
-    /// The input of arguments that come so many bytes at a time.
+    /// The input of arguments that arrive in steps of that many bytes.
     fn input(arguments: &str, step: usize) -> String {
         let (mut custom, mut taken) = (CustomInput::default(), String::new());
         for end in (0..arguments.len()).step_by(step).filter(|end| arguments.is_char_boundary(*end)) {
@@ -159,7 +160,7 @@ mod tests {
             (r#"{"why":"w","what":"p"}"#, r#"{"why":"w","what":"p"}"#),
             (r#"{"input":7}"#, r#"{"input":7}"#),
             ("*** Begin Patch\n", "*** Begin Patch\n"),
-            // Cut by the limit.
+            // Cut by the token limit.
             (r#"{"input":"abc\u00"#, "abc"),
             (r#"{"inp"#, r#"{"inp"#),
             ("", ""),

@@ -1,9 +1,9 @@
-//! Why a response failed, as the Responses API tells it.
+//! The error of a failed response in the Responses API.
 
 use crate::dialect::output::Output;
 use crate::dialect::reported::Reported;
 
-/// The codes by which clients decide whether to ask again: Codex does so after the first two alone.
+/// Codes by which clients decide on a retry: Codex retries only after the first two.
 const CODES: &[&str] = &[
     "rate_limit_exceeded",
     "server_error",
@@ -21,12 +21,12 @@ pub(super) struct Failure<'a> {
 }
 
 impl<'a> Failure<'a> {
-    /// What a provider reports in `document`, with the status that goes with it.
+    /// A provider's error in `document`, with its status.
     pub(super) fn of(status: u16, document: &'a [u8]) -> Self {
         Self { reported: Reported::of(document), status }
     }
 
-    /// The code that clients decide by: the provider's where it is one of theirs, else the status'.
+    /// The code for clients: the provider's if it is a known one, else that of the status.
     fn code(&self) -> &str {
         match self.reported.code.as_deref().filter(|code| CODES.contains(code)) {
             Some(code) => code,

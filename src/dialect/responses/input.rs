@@ -1,5 +1,5 @@
-//! The input of a request as messages of a chat: items of one side that follow one another become one message, for a chat takes
-//! a model's words, thoughts and calls together, and the results right after the calls.
+//! The input of a request as chat messages. Consecutive items of one side become one message: chat expects a
+//! model's text, reasoning and calls together, followed at once by the results.
 
 use serde::Serializer;
 use serde_json::value::RawValue;
@@ -46,7 +46,7 @@ pub(super) fn write_messages(
     if list.is_begun() { Ok(()) } else { Err(Refusal::expected("input", "at least one message")) }
 }
 
-/// Items that become one message. They are read again for each part of it, so that nothing of them is kept.
+/// Items that become one message. Each part of the message reads them again, so nothing of them is kept.
 #[derive(Default)]
 struct Group<'a> {
     begin: Items<'a>,
@@ -81,7 +81,7 @@ fn write_group(
     }
 }
 
-/// One message, for many models take no second one of the system.
+/// One message, because many models take only one of the system.
 fn write_system(
     out: &mut Output,
     list: &mut Separated,
@@ -105,7 +105,7 @@ fn write_system(
     Ok(())
 }
 
-/// Text alone goes as a string, which every provider takes; with attachments, as a list of parts.
+/// Text alone becomes a string, which every provider takes; with attachments, a list of parts.
 fn write_user(out: &mut Output, list: &mut Separated, group: &Group<'_>) -> Fit<()> {
     group.each(|item| {
         let content = item.content()?;
@@ -150,7 +150,7 @@ fn write_assistant(out: &mut Output, list: &mut Separated, group: &Group<'_>) ->
     })?;
     out.write(&["\""]);
     if texts.are_empty() && calls == 0 {
-        // Thoughts that led to nothing.
+        // Reasoning without a message or call.
         out.truncate(start);
         *list = begun;
         return Ok(());
@@ -191,7 +191,7 @@ fn write_call(out: &mut Output, item: &Item<'_>) -> Fit<()> {
     out.write(&[",\"arguments\":"]);
     if item.kind == "custom_tool_call" {
         out.reserve(escaped_length(given.get()) + "{\\\"input\\\":}".len());
-        // It always serializes, and what exceeds the limit is remembered.
+        // It always serializes, and an overrun is remembered.
         let _ = serde_json::Serializer::new(&mut *out)
             .collect_str(&format_args!("{{\"input\":{}}}", given.get()));
     } else {
@@ -201,8 +201,8 @@ fn write_call(out: &mut Output, item: &Item<'_>) -> Fit<()> {
     Ok(())
 }
 
-/// Each output is a message of text; what else they hold comes as the user's right after them, for chat takes it from the user
-/// alone.
+/// Each output becomes a text message. Its attachments follow as the user's, because chat takes them only
+/// from the user.
 fn write_results(out: &mut Output, list: &mut Separated, group: &Group<'_>) -> Fit<()> {
     let mut attached = 0;
     group.each(|item| {
@@ -235,7 +235,7 @@ fn write_results(out: &mut Output, list: &mut Separated, group: &Group<'_>) -> F
         let mut is_labelled = false;
         parts(output, |part| {
             let Some(kind) = part.attachment() else { return Ok(()) };
-            // Once: the id may be longer than the image.
+            // Only once: the id may be longer than the image.
             if !std::mem::replace(&mut is_labelled, true) {
                 list.next(out);
                 out.write(&["{\"type\":\"text\",\"text\":\"[", kind, " of the result of ", call, "]\"}"]);

@@ -1,4 +1,4 @@
-//! The items of an input, each read as far as chat has a place for it.
+//! The items of an input, as far as chat has counterparts.
 
 use std::borrow::Cow;
 
@@ -9,15 +9,15 @@ use super::tools;
 use crate::config::Thinking;
 use crate::dialect::json::{Fit, Refusal, id, inside, members, required, string};
 
-/// Items of servers' tools, which no chat has: the text after them says what they found.
+/// Items of server-side tools, which chat lacks: the text after them contains their results.
 const LEFT_OUT: &[&str] =
     &["image_generation_call", "tool_search_call", "tool_search_output", "web_search_call"];
 
-/// Members of an item that say nothing to the model.
+/// Members of an item that the model does not read.
 const HINTS: &[&str] =
     &["type", "id", "status", "phase", "created_by", "internal_chat_message_metadata_passthrough"];
 
-/// Whose words an item holds.
+/// The author of an item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     System,
@@ -27,7 +27,7 @@ pub(super) enum Side {
     Results,
 }
 
-/// An item, as JSON has its parts.
+/// An item, its parts as JSON.
 pub(super) struct Item<'a> {
     pub(super) kind: Cow<'a, str>,
     pub(super) side: Side,
@@ -39,12 +39,12 @@ pub(super) struct Item<'a> {
     given: Option<&'a RawValue>,
     output: Option<&'a RawValue>,
     summary: Option<&'a RawValue>,
-    /// It is sealed: only the models of the provider that wrote it can read it.
+    /// It is sealed: only models of its provider can read it.
     is_sealed: bool,
 }
 
 impl<'a> Item<'a> {
-    /// Nothing: it is one that is left out.
+    /// `None`: the item is omitted.
     pub(super) fn of(item: &'a RawValue) -> Fit<Option<Self>> {
         let (mut role, mut kind) = (Cow::default(), Cow::Borrowed("message"));
         members(item, |key, value| {
@@ -98,7 +98,7 @@ impl<'a> Item<'a> {
         required(self.content, "content")
     }
 
-    /// The id, the name, and what a call gives its tool.
+    /// The id, the name, and the arguments of a call.
     pub(super) fn call(&self) -> Fit<(&'a str, &str, &'a RawValue)> {
         let missing = |key| Refusal::expected(key, "a string");
         let id = self.call_id.ok_or_else(|| missing("call_id"))?;
@@ -107,7 +107,7 @@ impl<'a> Item<'a> {
         Ok((id, name, self.given.ok_or_else(|| missing(key))?))
     }
 
-    /// The call that an output belongs to, and the output.
+    /// The id of an output's call, and the output.
     pub(super) fn result(&self) -> Fit<(&'a str, &'a RawValue)> {
         let id = self.call_id.ok_or_else(|| Refusal::expected("call_id", "a string"))?;
         Ok((id, required(self.output, "output")?))

@@ -1,5 +1,5 @@
-//! OpenAI's Responses API: its translation to chat completions and back, for providers that speak nothing else. Pure
-//! functions over bytes; `docs/responses.md` has the table of what becomes what.
+//! OpenAI's Responses API: its translation to chat completions and back, for providers that support only
+//! those. Pure functions over bytes; `docs/responses.md` has the table of counterparts.
 
 mod content;
 mod context;

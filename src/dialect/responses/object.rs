@@ -4,23 +4,23 @@ use super::failure::Failure;
 use crate::dialect::output::Output;
 use crate::dialect::usage::ChatUsage;
 
-/// What a response is known by.
+/// Identity of a response.
 #[derive(Debug)]
 pub(super) struct Object {
     /// The model that the client asked for.
     model: String,
     /// Unix time in seconds.
     created_at: u64,
-    /// The request's.
+    /// The request's id.
     pub(super) request_id: String,
     id: String,
-    /// What the ids of its items have in common: short, because each event repeats one.
+    /// Common part of the ids of its items: short, because each event repeats one.
     pub(super) tag: String,
 }
 
-/// What a response says beside its output.
+/// The members of a response besides its output.
 pub(super) enum Details<'a> {
-    /// It is under way.
+    /// It is in progress.
     Begun,
     Complete(Option<ChatUsage>),
     /// It ended early, for this reason.
@@ -29,20 +29,21 @@ pub(super) enum Details<'a> {
 }
 
 impl Object {
-    /// The response to the request of that id, for the client that asked for `model` at `created_at`, Unix time in seconds.
+    /// The response to the request of that id, for a client that asked for `model` at `created_at`, Unix time
+    /// in seconds.
     pub(super) fn new(model: &str, request_id: &str, created_at: u64) -> Self {
         let (model, request_id) = (model.to_owned(), request_id.to_owned());
         Self { model, created_at, request_id, id: String::new(), tag: String::new() }
     }
 
-    /// Names it after the provider's response.
+    /// Takes over the id of the provider's response.
     pub(super) fn name(&mut self, id: &str) {
         let prefix = if id.starts_with("resp_") { "" } else { "resp_" };
         self.id = [prefix, id].concat();
         self.tag = tag(&[&self.request_id, id]);
     }
 
-    /// Writes it; `output` are its items, `echo` the members that repeat the request.
+    /// Writes it; `output` has its items, `echo` the members that repeat the request.
     pub(super) fn write(
         &self,
         status: &str,
@@ -79,7 +80,7 @@ impl Object {
     }
 }
 
-/// A short word for some ids (FNV-1a).
+/// A short hash of some ids (FNV-1a).
 fn tag(ids: &[&str]) -> String {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;

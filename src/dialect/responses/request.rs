@@ -1,5 +1,5 @@
-//! A Responses request as a chat completion request. What chat has no place for is refused by name; what is only a hint and
-//! changes nothing of what is said (`docs/responses.md` lists it) is left out.
+//! A Responses request as a chat completion request. A member without a counterpart is refused by name; a
+//! mere hint that does not change the content (`docs/responses.md` lists them) is omitted.
 
 use serde_json::value::RawValue;
 
@@ -12,11 +12,11 @@ use crate::dialect::json::{Fit, Refusal, boolean, elements, inside, members, req
 use crate::dialect::output::Output;
 use crate::limits::MAX_USER_ID;
 
-/// A translated request has about the bytes of the request, and [`ROOM`]: its room is taken once.
+/// A translated request has about the size of the request plus [`ROOM`], allocated once.
 const ROOM: usize = 512;
 
-/// Members that change nothing of what the model reads: where responses are kept, cached and counted, who asks, and what a
-/// server does on its own. Nothing is kept here, and a response says so.
+/// Members that do not change what the model reads: storage, caching, accounting, the user, and a server's
+/// own options. Nothing is stored here, and a response says so.
 const HINTS: &[&str] = &[
     "model",
     "access_programs",
@@ -95,11 +95,11 @@ impl<'a> Top<'a> {
                 "service_tier" => {
                     top.service_tier = Some(value).filter(|_| string(value).is_ok_and(|tier| tier != "auto"));
                 }
-                // A longer one is refused by OpenAI and others; it names nobody to the model.
+                // OpenAI and others refuse a longer one; it means nothing to the model.
                 "user" => string(value).map(|user| {
                     top.user = Some(value).filter(|_| user.chars().count() <= MAX_USER_ID);
                 })?,
-                // Repeated in the response, and nowhere else: chat takes it beside `store` alone.
+                // Only the response repeats it: chat takes it only together with `store`.
                 "metadata" => members(value, |_, value| inside(value).map(drop))?,
                 "include" => elements(value, |_, value| match &*string(value)? {
                     logprobs @ "message.output_text.logprobs" => Err(Refusal::of_value(logprobs)),
@@ -145,7 +145,8 @@ impl<'a> Top<'a> {
         Ok(tools.into_special())
     }
 
-    /// What the response repeats of the request. Nothing is stored, whatever it asks for.
+    /// The members of the response that repeat the request. Nothing is stored, even if the request asks for
+    /// it.
     fn echo(&self, body: &RawValue) -> Fit<Echo> {
         let mut said = [None; ECHOED.len()];
         members(body, |key, value| {
@@ -165,7 +166,8 @@ impl<'a> Top<'a> {
     }
 }
 
-/// The members of a response that repeat the request's, with their defaults: the longest last, which may have no room.
+/// The members of a response that repeat the request's, with their defaults: the longest last, which may not
+/// fit.
 const ECHOED: &[(&str, &str)] = &[
     ("max_output_tokens", "null"),
     ("max_tool_calls", "null"),
@@ -196,7 +198,7 @@ fn positive(value: &RawValue) -> Fit<u64> {
     count.ok_or_else(|| Refusal::expected("", "a positive integer"))
 }
 
-/// Checks the format that a response has to have.
+/// Checks the format of the response.
 fn format(format: &RawValue) -> Fit<()> {
     let (mut kind, mut name, mut schema) = (None, None, None);
     members(format, |key, value| match key {
@@ -214,7 +216,7 @@ fn format(format: &RawValue) -> Fit<()> {
     }
 }
 
-/// Writes a format that was checked. Chat has the same members one level deeper.
+/// Writes a checked format. Chat has the same members one level deeper.
 fn write_format(out: &mut Output, format: &RawValue) -> Fit<()> {
     let is = |kind: &str| {
         let mut is = false;

@@ -11,14 +11,14 @@ use crate::dialect::stream::Translator;
 use crate::dialect::unfit::Unfit;
 use crate::dialect::writer::Writer;
 
-/// For whom a response is: what it says of the request beside what was translated.
+/// Facts of the request for its response, besides the translated ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     /// The model that the client asked for.
     pub model: &'a str,
-    /// The request's id, which serves where the provider gives none.
+    /// The request's id, used if the provider gives none.
     pub id: &'a str,
-    /// When, in Unix time, seconds.
+    /// Time of the request, Unix time in seconds.
     pub at: u64,
 }
 

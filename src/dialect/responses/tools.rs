@@ -1,4 +1,4 @@
-//! The tools of a request, as functions of a chat.
+//! The tools of a request as chat functions.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hasher};
@@ -12,23 +12,23 @@ use crate::dialect::output::{Output, Separated};
 use crate::limits::{MAX_FUNCTION_NAME, MAX_TOOLS};
 use crate::text::beginning;
 
-/// Tools that a server of OpenAI's runs. Agents ask for them beside their own, and work without.
-/// Prefixes of their types: some end in a date.
+/// Tools that OpenAI's servers run. Agents list them beside their own and work without them. Prefixes of
+/// types, because some end in a date.
 const LEFT_OUT: &[&str] = &["image_generation", "tool_search", "web_search"];
 
-/// What the model reads of a free-form tool, as JSON has it.
+/// Description of a free-form tool's parameter for the model, as JSON.
 const ONE_STRING: &str = "Give the whole free-form input as the string `input`.";
 const OF_GRAMMAR: &str = " The input follows this grammar";
 
-/// The functions that were written.
+/// The written functions.
 #[derive(Default)]
 pub(super) struct Tools {
     list: Separated,
-    /// The hashes of all names.
+    /// Hashes of all names.
     names: Vec<u64>,
-    /// Those that are no plain functions.
+    /// Tools that are no plain functions.
     special: Vec<Tool>,
-    /// The first that was left out.
+    /// The first omitted tool.
     left_out: Option<Refusal>,
 }
 
@@ -46,7 +46,7 @@ impl Tools {
             kind => written.write_tool(out, kind, tool, None),
         })?;
         if written.is_empty() {
-            // It was asked for alone: the model is to do what it cannot.
+            // The only tools are omitted ones: the model cannot do what the request asks.
             return written.left_out.take().map_or(Ok(written), Err);
         }
         out.write(&["]"]);
@@ -61,7 +61,7 @@ impl Tools {
         !self.list.is_begun()
     }
 
-    /// Those that are no plain functions.
+    /// The tools that are no plain functions.
     pub(super) fn into_special(self) -> Vec<Tool> {
         self.special
     }
@@ -103,7 +103,7 @@ impl Tools {
         let mut is_strict = false;
         members(tool, |key, value| {
             match key {
-                // A tool that is to be found later is there from the start.
+                // A tool to be found later is available from the start.
                 "type" | "defer_loading" | "output_schema" => {}
                 "name" => its_name = Some(name(value)?),
                 "description" => description = Some(inside(value)?),
@@ -147,7 +147,7 @@ impl Tools {
 
 const _: () = assert!(MAX_TOOLS == 256, "an error names it");
 
-/// What the input of a free-form tool looks like, as JSON has its parts.
+/// The grammar of a free-form tool's input, its parts as JSON.
 struct Grammar<'a> {
     syntax: &'a str,
     definition: &'a str,
@@ -173,7 +173,7 @@ impl<'a> Grammar<'a> {
     }
 }
 
-/// A free-form tool takes one string; chat cannot hold it to a grammar, so the model reads it.
+/// A free-form tool takes one string; chat cannot enforce a grammar, so the model reads it.
 fn write_custom(out: &mut Output, description: Option<&str>, grammar: Option<&Grammar<'_>>) {
     let lead = description.filter(|description| !description.is_empty());
     out.write(&[",\"description\":\"", lead.unwrap_or_default(), if lead.is_some() { "\\n\\n" } else { "" }]);
@@ -186,13 +186,13 @@ fn write_custom(out: &mut Output, description: Option<&str>, grammar: Option<&Gr
     out.write(&["\",\"parameters\":", parameters]);
 }
 
-/// A name: it is written more than once.
+/// A name, bounded because it is written more than once.
 pub(super) fn name(raw: &RawValue) -> Fit<Cow<'_, str>> {
     id(raw).and_then(|_| string(raw))
 }
 
-/// The name in chat of a tool of a namespace. OpenAI refuses longer ones than [`MAX_FUNCTION_NAME`]: those are cut, and kept
-/// apart by a hash.
+/// The chat name of a tool in a namespace. OpenAI refuses names over [`MAX_FUNCTION_NAME`]: they are cut and
+/// made unique by a hash.
 pub(super) fn chat_name<'a>(namespace: Option<&str>, name: &'a str) -> Cow<'a, str> {
     let Some(namespace) = namespace.filter(|namespace| !namespace.is_empty()) else {
         return Cow::Borrowed(name);
@@ -206,14 +206,15 @@ pub(super) fn chat_name<'a>(namespace: Option<&str>, name: &'a str) -> Cow<'a, s
     Cow::Owned(beginning(&whole, MAX_FUNCTION_NAME - end.len()).to_owned() + &end)
 }
 
-/// The same in every process: the name of one request is in the history of the next.
+/// The same in every process, because a name is in the history of later requests.
 fn hash(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(name.as_bytes());
     hasher.finish()
 }
 
-/// Writes which tool the model is to call. Without tools a choice that forbids nothing is left out: chat refuses it.
+/// Writes which tool the model must call. Without tools a choice that forbids nothing is omitted, because
+/// chat refuses it.
 pub(super) fn write_tool_choice(out: &mut Output, choice: &RawValue, is_without_tools: bool) -> Fit<()> {
     if choice.get().starts_with('"') {
         match &*string(choice)? {
