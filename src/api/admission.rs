@@ -168,7 +168,7 @@ pub fn prepare(
     Ok(Admitted {
         method,
         body,
-        chat,
+        chat: chat.map(std::sync::Arc::new),
         refused,
         cuts,
         uncounting,

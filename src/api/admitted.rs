@@ -1,6 +1,7 @@
 //! A relayed call, once it is known that it may be made.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ureq::http::Method;
 
@@ -16,7 +17,7 @@ pub struct Admitted {
     /// What the body says.
     pub body: Body,
     /// The call for providers that do not speak its API, where it is one of Anthropic's or the Responses API.
-    pub(super) chat: Option<Chat>,
+    pub(super) chat: Option<Arc<Chat>>,
     /// Why those providers are skipped, where the call cannot be translated.
     pub refused: Option<ApiError>,
     /// As [`Translated`](super::messages::Translated) has them.

@@ -1,13 +1,11 @@
 //! What a call costs its token's day: the tokens that its provider reports, else an estimate.
 
-use serde::Deserialize;
-
 use super::relay::Relay;
 use super::{Action, RequestContext, responses};
 use crate::config::Replica;
 use crate::front::Request;
 use crate::upstream::meter::{Measured, Meter};
-use crate::upstream::{Output, estimated_prompt as estimated_prompt_of, response_id};
+use crate::upstream::{Output, estimated_prompt as estimated_prompt_of};
 
 /// Paths that count tokens and run no model.
 const FREE: &[&str] = &["/v1/messages/count_tokens", "/v1/responses/input_tokens"];
@@ -45,24 +43,25 @@ impl Relay {
 
     /// Notes the tokens of a buffered response. One that is made in the background reports them when it is fetched, and any other
     /// stored response used them when it was made.
-    pub(super) fn note_document(&mut self, measured: Measured, body: &[u8]) {
+    pub(super) fn note_document(
+        &mut self,
+        measured: Measured,
+        made: Option<&str>,
+        is_made_in_background: bool,
+    ) {
         match self.client_call.request.context.action {
             Action::StoredResponse => {
-                let is_chargeable =
-                    |id: &String| self.gateway.charges.knows(id) || is_made_in_background(body);
+                let is_chargeable = |id: &String| is_made_in_background || self.gateway.charges.knows(id);
                 let id = self.fetched_id().filter(|_| measured.is_reported()).filter(is_chargeable);
                 if let Some(id) = id {
                     self.charge_once(&id, measured);
                 }
             }
-            Action::CreateResponse if self.call.body.is_background && !measured.is_reported() => {
-                if let Some(id) = response_id::in_document(body) {
-                    self.gateway.charges.charge(&id, 0);
-                }
-            }
-            Action::CreateResponse if self.call.body.is_background => match response_id::in_document(body) {
-                Some(id) => self.charge_once(&id, measured),
-                None => self.charge(measured),
+            Action::CreateResponse if self.call.body.is_background => match made {
+                Some(id) if measured.is_reported() => self.charge_once(id, measured),
+                Some(id) => drop(self.gateway.charges.charge(id, 0)),
+                None if measured.is_reported() => self.charge(measured),
+                None => {}
             },
             _ => self.charge(measured),
         }
@@ -119,15 +118,6 @@ impl Relay {
             client_call.charge = used.total();
         }
     }
-}
-
-/// Whether a stored response says that it is made in the background.
-fn is_made_in_background(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Stored {
-        background: bool,
-    }
-    serde_json::from_slice::<Stored>(body).is_ok_and(|stored| stored.background)
 }
 
 /// Tokens of the prompt, as far as the body of the request tells.

@@ -1,6 +1,5 @@
 //! What the client gets of a relayed call, and how it ends: a response, an error of ours, or the last event of a stream.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::error::ApiError;
@@ -132,39 +131,25 @@ impl ClientCall {
     /// A response of the provider's that was read whole.
     fn respond(self, response: BufferedResponse, metrics: &Metrics) -> Done {
         let BufferedResponse { status, mut headers, body, refusal } = response;
-        let is_refusal = refusal.is_some();
         let body = match refusal {
             _ if status >= 400 => self.error_body(status, &mut headers, body),
             Some(_) => masking::without_secrets(self.config(), &self.record.provider, body),
-            None => masking::without_keys(self.config(), &self.record.provider, body),
+            // It was masked when it was examined (`task/document.rs`).
+            None => body,
         };
         if self.is_committed() {
-            return self.respond_in_stream(status, &headers, &body, is_refusal, metrics);
+            return self.respond_in_stream(status, &headers, &body, metrics);
         }
         let fields = self.relayed_fields(&headers, &self.record.provider);
         self.end(status, metrics, |client| client.send(Response { status, fields, body: body.into() }))
     }
 
-    /// A heartbeat has promised a stream: a document leaves as the events that say the same, else an event tells of it. Anthropic's
-    /// has a name, and a good response is no error.
-    fn respond_in_stream(
-        mut self,
-        status: u16,
-        headers: &Headers,
-        body: &[u8],
-        is_refusal: bool,
-        metrics: &Metrics,
-    ) -> Done {
-        let events = match (self.response_context.format, self.response_context.is_responses) {
-            _ if status >= 300 => None,
-            _ if stream::is_event_stream(headers) => Some(Cow::Borrowed(body)),
-            (Format::OpenAi, true) => promised::response(body).map(Cow::Owned),
-            (Format::OpenAi, false) if !is_refusal => promised::completion(body).map(Cow::Owned),
-            _ => None,
-        };
-        if let Some(events) = events {
+    /// A heartbeat has promised a stream: the events that a document became leave, else an event tells of it. Anthropic's has a name,
+    /// and a good response is no error.
+    fn respond_in_stream(mut self, status: u16, headers: &Headers, body: &[u8], metrics: &Metrics) -> Done {
+        if status < 300 && stream::is_event_stream(headers) {
             self.response.begin(status, &Fields::default(), None);
-            self.response.write(&events, false);
+            self.response.write(body, false);
             return self.end(status, metrics, ClientResponse::finish);
         }
         let may_say = (self.response_context.format == Format::OpenAi && !self.response_context.is_responses)

@@ -1,17 +1,20 @@
 //! Secrets of a provider that a response or a log line may not hold: its keys, and the values of its own headers.
 
-use crate::config::{Config, Scope};
+use crate::config::{Config, Mask, Scope};
 
 /// `text` with every secret of the provider masked. On bytes: it need not be UTF-8 to hold a key.
 pub fn without_secrets(config: &Config, provider: &str, text: Vec<u8>) -> Vec<u8> {
-    within(config, provider, text, Scope::All)
+    match config.provider(provider) {
+        Some(provider) => provider.mask().hide(text, Scope::All),
+        None => text,
+    }
 }
 
 /// The same for a good response: what may be a word of an ordinary text stays there, but not in a page that a proxy or a firewall
 /// has put in its place.
-pub fn without_keys(config: &Config, provider: &str, text: Vec<u8>) -> Vec<u8> {
+pub fn without_keys(mask: &Mask, text: Vec<u8>) -> Vec<u8> {
     let is_page = text.trim_ascii_start().starts_with(b"<");
-    within(config, provider, text, if is_page { Scope::All } else { Scope::Unmistakable })
+    mask.hide(text, if is_page { Scope::All } else { Scope::Unmistakable })
 }
 
 /// Whether a header's value holds a secret of the provider.
@@ -22,11 +25,4 @@ pub fn holds_secret(config: &Config, provider: &str, value: &[u8]) -> bool {
 /// Whether a header field holds a secret of the provider, in its name or its value.
 pub fn field_holds_secret(config: &Config, provider: &str, name: &str, value: &[u8]) -> bool {
     holds_secret(config, provider, value) || holds_secret(config, provider, name.as_bytes())
-}
-
-fn within(config: &Config, provider: &str, text: Vec<u8>, scope: Scope) -> Vec<u8> {
-    match config.provider(provider) {
-        Some(provider) => provider.mask().hide(text, scope),
-        None => text,
-    }
 }

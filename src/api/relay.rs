@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::admitted::Admitted;
 use super::allowance::Times;
 use super::client_call::ClientCall;
-use super::error::ApiError;
 use super::messages::Chat;
 use super::outcome::{Failed, Finish, SUCCESS};
 use super::record::word;
@@ -75,21 +74,7 @@ impl Relay {
 
     /// The call as the current attempt sends it, if it is translated.
     pub(super) fn chat(&self) -> Option<&Chat> {
-        self.call.chat.as_ref().filter(|_| self.is_translated)
-    }
-
-    /// Has the call as chat completions have it, with the thoughts that this replica takes.
-    ///
-    /// # Errors
-    /// It cannot be translated.
-    pub(super) fn translate_for(&mut self, replica: &Replica) -> Result<(), ApiError> {
-        let thinking = messages::thinking_for(replica);
-        if self.call.chat.as_ref().is_none_or(|chat| chat.thinking != thinking) {
-            // Its memory is free before another takes some.
-            self.call.chat = None;
-            self.call.chat = Some(messages::chat(&self.client_call.request, thinking)?);
-        }
-        Ok(())
+        self.call.chat.as_deref().filter(|_| self.is_translated)
     }
 
     /// An attempt at that replica begins: decides how the call is sent.
@@ -99,12 +84,6 @@ impl Relay {
         self.lacks_api = false;
         self.is_translated = self.call.chat.is_some() && !is_native();
         self.is_untranslatable = self.call.refused.is_some() && !is_native();
-        if self.is_translated {
-            if let Err(error) = self.translate_for(replica) {
-                self.call.refused = Some(error);
-                (self.is_translated, self.is_untranslatable) = (false, true);
-            }
-        }
         self.client_call.begin_attempt(&choice.provider().name, self.call.body.stream);
     }
 

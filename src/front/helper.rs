@@ -1,5 +1,5 @@
-//! Helpers: threads for what may wait or takes long. They take their jobs from a bounded channel, and post what came of each to its
-//! worker.
+//! Helpers: threads for what may wait or takes long. They take jobs from a bounded channel, and post to the worker of each when it
+//! is done.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::client::Client;
 use super::client_stream::ClientStream;
 use super::inbox::{Inbox, Post};
 use super::incoming::Request;
 use super::load::Load;
 use super::response::{Responder, Shape, send_last};
 use super::sys;
-use super::task::{self, Computation};
+use super::task;
 use super::{Handled, Lane, Notice, Rejection, Service};
 use crate::limits::{MAX_WORKERS, THREAD_STACK};
 use crate::memory;
@@ -27,8 +26,6 @@ use crate::memory;
 pub enum Job<T> {
     /// A request for [`Lane::Control`].
     Request(Box<Request<T>>, Box<ClientStream>),
-    /// What is left of a request takes long to compute; it is for the client of that token.
-    Compute(Computation, Arc<Client>, u64),
     /// What the task of that token waits for.
     Run(task::Job, u64),
     /// The same; one of them is done at a time.
@@ -170,25 +167,23 @@ impl<S: Service> Helpers<S> {
         }
     }
 
-    /// Does a job; what its worker hears of it. Nothing: it has panicked, and its connection has ended.
+    /// Does a job; returns the post for its worker. `None`: a handler panicked, and its connection has ended.
     fn perform(self: &Arc<Self>, job: Job<S::RequestContext>) -> Option<Post> {
-        let service = &*self.service;
-        let (token, handled) = match job {
+        match job {
             Job::Request(request, stream) => {
                 let token = stream.slot.token;
-                let timeout = service.limits().client_timeout;
-                (token, handle(service, &self.draining, request, stream, timeout))
+                let timeout = self.service.limits().client_timeout;
+                let handled = handle(&*self.service, &self.draining, request, stream, timeout);
+                handled.map(|handled| Post::Handled(token, handled))
             }
-            Job::Compute(rest, client, token) => (token, behind_barrier(service, &client, None, rest)),
-            Job::Run(job, token) => return Some(self.run(job, token)),
+            Job::Run(job, token) => Some(self.run(job, token)),
             Job::Alone(job, token) => {
                 let post = self.run(job, token);
                 let next = self.alone().end();
                 self.send_next_alone(next);
-                return Some(post);
+                Some(post)
             }
-        };
-        handled.map(|handled| Post::Handled(token, handled))
+        }
     }
 
     fn run(&self, job: task::Job, token: u64) -> Post {
@@ -210,7 +205,7 @@ impl<S: Service> Helpers<S> {
         true
     }
 
-    /// It stands after all that other requests have for the helpers.
+    /// Sends it behind all jobs that wait. Where there is no room for it, its task hears so, and the next is sent.
     fn send_next_alone(self: &Arc<Self>, mut next: Option<(usize, task::Job, u64)>) {
         while let Some((worker, job, token)) = next {
             if self.send(worker, Job::Alone(job, token)) {
@@ -226,7 +221,8 @@ impl<S: Service> Helpers<S> {
     }
 }
 
-/// Runs the handler behind the panic barrier; `None`: it panicked, and the connection has ended.
+/// Runs the handler behind the panic barrier; `None`: it panicked, and the connection has ended. Its buffers are gone then; its socket
+/// still takes a 500 if nothing else was sent.
 pub fn handle<S: Service>(
     service: &S,
     draining: &Arc<AtomicBool>,
@@ -237,26 +233,15 @@ pub fn handle<S: Service>(
     let shape = Shape::of(&request.head);
     let client = Arc::clone(&stream.client);
     let responder = Responder::new(stream, shape, client_timeout, draining);
-    behind_barrier(service, &client, Some(shape), || service.handle(request, responder))
-}
-
-/// Runs a piece of a handler. A panic has dropped the connection's buffers; its socket still takes a 500 if nothing else was
-/// sent.
-pub fn behind_barrier<S: Service>(
-    service: &S,
-    client: &Arc<Client>,
-    shape: Option<Shape>,
-    run: impl FnOnce() -> Handled,
-) -> Option<Handled> {
-    match catch_unwind(AssertUnwindSafe(run)) {
+    match catch_unwind(AssertUnwindSafe(|| service.handle(request, responder))) {
         Ok(handled) => Some(handled),
         Err(panic) => {
             service.notice(Notice::Panicked(panic_message(&*panic)));
-            if let Some(shape) = shape.filter(|_| !client.started.load(Ordering::Relaxed)) {
+            if !client.started.load(Ordering::Relaxed) {
                 let response = service.reject(Rejection::Panicked, None);
-                send_last(client, shape.closing(), &response);
+                send_last(&client, shape.closing(), &response);
             }
-            sys::shut_write(&**client);
+            sys::shut_write(&*client);
             None
         }
     }

@@ -49,7 +49,7 @@ pub use running::{Bound, Pulse, Running};
 pub use source::Source;
 pub use stats::Stats;
 pub use sys::{Want, wait_for_peer};
-pub use task::{Computation, Io, Job, Next, Task};
+pub use task::{Io, Job, Next, Task};
 
 /// Settings that stay fixed for the life of a front.
 #[derive(Debug, Clone, Copy)]

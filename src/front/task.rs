@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Handled;
 use super::client::Client;
 use super::load::Load;
 use super::response::Done;
@@ -54,17 +53,12 @@ pub trait Io {
 /// What may wait or take long: it has values of the request, and neither its task nor its client.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// The rest of a request that takes long to compute: a helper does it.
-pub type Computation = Box<dyn FnOnce() -> Handled + Send>;
-
 /// What a task needs next.
 pub enum Next {
     /// Its source, its client, which has to take what it was sent, or its job.
     Park(Box<dyn Task>),
     /// Another turn: it has had its share of this one.
     Yield(Box<dyn Task>),
-    /// A helper, for what takes long to compute.
-    Compute(Computation),
     /// Nothing: it has ended.
     Done(Done),
 }

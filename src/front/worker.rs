@@ -20,7 +20,7 @@ use super::shared::Shared;
 use super::source::{SOURCE, Source, Sources};
 use super::sys::{self, Epoll, Event, Interest};
 use super::table::{Queued, State, Table};
-use super::task::{self, Computation, Io, Next, Task};
+use super::task::{self, Io, Next, Task};
 use super::{Handled, Lane, Limits, Notice, Peer, Rejection, Service, after};
 use crate::limits::{
     ACCEPT_BACKOFF, CONTROL_TIMEOUT, DRAIN_GRACE, EVENT_BATCH, LOOK_AGAIN, READ_CHUNK, READS_A_TURN,
@@ -324,13 +324,6 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    fn compute_elsewhere(&self, rest: Computation, client: &Arc<Client>, token: u64) {
-        let job = Job::Compute(rest, Arc::clone(client), token);
-        if !self.shared.helpers(Lane::Worker).send(self.number, job) {
-            sys::shut_write(&**client);
-        }
-    }
-
     /// A request is done: its connection waits for what the client asks next. Where there is no memory for what the client
     /// has still to take, the request keeps its permit meanwhile.
     fn done(&mut self, done: Done) {
@@ -376,7 +369,6 @@ impl<S: Service> Worker<S> {
                 self.table.put(token, State::Task(task), self.now);
                 self.again.push(token);
             }
-            Ok(Next::Compute(rest)) => self.compute_elsewhere(rest, &client, token),
             Ok(Next::Done(done)) => self.done(done),
             Err(panic) => {
                 // Its connection has ended.

@@ -24,6 +24,12 @@ enum Asked {
 
 impl Begin {
     pub fn advance(self, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
+        let Attempt { choice, .. } = attempt;
+        if relay.is_translated {
+            if let Some(step) = relay.translate_for(&choice.provider().replicas[choice.replica]) {
+                return step;
+            }
+        }
         match ask(relay, attempt, (!self.is_fresh).then_some(io.worker())) {
             Ok(Asked::On(pending, sent)) => {
                 io.watch(pending.source());

@@ -1,4 +1,4 @@
-//! What takes long to compute: a helper does it, and the task that waits for it stays with its worker.
+//! Computations that take long: a helper runs them on values, and the task that waits for the result stays with its worker.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -6,10 +6,10 @@ use std::time::Instant;
 use crate::api::error::ApiError;
 use crate::front::{Io, Job};
 
-/// A computation of values from values. Where its task ends before it has begun, it never begins.
+/// A computation of one value from another. It never begins where this is dropped before.
 pub struct Computing<O> {
     state: Arc<Mutex<State<O>>>,
-    /// What a helper does, until it has been sent there.
+    /// For a helper; `None` once it has been sent.
     job: Option<Job>,
     /// One of its kind is computed at a time.
     is_alone: bool,
@@ -20,9 +20,8 @@ pub struct Computing<O> {
 enum State<O> {
     /// No helper has begun.
     Waiting(Box<dyn FnOnce() -> O + Send>),
-    /// One has; or the task has ended.
+    /// One has begun, or nobody waits for the result.
     Begun,
-    /// What came of it.
     Computed(O),
 }
 
@@ -42,10 +41,10 @@ impl<O: Send + 'static> Computing<O> {
         Self { state, job: Some(Box::new(job)), is_alone, until }
     }
 
-    /// What came of it, once that is there. It is sent to a helper first.
+    /// The result, once it is there. The first call sends the computation to a helper.
     ///
     /// # Errors
-    /// [`ApiError::Overloaded`]: no helper has begun in time; [`ApiError::Internal`]: it has panicked.
+    /// [`ApiError::Overloaded`]: no helper began in time. [`ApiError::Internal`]: it panicked.
     pub fn poll(&mut self, io: &mut dyn Io, now: Instant) -> Result<Option<O>, ApiError> {
         let is_sent = match self.job.take() {
             Some(job) if self.is_alone => io.spawn_alone(job),
@@ -53,7 +52,7 @@ impl<O: Send + 'static> Computing<O> {
             None => true,
         };
         let mut state = lock(&self.state);
-        // A helper holds the state as well, until it has put there what came of it.
+        // The job holds the state as well, until it has put its result there or panicked.
         let has_helper = is_sent && Arc::strong_count(&self.state) > 1;
         match std::mem::replace(&mut *state, State::Begun) {
             State::Computed(output) => Ok(Some(output)),
@@ -67,7 +66,7 @@ impl<O: Send + 'static> Computing<O> {
         }
     }
 
-    /// When it must have begun; `None`: it has.
+    /// When it must have begun; `None` once it has.
     pub fn deadline(&self) -> Option<Instant> {
         matches!(*lock(&self.state), State::Waiting(_)).then_some(self.until)
     }
@@ -79,7 +78,7 @@ impl<O> Drop for Computing<O> {
     }
 }
 
-/// What panics, panics without the lock.
+/// A computation panics without the lock.
 fn lock<O>(state: &Mutex<State<O>>) -> MutexGuard<'_, State<O>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

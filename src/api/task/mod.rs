@@ -1,5 +1,5 @@
 //! A relayed request from its first attempt to its end, owned by the worker that advances it. Its stages stand in a file each, in the
-//! order of time: `begin`, `connect`, `send`, `await_head`, `await_body`, `collect` or `stream`; and `backoff` between two attempts.
+//! order of time: `begin`, `connect`, `send`, `await_head`, `await_body`, `collect` (with `document`) or `stream`; and `backoff` between two attempts.
 //! This is the only place that decides about another attempt; nothing is tried again once a byte has left for the client.
 
 mod await_body;
@@ -7,8 +7,10 @@ mod await_head;
 mod backoff;
 mod begin;
 mod collect;
+mod compute;
 mod computing;
 mod connect;
+mod document;
 mod request;
 mod send;
 mod stream;
@@ -19,12 +21,13 @@ use std::time::{Duration, Instant};
 use super::outcome::{Failed, Finish, Outcome};
 use super::relay::{Attempt, Relay};
 use crate::front::{self, Client, Done, Handled, Io, Next};
-use crate::upstream::{Failure, Fault, UpstreamResponse, failure_of_time};
+use crate::upstream::{Failure, Fault, failure_of_time};
 use await_body::AwaitBody;
 use await_head::AwaitHead;
 use backoff::{Backoff, RECONNECT_PAUSE};
 use begin::Begin;
 use collect::Collect;
+use compute::Compute;
 pub use computing::Computing;
 use connect::Connect;
 use send::SendRequest;
@@ -59,6 +62,8 @@ enum Stage {
     AwaitBody(Box<AwaitBody>),
     /// Its body is read whole before any of it leaves.
     Collect(Box<Collect>),
+    /// A helper examines that body.
+    Compute(Box<Compute>),
     /// Its body is passed on as it comes.
     Stream(Box<Streaming>),
 }
@@ -73,15 +78,15 @@ enum Step {
     Yield(Stage),
     /// The end of the attempt.
     Ended(Outcome),
-    /// A body that is whole, and takes long to look at.
-    Compute(UpstreamResponse, Vec<u8>),
 }
 
 /// Begins a request.
 pub fn begin(relay: Relay) -> Handled {
     let mut task = Box::new(Task { relay, state: None });
-    let first = task.next_attempt();
-    task.handled(first)
+    match task.next_attempt() {
+        Ok(state) => Handled::Task(task.waiting(state)),
+        Err(finish) => task.relay.finish(finish).into(),
+    }
 }
 
 impl front::Task for Task {
@@ -103,9 +108,6 @@ impl front::Task for Task {
                     Step::Park(stage) => return Next::Park(self.waiting(State::Attempt(attempt, stage))),
                     Step::Yield(stage) => return Next::Yield(self.waiting(State::Attempt(attempt, stage))),
                     Step::Ended(outcome) => self.conclude(attempt, outcome),
-                    Step::Compute(response, body) => {
-                        return Next::Compute(Box::new(move || self.compute(attempt, response, body)));
-                    }
                 },
             };
             match next {
@@ -148,26 +150,6 @@ impl Task {
     fn waiting(mut self: Box<Self>, state: State) -> Box<Self> {
         self.state = Some(state);
         self
-    }
-
-    fn handled(self: Box<Self>, next: Result<State, Finish>) -> Handled {
-        match next {
-            Ok(state) => Handled::Task(self.waiting(state)),
-            Err(finish) => self.relay.finish(finish).into(),
-        }
-    }
-
-    /// Looks at a body on a helper.
-    fn compute(
-        mut self: Box<Self>,
-        attempt: Box<Attempt>,
-        response: UpstreamResponse,
-        body: Vec<u8>,
-    ) -> Handled {
-        self.relay.begin_turn(Instant::now());
-        let outcome = self.relay.document(response, body, &attempt.choice);
-        let next = self.conclude(attempt, outcome);
-        self.handled(next)
     }
 
     /// What follows from the end of an attempt.
@@ -256,6 +238,7 @@ impl Stage {
             Self::AwaitHead(await_head) => await_head.advance(relay, attempt),
             Self::AwaitBody(await_body) => await_body.advance(relay, attempt, io),
             Self::Collect(collect) => collect.advance(relay, attempt),
+            Self::Compute(compute) => compute.advance(relay, attempt, io),
             Self::Stream(streaming) => streaming.advance(relay, attempt, io),
         }
     }
@@ -271,6 +254,7 @@ impl Stage {
             }
             Self::AwaitBody(await_body) => Some(await_body.response.deadline(is_committed)),
             Self::Collect(collect) => Some(collect.response.deadline(is_committed)),
+            Self::Compute(compute) => compute.deadline(),
             Self::Stream(streaming) => streaming.stream.deadline(is_committed),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::document::Document;
 use super::{Stage, Step};
 use crate::api::client_call::add_stream_fields;
 use crate::api::messages::Translation;
@@ -9,8 +10,8 @@ use crate::api::outcome::{BufferedResponse, Failed, Finish, Outcome, SUCCESS};
 use crate::api::relay::{Attempt, Relay};
 use crate::api::responses;
 use crate::front::Io;
+use crate::memory::{Holder, Share};
 use crate::routing::{Choice, Verdict};
-use crate::upstream::meter::Measured;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream::{self, Broke, Ended, Progress, ResponseHead, StreamFilter};
 use crate::upstream::stream_filter::{AsTheyCame, Bytes};
@@ -121,7 +122,7 @@ impl Relay {
         headers.set("content-type", b"application/json");
         headers.remove("cache-control");
         let buffered = BufferedResponse { status: refusal.status, headers, body, refusal: Some(refusal) };
-        self.whole(buffered, Measured::default(), choice)
+        self.on_document(Document::of(Ok(buffered), Share::new(Holder::Response)), choice)
     }
 
     /// The stream has ended after its beginning: no other attempt may follow.

@@ -120,7 +120,6 @@ impl World {
                     self.jobs.drain(..).for_each(|job| job());
                 }
                 Next::Yield(task) => self.task = Some(task),
-                Next::Compute(rest) => self.handled(rest()),
                 Next::Done(done) => self.end(done),
             }
         }
@@ -601,6 +600,56 @@ fn large_request_that_no_helper_begins_within_queue_timeout_is_503() {
     world.jobs.clear();
     world.run();
     assert!(world.received().contains(r#""code":503,"reason":"overloaded""#));
+}
+
+/// A response that a helper has to look at, and has not; and what the client gets of it.
+fn unread() -> (World, String) {
+    let (mut world, provider) = sent(BODY);
+    world.holds_jobs = true;
+    let body = json!({"choices": [{"message": {"content": "x".repeat(QUICK_BODY)}}]}).to_string();
+    provider.send(document(&body).as_bytes());
+    world.run();
+    assert_eq!((world.received(), world.jobs.len()), (String::new(), 1));
+    (world, relayed(&body))
+}
+
+#[test]
+fn large_response_is_looked_at_by_a_helper_and_ends_on_its_worker() {
+    let (mut world, expected) = unread();
+    world.holds_jobs = false;
+    world.run();
+    assert_eq!((world.received(), world.is_kept), (expected, Some(true)));
+}
+
+#[test]
+fn large_response_whose_client_leaves_is_not_looked_at() {
+    let (mut world, _) = unread();
+    world.leave();
+    assert_eq!((world.received(), world.is_kept), (String::new(), Some(false)));
+    assert_eq!(Arc::strong_count(&world.api.gateway), 1);
+}
+
+#[test]
+fn large_response_that_no_helper_begins_within_queue_timeout_is_503() {
+    let (mut world, _) = unread();
+    world.wait(5_000);
+    assert!(world.received().contains(r#""code":503,"reason":"overloaded""#));
+}
+
+#[test]
+fn large_request_is_translated_by_a_helper_where_its_replica_turns_out_to_speak_chat_alone() {
+    let mut world = World::new(1);
+    let provider = world.network.lead_to();
+    let body = json!({"model": "p/m", "input": "x".repeat(QUICK_BODY)}).to_string();
+    world.request_at("/v1/responses", &body);
+    assert!(text(&provider.received()).starts_with("POST /v1/responses "));
+    world.holds_jobs = true;
+    provider.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    world.run();
+    assert_eq!((provider.received().len(), world.jobs.len()), (0, 1));
+    world.holds_jobs = false;
+    world.run();
+    assert!(text(&provider.received()).starts_with("POST /v1/chat/completions "));
 }
 
 #[test]
