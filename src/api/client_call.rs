@@ -19,7 +19,7 @@ use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
 use crate::upstream::{ClientResponse, Fault, Finished, Headers};
 
-/// The client's side of a call, from its first attempt to its end.
+/// The client's side of a call.
 pub struct ClientCall {
     /// What the client asked.
     pub request: Arc<Request<RequestContext>>,
@@ -124,7 +124,9 @@ impl ClientCall {
             return self.break_off(200, Some(&event), metrics);
         }
         let mut response = error.response(&self.response_context);
-        response.fields.push("x-ai-proxy-provider", &self.record.provider);
+        if !self.record.provider.is_empty() {
+            response.fields.push("x-ai-proxy-provider", &self.record.provider);
+        }
         self.end(error.status(), metrics, |client| client.send(response))
     }
 
@@ -204,7 +206,7 @@ impl ClientCall {
 }
 
 /// nginx's status for the log line of a request whose client went away before its response.
-pub const CLIENT_CLOSED_REQUEST: u16 = 499;
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// A reverse proxy in front must not hold events back.
 pub fn add_stream_fields(fields: &mut Fields) {

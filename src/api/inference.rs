@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::admitted::Admitted;
-use super::client_call::{CLIENT_CLOSED_REQUEST, ClientCall};
+use super::client_call::ClientCall;
 use super::error::ApiError;
 use super::outcome::Finish;
 use super::record::Record;
 use super::relay::Relay;
-use super::response_context::ResponseContext;
 use super::task::{self, Computing};
 use super::{RequestContext, admission};
 use crate::auth::Permit;
@@ -19,7 +18,6 @@ use crate::front::{self, Client, Done, Handled, Io, Next, Request, Responder};
 use crate::gateway::Gateway;
 use crate::limits::QUICK_BODY;
 use crate::memory::{Holder, Share};
-use crate::metrics::InFlight;
 use crate::routing::Plan;
 use crate::upstream::{ClientResponse, Fault};
 
@@ -29,14 +27,9 @@ const QUEUED_LONG: Duration = Duration::from_millis(50);
 /// A call of which it is not yet known where it goes.
 struct Call {
     gateway: Arc<Gateway>,
-    request: Arc<Request<RequestContext>>,
-    responder: Responder,
-    permit: Permit,
+    client_call: ClientCall,
     /// Its token is over a limit.
     refused: Option<ApiError>,
-    in_flight: InFlight,
-    response_context: ResponseContext,
-    record: Record,
 }
 
 /// A call that a helper prepares.
@@ -65,7 +58,7 @@ struct Prepared {
 enum Found {
     /// Where it goes, and what of it.
     Call(Admitted),
-    /// What its body says; the filters take long over it, or it is refused.
+    /// What its body says: its filters take long, or its token is over a limit.
     Body(Body),
 }
 
@@ -78,24 +71,27 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, resp
         Ok(permit) => (permit, None),
         Err(error) => (Permit::UNLIMITED, Some(error)),
     };
-    let call = Call {
-        gateway: Arc::clone(gateway),
+    let client_call = ClientCall {
+        response: ClientResponse::new(responder, request.received),
         record: Record::new(&request),
         request: request.into(),
-        responder,
         permit,
-        refused,
         in_flight: gateway.metrics.enter(),
         response_context,
+        estimated_prompt: 0,
+        charge: 0,
     };
-    if call.request.body.len() > QUICK_BODY {
+    let call = Call { gateway: Arc::clone(gateway), client_call, refused };
+    let request = &call.client_call.request;
+    if request.body.len() > QUICK_BODY {
         return call.prepare_on_helper(None);
     }
-    let prepared = prepare(gateway, &call.request, None, call.refused.is_none());
+    let prepared = prepare(gateway, request, None, call.refused.is_none());
     call.on_prepared(prepared)
 }
 
-/// Finds out what a request says and where it goes. Where its filters take long, that is for a second time, which has its `body`.
+/// Finds out what a request says and where it goes. A call whose filters take long gets no further than its body; a second run, with
+/// that `body`, takes the time.
 fn prepare(
     gateway: &Gateway,
     request: &Request<RequestContext>,
@@ -123,54 +119,44 @@ impl Unprepared {
 }
 
 impl Call {
-    /// Has a helper prepare it; what is known of its body already takes long, and is computed alone.
+    /// Has a helper prepare it. Where its body is known already, its filters take long: that is computed alone.
     fn prepare_on_helper(self, body: Option<Body>) -> Handled {
         let is_alone = body.is_some();
         let unprepared = Unprepared {
             gateway: Arc::clone(&self.gateway),
-            request: Arc::clone(&self.request),
+            request: Arc::clone(&self.client_call.request),
             body,
             is_admitted: self.refused.is_none(),
         };
-        let until = Instant::now() + self.request.context.config.queue_timeout;
+        let until = Instant::now() + self.client_call.config().queue_timeout;
         let computing = Computing::new(unprepared, Unprepared::prepare, is_alone, until);
         Handled::Task(Box::new(Preparing { call: self, computing }))
     }
 
     fn on_prepared(mut self, prepared: Prepared) -> Handled {
         if let Some((model, streamed)) = prepared.asked {
-            (self.record.model, self.record.streamed) = (model, streamed);
+            let record = &mut self.client_call.record;
+            (record.model, record.streamed) = (model, streamed);
         }
         match (self.refused.take(), prepared.call) {
-            (Some(error), _) | (None, Err(error)) => self.refuse(&error),
+            (Some(error), _) | (None, Err(error)) => self.refuse(error).into(),
             (None, Ok(Found::Call(call))) => self.begin(call),
             (None, Ok(Found::Body(body))) => self.prepare_on_helper(Some(body)),
         }
     }
 
-    fn refuse(mut self, error: &ApiError) -> Handled {
-        self.record.fail(error);
-        self.record.end(&self.gateway.metrics, &self.request.context.token().name);
-        self.responder.send(error.response(&self.response_context)).into()
+    fn refuse(mut self, error: ApiError) -> Done {
+        self.client_call.response.begin_turn(Instant::now());
+        self.client_call.finish(Finish::Error(error), &self.gateway.metrics)
     }
 
     fn begin(self, mut call: Admitted) -> Handled {
-        let Self { gateway, request, responder, permit, in_flight, response_context, mut record, .. } = self;
-        let now = Instant::now();
-        let response = new_response(&request, &call, responder, now);
-        record.model.clone_from(&call.body.model);
-        let estimated_prompt = call.estimated_prompt;
-        let client_call = ClientCall {
-            request,
-            permit,
-            in_flight,
-            response_context,
-            response,
-            record,
-            estimated_prompt,
-            charge: 0,
-        };
+        let (Self { gateway, mut client_call, .. }, now) = (self, Instant::now());
+        client_call.record.model.clone_from(&call.body.model);
+        client_call.estimated_prompt = call.estimated_prompt;
         let context = &client_call.request.context;
+        let heartbeat = context.config.stream_heartbeat.filter(|_| call.body.stream);
+        client_call.response.expect_stream(heartbeat, now);
         let plan = Plan::new(&context.config, std::mem::take(&mut call.routes), context.token());
         let (adds_usage, is_translated, is_short) = (false, false, false);
         let share = Share::new(Holder::Response);
@@ -199,7 +185,7 @@ impl Call {
 
 impl front::Task for Preparing {
     fn client(&self) -> &Arc<Client> {
-        self.call.responder.client()
+        self.call.client_call.response.client()
     }
 
     fn advance(mut self: Box<Self>, io: &mut dyn Io) -> Next {
@@ -207,7 +193,7 @@ impl front::Task for Preparing {
         let handled = match self.computing.poll(io, now) {
             Ok(None) => return Next::Park(self),
             Ok(Some(prepared)) => self.call.on_prepared(prepared),
-            Err(error) => self.call.refuse(&error),
+            Err(error) => self.call.refuse(error).into(),
         };
         match handled {
             Handled::Done(done) => Next::Done(done),
@@ -220,22 +206,9 @@ impl front::Task for Preparing {
     }
 
     fn cancel(self: Box<Self>) -> Done {
-        let Call { gateway, request, responder, mut record, .. } = self.call;
-        record.status = CLIENT_CLOSED_REQUEST;
-        record.end(&gateway.metrics, &request.context.token().name);
-        responder.abort()
+        let Call { gateway, client_call, .. } = self.call;
+        client_call.finish(Finish::Fault(Fault::ClientGone), &gateway.metrics)
     }
-}
-
-/// The client's side. A client that asked for a stream hears a heartbeat while nothing else comes.
-fn new_response(
-    request: &Request<RequestContext>,
-    call: &Admitted,
-    responder: Responder,
-    now: Instant,
-) -> ClientResponse {
-    let heartbeat = request.context.config.stream_heartbeat.filter(|_| call.body.stream);
-    ClientResponse::new(responder, heartbeat, now)
 }
 
 /// Whether nobody has waited for a call that was queued for long.

@@ -41,11 +41,11 @@ pub struct Finished {
 }
 
 impl ClientResponse {
-    /// Nothing is sent yet. `heartbeat`: only for a request that asked for an event stream.
-    pub fn new(responder: Responder, heartbeat: Option<Duration>, now: Instant) -> Self {
+    /// Nothing is sent yet, and no heartbeat will be.
+    pub fn new(responder: Responder, now: Instant) -> Self {
         Self {
             responder,
-            heartbeat,
+            heartbeat: None,
             now,
             last_sent: now,
             early_fields: Fields::default(),
@@ -54,6 +54,11 @@ impl ClientResponse {
             started: None,
             bytes: 0,
         }
+    }
+
+    /// Heartbeats are due from now on, where there is an interval: only for a request that asked for an event stream.
+    pub fn expect_stream(&mut self, heartbeat: Option<Duration>, now: Instant) {
+        (self.heartbeat, self.now, self.last_sent) = (heartbeat, now, now);
     }
 
     /// The client's socket.

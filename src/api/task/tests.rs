@@ -714,23 +714,47 @@ fn client_that_leaves_unnoticed_ends_the_request_at_its_next_heartbeat() {
     assert!(provider.is_closed());
 }
 
-#[test]
-fn permit_is_free_before_the_last_byte_of_a_response_arrives() {
+/// A gateway whose token may have one call at once, and what it and the gateway count before a byte arrives.
+fn limited() -> (World, impl Fn() -> usize + Send + 'static + Clone) {
     let mut limited = config(1);
     limited["tokens"] = json!([{"name": "t", "token": "sk-client", "max_parallel": 1}]);
-    let mut world = World::with(&limited);
-    let provider = world.network.lead_to();
-    world.request(BODY);
-    let (gateway, seen) = (Arc::clone(&world.api.gateway), Arc::new(AtomicUsize::new(usize::MAX)));
+    let world = World::with(&limited);
+    let gateway = Arc::clone(&world.api.gateway);
     let parallel = move || {
         let used = gateway.quotas.account(&gateway.live.snapshot().tokens[0], Clock::now()).parallel;
         usize::try_from(used).unwrap_or(usize::MAX)
             + usize::try_from(gateway.metrics.in_flight()).unwrap_or(usize::MAX)
     };
-    assert_eq!(parallel(), 2);
+    (world, parallel)
+}
+
+/// Has what `parallel` says noted before a byte arrives at the client.
+fn noted(world: &World, parallel: impl Fn() -> usize + Send + 'static) -> Arc<AtomicUsize> {
+    let seen = Arc::new(AtomicUsize::new(usize::MAX));
     let witness = Arc::clone(&seen);
     world.client.watch(move || witness.store(parallel(), Ordering::Relaxed));
+    seen
+}
+
+#[test]
+fn permit_is_free_before_the_last_byte_of_a_response_arrives() {
+    let (mut world, parallel) = limited();
+    let provider = world.network.lead_to();
+    world.request(BODY);
+    assert_eq!(parallel(), 2);
+    let seen = noted(&world, parallel);
     provider.send(document("{}").as_bytes());
     world.run();
     assert_eq!((world.received(), seen.load(Ordering::Relaxed)), (relayed("{}"), 0));
+}
+
+#[test]
+fn permit_is_free_before_a_refusal_arrives() {
+    for body in [r#"{"model":"elsewhere/m"}"#, &large("elsewhere/m"), "{"] {
+        let (mut world, parallel) = limited();
+        let seen = noted(&world, parallel);
+        world.request(body);
+        assert!(world.received().starts_with("HTTP/1.1 40"));
+        assert_eq!(seen.load(Ordering::Relaxed), 0, "{}", &body[..body.len().min(30)]);
+    }
 }
