@@ -1,5 +1,7 @@
 //! Scans of JSON from outside without a tree of values: a tree takes many times the size of its text.
 
+mod scan;
+
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
@@ -7,6 +9,8 @@ use std::fmt;
 use memchr::{memchr2, memchr2_iter};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+pub use scan::{MAX_LEVELS, scan};
 
 /// The bytes after a string whose opening quote is already read; empty if it does not end.
 pub fn behind_string(mut bytes: &[u8]) -> &[u8] {

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::BodyError;
 use super::choosers::{Chooser, chooser, reads_as_model};
 use super::usage_option::{self, Addition};
-use crate::json::deeper_than;
+use crate::json::{MAX_LEVELS, deeper_than, scan};
 use crate::limits::{MAX_DEPTH, MAX_MODEL, MAX_RESPONSE_ID};
 
 /// What a body says at its top level, and where.
@@ -62,24 +62,18 @@ impl Body {
     /// # Errors
     /// As [`Body::parse`].
     pub fn parse_or(bytes: &[u8], default: Option<&str>) -> Result<Self, BodyError> {
-        check_depth(bytes)?;
-        // serde_json does not look inside strings that nobody asks for.
-        let text = std::str::from_utf8(bytes).map_err(|error| {
-            BodyError::InvalidJson(format!("invalid UTF-8 at byte {}", error.valid_up_to()))
-        })?;
-        let top: Top<'_> =
-            serde_json::from_str(text).map_err(|error| BodyError::InvalidJson(error.to_string()))?;
+        let top = Top::of(bytes)?;
         if top.is_ambiguous {
             return Err(BodyError::AmbiguousModel);
         }
-        let span_of = |value: &RawValue| {
-            let start = value.get().as_ptr().addr() - bytes.as_ptr().addr();
-            start..start + value.get().len()
+        let span_of = |value: &str| {
+            let start = value.as_ptr().addr() - bytes.as_ptr().addr();
+            start..start + value.len()
         };
         let (model, span, notation) =
             match (top.model, default.and_then(|default| Some((default, first_member(bytes)?)))) {
                 (Some(written), _) => {
-                    let model = serde_json::from_str(written.get()).map_err(|_| BodyError::InvalidModel)?;
+                    let model = serde_json::from_str(written).map_err(|_| BodyError::InvalidModel)?;
                     (model, span_of(written), Notation::Json)
                 }
                 (None, Some((default, start))) => (default.to_owned(), start..start, Notation::Member),
@@ -208,18 +202,50 @@ pub(super) fn checked_model(model: String) -> Result<String, BodyError> {
     }
 }
 
-/// The members of the top-level object that matter; all others are only checked to be JSON.
+/// The members of the top-level object that matter, as they are written.
 #[derive(Default)]
 struct Top<'a> {
-    model: Option<&'a RawValue>,
+    model: Option<&'a str>,
     /// Two readers could find two models.
     is_ambiguous: bool,
     stream: bool,
     previous: Option<String>,
-    choosers: Vec<(&'static Chooser, Option<&'a RawValue>)>,
-    options: Option<&'a RawValue>,
+    choosers: Vec<(&'static Chooser, Option<&'a str>)>,
+    options: Option<&'a str>,
     repeats_options: bool,
     is_background: bool,
+}
+
+impl<'a> Top<'a> {
+    fn of(bytes: &'a [u8]) -> Result<Self, BodyError> {
+        let text = std::str::from_utf8(bytes);
+        if let Ok(text) = text {
+            let mut top = Self::default();
+            if scan(text, &mut |name, value| top.note(name, value)).is_some() {
+                return Ok(top);
+            }
+        }
+        // What is refused is refused in the words of serde_json, which does not look inside strings that nobody asks for.
+        check_depth(bytes)?;
+        let text = text.map_err(|error| {
+            BodyError::InvalidJson(format!("invalid UTF-8 at byte {}", error.valid_up_to()))
+        })?;
+        serde_json::from_str(text).map_err(|error| BodyError::InvalidJson(error.to_string()))
+    }
+
+    fn note(&mut self, name: &str, value: &'a str) {
+        match name {
+            "model" => self.is_ambiguous |= self.model.replace(value).is_some(),
+            "stream" => self.stream = value == "true",
+            "previous_response_id" => self.previous = serde_json::from_str(value).ok(),
+            "stream_options" => self.repeats_options |= self.options.replace(value).is_some(),
+            "background" => self.is_background = value == "true",
+            other => match chooser(other) {
+                Some(chooser) => note(&mut self.choosers, chooser, Some(value)),
+                None => self.is_ambiguous |= reads_as_model(other.as_bytes()),
+            },
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Top<'de> {
@@ -236,25 +262,7 @@ impl<'de> Deserialize<'de> for Top<'de> {
                 let mut top = Top::default();
                 // An escaped key (`"mod\u0065l"`) is the same key.
                 while let Some(key) = map.next_key::<Key<'de>>()? {
-                    match &*key.0 {
-                        "model" => top.is_ambiguous |= top.model.replace(map.next_value()?).is_some(),
-                        "stream" => top.stream = map.next_value::<&RawValue>()?.get() == "true",
-                        "previous_response_id" => {
-                            let value = map.next_value::<&RawValue>()?.get();
-                            top.previous = serde_json::from_str(value).ok();
-                        }
-                        "stream_options" => {
-                            top.repeats_options |= top.options.replace(map.next_value()?).is_some();
-                        }
-                        "background" => top.is_background = map.next_value::<&RawValue>()?.get() == "true",
-                        other => match chooser(other) {
-                            Some(chooser) => note(&mut top.choosers, chooser, Some(map.next_value()?)),
-                            None => {
-                                top.is_ambiguous |= reads_as_model(other.as_bytes());
-                                map.next_value::<IgnoredAny>()?;
-                            }
-                        },
-                    }
+                    top.note(&key.0, map.next_value::<&RawValue>()?.get());
                 }
                 Ok(top)
             }
@@ -286,6 +294,8 @@ fn check_depth(bytes: &[u8]) -> Result<(), BodyError> {
         None => Ok(()),
     }
 }
+
+const _: () = assert!(MAX_LEVELS <= MAX_DEPTH, "what is scanned is not too deep");
 
 #[cfg(test)]
 mod tests {

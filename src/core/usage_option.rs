@@ -1,11 +1,8 @@
 //! `stream_options.include_usage` of a streamed chat call: where it is added to a body that does not ask for usage.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use crate::json::members;
 
 /// What makes a body ask for usage: `text` in the place of what stands at `span`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,9 +16,9 @@ pub struct Addition {
 /// What has to be added to a body whose top level has this `stream_options`, so that it asks for usage; `None`: it asks already, or
 /// what it says is malformed and left to the provider. `place`: where a value stands in the body.
 pub fn addition(
-    options: Option<&RawValue>,
+    options: Option<&str>,
     body: &[u8],
-    place: impl Fn(&RawValue) -> Range<usize>,
+    place: impl Fn(&str) -> Range<usize>,
 ) -> Option<Addition> {
     let Some(options) = options else {
         let start = body.iter().position(|byte| *byte == b'{')? + 1;
@@ -29,53 +26,23 @@ pub fn addition(
         let text = "\"stream_options\":{\"include_usage\":true},";
         return Some(Addition { span: start..start, text });
     };
-    if options.get() == "null" {
+    if options == "null" {
         return Some(Addition { span: place(options), text: "{\"include_usage\":true}" });
     }
-    let members: Members<'_> = serde_json::from_str(options.get()).ok()?;
-    match members.include_usage[..] {
+    let (mut include_usage, mut others) = (Vec::new(), false);
+    members(options, |name, value| match name {
+        "include_usage" => include_usage.push(value.get()),
+        _ => others = true,
+    })
+    .ok()?;
+    match include_usage[..] {
         [] => {
             let start = place(options).start + 1;
-            let text = if members.others { "\"include_usage\":true," } else { "\"include_usage\":true" };
+            let text = if others { "\"include_usage\":true," } else { "\"include_usage\":true" };
             Some(Addition { span: start..start, text })
         }
-        [value] if matches!(value.get(), "false" | "null") => {
-            Some(Addition { span: place(value), text: "true" })
-        }
+        [value] if matches!(value, "false" | "null") => Some(Addition { span: place(value), text: "true" }),
         _ => None,
-    }
-}
-
-/// The members of `stream_options`.
-struct Members<'a> {
-    include_usage: Vec<&'a RawValue>,
-    /// There are others.
-    others: bool,
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Members { include_usage: Vec::new(), others: false };
-                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-                    let value = map.next_value()?;
-                    match &*key {
-                        "include_usage" => members.include_usage.push(value),
-                        _ => members.others = true,
-                    }
-                }
-                Ok(members)
-            }
-        }
-        deserializer.deserialize_map(Object)
     }
 }
 

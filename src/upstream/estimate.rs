@@ -1,7 +1,7 @@
 //! Tokens that a provider does not report, estimated from the bytes of request and response: text at [`TEXT_BYTES`] a token, sound,
 //! images and other files at [`FILE_BYTES`] a token, an image that is given by its address at [`IMAGE_TOKENS`].
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 use crate::json::behind_string;
 
@@ -15,6 +15,9 @@ const IMAGE_TOKENS: u64 = 1000;
 const SHORTEST_FILE: usize = 4 * 1024;
 /// Longest beginning of a `data:` URL, up to its base64, bytes.
 const LONGEST_DATA_HEAD: usize = 128;
+
+/// Bytes that are looked at together for a file.
+const PIECE: usize = 1024;
 
 /// What a response consists of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -150,29 +153,44 @@ fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
     (&bytes[..end.saturating_sub(1)], behind)
 }
 
-/// Bytes of the files in a JSON document, in base64.
+/// Bytes of the files in a JSON document, in base64, of a `data:` URL or alone. Of text, only the beginning of each piece is looked at.
 fn files_in(document: &[u8]) -> usize {
-    if document.len() < SHORTEST_FILE {
-        return 0;
-    }
-    let (mut files, mut rest) = (0, document);
-    while let Some(at) = memchr(b'"', rest) {
-        let (text, behind) = split_string(&rest[at + 1..]);
-        if text.len() >= SHORTEST_FILE && is_base64(text) {
-            files += text.len();
+    let (mut files, mut at) = (0, 0);
+    while let Some(piece) = document.get(at..at + PIECE) {
+        at += PIECE;
+        if !piece.iter().all(is_base64) {
+            continue;
         }
-        rest = behind;
+        let (before, rest) = document.split_at(at - PIECE);
+        let start = before.len() - before.iter().rev().take_while(|byte| is_base64(byte)).count();
+        at = before.len() + rest.iter().take_while(|byte| is_base64(byte)).count();
+        let head = string_start(&document[..start], LONGEST_DATA_HEAD);
+        let is_file = head.is_some_and(|head| head.is_empty() || head.ends_with(b";base64,"));
+        let length = at - start + head.map_or(0, <[u8]>::len);
+        if is_file
+            && length >= SHORTEST_FILE
+            && document[at..].starts_with(b"\"")
+            && document[at - 1] != b'\\'
+        {
+            files += length;
+        }
     }
     files
 }
 
-/// Whether a string is base64, of a `data:` URL or alone.
-fn is_base64(text: &[u8]) -> bool {
-    let head = &text[..text.len().min(LONGEST_DATA_HEAD)];
-    let start = memchr::memmem::find(head, b";base64,").map_or(0, |at| at + b";base64,".len());
-    // A slash may be escaped.
-    text[start..].iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=-_\\".contains(byte))
+/// The last bytes of `before`, if at most `most` of them begin a string.
+fn string_start(before: &[u8], most: usize) -> Option<&[u8]> {
+    let at = memrchr(b'"', &before[before.len().saturating_sub(most + 1)..])?;
+    let quote = before.len().saturating_sub(most + 1) + at;
+    (!before[..quote].ends_with(b"\\")).then(|| &before[quote + 1..])
 }
+
+fn is_base64(byte: &u8) -> bool {
+    // A slash may be escaped.
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_' | b'\\')
+}
+
+const _: () = assert!(SHORTEST_FILE - LONGEST_DATA_HEAD >= 2 * PIECE, "each file has a piece of its own");
 
 #[cfg(test)]
 mod tests {
@@ -193,6 +211,25 @@ mod tests {
         let short = format!(r#"{{"x":"{}"}}"#, "A".repeat(SHORTEST_FILE - 1));
         assert_eq!(prompt(short.as_bytes(), false), short.len().div_ceil(4) as u64);
         assert_eq!(prompt(&[0; 10 * 1024], true), 10);
+    }
+
+    #[test]
+    fn file_is_one_wherever_its_string_stands_and_text_of_its_letters_is_none() {
+        let file = "QUJD".repeat(1024);
+        for ahead in (0..2100).step_by(7) {
+            let text = "a b".repeat(ahead);
+            let body = |value: &str| format!(r#"{{"text":"{text}","x":"{value}","y":["{value}"]}}"#);
+            let files = |value: &str| super::files_in(body(value).as_bytes());
+            assert_eq!(files(&file), 2 * SHORTEST_FILE, "{ahead}");
+            if ahead % 100 == 0 {
+                assert_eq!(files(&format!("data:a/b;base64,{file}")), 2 * (SHORTEST_FILE + 16), "{ahead}");
+                let others = ["a \\\"{}", "{}\\\" a", "a {}", "{} a", "{},", "a;base32,{}"];
+                for other in others.map(|other| other.replace("{}", &file)) {
+                    assert_eq!(files(&other), 0, "{ahead} {}", &other[..9]);
+                }
+                assert_eq!(files(&file[1..]), 0, "{ahead}");
+            }
+        }
     }
 
     #[test]
