@@ -137,6 +137,8 @@ pub const UPSTREAM_WRITE_BUFFER: usize = 4 * 1024;
 pub const MAX_GATHERED: usize = 16 * 1024;
 /// Bytes of one request that leave for its provider per turn.
 pub const SENT_A_TURN: usize = 256 * 1024;
+/// Parts of a request that leave in one write.
+pub const PARTS_AT_ONCE: usize = 8;
 /// Largest model list of a provider, bytes.
 pub const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
 /// Bytes of model lists that are read at the same time, one per replica: with many replicas each has less

@@ -104,10 +104,10 @@ impl Share {
         HELD.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
 
-    /// Makes room in `bytes`, which this share counts, for `more` bytes and at most `size` in all. It grows
-    /// by doubling. Without memory for that, bytes of unknown length grow by a quarter, and bytes of known
-    /// length get all their room at once: a holder that has begun can then end, and no two holders block each
-    /// other. Old and new memory coexist while it grows.
+    /// Makes room in `bytes`, which this share counts, for `more` bytes and at most `size` in all. It doubles, or
+    /// grows [`KNOWN_GROWTH`] times where its length is known. Without memory for that, bytes of unknown length
+    /// grow by a quarter, and bytes of known length get all their room at once: a holder that has begun can then
+    /// end, and no two holders block each other. Old and new memory coexist while it grows.
     ///
     /// # Errors
     /// There is no room; the share stays unchanged.
@@ -119,12 +119,12 @@ impl Share {
         let part = self.holder.part();
         let (Size::Known(most) | Size::AtMost(most)) = size;
         let most = most.max(needed);
-        let doubled = needed.saturating_mul(2).max(LITTLE).min(most);
-        let (plenty, least) = match size {
-            Size::Known(_) => (part / PLENTY, most),
-            Size::AtMost(_) => (part, needed.saturating_add(needed / 4).min(most)),
+        let (times, plenty, least) = match size {
+            Size::Known(_) => (KNOWN_GROWTH, part / PLENTY, most),
+            Size::AtMost(_) => (2, part, needed.saturating_add(needed / 4).min(most)),
         };
-        for (wanted, part) in [(doubled, plenty), (least, part)] {
+        let ample = needed.saturating_mul(times).max(LITTLE).min(most);
+        for (wanted, part) in [(ample, plenty), (least, part)] {
             if self.set_within(capacity.saturating_add(wanted), part) {
                 bytes.reserve_exact(wanted - bytes.len());
                 self.admit(bytes.capacity());
@@ -153,8 +153,10 @@ pub enum Shortage {
     Lasting,
 }
 
-/// While all shares together have at most one part in this many of the holder's, bytes of known length grow by
-/// doubling.
+/// Growth of bytes of known length, times what has arrived: most bodies have all their room after the first read.
+const KNOWN_GROWTH: usize = 8;
+/// While all shares together have at most one part in this many of the holder's, bytes of known length grow
+/// [`KNOWN_GROWTH`] times.
 const PLENTY: usize = 8;
 
 impl Drop for Share {

@@ -168,23 +168,25 @@ impl ClientStream {
         self.sent = 0;
     }
 
-    /// Reads once; returns the number of bytes. Nothing is read from a client that does not take its
+    /// Reads once; returns the number of bytes, and the number that had room.
+    pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<(usize, usize)> {
+        let count = self.read(|client| sys::receive(client, scratch))?;
+        self.input.bytes.extend_from_slice(&scratch[..count]);
+        Ok((count, scratch.len()))
+    }
+
+    /// Reads once by `receive`; returns the number of bytes. Nothing is read from a client that does not take its
     /// response.
-    pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(
+        &mut self,
+        receive: impl FnOnce(&Client) -> io::Result<Option<usize>>,
+    ) -> io::Result<usize> {
         if self.has_output() {
             return Ok(0);
         }
-        match sys::receive(&*self.client, scratch)? {
-            None => Ok(0),
-            Some(0) => {
-                self.ended = true;
-                Ok(0)
-            }
-            Some(count) => {
-                self.input.bytes.extend_from_slice(&scratch[..count]);
-                Ok(count)
-            }
-        }
+        let received = receive(&self.client)?;
+        self.ended |= received == Some(0);
+        Ok(received.unwrap_or(0))
     }
 
     /// Skips empty lines before a request line (RFC 9112 section 2.2); returns the number of bytes.

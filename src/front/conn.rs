@@ -1,5 +1,6 @@
 //! A client connection between two requests: received bytes, unsent bytes, and the deadline.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::client_stream::ClientStream;
@@ -118,6 +119,15 @@ impl<T> Conn<T> {
         matches!(self.phase, Phase::Head { since: None, .. })
             && matches!(self.stream.input.rest(), [] | [b'\r'])
             && !self.stream.has_output()
+    }
+
+    /// Reads once; returns the number of bytes, and the number that had room.
+    pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<(usize, usize)> {
+        let body = match &mut self.phase {
+            Phase::Body(incoming) => incoming.fill(&mut self.stream),
+            _ => None,
+        };
+        body.unwrap_or_else(|| self.stream.fill(scratch))
     }
 
     /// Advances as far as the available bytes allow, and counts the rest.

@@ -1,9 +1,10 @@
 //! A request whose body is arriving.
 
+use std::io;
 use std::time::Instant;
 
-use super::client_stream::Input;
-use super::{Head, Lane, Rejection};
+use super::client_stream::{ClientStream, Input};
+use super::{Head, Lane, Rejection, sys};
 use crate::core::body::{Decoder, Piece};
 use crate::limits::SLOT_MEMORY;
 use crate::memory::{Holder, Share, Shortage, Size};
@@ -99,6 +100,22 @@ impl<T> Incoming<T> {
         // The input moves past the decoded bytes even after a refusal: draining continues there.
         input.use_up(at);
         taken
+    }
+
+    /// Reads once into the body itself, if only bytes of the body can arrive and the buffer has room; returns the number of bytes, and the
+    /// number that had room.
+    pub(super) fn fill(&mut self, stream: &mut ClientStream) -> Option<io::Result<(usize, usize)>> {
+        let body = &mut self.request.body;
+        let (before, room) = (body.len(), body.capacity() - body.len());
+        // Bytes after the body belong to the next request.
+        if room == 0 || self.decoder.announced()? < room as u64 || !stream.input.rest().is_empty() {
+            return None;
+        }
+        let read = stream.read(|client| sys::receive_behind(client, body));
+        // A body with a length has no framing that the decoder could refuse.
+        let taken = self.decoder.next(&body[before..]);
+        debug_assert_eq!(taken, Ok(Piece::Payload(body.len() - before)));
+        Some(read.map(|count| (count, room)))
     }
 
     /// Makes room for so many bytes, including their framing. An announced length alone reserves nothing.

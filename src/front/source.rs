@@ -2,7 +2,7 @@
 //! its connection serves one request of that worker after another. This is the only place that keeps a
 //! socket's readiness.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::places::{Places, Slot};
-use super::sys::Epoll;
+use super::sys::{Epoll, receive_behind, send_now};
 
 /// Marks the token of a source.
 pub const SOURCE: u64 = 1 << 62;
@@ -28,6 +28,8 @@ pub struct Source {
     delivered: AtomicU64,
     /// Some bytes of a request are unsent.
     is_unsent: AtomicBool,
+    /// The provider takes no more bytes of a request.
+    is_deaf: AtomicBool,
 }
 
 /// The provider's end.
@@ -87,6 +89,7 @@ impl Source {
             received: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             is_unsent: AtomicBool::new(false),
+            is_deaf: AtomicBool::new(false),
         })
     }
 
@@ -155,6 +158,55 @@ impl Source {
     /// Bytes received since the client last got some.
     pub fn undelivered(&self) -> u64 {
         self.received() - self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Reads once and appends to `buffer`, which does not grow; returns the number of bytes, 0 also at the end of the connection.
+    ///
+    /// # Errors
+    /// The connection has failed.
+    pub fn receive_behind(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let room = buffer.capacity() - buffer.len();
+        let received = match &self.socket {
+            Socket::System(stream) => receive_behind(stream, buffer)?,
+            #[cfg(test)]
+            Socket::Memory => return Ok(0),
+        };
+        match received {
+            None => self.drained(true),
+            // The transport reads the end once more and reports it.
+            Some(0) => {}
+            Some(count) => {
+                self.receive(count);
+                if count < room {
+                    self.drained(false);
+                }
+            }
+        }
+        Ok(received.unwrap_or(0))
+    }
+
+    /// Whether the provider takes no more bytes of a request. It may still have a response for us (a 413, say).
+    pub fn is_deaf(&self) -> bool {
+        self.is_deaf.load(Ordering::Relaxed)
+    }
+
+    /// Drops what has still to leave, now and later: the provider does not take it.
+    pub fn set_deaf(&self) {
+        self.is_deaf.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends what the socket takes of these parts without waiting; returns the number of bytes, 0 when the socket has no room.
+    ///
+    /// # Errors
+    /// The connection has failed.
+    pub fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.socket {
+            // The transport has dropped bytes: those after them would stand in their place.
+            Socket::System(_) if self.is_deaf() => Ok(0),
+            Socket::System(stream) => send_now(stream, parts),
+            #[cfg(test)]
+            Socket::Memory => Ok(0),
+        }
     }
 
     /// Whether bytes of a request are unsent.

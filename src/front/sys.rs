@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
@@ -14,9 +15,18 @@ const GONE: PollFlags = PollFlags::RDHUP.union(PollFlags::HUP).union(PollFlags::
 
 /// Reads available bytes without waiting. `Ok(None)`: none yet. `Ok(Some(0))`: the peer sends no more.
 pub fn receive(socket: impl AsFd, into: &mut [u8]) -> io::Result<Option<usize>> {
+    received(|| recv(&socket, &mut *into, RecvFlags::DONTWAIT).map(|(count, _)| count))
+}
+
+/// Like [`receive`]; appends to `buffer`, which does not grow.
+pub fn receive_behind(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    received(|| recv(&socket, spare_capacity(buffer), RecvFlags::DONTWAIT).map(|(count, _)| count))
+}
+
+fn received(mut receive: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<Option<usize>> {
     loop {
-        match recv(&socket, &mut *into, RecvFlags::DONTWAIT) {
-            Ok((count, _)) => return Ok(Some(count)),
+        match receive() {
+            Ok(count) => return Ok(Some(count)),
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),

@@ -215,9 +215,9 @@ impl<S: Service> Worker<S> {
             if !matches!(step, Step::Wait(Interest::Read)) || !place.unread {
                 return self.follow(conn, step);
             }
-            let Ok(count) = conn.stream.fill(&mut self.scratch) else { return };
+            let Ok((count, room)) = conn.fill(&mut self.scratch) else { return };
             // A short read was all there is, unless the end comes after it, which is reported once.
-            place.unread = count == READ_CHUNK || (place.ended && count > 0);
+            place.unread = count == room || (place.ended && count > 0);
         }
         self.follow(conn, Step::Again);
     }

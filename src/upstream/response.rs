@@ -1,6 +1,6 @@
 //! A request and its response on one connection: sent, then awaited, then read, each as far as it goes at once.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::core::body::Piece;
 use crate::core::provider_request::RequestHead;
 use crate::core::response_head::{self, Ending, Head, Start};
 use crate::front::Source;
-use crate::limits::{MAX_UPSTREAM_HEAD, PIECES_A_TURN, SENT_A_TURN, UPSTREAM_READ_BUFFER};
+use crate::limits::{MAX_UPSTREAM_HEAD, PARTS_AT_ONCE, PIECES_A_TURN, SENT_A_TURN, UPSTREAM_READ_BUFFER};
 use crate::memory::{Holder, Share, Size};
 
 /// A request that is being sent or has been: its response is awaited.
@@ -93,6 +93,19 @@ impl ActiveConnection {
     fn receive(&mut self) -> Result<bool, ureq::Error> {
         let Some(Connection { transport, .. }) = &mut self.connection else { return Ok(false) };
         transport.await_input(NextTimeout::default())
+    }
+
+    /// Reads once from the socket itself and appends to `buffer`; 0: the transport has to read.
+    fn receive_behind(&mut self, buffer: &mut Vec<u8>, now: Instant) -> Result<usize, ureq::Error> {
+        if !self.source.is_readable() {
+            return Ok(0);
+        }
+        let received = self.source.receive_behind(buffer)?;
+        if received > 0 {
+            self.heard = self.source.received();
+            self.timer.restart(now);
+        }
+        Ok(received)
     }
 
     /// Sends what has still to leave, as far as it goes at once, and reads nothing; whether something of a response is here all
@@ -197,11 +210,15 @@ impl PendingResponse {
     }
 
     fn send_on(&mut self, body: &[&[u8]]) -> Result<Sent, ureq::Error> {
-        let Self { active, request, sent, is_unseen, .. } = self;
-        if active.source.is_unsent() {
-            *is_unseen |= active.flush()?;
+        let end = self.sent + SENT_A_TURN;
+        if self.active.is_clear || self.active.source.is_unsent() {
+            self.is_unseen |= self.active.flush()?;
         }
-        let (mut skipped, end) = (*sent, *sent + SENT_A_TURN);
+        if self.active.is_clear && !self.active.source.is_unsent() {
+            self.send_from_its_place(body, end);
+        }
+        let Self { active, request, sent, is_unseen, .. } = self;
+        let mut skipped = *sent;
         for piece in std::iter::once(request.on_the_wire()).chain(body.iter().copied()) {
             let mut rest = piece.get(skipped..).unwrap_or_default();
             skipped = skipped.saturating_sub(piece.len());
@@ -223,6 +240,33 @@ impl PendingResponse {
         }
         *is_unseen |= active.flush()?;
         Ok(if active.source.is_unsent() { Sent::Blocked } else { Sent::Whole })
+    }
+
+    /// Sends up to `end` without a copy, as far as the socket takes it at once. The transport sends the rest, and finds out why the socket
+    /// took no more.
+    fn send_from_its_place(&mut self, body: &[&[u8]], end: usize) {
+        let Self { active, request, sent, .. } = self;
+        loop {
+            let (mut skipped, mut room) = (*sent, end.saturating_sub(*sent));
+            let mut parts = [IoSlice::new(b""); PARTS_AT_ONCE];
+            let mut count = 0;
+            for piece in std::iter::once(request.on_the_wire()).chain(body.iter().copied()) {
+                let rest = piece.get(skipped..).unwrap_or_default();
+                skipped = skipped.saturating_sub(piece.len());
+                let rest = &rest[..rest.len().min(room)];
+                if !rest.is_empty() && count < parts.len() {
+                    parts[count] = IoSlice::new(rest);
+                    (count, room) = (count + 1, room - rest.len());
+                }
+            }
+            if count == 0 {
+                return;
+            }
+            match active.source.send(&parts[..count]) {
+                Ok(taken) if taken > 0 => *sent += taken,
+                _ => return,
+            }
+        }
     }
 
     /// The response's head, if it is whole by now. `is_committed`: the client has had its first byte.
@@ -327,14 +371,28 @@ impl UpstreamResponse {
     /// # Errors
     /// `CutOff`: what there is says that there will be no whole body. Not the time it takes: [`UpstreamResponse::deadline`] tells.
     pub fn read(&mut self, into: &mut [u8], now: Instant) -> Result<Option<usize>, Failure> {
-        match self.read_on(into, now) {
-            Err(error) if would_block(&error) => Ok(None),
-            // The system gives a connection up that is silent for very long.
-            Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                Err(failed(&error.into(), Fault::TimedOut))
-            }
-            other => other.map(Some).map_err(|error| failed(&error, Fault::CutOff)),
+        outcome_of_read(self.read_on(into, now))
+    }
+
+    /// Like [`UpstreamResponse::read`]; appends to `buffer` without another copy. `None`: [`UpstreamResponse::read`] has to be called.
+    fn read_behind(&mut self, buffer: &mut Vec<u8>, now: Instant) -> Option<Result<Option<usize>, Failure>> {
+        let (before, room) = (buffer.len(), buffer.capacity() - buffer.len());
+        // Bytes after the body belong to no response.
+        let has_place = room > 0 && self.length()? >= room as u64;
+        if !has_place || !self.active.is_clear || !self.active.input().is_empty() {
+            return None;
         }
+        let count = match self.active.receive_behind(buffer, now) {
+            Ok(0) => return None,
+            Ok(count) => count,
+            Err(error) => return Some(outcome_of_read(Err(error))),
+        };
+        let taken = self.body.next(&buffer[before..]).map_err(ureq::Error::Io);
+        self.active.source.deliver();
+        if self.is_over() {
+            self.active.leave(self.keep_alive);
+        }
+        Some(outcome_of_read(taken.map(|_| count)))
     }
 
     fn read_on(&mut self, into: &mut [u8], now: Instant) -> Result<usize, ureq::Error> {
@@ -515,6 +573,9 @@ impl Whole {
             let detail = "no memory for its body".to_owned();
             return Err(Failure { fault: Fault::Overloaded, detail });
         }
+        if let Some(read) = response.read_behind(&mut self.bytes, now) {
+            return read;
+        }
         self.bytes.resize(filled + room, 0);
         let read = response.read(&mut self.bytes[filled..], now);
         self.bytes.truncate(filled + *read.as_ref().unwrap_or(&None).as_ref().unwrap_or(&0));
@@ -553,6 +614,18 @@ fn failed(error: &ureq::Error, fault: Fault) -> Failure {
 
 fn broken(detail: String) -> NoResponse {
     NoResponse::Failed(Failure { fault: Fault::Broken, detail })
+}
+
+/// What a read of a body comes to.
+fn outcome_of_read(read: Result<usize, ureq::Error>) -> Result<Option<usize>, Failure> {
+    match read {
+        Err(error) if would_block(&error) => Ok(None),
+        // The system gives a connection up that is silent for very long.
+        Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(failed(&error.into(), Fault::TimedOut))
+        }
+        other => other.map(Some).map_err(|error| failed(&error, Fault::CutOff)),
+    }
 }
 
 fn would_block(error: &ureq::Error) -> bool {

@@ -21,8 +21,6 @@ pub struct TcpTransport {
     buffers: LazyBuffers,
     /// A request's bytes that have not left: head and body go together, at the latest when the response is awaited.
     unsent: Vec<u8>,
-    /// The provider takes no more bytes; it may still have a response for us (a 413, say).
-    deaf: bool,
     /// Nothing but HTTP runs on it: no TLS, no proxy.
     is_clear: bool,
     limit: Arc<Limit>,
@@ -32,7 +30,7 @@ impl TcpTransport {
     /// On a connection that is there, non-blocking.
     pub fn new(stream: TcpStream, is_clear: bool, limit: Arc<Limit>) -> Self {
         let buffers = LazyBuffers::new(UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER);
-        Self { source: Source::new(stream), buffers, unsent: Vec::new(), deaf: false, is_clear, limit }
+        Self { source: Source::new(stream), buffers, unsent: Vec::new(), is_clear, limit }
     }
 
     /// Its socket.
@@ -45,7 +43,7 @@ impl TcpTransport {
         let tail = &self.buffers.output()[..tail];
         let mut sent = 0;
         let all = self.unsent.len() + tail.len();
-        while sent < all && !self.deaf {
+        while sent < all && !self.source.is_deaf() {
             let head = self.unsent.get(sent..).unwrap_or_default();
             let rest = &tail[sent.saturating_sub(self.unsent.len())..];
             match send(&self.source, head, rest) {
@@ -55,7 +53,7 @@ impl TcpTransport {
                 // A response before the request is sent whole refuses it: the rest is not wanted. Behind TLS or a proxy, what can
                 // be read may be anything.
                 Ok(0) if self.is_clear && matches!(peeked(&self.source), Peeked::Response | Peeked::End) => {
-                    self.deaf = true;
+                    self.source.set_deaf();
                 }
                 Ok(0) => {
                     self.unsent.extend_from_slice(tail);
@@ -64,7 +62,7 @@ impl TcpTransport {
                     return Ok(());
                 }
                 Ok(count) => sent += count,
-                Err(_) => self.deaf = true,
+                Err(_) => self.source.set_deaf(),
             }
         }
         self.unsent.clear();
@@ -168,7 +166,7 @@ impl Transport for TcpTransport {
     /// Asked before a pooled connection is used: an idle one must be silent. What epoll has reported would be known without a
     /// system call, but late, and what came before it would be taken for the response.
     fn is_open(&mut self) -> bool {
-        !self.deaf && peeked(&self.source) == Peeked::Nothing
+        !self.source.is_deaf() && peeked(&self.source) == Peeked::Nothing
     }
 }
 

@@ -1,7 +1,7 @@
 //! A provider that fails before a buffered response: each way of failing has its own status.
 
 use serde_json::json;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -246,6 +246,38 @@ fn early_response_is_read_while_the_body_is_sent() {
     let body = json!({"model": "p1/m", "x": "x".repeat(20_000_000)}).to_string();
     let response = proxy.call(chat(body));
     assert_eq!((response.status, response.text().as_str()), (413, "{\"no\": 413}"));
+}
+
+#[test]
+fn provider_that_refuses_a_body_early_and_reads_on_finds_no_gap_in_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let url = format!("http://{}/v1", listener.local_addr().expect("address"));
+    let changes =
+        json!({"providers": [format!("p1|{url}|{KEY}")], "non_stream_timeout": 20, "max_retries": 0});
+    let (sender, received) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, sender) = (stream.expect("accept"), sender.clone());
+            std::thread::spawn(move || {
+                let response = "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\n{}";
+                drop(stream.write_all(response.as_bytes()));
+                // The connection may end with a reset, or not at all.
+                stream.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout");
+                let mut request = Vec::new();
+                drop(stream.read_to_end(&mut request));
+                if request.starts_with(b"POST") {
+                    drop(sender.send(request));
+                }
+            });
+        }
+    });
+    let proxy = Proxy::start(&with(config(&[]), changes));
+    let filler: String = (0..1_000_000).map(|n| format!("{n:09} ")).collect();
+    let body = json!({"model": "p1/m", "x": filler}).to_string();
+    assert_eq!(proxy.call(chat(&body)).status, 413);
+    let request = received.recv_timeout(Duration::from_secs(20)).expect("a request");
+    let head = request.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head") + 4;
+    assert!(body.replace("p1/m", "m").as_bytes().starts_with(&request[head..]));
 }
 
 #[test]

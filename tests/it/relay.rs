@@ -114,6 +114,29 @@ fn a_large_body_is_exact() {
 }
 
 #[test]
+fn pipelined_large_bodies_are_exact_however_they_come() {
+    let (upstream, proxy) = start();
+    let bodies = [9_000, 1, 40_000, 7_300, 100_000].map(|lines| {
+        let text: String = (0..lines).map(|n| format!("{n:07}\\n")).collect();
+        format!(r#"{{"x":"{text}","model":"p1/m"}}"#)
+    });
+    let requests: Vec<u8> = bodies.iter().flat_map(chat).collect();
+    for size in [50_021, 700_001] {
+        upstream.forget();
+        let mut client = proxy.client();
+        requests.chunks(size).for_each(|piece| client.send(piece));
+        for body in &bodies {
+            assert_eq!(client.response().status, 200, "{} bytes", body.len());
+        }
+        let sent = upstream.requests();
+        assert_eq!(sent.len(), bodies.len());
+        for (sent, body) in sent.iter().zip(&bodies) {
+            assert!(sent.body == body.replace("p1/m", "m").as_bytes(), "{} bytes", body.len());
+        }
+    }
+}
+
+#[test]
 fn every_path_goes_to_its_twin() {
     let (upstream, proxy) = start();
     for path in PATHS {
