@@ -113,6 +113,18 @@ impl<T> Table<T> {
         }
     }
 
+    /// This task is here to wait; `keeps_deadline`: its deadline has not come nearer since it was here last.
+    pub(super) fn put_task(&mut self, token: u64, task: Box<dyn Task>, keeps_deadline: bool, now: Instant) {
+        match self.places.get(token) {
+            Some(place)
+                if keeps_deadline && place.unwatched.is_none() && self.timers.is_armed(index(token)) =>
+            {
+                place.state = State::Task(task);
+            }
+            _ => self.put(token, State::Task(task), now),
+        }
+    }
+
     /// Takes the state out of the place of this token.
     pub(super) fn take(&mut self, token: u64) -> State<T> {
         let place = self.places.get(token);

@@ -40,6 +40,9 @@ pub trait Io {
     /// Has the task advance whenever something happens at `source` from now on.
     fn watch(&mut self, source: &Arc<Source>);
 
+    /// The task's deadline need not be asked for after this turn: since the last one it has moved to a later time, if at all.
+    fn keep_deadline(&mut self);
+
     /// What the helpers have to do.
     fn load(&self) -> Arc<Load>;
 

@@ -36,6 +36,11 @@ impl Timers {
         }
     }
 
+    /// Whether this place has an entry.
+    pub(super) fn is_armed(&self, place: u32) -> bool {
+        self.entries.get(place as usize).is_some_and(|at| *at != NONE)
+    }
+
     /// The earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
         self.heap.first().map(|(deadline, _)| *deadline)

@@ -350,6 +350,7 @@ impl<S: Service> Worker<S> {
             now: self.now,
             token,
             watched: None,
+            keeps_deadline: false,
         };
         let next = catch_unwind(AssertUnwindSafe(|| match has_left {
             true => Next::Done(task.cancel()),
@@ -360,13 +361,14 @@ impl<S: Service> Worker<S> {
             // A source that is not watched ends with its task.
             _ => Some(None),
         };
+        let keeps_deadline = turn.keeps_deadline;
         if let (Some(unwatched), Some(place)) = (watched, self.table.place(token)) {
             place.unwatched = unwatched;
         }
         match next {
-            Ok(Next::Park(task)) => self.table.put(token, State::Task(task), self.now),
+            Ok(Next::Park(task)) => self.table.put_task(token, task, keeps_deadline, self.now),
             Ok(Next::Yield(task)) => {
-                self.table.put(token, State::Task(task), self.now);
+                self.table.put_task(token, task, keeps_deadline, self.now);
                 self.again.push(token);
             }
             Ok(Next::Done(done)) => self.done(done),
@@ -443,6 +445,8 @@ struct Turn<'a, S: Service> {
     token: u64,
     /// A source was to be watched; inside: it could not be.
     watched: Option<Option<Arc<Source>>>,
+    /// Its deadline has not come nearer.
+    keeps_deadline: bool,
 }
 
 impl<S: Service> Io for Turn<'_, S> {
@@ -462,6 +466,10 @@ impl<S: Service> Io for Turn<'_, S> {
         let watched = self.sources.watch(source, self.token);
         // A task whose source epoll refuses advances every turn.
         self.watched = Some(watched.is_err().then(|| Arc::clone(source)));
+    }
+
+    fn keep_deadline(&mut self) {
+        self.keeps_deadline = true;
     }
 
     fn load(&self) -> Arc<Load> {

@@ -97,6 +97,11 @@ impl ClientResponse {
         self.started.is_some()
     }
 
+    /// Whether the client has the beginning of an event without its end.
+    pub fn is_mid_event(&self) -> bool {
+        self.mid_event
+    }
+
     /// When the next heartbeat is due, if one may be sent at all.
     pub fn next_beat(&self) -> Option<Instant> {
         let heartbeat = self.heartbeat.filter(|_| !self.mid_event && !self.quiet)?;

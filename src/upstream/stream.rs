@@ -198,6 +198,12 @@ impl Relay {
         (!self.is_behind).then(|| self.response.deadline(is_committed))
     }
 
+    /// Whether its deadlines are the provider's and the next heartbeat's, which every event moves to a later time; another one comes
+    /// when the client falls behind or is left within an event.
+    pub fn is_flowing(&self, client: &ClientResponse) -> bool {
+        !self.is_behind && !client.is_mid_event()
+    }
+
     /// Its client has gone.
     pub fn cancel(&mut self) -> Ended {
         self.client_gone(&io::ErrorKind::ConnectionAborted.into())

@@ -30,11 +30,15 @@ pub struct Streaming {
 impl Streaming {
     pub fn advance(mut self: Box<Self>, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
         let client = &mut relay.client_call.response;
+        let was_flowing = self.is_settled && self.stream.is_flowing(client);
         let to = match self.stream.advance(client, io.scratch(), relay.now) {
             Progress::Waits => Step::Park,
             Progress::Again => Step::Yield,
             Progress::Ended(ended) => return Step::Ended(relay.stream_ended(*self, ended, &attempt.choice)),
         };
+        if was_flowing && self.stream.is_flowing(client) {
+            io.keep_deadline();
+        }
         if !self.is_settled && client.is_begun() {
             // No other attempt follows, and what was asked may be large.
             relay.call.settle();

@@ -16,7 +16,7 @@ use crate::front::{
     in_memory,
 };
 use crate::gateway::Gateway;
-use crate::limits::{QUICK_BODY, READ_CHUNK};
+use crate::limits::{MAX_HELD_EVENT, QUICK_BODY, READ_CHUNK};
 use crate::upstream::Upstream;
 use crate::upstream::in_memory::{Network, Peer as Provider};
 
@@ -29,6 +29,12 @@ struct World {
     /// How much later than `now` a request may have begun.
     slack: Duration,
     task: Option<Box<dyn Task>>,
+    /// The task has said in this turn that its deadline has not come nearer.
+    keeps_deadline: bool,
+    /// Its deadline after its last turn.
+    last_deadline: Option<Instant>,
+    /// Turns in which it was not asked for its deadline.
+    unasked: usize,
     /// Whether the client's connection can take the next request, once this one has ended.
     is_kept: Option<bool>,
     jobs: Vec<Job>,
@@ -70,6 +76,9 @@ impl World {
             now: Instant::now(),
             slack: Duration::ZERO,
             task: None,
+            keeps_deadline: false,
+            last_deadline: None,
+            unasked: 0,
             is_kept: None,
             jobs: Vec::new(),
             holds_jobs: false,
@@ -111,7 +120,10 @@ impl World {
     /// Lets the request go as far as it can at once.
     fn run(&mut self) {
         while let Some(task) = self.task.take() {
-            match task.advance(self) {
+            self.keeps_deadline = false;
+            let next = task.advance(self);
+            self.check_deadline(&next);
+            match next {
                 Next::Park(task) => {
                     self.task = Some(task);
                     if self.holds_jobs || self.jobs.is_empty() {
@@ -135,6 +147,18 @@ impl World {
         assert_eq!((self.received(), self.deadline()), (String::new(), deadline));
         self.now = deadline;
         self.run();
+    }
+
+    /// A task that keeps its deadline would be late otherwise: its worker does not ask for the new one.
+    fn check_deadline(&mut self, next: &Next) {
+        let (Next::Park(task) | Next::Yield(task)) = next else { return };
+        let deadline = task.deadline();
+        if self.keeps_deadline {
+            let is_late = |new: Instant| self.last_deadline.is_none_or(|last| new < last);
+            assert!(!deadline.is_some_and(is_late), "{deadline:?} after {:?}", self.last_deadline);
+            self.unasked += 1;
+        }
+        self.last_deadline = deadline;
     }
 
     fn deadline(&self) -> Instant {
@@ -170,6 +194,10 @@ impl Io for World {
     }
 
     fn watch(&mut self, _: &Arc<Source>) {}
+
+    fn keep_deadline(&mut self) {
+        self.keeps_deadline = true;
+    }
 
     fn load(&self) -> Arc<Load> {
         Arc::default()
@@ -497,6 +525,23 @@ fn stream_that_says_something_in_time_goes_on() {
         world.run();
     }
     assert_eq!(payload(&world.received()), (sent, false));
+    assert_eq!(world.unasked, 4, "each event after the first has moved its deadline to a later time");
+    world.wait(15_000);
+    assert_eq!(world.received(), HEARTBEAT);
+}
+
+#[test]
+fn heartbeat_is_due_again_after_the_end_of_a_large_event() {
+    let (mut world, provider) = sent(STREAMED);
+    provider.send(format!("{EVENTS}{}", chunk(&event("one"))).as_bytes());
+    world.run();
+    provider.send(chunk(&format!("data: {}", "x".repeat(MAX_HELD_EVENT))).as_bytes());
+    world.run();
+    // No comment may stand within it.
+    assert_eq!(world.deadline() - world.now, Duration::from_secs(40));
+    provider.send(chunk("\n\n").as_bytes());
+    world.run();
+    world.received();
     world.wait(15_000);
     assert_eq!(world.received(), HEARTBEAT);
 }
