@@ -71,7 +71,8 @@ fn values<'a>(head: &'a Head, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let is_it = move |sent: &str| {
         let same =
             |(sent, letter): (u8, u8)| sent.eq_ignore_ascii_case(&letter) || (sent, letter) == (b'_', b'-');
-        sent.len() == name.len() && sent.bytes().zip(name.bytes()).all(same)
+        sent.eq_ignore_ascii_case(name)
+            || (sent.len() == name.len() && sent.contains('_') && sent.bytes().zip(name.bytes()).all(same))
     };
     head.fields().filter(move |(sent, _)| is_it(sent)).map(|(_, value)| value)
 }

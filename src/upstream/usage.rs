@@ -35,29 +35,33 @@ impl Reported {
     }
 }
 
-/// Names of the counts in `usage`: OpenAI's chat API, its responses API, Anthropic's messages API.
-const NAMES: [&[u8]; 7] = [
-    b"prompt_tokens",
-    b"completion_tokens",
-    b"input_tokens",
-    b"output_tokens",
-    // Anthropic counts these beside `input_tokens`; OpenAI counts cached tokens in it.
-    b"cache_creation_input_tokens",
-    b"cache_read_input_tokens",
-    // All that some embedding and rerank APIs report. Where reasoning or sound stands beside the completion (xAI, Gemini), it
-    // is more than the sum of the two.
-    b"total_tokens",
-];
+/// The place of a count among [`Counts`], by its name in `usage`: of OpenAI's chat API, its responses API, Anthropic's messages API.
+fn place(name: &[u8]) -> Option<usize> {
+    Some(match name {
+        b"prompt_tokens" => 0,
+        b"completion_tokens" => 1,
+        b"input_tokens" => 2,
+        b"output_tokens" => 3,
+        // Anthropic counts these beside `input_tokens`; OpenAI counts cached tokens in it.
+        b"cache_creation_input_tokens" => 4,
+        b"cache_read_input_tokens" => 5,
+        // All that some embedding and rerank APIs report. Where reasoning or sound stands beside the completion (xAI, Gemini), it
+        // is more than the sum of the two.
+        b"total_tokens" => 6,
+        _ => return None,
+    })
+}
 
-/// The counts that are there, in the order of [`NAMES`].
-type Counts = [Option<u64>; NAMES.len()];
+/// The counts that are there, each at its [`place`].
+type Counts = [Option<u64>; COUNTS];
+const COUNTS: usize = 7;
 
 /// The counts in a JSON object, and what follows it. A repeated count cannot be trusted, nor those beside it: `None`.
 fn counts_in(object: &[u8]) -> Option<(Counts, &[u8])> {
-    let (mut counts, mut seen) = (Counts::default(), [false; NAMES.len()]);
+    let (mut counts, mut seen) = (Counts::default(), [false; COUNTS]);
     let mut members = Members::of(object)?;
     for (name, value) in members.by_ref() {
-        let Some(place) = NAMES.iter().position(|known| *known == &*name) else { continue };
+        let Some(place) = place(&name) else { continue };
         if std::mem::replace(&mut seen[place], true) {
             return None;
         }
