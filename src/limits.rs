@@ -231,6 +231,10 @@ pub const MAX_FUNCTION_NAME: usize = 64;
 pub const MAX_USER_ID: usize = 64;
 /// Largest event of a chat stream in a translation to Anthropic's format, bytes: it is held whole.
 pub const MAX_CHAT_EVENT: usize = 1024 * 1024;
+/// Largest event of a chat stream that the next ones are compared with, bytes: a copy of it is kept.
+pub const MAX_REPEATED: usize = 2 * 1024;
+/// Events of a chat stream that the next ones are compared with, before one of them has been repeated.
+pub const REPEATED_TRIES: u8 = 4;
 /// Longest `Retry-After` to wait for once every replica has been tried.
 pub const MAX_RETRY_WAIT: Duration = Duration::from_secs(2);
 /// Longest cooldown that a provider can set with `Retry-After`.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Progress, Response};
 use crate::load::Spec;
-use crate::plan::{Backslashes, Body};
+use crate::plan::{Api, Backslashes, Body};
 use crate::servers::{self, Server};
 
 /// Whole requests counted.
@@ -33,24 +33,31 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Counts, compares with the committed figures, and says so.
 pub fn run(upstream: &Server) -> io::Result<()> {
-    let base = count(upstream, Body::Question, 0, 0)?;
-    let request = (count(upstream, Body::Question, REQUESTS, 0)? - base) / f64::from(REQUESTS);
-    let large = (count(upstream, LARGE, LARGE_REQUESTS, 0)? - base) / f64::from(LARGE_REQUESTS);
+    let base = count(upstream, Body::Question, 0, None)?;
+    let request = (count(upstream, Body::Question, REQUESTS, None)? - base) / f64::from(REQUESTS);
+    let large = (count(upstream, LARGE, LARGE_REQUESTS, None)? - base) / f64::from(LARGE_REQUESTS);
     // A stream of one event costs about what a whole request does: only what more of them add is counted.
-    let events = |events| count(upstream, Body::Question, 0, events);
-    let event = (events(EVENTS)? - events(1)?) / (EVENTS - 1) as f64;
-    compare(&[("request", request), ("request_28kb", large), ("event", event)])
+    let events = |api, events| count(upstream, Body::Question, 0, Some((api, events)));
+    let event = |api| Ok::<f64, io::Error>((events(api, EVENTS)? - events(api, 1)?) / (EVENTS - 1) as f64);
+    compare(&[
+        ("request", request),
+        ("request_28kb", large),
+        ("event", event(Api::Chat)?),
+        ("event_to_messages", event(Api::Messages)?),
+        ("event_to_responses", event(Api::Responses)?),
+    ])
 }
 
-/// Instructions of a whole life of the proxy with `requests` of `body` and one stream of `events`.
-fn count(upstream: &Server, body: Body, requests: u32, events: u64) -> io::Result<f64> {
+/// Instructions of a whole life of the proxy with `requests` of `body` and one stream of so many events to an API.
+fn count(upstream: &Server, body: Body, requests: u32, stream: Option<(Api, u64)>) -> io::Result<f64> {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("callgrind.out");
     let proxy = servers::start_under_callgrind(&upstream.address, &out)?;
     let mut client = Client::new(&proxy)?;
-    let ask_for = |body, chunks| {
+    let ask_for = |body, (api, chunks)| {
         Spec {
             gap_us: GAP_US,
             body,
+            api,
             chunks,
             address: proxy.address.clone(),
             model: proxy.model.to_owned(),
@@ -59,13 +66,13 @@ fn count(upstream: &Server, body: Body, requests: u32, events: u64) -> io::Resul
         .request()
     };
     for (times, body) in [(WARM_UP, Body::Question), (requests, body)] {
-        let request = ask_for(body, 0);
+        let request = ask_for(body, (Api::Chat, 0));
         for _ in 0..times {
             client.ask(&request)?;
         }
     }
-    if events > 0 {
-        client.ask(&ask_for(Body::Question, events))?;
+    if let Some(stream) = stream {
+        client.ask(&ask_for(Body::Question, stream))?;
     }
     proxy.guard.terminate()?;
     let text = fs::read_to_string(&out)?;

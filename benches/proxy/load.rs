@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Progress, Response};
-use crate::plan::Body;
+use crate::plan::{Api, Body};
 use crate::poller::Poller;
 use crate::procfs::{self, CpuTime, Memory, Processes};
 
@@ -45,6 +45,8 @@ pub struct Spec {
     /// Wait of the upstream between two events.
     pub gap_us: u64,
     pub body: Body,
+    /// It does not travel: load is chat completions.
+    pub api: Api,
     /// First requests are spread over the first half of this; over all of it where there is no window.
     pub warmup_ms: u64,
     /// What is counted; 0: every client asks once and then stays idle.
@@ -75,6 +77,7 @@ impl Spec {
             chunks: number("chunks")?,
             gap_us: number("gap_us")?,
             body: Body::from_json(&value["body"])?,
+            api: Api::Chat,
             warmup_ms: number("warmup_ms")?,
             window_ms: number("window_ms")?,
         })
@@ -88,24 +91,28 @@ impl Spec {
     pub fn request(&self) -> Vec<u8> {
         // What the upstream shall do: in the text, for some gateways drop a field such as `user`.
         let wish = format!("latency_us={} chunks={} gap_us={}", self.latency_us, self.chunks, self.gap_us);
+        let (messages_key, limit) = self.api.members();
         let mut messages = vec![
             json!({"role": "system", "content": "You are a helpful assistant that answers in one short sentence."}),
             json!({"role": "user", "content": format!("What does a reverse proxy do, and why would one want it? {wish}")}),
         ];
         messages.extend(self.body.history());
-        let body = json!({
+        let mut body = json!({
             "model": self.model,
-            "messages": messages,
+            messages_key: messages,
             "temperature": 0.7,
-            "max_tokens": 256,
+            limit: 256,
             "stream": self.chunks > 0,
-            "user": "bench",
-        })
-        .to_string();
+        });
+        if self.api != Api::Messages {
+            body["user"] = json!("bench");
+        }
+        let body = body.to_string();
         format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n\
+            "POST {} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n\
              Content-Type: application/json\r\nUser-Agent: ai-proxy-bench\r\n\
              Authorization: Bearer {}\r\n{}Content-Length: {}\r\n\r\n{body}",
+            self.api.path(),
             self.address,
             crate::servers::CLIENT_TOKEN,
             self.headers,

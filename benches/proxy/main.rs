@@ -209,6 +209,7 @@ impl Bench {
             chunks: scenario.chunks,
             gap_us: scenario.gap_us,
             body: scenario.body,
+            api: plan::Api::Chat,
             warmup_ms: self.warmup_ms,
             window_ms: self.window_ms,
         }

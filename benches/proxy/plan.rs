@@ -35,6 +35,34 @@ pub enum Body {
     History { bytes: usize, backslashes: Backslashes },
 }
 
+/// The API that a request is for. A call to any but the first is translated for the upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Api {
+    #[default]
+    Chat,
+    Messages,
+    Responses,
+}
+
+impl Api {
+    /// Where it is called.
+    pub fn path(self) -> &'static str {
+        match self {
+            Api::Chat => "/v1/chat/completions",
+            Api::Messages => "/v1/messages",
+            Api::Responses => "/v1/responses",
+        }
+    }
+
+    /// The member that holds the messages, and the one that bounds the response.
+    pub fn members(self) -> (&'static str, &'static str) {
+        match self {
+            Api::Chat | Api::Messages => ("messages", "max_tokens"),
+            Api::Responses => ("input", "max_output_tokens"),
+        }
+    }
+}
+
 /// Share of backslashes in a history, which is what reading it costs most.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Backslashes {

@@ -249,7 +249,9 @@ fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<S
         "log_file": null,
         // As many as nginx has.
         "workers": setup.workers(),
-        "providers": [format!("bench|http://{upstream}/v1|sk-bench-upstream-key")],
+        // It speaks chat completions alone: calls to other APIs are translated.
+        "providers": [{"name": "bench", "url": format!("http://{upstream}/v1"), "key": "sk-bench-upstream-key",
+            "responses": "chat"}],
         "tokens": [format!("bench|{CLIENT_TOKEN}")],
     });
     match setup {

@@ -9,7 +9,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::escapes::unescaped;
-use super::json::{inside, members, string};
+use super::json::{inside, members};
 use super::unfit::Unfit;
 use super::usage::ChatUsage;
 use crate::limits::{MAX_CHAT_EVENT, MAX_ID, MAX_TOOL_CALLS};
@@ -37,9 +37,11 @@ macro_rules! object {
 
                     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<$name<'a>, A::Error> {
                         let mut object = $name::default();
-                        while let Some(key) = map.next_key::<&RawValue>()? {
-                            match &*string(key).unwrap_or_default() {
-                                $(stringify!($field) => object.$field = map.next_value()?,)*
+                        while let Some(Name(name)) = map.next_key()? {
+                            match &*name {
+                                $(name if name == stringify!($field).as_bytes() => {
+                                    object.$field = map.next_value()?;
+                                })*
                                 _ => drop(map.next_value::<IgnoredAny>()?),
                             }
                         }
@@ -50,6 +52,35 @@ macro_rules! object {
             }
         }
     };
+}
+
+/// The name of a member, without its escapes. As bytes, for it may hold surrogates.
+struct Name<'a>(Cow<'a, [u8]>);
+
+/// Longer than every name here, bytes: of a longer one that has escapes no copy is made.
+const LONGEST_NAME: usize = 64;
+
+impl<'a> Deserialize<'a> for Name<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl<'a> Visitor<'a> for Bytes {
+            type Value = Name<'a>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a name")
+            }
+
+            fn visit_borrowed_bytes<E: Error>(self, name: &'a [u8]) -> Result<Name<'a>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_bytes<E: Error>(self, name: &[u8]) -> Result<Name<'a>, E> {
+                let is_short = name.len() <= LONGEST_NAME;
+                Ok(Name(if is_short { Cow::Owned(name.to_vec()) } else { Cow::Borrowed(b"") }))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
 }
 
 /// That a string stands where none is expected: serde would quote the whole of it.

@@ -13,6 +13,7 @@ mod joined;
 mod json;
 mod output;
 mod pieces;
+mod repeated;
 mod reported;
 pub mod responses;
 mod stream;

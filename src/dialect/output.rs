@@ -31,8 +31,8 @@ impl Output {
 
     /// Adds pieces of JSON.
     pub fn write(&mut self, pieces: &[&str]) {
-        for piece in pieces {
-            self.add(piece.as_bytes());
+        if self.has_room(pieces.iter().map(|piece| piece.len()).sum()) {
+            pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece.as_bytes()));
         }
     }
 
@@ -45,7 +45,7 @@ impl Output {
 
     /// Adds a number.
     pub fn number(&mut self, number: u64) {
-        let _ = serde_json::to_writer(self, &number);
+        self.add(itoa::Buffer::new().format(number).as_bytes());
     }
 
     /// The written bytes.
@@ -79,13 +79,18 @@ impl Output {
 
     /// Adds bytes.
     pub fn add(&mut self, piece: &[u8]) {
-        let room = self.limit.saturating_sub(self.bytes.len());
-        if self.is_over || piece.len() > room {
-            self.is_over = true;
-            return;
+        if self.has_room(piece.len()) {
+            self.bytes.extend_from_slice(piece);
         }
-        self.reserve(piece.len());
-        self.bytes.extend_from_slice(piece);
+    }
+
+    /// Makes room for what is written next, where the limit allows it.
+    fn has_room(&mut self, size: usize) -> bool {
+        self.is_over |= size > self.limit.saturating_sub(self.bytes.len());
+        if !self.is_over {
+            self.reserve(size);
+        }
+        !self.is_over
     }
 
     /// Makes room for the expected bytes, within the limit.

@@ -20,7 +20,20 @@ pub(super) enum Piece {
     Refusal,
 }
 
-impl Said<'_> {
+impl<'a> Said<'a> {
+    /// The one text that it holds, where it holds nothing else.
+    pub(super) fn sole_text(&self) -> Option<(Piece, &'a RawValue)> {
+        let others = [self.refusal, self.reasoning_details, self.function_call, self.images, self.audio];
+        if self.tool_calls.is_some() || others.iter().any(Option::is_some) {
+            return None;
+        }
+        match (self.content, self.reasoning_content.xor(self.reasoning)) {
+            (Some(text), None) if self.reasoning.is_none() => Some((Piece::Text, text)),
+            (None, Some(thought)) => Some((Piece::Thought, thought)),
+            _ => None,
+        }
+    }
+
     /// Hands each piece of the message to `piece`, in order.
     ///
     /// # Errors

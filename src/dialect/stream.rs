@@ -3,6 +3,7 @@
 use super::blocks::Blocks;
 use super::chat;
 use super::output::Output;
+use super::repeated::Repeated;
 use super::unfit::Unfit;
 use super::usage::ChatUsage;
 use super::writer::Writer;
@@ -19,6 +20,7 @@ pub struct Translator {
     is_started: bool,
     /// It comes in deltas: what some providers say whole at its end (MiniMax) has been said.
     in_deltas: bool,
+    repeated: Repeated,
     blocks: Blocks,
     finish: Option<String>,
     usage: Option<ChatUsage>,
@@ -35,6 +37,7 @@ impl Translator {
             is_begun: false,
             is_started: false,
             in_deltas: false,
+            repeated: Repeated::new(),
             finish: None,
             usage: None,
             over: false,
@@ -81,8 +84,13 @@ impl Translator {
             // Some providers tell no reason, in any event.
             return self.end(out);
         }
+        if let Some((piece, text)) = self.repeated.text_of(data) {
+            self.blocks.say(piece, text.as_bytes())?;
+            return self.send(out);
+        }
         let document = chat::utf8(data)?;
         let mut chat = chat::parse(&document)?;
+        self.repeated.learn(&document, &chat);
         if !std::mem::replace(&mut self.is_begun, true) {
             if let Some(id) = chat::id(chat.id) {
                 self.id = id.into_owned();
@@ -93,6 +101,11 @@ impl Translator {
         if let Some(choice) = choice.filter(|choice| choice.number() == 0) {
             self.hear(choice)?;
         }
+        self.send(out)
+    }
+
+    /// Writes what there is to send.
+    fn send(&mut self, out: &mut Output) -> Result<(), Unfit> {
         self.start(out);
         self.blocks.send(&mut *self.writer, out)?;
         checked(out)

@@ -124,7 +124,10 @@ impl Meter {
 
     /// The data of an event has come.
     pub fn data(&mut self, data: &[u8]) {
-        self.reported = self.reported.and(usage::in_document(data));
+        // Most say nothing of it, which one search shows.
+        if usage::mentions(data) {
+            self.reported = self.reported.and(usage::in_document(data));
+        }
         self.sample(data);
     }
 

@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::usage::Usage;
 use crate::dialect::output::Output;
 
+/// But for the deltas, which [`super::writer`] writes itself.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Event<'a> {
     MessageStart { message: Beginning<'a> },
     ContentBlockStart { index: usize, content_block: Start<'a> },
-    ContentBlockDelta { index: usize, delta: Delta<'a> },
     ContentBlockStop { index: usize },
     MessageDelta { delta: Stop<'a>, usage: Usage },
     MessageStop,
@@ -51,17 +51,6 @@ pub(super) enum Start<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "type")]
-pub(super) enum Delta<'a> {
-    #[serde(rename = "thinking_delta")]
-    Thinking { thinking: &'a str },
-    #[serde(rename = "text_delta")]
-    Text { text: &'a str },
-    #[serde(rename = "input_json_delta")]
-    InputJson { partial_json: &'a str },
-}
-
-#[derive(Serialize)]
 pub(super) struct Stop<'a> {
     stop_reason: &'a str,
     stop_sequence: Option<&'a str>,
@@ -86,7 +75,6 @@ impl Event<'_> {
         let name = match self {
             Self::MessageStart { .. } => "message_start",
             Self::ContentBlockStart { .. } => "content_block_start",
-            Self::ContentBlockDelta { .. } => "content_block_delta",
             Self::ContentBlockStop { .. } => "content_block_stop",
             Self::MessageDelta { .. } => "message_delta",
             Self::MessageStop => "message_stop",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error;
-use super::event::{Beginning, Delta, Event, Start, Stop};
+use super::event::{Beginning, Event, Start, Stop};
 use super::usage::Usage;
 use crate::dialect::block::{Block, Kind, Tool};
 use crate::dialect::chat_request::Attached;
@@ -62,12 +62,17 @@ impl Writer for Message {
 
     fn delta(&mut self, index: usize, block: &Block, new: &str, out: &mut Output) {
         let delta = match &block.kind {
-            Kind::Text | Kind::Refusal => Delta::Text { text: new },
-            Kind::Thinking => Delta::Thinking { thinking: new },
-            Kind::Tool(_) => Delta::InputJson { partial_json: new },
+            Kind::Text | Kind::Refusal => ",\"delta\":{\"type\":\"text_delta\",\"text\":",
+            Kind::Thinking => ",\"delta\":{\"type\":\"thinking_delta\",\"thinking\":",
+            Kind::Tool(_) => ",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":",
         };
         out.reserve(escaped_length(new) + ROOM);
-        Event::ContentBlockDelta { index, delta }.write(out);
+        // The event that most of a stream consists of: written member by member it would cost several times as much.
+        out.write(&["event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":"]);
+        out.number(index as u64);
+        out.write(&[delta]);
+        out.string(new);
+        out.write(&["}}\n\n"]);
     }
 
     fn close(&mut self, index: usize, block: &Block, may_lack: bool, out: &mut Output) -> Result<(), Unfit> {
