@@ -1,6 +1,7 @@
 //! A list of model patterns.
 
-use regex::{Error, Regex, RegexBuilder};
+use regex::Error;
+use regex::bytes::{Regex, RegexBuilder};
 
 use crate::limits::MAX_REGEX;
 
@@ -27,9 +28,17 @@ impl Pattern {
     /// # Errors
     /// The pattern is malformed, or compiles to more than [`MAX_REGEX`] bytes.
     pub fn new(text: &str) -> Result<Self, Error> {
+        match Self::compile(text, true) {
+            // A pattern that ignores case does so for ASCII alone: the table of all other letters is 80 KB.
+            Err(Error::Syntax(reason)) => Self::compile(text, false).map_err(|_| Error::Syntax(reason)),
+            compiled => compiled,
+        }
+    }
+
+    fn compile(text: &str, is_unicode: bool) -> Result<Self, Error> {
         let mut size = LEAST_SIZE;
         loop {
-            match RegexBuilder::new(text).size_limit(size).build() {
+            match RegexBuilder::new(text).unicode(is_unicode).size_limit(size).build() {
                 Err(Error::CompiledTooBig(_)) if size < MAX_REGEX => size = MAX_REGEX.min(4 * size),
                 compiled => return compiled.map(|regex| Self { regex, size }),
             }
@@ -50,7 +59,7 @@ impl Filter {
 
     /// Whether any pattern matches.
     pub fn matches(&self, id: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.regex.is_match(id))
+        self.patterns.iter().any(|pattern| pattern.regex.is_match(id.as_bytes()))
     }
 
     /// The patterns as the config file has them.
@@ -69,6 +78,26 @@ impl Filter {
 mod tests {
     use super::{Filter, Pattern};
     use crate::limits::MAX_REGEX;
+
+    #[test]
+    fn pattern_that_ignores_case_ignores_that_of_ascii() {
+        let matches =
+            |text: &str, id: &str| Pattern::new(text).map(|pattern| pattern.regex.is_match(id.as_bytes()));
+        for (text, id, expected) in [
+            ("(?i)gpt-[a-z]+$", "openai/GPT-Mini", true),
+            ("(?i)^模型-a", "模型-A", true),
+            ("(?i)é", "É", false),
+            ("^..$", "模型", true),
+            (r"^\w+$", "模型", true),
+            ("[模型]$", "大模", true),
+        ] {
+            assert_eq!(matches(text, id), Ok(expected), "{text} {id}");
+        }
+        for text in ["(", "(?i)(", r"\p{Greek}", "(?i)[模]"] {
+            let error = Pattern::new(text).expect_err(text).to_string();
+            assert!(!error.contains("not allowed here"), "{error}");
+        }
+    }
 
     #[test]
     fn cost_of_a_filter_grows_with_what_its_patterns_compile_to() {
