@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::{Config, VirtualModel};
+use crate::core::sort::sort_by;
 use crate::limits::{MAX_MODEL, MODEL_COST};
 
 mod parse;
@@ -45,7 +46,7 @@ impl Lists {
 
 /// Sorts by id, each id once.
 fn sorted(mut list: Vec<Model>) -> Vec<Model> {
-    list.sort_by(|a, b| a.id.cmp(&b.id));
+    sort_by(&mut list, |a, b| a.id.cmp(&b.id));
     list.dedup_by(|a, b| a.id == b.id);
     list
 }
@@ -80,7 +81,7 @@ pub fn merge<'a>(config: &'a Config, lists: &'a Lists) -> impl Iterator<Item = E
     // No provider's name contains `/`: with the names in this order the concatenated lists are sorted by full
     // id.
     let mut names: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
-    names.sort_by(|a, b| a.bytes().chain(*b"/").cmp(b.bytes().chain(*b"/")));
+    sort_by(&mut names, |a, b| a.bytes().chain(*b"/").cmp(b.bytes().chain(*b"/")));
     let listed = names
         .into_iter()
         .flat_map(|name| lists.of(name).iter().map(move |model| Entry::of_provider(name, model)))
@@ -91,7 +92,7 @@ pub fn merge<'a>(config: &'a Config, lists: &'a Lists) -> impl Iterator<Item = E
         .filter(|model| config.targets_supported(model).next().is_some())
         .map(|model| Entry::of_virtual(&model.name))
         .collect();
-    virtuals.sort_by(|a, b| a.id.cmp(&b.id));
+    sort_by(&mut virtuals, |a, b| a.id.cmp(&b.id));
     let (mut virtuals, mut listed) = (virtuals.into_iter().peekable(), listed.peekable());
     std::iter::from_fn(move || match (virtuals.peek(), listed.peek()) {
         (Some(ours), Some(theirs)) if theirs.id < ours.id => listed.next(),

@@ -11,6 +11,7 @@ use memchr::memmem::Finder;
 use memchr::{memchr_iter, memchr3};
 
 use super::secret::Secret;
+use super::sort::sort_by;
 use crate::limits::MASK_OVERLAP;
 
 /// A shorter secret is none, and masking it could garble the text.
@@ -179,7 +180,7 @@ impl Mask {
             hits.extend(needle.finder.find_iter(text).map(|at| (at..at + length, &*needle.shown)));
         }
         // Where they overlap, the first and longest is shown for all of them.
-        hits.sort_by_key(|(place, _)| (place.start, std::cmp::Reverse(place.end)));
+        sort_by(&mut hits, |(a, _), (b, _)| a.start.cmp(&b.start).then(b.end.cmp(&a.end)));
         let mut apart: Vec<(Range<usize>, &str)> = Vec::with_capacity(hits.len());
         for (place, shown) in hits {
             match apart.last_mut().filter(|(last, _)| place.start < last.end) {

@@ -14,6 +14,7 @@ pub mod relayed_headers;
 pub mod request_head;
 pub mod response_head;
 pub mod secret;
+pub mod sort;
 pub mod splice;
 pub mod sse;
 mod usage_option;

@@ -160,9 +160,10 @@ impl Body {
         model: &'a [u8],
         cuts: &[Range<usize>],
     ) -> Vec<&'a [u8]> {
-        let replaced = self.span.iter().map(|span| (span, model));
-        let mut places: Vec<_> = cuts.iter().map(|cut| (cut, &b""[..])).chain(replaced).collect();
-        places.sort_by_key(|(span, _)| span.start);
+        let mut places: Vec<_> = cuts.iter().map(|cut| (cut, &b""[..])).collect();
+        if let Some(span) = &self.span {
+            places.insert(cuts.partition_point(|cut| cut.start < span.start), (span, model));
+        }
         let (mut pieces, mut at) = (Vec::with_capacity(2 * places.len() + 1), 0);
         for (span, text) in places {
             pieces.extend([&bytes[at..span.start], text]);
@@ -178,7 +179,9 @@ impl Body {
             return self.with_model(bytes, model);
         };
         let mut places = [(span, model), (&usage.span, usage.text.as_bytes())];
-        places.sort_by_key(|(span, _)| span.start);
+        if usage.span.start < span.start {
+            places.swap(0, 1);
+        }
         let [(first, one), (second, other)] = places;
         [&bytes[..first.start], one, &bytes[first.end..second.start], other, &bytes[second.end..]]
     }

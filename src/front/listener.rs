@@ -11,6 +11,7 @@ use rustix::net::{
 };
 
 use super::Peer;
+use crate::core::sort::sort_by;
 use crate::limits::BACKLOG;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Listener {
                     .to_socket_addrs()
                     .map_err(|error| io::Error::new(error.kind(), format!("{host}: {error}")))?
                     .collect();
-                addresses.sort();
+                sort_by(&mut addresses, Ord::cmp);
                 addresses.dedup();
                 bind_all(&addresses)
             }

@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::core::sort::sort_by;
 use crate::limits::SERIES_BUCKETS;
 
 /// Values by labels.
@@ -82,7 +83,7 @@ impl<V: Default> Series<V> {
                 link = &node.next;
             }
         }
-        all.sort_by_key(|(labels, _)| *labels);
+        sort_by(&mut all, |a, b| a.0.cmp(b.0));
         all
     }
 

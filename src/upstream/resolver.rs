@@ -138,7 +138,9 @@ fn in_turn(addresses: Vec<IpAddr>, preferred: Option<IpAddr>) -> Vec<IpAddr> {
     let is_v6 = preferred.or(addresses.first().copied()).is_some_and(|address| address.is_ipv6());
     let (mut ahead, behind): (Vec<IpAddr>, Vec<IpAddr>) =
         addresses.into_iter().partition(|address| address.is_ipv6() == is_v6);
-    ahead.sort_by_key(|address| Some(*address) != preferred);
+    if let Some(place) = ahead.iter().position(|address| Some(*address) == preferred) {
+        ahead[..=place].rotate_right(1);
+    }
     let (mut ahead, mut behind) = (ahead.into_iter(), behind.into_iter());
     let mut all = Vec::new();
     loop {

@@ -6,6 +6,7 @@ use super::json::Json;
 use super::reader::{Leaf, Names, Reader};
 use super::value::{is_line, unfit};
 use crate::config::{Target, VirtualModel};
+use crate::core::sort::sort_by;
 use crate::limits::{MAX_MODEL_ID, MAX_MODELS, MAX_QUOTED, MAX_TARGETS};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
@@ -20,7 +21,7 @@ pub(super) fn virtual_models(reader: &mut Reader, place: &str, json: &Json) -> V
         }
         models.push(VirtualModel { name: name.to_owned(), targets: targets(reader, at, value) });
     });
-    models.sort_by(|a, b| a.name.cmp(&b.name));
+    sort_by(&mut models, |a, b| a.name.cmp(&b.name));
     models
 }
 

@@ -7,6 +7,7 @@ use memchr::memmem;
 use serde_json::value::RawValue;
 
 use super::parts::kind;
+use crate::core::sort::sort_by;
 use crate::dialect::json::{Fit, elements, inside, is_array, members};
 
 /// The ranges to cut from the body of a Messages request, so that no `thinking` block has an empty signature:
@@ -62,7 +63,7 @@ fn in_request(raw: &RawValue, body: &[u8]) -> Fit<Vec<Range<usize>>> {
         Ok(())
     })?;
     // A run of messages is cut after the blocks of the message at its end.
-    cuts.sort_unstable_by_key(|cut| cut.start);
+    sort_by(&mut cuts, |a, b| a.start.cmp(&b.start));
     Ok(cuts)
 }
 

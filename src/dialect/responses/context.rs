@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use crate::core::sort::sort_by;
 use crate::limits::MAX_ECHO;
 
 /// Facts of a translated request for the translation of its response. They are held until the response ends:
@@ -15,7 +16,7 @@ pub struct Translation {
 }
 
 /// A tool with another name in chat, or of another type than function.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tool {
     /// The function's name in chat.
     pub chat_name: String,
@@ -30,7 +31,7 @@ pub struct Tool {
 impl Translation {
     /// `tools` are the tools that are no plain functions.
     pub(super) fn new(echo: Echo, mut tools: Vec<Tool>) -> Self {
-        tools.sort_unstable();
+        sort_by(&mut tools, |a, b| a.chat_name.cmp(&b.chat_name));
         Self { echo: echo.0, tools }
     }
 

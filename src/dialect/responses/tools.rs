@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::content::kind;
 use super::context::Tool;
+use crate::core::sort::sort_by;
 use crate::dialect::json::{Fit, Refusal, boolean, elements, id, inside, members, required, string};
 use crate::dialect::output::{Output, Separated};
 use crate::limits::{MAX_FUNCTION_NAME, MAX_TOOLS};
@@ -50,7 +51,7 @@ impl Tools {
             return written.left_out.take().map_or(Ok(written), Err);
         }
         out.write(&["]"]);
-        written.names.sort_unstable();
+        sort_by(&mut written.names, Ord::cmp);
         if written.names.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Refusal::expected("", "each tool's name once"));
         }
