@@ -6,6 +6,8 @@ MUSL  := $(subst -gnu,-musl,$(HOST))
 # For another machine: make static TARGET=aarch64-unknown-linux-musl, with its compiler and linker as docs/deploy.md says.
 TARGET ?= $(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(MUSL)/lib),$(MUSL),$(HOST))
 CRATES := $(or $(CARGO_HOME),$(HOME)/.cargo)
+# A panic names its file by crate and version.
+SHORT  := $(foreach registry,$(wildcard $(CRATES)/registry/src/*),--remap-path-prefix=$(registry)/=)
 
 .PHONY: all demo run test lint e2e e2e-heavy ops fuzz soak instructions bench bench-build bench-peers static dist deb clean
 
@@ -65,7 +67,7 @@ instructions:
 # A build script of the TLS library runs anew where SOURCE_DATE_EPOCH changes, which is for packing alone.
 static:
 	env --unset=SOURCE_DATE_EPOCH \
-	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs --remap-path-prefix=$(CURDIR)=/ai-proxy --remap-path-prefix=$(CRATES)=/cargo" \
+	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs --remap-path-prefix=$(CURDIR)=/ai-proxy --remap-path-prefix=$(CRATES)=/cargo $(SHORT)" \
 	CFLAGS="-ffile-prefix-map=$(CRATES)=/cargo" CARGO_PROFILE_RELEASE_STRIP=true $(CARGO) build --release --locked --target $(TARGET)
 	install -D target/$(TARGET)/release/ai-proxy target/static/ai-proxy
 
