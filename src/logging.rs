@@ -9,6 +9,7 @@ mod json;
 mod queue;
 mod writer;
 
+use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 use jiff::tz::TimeZone;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::core::date::LocalTime;
 use crate::files;
 use crate::limits::{LOG_FLUSH_TIMEOUT, MAX_TIME_ZONE, THREAD_STACK};
 use crate::text::Language;
@@ -26,6 +28,9 @@ pub use writer::say;
 
 /// Only our own lines: libraries log request heads, which contain keys.
 const OWN_TARGET: &str = "ai_proxy";
+
+/// Room for most lines, bytes.
+const USUAL_LINE: usize = 256;
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
@@ -115,13 +120,18 @@ impl Logger {
     /// The line of an event at the current time.
     fn line(&self, record: &Record<'_>) -> String {
         let level = if record.level() == Level::Warn { "WARNING" } else { record.level().as_str() };
-        let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let now = jiff::Timestamp::now().to_zoned(zone);
+        let now = jiff::Timestamp::now();
+        let ahead = self.zone.read().unwrap_or_else(PoisonError::into_inner).to_offset(now).seconds();
+        let now = LocalTime::of((now.as_second(), now.subsec_millisecond()), ahead);
+        let mut line = String::with_capacity(USUAL_LINE);
         if self.is_json.load(Ordering::Relaxed) {
-            json::line(&now, level, record)
+            json::push_line(&mut line, now, level, record);
         } else {
-            format!("{} {:.3} {level} {}\n", now.date(), now.time(), record.args())
+            now.push(&mut line, " ");
+            // A write into a string cannot fail.
+            let _ = writeln!(line, " {level} {}", record.args());
         }
+        line
     }
 
     /// A line about the log itself.

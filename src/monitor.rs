@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ureq::Body;
 
@@ -112,7 +112,7 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
             let health = Health {
                 healthy: true,
                 latency: begun.elapsed(),
-                checked_at: jiff::Timestamp::now(),
+                checked_at: SystemTime::now(),
                 error: None,
             };
             (health, models)
@@ -222,7 +222,7 @@ fn unhealthy(begun: Instant, reason: &str) -> Health {
     Health {
         healthy: false,
         latency: begun.elapsed(),
-        checked_at: jiff::Timestamp::now(),
+        checked_at: SystemTime::now(),
         error: Some(quoted(reason, MAX_REASON)),
     }
 }

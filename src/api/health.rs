@@ -1,12 +1,12 @@
 //! `GET /health`: what the checks found, and beside it what requests have met.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
-use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::{RequestContext, json_response};
 use crate::config::{Provider, Replica, ReplicaId};
+use crate::core::date::{self, DateTime};
 use crate::front::Response;
 use crate::gateway::{self, Gateway};
 use crate::limits::CHECK_TIMEOUT;
@@ -115,7 +115,7 @@ impl Detail {
         };
         Self {
             latency_ms: best.map(|health| health.latency.as_millis()),
-            checked_at: best.map(|health| health.checked_at.to_string()),
+            checked_at: best.map(|health| rfc3339(health.checked_at)),
             error,
             cooldown_until: replicas.iter().filter_map(|replica| replica.cooldown_until.clone()).min(),
             replicas: if is_lone { Vec::new() } else { replicas },
@@ -132,19 +132,23 @@ impl ReplicaDetail {
             replica: place + 1,
             healthy: health.as_ref().is_some_and(|health| health.healthy),
             latency_ms: health.as_ref().map(|health| health.latency.as_millis()),
-            checked_at: health.as_ref().map(|health| health.checked_at.to_string()),
+            checked_at: health.as_ref().map(|health| rfc3339(health.checked_at)),
             error: error_of(gateway, id),
-            cooldown_until: condition.cooldown_until.map(|until| in_time(until).to_string()),
+            cooldown_until: condition.cooldown_until.map(in_time),
         }
     }
 }
 
 /// An instant as a time of day, in whole seconds: the two clocks do not run quite alike.
-fn in_time(at: Instant) -> Timestamp {
-    let (now, wall) = (Instant::now(), Timestamp::now());
-    let time = match at.checked_duration_since(now) {
+fn in_time(at: Instant) -> String {
+    let (now, wall) = (Instant::now(), SystemTime::now() + Duration::from_millis(500));
+    rfc3339(match at.checked_duration_since(now) {
         Some(ahead) => wall + ahead,
         None => wall - (now - at),
-    };
-    time.round(jiff::Unit::Second).unwrap_or(time)
+    })
+}
+
+/// A time in whole seconds.
+pub fn rfc3339(time: SystemTime) -> String {
+    DateTime::of(date::seconds(time)).to_string()
 }

@@ -28,12 +28,13 @@ mod task;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
 use crate::auth::{self, Denial};
 use crate::config::{Config, Token};
+use crate::core::date;
 use crate::front::{
     Admission, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Response, Service,
     Stats,
@@ -205,7 +206,7 @@ struct OnceASecond(AtomicI64);
 
 impl OnceASecond {
     fn may_tell(&self) -> bool {
-        let now = jiff::Timestamp::now().as_second();
+        let now = date::seconds(SystemTime::now());
         self.0.swap(now, Ordering::Relaxed) != now
     }
 }

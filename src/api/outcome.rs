@@ -1,11 +1,9 @@
 //! How an attempt ended, and its consequences: whether another may follow, and what the replica's record gets.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
+use std::time::{Duration, SystemTime};
 
 use super::error::ApiError;
+use crate::core::date::{self, DateTime};
 use crate::limits::{MAX_COOLDOWN, MAX_RETRY_WAIT};
 use crate::routing::Verdict;
 use crate::upstream::refusal::Refusal;
@@ -298,33 +296,17 @@ fn retry_after(headers: &Headers) -> Option<Duration> {
         // Negative, infinite or none at all.
         return Duration::try_from_secs_f64(seconds).ok();
     }
-    let date = http_date(text("retry-after")?)?;
-    let now = text("date").and_then(http_date).unwrap_or_else(Timestamp::now);
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
-}
-
-/// A date in any of the three ways that a recipient has to read (RFC 9110 section 5.6.7).
-fn http_date(text: &str) -> Option<Timestamp> {
-    let read = |text: &str| DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok();
-    // The obsolete ones have the same parts.
-    let rewritten = || match text.split_once(", ") {
-        Some((_, date)) => Some(date.replacen('-', " ", 2)),
-        None => {
-            let parts = <[&str; 5]>::try_from(text.split_ascii_whitespace().collect::<Vec<_>>()).ok()?;
-            let [_, month, day, time, year] = parts;
-            Some([day, month, year, time, "GMT"].join(" "))
-        }
-    };
-    read(text).or_else(|| read(&rewritten()?))
+    let date = DateTime::from_http(text("retry-after")?)?;
+    let now = text("date").and_then(DateTime::from_http);
+    let now = now.map_or_else(|| date::seconds(SystemTime::now()), DateTime::seconds);
+    Some(Duration::from_secs(u64::try_from(date.seconds() - now).unwrap_or(0)))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
-    use jiff::{SignedDuration, Timestamp};
-
-    use super::{consequence_of_status, retry_after};
+    use super::{DateTime, consequence_of_status, date, retry_after};
     use crate::limits::MAX_COOLDOWN;
     use crate::routing::Verdict;
     use crate::upstream::Headers;
@@ -345,10 +327,7 @@ mod tests {
             wait(&[("retry-after-ms", "250"), ("retry-after", "9")]),
             Some(Duration::from_millis(250))
         );
-        let date = |seconds| {
-            let at = Timestamp::now() + SignedDuration::from_secs(seconds);
-            at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
-        };
+        let date = |seconds| DateTime::of(date::seconds(SystemTime::now()) + seconds).to_http();
         let left = wait(&[("retry-after", &date(100))]).expect("a date");
         assert!((90..=100).contains(&left.as_secs()), "{left:?}");
         assert_eq!(wait(&[("retry-after", &date(-100))]), Some(Duration::ZERO));

@@ -102,7 +102,7 @@ fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> Replic
         messages: api_for(Format::Anthropic),
         healthy: health.as_ref().map(|health| health.healthy),
         latency_ms: health.as_ref().map(|health| health.latency.as_millis()),
-        checked_at: health.as_ref().map(|health| health.checked_at.to_string()),
+        checked_at: health.as_ref().map(|health| health::rfc3339(health.checked_at)),
         error: health::error_of(&api.gateway, id),
         last_failure: condition.last_failure.map(|(why, _)| why),
         in_flight: condition.in_flight,

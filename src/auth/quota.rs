@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, Token, TokenId};
+use crate::core::date::{self, DAY};
 
 /// Use of every token. It survives a reload.
 #[derive(Debug, Default)]
@@ -46,11 +47,10 @@ pub struct Clock {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
-const DAY: i64 = 86_400;
 
 impl Clock {
     pub fn now() -> Self {
-        Self { at: Instant::now(), unix: jiff::Timestamp::now().as_second() }
+        Self { at: Instant::now(), unix: date::seconds(SystemTime::now()) }
     }
 
     fn day(self) -> i64 {

@@ -4,6 +4,7 @@
 pub mod body;
 pub mod choosers;
 pub mod credential;
+pub mod date;
 pub mod fields;
 pub mod framing;
 pub mod headers;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::StatusCode;
 
@@ -12,6 +12,7 @@ use super::client::Client;
 use super::client_stream::ClientStream;
 use super::content::Content;
 use super::{Head, after};
+use crate::core::date::{self, DateTime};
 use crate::core::fields::Fields;
 use crate::core::framing::Framing;
 use crate::limits::COALESCE;
@@ -349,17 +350,14 @@ fn push_date(out: &mut Vec<u8>) {
     thread_local! {
         static DATE: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
     }
-    let now = jiff::Timestamp::now();
+    let now = date::seconds(SystemTime::now());
     DATE.with_borrow_mut(|(second, text)| {
-        if *second != now.as_second() {
-            *second = now.as_second();
-            let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
-            *text = printer.timestamp_to_rfc9110_string(&now).unwrap_or_default();
+        if *second != now {
+            *second = now;
+            *text = DateTime::of(now).to_http();
         }
-        if !text.is_empty() {
-            for part in ["date: ", text, "\r\n"] {
-                out.extend_from_slice(part.as_bytes());
-            }
+        for part in ["date: ", text, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
         }
     });
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::catalog::{Lists, Model};
 use crate::config::{Config, Format, Provider, Replica, ReplicaId};
@@ -16,7 +16,7 @@ pub struct Health {
     pub healthy: bool,
     /// Time to the response head.
     pub latency: Duration,
-    pub checked_at: jiff::Timestamp,
+    pub checked_at: SystemTime,
     /// Why it is unhealthy.
     pub error: Option<String>,
 }
@@ -301,7 +301,7 @@ fn pause(failures: u32, interval: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::{Duration, Instant, SystemTime};
 
     use super::{Board, Check, Health, pause};
     use crate::config::{Config, ReplicaId, load};
@@ -318,7 +318,7 @@ mod tests {
         Health {
             healthy: error.is_none(),
             latency: Duration::ZERO,
-            checked_at: jiff::Timestamp::now(),
+            checked_at: SystemTime::now(),
             error: error.map(str::to_owned),
         }
     }

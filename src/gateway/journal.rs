@@ -8,12 +8,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Quotas;
 use crate::auth::quota::{Clock, Spent};
 use crate::config::{Config, Token, TokenId};
+use crate::core::date::{DAY, DateTime};
 use crate::files::{self, Accept};
 use crate::limits::{JOURNAL_INTERVAL, MAX_STATE_FILE};
 use crate::text::Text;
@@ -47,7 +47,6 @@ struct Row {
 }
 
 const VERSION: u32 = 1;
-const DAY: i64 = 86_400;
 
 impl Journal {
     /// Restores the counts from the file that `config` names. A missing file is no error. The log names a
@@ -121,15 +120,14 @@ fn limited(config: &Config) -> impl Iterator<Item = &Token> {
 
 impl Row {
     fn of(token: &Token, spent: Spent) -> Self {
-        let date = jiff::Timestamp::from_second(spent.day * DAY).unwrap_or_default();
-        let day = date.to_zoned(jiff::tz::TimeZone::UTC).date().to_string();
+        let mut day = String::new();
+        DateTime::of(spent.day * DAY).push_date(&mut day);
         Self { name: token.name.clone(), day, tokens: spent.tokens }
     }
 
     fn spent(&self) -> Option<Spent> {
-        let date: Date = self.day.parse().ok()?;
-        let midnight = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-        Some(Spent { day: midnight.as_second().div_euclid(DAY), tokens: self.tokens })
+        let midnight = DateTime::from_date(&self.day)?;
+        Some(Spent { day: midnight.seconds().div_euclid(DAY), tokens: self.tokens })
     }
 }
 

@@ -2,31 +2,26 @@
 
 use std::fmt::Write;
 
-use jiff::Zoned;
 use log::Record;
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 
+use crate::core::date::LocalTime;
 use crate::limits::MAX_QUOTED;
 use crate::text::beginning;
 
 /// Time, level, and the event's fields; the words of an event without fields are in `message`.
-pub fn line(now: &Zoned, level: &str, record: &Record<'_>) -> String {
-    let offset = now.offset().seconds();
-    let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.unsigned_abs() / 60);
-    let mut line = format!(
-        "{{\"time\":\"{:.3}{sign}{:02}:{:02}\",\"level\":\"{level}\"",
-        now.datetime(),
-        minutes / 60,
-        minutes % 60
-    );
+pub fn push_line(line: &mut String, now: LocalTime, level: &str, record: &Record<'_>) {
+    line.push_str("{\"time\":\"");
+    now.push(line, "T");
+    now.push_offset(line);
+    line.extend(["\",\"level\":\"", level, "\""]);
     if record.key_values().count() == 0 {
         line.push_str(",\"message\":");
-        push_string(&mut line, &record.args().to_string(), usize::MAX);
+        push_string(line, &record.args().to_string(), usize::MAX);
     }
     // A write into a string cannot fail.
-    let _ = record.key_values().visit(&mut Fields(&mut line));
+    let _ = record.key_values().visit(&mut Fields(line));
     line.push_str("}\n");
-    line
 }
 
 struct Fields<'a>(&'a mut String);
@@ -90,15 +85,19 @@ fn push_string(line: &mut String, text: &str, limit: usize) {
 
 #[cfg(test)]
 mod tests {
-    use jiff::civil::date;
-    use jiff::tz::{Offset, TimeZone, offset};
     use log::{Level, Record};
 
-    use super::{line, push_string};
+    use super::{LocalTime, push_line, push_string};
 
     fn string(text: &str, limit: usize) -> String {
         let mut line = String::new();
         push_string(&mut line, text, limit);
+        line
+    }
+
+    fn line(now: LocalTime, record: &Record<'_>) -> String {
+        let mut line = String::new();
+        push_line(&mut line, now, "INFO", record);
         line
     }
 
@@ -115,12 +114,11 @@ mod tests {
 
     #[test]
     fn an_event_without_fields_has_a_message_and_its_local_time() {
-        let zone = TimeZone::fixed(offset(8));
-        let now = date(2026, 1, 15).at(9, 30, 0, 123_456_789).to_zoned(zone).expect("a time");
+        let now = LocalTime::of((1_768_440_600, 123), 8 * 3600);
         let args = format_args!("a \"b\"");
         let record = Record::builder().level(Level::Info).args(args).build();
         assert_eq!(
-            line(&now, "INFO", &record),
+            line(now, &record),
             "{\"time\":\"2026-01-15T09:30:00.123+08:00\",\"level\":\"INFO\",\"message\":\"a \\\"b\\\"\"}\n"
         );
     }
@@ -132,9 +130,8 @@ mod tests {
             (-3 * 3600 - 1800, "2026-01-15T09:30:00.999-03:30"),
             (5 * 3600 + 2700, "2026-01-15T09:30:00.999+05:45"),
         ] {
-            let zone = TimeZone::fixed(Offset::from_seconds(seconds).expect("an offset"));
-            let now = date(2026, 1, 15).at(9, 30, 0, 999_999_999).to_zoned(zone).expect("a time");
-            let line = line(&now, "INFO", &Record::builder().level(Level::Info).build());
+            let now = LocalTime::of((1_768_469_400 - i64::from(seconds), 999), seconds);
+            let line = line(now, &Record::builder().level(Level::Info).build());
             assert!(line.contains(expected), "{line}");
         }
     }
