@@ -118,11 +118,17 @@ pub fn find<'a>(config: &'a Config, lists: &'a Lists, id: &str) -> Option<Entry<
     Some(Entry::of_provider(&provider.name, model))
 }
 
+/// The providers that list this model.
+pub fn providers_of<'a>(config: &'a Config, lists: &Lists, model: &str) -> impl Iterator<Item = &'a str> {
+    let owners = config.providers.iter().filter(move |provider| lists.find(&provider.name, model).is_some());
+    owners.map(|provider| &*provider.name)
+}
+
 /// The provider that lists this model, if exactly one does.
 pub fn only_provider_of<'a>(config: &'a Config, lists: &Lists, model: &str) -> Option<&'a str> {
-    let mut owners = config.providers.iter().filter(|provider| lists.find(&provider.name, model).is_some());
+    let mut owners = providers_of(config, lists, model);
     match (owners.next(), owners.next()) {
-        (Some(owner), None) => Some(&owner.name),
+        (Some(owner), None) => Some(owner),
         _ => None,
     }
 }

@@ -275,6 +275,8 @@ pub const MAX_CA_FILE: u64 = 1024 * 1024;
 pub const MAX_PROVIDERS: usize = 256;
 /// Token entries of a config; each request is compared with all of them.
 pub const MAX_TOKENS: usize = 1_000;
+/// Model ids that an error suggests.
+pub const MAX_HINTS: usize = 3;
 /// Compiled size of one regular expression of a filter, bytes: each request's model is compared with it. Over
 /// [`MAX_MODEL`] bytes usual ones take 2 to 50 µs, and the worst within this limit 70 ms.
 pub const MAX_REGEX: usize = 256 * 1024;

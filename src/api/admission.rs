@@ -8,7 +8,7 @@ use super::admitted::Admitted;
 use super::error::ApiError;
 use super::messages::Translated;
 use super::response_context::ResponseContext;
-use super::{Action, RequestContext, charge, filters, messages, responses};
+use super::{Action, RequestContext, charge, filters, hints, messages, responses};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
 use crate::catalog;
@@ -202,7 +202,10 @@ fn routes_by_model(
     if routes.is_empty() {
         return Err(match body.lacks_model() {
             true => BodyError::MissingModel.into(),
-            false => ApiError::ModelNotFound(body.model.clone()),
+            false => {
+                let meant = hints::models(config, &lists, Some(token), &body.model);
+                ApiError::ModelNotFound(body.model.clone(), meant)
+            }
         });
     }
     filters::check(config, token, request, body, &routes)?;

@@ -23,14 +23,14 @@ pub enum ApiError {
     InvalidToken,
     /// An admin call without right.
     Forbidden,
-    /// No such path.
-    NotFound(String),
+    /// No such path; the one that may be meant.
+    NotFound(String, Option<&'static str>),
     /// A Messages request that cannot be translated for its provider.
     Refused(Refusal),
     /// The model is there, but its provider does not speak the format of this path.
     NotSpoken(String),
-    /// No such model for this caller.
-    ModelNotFound(String),
+    /// No such model for this caller; those that it may mean.
+    ModelNotFound(String, Vec<String>),
     /// The path is there, the method is not; names those that are.
     MethodNotAllowed(String, String),
     /// Malformed HTTP; names the part.
@@ -192,8 +192,8 @@ impl ApiError {
             Self::MissingToken => (401, "missing_token", Hopeless),
             Self::InvalidToken => (401, "invalid_token", Hopeless),
             Self::Forbidden => (403, "forbidden", Hopeless),
-            Self::NotFound(_) => (404, "not_found", Hopeless),
-            Self::ModelNotFound(_) => (404, "model_not_found", Hopeless),
+            Self::NotFound(..) => (404, "not_found", Hopeless),
+            Self::ModelNotFound(..) => (404, "model_not_found", Hopeless),
             Self::Refused(refusal) => match refusal.problem {
                 Problem::NotCarried => (400, "unsupported_parameter", Hopeless),
                 Problem::Expected(_) => (400, "invalid_parameter", Hopeless),
@@ -235,13 +235,13 @@ impl ApiError {
             Self::MissingToken => Text::MissingToken,
             Self::InvalidToken => Text::InvalidToken,
             Self::Forbidden => Text::Forbidden,
-            Self::NotFound(path) => {
+            Self::NotFound(path, meant) => {
                 owned = quoted(path, MAX_QUOTED);
-                Text::NotFound(&owned)
+                Text::NotFound(&owned, *meant)
             }
-            Self::ModelNotFound(model) => {
+            Self::ModelNotFound(model, meant) => {
                 owned = quoted(model, MAX_QUOTED);
-                Text::ModelNotFound(&owned)
+                Text::ModelNotFound(&owned, meant)
             }
             Self::Refused(refusal) => {
                 owned = quoted(&refusal.place, MAX_QUOTED);

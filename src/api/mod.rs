@@ -10,6 +10,7 @@ mod error;
 mod error_event;
 mod filters;
 mod health;
+mod hints;
 mod index;
 mod inference;
 mod masking;
@@ -258,12 +259,15 @@ impl Api {
 /// The endpoint that a request is for. One of the API's is found under what its path means, which then is its path.
 fn find(head: &mut Head) -> Result<&'static Endpoint, ApiError> {
     let found = find_at(head.path(), head.method());
-    if matches!(found, Err(ApiError::NotFound(_))) {
+    if matches!(found, Err(ApiError::NotFound(..))) {
         let meant = paths::meant(head.path());
         let is_one = ENDPOINTS.iter().any(|endpoint| endpoint.is_of_the_api() && endpoint.is_at(&meant));
         if is_one && head.set_path(&meant) {
             return find_at(&meant, head.method());
         }
+        let whole = |endpoint: &&Endpoint| endpoint.is_of_the_api() && !endpoint.path.ends_with('/');
+        let known = ENDPOINTS.iter().filter(whole).map(|endpoint| endpoint.path);
+        return Err(ApiError::NotFound(head.path().to_owned(), hints::path(&meant, known)));
     }
     found
 }
@@ -277,7 +281,7 @@ fn find_at(path: &str, method: &str) -> Result<&'static Endpoint, ApiError> {
         allow.push(endpoint.allow());
     }
     match &allow[..] {
-        [] => Err(ApiError::NotFound(path.to_owned())),
+        [] => Err(ApiError::NotFound(path.to_owned(), None)),
         some => Err(ApiError::MethodNotAllowed(method.to_owned(), some.join(", "))),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use percent_encoding::percent_decode_str;
 
-use super::{Api, ApiError, RequestContext, filters, json_response, refuse};
+use super::{Api, ApiError, RequestContext, filters, hints, json_response, refuse};
 use crate::catalog::{self, Lists};
 use crate::config::{Config, Filter};
 use crate::core::BodyError;
@@ -53,7 +53,10 @@ pub fn retrieve(api: &Api, request: &Request<RequestContext>) -> Response {
     let allowed = |id: &str| token.is_none_or(|token| token.allows(id));
     match catalog::find(config, &lists, &id).filter(|entry| allowed(&entry.id)) {
         Some(entry) => json_response(200, response_context, &entry),
-        None => refuse(&api.gateway, &ApiError::ModelNotFound(id.into_owned()), response_context),
+        None => {
+            let meant = hints::models(config, &lists, token, &id);
+            refuse(&api.gateway, &ApiError::ModelNotFound(id.into_owned(), meant), response_context)
+        }
     }
 }
 

@@ -60,7 +60,7 @@ pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Re
     let mut may_have = |provider: &Provider, model: &str| reach.includes(provider, model);
     if let Some(((provider, replica), model)) = place {
         if !may_have(provider, &model) {
-            return Err(ApiError::NotFound(path.to_owned()));
+            return Err(ApiError::NotFound(path.to_owned(), None));
         }
         let route = Route { pin: Some(replica), ..Route::new(&provider.name, "") };
         return Ok(Found { model, routes: vec![route], is_search: false });
@@ -68,7 +68,7 @@ pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Re
     let able = config.providers.iter().filter(|provider| may_have(provider, ""));
     let mut able = able.peekable();
     if able.peek().is_none() {
-        return Err(ApiError::NotFound(path.to_owned()));
+        return Err(ApiError::NotFound(path.to_owned(), None));
     }
     let routes: Vec<Route> =
         able.filter(|provider| keeps_some(provider)).map(|provider| Route::new(&provider.name, "")).collect();

@@ -1,6 +1,7 @@
 //! Every sentence for people, in both languages: API messages and log lines here, sentences about the
 //! configuration in [`config`]. No other module holds prose for people.
 
+pub mod alike;
 pub mod config;
 pub mod file;
 
@@ -24,10 +25,10 @@ pub enum Text<'a> {
     InvalidToken,
     /// The caller is no administrator.
     Forbidden,
-    /// No such path.
-    NotFound(&'a str),
-    /// No such model, or the caller may not use it.
-    ModelNotFound(&'a str),
+    /// No such path; the one that may be meant.
+    NotFound(&'a str, Option<&'a str>),
+    /// No such model, or the caller may not use it; those that it may mean.
+    ModelNotFound(&'a str, &'a [String]),
     /// A field of the request has no counterpart in chat completions: its place.
     NotTranslatable(&'a str),
     /// A field has a wrong value: its place, and what it should be.
@@ -168,9 +169,13 @@ impl Text<'_> {
         match self {
             Self::MissingToken => "未提供API token".into(),
             Self::InvalidToken => "无效的API token".into(),
-            Self::Forbidden => "没有权限".into(),
-            Self::NotFound(path) => format!("路径不存在: {path}"),
-            Self::ModelNotFound(model) => format!("未找到模型: {model}"),
+            Self::Forbidden => "没有权限: 请在 Authorization: Bearer 中发送有效的 token".into(),
+            Self::NotFound(path, None) => format!("路径不存在: {path}"),
+            Self::NotFound(path, Some(meant)) => format!("路径不存在: {path}；是否应为 {meant}？"),
+            Self::ModelNotFound(model, []) => format!("未找到模型: {model}"),
+            Self::ModelNotFound(model, meant) => {
+                format!("未找到模型: {model}；请写 {}", meant.join(" 或 "))
+            }
             Self::NotTranslatable(place) => {
                 format!("该模型的提供商只支持 OpenAI 的 chat completions，以下内容无法转换: {place}")
             }
@@ -260,9 +265,13 @@ impl Text<'_> {
         match self {
             Self::MissingToken => "no API token was provided".into(),
             Self::InvalidToken => "the API token is not valid".into(),
-            Self::Forbidden => "not allowed".into(),
-            Self::NotFound(path) => format!("no such path: {path}"),
-            Self::ModelNotFound(model) => format!("model not found: {model}"),
+            Self::Forbidden => "not allowed: send a valid token as Authorization: Bearer".into(),
+            Self::NotFound(path, None) => format!("no such path: {path}"),
+            Self::NotFound(path, Some(meant)) => format!("no such path: {path}; did you mean {meant}?"),
+            Self::ModelNotFound(model, []) => format!("model not found: {model}"),
+            Self::ModelNotFound(model, meant) => {
+                format!("model not found: {model}; write {}", meant.join(" or "))
+            }
             Self::NotTranslatable(place) => {
                 format!(
                     "the provider of this model supports only chat completions, which cannot express {place}"
@@ -421,7 +430,7 @@ mod tests {
     fn promised_sentences_are_to_the_letter() {
         assert_eq!(Text::MissingToken.say(Language::Zh), "未提供API token");
         assert_eq!(Text::InvalidToken.say(Language::Zh), "无效的API token");
-        assert_eq!(Text::ModelNotFound("a/b").say(Language::Zh), "未找到模型: a/b");
+        assert_eq!(Text::ModelNotFound("a/b", &[]).say(Language::Zh), "未找到模型: a/b");
         assert_eq!(Text::Reloaded.say(Language::Zh), "配置重新加载成功");
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::calls::{KEY, ask, assert_error, bare, completion, event, get};
+use crate::support::calls::{KEY, TOKEN, ask, assert_error, bare, completion, event, get};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, command, config, run, with};
 use crate::support::script::Script;
@@ -76,6 +76,27 @@ fn unknown_models_are_404() {
         assert_error(&proxy.call(ask(id)), 404, "model_not_found");
     }
     assert!(upstream.requests().is_empty());
+}
+
+#[test]
+fn unknown_model_names_those_that_its_caller_may_mean() {
+    let (one, two, three) = (provider(&["both"]), provider(&["both"]), provider(&["both"]));
+    let tokens = json!([{"name": "t", "token": TOKEN, "models": ["^zhipu/", "^deepseek/"]}]);
+    let config = config(&[("deepseek", &one), ("zhipu", &two), ("secret", &three)]);
+    let proxy = Proxy::start(&with(config, json!({"tokens": tokens, "language": "en"})));
+    assert_eq!(listed(&proxy).len(), 3);
+    for (id, message) in [
+        ("both", "model not found: both; write deepseek/both or zhipu/both"),
+        ("zhpu/both", "model not found: zhpu/both; write zhipu/both"),
+        ("Zhipu/x\n", "model not found: Zhipu/x\\u{a}; write zhipu/x\\u{a}"),
+        ("secre/both", "model not found: secre/both"),
+        ("zhipu/", "model not found: zhipu/"),
+        ("other/both", "model not found: other/both"),
+    ] {
+        assert_eq!(assert_error(&proxy.call(ask(id)), 404, "model_not_found"), message);
+    }
+    let message = assert_error(&proxy.get("/v1/models/deepsek/both"), 404, "model_not_found");
+    assert_eq!(message, "model not found: deepsek/both; write deepseek/both");
 }
 
 #[test]

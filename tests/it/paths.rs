@@ -93,6 +93,13 @@ fn unknown_path_stands_in_the_error_as_it_was_sent() {
         assert!(message.contains(target), "{target}: {message}");
     }
     assert_error(&proxy.call(bare("GET", "/chat/completions/", &[])), 405, "method_not_allowed");
+    for target in ["/v2/chat/completions", "/openai/chat/completions/", "/v1/chat/completion"] {
+        let message = assert_error(&proxy.call(authorized(target, BODY)), 404, "not_found");
+        assert!(
+            message.ends_with("/v1/chat/completions?") || message.ends_with("/v1/chat/completions？"),
+            "{message}"
+        );
+    }
 }
 
 #[test]

@@ -8,13 +8,12 @@ use super::json::Json;
 use super::problem::Problem;
 use crate::config::Secret;
 use crate::limits::MAX_QUOTED;
+use crate::text::alike::{MAX_COMPARED, edits};
 use crate::text::config::{ConfigText, Expected};
 use crate::text::quoted;
 
 /// Most problems in a report: a file of garbage must not make a report of gigabytes.
 const MAX_PROBLEMS: usize = 1000;
-/// Longest key to compare with the known ones, bytes; a longer one is no typing error.
-const MAX_COMPARED: usize = 64;
 
 /// A row of a key table: the key's name and the function that reads its value into `T`.
 pub(super) struct Key<T> {
@@ -238,34 +237,9 @@ pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> 
     known.min_by_key(|known| (name.is_empty() || apart(known), edits(&name, known)))
 }
 
-/// Edit distance: insertions, deletions, substitutions.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{edits, join, nearest};
-
-    #[test]
-    fn distance_counts_edits() {
-        for (a, b, distance) in
-            [("", "", 0), ("abc", "abc", 0), ("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3)]
-        {
-            assert_eq!(edits(a, b), distance, "{a} {b}");
-        }
-    }
+    use super::{join, nearest};
 
     #[test]
     fn the_nearest_key_is_named() {

@@ -1,0 +1,60 @@
+//! What a client that names something unknown may mean: models that it can call, and the path of an endpoint.
+
+use super::filters;
+use crate::catalog::{self, Lists};
+use crate::config::{Config, Token};
+use crate::limits::{MAX_HINTS, MAX_QUOTED, QUICK_FILTER};
+use crate::text::{alike, quoted};
+
+/// Full ids of models that this caller can call and may mean by `id`: those of the providers that list it, or that of a provider
+/// whose name is much like the one in `id`.
+pub fn models(config: &Config, lists: &Lists, token: Option<&Token>, id: &str) -> Vec<String> {
+    let mut meant: Vec<String> = match id.split_once('/') {
+        None => {
+            let owners = catalog::providers_of(config, lists, id).take(MAX_HINTS);
+            owners.map(|owner| format!("{owner}/{id}")).collect()
+        }
+        Some((name, model)) if config.provider(name).is_none() && !model.is_empty() => {
+            let names = config.providers.iter().map(|provider| &*provider.name);
+            alike::meant(name, names).map(|name| format!("{name}/{model}")).into_iter().collect()
+        }
+        Some(_) => Vec::new(),
+    };
+    let bytes: usize = meant.iter().map(String::len).sum();
+    let is_quick = bytes.saturating_mul(filters::cost(config, token)) <= QUICK_FILTER;
+    meant.retain(|id| is_quick && config.supports(id) && token.is_none_or(|token| token.allows(id)));
+    meant.iter().map(|id| quoted(id, MAX_QUOTED)).collect()
+}
+
+/// The path that one which begins with `/v1` may mean: the one that it ends with, or one that is much like it.
+pub fn path(path: &str, known: impl Iterator<Item = &'static str> + Clone) -> Option<&'static str> {
+    let behind_version = |path: &'static str| path.strip_prefix("/v1").unwrap_or(path);
+    let ended = known.clone().filter(|known| path.ends_with(behind_version(known)));
+    let tail = path.strip_prefix("/v1").unwrap_or(path);
+    ended.max_by_key(|known| known.len()).or_else(|| {
+        let meant = alike::meant(tail, known.clone().map(behind_version))?;
+        known.clone().find(|known| behind_version(known) == meant)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path;
+
+    #[test]
+    fn path_means_the_endpoint_that_it_ends_with_or_looks_like() {
+        let known = ["/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/embeddings"];
+        for (unknown, expected) in [
+            ("/v1/api/chat/completions", Some("/v1/chat/completions")),
+            ("/v1/openai/deployments/m/chat/completions", Some("/v1/chat/completions")),
+            ("/v1/chat/completion", Some("/v1/chat/completions")),
+            ("/v1/Embedding", Some("/v1/embeddings")),
+            ("/v1/files", None),
+            ("/v1/batches", None),
+            ("/v1", None),
+            ("/v1/favicon.ico", None),
+        ] {
+            assert_eq!(path(unknown, known.into_iter()), expected, "{unknown}");
+        }
+    }
+}
