@@ -27,14 +27,14 @@ pub fn models(config: &Config, lists: &Lists, token: Option<&Token>, id: &str) -
 }
 
 /// The path that one which begins with `/v1` may mean: the one that it ends with, or one that is much like it.
-pub fn path(path: &str, known: impl Iterator<Item = &'static str> + Clone) -> Option<&'static str> {
-    let behind_version = |path: &'static str| path.strip_prefix("/v1").unwrap_or(path);
-    let ended = known.clone().filter(|known| path.ends_with(behind_version(known)));
-    let tail = path.strip_prefix("/v1").unwrap_or(path);
-    ended.max_by_key(|known| known.len()).or_else(|| {
-        let meant = alike::meant(tail, known.clone().map(behind_version))?;
-        known.clone().find(|known| behind_version(known) == meant)
-    })
+pub fn path(path: &str, known: &[&'static str]) -> Option<&'static str> {
+    let behind_version = |path| str::strip_prefix(path, "/v1").unwrap_or(path);
+    let ended = known.iter().filter(|known| path.ends_with(behind_version(known)));
+    if let Some(ended) = ended.max_by_key(|known| known.len()) {
+        return Some(ended);
+    }
+    let meant = alike::meant(behind_version(path), known.iter().map(|known| behind_version(known)))?;
+    known.iter().copied().find(|known| behind_version(known) == meant)
 }
 
 #[cfg(test)]
@@ -54,7 +54,7 @@ mod tests {
             ("/v1", None),
             ("/v1/favicon.ico", None),
         ] {
-            assert_eq!(path(unknown, known.into_iter()), expected, "{unknown}");
+            assert_eq!(path(unknown, &known), expected, "{unknown}");
         }
     }
 }

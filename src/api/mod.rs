@@ -266,8 +266,8 @@ fn find(head: &mut Head) -> Result<&'static Endpoint, ApiError> {
             return find_at(&meant, head.method());
         }
         let whole = |endpoint: &&Endpoint| endpoint.is_of_the_api() && !endpoint.path.ends_with('/');
-        let known = ENDPOINTS.iter().filter(whole).map(|endpoint| endpoint.path);
-        return Err(ApiError::NotFound(head.path().to_owned(), hints::path(&meant, known)));
+        let known: Vec<_> = ENDPOINTS.iter().filter(whole).map(|endpoint| endpoint.path).collect();
+        return Err(ApiError::NotFound(head.path().to_owned(), hints::path(&meant, &known)));
     }
     found
 }
