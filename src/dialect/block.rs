@@ -1,17 +1,17 @@
-//! A block of a message while it comes.
+//! A block of a message in progress.
 
 use super::joined::Joined;
 
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) kind: Kind,
-    /// Its start was sent.
+    /// Its start has been sent.
     is_open: bool,
-    /// Text: what was not sent yet, where the API does not need it again. Arguments: all of them.
+    /// Text: the unsent part, and the sent part too if the API repeats it. Arguments: all of them.
     pub(super) text: Joined,
-    /// So much of it was sent.
+    /// Bytes sent so far.
     sent: usize,
-    /// Citations of the text, as the Responses API has them; so many were sent.
+    /// Citations of the text in the form of the Responses API; the number of those sent.
     pub(super) annotations: Vec<String>,
     pub(super) annotated: usize,
 }
@@ -32,7 +32,7 @@ pub(super) struct Tool {
     braces: Braces,
 }
 
-/// Follows the arguments of a call to the brace that closes them.
+/// Scans the arguments of a call for the brace that closes them.
 #[derive(Debug, Default)]
 struct Braces {
     depth: u32,
@@ -60,34 +60,34 @@ impl Braces {
 }
 
 impl Tool {
-    /// The brace that closes its arguments has come.
+    /// The closing brace of its arguments has arrived.
     pub(super) fn is_closed(&self) -> bool {
         self.braces.closed
     }
 }
 
 impl Block {
-    /// A call whose arguments have not come.
+    /// A call before its arguments.
     pub(super) fn of_call(index: Option<u64>, id: String, name: String) -> Self {
         Self::new(Kind::Tool(Tool { index, id, name, braces: Braces::default() }))
     }
 
-    /// A block of which nothing has come.
+    /// An empty block.
     pub(super) fn new(kind: Kind) -> Self {
         Self { kind, is_open: false, text: Joined::default(), sent: 0, annotations: Vec::new(), annotated: 0 }
     }
 
-    /// The call, where it is one.
+    /// The call, if it is one.
     pub(super) fn call(&self) -> Option<&Tool> {
         if let Kind::Tool(tool) = &self.kind { Some(tool) } else { None }
     }
 
-    /// Whether its arguments have begun to come, and not ended.
+    /// Whether its arguments have begun and not ended.
     pub(super) fn is_amid(&self) -> bool {
         !self.text.text().is_empty() && self.call().is_some_and(|tool| !tool.is_closed())
     }
 
-    /// Adds arguments; tells how many bytes of those before are forgotten.
+    /// Adds arguments. Returns how many earlier bytes are dropped.
     pub(super) fn add_arguments(&mut self, more: &[u8]) -> usize {
         let mut forgotten = 0;
         if self.is_placeholder() && !more.trim_ascii().is_empty() {
@@ -107,10 +107,10 @@ impl Block {
 
     /// Some providers begin a call with `{}` and send its arguments later.
     fn is_placeholder(&self) -> bool {
-        /// Longer white space around it makes it no placeholder.
+        /// With more white space around it, it is no placeholder.
         const LONGEST: usize = 8;
         let text = self.text.text();
-        // What was sent in part can no longer be taken back.
+        // Bytes that were sent cannot be taken back.
         self.sent == 0
             && matches!(self.kind, Kind::Tool(_))
             && text.len() <= LONGEST
@@ -122,7 +122,7 @@ impl Block {
         self.text.text().len() - self.sent
     }
 
-    /// Whether nothing more of it can come, once another has begun.
+    /// Whether it is complete once another block has begun.
     pub(super) fn is_complete(&self) -> bool {
         match &self.kind {
             Kind::Text | Kind::Refusal | Kind::Thinking => true,
@@ -130,23 +130,23 @@ impl Block {
         }
     }
 
-    /// Opens it; whether it was not.
+    /// Opens it. Returns whether it was closed.
     pub(super) fn open(&mut self) -> bool {
         !std::mem::replace(&mut self.is_open, true)
     }
 
-    /// What is there and not sent yet; `last`: nothing more comes.
+    /// The unsent part; `last`: the block is complete.
     pub(super) fn new_text(&self, last: bool) -> &str {
         let is_held = !last && self.is_placeholder();
         if is_held { "" } else { &self.text.text()[self.sent..] }
     }
 
-    /// What [`Block::new_text`] gave was sent, and may be needed again.
+    /// Marks the result of [`Block::new_text`] as sent, and keeps it.
     pub(super) fn keep(&mut self) {
         self.sent = self.text.text().len();
     }
 
-    /// It was sent, and is not needed again; tells how many bytes are forgotten.
+    /// Marks it as sent and drops it. Returns how many bytes are dropped.
     pub(super) fn forget(&mut self) -> usize {
         let size = self.text.text().len();
         self.text.clear();

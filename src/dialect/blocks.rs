@@ -1,5 +1,5 @@
-//! The blocks of a message while it comes: they follow one another, where chat mixes text and parallel tool calls as it
-//! likes. The block in front leaves as it comes, what belongs after it is held until it is complete.
+//! The blocks of a message in progress. They follow one another, while chat may mix text and parallel tool
+//! calls. The first block is sent as it arrives; later ones are held until it is complete.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -14,27 +14,27 @@ use super::writer::{Rules, Writer};
 use crate::limits::{MAX_ANNOTATIONS, MAX_ID, MAX_RESPONSE_BLOCKS, MAX_TOOL_CALLS};
 use crate::text::beginning;
 
-/// The blocks that have not left, in order.
+/// The blocks not sent completely, in order.
 #[derive(Debug)]
 pub(super) struct Blocks {
     rules: Rules,
     queue: VecDeque<Block>,
-    /// The number of the first of them.
+    /// Index of the first of them.
     first: usize,
     /// Tool calls so far.
     calls: usize,
-    /// The number of the last call with that id, and of that index.
+    /// Index of the last call with that id, and with that index in chat.
     by_id: HashMap<String, usize>,
     by_index: HashMap<u64, usize>,
     last_call: Option<usize>,
     refused: bool,
-    /// Bytes of text in the queue, of at most so many.
+    /// Bytes of held text, and their limit.
     held: usize,
     limit: usize,
 }
 
 impl Blocks {
-    /// No blocks, of which at most `limit` bytes are held.
+    /// No blocks; at most `limit` bytes are held.
     pub(super) fn new(rules: Rules, limit: usize) -> Self {
         Self {
             rules,
@@ -50,23 +50,23 @@ impl Blocks {
         }
     }
 
-    /// Bytes of the text that is held.
+    /// Bytes of held text.
     pub(super) fn held(&self) -> usize {
         self.held
     }
 
-    /// What the provider's word for the end means after them.
+    /// The meaning of the provider's `finish_reason` after these blocks.
     ///
     /// # Errors
-    /// The provider gave up.
+    /// The provider stopped early.
     pub(super) fn finish<'a>(&self, word: Option<&'a str>) -> Result<Finish<'a>, Unfit> {
         Finish::of(word, self.calls > 0, self.refused)
     }
 
-    /// Adds text to the last block, or to a new one where that is of another kind.
+    /// Adds text to the last block, or to a new one if that is of another kind.
     ///
     /// # Errors
-    /// It is too much.
+    /// The text exceeds the limit.
     pub(super) fn say(&mut self, piece: Piece, text: &[u8]) -> Result<(), Unfit> {
         if text.is_empty() {
             return Ok(());
@@ -91,10 +91,11 @@ impl Blocks {
         Ok(())
     }
 
-    /// Adds annotations to the last text that is held. Those of a text that has left are lost, and those above [`MAX_ANNOTATIONS`].
+    /// Adds annotations to the last held text. They are dropped if the text has been sent, and above
+    /// [`MAX_ANNOTATIONS`].
     ///
     /// # Errors
-    /// They are too much.
+    /// They exceed the limit.
     pub(super) fn annotate(&mut self, said: &Said<'_>) -> Result<(), Unfit> {
         if !self.rules.has_annotations || said.annotations.is_none() {
             return Ok(());
@@ -107,17 +108,17 @@ impl Blocks {
         self.hold(size)
     }
 
-    /// Adds to the call this is a piece of, or begins one.
+    /// Adds a piece to its call, or begins a call.
     ///
     /// # Errors
-    /// It is a piece of no call, or too much.
+    /// The piece belongs to no call, or exceeds the limit.
     pub(super) fn piece_of_call(&mut self, piece: &ToolCall<'_>, message: &str) -> Result<(), Unfit> {
         let function = piece.function.as_ref();
         let arguments = function.map(chat::Function::arguments).unwrap_or_default();
         let given = chat::word(piece.id);
         let name = chat::word(function.and_then(|function| function.name)).unwrap_or_default();
         let Some(at) = self.known(piece.number(), given.as_deref(), &name) else {
-            // White space after arguments that are complete already.
+            // White space after complete arguments.
             let nothing = name.is_empty() && arguments.trim_ascii().is_empty();
             return if nothing { Ok(()) } else { self.begin_call(piece, &arguments, message) };
         };
@@ -129,7 +130,7 @@ impl Blocks {
     /// Begins a call.
     ///
     /// # Errors
-    /// It has no name, or is too much.
+    /// It has no name, or exceeds the limit.
     pub(super) fn call(&mut self, call: &ToolCall<'_>, message: &str) -> Result<(), Unfit> {
         let arguments = call.function.as_ref().map(chat::Function::arguments).unwrap_or_default();
         self.begin_call(call, &arguments, message)
@@ -156,8 +157,8 @@ impl Blocks {
         self.begin(block)
     }
 
-    /// Where in the queue the call stands that a piece belongs to. An id tells a new one, also where its index is an old
-    /// one's; but some providers give each piece an id of its own.
+    /// Position in the queue of the call that a piece belongs to. A new id begins a new call even with an
+    /// earlier index; but some providers give each piece an id of its own.
     fn known(&self, index: Option<u64>, given: Option<&str>, name: &str) -> Option<usize> {
         let queued = |number: &usize| {
             let at = number.checked_sub(self.first)?;
@@ -176,14 +177,14 @@ impl Blocks {
         let is_piece = match (index, given) {
             _ if name.is_empty() => true,
             (Some(_), None) => true,
-            // Nothing but a name after a call that is complete tells the next one.
+            // After a complete call only a name begins the next one.
             (None, None) => !tool.is_closed(),
             (_, Some(_)) => block.is_amid() && name == tool.name,
         };
         is_piece.then_some(at)
     }
 
-    /// Counts what is about to be held.
+    /// Counts bytes before they are held.
     fn hold(&mut self, size: usize) -> Result<(), Unfit> {
         self.held += size;
         if self.held > self.limit { Err(Unfit::TooLarge) } else { Ok(()) }
@@ -200,10 +201,10 @@ impl Blocks {
         Ok(())
     }
 
-    /// Sends what can be sent: of the first block all there is, and of the next where the first is complete.
+    /// Sends as much as possible: of the first block everything, and of the next once the first is complete.
     ///
     /// # Errors
-    /// As [`Writer::close`].
+    /// As for [`Writer::close`].
     pub(super) fn send(&mut self, writer: &mut dyn Writer, out: &mut Output) -> Result<(), Unfit> {
         while let Some(first) = self.queue.front_mut() {
             self.held = self.held.saturating_sub(send(first, self.first, false, writer, out));
@@ -218,7 +219,7 @@ impl Blocks {
     /// Sends all of them; `is_cut`: the last text and calls may be incomplete.
     ///
     /// # Errors
-    /// As [`Writer::close`].
+    /// As for [`Writer::close`].
     pub(super) fn end(
         &mut self,
         is_cut: bool,
@@ -232,7 +233,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// All of them, complete.
+    /// All complete blocks.
     pub(super) fn into_complete(mut self) -> impl ExactSizeIterator<Item = Block> {
         for block in &mut self.queue {
             block.text.end();
@@ -255,7 +256,7 @@ impl Blocks {
     }
 }
 
-/// Sends what is new of a block; tells how many bytes are forgotten.
+/// Sends the new part of a block. Returns how many bytes are dropped.
 fn send(block: &mut Block, index: usize, last: bool, writer: &mut dyn Writer, out: &mut Output) -> usize {
     if block.open() {
         writer.open(index, block, out);
@@ -279,12 +280,12 @@ fn send(block: &mut Block, index: usize, last: bool, writer: &mut dyn Writer, ou
     block.forget()
 }
 
-/// Bytes of the events of a block around its text.
+/// Bytes of a block's events besides its text.
 const EVENTS_ROOM: usize = 384;
 
-/// The id of a call whose provider gives none that can be used: a client sends it back with the result.
+/// An id for a call whose provider gives no usable one: a client sends it back with the result.
 fn made_id(message: &str, at: usize) -> String {
-    /// Room for the words and the number around it.
+    /// Room for the fixed text and the number around it.
     const ROOM: usize = 32;
     format!("call_{}_{at}", beginning(message, MAX_ID - ROOM))
 }

@@ -1,5 +1,5 @@
-//! A chat completion, or an event of one, as far as it is needed. Providers differ in what they write: what a translation
-//! does not need is skipped whatever it is, and of a repeated member the last counts.
+//! The relevant parts of a chat completion, or of an event of one. Providers differ: members that a
+//! translation does not need are skipped with any value, and of a repeated member the last one counts.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -83,18 +83,18 @@ impl<'a> Deserialize<'a> for Name<'a> {
     }
 }
 
-/// That a string stands where none is expected: serde would quote the whole of it.
+/// The error for a string of the wrong type: serde's own would quote all of it.
 fn not_quoted<E: Error>() -> E {
     E::custom("a string")
 }
 
 object! {
-    /// What a chat completion and each event of a streamed one have in common.
+    /// Common members of a chat completion and of each streamed event.
     Chat {
         id: &'a RawValue,
         choices: First<'a>,
         usage: &'a RawValue,
-        /// Groq's place for the usage of a stream.
+        /// Groq's member for the usage of a stream.
         x_groq: &'a RawValue,
         error: &'a RawValue,
     }
@@ -103,9 +103,9 @@ object! {
 object! {
     Choice {
         index: &'a RawValue,
-        /// Whole.
+        /// The complete message.
         message: Said<'a>,
-        /// What is new of it.
+        /// The new part of the message.
         delta: Said<'a>,
         finish_reason: &'a RawValue,
     }
@@ -119,9 +119,9 @@ object! {
         reasoning: &'a RawValue,
         reasoning_details: &'a RawValue,
         tool_calls: Calls<'a>,
-        /// The form that tool calls had before.
+        /// The older form of tool calls.
         function_call: &'a RawValue,
-        /// What the text is based on.
+        /// Citations of the text.
         annotations: &'a RawValue,
         images: &'a RawValue,
         audio: &'a RawValue,
@@ -155,14 +155,14 @@ pub(super) struct Calls<'a> {
     too_many: bool,
 }
 
-/// Bytes of an event that are taken for parts of characters, at most: more of them are no characters at all.
+/// Most bytes of an event that may be parts of cut characters: more of them are no text.
 const MAX_CUT: usize = 64;
 
-/// A document as text. In an event, bytes that are no UTF-8 become lone surrogates (`\udc80` to `\udcff`): they may be a
-/// part of a character whose rest comes with the next event.
+/// A document as text. In an event, bytes that are not UTF-8 become lone surrogates (`\udc80` to `\udcff`):
+/// they may be part of a character whose rest is in the next event.
 ///
 /// # Errors
-/// A whole document is no UTF-8.
+/// A whole document is not UTF-8.
 pub(super) fn utf8(document: &[u8]) -> Result<Cow<'_, str>, Unfit> {
     let document = document.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(document);
     match std::str::from_utf8(document) {
@@ -178,7 +178,7 @@ pub(super) fn utf8(document: &[u8]) -> Result<Cow<'_, str>, Unfit> {
                     continue;
                 }
                 for byte in chunk.invalid() {
-                    // Writing into memory does not fail.
+                    // A write into memory cannot fail.
                     let _ = write!(text, "\\udc{byte:02x}");
                 }
             }
@@ -190,7 +190,7 @@ pub(super) fn utf8(document: &[u8]) -> Result<Cow<'_, str>, Unfit> {
 /// Reads a completion, or an event of one.
 ///
 /// # Errors
-/// It is an error, or no such thing.
+/// It is an error, or another document.
 pub(super) fn parse(document: &str) -> Result<Chat<'_>, Unfit> {
     let chat: Chat<'_> = serde_json::from_str(document).map_err(|error| match error.classify() {
         Category::Data => Unfit::Malformed("no chat completion"),
@@ -199,7 +199,7 @@ pub(super) fn parse(document: &str) -> Result<Chat<'_>, Unfit> {
     if chat.error.is_some_and(is_error) { Err(Unfit::Error) } else { Ok(chat) }
 }
 
-/// An error is an object or a string that says something.
+/// An error is a non-empty object or string.
 fn is_error(error: &RawValue) -> bool {
     match error.get().as_bytes() {
         [b'{', inside @ .., b'}'] => !inside.trim_ascii().is_empty(),
@@ -208,12 +208,12 @@ fn is_error(error: &RawValue) -> bool {
     }
 }
 
-/// A string in WTF-8: UTF-8 that may hold surrogates, for a character may be cut in two.
+/// A string in WTF-8: UTF-8 that may hold surrogates, because a character may be cut in two.
 pub(super) fn bytes(raw: &RawValue) -> Option<Cow<'_, [u8]>> {
     inside(raw).ok().map(unescaped)
 }
 
-/// A string; what is no character in it is replaced.
+/// A string; invalid characters are replaced.
 pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     Some(match bytes(raw)? {
         Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
@@ -224,20 +224,20 @@ pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     })
 }
 
-/// A word: a string, or a number as it stands. An empty one counts as absent.
+/// A word: a string, or a number as written. An empty one counts as absent.
 pub(super) fn word(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     let raw = raw?;
     let number = || Some(raw.get()).filter(|text| text.as_bytes()[0].is_ascii_digit()).map(Cow::Borrowed);
     text(raw).or_else(number).filter(|word| !word.is_empty())
 }
 
-/// The id of a message, where it can be used.
+/// The id of a message, if it is usable.
 pub(super) fn id(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     word(raw).filter(|id| id.len() <= MAX_ID)
 }
 
 impl Chat<'_> {
-    /// Tokens, where it tells of any.
+    /// Its token counts, if any.
     pub(super) fn usage(&self) -> Option<ChatUsage> {
         let groq = || {
             let mut usage = None;
@@ -245,7 +245,7 @@ impl Chat<'_> {
                 usage = Some(value).filter(|_| key == "usage").or(usage);
                 Ok(())
             };
-            // What is no object says nothing.
+            // A value that is no object has none.
             let _ = members(self.x_groq?, note);
             usage
         };
@@ -254,7 +254,7 @@ impl Chat<'_> {
 }
 
 impl Choice<'_> {
-    /// Its number; the first where it has none.
+    /// Its index; without one, 0.
     pub(super) fn number(&self) -> u64 {
         number(self.index).unwrap_or(0)
     }
@@ -294,7 +294,7 @@ impl<'a> Said<'a> {
 pub(super) const TOO_MANY_CALLS: Unfit = Unfit::Malformed("too many tool calls");
 
 impl<'a> Function<'a> {
-    /// The arguments' JSON, as far as it is there.
+    /// The arguments' JSON so far.
     pub(super) fn arguments(&self) -> Cow<'a, [u8]> {
         match self.arguments {
             None => Cow::Borrowed(b""),

@@ -6,12 +6,12 @@ use super::unfit::Unfit;
 use super::usage::ChatUsage;
 use super::writer::Rules;
 
-/// What a translation needs of a chat completion.
+/// The relevant parts of a chat completion.
 pub(super) struct Completion {
     /// The provider's, else the request's.
     pub(super) id: String,
     pub(super) blocks: Blocks,
-    /// The provider's word for why it ended.
+    /// The provider's `finish_reason`.
     pub(super) finish: Option<String>,
     pub(super) usage: Option<ChatUsage>,
 }

@@ -2,31 +2,31 @@
 
 use super::unfit::Unfit;
 
-/// What the provider's `finish_reason` means.
+/// Meaning of the provider's `finish_reason`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Finish<'a> {
-    /// The model has said everything.
+    /// The message is complete.
     Stop,
-    /// The client is to run its calls.
+    /// The client must run its calls.
     Calls,
-    /// It met the limit of tokens or of the model.
+    /// A limit of tokens, the request's or the model's.
     Length,
     /// A filter stopped it.
     Filtered,
     /// The model refused.
     Refused,
-    /// A word that is not known.
+    /// An unknown word.
     Other(&'a str),
 }
 
 impl<'a> Finish<'a> {
-    /// What `word` means for a message with or without tool calls and refusals.
+    /// The meaning of `word` for a message with or without tool calls and refusals.
     ///
     /// # Errors
-    /// The provider gave up.
+    /// The provider stopped early.
     pub(super) fn of(word: Option<&'a str>, has_calls: bool, is_refused: bool) -> Result<Self, Unfit> {
         Ok(match word {
-            // Providers differ in what they say when there are calls; a client runs them for this word alone.
+            // Providers use different words when there are calls, but a client runs them only for this one.
             None | Some("" | "stop" | "eos" | "tool_calls" | "function_call") if has_calls => Self::Calls,
             Some("content_filter" | "sensitive") => Self::Filtered,
             None | Some("" | "stop" | "eos") if is_refused => Self::Refused,

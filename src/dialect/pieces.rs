@@ -1,4 +1,4 @@
-//! The text of a message, and what the model thought: providers write them in many ways.
+//! The text and reasoning of a message, in the forms that providers use.
 
 use serde_json::value::RawValue;
 
@@ -6,13 +6,13 @@ use super::chat::{Said, bytes, word};
 use super::json::{elements, inside, members};
 use super::unfit::Unfit;
 
-/// Deepest lists and objects that reasoning is looked for in.
+/// Deepest level of lists and objects to search for reasoning.
 const MAX_DEPTH: u8 = 4;
 
-/// Parts of a content that refer to something beside the text, and are left out.
+/// Parts of a content that only refer to other data; they are omitted.
 const REFERENCES: &[&str] = &["reference", "tool_reference", "citation"];
 
-/// What a piece of a message is.
+/// Kind of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Piece {
     Thought,
@@ -34,15 +34,15 @@ impl<'a> Said<'a> {
         }
     }
 
-    /// Hands each piece of the message to `piece`, in order.
+    /// Calls `piece` with each piece of the message, in order.
     ///
     /// # Errors
-    /// It holds what the Messages API has no place for; else as `piece`.
+    /// A part has no counterpart in the Messages API; else the error of `piece`.
     pub(super) fn pieces(
         &self,
         mut piece: impl FnMut(Piece, &[u8]) -> Result<(), Unfit>,
     ) -> Result<(), Unfit> {
-        // Some providers tell the same under several names.
+        // Some providers repeat the same text under several names.
         for thoughts in [self.reasoning_content, self.reasoning, self.reasoning_details].into_iter().flatten()
         {
             let mut has_thought = false;
@@ -69,11 +69,11 @@ impl<'a> Said<'a> {
 }
 
 impl Said<'_> {
-    /// Hands at most so many citations of the text to `each`, as the Responses API has them.
+    /// Calls `each` with at most so many citations of the text, in the form of the Responses API.
     pub(super) fn each_annotation(&self, most: usize, mut each: impl FnMut(String)) {
         let Some(annotations) = self.annotations else { return };
         let mut left = most;
-        // What is no list says nothing.
+        // A value that is no list has none.
         let _ = elements(annotations, |_, annotation| {
             if let Some(citation) = citation(annotation).filter(|_| left > 0) {
                 left -= 1;
@@ -109,7 +109,7 @@ fn citation(annotation: &RawValue) -> Option<String> {
     Some(pieces.concat() + ",\"title\":" + title + "}")
 }
 
-/// The text of a content: a string, a list of parts, or an object, which is its own JSON.
+/// The text of a content: a string, a list of parts, or an object, which becomes its own JSON.
 fn pieces_of(
     content: &RawValue,
     piece: &mut impl FnMut(Piece, &[u8]) -> Result<(), Unfit>,
@@ -134,7 +134,7 @@ fn pieces_of(
     }
 }
 
-/// Takes one part of a content; whether it is one that is known.
+/// Reads one part of a content. Returns whether its type is known.
 fn part(part: &RawValue, piece: &mut impl FnMut(Piece, &[u8]) -> Result<(), Unfit>) -> Result<bool, Unfit> {
     let (mut kind, mut text, mut refusal, mut thinking) = (None, None, None, None);
     let read = members(part, |key, value| {
@@ -161,7 +161,7 @@ fn part(part: &RawValue, piece: &mut impl FnMut(Piece, &[u8]) -> Result<(), Unfi
     Ok(true)
 }
 
-/// Hands the text in a string, a list or an object to `word`.
+/// Calls `word` with the text in a string, a list or an object.
 fn words(raw: &RawValue, depth: u8, word: &mut impl FnMut(&[u8]) -> Result<(), Unfit>) -> Result<(), Unfit> {
     if let Some(text) = bytes(raw) {
         return word(&text);
@@ -171,7 +171,7 @@ fn words(raw: &RawValue, depth: u8, word: &mut impl FnMut(&[u8]) -> Result<(), U
         return each(raw, |value| words(value, depth, &mut *word));
     }
     let mut inside = None;
-    // What is no object says nothing.
+    // A value that is no object has none.
     let _ = members(raw, |key, value| {
         let is_text = matches!(key, "text" | "content" | "thinking" | "summary" | "reasoning");
         inside = inside.or(Some(value).filter(|_| is_text));
@@ -180,7 +180,7 @@ fn words(raw: &RawValue, depth: u8, word: &mut impl FnMut(&[u8]) -> Result<(), U
     inside.map_or(Ok(()), |inside| words(inside, depth, word))
 }
 
-/// Hands each element to `element`, to the first that fails.
+/// Calls `element` with each element until one fails.
 fn each<'a>(
     list: &'a RawValue,
     mut element: impl FnMut(&'a RawValue) -> Result<(), Unfit>,

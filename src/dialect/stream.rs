@@ -12,13 +12,14 @@ use super::writer::Writer;
 #[derive(Debug)]
 pub struct Translator {
     writer: Box<dyn Writer>,
-    /// The message's: the provider's id, where it gives none the request's.
+    /// Id of the message: the provider's, else the request's.
     id: String,
-    /// An event has come.
+    /// An event has arrived.
     is_begun: bool,
-    /// The message's start was sent.
+    /// The message's start has been sent.
     is_started: bool,
-    /// It comes in deltas: what some providers say whole at its end (MiniMax) has been said.
+    /// The message comes in deltas, so the complete message that some providers repeat at its end (MiniMax)
+    /// is skipped.
     in_deltas: bool,
     repeated: Repeated,
     blocks: Blocks,
@@ -28,7 +29,7 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// Writes by `writer`; `id` is the request's. At most `limit` bytes of the message are held.
+    /// A translator to `writer`; `id` is the request's. At most `limit` bytes of the message are held.
     pub(super) fn new(writer: Box<dyn Writer>, id: &str, limit: usize) -> Self {
         Self {
             blocks: Blocks::new(writer.rules(), limit),
@@ -44,19 +45,20 @@ impl Translator {
         }
     }
 
-    /// An error of the provider, which ends the message: its document, and the status that goes with it.
+    /// Ends the message with a provider's error: its document and status.
     pub fn fail(&mut self, status: u16, document: &[u8], out: &mut Output) {
         if !std::mem::replace(&mut self.over, true) {
             self.writer.fail(status, document, out);
         }
     }
 
-    /// Whether the message is complete, or its error sent: nothing more is sent.
+    /// Whether the message is complete or has failed: nothing more is sent.
     pub fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Bytes held of the message: calls whose arguments are not complete, what comes after them, and what the API repeats.
+    /// Held bytes of the message: calls with incomplete arguments, the blocks after them, and the text that
+    /// the API repeats.
     pub fn held(&self) -> usize {
         self.writer.held(self.blocks.held())
     }
@@ -66,12 +68,12 @@ impl Translator {
         self.writer.next_sequence()
     }
 
-    /// Whether the provider has said why its response ended.
+    /// Whether the provider has given its `finish_reason`.
     pub fn has_finished(&self) -> bool {
         self.finish.as_deref().is_some_and(|reason| !reason.is_empty())
     }
 
-    /// Takes the data of one event; what is to be sent is added to `out`.
+    /// Handles the data of one event; the output is added to `out`.
     ///
     /// # Errors
     /// [`Unfit`].
@@ -81,7 +83,7 @@ impl Translator {
             return Ok(());
         }
         if data == b"[DONE]" {
-            // Some providers tell no reason, in any event.
+            // Some providers never give a reason.
             return self.end(out);
         }
         if let Some((piece, text)) = self.repeated.text_of(data) {
@@ -111,10 +113,10 @@ impl Translator {
         checked(out)
     }
 
-    /// The provider's stream is over.
+    /// Handles the end of the provider's stream.
     ///
     /// # Errors
-    /// The message is not: nothing says why it stopped, or the API cannot carry a block of it.
+    /// The message is incomplete: it has no reason for its end, or the API has no counterpart of a block.
     pub fn finish(&mut self, out: &mut Output) -> Result<(), Unfit> {
         if !self.over && self.finish.is_none() {
             return Err(Unfit::Broken("no finish_reason"));
@@ -132,7 +134,8 @@ impl Translator {
         let word = self.finish.take();
         let finish = self.blocks.finish(word.as_deref())?;
         self.start(out);
-        // Where the limit or a filter ended the message, a call ends where it was cut: the client knows by the reason.
+        // When the limit or a filter ended the message, a call ends where it was cut: the reason shows that
+        // to the client.
         self.blocks.end(finish.is_cut(), &mut *self.writer, out)?;
         self.writer.end(&finish, self.usage, out);
         self.over = true;
@@ -145,7 +148,7 @@ impl Translator {
         }
     }
 
-    /// Takes what is new of the message.
+    /// Handles the new part of the message.
     fn hear(&mut self, choice: chat::Choice<'_>) -> Result<(), Unfit> {
         self.in_deltas |= choice.delta.is_some();
         let whole = choice.message.filter(|_| !self.in_deltas);
@@ -161,7 +164,7 @@ impl Translator {
                 }
             }
         }
-        // An empty one says nothing, and takes back nothing.
+        // An empty word means nothing, and does not replace an earlier one.
         if let Some(word) = chat::word(choice.finish_reason) {
             self.finish = Some(word.into_owned());
         }

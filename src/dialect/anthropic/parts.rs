@@ -300,8 +300,9 @@ fn image_source(source: &RawValue) -> Fit<Source<'_>> {
     }
 }
 
-/// What a model has thought. Without a signature it comes from a provider's `reasoning_content`, and goes back
-/// as such, where that takes it; signed, it is Anthropic's: nobody but its models needs it, unless a provider wants all.
+/// A model's thinking. Without a signature it comes from a provider's `reasoning_content`, and returns as
+/// such if the provider takes that. With one it is Anthropic's: only its models need it, unless a provider
+/// wants all.
 pub(super) fn thought(block: &RawValue, thinking: Thinking) -> Fit<Option<&str>> {
     let (mut thought, mut signed) = (None, false);
     members(block, |key, value| {

@@ -15,13 +15,13 @@ use crate::dialect::unfit::Unfit;
 use crate::dialect::usage::ChatUsage;
 use crate::dialect::writer::{Rules, Writer};
 
-/// A refusal is text that ends for a reason of its own.
+/// A refusal is text with its own stop reason.
 pub(super) const RULES: Rules = Rules { has_refusals: false, has_annotations: false, keeps_text: false };
 
 /// A call's input is an object.
 pub(super) const NO_OBJECT: Unfit = Unfit::Malformed("a tool call's arguments are no JSON object");
 
-/// Bytes of an event around its text.
+/// Bytes of an event besides its text.
 const ROOM: usize = 192;
 
 /// Turns a streamed chat completion into the events of a message, for a client that asked for `model`; `id` is the request's.
@@ -44,7 +44,7 @@ impl Writer for Message {
     }
 
     fn begin(&mut self, id: &str, out: &mut Output) {
-        // What the prompt took is known at the end; the last event but one tells it.
+        // The prompt's tokens are known only at the end; the last event but one has them.
         let usage = Usage::from(ChatUsage::default());
         Event::MessageStart { message: Beginning::new(id, &self.model, usage) }.write(out);
     }
@@ -98,7 +98,7 @@ impl Writer for Message {
     }
 }
 
-/// Why the model stopped. A word that has no counterpart passes as it is.
+/// The stop reason. A word without a counterpart passes unchanged.
 pub(super) fn stop_reason<'a>(finish: &Finish<'a>) -> &'a str {
     match finish {
         Finish::Calls => "tool_use",
@@ -109,7 +109,7 @@ pub(super) fn stop_reason<'a>(finish: &Finish<'a>) -> &'a str {
     }
 }
 
-/// Whether arguments are a JSON object; nothing at all stands for an empty one.
+/// Whether arguments are a JSON object; empty ones count as an empty object.
 pub(super) fn is_object(arguments: &str) -> bool {
     let text = arguments.trim_ascii();
     text.is_empty() || text.starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()

@@ -20,24 +20,24 @@ use crate::dialect::writer::{Rules, Writer};
 pub(super) struct Events {
     request: Arc<Translation>,
     object: Object,
-    /// Events are written, not the response alone.
+    /// Writes events; otherwise only the response.
     is_streamed: bool,
-    /// The number of the next event.
+    /// Number of the next event.
     sequence: u64,
-    /// The items that are complete, as the response lists them.
+    /// The complete items, as in the response's list.
     complete: Output,
-    /// Of the item at hand, where it is the call of a free-form tool.
+    /// Input of the current item, if it is the call of a free-form tool.
     custom: CustomInput,
 }
 
-/// Bytes of the events of an item around its text.
+/// Bytes of an item's events besides its text.
 const ROOM: usize = 1024;
 
-/// The events that have all of an item's text.
+/// Number of events that repeat an item's whole text.
 const COPIES: usize = 3;
 
 impl Events {
-    /// For `request`, whose response is `object`; at most `limit` bytes are held.
+    /// Writer for `request` with the response `object`; at most `limit` bytes are held.
     pub(super) fn new(request: Arc<Translation>, object: Object, limit: usize, is_streamed: bool) -> Self {
         let (complete, custom) = (Output::new(limit), CustomInput::default());
         Self { request, object, is_streamed, sequence: 0, complete, custom }
@@ -83,7 +83,7 @@ impl Events {
         }
     }
 
-    /// Writes an event that holds the response, or the response alone.
+    /// Writes an event with the response, or only the response.
     fn response(&mut self, status: &str, details: &Details<'_>, out: &mut Output) {
         out.reserve(self.complete.bytes().len() + self.request.echo().len() + ROOM);
         if self.is_streamed {
@@ -97,7 +97,7 @@ impl Events {
         }
     }
 
-    /// Ends an item that has all of its text.
+    /// Ends an item with its complete text.
     fn end_item(&mut self, index: usize, item: &Item<'_>, status: &str, text: &str, out: &mut Output) {
         let start = self.complete.bytes().len();
         if start > 0 {
@@ -209,7 +209,7 @@ impl Writer for Events {
 
     fn fail(&mut self, status: u16, document: &[u8], out: &mut Output) {
         if self.sequence == 0 {
-            // The SDKs read no stream that begins otherwise.
+            // SDKs accept no stream with another beginning.
             self.begin(&self.object.request_id.clone(), out);
         }
         let failure = Failure::of(status, document);
@@ -221,7 +221,7 @@ impl Writer for Events {
     }
 
     fn held(&self, open: usize) -> usize {
-        // An item's end repeats its text, and the last event what is complete.
+        // An item's end repeats its text, and the last event repeats all complete items.
         let complete = open + self.complete.bytes().len();
         open + COPIES * open + 2 * complete + self.custom.text().len() + self.request.held()
     }

@@ -51,7 +51,7 @@ pub(super) fn write_messages(
 struct Group<'a> {
     begin: Items<'a>,
     count: usize,
-    /// What the provider takes of what was thought.
+    /// The earlier reasoning that the provider takes.
     thinking: Thinking,
 }
 

@@ -113,7 +113,8 @@ impl<'a> Item<'a> {
         Ok((id, required(self.output, "output")?))
     }
 
-    /// What a model has thought. What is sealed comes from OpenAI's models: nobody but they need it, unless a provider wants all.
+    /// A model's reasoning. Sealed reasoning comes from OpenAI's models: only they need it, unless a provider
+    /// wants all.
     pub(super) fn thoughts(&self, thinking: Thinking, mut thought: impl FnMut(&'a str)) -> Fit<()> {
         let mut has_content = false;
         for (key, thoughts) in [("content", self.content), ("summary", self.summary)] {

@@ -4,13 +4,13 @@ use super::context::{Tool, Translation};
 use crate::dialect::block::{Block, Kind};
 use crate::dialect::output::{Output, Separated};
 
-/// A block as the Responses API has it.
+/// A block in the form of the Responses API.
 pub(super) enum Item<'a> {
     Reasoning,
     /// With its annotations.
     Text(&'a [String]),
     Refusal,
-    /// `tool`: what the client knows the function as, where that differs.
+    /// `tool`: the client's tool, if it differs from the function.
     Call {
         id: &'a str,
         name: &'a str,
@@ -18,10 +18,10 @@ pub(super) enum Item<'a> {
     },
 }
 
-/// Where an item stands, for its id.
+/// Position of an item, for its id.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
-    /// What the ids of a response's items have in common.
+    /// Common part of the ids of a response's items.
     pub(super) tag: &'a str,
     pub(super) index: usize,
 }
@@ -50,7 +50,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// What its id begins with.
+    /// Beginning of its id.
     fn prefix(&self) -> &'static str {
         match self {
             Self::Reasoning => "rs",
@@ -60,7 +60,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The kind of its one part; a call has none.
+    /// Type of its one part; a call has none.
     pub(super) fn part(&self) -> Option<&'static str> {
         match self {
             Self::Reasoning => Some("reasoning_text"),
@@ -70,7 +70,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Where its text stands.
+    /// Member of its text.
     fn text_member(&self) -> &'static str {
         match self {
             Self::Reasoning | Self::Text(_) => "text",
@@ -80,7 +80,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The event for what is new of its text.
+    /// Event type for the new part of its text.
     pub(super) fn delta_event(&self) -> &'static str {
         match self {
             Self::Reasoning => "response.reasoning_text.delta",
@@ -91,7 +91,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The event for all of its text.
+    /// Event type for its complete text.
     pub(super) fn done_event(&self) -> &'static str {
         match self {
             Self::Reasoning => "response.reasoning_text.done",
@@ -108,12 +108,12 @@ impl<'a> Item<'a> {
         out.write(&["\""]);
     }
 
-    /// Writes its text under `member`, empty: where it stands in the item.
+    /// Writes its text under `member`; if that is empty, as in the item.
     pub(super) fn write_text(&self, member: &str, text: &str, out: &mut Output) {
         let member = if member.is_empty() { self.text_member() } else { member };
         out.write(&[",\"", member, "\":"]);
         out.string(text);
-        // The SDKs ask for it.
+        // SDKs require it.
         out.write(if matches!(self, Self::Text(_)) { &[",\"logprobs\":[]"] } else { &[] });
     }
 
@@ -123,7 +123,7 @@ impl<'a> Item<'a> {
         if let Self::Text(annotations) = self {
             let mut list = Separated::default();
             out.write(&[",\"annotations\":["]);
-            // A part that begins has none.
+            // A part has none at its beginning.
             for annotation in annotations.iter().filter(|_| !text.is_empty()) {
                 list.next(out);
                 out.write(&[annotation]);
@@ -133,7 +133,7 @@ impl<'a> Item<'a> {
         out.write(&["}"]);
     }
 
-    /// Writes it whole; `text` is all of its text, `None`: none has come.
+    /// Writes the item; `text` is its complete text, `None`: none has arrived.
     pub(super) fn write(&self, place: Place<'_>, status: &str, text: Option<&str>, out: &mut Output) {
         out.write(&["{\"id\":"]);
         self.write_id(place, out);
