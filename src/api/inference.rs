@@ -57,7 +57,7 @@ struct Prepared {
 
 enum Found {
     /// Where it goes, and what of it.
-    Call(Admitted),
+    Call(Box<Admitted>),
     /// What its body says: its filters take long, or its token is over a limit.
     Body(Body),
 }
@@ -106,7 +106,7 @@ fn prepare(
     let asked = Some((body.model.clone(), body.stream));
     // What costs more than its own bytes (filters, lists) comes after the count.
     let call = match is_admitted && (may_take_long || !admission::takes_long(request, &body)) {
-        true => admission::prepare(gateway, request, body).map(Found::Call),
+        true => admission::prepare(gateway, request, body).map(|call| Found::Call(Box::new(call))),
         false => Ok(Found::Body(body)),
     };
     Prepared { asked, call }
@@ -140,7 +140,7 @@ impl Call {
         }
         match (self.refused.take(), prepared.call) {
             (Some(error), _) | (None, Err(error)) => self.refuse(error).into(),
-            (None, Ok(Found::Call(call))) => self.begin(call),
+            (None, Ok(Found::Call(call))) => self.begin(*call),
             (None, Ok(Found::Body(body))) => self.prepare_on_helper(Some(body)),
         }
     }
