@@ -121,7 +121,7 @@ mod tests {
     }
 
     fn learn(repeated: &mut Repeated, event: &str) {
-        repeated.learn(event, &parse(event).ok().expect("a good event"));
+        repeated.learn(event, &parse(event).expect("a good event"));
     }
 
     #[test]
