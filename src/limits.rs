@@ -255,6 +255,10 @@ pub const MAX_LOG_LINES: usize = 4096;
 pub const MAX_LOG_BYTES: usize = 1024 * 1024;
 /// Bytes of one write to a pipe or a terminal that has room: a longer one could block (POSIX `PIPE_BUF`).
 pub const LOG_PIECE: usize = 4096;
+/// Log lines about refused requests for each reason in a [`REFUSALS_INTERVAL`].
+pub const MAX_REFUSAL_LINES: u32 = 20;
+/// See [`MAX_REFUSAL_LINES`].
+pub const REFUSALS_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the log's thread checks for a change of destination while it waits for a reader.
 pub const LOG_PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait at exit for log lines that are not written yet.

@@ -20,6 +20,7 @@ mod outcome;
 mod paths;
 mod promised;
 mod record;
+mod refusals;
 mod relay;
 mod response_context;
 mod responses;
@@ -28,14 +29,12 @@ mod status;
 mod task;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::auth::{self, Denial};
 use crate::config::{Config, Token};
-use crate::core::date;
 use crate::front::{
     Admission, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Response, Service,
     Stats,
@@ -44,6 +43,7 @@ use crate::gateway::Gateway;
 use crate::limits::MAX_RENDERED_LISTS;
 use crate::text::Text;
 pub use error::ApiError;
+use refusals::{OnceASecond, Refusals};
 use response_context::ResponseContext;
 
 #[derive(Debug)]
@@ -197,19 +197,10 @@ pub struct Api {
     permits: usize,
     started: Instant,
     refusals: OnceASecond,
+    /// What was logged of requests refused by their head.
+    refused: Refusals,
     /// The model list as it leaves.
     rendered: models::Rendered,
-}
-
-/// Keeps what can happen to every request from filling the log.
-#[derive(Default)]
-struct OnceASecond(AtomicI64);
-
-impl OnceASecond {
-    fn may_tell(&self) -> bool {
-        let now = date::seconds(SystemTime::now());
-        self.0.swap(now, Ordering::Relaxed) != now
-    }
 }
 
 impl Api {
@@ -221,6 +212,7 @@ impl Api {
             permits,
             started: Instant::now(),
             refusals: OnceASecond::default(),
+            refused: Refusals::default(),
             rendered: models::Rendered::new(MAX_RENDERED_LISTS),
         }
     }
@@ -244,7 +236,10 @@ impl Api {
         });
         let (endpoint, token) = match admitted {
             Ok(admitted) => admitted,
-            Err(error) => return Admission::Respond(refuse(&self.gateway, &error, &response_context)),
+            Err(error) => {
+                self.refused.log(&error, peer, head, &response_context.id);
+                return Admission::Respond(refuse(&self.gateway, &error, &response_context));
+            }
         };
         let lane = match endpoint.action {
             Action::Index => return Admission::Respond(index::index(head, &response_context)),

@@ -48,6 +48,26 @@ fn line_format() -> Regex {
 }
 
 #[test]
+fn request_refused_by_its_head_leaves_a_bounded_number_of_lines() {
+    let (_upstream, proxy, _config) = start(json!({}));
+    let filter = include_str!("../../deploy/fail2ban.conf");
+    let failregex = filter.lines().find_map(|line| line.strip_prefix("failregex = ^")).expect("failregex");
+    let failregex = Regex::new(&failregex.replace("<HOST>", "127\\.0\\.0\\.1")).expect("regex");
+    let guess = [("Authorization", "Bearer sk-guess")];
+    for _ in 0..25 {
+        assert_eq!(proxy.call(bare("POST", "/v1/chat/completions?key=sk-hidden", &guess)).status, 401);
+    }
+    assert_eq!(proxy.call(bare("GET", "/401/invalid_token/client=192.0.2.1", &[])).status, 404);
+    let unknown = line_with(&proxy, &["WARNING 404 not_found client=127.0.0.1 method=GET path=/401/"]);
+    assert!(!failregex.is_match(&unknown), "{unknown}");
+    let text = read(&proxy.directory.join("proxy.log"));
+    let lines: Vec<&str> = text.lines().filter(|line| failregex.is_match(line)).collect();
+    assert_eq!(lines.len(), 20, "{text}");
+    assert!(lines[0].contains(" method=POST path=/v1/chat/completions request_id=req_"), "{}", lines[0]);
+    assert!(!text.contains("sk-guess") && !text.contains("sk-hidden"), "{text}");
+}
+
+#[test]
 fn every_relayed_request_has_its_line() {
     let (_upstream, proxy, _config) = start(json!({}));
     let end = Regex::new(r"耗时: \d+\.\d{3} s$").expect("regex");
