@@ -29,6 +29,6 @@ class Filter(Case):
         with self.assertRaises(urllib.error.HTTPError):
             # What stands in a path is no reason.
             urllib.request.urlopen(proxy.root + "/401/invalid_token/client=192.0.2.1")
-        wait_for(lambda: log.read_text().count(" WARNING 40") == GUESSES + 1)
+        wait_for(lambda: log.read_text().count(" WARNING 40") == GUESSES + 1, "a line for each refusal")
         said = run("fail2ban-regex", log, DEPLOY / "fail2ban.conf")
         self.assertIn("%d matched" % GUESSES, said)
