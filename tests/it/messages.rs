@@ -614,7 +614,7 @@ fn failing_native_target_leaves_the_400_that_names_the_field_unless_it_asks_to_w
             ("/v1/responses", json!({"model": "best", "input": "hi", "top_logprobs": 5})),
         ] {
             let fields: Vec<_> = headers.into_iter().chain([("Content-Type", "application/json")]).collect();
-            native.respond(path, Script::whole(status, &fields, &error.to_string()));
+            native.respond(path, Script::whole(status, &fields, error.to_string()));
             let response = proxy.call(authorized(path, body.to_string()));
             assert_eq!(response.status, expected, "{status} {path}: {}", response.text());
             let names_it = ["top_k", "top_logprobs"].iter().any(|field| response.text().contains(field));
