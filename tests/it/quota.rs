@@ -143,7 +143,7 @@ fn tokens_of_a_day_are_counted_as_the_provider_reports_them() {
     assert_eq!(proxy.call(ask_streamed("p1/m")).status, 200);
     let refused = proxy.call(ask("p1/m"));
     let message = assert_error(&refused, 429, "rate_limited");
-    assert!(message.contains("20 tokens of the day"), "{message}");
+    assert!(message.contains("20 tokens for today"), "{message}");
     let wait: i64 = refused.header("retry-after").and_then(|wait| wait.parse().ok()).expect("seconds");
     let midnight = 86_400 - jiff::Timestamp::now().as_second() % 86_400;
     assert!((wait - midnight).abs() < 30, "{wait} s, midnight UTC is in {midnight} s");

@@ -58,7 +58,7 @@ fn ready_reload_and_stop_are_notified_in_order() {
     assert_eq!(ear.hear(), ["READY=1".to_owned(), format!("STATUS=listening on http://{}", proxy.address())]);
 
     for (text, status) in
-        [(None, "STATUS=configuration reloaded"), (Some("{}"), "STATUS=the configuration was refused")]
+        [(None, "STATUS=configuration reloaded"), (Some("{}"), "STATUS=the new configuration has errors")]
     {
         if let Some(text) = text {
             std::fs::write(proxy.config_path(), text).expect("write");
