@@ -11,7 +11,7 @@ use crate::text::{alike, quoted};
 pub fn models(config: &Config, lists: &Lists, token: Option<&Token>, id: &str) -> Vec<String> {
     let mut meant: Vec<String> = match id.split_once('/') {
         None => {
-            let owners = catalog::providers_of(config, lists, id).take(MAX_HINTS);
+            let owners = catalog::providers_of(config, lists, id);
             owners.map(|owner| format!("{owner}/{id}")).collect()
         }
         Some((name, model)) if config.provider(name).is_none() && !model.is_empty() => {
@@ -23,7 +23,7 @@ pub fn models(config: &Config, lists: &Lists, token: Option<&Token>, id: &str) -
     let bytes: usize = meant.iter().map(String::len).sum();
     let is_quick = bytes.saturating_mul(filters::cost(config, token)) <= QUICK_FILTER;
     meant.retain(|id| is_quick && config.supports(id) && token.is_none_or(|token| token.allows(id)));
-    meant.iter().map(|id| quoted(id, MAX_QUOTED)).collect()
+    meant.iter().take(MAX_HINTS).map(|id| quoted(id, MAX_QUOTED)).collect()
 }
 
 /// The path that one which begins with `/v1` may mean: the one that it ends with, or one that is much like it.

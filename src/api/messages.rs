@@ -86,8 +86,9 @@ pub fn translate(
     let (config, now) = (&*request.context.config, Instant::now());
     let is_native = |replica: &Replica| is_native(gateway, request, replica, now);
     let native = |route: &Route| replicas_of(config, route).all(is_native);
+    let may_be_native = |route: &Route| replicas_of(config, route).any(is_native);
     let is_messages = request.context.response_context.format == Format::Anthropic;
-    let cuts = match is_messages && routes.iter().any(native) {
+    let cuts = match is_messages && routes.iter().any(may_be_native) {
         true => unsigned_thinking(&request.body),
         false => Vec::new(),
     };
@@ -104,7 +105,7 @@ pub fn translate(
         Ok(chat) => translated.chat = Some(chat),
         Err(ApiError::Overloaded) => return Err(ApiError::Overloaded),
         Err(error) => {
-            routes.retain(|route| replicas_of(config, route).any(is_native));
+            routes.retain(may_be_native);
             if routes.is_empty() {
                 return Err(error);
             }

@@ -125,8 +125,8 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
         Fault::Overloaded => to_the_client(Verdict::Unknown),
         // The response is complete, and another would be untranslatable as well.
         Fault::Untranslatable => to_the_client(Verdict::Succeeded),
-        // Nothing is wrong with it.
-        Fault::NotCarried => elsewhere(Verdict::Succeeded),
+        // Nothing is known of it: it was not asked.
+        Fault::NotCarried => elsewhere(Verdict::Unknown),
         // The client has left.
         Fault::ClientGone => to_the_client(Verdict::Unknown),
     }

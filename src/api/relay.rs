@@ -198,7 +198,10 @@ impl Relay {
             cooldown.map_or("-".to_owned(), |time| format!("{}s", time.as_secs_f64().ceil())),
             word(&what),
         );
-        choice.lease.explain(what, self.now);
+        // Nothing is wrong with a replica that was not asked.
+        if failed.fault() != Some(Fault::NotCarried) {
+            choice.lease.explain(what, self.now);
+        }
     }
 
     /// Whether another attempt may follow.

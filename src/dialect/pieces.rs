@@ -24,7 +24,8 @@ impl<'a> Said<'a> {
     /// The one text that it holds, where it holds nothing else.
     pub(super) fn sole_text(&self) -> Option<(Piece, &'a RawValue)> {
         let others = [self.refusal, self.reasoning_details, self.function_call, self.images, self.audio];
-        if self.tool_calls.is_some() || others.iter().any(Option::is_some) {
+        let is_annotated = self.annotations.is_some_and(|list| list.get().len() > "[]".len());
+        if is_annotated || self.tool_calls.is_some() || others.iter().any(Option::is_some) {
             return None;
         }
         match (self.content, self.reasoning_content.xor(self.reasoning)) {

@@ -180,6 +180,7 @@ mod tests {
             event(r#""content":"a","reasoning":"b""#, ""),
             event(r#""content":"a","tool_calls":[{"index":0}]"#, ""),
             event(r#""refusal":"a""#, ""),
+            event(r#""content":"a","annotations":[{"type":"url_citation"}]"#, ""),
             event(r#""content":"a""#, r#","usage":{"prompt_tokens":1}"#),
             good.replace("null", "\"stop\""),
             good.replace("\"index\":0", "\"index\":1"),

@@ -202,14 +202,18 @@ impl Board {
     /// again after `time`.
     pub fn note_chat_alone(&self, id: ReplicaId, format: Format, now: Instant, time: Duration) {
         if let Some(entry) = self.lock().replicas.get_mut(&id) {
-            entry.apis[format as usize].lacking_until = now.checked_add(time);
+            let api = &mut entry.apis[format as usize];
+            // It may have served another call meanwhile.
+            if !api.has_succeeded {
+                api.lacking_until = now.checked_add(time);
+            }
         }
     }
 
     /// Notes that a replica has served a call of that format natively.
     pub fn note_native(&self, id: ReplicaId, format: Format) {
         if let Some(entry) = self.lock().replicas.get_mut(&id) {
-            entry.apis[format as usize].has_succeeded = true;
+            entry.apis[format as usize] = Api { lacking_until: None, has_succeeded: true };
         }
     }
 

@@ -214,7 +214,8 @@ impl PendingResponse {
         if self.active.is_clear || self.active.source.is_unsent() {
             self.is_unseen |= self.active.flush()?;
         }
-        if self.active.is_clear && !self.active.source.is_unsent() {
+        // More pieces would be searched again for every few of them.
+        if self.active.is_clear && !self.active.source.is_unsent() && body.len() < PARTS_AT_ONCE {
             self.send_from_its_place(body, end);
         }
         let Self { active, request, sent, is_unseen, .. } = self;

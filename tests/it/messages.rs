@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::calls::{DONE, KEY, TOKEN, authorized, completion, post};
-use crate::support::client::{End, HEARTBEAT, Response};
+use crate::support::client::{End, HEARTBEAT, Response, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, behind_a_dead_native, config, with};
 use crate::support::script::{Script, Step};
@@ -569,6 +569,54 @@ fn what_cannot_be_translated_is_refused_by_name_or_left_to_a_provider_that_speak
         }),
     ));
     assert_eq!(proxy.call(say("best", false)).json()["content"][0]["text"], "native");
+}
+
+/// A history with this content of the assistant in its middle.
+fn history(content: &str) -> Vec<u8> {
+    let body = format!(
+        r#"{{"model":"p/m","max_tokens":9,"messages":[{{"role":"user","content":"hi"}},{{"role":"assistant","content":[{content}]}},{{"role":"user","content":"go"}}]}}"#
+    );
+    authorized(MESSAGES, body)
+}
+
+#[test]
+fn native_replica_beside_one_for_chat_alone_gets_no_unsigned_thinking() {
+    let (plain, native) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
+    plain.chat(Script::json(500, &json!({"error": {"message": "busy"}})));
+    native.respond(MESSAGES, Script::json(200, &message("native")));
+    let providers = json!([
+        {"name": "p", "url": plain.url(), "key": KEY},
+        {"name": "p", "url": native.url(), "anthropic_url": native.url(), "key": KEY}
+    ]);
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers})));
+    let thinking = r#"{"type":"thinking","thinking":"t","signature":""},"#;
+    for _ in 0..4 {
+        let response = proxy.call(history(&format!(r#"{thinking}{{"type":"text","text":"a"}}"#)));
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+    assert!(!plain.requests().is_empty() && !native.last().text().contains("signature"));
+}
+
+/// Every second block is cut out: the body leaves in that many pieces.
+#[test]
+fn body_of_many_pieces_is_sent_in_linear_time() {
+    let native = Upstream::new(&["m"]);
+    native.respond(MESSAGES, Script::json(200, &message("native")));
+    let providers = json!([{"name": "p", "url": native.url(), "anthropic_url": native.url(), "key": KEY}]);
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers})));
+    let least = |cuts: usize| {
+        let pair = r#"{"type":"thinking","thinking":"t","signature":""},{"type":"text","text":"a"},"#;
+        let request = history(pair.repeat(cuts).trim_end_matches(','));
+        let once = || {
+            let (time, response) = timed(|| proxy.call(&request));
+            assert_eq!(response.status, 200, "{}", response.text());
+            time
+        };
+        (0..3).map(|_| once()).min().expect("three")
+    };
+    let (small, large) = (least(8_000), least(32_000));
+    assert!(native.last().text().matches("text").count() >= 32_000);
+    assert!(large < 10 * small, "four times as much took {small:?} and {large:?}");
 }
 
 #[test]

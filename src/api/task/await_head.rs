@@ -38,7 +38,10 @@ impl Relay {
         if is_good && is_labelled && is_wanted {
             return self.stream(response, Vec::new(), true, attempt);
         }
-        self.client_call.response.keep_quiet();
+        // Where a heartbeat has left, others may follow it: the response becomes events.
+        if !self.client_call.is_committed() {
+            self.client_call.response.keep_quiet();
+        }
         // Sound may begin as events do.
         let kind = content_type(&response);
         let may_be_events = !is_media(kind) || (is_binary(kind) && !is_speech);

@@ -18,7 +18,11 @@ use crate::routing::Choice;
 use crate::upstream::Failure;
 
 /// A computation on a helper.
-pub struct Compute(Computing<Computed>);
+pub struct Compute {
+    computing: Computing<Computed>,
+    /// It examines a response: that of a provider that has been paid for it.
+    has_response: bool,
+}
 
 enum Computed {
     /// The response was examined.
@@ -30,11 +34,15 @@ enum Computed {
 impl Compute {
     /// When a helper must have begun.
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.deadline()
+        self.computing.deadline()
     }
 
     pub fn advance(mut self: Box<Self>, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
-        match self.0.poll(io, relay.now) {
+        let result = match self.computing.poll(io, relay.now) {
+            Err(ApiError::Overloaded) if self.has_response => Ok(self.computing.compute_here()),
+            result => result,
+        };
+        match result {
             Ok(None) => Stage::Compute(self).park(relay),
             Ok(Some(Computed::Document(document))) => {
                 Step::Ended(relay.on_document(document, &attempt.choice))
@@ -53,7 +61,7 @@ impl Relay {
     /// Examines a response, at once or on a helper.
     pub(super) fn examine(&mut self, unread: Unread, choice: &Choice) -> Step {
         if unread.body.len() > QUICK_BODY {
-            return self.compute(unread, |unread| Computed::Document(unread.examine()));
+            return self.compute(true, unread, |unread| Computed::Document(unread.examine()));
         }
         Step::Ended(self.on_document(unread.examine(), choice))
     }
@@ -68,7 +76,7 @@ impl Relay {
         self.call.chat = None;
         let input = (Arc::clone(&self.client_call.request), thinking);
         if input.0.body.len() > QUICK_BODY {
-            return Some(self.compute(input, |input| Computed::Chat(chat(input))));
+            return Some(self.compute(false, input, |input| Computed::Chat(chat(input))));
         }
         self.on_chat(chat(input)).err().map(Step::failed)
     }
@@ -82,9 +90,10 @@ impl Relay {
         Ok(())
     }
 
-    fn compute<I: Send + 'static>(&self, input: I, compute: fn(I) -> Computed) -> Step {
+    fn compute<I: Send + 'static>(&self, has_response: bool, input: I, compute: fn(I) -> Computed) -> Step {
         let until = self.now + self.client_call.config().queue_timeout;
-        Step::To(Stage::Compute(Box::new(Compute(Computing::new(input, compute, false, until)))))
+        let computing = Computing::new(input, compute, false, until);
+        Step::To(Stage::Compute(Box::new(Compute { computing, has_response })))
     }
 }
 

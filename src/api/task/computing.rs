@@ -60,9 +60,26 @@ impl<O: Send + 'static> Computing<O> {
                 *state = waiting;
                 Ok(None)
             }
-            State::Waiting(_) => Err(ApiError::Overloaded),
+            waiting @ State::Waiting(_) => {
+                *state = waiting;
+                Err(ApiError::Overloaded)
+            }
             State::Begun if has_helper => Ok(None),
             State::Begun => Err(ApiError::Internal),
+        }
+    }
+
+    /// The result, computed here; `None`: a helper has begun after all.
+    pub fn compute_here(&self) -> Option<O> {
+        let mut state = lock(&self.state);
+        if !matches!(*state, State::Waiting(_)) {
+            return None;
+        }
+        let begun = std::mem::replace(&mut *state, State::Begun);
+        drop(state);
+        match begun {
+            State::Waiting(compute) => Some(compute()),
+            State::Begun | State::Computed(_) => None,
         }
     }
 

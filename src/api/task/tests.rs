@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Computing;
 use crate::api::{Api, ApiError};
 use crate::auth::quota::Clock;
-use crate::config::load;
+use crate::config::{Format, load};
 use crate::front::{
     Admission, Done, Handled, Head, Io, Job, Load, Next, Peer, Request, Responder, Service, Source, Task,
     in_memory,
@@ -675,10 +675,91 @@ fn large_response_whose_client_leaves_is_not_looked_at() {
 }
 
 #[test]
-fn large_response_that_no_helper_begins_within_queue_timeout_is_503() {
-    let (mut world, _) = unread();
+fn large_response_that_no_helper_begins_within_queue_timeout_is_looked_at_by_its_worker() {
+    let (mut world, expected) = unread();
     world.wait(5_000);
-    assert!(world.received().contains(r#""code":503,"reason":"overloaded""#));
+    assert_eq!((world.received(), world.is_kept), (expected, Some(true)));
+    world.jobs.drain(..).for_each(|job| job());
+}
+
+#[test]
+fn heartbeats_go_on_while_a_document_is_collected_after_one() {
+    let (mut world, provider) = sent(STREAMED);
+    world.wait(15_000);
+    assert!(world.received().ends_with(": keep-alive\n\r\n"));
+    provider.send(&document(&"x".repeat(100)).as_bytes()[..120]);
+    world.run();
+    assert_eq!(world.deadline() - world.now, Duration::from_secs(15));
+}
+
+/// Of one provider: a replica for chat completions alone, and one that serves responses as well.
+fn unlike_replicas() -> World {
+    let mut config = config(0);
+    config["providers"] = json!([
+        {"name": "p", "url": "http://r0.test/v1", "key": "sk-p0", "responses": "chat"},
+        {"name": "p", "url": "http://r1.test/v1", "key": "sk-p1", "responses": "native"},
+    ]);
+    World::with(&config)
+}
+
+#[test]
+fn replica_that_cannot_take_a_call_keeps_its_cooldown() {
+    let mut world = unlike_replicas();
+    let (bad, good) = (world.network.lead_to(), world.network.lead_to());
+    world.request(BODY);
+    bad.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+    world.run();
+    good.send(document("{}").as_bytes());
+    world.run();
+    world.received();
+    let id = world.api.gateway.live.snapshot().providers[0].replicas[0].id;
+    let cooldown =
+        |world: &World| world.api.gateway.balance.condition(id, Instant::now()).cooldown_until.is_some();
+    assert!(cooldown(&world));
+    world.request_at("/v1/responses", r#"{"model":"p/m","input":"x","conversation":"c"}"#);
+    good.send(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+    world.run();
+    assert!(cooldown(&world) && !world.received().is_empty());
+}
+
+#[test]
+fn replica_that_serves_an_api_after_all_is_asked_again() {
+    let mut world = World::new(1);
+    world.api.gateway.board.adopt(&world.api.gateway.live.snapshot());
+    let is_native = |world: &World| {
+        let config = world.api.gateway.live.snapshot();
+        let replica = &config.providers[0].replicas[0];
+        world.api.gateway.board.is_native(replica, Format::OpenAi, Instant::now())
+    };
+    let body = r#"{"model":"p/m","input":"x"}"#;
+    let slow = world.network.lead_to();
+    world.request_at("/v1/responses", body);
+    let first = world.task.take().expect("it waits");
+    world.client = in_memory::Peer::open();
+    let quick = world.network.lead_to();
+    world.request_at("/v1/responses", body);
+    quick.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    world.run();
+    let choices = r#"{"choices":[{"message":{"role":"assistant","content":"x"},"finish_reason":"stop"}]}"#;
+    quick.send(document(choices).as_bytes());
+    world.run();
+    assert!(!is_native(&world));
+    world.task = Some(first);
+    slow.send(document(r#"{"id":"resp_1","object":"response"}"#).as_bytes());
+    world.run();
+    assert!(is_native(&world));
+}
+
+#[test]
+fn hint_names_the_model_that_the_token_may_use() {
+    let mut config = config(0);
+    let provider = |name| json!({"name": name, "url": format!("http://{name}.test/v1"), "models": ["m"]});
+    config["providers"] = ["a", "b", "c", "d"].map(provider).into();
+    config["tokens"] = json!([{"name": "t", "token": "sk-client", "models": ["^d/"]}]);
+    let mut world = World::with(&config);
+    world.api.gateway.board.adopt(&world.api.gateway.live.snapshot());
+    world.request(r#"{"model":"m","messages":[]}"#);
+    assert!(world.received().contains("write d/m"));
 }
 
 #[test]
