@@ -593,6 +593,7 @@ impl Ending {
         matches!(self, Self::Framed(decoder) if decoder.is_done())
     }
 
+    #[inline]
     fn next(&mut self, input: &[u8]) -> io::Result<Piece> {
         match self {
             Self::Framed(decoder) => {
@@ -618,6 +619,7 @@ fn broken(detail: String) -> NoResponse {
 }
 
 /// What a read of a body comes to.
+#[inline]
 fn outcome_of_read(read: Result<usize, ureq::Error>) -> Result<Option<usize>, Failure> {
     match read {
         Err(error) if would_block(&error) => Ok(None),
