@@ -72,7 +72,13 @@ impl<P> Places<P> {
 
     /// Frees the places of dropped slots, after calling `look` on each content.
     pub(super) fn free_left(&mut self, mut look: impl FnMut(&P)) {
-        let left = std::mem::take(&mut *self.left.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut list = self.left.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // As after most turns.
+        if list.is_empty() {
+            return;
+        }
+        let left = std::mem::take(&mut *list);
+        drop(list);
         for (index, _) in left.into_iter().map(split) {
             let place = &mut self.all[index as usize];
             place.uses = (place.uses + 1) & MAX_USES;

@@ -170,6 +170,9 @@ impl<S: Service> Worker<S> {
 
     /// One turn for each that has more to do, however often it has had one: a flood must not crowd out the others.
     fn advance_again(&mut self) {
+        if self.again.is_empty() {
+            return;
+        }
         let mut due = std::mem::take(&mut self.again);
         due.sort_unstable();
         due.dedup();
@@ -270,6 +273,10 @@ impl<S: Service> Worker<S> {
                     self.on_permit(permit, token);
                 }
             }
+        }
+        // As in most turns of streams.
+        if self.whole.is_empty() {
+            return;
         }
         for queued in std::mem::take(&mut self.whole) {
             match self.shared.permits(queued.lane).acquire(self.number, queued.stream.slot.token) {
