@@ -49,7 +49,7 @@ test('a stream arrives piece by piece', async () => {
   const pieces = await on(PAGE, async ([proxy]) => {
     const answer = await fetch(proxy + '/v1/chat/completions', { method: 'POST',
       headers: { ...HEADERS, 'content-type': 'application/json' },
-      body: JSON.stringify({ model: 'alpha/paced', stream: true, messages: [{ role: 'user', content: 'one two three four' }] }) })
+      body: JSON.stringify({ model: 'alpha/paced', stream: true, messages: [{ role: 'user', content: 'one two three' + ' four'.repeat(60) }] }) })
     const pieces = [answer.headers.get('x-request-id')], decoder = new TextDecoder()
     for await (const piece of answer.body) pieces.push(decoder.decode(piece))
     return pieces

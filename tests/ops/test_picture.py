@@ -1,6 +1,6 @@
 """The pictures of the status page that README shows, taken in a real browser: see `picture.mjs`.
 
-They are left in target/ops; `cp target/ops/status-*.png docs/` puts them into the pages."""
+They are left in target/ops; with PICTURE_SECONDS=25 they are fit for the pages: `cp target/ops/status-*.png docs/`."""
 
 import threading
 
