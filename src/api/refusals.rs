@@ -1,4 +1,4 @@
-//! Log lines about requests that are refused before a handler sees them: few for each reason, whoever sends how many.
+//! Log lines about requests that are refused before a handler sees them, a bounded number for each reason.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -20,7 +20,7 @@ const HAS_VECTORS: bool =
 /// `each` may have been called then too.
 pub fn scan<'a>(json: &'a str, each: &mut dyn FnMut(&'a str, &'a str)) -> Option<()> {
     let mut scan = Scan { bytes: json.as_bytes(), at: 0 };
-    scan.expect(b'{')?;
+    scan.require(b'{')?;
     let mut has_more = !scan.take(b'}');
     while has_more {
         let name = json.get(scan.name()?).filter(|name| !name.contains('\\'))?;
@@ -30,7 +30,7 @@ pub fn scan<'a>(json: &'a str, each: &mut dyn FnMut(&'a str, &'a str)) -> Option
         each(name, json.get(start..scan.at)?);
         has_more = scan.take(b',');
         if !has_more {
-            scan.expect(b'}')?;
+            scan.require(b'}')?;
         }
     }
     scan.skip_blanks();
@@ -57,17 +57,17 @@ impl Scan<'_> {
         is_there
     }
 
-    fn expect(&mut self, byte: u8) -> Option<()> {
+    fn require(&mut self, byte: u8) -> Option<()> {
         self.take(byte).then_some(())
     }
 
     /// Passes the name of a member and its colon; where the name stands, without its quotes.
     fn name(&mut self) -> Option<Range<usize>> {
-        self.expect(b'"')?;
+        self.require(b'"')?;
         let start = self.at;
         self.string()?;
         let name = start..self.at - 1;
-        self.expect(b':')?;
+        self.require(b':')?;
         Some(name)
     }
 
@@ -113,7 +113,7 @@ impl Scan<'_> {
                     }
                     break;
                 }
-                self.expect(if is_object { b'}' } else { b']' })?;
+                self.require(if is_object { b'}' } else { b']' })?;
                 open >>= 1;
             }
             if open == 1 {
