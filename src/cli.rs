@@ -10,8 +10,9 @@ use signal_hook::consts::SIGPIPE;
 
 use crate::config::load::{self, Problems};
 use crate::limits::{LITTLE_MEMORY, SAY_TIMEOUT};
-use crate::text::Language;
 use crate::text::config::Label;
+use crate::text::usage::UsageProblem;
+use crate::text::{Language, in_language};
 use crate::{demo, logging, serve};
 
 /// Exit code: failed while running.
@@ -47,7 +48,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let from_environment = std::env::var_os("AI_PROXY_CONFIG").filter(|path| !path.is_empty());
     let default_path = from_environment.map_or_else(|| PathBuf::from("config.json"), PathBuf::from);
     match parse(arguments, default_path) {
-        Err(problem) => fail(&format!("ai-proxy: {problem}\nTry 'ai-proxy --help'."), BAD_USAGE),
+        Err(problem) => fail(&in_language(locale(), |language| problem.say(language)), BAD_USAGE),
         Ok(Command::Help) => print(HELP),
         Ok(Command::Version) => print(concat!("ai-proxy ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Check(path)) => check(&path),
@@ -56,10 +57,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn parse(arguments: impl Iterator<Item = OsString>, default_path: PathBuf) -> Result<Command, String> {
+fn parse(arguments: impl Iterator<Item = OsString>, default_path: PathBuf) -> Result<Command, UsageProblem> {
     let mut words = Vec::new();
     for argument in arguments {
-        let text = argument.into_string().map_err(|_| "an argument is not UTF-8".to_owned())?;
+        let text = argument.into_string().map_err(|_| UsageProblem::NotUtf8)?;
         // `--name=value` equals `--name value`.
         match text.split_once('=') {
             Some((name, value)) if name.starts_with("--") => {
@@ -77,13 +78,13 @@ fn parse(arguments: impl Iterator<Item = OsString>, default_path: PathBuf) -> Re
             "--help" | "-h" => return Ok(Command::Help),
             "--version" | "-V" if subcommand.is_none() => return Ok(Command::Version),
             "--config" | "-c" if !is_demo => {
-                path = PathBuf::from(words.next().ok_or("--config needs a path")?);
+                path = PathBuf::from(words.next().ok_or(UsageProblem::NoPath)?);
             }
             "--port" if is_demo => {
-                let value = words.next().ok_or("--port needs a number")?;
-                port = value.parse().map_err(|_| format!("--port: {value}: expected 0 to 65535"))?;
+                let value = words.next().ok_or(UsageProblem::NoPort)?;
+                port = value.parse().map_err(|_| UsageProblem::BadPort(value))?;
             }
-            other => return Err(format!("unknown argument: {other}")),
+            other => return Err(UsageProblem::Unknown(other.to_owned())),
         }
     }
     Ok(match subcommand.as_deref() {
@@ -167,8 +168,12 @@ fn exit_code(result: std::io::Result<()>) -> ExitCode {
 }
 
 fn bad_config(problems: &Problems) -> ExitCode {
-    let language: Language = problems.language();
-    fail(&problems.say(language).join("\n"), BAD_USAGE)
+    let language = problems.language().or_else(locale);
+    fail(&in_language(language, |language| problems.say(language).join("\n")), BAD_USAGE)
+}
+
+fn locale() -> Option<Language> {
+    Language::of_locale(&|name| std::env::var(name).ok())
 }
 
 fn print(text: &str) -> ExitCode {
@@ -184,10 +189,10 @@ fn fail(text: &str, code: u8) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, is_called, parse};
+    use super::{Command, Language, UsageProblem, is_called, parse};
     use std::path::{Path, PathBuf};
 
-    fn parsed(arguments: &[&str]) -> Result<Command, String> {
+    fn parsed(arguments: &[&str]) -> Result<Command, UsageProblem> {
         parse(arguments.iter().map(Into::into), PathBuf::from("default.json"))
     }
 
@@ -215,7 +220,9 @@ mod tests {
             (&["check", "extra"][..], "extra"),
         ] {
             let problem = parsed(arguments).expect_err("bad usage");
-            assert!(problem.contains(word), "{problem}");
+            for said in [problem.say(Language::En), problem.say(Language::Zh)] {
+                assert!(said.contains(word), "{said}");
+            }
         }
     }
 

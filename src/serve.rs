@@ -44,8 +44,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     let language = config.language;
     let supervisor = Supervisor::from_environment()?;
     let inherited = supervisor::sockets()?;
-    let bound =
-        if inherited.is_empty() { Bound::new(&listen(&config))? } else { Bound::inherited(inherited)? };
+    let bound = if inherited.is_empty() { bind(&config)? } else { Bound::inherited(inherited)? };
     let names = bound.names();
     gateway.restore_state();
     monitor::start(&gateway)?;
@@ -105,11 +104,16 @@ fn log_panics(language: Language) {
     }));
 }
 
-fn listen(config: &Config) -> Listen {
-    match &config.host {
+fn bind(config: &Config) -> io::Result<Bound> {
+    let listen = match &config.host {
         Host::Name(name) => Listen::Tcp(name.clone(), config.port),
         Host::Unix(path) => Listen::Unix(path.clone()),
-    }
+    };
+    Bound::new(&listen).map_err(|error| {
+        let is_elsewhere = error.kind() == io::ErrorKind::AddrNotAvailable;
+        let text = Text::CannotListen(&error.to_string(), is_elsewhere).say(config.language);
+        io::Error::new(error.kind(), text)
+    })
 }
 
 /// Prints a line on stdout, which may have no reader.

@@ -181,7 +181,7 @@ impl ApiError {
             Self::BadRequest(_) => (400, "bad_request", Hopeless),
             Self::Body(error) => match error {
                 BodyError::InvalidForm(_) => (400, "bad_request", Hopeless),
-                BodyError::InvalidJson(_) => (400, "invalid_json", Hopeless),
+                BodyError::Empty | BodyError::InvalidJson(_) => (400, "invalid_json", Hopeless),
                 BodyError::MissingModel => (400, "missing_model", Hopeless),
                 BodyError::InvalidModel | BodyError::ModelTooLong | BodyError::AmbiguousModel => {
                     (400, "invalid_model", Hopeless)
@@ -262,6 +262,7 @@ impl ApiError {
             Self::BadRequest(part) => Text::MalformedRequest(part),
             Self::Body(error) => match error {
                 BodyError::InvalidForm(part) => Text::MalformedRequest(part),
+                BodyError::Empty => Text::EmptyBody,
                 BodyError::InvalidJson(reason) => Text::InvalidJson(reason),
                 BodyError::MissingModel => Text::MissingModel,
                 BodyError::InvalidModel => Text::InvalidModel,

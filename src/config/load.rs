@@ -13,6 +13,7 @@ mod problem;
 mod provider;
 mod reader;
 mod report;
+mod syntax;
 mod token;
 mod value;
 mod virtual_model;
@@ -160,21 +161,19 @@ fn default_workers() -> usize {
 
 /// Reads and checks a config file, with the variables of this process.
 pub fn from_file(path: &Path) -> Result<Config, Problems> {
-    let bytes = files::read(path, MAX_CONFIG_FILE).map_err(|problem| {
-        let path = quoted(&path.display().to_string(), MAX_QUOTED);
-        let text = match problem {
-            FileProblem::TooLarge(limit) => ConfigText::FileTooLarge(limit),
-            problem => ConfigText::CannotRead { path, problem },
-        };
-        Problems::one(Language::default(), text)
-    })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-        let language = language_of_broken(&String::from_utf8_lossy(error.as_bytes()));
-        Problems::one(language, ConfigText::NotUtf8(line))
-    })?;
-    checked(&text, &|name| std::env::var(name).ok(), Some(path))
+    let config = files::read(path, MAX_CONFIG_FILE).map_err(unreadable).and_then(|bytes| {
+        let text = syntax::decoded(bytes).map_err(|(language, text)| Problems::one(language, text))?;
+        checked(&text, &|name| std::env::var(name).ok(), Some(path))
+    });
+    config.map_err(|problems| problems.of_file(quoted(&path.display().to_string(), MAX_QUOTED)))
+}
+
+fn unreadable(problem: FileProblem) -> Problems {
+    let text = match problem {
+        FileProblem::TooLarge(limit) => ConfigText::FileTooLarge(limit),
+        problem => ConfigText::CannotRead(problem),
+    };
+    Problems::one(None, text)
 }
 
 /// Checks the text of a config file; `env` returns the environment variables it names.
@@ -191,10 +190,10 @@ fn checked(
     // Some editors write a byte order mark at the beginning.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut root: Json = serde_json::from_str(text)
-        .map_err(|error| Problems::one(language_of_broken(text), syntax(text, &error)))?;
+        .map_err(|error| Problems::one(syntax::language_of_broken(text), syntax::problem(text, &error)))?;
     root.expand(env);
     let Json::Object(entries) = &root else {
-        return Err(Problems::one(Language::default(), ConfigText::NotAnObject(root.masked())));
+        return Err(Problems::one(None, ConfigText::NotAnObject(root.masked())));
     };
     let mut reader = Reader::new(names(entries), EnvProxies::read(env));
     let mut config = defaults();
@@ -223,25 +222,9 @@ fn names(entries: &[(String, Json)]) -> Names {
     names
 }
 
-fn language(entries: &[(String, Json)]) -> Language {
-    find(entries, "language").and_then(|json| value::language(json).ok()).unwrap_or_default()
-}
-
-/// The language that a file of broken JSON seems to ask for.
-fn language_of_broken(text: &str) -> Language {
-    let behind = text.split_once("\"language\"").map_or("", |(_, behind)| behind.trim_start());
-    let value = behind.strip_prefix(':').map_or("", str::trim_start);
-    if value.starts_with("\"en\"") { Language::En } else { Language::Zh }
-}
-
-/// Place and reason of a syntax error; serde_json's own sentence quotes no part of the file.
-fn syntax(text: &str, error: &serde_json::Error) -> ConfigText {
-    let (line, column) = (error.line(), error.column());
-    let bytes = text.split('\n').nth(line.saturating_sub(1)).unwrap_or_default().as_bytes();
-    let before = String::from_utf8_lossy(&bytes[..column.min(bytes.len())]);
-    let sentence = error.to_string();
-    let reason = sentence.rsplit_once(" at line ").map_or(sentence.as_str(), |(reason, _)| reason);
-    ConfigText::Syntax { line, column: before.chars().count().max(1), reason: reason.to_owned() }
+/// The language that the file asks for; `None`: the value of `language` is bad.
+fn language(entries: &[(String, Json)]) -> Option<Language> {
+    find(entries, "language").map_or(Some(Language::default()), |json| value::language(json).ok())
 }
 
 fn origins(reader: &mut Reader, place: &str, json: &Json) -> Vec<String> {

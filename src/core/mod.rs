@@ -52,6 +52,8 @@ pub enum Rejection {
 /// Why a relayed request is refused by what its body says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyError {
+    /// Nothing but white space.
+    Empty,
     /// Not a JSON object; says where.
     InvalidJson(String),
     /// Not a well-formed form; names the part.

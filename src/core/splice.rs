@@ -228,6 +228,9 @@ impl<'a> Top<'a> {
                 return Ok(top);
             }
         }
+        if bytes.trim_ascii().is_empty() {
+            return Err(BodyError::Empty);
+        }
         // What is refused is refused in the words of serde_json, which does not look inside strings that nobody asks for.
         check_depth(bytes)?;
         let text = text.map_err(|error| {
@@ -383,7 +386,7 @@ mod tests {
         let body =
             br#"{"messages":[{"role":"user","content":"h\u00e9"}],"model":"a/b","stream":true,"n":-1.5e3}"#;
         assert!(Body::parse(body).is_ok());
-        for end in 0..body.len() {
+        for end in 1..body.len() {
             assert!(matches!(Body::parse(&body[..end]), Err(BodyError::InvalidJson(_))), "cut at {end}");
         }
     }
@@ -394,9 +397,10 @@ mod tests {
         for bad in [r#"{"model":""}"#, r#"{"model":null}"#, r#"{"model":["a"]}"#] {
             assert_eq!(Body::parse(bad.as_bytes()), Err(BodyError::InvalidModel), "{bad}");
         }
-        for bad in
-            ["[]", "\"x\"", "{\"model\":\"a\"} x", "", "{\"model\":\"a\",}", "\u{feff}{\"model\":\"a\"}"]
-        {
+        for empty in ["", " \r\n\t"] {
+            assert_eq!(Body::parse(empty.as_bytes()), Err(BodyError::Empty), "{empty:?}");
+        }
+        for bad in ["[]", "\"x\"", "{\"model\":\"a\"} x", "{\"model\":\"a\",}", "\u{feff}{\"model\":\"a\"}"] {
             assert!(matches!(Body::parse(bad.as_bytes()), Err(BodyError::InvalidJson(_))), "{bad}");
         }
         for bad in [&b"{\"model\":\"\xff\"}"[..], b"{\"model\":\"a\",\"x\":{\"\xd2\":1}}"] {

@@ -138,12 +138,13 @@ fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<Listener>> {
                     }
                     bound.push(listener);
                 }
-                // Without IPv6 `localhost` may still resolve to ::1.
-                Err(error) if is_missing_family(&error) => last = error,
                 Err(error) => {
                     last = io::Error::new(error.kind(), format!("{wanted}: {error}"));
-                    bound.clear();
-                    break;
+                    // Without IPv6 `localhost` may still resolve to ::1.
+                    if !is_missing_family(&error) {
+                        bound.clear();
+                        break;
+                    }
                 }
             }
         }

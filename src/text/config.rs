@@ -10,19 +10,20 @@ use super::file::FileProblem;
 pub enum ConfigText {
     // ── the file as a whole ──
     /// The file cannot be opened or read.
-    CannotRead { path: String, problem: FileProblem },
+    CannotRead(FileProblem),
     /// The file is over the limit, bytes.
     FileTooLarge(u64),
     /// The file is not UTF-8; the fact is the line of the first wrong byte.
     NotUtf8(usize),
+    /// The file is UTF-16.
+    Utf16,
     /// The file is not JSON.
     Syntax {
         /// Line, from 1.
         line: usize,
         /// Column, from 1, in characters.
         column: usize,
-        /// The parser's reason.
-        reason: String,
+        problem: SyntaxProblem,
     },
     /// The file is JSON but not an object; the fact is its type.
     NotAnObject(String),
@@ -142,6 +143,21 @@ pub enum ConfigText {
     },
 }
 
+/// Why the file is not JSON. What people write most often has a variant of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SyntaxProblem {
+    /// The file holds nothing but white space.
+    Empty,
+    /// `//`, `/*` or `#`.
+    Comment,
+    /// A comma before a closing bracket.
+    TrailingComma,
+    /// A string in single quotes.
+    SingleQuotes,
+    /// The parser's reason.
+    Other(String),
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum CaProblem {
     /// It cannot be read.
@@ -248,14 +264,15 @@ impl ConfigText {
 
     fn zh(&self) -> String {
         match self {
-            Self::CannotRead { path, problem } => format!(
-                "无法读取配置文件 {path}: {}；可用 --config 指定其他文件，以 config.json.example 为样例，或运行 ai-proxy demo",
+            Self::CannotRead(problem) => format!(
+                "无法读取配置文件: {}；可用 --config 指定其他文件，以 config.json.example 为样例，或运行 ai-proxy demo",
                 problem.say(Language::Zh)
             ),
             Self::FileTooLarge(limit) => format!("配置文件超过上限 {limit} 字节"),
             Self::NotUtf8(line) => format!("第 {line} 行不是有效的 UTF-8 文本"),
-            Self::Syntax { line, column, reason } => {
-                format!("第 {line} 行第 {column} 列不是有效的 JSON: {reason}")
+            Self::Utf16 => "第 1 行不是 UTF-8 文本，而是 UTF-16；请将文件另存为 UTF-8".into(),
+            Self::Syntax { line, column, problem } => {
+                format!("第 {line} 行第 {column} 列不是有效的 JSON: {}", problem.zh())
             }
             Self::NotAnObject(found) => format!("配置必须是一个 JSON 对象，实际为 {found}"),
             Self::MoreProblems(more) => format!("另有 {more} 个问题未列出"),
@@ -320,14 +337,15 @@ impl ConfigText {
 
     fn en(&self) -> String {
         match self {
-            Self::CannotRead { path, problem } => format!(
-                "cannot read the config file {path}: {} (choose another with --config, start from config.json.example, or run ai-proxy demo)",
+            Self::CannotRead(problem) => format!(
+                "cannot read the config file: {} (choose another with --config, start from config.json.example, or run ai-proxy demo)",
                 problem.say(Language::En)
             ),
             Self::FileTooLarge(limit) => format!("the config file is over the limit of {limit} bytes"),
             Self::NotUtf8(line) => format!("line {line} is not valid UTF-8"),
-            Self::Syntax { line, column, reason } => {
-                format!("not valid JSON at line {line} column {column}: {reason}")
+            Self::Utf16 => "line 1 is UTF-16, not UTF-8; save the file as UTF-8".into(),
+            Self::Syntax { line, column, problem } => {
+                format!("not valid JSON at line {line} column {column}: {}", problem.en())
             }
             Self::NotAnObject(found) => format!("the config must be a JSON object; found {found}"),
             Self::MoreProblems(more) => format!("{more} more problems are not listed"),
@@ -396,6 +414,28 @@ impl ConfigText {
                     "max_memory ({asked} MiB) is more than this machine leaves to the process ({there} MiB)"
                 )
             }
+        }
+    }
+}
+
+impl SyntaxProblem {
+    fn zh(&self) -> &str {
+        match self {
+            Self::Empty => "文件是空的",
+            Self::Comment => "JSON 没有注释，请删除",
+            Self::TrailingComma => "最后一项之后不能有逗号，请删除",
+            Self::SingleQuotes => "请将单引号改为双引号",
+            Self::Other(reason) => reason,
+        }
+    }
+
+    fn en(&self) -> &str {
+        match self {
+            Self::Empty => "the file is empty",
+            Self::Comment => "JSON has no comments; remove it",
+            Self::TrailingComma => "no comma may follow the last entry; remove it",
+            Self::SingleQuotes => "write double quotes instead of single quotes",
+            Self::Other(reason) => reason,
         }
     }
 }

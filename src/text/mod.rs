@@ -4,6 +4,7 @@
 pub mod alike;
 pub mod config;
 pub mod file;
+pub mod usage;
 
 /// Language of API messages and log lines (config key `language`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,6 +14,24 @@ pub enum Language {
     Zh,
     /// English.
     En,
+}
+
+impl Language {
+    /// The language of the locale, for messages before the config says one: that of `LC_ALL`, else `LC_MESSAGES`,
+    /// else `LANG`. All but Chinese is English. `None`: none of them is set.
+    pub fn of_locale(env: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
+        let set = |name: &&str| env(name).filter(|locale| !locale.is_empty());
+        let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].iter().find_map(set)?;
+        Some(if locale.to_ascii_lowercase().starts_with("zh") { Self::Zh } else { Self::En })
+    }
+}
+
+/// Text in one language, or in both where none is known.
+pub fn in_language(language: Option<Language>, say: impl Fn(Language) -> String) -> String {
+    match language {
+        Some(language) => say(language),
+        None => format!("{}\n{}", say(Language::Zh), say(Language::En)),
+    }
 }
 
 /// A sentence with its facts. [`Text::say`] puts it into words.
@@ -39,6 +58,8 @@ pub enum Text<'a> {
     MethodNotAllowed(&'a str),
     /// The request violates RFC 9112; the fact is the violated rule.
     MalformedRequest(&'a str),
+    /// The body is empty.
+    EmptyBody,
     /// The body is not a JSON object; the fact is the place and reason.
     InvalidJson(&'a str),
     /// The body has no `model`.
@@ -103,6 +124,9 @@ pub enum Text<'a> {
     ReloadBusy,
     /// A reload was refused; the fact holds every problem.
     ReloadRefused(&'a str),
+
+    /// An address cannot be listened on: the address with the system's reason, and whether the machine lacks it.
+    CannotListen(&'a str, bool),
 
     // ── log lines ──
     /// The server listens.
@@ -183,6 +207,7 @@ impl Text<'_> {
             Self::NotSpoken(path) => format!("该模型的提供商不支持 {path}"),
             Self::MethodNotAllowed(method) => format!("此路径不支持该方法: {method}"),
             Self::MalformedRequest(rule) => format!("请求格式错误: {rule}"),
+            Self::EmptyBody => "请求体是空的；请发送 JSON 对象".into(),
             Self::InvalidJson(reason) => format!("请求体不是有效的 JSON 对象: {reason}"),
             Self::MissingModel => "请求体缺少 model 字段".into(),
             Self::InvalidModel => "model 必须是非空字符串".into(),
@@ -223,6 +248,10 @@ impl Text<'_> {
             Self::Reloaded => "配置重新加载成功".into(),
             Self::ReloadBusy => "另一次重新加载尚未结束".into(),
             Self::ReloadRefused(problems) => format!("配置未通过检查，保持原配置: {problems}"),
+            Self::CannotListen(what, is_elsewhere) => format!(
+                "无法监听（配置项 host 和 port）: {what}{}",
+                if *is_elsewhere { "；本机没有这个地址" } else { "" }
+            ),
             Self::Listening(address) => format!("开始监听 {address}"),
             Self::Draining(seconds) => format!("停止接收新请求，等待进行中的请求，最长 {seconds} 秒"),
             Self::DrainTimedOut(left) => format!("等待超时，仍有 {left} 个请求未完成"),
@@ -281,6 +310,7 @@ impl Text<'_> {
             Self::NotSpoken(path) => format!("the provider of this model does not support {path}"),
             Self::MethodNotAllowed(method) => format!("this path does not support the method {method}"),
             Self::MalformedRequest(rule) => format!("malformed request: {rule}"),
+            Self::EmptyBody => "the body is empty; send a JSON object".into(),
             Self::InvalidJson(reason) => format!("the body is not a valid JSON object: {reason}"),
             Self::MissingModel => "the body has no model".into(),
             Self::InvalidModel => "model must be a non-empty string".into(),
@@ -335,6 +365,10 @@ impl Text<'_> {
             Self::ReloadRefused(problems) => {
                 format!("the new configuration has errors, the old one stays in force: {problems}")
             }
+            Self::CannotListen(what, is_elsewhere) => format!(
+                "cannot listen (host and port in the config): {what}{}",
+                if *is_elsewhere { "; this machine does not have this address" } else { "" }
+            ),
             Self::Listening(address) => format!("listening on {address}"),
             Self::Draining(seconds) => {
                 format!("no new requests are taken; waiting up to {seconds} s for those in flight")
@@ -417,7 +451,32 @@ pub fn beginning(text: &str, limit: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{Language, Text, beginning, quoted};
+    use super::{Language, Text, beginning, in_language, quoted};
+
+    #[test]
+    fn language_of_the_locale_is_that_of_the_first_variable_that_is_set() {
+        let of = |set: &[(&str, &str)]| {
+            let value = |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+            Language::of_locale(&|name| value(name).map(str::to_owned))
+        };
+        for chinese in ["zh_CN.UTF-8", "zh", "zh_TW", "ZH_HK"] {
+            assert_eq!(of(&[("LANG", chinese)]), Some(Language::Zh), "{chinese}");
+        }
+        for english in ["en_US.UTF-8", "C", "POSIX", "C.UTF-8", "de_DE"] {
+            assert_eq!(of(&[("LANG", english)]), Some(Language::En), "{english}");
+        }
+        assert_eq!(of(&[("LANG", "zh_CN"), ("LC_MESSAGES", "en_US")]), Some(Language::En));
+        assert_eq!(of(&[("LC_ALL", "zh_CN"), ("LC_MESSAGES", "en_US")]), Some(Language::Zh));
+        assert_eq!(of(&[("LC_ALL", ""), ("LANG", "zh_CN")]), Some(Language::Zh));
+        assert_eq!((of(&[]), of(&[("LC_ALL", "")])), (None, None));
+    }
+
+    #[test]
+    fn text_of_no_known_language_is_said_in_both() {
+        let say = |language| Text::Stopped.say(language);
+        assert_eq!(in_language(Some(Language::En), say), "stopped");
+        assert_eq!(in_language(None, say), "已停止\nstopped");
+    }
 
     #[test]
     fn beginning_of_wide_characters_ends_before_the_one_that_is_cut() {

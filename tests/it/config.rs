@@ -191,6 +191,75 @@ fn what_is_no_json_says_where() {
 }
 
 #[test]
+fn problem_names_its_file_and_is_said_in_the_language_of_the_locale_until_the_config_has_one() {
+    let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let (zh, en) = ("config.json: 第 1 行第 10 列", "config.json: not valid JSON at line 1 column 10");
+    for (variables, expected) in [
+        (&[][..], texts(&[zh, en])),
+        (&[("LANG", "en_US.UTF-8")], texts(&[en])),
+        (&[("LANG", "zh_CN.UTF-8")], texts(&[zh])),
+        (&[("LANG", "zh_CN.UTF-8"), ("LC_MESSAGES", "C")], texts(&[en])),
+        (&[("LANG", "C"), ("LC_MESSAGES", "C"), ("LC_ALL", "zh_TW")], texts(&[zh])),
+    ] {
+        for args in [&["check"][..], &[]] {
+            let finished = run_with("{\"port\": ?}", args, |command| {
+                command.envs(variables.iter().copied());
+            });
+            let lines: Vec<&str> = finished.stderr.lines().collect();
+            assert_eq!((finished.code, lines.len()), (Some(2), expected.len()), "{}", finished.output());
+            for (line, start) in lines.iter().zip(&expected) {
+                assert!(line.starts_with(start), "{variables:?}: {line}");
+            }
+        }
+    }
+    let missing = |directory: &TempDir| {
+        run(command(directory.path()).args(["--config", "none.json"]).env("LANG", "en_US.UTF-8"))
+    };
+    let missing = missing(&TempDir::new()).stderr;
+    assert!(missing.starts_with("none.json: cannot read the config file: No such file"), "{missing}");
+    let usage = run(command(TempDir::new().path()).arg("--prot").env("LC_ALL", "zh_CN")).stderr;
+    assert_eq!(usage, "ai-proxy: 未知的参数: --prot\n用法见 ai-proxy --help\n");
+    // The config has a language: the locale no longer counts.
+    for (language, said) in [(json!("en"), "port: \"x\" is not"), (json!("zh"), "port: 不接受 \"x\"")] {
+        let config = with(good(), json!({"language": language, "port": "x"}));
+        for locale in ["en_US", "zh_CN"] {
+            let finished = run_with(config.to_string(), &["check"], |command| {
+                command.env("LC_ALL", locale);
+            });
+            assert!(finished.stderr.starts_with(&format!("config.json: {said}")), "{}", finished.stderr);
+            assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
+        }
+    }
+    let unknown = with(good(), json!({"language": "fr"}));
+    let said = run_with(unknown.to_string(), &[], |_| {}).stderr;
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "config.json: language: 不接受 \"fr\"；应为以下之一: zh、en",
+            "config.json: language: \"fr\" is not allowed; expected one of zh, en"
+        ]
+    );
+}
+
+#[test]
+fn host_that_is_not_here_is_named() {
+    for (host, said) in [
+        (
+            "203.0.113.7",
+            "203.0.113.7:0: Cannot assign requested address (os error 99); this machine does not",
+        ),
+        ("no-such-host.invalid", "no-such-host.invalid: "),
+        ("unix:/nonexistent/folder/a.sock", "unix:/nonexistent/folder/a.sock: No such file"),
+    ] {
+        let finished = run_with(with(good(), json!({"host": host})).to_string(), &[], |_| {});
+        assert_eq!(finished.code, Some(1), "{}", finished.output());
+        let expected = format!("ai-proxy: cannot listen (host and port in the config): {said}");
+        assert!(finished.stderr.contains(&expected), "{}", finished.stderr);
+    }
+}
+
+#[test]
 fn a_key_given_twice_is_no_accident_to_ignore() {
     let text = good().to_string().replacen('{', "{\"port\": 1, ", 1);
     let finished = run_with(text, &["check"], |_| {});

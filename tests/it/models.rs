@@ -237,7 +237,8 @@ fn an_alias_of_an_alias_is_refused_by_name() {
         let finished = run(command(directory.path()).args(arguments));
         assert_eq!(finished.code, Some(2), "{}", finished.output());
         for (place, target) in [("models.faster", "fast"), ("models.best[1]", "faster")] {
-            let line = finished.stderr.lines().find(|line| line.starts_with(&format!("{place}: ")));
+            let line =
+                finished.stderr.lines().find(|line| line.starts_with(&format!("config.json: {place}: ")));
             let line = line.unwrap_or_else(|| panic!("{place}: {}", finished.output()));
             assert!(line.contains(&format!("\"{target}\" is itself a virtual model")), "{line}");
         }

@@ -73,7 +73,7 @@ fn loaded(changes: Value) -> String {
         "{:?}",
         config.unwrap_or_else(|problems| panic!(
             "{document}: {}",
-            problems.say(problems.language()).join("\n")
+            problems.say(ai_proxy::text::Language::En).join("\n")
         ))
     )
 }

@@ -178,6 +178,23 @@ fn query_strings_pass() {
 }
 
 #[test]
+fn empty_body_is_named_whatever_the_api() {
+    let (_upstream, proxy) = start();
+    for path in PATHS.iter().chain(&["/messages"]) {
+        for body in ["", " \r\n"] {
+            let response = proxy.call(authorized(&format!("/v1{path}"), body));
+            assert_eq!(response.status, 400, "{}", response.text());
+            let error = &response.json()["error"];
+            assert_eq!(
+                (&error["message"], &error["reason"]),
+                (&json!("the body is empty; send a JSON object"), &json!("invalid_json")),
+                "{path}"
+            );
+        }
+    }
+}
+
+#[test]
 fn what_is_not_a_json_object_is_refused() {
     let (upstream, proxy) = start();
     let unclosed = format!("{{\"model\":\"p1/m\",\"x\":{}", "[".repeat(200_000));

@@ -14,7 +14,9 @@ pub struct Problem {
 /// All problems of a config; at least one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problems {
-    language: Language,
+    /// Path of the file, if there is one, in the form for a message.
+    file: Option<String>,
+    language: Option<Language>,
     problems: Vec<Problem>,
 }
 
@@ -28,17 +30,22 @@ impl Problem {
 
 impl Problems {
     /// The problem of a config that cannot be read at all.
-    pub(super) fn one(language: Language, text: ConfigText) -> Self {
-        Self { language, problems: vec![Problem { place: String::new(), text }] }
+    pub(super) fn one(language: Option<Language>, text: ConfigText) -> Self {
+        Self { file: None, language, problems: vec![Problem { place: String::new(), text }] }
     }
 
     /// The problems, if there are any.
-    pub(super) fn of(language: Language, problems: Vec<Problem>) -> Option<Self> {
-        (!problems.is_empty()).then_some(Self { language, problems })
+    pub(super) fn of(language: Option<Language>, problems: Vec<Problem>) -> Option<Self> {
+        (!problems.is_empty()).then_some(Self { file: None, language, problems })
     }
 
-    /// The config's language as far as it is readable, else the default.
-    pub fn language(&self) -> Language {
+    /// The problems of that file, which each sentence names.
+    pub(super) fn of_file(self, file: String) -> Self {
+        Self { file: Some(file), ..self }
+    }
+
+    /// The config's language; `None`: it cannot be read.
+    pub fn language(&self) -> Option<Language> {
         self.language
     }
 
@@ -47,8 +54,9 @@ impl Problems {
         self.problems.iter()
     }
 
-    /// One sentence each.
+    /// One sentence each, after the name of the file.
     pub fn say(&self, language: Language) -> Vec<String> {
-        self.iter().map(|problem| problem.say(language)).collect()
+        let file = self.file.as_ref().map_or(String::new(), |file| format!("{file}: "));
+        self.iter().map(|problem| format!("{file}{}", problem.say(language))).collect()
     }
 }

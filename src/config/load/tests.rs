@@ -253,7 +253,6 @@ fn a_duplicate_key_is_a_problem_at_every_level() {
 fn a_syntax_error_says_where_in_characters() {
     assert_eq!(said("{\n  \"端口\": ?\n}"), ["not valid JSON at line 2 column 9: expected value"]);
     assert_eq!(said("{} x"), ["not valid JSON at line 1 column 4: trailing characters"]);
-    assert_eq!(said(""), ["not valid JSON at line 1 column 1: EOF while parsing a value"]);
     assert_eq!(said("[]"), ["the config must be a JSON object; found […]"]);
     let deep = format!("{{\"host\": {}", "[".repeat(100_000));
     assert!(said(&deep)[0].contains("recursion limit exceeded"), "{:?}", said(&deep));
@@ -261,13 +260,63 @@ fn a_syntax_error_says_where_in_characters() {
 }
 
 #[test]
+fn syntax_that_json_lacks_is_named_at_its_place() {
+    let comment = "JSON has no comments; remove it";
+    let comma = "no comma may follow the last entry; remove it";
+    let quotes = "write double quotes instead of single quotes";
+    for (text, line, column, problem) in [
+        ("// a\n{}", 1, 1, comment),
+        ("{\n  // a\n}", 2, 3, comment),
+        ("{\"port\": 1, // a\n\"host\": \"::1\"}", 1, 13, comment),
+        ("{\"port\": /* a */ 1}", 1, 10, comment),
+        ("{\"port\": 1 # a\n}", 1, 12, comment),
+        ("{\"端口\": [1, # a\n2]}", 1, 12, comment),
+        ("{}\n# a", 2, 1, comment),
+        ("{\"port\": 1,}", 1, 11, comma),
+        ("{\"port\": 1,\r\n\r\n}", 1, 11, comma),
+        ("{\"providers\": [\n\"端\" ,\n], \"port\": 1}", 2, 5, comma),
+        ("{'port': 1}", 1, 2, quotes),
+        ("{\"host\":\n 'a'}", 2, 2, quotes),
+        ("", 1, 1, "the file is empty"),
+        (" \n\t\r\n", 1, 1, "the file is empty"),
+        ("\u{feff}\n", 1, 1, "the file is empty"),
+        // In the middle of something else these characters are what they are.
+        ("{\"host\": \"a\\'\"}", 1, 12, "invalid escape"),
+        ("{\"host\": \"it'", 1, 13, "EOF while parsing a string"),
+        ("{\"port\": 1/2}", 1, 11, "expected `,` or `}`"),
+        ("{,}", 1, 2, "key must be a string"),
+    ] {
+        let expected = format!("not valid JSON at line {line} column {column}: {problem}");
+        assert_eq!(said(text), [expected], "{text:?}");
+    }
+}
+
+#[test]
+fn file_in_utf_16_is_named_as_such() {
+    let text = "{\"language\": \"en\", \"host\": \"é密\"}";
+    let units = |mark: &str| format!("{mark}{text}").encode_utf16().collect::<Vec<u16>>();
+    let said = "line 1 is UTF-16, not UTF-8; save the file as UTF-8";
+    for mark in ["", "\u{feff}"] {
+        let little: Vec<u8> = units(mark).iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let big: Vec<u8> = units(mark).iter().flat_map(|unit| unit.to_be_bytes()).collect();
+        for bytes in [little, big] {
+            let (language, problem) = super::syntax::decoded(bytes).unwrap_err();
+            assert_eq!((language, problem.say(Language::En).as_str()), (Some(Language::En), said));
+        }
+    }
+}
+
+#[test]
 fn the_report_speaks_the_language_of_the_file() {
     let language = |text: &str| load(text).unwrap_err().language();
-    assert_eq!(language("{}"), Language::Zh);
-    assert_eq!(language(r#"{"language": "en"}"#), Language::En);
-    assert_eq!(language(r#"{"language": "fr"}"#), Language::Zh);
-    assert_eq!(language(r#"{"language" : "en","#), Language::En);
-    assert_eq!(language(r#"{"language": "zh","#), Language::Zh);
+    assert_eq!(language("{}"), Some(Language::Zh));
+    assert_eq!(language(r#"{"language": "en"}"#), Some(Language::En));
+    assert_eq!(language(r#"{"language": "fr"}"#), None);
+    assert_eq!(language(r#"{"language": "${NONE}"}"#), None);
+    assert_eq!(language(r#"{"language" : "en","#), Some(Language::En));
+    assert_eq!(language(r#"{"language": "zh","#), Some(Language::Zh));
+    assert_eq!(language(r#"{"port": 1,"#), None);
+    assert_eq!(language("[]"), None);
     assert_eq!(load("{}").unwrap_err().say(Language::Zh), ["providers: 至少需要一个提供商"]);
 }
 
@@ -754,13 +803,13 @@ impl Drop for Scratch {
 fn a_file_that_cannot_be_read_is_one_problem() {
     let said = |path: &Path| from_file(path).unwrap_err().say(Language::En);
     let none = said(Path::new("/nonexistent/config.json"));
-    assert!(none[0].starts_with("cannot read the config file /nonexistent/config.json: "), "{none:?}");
+    assert!(none[0].starts_with("/nonexistent/config.json: cannot read the config file: "), "{none:?}");
     let text = Scratch::new("text", b"{\n\"host\": \"\xff\"}");
-    assert_eq!(said(&text.path()), ["line 2 is not valid UTF-8"]);
+    assert_eq!(said(&text.path()), [format!("{}: line 2 is not valid UTF-8", text.path().display())]);
     let large = Scratch::new("large", &vec![b' '; usize::try_from(MAX_CONFIG_FILE).unwrap() + 1]);
     assert_eq!(
         said(&large.path()),
-        [format!("the config file is over the limit of {MAX_CONFIG_FILE} bytes")]
+        [format!("{}: the config file is over the limit of {MAX_CONFIG_FILE} bytes", large.path().display())]
     );
     let good = Scratch::new("good", with(r#""port": 1"#).as_bytes());
     assert_eq!(from_file(&good.path()).unwrap().port, 1);

@@ -57,7 +57,9 @@ pub fn command(directory: &Path) -> Command {
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }
-    command.env_remove("AI_PROXY_CONFIG");
+    for name in ["AI_PROXY_CONFIG", "LC_ALL", "LC_MESSAGES", "LANG"] {
+        command.env_remove(name);
+    }
     command
 }
 
