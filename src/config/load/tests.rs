@@ -281,7 +281,7 @@ fn syntax_that_json_lacks_is_named_at_its_place() {
         (" \n\t\r\n", 1, 1, "the file is empty"),
         ("\u{feff}\n", 1, 1, "the file is empty"),
         // In the middle of something else these characters are what they are.
-        ("{\"host\": \"a\\'\"}", 1, 12, "invalid escape"),
+        ("{\"host\": \"a\\'\"}", 1, 13, "invalid escape"),
         ("{\"host\": \"it'", 1, 13, "EOF while parsing a string"),
         ("{\"port\": 1/2}", 1, 11, "expected `,` or `}`"),
         ("{,}", 1, 2, "key must be a string"),
