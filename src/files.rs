@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags};
 
 use crate::limits::MAX_LINKS;
 use crate::text::file::{FileKind, FileProblem};
@@ -65,6 +65,19 @@ fn check_type(found: FileType, accept: Accept) -> Result<(), FileProblem> {
         _ => FileKind::Device,
     };
     Err(FileProblem::Kind(kind))
+}
+
+/// Checks that this user may write the file at `path`, or create it.
+///
+/// # Errors
+/// The system would refuse it.
+pub fn check_writable(path: &Path) -> Result<(), FileProblem> {
+    let (place, wanted) = match path.parent() {
+        _ if path.exists() => (path, Access::WRITE_OK),
+        Some(folder) if !folder.as_os_str().is_empty() => (folder, Access::WRITE_OK | Access::EXEC_OK),
+        _ => (Path::new("."), Access::WRITE_OK | Access::EXEC_OK),
+    };
+    Ok(rustix::fs::access(place, wanted).map_err(io::Error::from)?)
 }
 
 /// Path of the new content of the file at `path`, before a rename to it.

@@ -136,17 +136,24 @@ const ENDPOINTS: &[&str] = &[
     "/rerank",
 ];
 
+/// How an origin of Ollama ends: its OpenAI API is under `/v1`, its own API is not.
+const OLLAMA_PORT: &str = ":11434";
+
 /// The base URL that the operator probably meant by `url`: it ends in the path of an endpoint, or lacks the
 /// path that its host needs. `None`: `url` looks right.
 pub fn base_url_meant(url: &str, format: Format) -> Option<String> {
     let start = url.find("://")? + "://".len();
     let (origin, path) = url.split_at(url[start..].find('/').map_or(url.len(), |at| start + at));
     let endpoint = ENDPOINTS.iter().find_map(|endpoint| path.strip_suffix(endpoint));
-    // A base URL of Azure ends in `/models` without a version before it.
-    let list = || path.strip_suffix("/models").filter(|base| ends_in_version(base));
-    let base = endpoint.or_else(list).unwrap_or(path).trim_end_matches('/');
     let known = known(url);
-    let needed = if format == Format::Anthropic { known.anthropic_path } else { known.base_path };
+    // A base URL of Azure ends in `/models` without a version before it.
+    let list = || path.strip_suffix("/models").filter(|base| ends_in_version(base) || !known.host.is_empty());
+    let base = endpoint.or_else(list).unwrap_or(path).trim_end_matches('/');
+    let needed = match format {
+        Format::Anthropic => known.anthropic_path,
+        Format::OpenAi if origin.ends_with(OLLAMA_PORT) => "/v1",
+        Format::OpenAi => known.base_path,
+    };
     let is_short = needed.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'));
     let base = if is_short || (base == "/v1" && !needed.is_empty()) { needed } else { base };
     (base != path).then(|| format!("{origin}{base}"))
@@ -190,6 +197,8 @@ mod tests {
                 Some("https://generativelanguage.googleapis.com/v1beta/openai"),
             ),
             ("http://127.0.0.1:11434/v1/responses", Some("http://127.0.0.1:11434/v1")),
+            ("http://localhost:11434", Some("http://localhost:11434/v1")),
+            ("https://api.deepseek.com/models", Some("https://api.deepseek.com")),
             ("http://box/v4/embeddings", Some("http://box/v4")),
             ("http://box//messages", Some("http://box")),
             ("https://api.openai.com/v1", None),

@@ -17,6 +17,7 @@ mod syntax;
 mod token;
 mod value;
 mod virtual_model;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,7 +36,8 @@ use crate::text::file::FileProblem;
 use crate::text::{Language, quoted};
 
 pub use problem::{Problem, Problems};
-pub use report::{restart_required, summary, warnings};
+pub use report::{restart_required, summary};
+pub use warnings::warnings;
 
 /// Maximum of `max_connections`.
 const MAX_CONNECTIONS: u64 = 10_000;

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use crate::core::credential::{Credential, sha256};
 pub use crate::core::mask::{Mask, Scope};
 pub use crate::core::relayed_headers::HOP_BY_HOP;
-pub use crate::core::secret::Secret;
+pub use crate::core::secret::{Secret, is_placeholder};
 pub use filter::{Filter, Pattern};
 pub use known::{Known, Thinking, anthropic_url, base_url_meant, known};
 pub use live::Live;

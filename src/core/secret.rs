@@ -10,6 +10,40 @@ pub struct Secret(String);
 /// Shorter secrets are not shown at all.
 const SHORTEST_SHOWN: usize = 12;
 
+/// What people write where a secret belongs, in lower case; of two that begin alike the longer first.
+const WELL_KNOWN: &[&str] = &[
+    "placeholder",
+    "0123456789",
+    "1234567890",
+    "12345678",
+    "123456",
+    "password",
+    "example",
+    "abcdef",
+    "qwerty",
+    "secret",
+    "change",
+    "dummy",
+    "token",
+    "admin",
+    "proxy",
+    "proj",
+    "test",
+    "your",
+    "here",
+    "demo",
+    "key",
+    "api",
+    "foo",
+    "bar",
+    "sk-",
+    "my-",
+    "-me",
+];
+
+/// Fewer different characters than this are a pattern.
+const FEW_DIFFERENT: usize = 6;
+
 impl Secret {
     /// Wraps a secret.
     pub fn new(text: String) -> Self {
@@ -31,6 +65,23 @@ impl Secret {
         !self.is_empty() && text.contains(&self.0)
     }
 
+    /// Whether it stands for a secret rather than being one.
+    pub fn is_placeholder(&self) -> bool {
+        is_placeholder(&self.0)
+    }
+
+    /// How many of its bytes are hard to guess: those besides well-known words; none where they repeat a few.
+    pub fn unguessable(&self) -> usize {
+        let mut rest = self.0.to_ascii_lowercase();
+        for word in WELL_KNOWN {
+            rest = rest.replace(word, "");
+        }
+        let mut seen = [false; 256];
+        rest.bytes().for_each(|byte| seen[usize::from(byte)] = true);
+        let different = seen.iter().filter(|seen| **seen).count();
+        if different < FEW_DIFFERENT { 0 } else { rest.len() }
+    }
+
     /// What a person may see of it.
     pub fn masked(&self) -> String {
         let characters: Vec<char> = self.0.chars().collect();
@@ -43,6 +94,21 @@ impl Secret {
     }
 }
 
+/// Whether a text stands for another one: `$NAME`, `${NAME`, `%NAME%`, `<name>` or `{{name}}`.
+pub fn is_placeholder(text: &str) -> bool {
+    let is_name = |name: &str| {
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+    };
+    let within = |open: &str, close: &str| text.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+    text.contains("${")
+        || text.strip_prefix('$').is_some_and(is_name)
+        || within("$(", ")").is_some()
+        || within("%", "%").is_some_and(is_name)
+        || within("<", ">").is_some()
+        || within("{{", "}}").is_some()
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.masked())
@@ -51,7 +117,38 @@ impl fmt::Debug for Secret {
 
 #[cfg(test)]
 mod tests {
-    use super::Secret;
+    use super::{Secret, is_placeholder};
+
+    #[test]
+    fn is_placeholder_knows_the_forms_of_variables_and_blanks() {
+        for text in ["$KEY", "${}", "${KEY", "sk-${KEY", "$_k1", "$(KEY)", "%KEY%", "<your key>", "{{ key }}"]
+        {
+            assert!(is_placeholder(text) && Secret::new(text.into()).is_placeholder(), "{text}");
+        }
+        for text in ["", "$", "$1", "sk-$KEY", "a$b", "%", "50%", "<", "{a}", "sk-0123456789abcdef"] {
+            assert!(!is_placeholder(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn unguessable_counts_what_is_no_well_known_word_and_no_pattern() {
+        for (text, count) in [
+            ("", 0),
+            ("sk-test", 0),
+            ("my-secret-password", 0),
+            ("changeme-changeme-changeme", 0),
+            ("sk-1234567890abcdef", 0),
+            ("your-api-key-here", 0),
+            ("xxxxxxxxxxxxxxxxxxxxxxxx", 0),
+            ("abababababababababababab", 0),
+            ("q8Zt-Lw2R", 9),
+            ("sk-q8ZtLw2RvN5xJc9D", 16),
+            ("token-q8ZtLw2RvN5xJc9D", 17),
+            ("8f14e45fceea167a5a36dedd4bea2543", 32),
+        ] {
+            assert_eq!(Secret::new(text.into()).unguessable(), count, "{text}");
+        }
+    }
 
     #[test]
     fn shows_first_three_and_last_two_of_twelve_characters_and_nothing_of_eleven() {

@@ -1,4 +1,5 @@
-//! Every sentence about the configuration: problems, warnings and the labels of `ai-proxy check`.
+//! Every sentence about a configuration that is refused, and the labels of `ai-proxy check`; `warning` has those about one
+//! that is accepted.
 //!
 //! All facts in a [`ConfigText`] may be shown: its maker masks the secrets.
 
@@ -97,50 +98,6 @@ pub enum ConfigText {
     UnknownProvider { target: String, provider: String },
     /// A target that is itself a virtual model.
     AliasOfAlias(String),
-
-    // ── warnings ──
-    /// No token is configured.
-    NoTokens,
-    /// A token has a limit of tokens a day, and no file keeps its count over a restart.
-    NoStateFile,
-    /// The file holds secrets and others may read it.
-    OpenFile {
-        path: String,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// A provider's URL is probably not its base URL.
-    BaseUrl {
-        provider: String,
-        /// The key that holds the URL.
-        key: &'static str,
-        url: String,
-        /// The base URL that is probably meant.
-        meant: String,
-    },
-    /// `max_clients` is below `max_connections`.
-    IdleSlots {
-        /// `max_clients`.
-        clients: usize,
-        /// `max_connections`.
-        slots: usize,
-    },
-    /// `max_memory` has room for fewer requests at once than `max_connections`.
-    LittleMemory {
-        /// `max_memory`, MiB.
-        most: usize,
-        /// Requests that fit.
-        room: usize,
-        /// `max_connections`.
-        slots: usize,
-    },
-    /// `max_memory` exceeds what the machine leaves to the process.
-    MemoryNotThere {
-        /// `max_memory`, MiB.
-        asked: usize,
-        /// What the machine leaves to the process, MiB.
-        there: usize,
-    },
 }
 
 /// Why the file is not JSON. What people write most often has a variant of its own.
@@ -313,25 +270,6 @@ impl ConfigText {
             Self::AliasOfAlias(target) => {
                 format!("{target} 本身是虚拟模型；虚拟模型不能指向虚拟模型，应为 provider/model")
             }
-            Self::NoTokens => "tokens: 没有配置任何 token，所有需要 token 的请求都会被拒绝".into(),
-            Self::NoStateFile => "tokens_per_day: 没有配置 state_file，重启后当日用量从零计起".into(),
-            Self::OpenFile { path, mode } => {
-                format!("配置文件 {path} 含有密钥，但其他用户可以访问（权限 {mode:04o}）；建议 chmod 600")
-            }
-            Self::BaseUrl { provider, key, url, meant } => {
-                format!("提供商 {provider} 的 {key} ({url}) 可能不是 base URL；应为 {meant}")
-            }
-            Self::IdleSlots { clients, slots } => {
-                format!("max_clients ({clients}) 小于 max_connections ({slots})：部分名额永远不会用到")
-            }
-            Self::LittleMemory { most, room, slots } => {
-                format!(
-                    "max_memory ({most} MiB) 同时只容得下 {room} 个请求，少于 max_connections ({slots})：其余的排队等待"
-                )
-            }
-            Self::MemoryNotThere { asked, there } => {
-                format!("max_memory ({asked} MiB) 超过本机可给本进程的内存（{there} MiB）")
-            }
         }
     }
 
@@ -386,33 +324,6 @@ impl ConfigText {
             }
             Self::AliasOfAlias(target) => {
                 format!("{target} is itself a virtual model; a target must be provider/model")
-            }
-            Self::NoTokens => "tokens: none configured; every request that needs a token is refused".into(),
-            Self::NoStateFile => "tokens_per_day: without state_file a restart loses today's counts".into(),
-            Self::OpenFile { path, mode } => {
-                format!(
-                    "the config file {path} holds secrets, but other users may access it (mode {mode:04o}); chmod 600 is recommended"
-                )
-            }
-            Self::BaseUrl { provider, key, url, meant } => {
-                format!(
-                    "provider {provider}: {key} ({url}) is probably not a base URL; the base URL is probably {meant}"
-                )
-            }
-            Self::IdleSlots { clients, slots } => {
-                format!(
-                    "max_clients ({clients}) is less than max_connections ({slots}): some slots are never used"
-                )
-            }
-            Self::LittleMemory { most, room, slots } => {
-                format!(
-                    "max_memory ({most} MiB) has room for {room} requests at once, fewer than max_connections ({slots}): further requests wait"
-                )
-            }
-            Self::MemoryNotThere { asked, there } => {
-                format!(
-                    "max_memory ({asked} MiB) is more than this machine leaves to the process ({there} MiB)"
-                )
             }
         }
     }

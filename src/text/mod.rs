@@ -5,6 +5,7 @@ pub mod alike;
 pub mod config;
 pub mod file;
 pub mod usage;
+pub mod warning;
 
 /// Language of API messages and log lines (config key `language`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,20 +1,10 @@
-//! Output of `ai-proxy check` and of the start for a valid config: summary, warnings, keys that need a
-//! restart.
-
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+//! Output of `ai-proxy check` and of the start for a valid config: summary, keys that need a restart.
 
 use super::provider::bare_url;
 use super::value::LEVELS;
-use crate::config::{
-    Config, Format, Host, Provider, ProxyUrl, Replica, ResponsesApi, Secret, StreamUsage, Target,
-    base_url_meant,
-};
-use crate::files;
-use crate::limits::{MAX_CONFIG_FILE, MAX_QUOTED};
-use crate::memory;
-use crate::text::config::{ConfigText, Label};
+use crate::config::{Config, Host, Provider, ProxyUrl, Replica, ResponsesApi, StreamUsage, Target};
+use crate::limits::MAX_QUOTED;
+use crate::text::config::Label;
 use crate::text::{Language, quoted};
 
 /// Most names to list of one kind; the rest is a number.
@@ -167,80 +157,6 @@ fn counted(label: &str, names: impl ExactSizeIterator<Item = String>, language: 
 
 fn shown(text: &str) -> String {
     quoted(text, MAX_QUOTED)
-}
-
-/// Warnings about settings that are legal but probably a mistake, in the config's language. `path` is the
-/// config file.
-pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    if config.tokens.is_empty() {
-        found.push(ConfigText::NoTokens);
-    }
-    if config.max_clients < config.max_connections {
-        found.push(ConfigText::IdleSlots { clients: config.max_clients, slots: config.max_connections });
-    }
-    let (there, room) = (memory::available(), memory::requests_within(config.max_memory));
-    if room < config.max_connections {
-        let most = config.max_memory >> 20;
-        found.push(ConfigText::LittleMemory { most, room, slots: config.max_connections });
-    }
-    if config.max_memory > there {
-        found.push(ConfigText::MemoryNotThere { asked: config.max_memory >> 20, there: there >> 20 });
-    }
-    if config.state_file.is_none() && config.tokens.iter().any(|token| token.tokens_per_day.is_some()) {
-        found.push(ConfigText::NoStateFile);
-    }
-    found.extend(config.providers.iter().flat_map(base_urls));
-    found.extend(open_file(config, path));
-    found.iter().map(|text| text.say(config.language)).collect()
-}
-
-/// A warning for each provider URL that is probably no base URL.
-fn base_urls(provider: &Provider) -> impl Iterator<Item = ConfigText> {
-    provider.replicas.iter().flat_map(|replica| {
-        let anthropic_url = replica.anthropic_url.as_ref().filter(|url| **url != replica.url);
-        let urls = [
-            ("url", Some(&replica.url), Format::OpenAi),
-            ("anthropic_url", anthropic_url, Format::Anthropic),
-        ];
-        urls.into_iter().filter_map(|(key, url, format)| {
-            let (url, meant) = (url?, base_url_meant(url?, format)?);
-            Some(ConfigText::BaseUrl {
-                provider: shown(&provider.name),
-                key,
-                url: shown(url),
-                meant: shown(&meant),
-            })
-        })
-    })
-}
-
-/// A warning when others may read the file and it contains a secret rather than the name of a variable. No
-/// warning for a file that is gone or unreadable by now: this is advice, not a check.
-fn open_file(config: &Config, path: &Path) -> Option<ConfigText> {
-    let mode = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
-        return None;
-    }
-    let text = String::from_utf8(files::read(path, MAX_CONFIG_FILE).ok()?).ok()?;
-    (secrets(config).any(|secret| secret.is_in(&text))
-        || proxies(config).any(|it| text.contains(it.expose())))
-    .then(|| ConfigText::OpenFile { path: shown(&path.display().to_string()), mode })
-}
-
-fn secrets(config: &Config) -> impl Iterator<Item = &Secret> {
-    let replicas = config.providers.iter().flat_map(|provider| &provider.replicas);
-    replicas
-        .flat_map(|replica| {
-            let headers = replica.headers.iter().map(|(_, value)| value);
-            std::iter::once(&replica.key).chain(headers)
-        })
-        .chain(config.tokens.iter().filter_map(|token| token.token.plain()))
-}
-
-fn proxies(config: &Config) -> impl Iterator<Item = &ProxyUrl> {
-    let replicas = config.providers.iter().flat_map(|provider| &provider.replicas);
-    replicas.flat_map(|replica| replica.proxy.iter().chain(&replica.anthropic_proxy))
 }
 
 /// The changed keys that a reload cannot apply.
