@@ -30,7 +30,7 @@ class Rotation(Case):
         user, group = getpass.getuser(), grp.getgrgid(os.getgid()).gr_name
         text = (DEPLOY / "logrotate.conf").read_text()
         for there, here in [("/var/log/ai-proxy/*.log", self.log), ("ai-proxy ai-proxy", "%s %s" % (user, group)),
-                            ("systemctl reload ai-proxy.service", "kill -HUP %d" % self.proxy.child.pid), *changes]:
+                            ("systemctl kill --signal=HUP ai-proxy.service", "kill -HUP %d" % self.proxy.child.pid), *changes]:
             self.assertIn(there, text)
             text = text.replace(there, str(here))
         path = self.folder / "logrotate.conf"
