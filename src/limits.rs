@@ -196,11 +196,8 @@ pub const MAX_ASSEMBLED_NODES: usize = 1024;
 pub const MAX_ASSEMBLED_DEPTH: usize = 16;
 /// Most bytes of such an event that are not UTF-8: cut characters cause no more.
 pub const MAX_ASSEMBLED_CUT: usize = 64;
-/// Bytes of events that are scanned for usage together.
-pub const MAX_UNREAD: usize = 2 * 1024;
-/// Bytes of complete events to keep for the end of a stream: the terminal event is looked for in at least
-/// half of them.
-pub const TERMINAL_TAIL: usize = 4 * 1024;
+/// Bytes of complete events that are read for usage and for the end of their stream together.
+pub const MAX_UNREAD: usize = 1024;
 /// Bytes at the end of a large event that show whether it is the terminal event.
 pub const MAX_EVENT_END: usize = 16 * 1024;
 /// Longest `usage` of a response to read, bytes.

@@ -397,7 +397,7 @@ impl StreamFilter for Translation {
         self.events.held() + self.translator.held()
     }
 
-    fn measured(&self) -> Measured {
+    fn measured(&mut self) -> Measured {
         self.meter.measured()
     }
 

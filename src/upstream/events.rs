@@ -7,7 +7,7 @@ use super::meter::{Measured, Meter};
 use super::response_id;
 use super::terminal::Terminal;
 use crate::core::sse;
-use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT};
+use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT, MAX_UNREAD};
 
 /// Bytes of a blank line that may have come without its last byte.
 const BEGUN_BLANK: usize = 3;
@@ -19,6 +19,8 @@ pub struct Events {
     held: Vec<u8>,
     /// An event over that size is being passed on in pieces.
     mid_event: bool,
+    /// Complete events that neither `terminal` nor `meter` has read, at most [`MAX_UNREAD`] bytes: reading many together costs less.
+    unread: Vec<u8>,
     terminal: Terminal,
     meter: Meter,
     is_truncated: bool,
@@ -68,15 +70,17 @@ impl Events {
                 self.remember_end(events);
                 self.terminal.note_end(&self.end_of_event);
             }
-            self.look_at(events);
-            self.terminal.note(events);
+            self.sample(events);
+            self.keep(events);
             self.mid_event = false;
             send(events, false)?;
         }
         if rest.len() > MAX_HELD_EVENT || (self.mid_event && !rest.is_empty()) {
             if !self.mid_event {
                 // Its name is at its beginning; its end will not be looked at.
-                self.look_at(rest);
+                self.read();
+                self.sample(rest);
+                self.meter.report(rest);
                 self.terminal.note_beginning(rest);
                 self.end_of_event.clear();
                 self.meter.begin_large();
@@ -95,10 +99,12 @@ impl Events {
     /// The stream has ended: the beginning of an event that never ended, which is still to be sent.
     pub fn end(&mut self) -> Vec<u8> {
         let rest = std::mem::take(&mut self.held);
-        self.look_at(&rest);
+        self.read();
+        self.sample(&rest);
+        self.meter.report(&rest);
         // Some providers leave out the last line end; a name alone does not tell that from an event that was cut.
         if is_whole(&rest) {
-            self.terminal.note(&rest);
+            self.terminal.read(&rest);
         } else if self.mid_event || !rest.trim_ascii().is_empty() {
             self.terminal.note_truncated();
             self.is_truncated =
@@ -114,16 +120,19 @@ impl Events {
 
     /// Whether an event has passed after which a provider sends nothing more.
     pub fn is_over(&mut self) -> bool {
+        self.read();
         self.terminal.is_over()
     }
 
     /// The number that a further event of the Responses API would have.
     pub fn next_sequence(&mut self) -> u64 {
+        self.read();
         self.terminal.next_sequence()
     }
 
     /// What is known of its tokens.
-    pub fn measured(&self) -> Measured {
+    pub fn measured(&mut self) -> Measured {
+        self.read();
         self.meter.measured()
     }
 
@@ -132,12 +141,36 @@ impl Events {
         self.response_id.take()
     }
 
-    fn look_at(&mut self, events: &[u8]) {
+    /// Events have come; the last may be cut.
+    fn sample(&mut self, events: &[u8]) {
         if !self.opened && memchr::memmem::find(events, b"data:").is_some() {
             self.opened = true;
             self.response_id = response_id::in_events(events);
         }
-        self.meter.events(events);
+        self.meter.sample(events);
+    }
+
+    /// Complete events are to be read, now or with those that follow.
+    fn keep(&mut self, events: &[u8]) {
+        if self.unread.len() + events.len() > MAX_UNREAD {
+            self.read();
+        }
+        if events.len() > MAX_UNREAD {
+            self.meter.report(events);
+            self.terminal.read(events);
+        } else {
+            if self.unread.capacity() == 0 {
+                self.unread.reserve_exact(MAX_UNREAD);
+            }
+            self.unread.extend_from_slice(events);
+        }
+    }
+
+    /// Reads what was kept.
+    fn read(&mut self) {
+        self.meter.report(&self.unread);
+        self.terminal.read(&self.unread);
+        self.unread.clear();
     }
 
     /// Keeps the end of an event of which no more is held.
@@ -161,7 +194,7 @@ fn last_data(event: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::Events;
-    use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT};
+    use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT, MAX_UNREAD};
     use crate::upstream::usage::Reported;
 
     /// What leaves for each piece that comes, and whether it ended inside an event.
@@ -224,6 +257,38 @@ mod tests {
             assert_eq!(events.measured().reported, expected, "cut at {cut}");
             assert!(events.end_of_event.len() <= MAX_EVENT_END);
         }
+    }
+
+    #[test]
+    fn report_is_found_wherever_in_a_stream_it_stands() {
+        let event = "data: {\"choices\":[{\"delta\":{\"content\":\"1234\"}}]}\n\n";
+        let report = "data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5}}\n\n";
+        let large = [event, report].concat().repeat(MAX_UNREAD / event.len());
+        for (report, place) in
+            [(report, 0), (report, 50), (report, 99), (&report[..report.len() - 2], 99), (&large, 7)]
+        {
+            let mut events = Events::default();
+            for number in 0..100 {
+                let piece = if number == place { report } else { event };
+                let passed: Result<(), ()> = events.pass(piece.as_bytes(), |_, _| Ok(()));
+                passed.expect("nothing fails");
+            }
+            events.end();
+            let expected = Reported { prompt: Some(3), completion: Some(5) };
+            assert_eq!(events.measured().reported, expected, "{place}");
+            assert!(events.unread.capacity() <= MAX_UNREAD);
+        }
+    }
+
+    #[test]
+    fn terminal_event_is_seen_with_much_behind_it() {
+        let mut events = Events::default();
+        let filler = format!("data: \"{}\"\n\n", "x".repeat(MAX_UNREAD));
+        for piece in ["event: message_stop\ndata: {}\n\n", &filler, &filler, "data: {}\n\n"] {
+            let passed: Result<(), ()> = events.pass(piece.as_bytes(), |_, _| Ok(()));
+            passed.expect("nothing fails");
+        }
+        assert!(events.is_over());
     }
 
     #[test]

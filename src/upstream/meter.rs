@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::estimate::{self, Output};
 use super::usage::{self, Reported, Scanner};
-use crate::limits::MAX_UNREAD;
 
 /// What is known of the tokens of a response.
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,8 +95,6 @@ pub struct Meter {
     /// Bytes that are no events.
     plain: u64,
     reported: Reported,
-    /// Complete events in which no report was looked for yet, at most [`MAX_UNREAD`] bytes: one search of many costs less.
-    unread: Vec<u8>,
     large: Scanner,
 }
 
@@ -107,19 +104,9 @@ impl Meter {
         Self { output, is_exact, ..Self::default() }
     }
 
-    /// Events have come; the last may be cut.
-    pub fn events(&mut self, events: &[u8]) {
-        self.sample(events);
-        let is_complete = events.ends_with(b"\n") || events.ends_with(b"\r");
-        if !is_complete || events.len() > MAX_UNREAD {
-            self.reported = self.reported.and(usage::in_events(events));
-            return;
-        }
-        if self.unread.len() + events.len() > MAX_UNREAD {
-            self.reported = self.reported.and(usage::in_events(&self.unread));
-            self.unread.clear();
-        }
-        self.unread.extend_from_slice(events);
+    /// Looks for reports in events; the last may be cut.
+    pub fn report(&mut self, events: &[u8]) {
+        self.reported = self.reported.and(usage::in_events(events));
     }
 
     /// The data of an event has come.
@@ -148,7 +135,8 @@ impl Meter {
         self.plain += bytes as u64;
     }
 
-    fn sample(&mut self, piece: &[u8]) {
+    /// Measures the text of events; the last may be cut.
+    pub fn sample(&mut self, piece: &[u8]) {
         self.pieces += 1;
         self.bytes += piece.len() as u64;
         if self.is_exact || self.pieces.is_power_of_two() {
@@ -166,14 +154,18 @@ impl Meter {
             Output::Images | Output::Sound => estimate::file_tokens(self.plain + self.bytes),
             Output::Figures => 0,
         };
-        let reported = self.reported.and(usage::in_events(&self.unread));
-        Measured { reported, completion, is_cut: false }
+        Measured { reported: self.reported, completion, is_cut: false }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_UNREAD, Measured, Meter, Output, Reported, Used};
+    use super::{Measured, Meter, Output, Reported, Used};
+
+    fn pass(meter: &mut Meter, events: &[u8]) {
+        meter.sample(events);
+        meter.report(events);
+    }
 
     fn used(prompt: u64, completion: u64, is_estimated: bool) -> Used {
         Used { prompt, completion, is_prompt_estimated: is_estimated, is_completion_estimated: is_estimated }
@@ -204,42 +196,23 @@ mod tests {
     #[test]
     fn truncated_stream_costs_its_visible_part() {
         let mut meter = Meter::new(Output::Text, true);
-        meter.events(b"data: {\"message\":{\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n");
+        pass(&mut meter, b"data: {\"message\":{\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n");
         for _ in 0..100 {
-            meter.events(b"data: {\"delta\":{\"text\":\"1234\"}}\n\n");
+            pass(&mut meter, b"data: {\"delta\":{\"text\":\"1234\"}}\n\n");
         }
         let cut = Measured { is_cut: true, ..meter.measured() };
         assert_eq!(cut.used(70), Used { is_completion_estimated: true, ..used(9, 100, false) });
-        meter.events(b"data: {\"usage\":{\"output_tokens\":90}}\n\n");
+        pass(&mut meter, b"data: {\"usage\":{\"output_tokens\":90}}\n\n");
         assert_eq!(meter.measured().used(70), used(9, 90, false));
-    }
-
-    #[test]
-    fn report_is_found_wherever_in_a_stream_it_stands() {
-        let event = b"data: {\"choices\":[{\"delta\":{\"content\":\"1234\"}}]}\n\n";
-        let report = b"data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5}}\n\n";
-        let large = [&event[..], report].concat().repeat(MAX_UNREAD / event.len());
-        for (report, place) in [
-            (&report[..], 0),
-            (report, 50),
-            (report, 99),
-            (&report[..report.len() - 2], 0),
-            (&report[..report.len() - 2], 99),
-            (&large, 7),
-        ] {
-            let mut meter = Meter::new(Output::Text, false);
-            (0..100).for_each(|number| meter.events(if number == place { report } else { event }));
-            assert_eq!(meter.measured().used(70), used(3, 5, false), "{place}");
-        }
     }
 
     #[test]
     fn samples_tell_about_as_much_as_all() {
         for is_exact in [true, false] {
             let mut meter = Meter::new(Output::Text, is_exact);
-            meter.events(b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n");
+            pass(&mut meter, b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n");
             for _ in 0..1000 {
-                meter.events(b"data: {\"choices\":[{\"delta\":{\"content\":\"1234\"}}]}\n\n");
+                pass(&mut meter, b"data: {\"choices\":[{\"delta\":{\"content\":\"1234\"}}]}\n\n");
             }
             let tokens = meter.measured().completion;
             assert!(if is_exact { tokens == 1000 } else { (800..=1000).contains(&tokens) }, "{tokens}");

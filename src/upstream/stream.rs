@@ -97,7 +97,7 @@ pub trait StreamFilter: Send {
     fn is_over(&mut self) -> bool;
 
     /// The tokens of the stream, as far as they are known.
-    fn measured(&self) -> Measured;
+    fn measured(&mut self) -> Measured;
 
     /// The id of the response that it began with.
     fn response_id(&mut self) -> Option<String> {

@@ -175,7 +175,7 @@ impl StreamFilter for AsTheyCame {
         self.events.is_over()
     }
 
-    fn measured(&self) -> Measured {
+    fn measured(&mut self) -> Measured {
         self.events.measured()
     }
 
@@ -236,7 +236,7 @@ impl StreamFilter for Bytes {
         false
     }
 
-    fn measured(&self) -> Measured {
+    fn measured(&mut self) -> Measured {
         self.meter.measured()
     }
 }

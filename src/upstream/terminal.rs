@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 
 use crate::core::sse::Lines;
 use crate::json::string_at;
-use crate::limits::TERMINAL_TAIL;
 
 /// Words that events are searched for; made once, for making one costs as much as searching an event.
 static DONE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("[DONE]"));
@@ -40,12 +39,9 @@ fn is_terminal(name: &[u8]) -> bool {
     )
 }
 
-/// What the events of a stream say of its end. Nothing but its end needs to know, so the last of them are kept until then, and
-/// no others are looked at.
+/// What the events of a stream say of its end.
 #[derive(Debug, Default)]
 pub struct Terminal {
-    /// The last complete events, at most [`TERMINAL_TAIL`] bytes; the first of them may be cut.
-    tail: Vec<u8>,
     /// A terminal event has passed.
     is_over: bool,
     /// The last event with `choices` says why each of them ended.
@@ -57,20 +53,21 @@ pub struct Terminal {
 
 impl Terminal {
     /// Complete events have passed.
-    pub fn note(&mut self, events: &[u8]) {
-        if events.len() > TERMINAL_TAIL / 2 {
-            self.look();
-            return self.look_at(events);
+    pub fn read(&mut self, events: &[u8]) {
+        let is_typed = EVENT.find(events).is_some() || TYPE.find(events).is_some();
+        if is_typed || DONE.find(events).is_some() {
+            self.is_over |= names_terminal(events);
         }
-        if self.tail.len() + events.len() > TERMINAL_TAIL {
-            self.tail.drain(..self.tail.len() - TERMINAL_TAIL / 2);
+        if let Some(number) = is_typed.then(|| last_sequence(events)).flatten() {
+            self.next_sequence = number.saturating_add(1);
         }
-        self.tail.extend_from_slice(events);
+        if let Some(finished) = has_finished(events) {
+            self.has_finished = finished;
+        }
     }
 
     /// The beginning of an event has passed that is too large to be held.
     pub fn note_beginning(&mut self, beginning: &[u8]) {
-        self.look();
         self.large_is_terminal = names_terminal(beginning);
     }
 
@@ -82,40 +79,17 @@ impl Terminal {
 
     /// The stream has ended within an event.
     pub fn note_truncated(&mut self) {
-        self.look();
         self.has_finished = false;
     }
 
     /// Whether the provider has said its last.
-    pub fn is_over(&mut self) -> bool {
-        self.look();
+    pub fn is_over(&self) -> bool {
         self.is_over || self.has_finished
     }
 
     /// The `sequence_number` that a further event of the Responses API would have.
-    pub fn next_sequence(&mut self) -> u64 {
-        self.look();
+    pub fn next_sequence(&self) -> u64 {
         self.next_sequence
-    }
-
-    fn look(&mut self) {
-        let mut tail = std::mem::take(&mut self.tail);
-        self.look_at(&tail);
-        tail.clear();
-        self.tail = tail;
-    }
-
-    fn look_at(&mut self, events: &[u8]) {
-        let is_typed = EVENT.find(events).is_some() || TYPE.find(events).is_some();
-        if is_typed || DONE.find(events).is_some() {
-            self.is_over |= names_terminal(events);
-        }
-        if let Some(number) = is_typed.then(|| last_sequence(events)).flatten() {
-            self.next_sequence = number.saturating_add(1);
-        }
-        if let Some(finished) = has_finished(events) {
-            self.has_finished = finished;
-        }
     }
 }
 
@@ -218,23 +192,16 @@ fn has_finished(events: &[u8]) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::Terminal;
-    use crate::limits::TERMINAL_TAIL;
 
     fn terminal(events: &[&str]) -> Terminal {
         let mut terminal = Terminal::default();
-        events.iter().for_each(|events| terminal.note(events.as_bytes()));
+        events.iter().for_each(|events| terminal.read(events.as_bytes()));
         terminal
     }
 
     fn is_over(events: &[&str]) -> bool {
         let is_over = terminal(events).is_over();
-        // Nothing depends on how much is looked at together.
-        let mut one_by_one = Terminal::default();
-        for event in events {
-            one_by_one.note(event.as_bytes());
-            one_by_one.is_over();
-        }
-        assert_eq!(one_by_one.is_over(), is_over, "{events:?}");
+        // Nothing depends on how much is read together.
         assert_eq!(terminal(&[&events.concat()]).is_over(), is_over, "{events:?}");
         is_over
     }
@@ -261,8 +228,7 @@ mod tests {
             ] {
                 assert!(is_over(&[&event]), "{event:?}");
                 assert!(is_over(&["data: {\"type\":\"x\"}\n\n", &event, ": comment\n\n", "data: {}\n\n"]));
-                let filler = format!("data: \"{}\"\n\n", "x".repeat(TERMINAL_TAIL));
-                assert!(is_over(&[&event, &filler, &filler]), "{event:?} and much behind it");
+                assert!(is_over(&[&event, "data: {}\n\n", "data: {}\n\n"]), "{event:?} and more behind it");
             }
             for event in [
                 format!("data: {{\"x\":{{\"type\":\"{name}\"}}}}\n\n"),

@@ -104,7 +104,8 @@ impl Unread {
             assembled(status, headers, &body).inspect_err(|failure| {
                 if failure.fault == Fault::Untranslatable {
                     let mut meter = Meter::new(self.output, true);
-                    meter.events(&body);
+                    meter.sample(&body);
+                    meter.report(&body);
                     document.measured = meter.measured();
                 }
             })?
