@@ -11,8 +11,8 @@ use crate::catalog::{self, Model, Parsed};
 use crate::config::{Config, Provider, Replica, ReplicaId, Scope, known};
 use crate::gateway::{Check, Gateway, Health};
 use crate::limits::{
-    CHECK_TIMEOUT, LEAST_MODEL_LIST, MAX_LISTS, MAX_LISTS_IN_TRANSIT, MAX_MODEL_LIST, MAX_UPSTREAM_HEAD,
-    THREAD_STACK, UPSTREAM_READ_BUFFER,
+    CHECK_TIMEOUT, LEAST_MODEL_LIST, MAX_LISTS, MAX_LISTS_IN_TRANSIT, MAX_MODEL_LIST, MAX_QUOTED,
+    MAX_UPSTREAM_HEAD, THREAD_STACK, UPSTREAM_READ_BUFFER,
 };
 use crate::memory::{Holder, Share, Size};
 use crate::text::{Text, quoted};
@@ -106,7 +106,12 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
     let fetched = fetch_models(gateway, config, provider, replica);
     let language = config.language;
     let (health, models) = match fetched {
-        Err(reason) => (unhealthy(begun, &reason), None),
+        Err(reason) => {
+            // Without its query, and without a key in its path.
+            let asked = quoted(&hidden(provider, format!("{}/models", replica.url)), MAX_QUOTED);
+            let health = unhealthy(begun, &reason);
+            (Health { error: health.error.map(|reason| format!("{reason} (GET {asked})")), ..health }, None)
+        }
         Ok(body) => {
             let models = due.models.then(|| listed(config, provider, replica, &body)).flatten();
             let health = Health {

@@ -132,6 +132,7 @@ impl ClientCall {
 
     /// A response of the provider's that was read whole.
     fn respond(self, response: BufferedResponse, metrics: &Metrics) -> Done {
+        let refuses_us = response.refuses_us();
         let BufferedResponse { status, mut headers, body, refusal } = response;
         let body = match refusal {
             _ if status >= 400 => self.error_body(status, &mut headers, body),
@@ -142,7 +143,10 @@ impl ClientCall {
         if self.is_committed() {
             return self.respond_in_stream(status, &headers, &body, metrics);
         }
-        let fields = self.relayed_fields(&headers, &self.record.provider);
+        let mut fields = self.relayed_fields(&headers, &self.record.provider);
+        if refuses_us {
+            fields.push("x-ai-proxy-refused-by", "provider");
+        }
         self.end(status, metrics, |client| client.send(Response { status, fields, body: body.into() }))
     }
 
@@ -197,7 +201,7 @@ impl ClientCall {
             "" => format!("HTTP {status}"),
             _ => beginning(&text, MAX_ERROR_TEXT).to_owned(),
         };
-        ApiError::Upstream(status, message).body(&self.response_context)
+        ApiError::Upstream(status, self.record.provider.clone(), message).body(&self.response_context)
     }
 
     fn error_of(&self, fault: Fault) -> Option<ApiError> {

@@ -81,8 +81,8 @@ pub enum ApiError {
     Internal,
     /// A reload was refused; every problem.
     ReloadRefused(Vec<String>),
-    /// A provider responded with this error status and a text that is not JSON.
-    Upstream(u16, String),
+    /// A provider responded with this error status and a text that is not JSON: the status, the provider, the text.
+    Upstream(u16, String, String),
 }
 
 /// A limit on what a provider may send.
@@ -224,7 +224,7 @@ impl ApiError {
             Self::UpstreamTimeout(_) => (504, "upstream_timeout", Hopeless),
             Self::VersionNotSupported => (505, "version_not_supported", Hopeless),
             // The provider knows whether a retry helps; its own headers say so.
-            Self::Upstream(status, _) => (*status, "upstream_error", MayHelp),
+            Self::Upstream(status, ..) => (*status, "upstream_error", MayHelp),
         }
     }
 
@@ -300,7 +300,9 @@ impl ApiError {
                 owned = problems.join("; ");
                 Text::ReloadRefused(&owned)
             }
-            Self::Upstream(_, text) => Text::UpstreamError(text),
+            Self::Upstream(401, provider, text) => Text::KeyRefused(provider, text),
+            Self::Upstream(403, provider, text) => Text::CallRefused(provider, text),
+            Self::Upstream(_, _, text) => Text::UpstreamError(text),
         };
         text.say(language)
     }

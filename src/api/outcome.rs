@@ -78,6 +78,11 @@ pub struct BufferedResponse {
 }
 
 impl BufferedResponse {
+    /// The provider refuses ai-proxy's key, or what that key may do; its client's token is valid.
+    pub fn refuses_us(&self) -> bool {
+        matches!(self.telling_status(), 401 | 403)
+    }
+
     /// The status that its body stands for: an error with a status of success, or a refused key with 400.
     fn telling_status(&self) -> u16 {
         match &self.refusal {

@@ -186,7 +186,8 @@ pub fn of_response(headers: &Headers, kept_back: impl Fn(&str, &[u8]) -> bool) -
     let mut fields = Fields::default();
     for (name, value) in headers.iter() {
         let passes = !HOP_BY_HOP.contains(&name)
-            && !matches!(name, "content-length" | "x-request-id" | "x-ai-proxy-provider")
+            && !matches!(name, "content-length" | "x-request-id")
+            && !name.starts_with("x-ai-proxy-")
             && !NOT_RELAYED.contains(&name)
             && !name.starts_with("access-control-")
             && !kept_back(name, value)

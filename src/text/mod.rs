@@ -119,6 +119,10 @@ pub enum Text<'a> {
     InternalError,
     /// A provider's error response that is not JSON.
     UpstreamError(&'a str),
+    /// A provider refused ai-proxy's key: the provider, its text.
+    KeyRefused(&'a str, &'a str),
+    /// A provider refused a call though it accepts the key: the provider, its text.
+    CallRefused(&'a str, &'a str),
     /// A reload succeeded.
     Reloaded,
     /// Another reload is still running.
@@ -194,7 +198,9 @@ impl Text<'_> {
         match self {
             Self::MissingToken => "未提供API token".into(),
             Self::InvalidToken => "无效的API token".into(),
-            Self::Forbidden => "没有权限: 请在 Authorization: Bearer 中发送有效的 token".into(),
+            Self::Forbidden => {
+                "没有权限: 请用 Authorization: Bearer TOKEN 或 x-api-key: TOKEN 发送有效的 token".into()
+            }
             Self::NotFound(path, None) => format!("路径不存在: {path}"),
             Self::NotFound(path, Some(meant)) => format!("路径不存在: {path}；是否应为 {meant}？"),
             Self::ModelNotFound(model, []) => format!("未找到模型: {model}"),
@@ -246,6 +252,12 @@ impl Text<'_> {
             Self::ShuttingDown => "服务器正在关闭".into(),
             Self::InternalError => "内部错误".into(),
             Self::UpstreamError(text) => (*text).to_owned(),
+            Self::KeyRefused(name, text) => {
+                format!("提供商 {name} 拒绝了 ai-proxy 使用的密钥（你的 token 有效）: {text}")
+            }
+            Self::CallRefused(name, text) => {
+                format!("提供商 {name} 拒绝了此次调用（你的 token 有效）: {text}")
+            }
             Self::Reloaded => "配置重新加载成功".into(),
             Self::ReloadBusy => "另一次重新加载尚未结束".into(),
             Self::ReloadRefused(problems) => format!("配置未通过检查，保持原配置: {problems}"),
@@ -293,9 +305,14 @@ impl Text<'_> {
 
     fn en(&self) -> String {
         match self {
-            Self::MissingToken => "no API token was provided".into(),
+            Self::MissingToken => {
+                "no API token was provided: send one as Authorization: Bearer TOKEN or x-api-key: TOKEN"
+                    .into()
+            }
             Self::InvalidToken => "the API token is not valid".into(),
-            Self::Forbidden => "not allowed: send a valid token as Authorization: Bearer".into(),
+            Self::Forbidden => {
+                "not allowed: send a valid token as Authorization: Bearer TOKEN or x-api-key: TOKEN".into()
+            }
             Self::NotFound(path, None) => format!("no such path: {path}"),
             Self::NotFound(path, Some(meant)) => format!("no such path: {path}; did you mean {meant}?"),
             Self::ModelNotFound(model, []) => format!("model not found: {model}"),
@@ -361,6 +378,14 @@ impl Text<'_> {
             Self::ShuttingDown => "the server is shutting down".into(),
             Self::InternalError => "internal error".into(),
             Self::UpstreamError(text) => (*text).to_owned(),
+            Self::KeyRefused(name, text) => {
+                format!(
+                    "provider {name} refused the key that ai-proxy has for it (your token is valid): {text}"
+                )
+            }
+            Self::CallRefused(name, text) => {
+                format!("provider {name} refused the call (your token is valid): {text}")
+            }
             Self::Reloaded => "configuration reloaded".into(),
             Self::ReloadBusy => "another reload is still running".into(),
             Self::ReloadRefused(problems) => {

@@ -29,6 +29,19 @@ fn assert_refused(response: &Response, reason: &str, message: Option<&str>) {
 }
 
 #[test]
+fn refusal_says_how_a_token_is_sent() {
+    let (_upstream, proxy) = start(json!({}));
+    let how = "as Authorization: Bearer TOKEN or x-api-key: TOKEN";
+    let missing = assert_error(&proxy.call(post(CHAT, &[], BODY)), 401, "missing_token");
+    assert_eq!(missing, format!("no API token was provided: send one {how}"));
+    let from_elsewhere = [("X-Forwarded-For", "192.0.2.1")];
+    for path in ["/v1/status", "/metrics"] {
+        let forbidden = assert_error(&proxy.call(bare("GET", path, &from_elsewhere)), 403, "forbidden");
+        assert_eq!(forbidden, format!("not allowed: send a valid token {how}"));
+    }
+}
+
+#[test]
 fn refuses_in_chinese() {
     let (upstream, proxy) = start(json!({"language": "zh"}));
     assert_refused(&proxy.call(post(CHAT, &[], BODY)), "missing_token", Some("未提供API token"));

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::calls::{
     KEY, TOKEN, ask, ask_streamed, assert_error, authorized, completion, media_type, post,
 };
-use crate::support::client::End;
+use crate::support::client::{End, Response};
 use crate::support::proxy::{Proxy, config, with};
 use crate::support::script::{Script, Step};
 use crate::support::upstream::{Request, Upstream};
@@ -463,6 +463,43 @@ fn an_error_that_is_not_json_is_wrapped() {
         let word = body.split([' ', '<', '>']).find(|word| word.len() > 3).unwrap_or_default();
         assert!(message.contains(word), "{message:?} tells what the upstream said: {body:?}");
     }
+}
+
+/// A client's own token is checked before: a 401 or 403 of the provider is about the operator's account.
+#[test]
+fn refusal_of_our_key_does_not_look_like_one_of_the_clients_token() {
+    let (upstream, proxy) = start();
+    let json = json!({"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}});
+    let refused = |response: &Response| response.header("x-ai-proxy-refused-by").map(str::to_owned);
+    for (status, marked) in [(401, true), (403, true), (400, true), (404, false), (500, false)] {
+        let code = if marked { "invalid_api_key" } else { "other" };
+        let body = json!({"error": {"message": "no", "code": code}});
+        upstream.chat(Script::json(status, &body));
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!((response.status, response.json()), (status, body), "as the provider has it");
+        assert_eq!(refused(&response), marked.then(|| "provider".to_owned()), "{status}");
+    }
+    let key = "provider p1 refused the key that ai-proxy has for it (your token is valid): ";
+    let call = "provider p1 refused the call (your token is valid): ";
+    for (status, text, expected) in [
+        (401, "bad key", format!("{key}bad key")),
+        (401, "", format!("{key}HTTP 401")),
+        (403, "not here", format!("{call}not here")),
+        (404, "not there", "not there".to_owned()),
+    ] {
+        upstream.chat(Script::whole(status, &[("Content-Type", "text/plain")], text));
+        let response = proxy.call(ask("p1/m"));
+        let error = &response.json()["error"];
+        assert_eq!((response.status, &error["reason"]), (status, &json!("upstream_error")));
+        assert_eq!(error["message"].as_str(), Some(expected.as_str()));
+        assert_eq!(refused(&response).is_some(), status != 404, "{status}");
+    }
+    // A provider cannot say it for ai-proxy.
+    upstream.chat(Script::whole(404, &[("X-AI-Proxy-Refused-By", "x")], json.to_string()));
+    assert_eq!(refused(&proxy.call(ask("p1/m"))), None);
+    upstream.chat(Script::json(401, &json));
+    let own = proxy.call(post(CHAT, &[("Authorization", "Bearer sk-wrong-token-000000")], BODY));
+    assert_eq!((own.status, refused(&own)), (401, None), "this one is the client's own");
 }
 
 #[test]

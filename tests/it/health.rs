@@ -212,9 +212,27 @@ fn redirected_check_is_unhealthy_and_says_to_look_at_the_base_url() {
     upstream.respond("/v1/models", Script::whole(307, &[("Location", &location)], ""));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"language": "en"})));
     let error = proxy.get("/health").json()["details"]["p1"]["error"].as_str().map(str::to_owned);
-    let expected = "HTTP 307 to https://***@elsewhere.test/v1/models (check the base URL)";
-    assert_eq!(error.as_deref(), Some(expected));
-    proxy.log_line(&["WARNING", expected]);
+    let found = "HTTP 307 to https://***@elsewhere.test/v1/models (check the base URL)";
+    let expected = format!("{found} (GET {}/models)", upstream.url());
+    assert_eq!(error, Some(expected.clone()));
+    proxy.log_line(&["WARNING", &expected]);
+}
+
+#[test]
+fn failed_check_names_the_url_that_was_asked_without_a_key() {
+    let upstream = Upstream::new(&["m"]);
+    let path = format!("/{KEY}/v1");
+    let url = format!("http://{}{path}", upstream.address());
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port");
+    let providers = json!([format!("p1|{url}|{KEY}"), format!("p2|http://{closed}/v1|{KEY}")]);
+    let proxy = Proxy::start(&with(config(&[]), json!({"providers": providers})));
+    let details = proxy.get("/health").json()["details"].clone();
+    let masked = format!("{}***{}", &KEY[..3], &KEY[KEY.len() - 2..]);
+    let shown = format!("HTTP 404 (GET http://{}/{masked}/v1/models)", upstream.address());
+    assert_eq!(details["p1"]["error"], shown);
+    let refused = details["p2"]["error"].as_str().expect("an error");
+    assert!(refused.ends_with(&format!(" (GET http://{closed}/v1/models)")), "{refused}");
+    proxy.log_line(&["WARNING", "p2", &format!("(GET http://{closed}/v1/models)")]);
 }
 
 #[test]
@@ -249,7 +267,8 @@ fn check_whose_response_is_incomplete_or_too_large_says_so() {
         upstream.respond("/v1/models", script.clone());
         let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"non_stream_timeout": 1})));
         let details = proxy.get("/health").json()["details"]["p1"].clone();
-        assert_eq!(details["error"].as_str(), error, "{details}");
+        let error = error.map(|error| format!("{error} (GET {}/models)", upstream.url()));
+        assert_eq!(details["error"].as_str(), error.as_deref(), "{details}");
     }
 }
 
@@ -261,6 +280,7 @@ fn check_of_a_dripping_provider_ends_at_its_deadline() {
     upstream.respond("/v1/models", (0..200).fold(head, drip));
     let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"non_stream_timeout": 1})));
     let (took, health) = timed(|| proxy.get("/health"));
-    assert_eq!(health.json()["details"]["p1"]["error"], "io: timed out");
+    let expected = format!("io: timed out (GET {}/models)", upstream.url());
+    assert_eq!(health.json()["details"]["p1"]["error"], expected);
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
