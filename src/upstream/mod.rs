@@ -1,5 +1,6 @@
 //! Talking to providers: one attempt at a time, on connections that ureq makes, and what came of it as facts.
 
+mod active;
 mod added_usage;
 mod agent;
 pub mod assembly;
@@ -13,6 +14,7 @@ pub mod events;
 pub mod in_memory;
 pub mod meter;
 pub mod opening;
+mod pending;
 mod pool;
 pub mod refusal;
 mod resolver;
@@ -36,12 +38,13 @@ use memchr::memchr;
 use ureq::http::Method;
 
 pub use crate::core::headers::Headers;
+pub use active::failure_of_time;
 pub use client_response::{ClientResponse, Finished};
 pub use connecting::Connecting;
 pub use estimate::{Output, prompt as estimated_prompt};
+pub use pending::{NoResponse, PendingResponse, Sent};
 pub use pool::Connection;
-
-pub use response::{Collected, NoResponse, PendingResponse, Sent, UpstreamResponse, Whole, failure_of_time};
+pub use response::{Collected, UpstreamResponse, Whole};
 pub use timeouts::Timeouts;
 
 use crate::config::{Config, Format, Replica};

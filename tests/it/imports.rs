@@ -252,7 +252,7 @@ fn keys_are_read_by_the_writer_of_the_request_alone() {
             .map(|file| file.strip_prefix(&src).expect("under src").display().to_string())
             .collect::<BTreeSet<_>>()
     };
-    assert_eq!(with(".on_the_wire()"), BTreeSet::from(["upstream/response.rs".to_owned()]));
+    assert_eq!(with(".on_the_wire()"), BTreeSet::from(["upstream/pending.rs".to_owned()]));
     assert_eq!(with(".add_to("), BTreeSet::from(["upstream/agent.rs".to_owned()]));
 }
 
