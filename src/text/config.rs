@@ -4,6 +4,7 @@
 //! All facts in a [`ConfigText`] may be shown: its maker masks the secrets.
 
 use super::Language;
+use super::expected::Expected;
 use super::file::FileProblem;
 
 /// A sentence about the configuration, with its facts.
@@ -125,58 +126,6 @@ pub enum CaProblem {
     BadCertificate(usize),
 }
 
-/// The values that are allowed.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Expected {
-    /// An integer between two bounds, both allowed.
-    Integer(u64, u64),
-    /// An integer number of bytes between two bounds, both allowed.
-    Bytes(u64, u64),
-    /// Seconds between two bounds, both allowed.
-    Seconds(f64, f64),
-    /// 0 for never, or seconds between two bounds.
-    SecondsOrNever(f64, f64),
-    /// Null, or seconds between two bounds.
-    SecondsOrNull(f64, f64),
-    /// One of these words.
-    OneOf(&'static [&'static str]),
-    /// An address to listen on; the facts are the longest name and the longest socket path, bytes.
-    Host(usize, usize),
-    PathOrNull,
-    Array,
-    Object,
-    /// A provider entry.
-    Provider,
-    /// A provider's name of at most this many bytes.
-    ProviderName(usize),
-    /// A base URL of at most this many bytes.
-    Url(usize),
-    /// A proxy's URL, or `direct`.
-    ProxyUrl,
-    /// The path of a file of certificates.
-    CaFile,
-    /// Valid text of a header's value, at most this many bytes; the flag: it may be empty.
-    HeaderValue(usize, bool),
-    TokenHash,
-    /// A header's name.
-    HeaderName,
-    /// A model id of at most this many bytes.
-    ModelId(usize),
-    /// A token entry.
-    Token,
-    /// A token's name of at most this many bytes.
-    TokenName(usize),
-    /// An array of one or more patterns.
-    Patterns,
-    /// A regular expression.
-    Regex,
-    /// Targets of a virtual model: one, or at most this many.
-    Targets(usize),
-    Target,
-    /// A browser origin.
-    Origin,
-}
-
 /// A label in the output of `ai-proxy check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Label {
@@ -237,7 +186,7 @@ impl ConfigText {
             Self::UnknownKey(Some(nearest)) => format!("未知的配置项；最接近的是 {nearest}"),
             Self::DuplicateKey => "重复的配置项".into(),
             Self::MissingKey => "缺少此项".into(),
-            Self::Unfit { value, expected } => format!("不接受 {value}；应为{}", expected.zh()),
+            Self::Unfit { value, expected } => format!("不接受 {value}；应为{}", expected.say(Language::Zh)),
             Self::MissingVariable(name) => format!("环境变量 {name} 未设置"),
             Self::TooMany { found, limit } => format!("共 {found} 项，最多允许 {limit} 项"),
             Self::BadRegex { pattern, reason } => format!("正则表达式 {pattern} 无效: {reason}"),
@@ -291,7 +240,9 @@ impl ConfigText {
             Self::UnknownKey(Some(nearest)) => format!("unknown key; the closest known key is {nearest}"),
             Self::DuplicateKey => "duplicate key".into(),
             Self::MissingKey => "missing".into(),
-            Self::Unfit { value, expected } => format!("{value} is not allowed; expected {}", expected.en()),
+            Self::Unfit { value, expected } => {
+                format!("{value} is not allowed; expected {}", expected.say(Language::En))
+            }
             Self::MissingVariable(name) => format!("environment variable {name} is not set"),
             Self::TooMany { found, limit } => format!("{found} entries; at most {limit} are allowed"),
             Self::BadRegex { pattern, reason } => {
@@ -365,100 +316,6 @@ impl CaProblem {
             Self::File(problem) => problem.say(Language::En),
             Self::NoCertificate => "it holds no certificate in PEM (-----BEGIN CERTIFICATE-----)".into(),
             Self::BadCertificate(number) => format!("its certificate {number} is not valid"),
-        }
-    }
-}
-
-impl Expected {
-    fn zh(&self) -> String {
-        match self {
-            Self::Integer(least, most) => format!(" {least} 到 {most} 之间的整数"),
-            Self::Bytes(least, most) => format!(" {least} 到 {most} 之间的整数（字节）"),
-            Self::Seconds(least, most) => format!(" {least} 到 {most} 之间的秒数"),
-            Self::SecondsOrNever(least, most) => format!(" 0（从不）或 {least} 到 {most} 之间的秒数"),
-            Self::SecondsOrNull(least, most) => format!(" null 或 {least} 到 {most} 之间的秒数"),
-            Self::OneOf(words) => format!("以下之一: {}", words.join("、")),
-            Self::Host(name, path) => {
-                format!(
-                    "主机名或 IP 地址（不含端口，最长 {name} 字节），或 unix: 加绝对路径（路径最长 {path} 字节）"
-                )
-            }
-            Self::PathOrNull => "非空的文件路径或 null".into(),
-            Self::Array => "数组".into(),
-            Self::Object => "对象".into(),
-            Self::Provider => " \"名称|API_URL|API_KEY\" 字符串或对象".into(),
-            Self::ProviderName(most) => {
-                format!("非空名称，最长 {most} 字节，不含 /、|、空白和控制字符")
-            }
-            Self::Url(most) => format!(
-                " http:// 或 https:// 开头、含主机名的 URL，最长 {most} 字节，不含用户信息、查询参数和片段，端口须有效"
-            ),
-            Self::ProxyUrl => {
-                " http://、https://、socks5:// 或 socks5h:// 开头、含主机名的代理 URL（不含路径，端口须有效），或 direct"
-                    .into()
-            }
-            Self::CaFile => "PEM 证书文件的路径".into(),
-            Self::HeaderValue(most, empty) => format!(
-                "{}最长 {most} 字节的可见 ASCII 字符，首尾不含空格",
-                if *empty { "可为空、" } else { "非空、" }
-            ),
-            Self::TokenHash => "sha256: 之后为 64 个十六进制数字".into(),
-            Self::HeaderName => "有效的请求头名称".into(),
-            Self::ModelId(most) => format!("非空的模型 id，最长 {most} 字节，不含控制字符"),
-            Self::Token => " \"描述|token\" 字符串或对象".into(),
-            Self::TokenName(most) => format!("非空名称，最长 {most} 字节，不含控制字符"),
-            Self::Patterns => "至少含一个正则表达式的数组（允许全部模型时请省略此项）".into(),
-            Self::Regex => "非空的正则表达式".into(),
-            Self::Targets(most) => format!(" provider/model 字符串，或 1 到 {most} 个这样的字符串组成的数组"),
-            Self::Target => " provider/model，两部分都不能为空".into(),
-            Self::Origin => " * 或 scheme://host[:port]（不含路径）".into(),
-        }
-    }
-
-    fn en(&self) -> String {
-        match self {
-            Self::Integer(least, most) => format!("an integer from {least} to {most}"),
-            Self::Bytes(least, most) => format!("an integer number of bytes from {least} to {most}"),
-            Self::Seconds(least, most) => format!("seconds from {least} to {most}"),
-            Self::SecondsOrNever(least, most) => format!("0 (never) or seconds from {least} to {most}"),
-            Self::SecondsOrNull(least, most) => format!("null, or seconds from {least} to {most}"),
-            Self::OneOf(words) => format!("one of {}", words.join(", ")),
-            Self::Host(name, path) => format!(
-                "a host name or IP address without a port (at most {name} bytes), or unix: and an absolute path (at most {path} bytes)"
-            ),
-            Self::PathOrNull => "a file path that is not empty, or null".into(),
-            Self::Array => "an array".into(),
-            Self::Object => "an object".into(),
-            Self::Provider => "a string \"name|API_URL|API_KEY\" or an object".into(),
-            Self::ProviderName(most) => {
-                format!(
-                    "a name of 1 to {most} bytes without a slash, a bar, white space or control characters"
-                )
-            }
-            Self::Url(most) => format!(
-                "an http:// or https:// URL of at most {most} bytes with a host, a valid port if any, and no user, password, query or fragment"
-            ),
-            Self::ProxyUrl => {
-                "a proxy URL (http://, https://, socks5:// or socks5h://) with a host, a valid port if any, and no path, or direct"
-                    .into()
-            }
-            Self::CaFile => "the path of a file of certificates in PEM".into(),
-            Self::HeaderValue(most, empty) => format!(
-                "{} to {most} visible ASCII characters without a space at either end",
-                if *empty { 0 } else { 1 }
-            ),
-            Self::TokenHash => "sha256: followed by 64 hexadecimal digits".into(),
-            Self::HeaderName => "a valid header name".into(),
-            Self::ModelId(most) => format!("a model id of 1 to {most} bytes without control characters"),
-            Self::Token => "a string \"description|token\" or an object".into(),
-            Self::TokenName(most) => format!("a name of 1 to {most} bytes without control characters"),
-            Self::Patterns => {
-                "an array of one or more regular expressions (omit the key to allow all models)".into()
-            }
-            Self::Regex => "a regular expression that is not empty".into(),
-            Self::Targets(most) => format!("provider/model, or an array of 1 to {most} of these"),
-            Self::Target => "provider/model with both parts non-empty".into(),
-            Self::Origin => "* or scheme://host[:port] without a path".into(),
         }
     }
 }

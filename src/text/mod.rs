@@ -3,6 +3,7 @@
 
 pub mod alike;
 pub mod config;
+pub mod expected;
 pub mod file;
 pub mod usage;
 pub mod warning;

@@ -195,8 +195,8 @@ fn a_file_that_cannot_be_used_is_a_problem_of_the_config() {
         (json!(certificate("server.key")), "it holds no certificate in PEM"),
         (json!(broken), "its certificate 1 is not valid"),
         (json!(huge), "it is over the limit of 1048576 bytes"),
-        (json!(""), "expected the path of a file of certificates in PEM"),
-        (json!(7), "expected the path of a file of certificates in PEM"),
+        (json!(""), "expected text that is not empty"),
+        (json!(7), "expected a string"),
     ] {
         let path = directory.join("config.json");
         let url = "https://127.0.0.1:1/v1";

@@ -6,21 +6,18 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use ureq::tls::{PemItem, parse_pem};
 
-use super::json::{Json, Text};
+use super::json::Json;
 use super::reader::Leaf;
-use super::value::{is_line, unfit};
+use super::value::{line, unfit};
 use crate::config::CaFile;
 use crate::files;
 use crate::limits::{MAX_CA_FILE, MAX_QUOTED};
-use crate::text::config::{CaProblem, ConfigText, Expected};
+use crate::text::config::{CaProblem, ConfigText};
 use crate::text::quoted;
 
 /// The certificates in the file that the value names.
 pub(super) fn ca_file(json: &Json) -> Leaf<CaFile> {
-    let path = match json.text().map(Text::value) {
-        Some(path) if is_line(path) => PathBuf::from(path),
-        _ => return unfit(json, Expected::CaFile),
-    };
+    let path = PathBuf::from(line(json, usize::MAX).or_else(|rule| unfit(json, rule))?);
     match files::read(&path, MAX_CA_FILE).map_err(CaProblem::File).and_then(|pem| certificates(&pem)) {
         Ok(certificates) => Ok(CaFile::new(path, certificates)),
         Err(problem) => {

@@ -11,13 +11,14 @@ use super::ca::ca_file;
 use super::env_proxy::Variable;
 use super::json::{Json, Text};
 use super::reader::{Key, Leaf, Names, Reader, optional, required};
-use super::value::{header_value, integer, model_id, unfit, unfit_secret};
+use super::value::{header_value, integer, line, model_id, unfit, unfit_secret};
 use crate::config::{
     self, CaFile, HOP_BY_HOP, Provider, ProxyUrl, Replica, ReplicaId, ResponsesApi, Secret, StreamUsage,
     known,
 };
 use crate::limits::{MAX_MODEL, MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
-use crate::text::config::{ConfigText, Expected};
+use crate::text::config::ConfigText;
+use crate::text::expected::{Expected, Forbidden, UrlRule};
 use crate::text::quoted;
 
 /// Longest name of a provider, bytes: it goes into a header of each response and a label of each metric.
@@ -98,7 +99,7 @@ fn check_full_ids(reader: &mut Reader, at: &str, entry: &Entry) {
     let most = MAX_MODEL.saturating_sub(entry.name.len() + 1);
     for (index, id) in entry.models.iter().flatten().enumerate().filter(|(_, id)| id.len() > most) {
         let value = format!("\"{}\"", quoted(id, MAX_QUOTED));
-        let problem = ConfigText::Unfit { value, expected: Expected::ModelId(most) };
+        let problem = ConfigText::Unfit { value, expected: Expected::AtMost(most) };
         reader.report(&format!("{at}.models[{index}]"), problem);
     }
 }
@@ -207,23 +208,19 @@ impl Entry {
 }
 
 fn name(json: &Json, shown: fn(&Json) -> String) -> Leaf<String> {
-    let fits = |name: &str| {
-        let bad = |c: char| matches!(c, '/' | '|') || c.is_whitespace() || c.is_control();
-        !name.is_empty() && name.len() <= MAX_PROVIDER_NAME && !name.chars().any(bad)
-    };
-    match json.text().map(Text::value) {
-        Some(name) if fits(name) => Ok(name.to_owned()),
-        _ => {
-            Err(ConfigText::Unfit { value: shown(json), expected: Expected::ProviderName(MAX_PROVIDER_NAME) })
-        }
-    }
+    let name = line(json, MAX_PROVIDER_NAME).and_then(|name| match name {
+        _ if name.contains('/') => Err(Expected::NameWithout(Forbidden::Slash)),
+        _ if name.contains('|') => Err(Expected::NameWithout(Forbidden::Bar)),
+        _ if name.contains(char::is_whitespace) => Err(Expected::NameWithout(Forbidden::WhiteSpace)),
+        _ => Ok(name.to_owned()),
+    });
+    name.map_err(|expected| ConfigText::Unfit { value: shown(json), expected })
 }
 
 /// A base URL without trailing slashes.
 fn url(json: &Json) -> Leaf<String> {
-    json.text()
-        .and_then(|text| normal_url(text.value()))
-        .ok_or_else(|| ConfigText::Unfit { value: shown_url(json), expected: Expected::Url(MAX_URL) })
+    let url = json.text().ok_or(Expected::String).and_then(|text| normal_url(text.value()));
+    url.map_err(|expected| ConfigText::Unfit { value: shown_url(json), expected })
 }
 
 /// The same, or the word for the one that goes with `url`.
@@ -231,35 +228,43 @@ fn anthropic_url(json: &Json) -> Leaf<String> {
     if json.text().is_some_and(|text| text.value() == AUTO) { Ok(AUTO.to_owned()) } else { url(json) }
 }
 
-fn normal_url(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
-    let scheme = scheme.to_ascii_lowercase();
-    let fits = matches!(scheme.as_str(), "http" | "https") && url.len() <= MAX_URL && is_plain(rest);
-    if !fits || !has_host(url) {
-        return None;
-    }
-    Some(format!("{scheme}://{}", rest.trim_end_matches('/')))
+fn normal_url(url: &str) -> Result<String, Expected> {
+    let (scheme, rest) = split_scheme(url, &["http", "https"]).ok_or(Expected::UrlScheme)?;
+    let broken = match rest {
+        _ if url.len() > MAX_URL => Some(Expected::AtMost(MAX_URL)),
+        _ if rest.contains('@') => Some(Expected::Url(UrlRule::NoUser)),
+        _ if rest.contains(['?', '#']) => Some(Expected::Url(UrlRule::NoQuery)),
+        _ if !is_plain(rest) => Some(Expected::Url(UrlRule::Characters)),
+        _ => broken_authority(url, rest).map(Expected::Url),
+    };
+    broken.map_or_else(|| Ok(format!("{scheme}://{}", rest.trim_end_matches('/'))), Err)
 }
 
-/// Whether it holds only characters of a URL's authority and path (RFC 3986): no blank, query, fragment,
-/// user, or brace of a mistyped `${NAME}`.
+/// The scheme in lower case, if it is one of `known`, and the rest after `://`.
+fn split_scheme<'a>(url: &'a str, known: &[&'static str]) -> Option<(&'static str, &'a str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    Some((known.iter().find(|known| scheme.eq_ignore_ascii_case(known))?, rest))
+}
+
+/// Whether it holds only characters of a URL's authority and path (RFC 3986): no blank and no brace of a mistyped
+/// `${NAME}`.
 fn is_plain(rest: &str) -> bool {
-    let refused = |byte| {
-        matches!(byte, b'?' | b'#' | b'@' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
-    };
+    let refused = |byte| matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
     rest.bytes().all(|byte| byte.is_ascii_graphic() && !refused(byte))
 }
 
-/// Whether the HTTP client can read a host and a valid port from it.
-fn has_host(url: &str) -> bool {
-    let Ok(uri) = url.parse::<Uri>() else { return false };
-    let Some(authority) = uri.authority() else { return false };
-    let host_and_port = authority.as_str().rsplit('@').next().unwrap_or_default();
-    let valid = |(host, _): (&str, Option<u16>)| match host.strip_prefix('[') {
+/// What keeps the HTTP client from reading a host and a port; `rest` follows the scheme.
+fn broken_authority(url: &str, rest: &str) -> Option<UrlRule> {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let Some((host, _)) = split_port(authority.rsplit('@').next().unwrap_or_default()) else {
+        return Some(UrlRule::Port);
+    };
+    let is_valid = match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']').is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok()),
         None => !host.is_empty(),
     };
-    split_port(host_and_port).is_some_and(valid)
+    let is_read = url.parse::<Uri>().is_ok_and(|uri| uri.authority().is_some());
+    (!is_valid || !is_read).then_some(UrlRule::Host)
 }
 
 fn stream_usage(json: &Json) -> Leaf<StreamUsage> {
@@ -282,28 +287,34 @@ fn responses(json: &Json) -> Leaf<ResponsesApi> {
 
 /// A proxy's URL, which may hold a password, or the word for none.
 fn proxy(json: &Json) -> Leaf<Way> {
-    match json.text().map(Text::value) {
+    let way = match json.text().map(Text::value) {
+        None => Err(Expected::String),
         Some("direct") => Ok(Way::Direct),
-        Some(url) if is_proxy(url) => Ok(Way::Through(ProxyUrl::new(url.to_owned()))),
-        _ => Err(ConfigText::Unfit { value: shown_url(json), expected: Expected::ProxyUrl }),
-    }
+        Some(url) => check_proxy(url).map(|()| Way::Through(ProxyUrl::new(url.to_owned()))),
+    };
+    way.map_err(|expected| ConfigText::Unfit { value: shown_url(json), expected })
 }
 
-fn is_proxy(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else { return false };
-    let known = ["http", "https", "socks5", "socks5h"].contains(&scheme.to_ascii_lowercase().as_str());
+fn check_proxy(url: &str) -> Result<(), Expected> {
+    let (_, rest) =
+        split_scheme(url, &["http", "https", "socks5", "socks5h"]).ok_or(Expected::ProxyScheme)?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let bare = rest.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'?' | b'#'));
-    known && bare && has_host(url) && Proxy::new(url).is_ok()
+    let broken = match rest {
+        _ if rest.contains(['?', '#']) => Some(UrlRule::NoQuery),
+        _ if rest.contains('/') => Some(UrlRule::NoPath),
+        _ if !rest.bytes().all(|byte| byte.is_ascii_graphic()) => Some(UrlRule::Characters),
+        _ => broken_authority(url, rest).or_else(|| Proxy::new(url).is_err().then_some(UrlRule::Host)),
+    };
+    broken.map_or(Ok(()), |rule| Err(Expected::ProxyUrl(rule)))
 }
 
 /// The proxy of the environment; a bad one is reported under its variable's name.
 fn proxy_around(reader: &mut Reader, url: &str) -> Option<ProxyUrl> {
     let env_proxies = Rc::clone(&reader.env_proxies);
     let Variable { name, value } = env_proxies.proxy(url)?;
-    if !is_proxy(value.expose()) {
+    if let Err(expected) = check_proxy(value.expose()) {
         let shown = bare_url(value.expose()).map_or_else(|| value.masked(), |url| format!("\"{url}\""));
-        reader.report_once(name, ConfigText::Unfit { value: shown, expected: Expected::ProxyUrl });
+        reader.report_once(name, ConfigText::Unfit { value: shown, expected });
         return None;
     }
     Some(value.clone())
@@ -373,7 +384,7 @@ fn header_name(name: &str) -> Leaf<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{bare_url, normal_url};
+    use super::{Expected, MAX_URL, UrlRule, bare_url, check_proxy, normal_url};
 
     #[test]
     fn urls_lose_their_last_slashes_and_nothing_else() {
@@ -383,29 +394,49 @@ mod tests {
             ("HTTP://localhost:8000/", "http://localhost:8000"),
             ("http://[::1]:1/a//b", "http://[::1]:1/a//b"),
         ] {
-            assert_eq!(normal_url(given).as_deref(), Some(kept));
+            assert_eq!(normal_url(given).as_deref(), Ok(kept));
         }
-        for bad in [
-            "",
-            "api.openai.com",
-            "ftp://a",
-            "http://",
-            "http:///v1",
-            "http://:80",
-            "http://a:",
-            "http://a:0",
-            "http://a:65536",
-            "http://u:p@a",
-            "http://a?k=v",
-            "http://a#f",
-            "http://a/b c",
-            "http://a/\n",
-            "http://a/${NAME",
-            "http://é",
-            "http://[::g]",
-            "unix:/a",
+        for (bad, rule) in [
+            ("", Expected::UrlScheme),
+            ("api.openai.com", Expected::UrlScheme),
+            ("ftp://a", Expected::UrlScheme),
+            ("unix:/a", Expected::UrlScheme),
+            ("http://", Expected::Url(UrlRule::Host)),
+            ("http:///v1", Expected::Url(UrlRule::Host)),
+            ("http://:80", Expected::Url(UrlRule::Host)),
+            ("http://[::g]", Expected::Url(UrlRule::Host)),
+            ("http://a:", Expected::Url(UrlRule::Port)),
+            ("http://a:0", Expected::Url(UrlRule::Port)),
+            ("http://a:65536", Expected::Url(UrlRule::Port)),
+            ("http://a:b/c", Expected::Url(UrlRule::Port)),
+            ("http://u:p@a", Expected::Url(UrlRule::NoUser)),
+            ("http://a?k=v", Expected::Url(UrlRule::NoQuery)),
+            ("http://a#f", Expected::Url(UrlRule::NoQuery)),
+            ("http://a/b c", Expected::Url(UrlRule::Characters)),
+            ("http://a/\n", Expected::Url(UrlRule::Characters)),
+            ("http://a/${NAME", Expected::Url(UrlRule::Characters)),
+            ("http://é", Expected::Url(UrlRule::Characters)),
+            (&format!("http://a/{}", "b".repeat(MAX_URL)), Expected::AtMost(MAX_URL)),
         ] {
-            assert_eq!(normal_url(bad), None, "{bad}");
+            assert_eq!(normal_url(bad), Err(rule), "{bad}");
+        }
+    }
+
+    #[test]
+    fn proxy_url_that_is_refused_names_the_rule_that_it_breaks() {
+        for good in ["http://a", "https://u:p@a:1/", "socks5://[::1]:1080", "SOCKS5H://a"] {
+            assert_eq!(check_proxy(good), Ok(()), "{good}");
+        }
+        for (bad, rule) in [
+            ("a:1080", Expected::ProxyScheme),
+            ("socks4://a", Expected::ProxyScheme),
+            ("socks5://", Expected::ProxyUrl(UrlRule::Host)),
+            ("http://u:p@a:70000", Expected::ProxyUrl(UrlRule::Port)),
+            ("http://a/path", Expected::ProxyUrl(UrlRule::NoPath)),
+            ("http://a/?q", Expected::ProxyUrl(UrlRule::NoQuery)),
+            ("http://a b", Expected::ProxyUrl(UrlRule::Characters)),
+        ] {
+            assert_eq!(check_proxy(bad), Err(rule), "{bad}");
         }
     }
 

@@ -9,7 +9,8 @@ use super::problem::Problem;
 use crate::config::Secret;
 use crate::limits::MAX_QUOTED;
 use crate::text::alike::{MAX_COMPARED, edits};
-use crate::text::config::{ConfigText, Expected};
+use crate::text::config::ConfigText;
+use crate::text::expected::Expected;
 use crate::text::quoted;
 
 /// Most problems in a report: a file of garbage must not make a report of gigabytes.

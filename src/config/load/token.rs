@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::json::{Json, Text};
+use super::json::Json;
 use super::reader::{Key, Leaf, Reader, optional, required};
-use super::value::{filter, header_value, integer, is_line, unfit_secret};
+use super::value::{filter, header_value, integer, line, unfit_secret};
 use crate::config::{Credential, Filter, Token};
 use crate::limits::MAX_TOKENS;
-use crate::text::config::{ConfigText, Expected};
+use crate::text::config::ConfigText;
+use crate::text::expected::Expected;
 
 /// Longest name of a token, bytes.
 const MAX_TOKEN_NAME: usize = 256;
@@ -91,10 +92,7 @@ fn parts(json: &Json) -> Leaf<[Json; 2]> {
 
 /// A problem masks the name: an operator who swapped the parts wrote the token here.
 fn name(json: &Json) -> Leaf<String> {
-    match json.text().map(Text::value) {
-        Some(name) if is_line(name) && name.len() <= MAX_TOKEN_NAME => Ok(name.to_owned()),
-        _ => unfit_secret(json, Expected::TokenName(MAX_TOKEN_NAME)),
-    }
+    line(json, MAX_TOKEN_NAME).map(str::to_owned).or_else(|rule| unfit_secret(json, rule))
 }
 
 /// A token's own filter. An empty one is ambiguous (all or none), so it is refused.

@@ -12,7 +12,8 @@ use crate::config::{Filter, Host, Pattern, Secret};
 use crate::limits::{MAX_MODEL_ID, MAX_QUOTED};
 use crate::logging::LogFormat;
 use crate::text::Language;
-use crate::text::config::{ConfigText, Expected};
+use crate::text::config::ConfigText;
+use crate::text::expected::Expected;
 use crate::text::quoted;
 
 /// Longest name of a host, bytes (RFC 1035).
@@ -108,7 +109,9 @@ pub(super) fn log_level(json: &Json) -> Leaf<log::LevelFilter> {
 pub(super) fn path_or_null(json: &Json) -> Leaf<Option<PathBuf>> {
     match json {
         Json::Null => Ok(None),
-        Json::String(text) if is_line(text.value()) => Ok(Some(PathBuf::from(text.value()))),
+        Json::String(_) => {
+            line(json, usize::MAX).map(|path| Some(PathBuf::from(path))).or_else(|rule| unfit(json, rule))
+        }
         _ => unfit(json, Expected::PathOrNull),
     }
 }
@@ -131,30 +134,36 @@ pub(super) fn language(json: &Json) -> Leaf<Language> {
 
 /// An address to listen on.
 pub(super) fn host(json: &Json) -> Leaf<Host> {
-    json.text()
-        .and_then(|text| match text.value().strip_prefix("unix:") {
+    let host = match json.text().map(Text::value) {
+        None => Err(Expected::String),
+        Some(text) => match text.strip_prefix("unix:") {
             Some(path) => socket_path(path).map(Host::Unix),
-            None => host_name(text.value()).map(Host::Name),
-        })
-        .map_or_else(|| unfit(json, Expected::Host(MAX_HOST, MAX_SOCKET_PATH)), Ok)
+            None => host_name(text).map(Host::Name),
+        },
+    };
+    host.or_else(|rule| unfit(json, rule))
 }
 
-fn socket_path(path: &str) -> Option<PathBuf> {
-    let fits =
-        path.len() <= MAX_SOCKET_PATH && path.starts_with('/') && !path.ends_with('/') && is_line(path);
-    fits.then(|| PathBuf::from(path))
-}
-
-fn host_name(name: &str) -> Option<String> {
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    if bare.contains(':') {
-        // An IPv6 address may name its interface after a `%`. Any other text with a colon is a host with a
-        // port.
-        let (address, zone) = bare.split_once('%').unwrap_or((bare, "zone"));
-        let fits = address.parse::<Ipv6Addr>().is_ok() && is_word(zone);
-        return fits.then(|| bare.to_owned());
+fn socket_path(path: &str) -> Result<PathBuf, Expected> {
+    if !path.starts_with('/') || path.ends_with('/') {
+        return Err(Expected::SocketPath);
     }
-    (bare == name && name.len() <= MAX_HOST && is_word(name)).then(|| name.to_owned())
+    check_line(path, MAX_SOCKET_PATH).map(|()| PathBuf::from(path))
+}
+
+fn host_name(name: &str) -> Result<String, Expected> {
+    check_line(name, MAX_HOST)?;
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    // An IPv6 address may name its interface after a `%`.
+    let (address, zone) = bare.split_once('%').unwrap_or((bare, "zone"));
+    let is_ipv6 = address.parse::<Ipv6Addr>().is_ok() && is_word(zone);
+    match split_port(name) {
+        _ if is_ipv6 => Ok(bare.to_owned()),
+        _ if is_word(name) => Ok(name.to_owned()),
+        _ if name.contains('/') => Err(Expected::HostNotUrl),
+        Some((_, Some(_))) => Err(Expected::HostWithoutPort),
+        _ => Err(Expected::Host),
+    }
 }
 
 /// Letters, digits and the punctuation of host names.
@@ -163,29 +172,40 @@ fn is_word(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
 }
 
-/// Whether it is one non-empty line of text.
-pub(super) fn is_line(text: &str) -> bool {
-    !text.is_empty() && !text.chars().any(char::is_control)
+/// One non-empty line of at most `most` bytes.
+///
+/// # Errors
+/// The rule that the text breaks.
+pub(super) fn check_line(text: &str, most: usize) -> Result<(), Expected> {
+    match text {
+        "" => Err(Expected::NotEmpty),
+        _ if text.chars().any(char::is_control) => Err(Expected::NoControl),
+        _ if text.len() > most => Err(Expected::AtMost(most)),
+        _ => Ok(()),
+    }
+}
+
+/// Like [`check_line`], for a value that should be a string.
+pub(super) fn line(json: &Json, most: usize) -> Result<&str, Expected> {
+    let text = json.text().ok_or(Expected::String)?.value();
+    check_line(text, most).map(|()| text)
 }
 
 pub(super) fn model_id(json: &Json) -> Leaf<String> {
-    match json.text().map(Text::value) {
-        Some(id) if is_line(id) && id.len() <= MAX_MODEL_ID => Ok(id.to_owned()),
-        _ => unfit(json, Expected::ModelId(MAX_MODEL_ID)),
-    }
+    line(json, MAX_MODEL_ID).map(str::to_owned).or_else(|rule| unfit(json, rule))
 }
 
 /// A secret in a header: a key, a token, a header's value.
 pub(super) fn header_value(json: &Json, may_be_empty: bool) -> Leaf<Secret> {
-    let expected = Expected::HeaderValue(MAX_SECRET, may_be_empty);
-    let Some(text) = json.text().map(Text::value) else { return unfit_secret(json, expected) };
-    let visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    let fits = visible && text.trim() == text && text.len() <= MAX_SECRET;
-    if fits && (may_be_empty || !text.is_empty()) {
-        Ok(Secret::new(text.to_owned()))
-    } else {
-        unfit_secret(json, expected)
-    }
+    let broken = match json.text().map(Text::value) {
+        None => Expected::String,
+        Some("") if !may_be_empty => Expected::NotEmpty,
+        Some(text) if !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => Expected::VisibleAscii,
+        Some(text) if text.trim() != text => Expected::Trimmed,
+        Some(text) if text.len() > MAX_SECRET => Expected::AtMost(MAX_SECRET),
+        Some(text) => return Ok(Secret::new(text.to_owned())),
+    };
+    unfit_secret(json, broken)
 }
 
 /// A list of regular expressions. One that does not compile is skipped and noted.
@@ -196,7 +216,7 @@ pub(super) fn filter(reader: &mut Reader, place: &str, json: &Json) -> Filter {
 
 fn pattern(json: &Json) -> Leaf<Pattern> {
     let Some(text) = json.text().filter(|text| !text.value().is_empty()) else {
-        return unfit(json, Expected::Regex);
+        return unfit(json, if json.text().is_some() { Expected::NotEmpty } else { Expected::String });
     };
     Pattern::new(text.value()).map_err(|error| match error {
         regex::Error::CompiledTooBig(limit) => ConfigText::RegexTooBig { pattern: text.shown(), limit },
@@ -212,9 +232,10 @@ fn regex_reason(report: &str) -> String {
 
 /// A browser origin as browsers send it: lower case, without the scheme's default port.
 pub(super) fn origin(json: &Json) -> Leaf<String> {
-    json.text()
-        .and_then(|text| normal_origin(&text.value().to_ascii_lowercase()))
-        .map_or_else(|| unfit(json, Expected::Origin), Ok)
+    let Some(text) = json.text().map(Text::value) else { return unfit(json, Expected::String) };
+    let has_more = text.split_once("://").is_some_and(|(_, authority)| authority.contains(['/', '?', '#']));
+    let rule = if has_more { Expected::OriginWithoutPath } else { Expected::Origin };
+    normal_origin(&text.to_ascii_lowercase()).map_or_else(|| unfit(json, rule), Ok)
 }
 
 fn normal_origin(origin: &str) -> Option<String> {
@@ -241,7 +262,7 @@ fn normal_origin(origin: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{host_name, normal_origin, regex_reason};
+    use super::{Expected, host_name, normal_origin, regex_reason};
     use crate::config::load::authority::split_port;
 
     #[test]
@@ -253,12 +274,24 @@ mod tests {
             ("[::1]", "::1"),
             ("fe80::1%eth0", "fe80::1%eth0"),
         ] {
-            assert_eq!(host_name(given).as_deref(), Some(kept));
+            assert_eq!(host_name(given).as_deref(), Ok(kept));
         }
-        for bad in
-            ["", "localhost:80", "[::1]:80", "a b", "http://a", "a/b", "[a]", "fe80::1%", "a\n", "[", "[]"]
-        {
-            assert_eq!(host_name(bad), None, "{bad}");
+        for (bad, rule) in [
+            ("", Expected::NotEmpty),
+            ("localhost:80", Expected::HostWithoutPort),
+            ("[::1]:80", Expected::HostWithoutPort),
+            ("a b", Expected::Host),
+            ("http://a", Expected::HostNotUrl),
+            ("http://a:80", Expected::HostNotUrl),
+            ("a/b", Expected::HostNotUrl),
+            ("[a]", Expected::Host),
+            ("fe80::1%", Expected::Host),
+            ("a\n", Expected::NoControl),
+            ("[", Expected::Host),
+            ("[]", Expected::Host),
+            (&"a".repeat(254), Expected::AtMost(253)),
+        ] {
+            assert_eq!(host_name(bad), Err(rule), "{bad}");
         }
     }
 

@@ -4,20 +4,21 @@ use std::rc::Rc;
 
 use super::json::Json;
 use super::reader::{Leaf, Names, Reader};
-use super::value::{is_line, unfit};
+use super::value::{check_line, unfit};
 use crate::config::{Target, VirtualModel};
 use crate::core::sort::sort_by;
 use crate::limits::{MAX_MODEL_ID, MAX_MODELS, MAX_QUOTED, MAX_TARGETS};
-use crate::text::config::{ConfigText, Expected};
+use crate::text::config::ConfigText;
+use crate::text::expected::Expected;
 use crate::text::quoted;
 
 /// The virtual models, sorted by name.
 pub(super) fn virtual_models(reader: &mut Reader, place: &str, json: &Json) -> Vec<VirtualModel> {
     let mut models = Vec::new();
     reader.entries(place, json, MAX_MODELS, Json::shown, |reader, at, name, value| {
-        if !is_line(name) || name.len() > MAX_MODEL_ID {
+        if let Err(expected) = check_line(name, MAX_MODEL_ID) {
             let value = format!("\"{}\"", quoted(name, MAX_QUOTED));
-            reader.report(at, ConfigText::Unfit { value, expected: Expected::ModelId(MAX_MODEL_ID) });
+            reader.report(at, ConfigText::Unfit { value, expected });
         }
         models.push(VirtualModel { name: name.to_owned(), targets: targets(reader, at, value) });
     });
@@ -64,9 +65,10 @@ fn target(json: &Json, names: &Names) -> Leaf<Target> {
         return Err(ConfigText::AliasOfAlias(text.shown()));
     }
     let (provider, model) = id.split_once('/').unwrap_or_default();
-    if provider.is_empty() || !is_line(model) || model.len() > MAX_MODEL_ID {
+    if provider.is_empty() || model.is_empty() {
         return unfit(json, Expected::Target);
     }
+    check_line(model, MAX_MODEL_ID).or_else(|rule| unfit(json, rule))?;
     if names.complete && !names.providers.contains(provider) {
         let provider = text.split_once('/').map_or_else(|| text.shown(), |(provider, _)| provider.shown());
         return Err(ConfigText::UnknownProvider { target: text.shown(), provider });
