@@ -68,13 +68,10 @@ pub fn check_encoding(head: &Head) -> Result<(), ApiError> {
 
 /// The values of the fields of that name. A provider behind CGI or WSGI reads `_` as `-`.
 fn values<'a>(head: &'a Head, name: &str) -> impl Iterator<Item = &'a [u8]> {
-    let is_it = move |sent: &str| {
-        let same =
-            |(sent, letter): (u8, u8)| sent.eq_ignore_ascii_case(&letter) || (sent, letter) == (b'_', b'-');
-        sent.eq_ignore_ascii_case(name)
-            || (sent.len() == name.len() && sent.contains('_') && sent.bytes().zip(name.bytes()).all(same))
-    };
-    head.fields().filter(move |(sent, _)| is_it(sent)).map(|(_, value)| value)
+    let is_same =
+        |(sent, letter): (u8, u8)| sent.eq_ignore_ascii_case(&letter) || (sent, letter) == (b'_', b'-');
+    let is_it = move |sent: &str| sent.bytes().zip(name.bytes()).all(is_same);
+    head.fields_of_length(name.len()).filter(move |(sent, _)| is_it(sent)).map(|(_, value)| value)
 }
 
 fn content_type(head: &Head) -> Result<Option<&[u8]>, ApiError> {

@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use super::names::Names;
 use crate::json::{text, try_elements, try_members};
 
 /// A top-level member of a body, or a part of a form, by which some provider chooses a model.
@@ -56,6 +57,17 @@ const CHOOSERS: &[Chooser] = &[
     row("providerOptions", Kind::Nothing),
 ];
 
+/// Their names.
+static NAMES: Names = Names::on(&[NAMES_IN_ORDER]);
+const NAMES_IN_ORDER: &[&str] = &{
+    let (mut names, mut at) = ([""; CHOOSERS.len()], 0);
+    while at < names.len() {
+        names[at] = CHOOSERS[at].name;
+        at += 1;
+    }
+    names
+};
+
 /// OpenRouter's server tools that run no model.
 const MODELLESS_TOOLS: &[&str] =
     &["openrouter:web_search", "openrouter:web_fetch", "openrouter:datetime", "openrouter:apply_patch"];
@@ -65,7 +77,9 @@ const MODELLESS_PLUGINS: &[&str] = &["web", "file-parser", "response-healing", "
 /// The chooser that some reader takes this name for. Go's `encoding/json` folds letters as Unicode does.
 pub fn chooser(name: &str) -> Option<&'static Chooser> {
     if name.is_ascii() {
-        return CHOOSERS.iter().find(|row| row.name.eq_ignore_ascii_case(name));
+        let mut rows = CHOOSERS.iter();
+        let find = || rows.find(|row| row.name.eq_ignore_ascii_case(name));
+        return NAMES.may_contain(name.as_bytes()).then(find).flatten();
     }
     CHOOSERS.iter().find(|row| {
         let fold = |letter| match letter {

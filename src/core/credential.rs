@@ -113,9 +113,10 @@ pub fn identify<'a>(tokens: impl Iterator<Item = &'a Credential>, head: &Head) -
 /// [`Denial::Repeated`]; [`Denial::Invalid`]: `Authorization` is no `Bearer`.
 fn presented(head: &Head) -> Result<Option<&[u8]>, Denial> {
     let mut sent: [Option<&[u8]>; CREDENTIALS.len()] = Default::default();
-    for (name, value) in head.fields() {
-        let Some(place) = CREDENTIALS.iter().position(|it| it.eq_ignore_ascii_case(name)) else { continue };
-        if sent[place].replace(value).is_some() {
+    for (sent, name) in sent.iter_mut().zip(CREDENTIALS) {
+        let mut values = head.values(name);
+        *sent = values.next();
+        if values.next().is_some() {
             return Err(Denial::Repeated);
         }
     }
@@ -127,7 +128,7 @@ fn presented(head: &Head) -> Result<Option<&[u8]>, Denial> {
 
 /// Whether the caller sent any token.
 pub fn is_presented(head: &Head) -> bool {
-    head.fields().any(|(name, _)| CREDENTIALS.iter().any(|it| it.eq_ignore_ascii_case(name)))
+    CREDENTIALS.iter().any(|name| head.field(name).is_some())
 }
 
 /// RFC 6750 section 2.1; the scheme in any case (RFC 9110 section 11.1).
@@ -140,9 +141,8 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 fn same(ours: &[u8], sent: &[u8]) -> bool {
     const WORD: usize = size_of::<u64>();
     let word = |bytes: &[u8]| {
-        let mut word = [0; WORD];
-        word[..bytes.len()].copy_from_slice(bytes);
-        u64::from_ne_bytes(word)
+        let few = || bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        bytes.try_into().map_or_else(|_| few(), u64::from_be_bytes)
     };
     let words = ours.chunks(WORD).zip(sent.chunks(WORD));
     let equal = words.fold(Choice::from(1), |equal, (ours, sent)| equal & word(ours).ct_eq(&word(sent)));

@@ -1,5 +1,7 @@
 //! The header fields of a response, as they came: two buffers, however many there are of them.
 
+use std::ops::Range;
+
 /// Header fields in their order. Names are in lower case.
 #[derive(Debug, Clone, Default)]
 pub struct Headers {
@@ -55,21 +57,26 @@ impl Headers {
 
     /// The values of all fields of that name, which is in lower case.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.pairs().filter(move |(other, _)| *other == name.as_bytes()).map(|(_, value)| value)
+        let is_it = move |of_name: &Range<usize>| {
+            of_name.len() == name.len() && self.bytes[of_name.clone()] == *name.as_bytes()
+        };
+        self.spans().filter(move |(of_name, _)| is_it(of_name)).map(|(_, of_value)| &self.bytes[of_value])
     }
 
     /// All fields.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         // Tokens are ASCII.
-        self.pairs().map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
+        let name = |of_name| std::str::from_utf8(&self.bytes[of_name]).unwrap_or_default();
+        self.spans().map(move |(of_name, of_value)| (name(of_name), &self.bytes[of_value]))
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    /// Where name and value of each field stand.
+    fn spans(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         let mut start = 0;
         self.fields.iter().map(move |&Field { name_end, end }| {
-            let field = (&self.bytes[start..name_end], &self.bytes[name_end..end]);
+            let spans = (start..name_end, name_end..end);
             start = end;
-            field
+            spans
         })
     }
 }

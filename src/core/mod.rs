@@ -10,6 +10,7 @@ pub mod framing;
 pub mod headers;
 pub mod mask;
 pub mod multipart;
+mod names;
 pub mod provider_request;
 pub mod relayed_headers;
 pub mod request_head;

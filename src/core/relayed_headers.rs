@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
 use percent_encoding::percent_decode_str;
 
 use super::fields::Fields;
 use super::headers::Headers;
+use super::names::Names;
 use super::request_head::Head;
 
 /// Header fields that belong to one connection (RFC 9110 section 7.6.1, and the older ones still met): never relayed,
@@ -105,15 +105,22 @@ const NOT_RELAYED: &[&str] = &[
     "x-sourcemap",
 ];
 
+/// Fields of a response that are written anew.
+const OURS: &[&str] = &["content-length", X_REQUEST_ID];
+
+/// The fields of a request that pass to no provider.
+static KEPT_FROM_PROVIDERS: Names = Names::on(&[HOP_BY_HOP, NOT_FORWARDED, SELECTORS]);
+/// The fields of a response that pass to no client.
+static KEPT_FROM_CLIENTS: Names = Names::on(&[HOP_BY_HOP, NOT_RELAYED, OURS]);
+
 /// The fields of a client's request that a provider gets, but for those that are `kept_back` by name; it can find the request
 /// in its own log by the id that is in ours.
 pub fn of_request(head: &Head, id: &str, kept_back: &dyn Fn(&str) -> bool) -> Fields {
-    let named =
-        named_in(head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("connection")).map(|(_, v)| v));
+    let named = named_in(head.values("connection"));
     let mut fields = Fields::default();
     for (name, value) in head.fields() {
         // A CGI or WSGI provider reads `_` as `-`: `Content_Length` would be a second `Content-Length` to it.
-        let read = if memchr(b'_', name.as_bytes()).is_some() {
+        let read = if name.bytes().any(|byte| byte == b'_') {
             Cow::Owned(name.replace('_', "-"))
         } else {
             Cow::Borrowed(name)
@@ -133,24 +140,22 @@ pub fn of_request(head: &Head, id: &str, kept_back: &dyn Fn(&str) -> bool) -> Fi
 fn is_forwarded(name: &str) -> bool {
     let mut buffer = [0; LONGEST_NAME];
     let lower = lower_case(name, &mut buffer);
-    let is = |other: &&str| other.as_bytes() == lower;
-    !HOP_BY_HOP.iter().any(is)
-        && !NOT_FORWARDED.iter().any(is)
+    !KEPT_FROM_PROVIDERS.contains(lower)
         && !name.get(..FORWARDED.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORWARDED))
-        && !is_credential_in_lower_case(lower)
+        && !ends_as_credential(lower)
 }
 
-/// Whether a field or a parameter of that name carries or selects credentials.
+/// Whether a parameter of that name carries or selects credentials.
 fn is_credential(name: &str) -> bool {
-    is_credential_in_lower_case(lower_case(name, &mut [0; LONGEST_NAME]))
+    let mut buffer = [0; LONGEST_NAME];
+    let lower = lower_case(name, &mut buffer);
+    ends_as_credential(lower) || SELECTORS.iter().any(|selector| selector.as_bytes() == lower)
 }
 
-fn is_credential_in_lower_case(name: &[u8]) -> bool {
-    let is = |other: &&str| other.as_bytes() == name;
+fn ends_as_credential(lower: &[u8]) -> bool {
     // The last letter alone tells most names from these.
-    let ends_with = |end: &&str| end.as_bytes().last() == name.last() && name.ends_with(end.as_bytes());
-    let carries = CREDENTIALS.iter().any(ends_with) && !is(&IDEMPOTENCY_KEY);
-    carries || SELECTORS.iter().any(is)
+    let ends_with = |end: &&str| end.as_bytes().last() == lower.last() && lower.ends_with(end.as_bytes());
+    CREDENTIALS.iter().any(ends_with) && lower != IDEMPOTENCY_KEY.as_bytes()
 }
 
 /// A name in lower case; of one that is longer than any that is known, the end.
@@ -185,10 +190,8 @@ pub fn of_response(headers: &Headers, kept_back: impl Fn(&str, &[u8]) -> bool) -
     let named = named_in(headers.get_all("connection"));
     let mut fields = Fields::default();
     for (name, value) in headers.iter() {
-        let passes = !HOP_BY_HOP.contains(&name)
-            && !matches!(name, "content-length" | "x-request-id")
+        let passes = !KEPT_FROM_CLIENTS.contains(name.as_bytes())
             && !name.starts_with("x-ai-proxy-")
-            && !NOT_RELAYED.contains(&name)
             && !name.starts_with("access-control-")
             && !kept_back(name, value)
             && !named.iter().any(|other| other == name);

@@ -74,9 +74,10 @@ impl Scan {
 
 /// A checked request head. Names and values are borrowed from one copy of its bytes.
 pub struct Head {
-    raw: Box<[u8]>,
-    /// Method, target and the names of fields, which are ASCII: read often, so checked once.
+    /// The head, with `?` for each byte that is not ASCII where it is no UTF-8. Method, target and the names of fields are ASCII.
     text: String,
+    /// The head as it came, where `text` is not that.
+    raw: Option<Box<[u8]>>,
     /// These stand in `text`.
     method: Range<usize>,
     target: Range<usize>,
@@ -93,14 +94,15 @@ pub struct Head {
 struct Field {
     /// Where its name stands in `text`.
     name: Range<usize>,
-    /// Where its value stands in `raw`.
+    /// Where its value stands in the head as it came.
     value: Range<usize>,
 }
 
 impl Head {
     /// Bytes that it holds.
     pub fn size(&self) -> usize {
-        self.raw.len() + self.text.capacity() + self.fields.capacity() * size_of::<Field>()
+        let raw = self.raw.as_ref().map_or(0, |raw| raw.len());
+        raw + self.text.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
     /// Parses a whole head, blank line included, as [`Scan::find_end`] delimits it.
@@ -126,24 +128,21 @@ impl Head {
         };
         let meaning = Meaning::of(headers, minor)?;
         let sent = target.start;
-        let on_wire = strip_authority(raw, target, method.clone())?;
-        let mut text = String::with_capacity(raw.len());
-        let mut add = |piece: &str| {
-            let start = text.len();
-            text.push_str(piece);
-            start..text.len()
+        let target = strip_authority(raw, target, method.clone())?;
+        let mut bytes = raw.to_vec();
+        if target.start != sent {
+            // The first byte of what is left of an absolute form stands for the slash.
+            bytes[target.start] = b'/';
+        }
+        let field = |header: &httparse::Header<'_>| Field {
+            name: span_in(raw, header.name.as_bytes()),
+            value: span_in(raw, header.value),
         };
-        let ascii = |range: Range<usize>| std::str::from_utf8(&raw[range]).unwrap_or_default();
-        let method = add(ascii(method));
-        // The first byte of what is left of an absolute form stands for the slash.
-        let slash = if on_wire.start == sent { "" } else { "/" };
-        let start = add(slash).start;
-        let target = start..add(ascii(on_wire.start + slash.len()..on_wire.end)).end;
-        let fields = headers
-            .iter()
-            .map(|header| Field { name: add(header.name), value: span_in(raw, header.value) })
-            .collect();
-        let raw = raw.into();
+        let fields = headers.iter().map(field).collect();
+        let (text, raw) = match String::from_utf8(bytes) {
+            Ok(text) => (text, None),
+            Err(error) => (ascii_of(error.as_bytes()), Some(raw.into())),
+        };
         Ok(Self {
             fields,
             raw,
@@ -218,12 +217,29 @@ impl Head {
 
     /// All fields in the order they came; values without the white space around them.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|field| (&self.text[field.name.clone()], &self.raw[field.value.clone()]))
+        self.fields.iter().map(|field| self.name_and_value(field))
+    }
+
+    /// Those whose names have so many bytes.
+    pub fn fields_of_length(&self, length: usize) -> impl Iterator<Item = (&str, &[u8])> {
+        let of_length = self.fields.iter().filter(move |field| field.name.len() == length);
+        of_length.map(|field| self.name_and_value(field))
+    }
+
+    /// The values of the fields of that name, in any case.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let same_length = self.fields_of_length(name.len());
+        same_length.filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// The first field of that name, in any case.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
-        self.fields().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.values(name).next()
+    }
+
+    fn name_and_value(&self, field: &Field) -> (&str, &[u8]) {
+        let raw = self.raw.as_deref().unwrap_or(self.text.as_bytes());
+        (&self.text[field.name.clone()], &raw[field.value.clone()])
     }
 }
 
@@ -232,6 +248,11 @@ impl fmt::Debug for Head {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {} ({} fields)", self.method(), self.path(), self.fields.len())
     }
+}
+
+/// The bytes as text of the same length, with `?` for each that is not ASCII.
+fn ascii_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' }).collect()
 }
 
 /// Where the path of a target ends: at its first `?`.
@@ -626,6 +647,22 @@ mod tests {
             assert_eq!(whole.is_ok(), split.is_ok(), "{bytes:?}");
         }
     }
+    #[test]
+    fn fields_are_as_they_came_in_a_head_that_is_no_utf8() {
+        let raw =
+            b"GET http://h?q=1 HTTP/1.1\r\nHost: a\r\nX-A: \xe9t\xe9\r\nx-a: \xc3\xa9\r\nX-Ab: z\r\n\r\n";
+        let mut head = read(raw, raw.len()).expect("a good head").expect("a whole head");
+        let fields: Vec<(&str, &[u8])> = head.fields().collect();
+        let sent: [(&str, &[u8]); 4] =
+            [("Host", b"a"), ("X-A", b"\xe9t\xe9"), ("x-a", b"\xc3\xa9"), ("X-Ab", b"z")];
+        assert_eq!(fields, sent);
+        assert_eq!(head.values("X-a").collect::<Vec<_>>(), [&b"\xe9t\xe9"[..], b"\xc3\xa9"]);
+        assert_eq!(head.fields_of_length(4).map(|(name, _)| name).collect::<Vec<_>>(), ["Host", "X-Ab"]);
+        assert_eq!((head.method(), head.target(), head.path()), ("GET", "/?q=1", "/"));
+        assert!(head.set_path("/v1/models"));
+        assert_eq!((head.target(), head.field("x-ab")), ("/v1/models?q=1", Some(&b"z"[..])));
+    }
+
     #[test]
     fn set_path_keeps_the_query_and_refuses_what_is_no_path() {
         let mut head = Head::parse(b"GET /a?b=%3F?c HTTP/1.1\r\nHost: a\r\n\r\n").expect("a good head");
