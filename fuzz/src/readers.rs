@@ -158,7 +158,7 @@ fn as_it_is(document: &str) -> Option<Vec<u8>> {
 }
 
 fn body(bytes: &[u8]) -> usize {
-    Body::parse(bytes).map_or(0, |body| length(&body.with_model(bytes, MODEL)))
+    Body::parse(bytes).map_or(0, |body| length(&body.with_model(bytes, b"a-model")))
 }
 
 fn length(pieces: &[&[u8]]) -> usize {

@@ -1,6 +1,8 @@
 //! What must be known of a relayed call before a provider is asked: what its body says, where it goes, whether its token
 //! has room for it.
 
+use std::borrow::Cow;
+
 use ureq::http::Method;
 use ureq::http::uri::PathAndQuery;
 
@@ -139,16 +141,12 @@ pub fn prepare(
     mut body: Body,
 ) -> Result<Admitted, ApiError> {
     let (config, token) = (&*request.context.config, request.context.token());
-    let path = request.head.target().strip_prefix("/v1").unwrap_or_default();
-    let path = relayed_headers::without_credentials(path).into_owned();
-    if !path.bytes().all(is_plain) && path.parse::<PathAndQuery>().is_err() {
-        return Err(ApiError::BadRequest("request target"));
-    }
+    let path = path_at_provider(request)?;
     let is_stored = request.context.action == Action::StoredResponse;
     let (mut routes, is_search) = if is_stored {
         let found = responses::find(gateway, config, token, request.head.path())?;
         if !found.model.is_empty() {
-            body.model = found.model;
+            body.model = found.model.into();
         }
         (found.routes, found.is_search)
     } else {
@@ -178,6 +176,20 @@ pub fn prepare(
     })
 }
 
+/// Path and query after the provider's base URL, without what carries credentials.
+fn path_at_provider(request: &Request<RequestContext>) -> Result<Cow<'static, str>, ApiError> {
+    let (target, endpoint) = (request.head.target(), request.context.path);
+    if target == endpoint {
+        return Ok(Cow::Borrowed(endpoint.strip_prefix("/v1").unwrap_or_default()));
+    }
+    let path = target.strip_prefix("/v1").unwrap_or_default();
+    let path = relayed_headers::without_credentials(path).into_owned();
+    match path.bytes().all(is_plain) || path.parse::<PathAndQuery>().is_ok() {
+        true => Ok(Cow::Owned(path)),
+        false => Err(ApiError::BadRequest("request target")),
+    }
+}
+
 /// Whether a byte may stand anywhere in a request target.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.')
@@ -201,7 +213,7 @@ fn routes_by_model(
             true => BodyError::MissingModel.into(),
             false => {
                 let meant = hints::models(config, &lists, Some(token), &body.model);
-                ApiError::ModelNotFound(body.model.clone(), meant)
+                ApiError::ModelNotFound(body.model.to_string(), meant)
             }
         });
     }

@@ -1,5 +1,6 @@
 //! A relayed call, once it is known that it may be made.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ pub struct Admitted {
     /// A stored response is looked for: it is not known which of the routes has it.
     pub is_search: bool,
     /// Path and query after the provider's base URL.
-    pub path: String,
+    pub path: Cow<'static, str>,
     /// What the client's `Content-Type` gives way to.
     pub kind: Option<&'static str>,
     /// Tokens of its prompt, estimated from its body.

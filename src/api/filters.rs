@@ -68,7 +68,7 @@ pub fn check(
             && id.len() <= MAX_MODEL
             && !is_indirect(id)
             && routes.iter().all(|route| {
-                let id = format!("{}/{id}", route.provider);
+                let id = format!("{}/{id}", route.provider(config).name);
                 config.supports(&id) && token.allows(&id)
             })
     };

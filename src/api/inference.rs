@@ -27,7 +27,7 @@ const QUEUED_LONG: Duration = Duration::from_millis(50);
 /// A call of which it is not yet known where it goes.
 struct Call {
     gateway: Arc<Gateway>,
-    client_call: ClientCall,
+    client_call: Box<ClientCall>,
     /// Its token is over a limit.
     refused: Option<ApiError>,
 }
@@ -51,7 +51,7 @@ struct Unprepared {
 /// What was found out about a request.
 struct Prepared {
     /// The model that it names, and whether it asks for a stream.
-    asked: Option<(String, bool)>,
+    asked: Option<(Arc<str>, bool)>,
     call: Result<Found, ApiError>,
 }
 
@@ -71,7 +71,7 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, resp
         Ok(permit) => (permit, None),
         Err(error) => (Permit::UNLIMITED, Some(error)),
     };
-    let client_call = ClientCall {
+    let client_call = Box::new(ClientCall {
         response: ClientResponse::new(responder, request.received),
         record: Record::new(&request),
         request: request.into(),
@@ -80,7 +80,7 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, resp
         response_context,
         estimated_prompt: 0,
         charge: 0,
-    };
+    });
     let call = Call { gateway: Arc::clone(gateway), client_call, refused };
     let request = &call.client_call.request;
     if request.body.len() > QUICK_BODY {
@@ -103,7 +103,7 @@ fn prepare(
         Ok(body) => body,
         Err(error) => return Prepared { asked: None, call: Err(error) },
     };
-    let asked = Some((body.model.clone(), body.stream));
+    let asked = Some((Arc::clone(&body.model), body.stream));
     // What costs more than its own bytes (filters, lists) comes after the count.
     let call = match is_admitted && (may_take_long || !admission::takes_long(request, &body)) {
         true => admission::prepare(gateway, request, body).map(|call| Found::Call(Box::new(call))),
@@ -140,7 +140,7 @@ impl Call {
         }
         match (self.refused.take(), prepared.call) {
             (Some(error), _) | (None, Err(error)) => self.refuse(error).into(),
-            (None, Ok(Found::Call(call))) => self.begin(*call),
+            (None, Ok(Found::Call(call))) => self.begin(call),
             (None, Ok(Found::Body(body))) => self.prepare_on_helper(Some(body)),
         }
     }
@@ -150,7 +150,7 @@ impl Call {
         self.client_call.finish(Finish::Error(error), &self.gateway.metrics)
     }
 
-    fn begin(self, mut call: Admitted) -> Handled {
+    fn begin(self, mut call: Box<Admitted>) -> Handled {
         let (Self { gateway, mut client_call, .. }, now) = (self, Instant::now());
         client_call.record.model.clone_from(&call.body.model);
         client_call.estimated_prompt = call.estimated_prompt;

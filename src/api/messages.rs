@@ -95,7 +95,7 @@ pub fn translate(
     let mut translated = Translated { cuts, ..Translated::default() };
     let Some(first) = routes.iter().find(|route| !native(route)) else { return Ok(translated) };
     if counts_tokens(request) {
-        translated.uncounting = Some(first.provider.clone());
+        translated.uncounting = Some(first.provider(config).name.clone());
         routes.retain(native);
         return Ok(translated);
     }
@@ -118,7 +118,7 @@ pub fn translate(
 /// The replicas that a route may lead to.
 fn replicas_of<'a>(config: &'a Config, route: &Route) -> impl Iterator<Item = &'a Replica> {
     let pin = route.pin;
-    let replicas = config.provider(&route.provider).into_iter().flat_map(|provider| &provider.replicas);
+    let replicas = route.provider(config).replicas.iter();
     replicas.enumerate().filter(move |(at, _)| pin.is_none_or(|pin| pin == *at)).map(|(_, replica)| replica)
 }
 

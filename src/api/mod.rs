@@ -176,6 +176,8 @@ impl Endpoint {
 pub struct RequestContext {
     config: Arc<Config>,
     action: Action,
+    /// The path of its endpoint.
+    path: &'static str,
     /// The caller's token, by its place in the configuration.
     token: Option<usize>,
     response_context: ResponseContext,
@@ -247,7 +249,8 @@ impl Api {
             _ if endpoint.is_relayed() => Lane::Worker,
             _ => Lane::Control,
         };
-        Admission::Run(lane, RequestContext { config, action: endpoint.action, token, response_context })
+        let Endpoint { action, path, .. } = *endpoint;
+        Admission::Run(lane, RequestContext { config, action, path, token, response_context })
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Record {
     /// It has taken that model: the id is none that the client made up.
     pub model_taken: bool,
     /// The model the client names.
-    pub model: String,
+    pub model: Arc<str>,
     /// The status the client gets.
     pub status: u16,
     /// It asked for a stream.
@@ -55,7 +55,7 @@ impl Record {
             provider: String::new(),
             provider_model: Arc::default(),
             model_taken: false,
-            model: String::new(),
+            model: Arc::default(),
             status: 0,
             streamed: false,
             bytes: 0,

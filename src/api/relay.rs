@@ -24,7 +24,7 @@ use crate::upstream::{Failure, Fault};
 /// One call under way.
 pub struct Relay {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) call: Admitted,
+    pub(super) call: Box<Admitted>,
     pub(super) plan: Plan,
     /// What the client gets of the attempts that failed, if none succeeds.
     pub(super) last: Option<Box<Failed>>,
@@ -44,7 +44,7 @@ pub struct Relay {
     pub(super) is_short: bool,
     /// The memory of the responses collected for it, held to its end.
     pub(super) share: Share,
-    pub(super) client_call: ClientCall,
+    pub(super) client_call: Box<ClientCall>,
 }
 
 /// An attempt at one replica.

@@ -62,21 +62,20 @@ pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Re
         if !may_have(provider, &model) {
             return Err(ApiError::NotFound(path.to_owned(), None));
         }
-        let route = Route { pin: Some(replica), ..Route::new(&provider.name, "") };
-        return Ok(Found { model, routes: vec![route], is_search: false });
+        let route = Route::new(config, &provider.name, "").map(|route| Route { pin: Some(replica), ..route });
+        return Ok(Found { model, routes: route.into_iter().collect(), is_search: false });
     }
     let able = config.providers.iter().filter(|provider| may_have(provider, ""));
     let mut able = able.peekable();
     if able.peek().is_none() {
         return Err(ApiError::NotFound(path.to_owned(), None));
     }
-    let routes: Vec<Route> =
-        able.filter(|provider| keeps_some(provider)).map(|provider| Route::new(&provider.name, "")).collect();
+    let able = able.filter(|provider| keeps_some(provider));
+    let routes: Vec<Route> = able.filter_map(|provider| Route::new(config, &provider.name, "")).collect();
     if routes.is_empty() {
         return Err(ApiError::Refused(Refusal::not_carried("stored responses")));
     }
-    let is_search =
-        routes.len() > 1 || config.provider(&routes[0].provider).is_some_and(|p| p.replicas.len() > 1);
+    let is_search = routes.len() > 1 || routes[0].provider(config).replicas.len() > 1;
     Ok(Found { model: String::new(), routes, is_search })
 }
 
@@ -84,7 +83,7 @@ pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Re
 pub fn pin(gateway: &Gateway, config: &Config, routes: &mut Vec<Route>, previous: &str) {
     let Some(owner) = gateway.response_owners.of(previous) else { return };
     let Some((provider, replica)) = place_of(config, owner.replica) else { return };
-    if let Some(at) = routes.iter().position(|route| route.provider == provider.name) {
+    if let Some(at) = routes.iter().position(|route| route.provider(config).name == provider.name) {
         let route = Route { pin: Some(replica), ..routes.swap_remove(at) };
         *routes = vec![route];
     }
@@ -151,7 +150,7 @@ impl<'a> Reach<'a> {
         let cost = filters::id_bytes(self.config, id).saturating_mul(self.cost);
         self.left = self.left.saturating_sub(cost);
         let routes = || routing::resolve(self.config, self.token, id, |_| None);
-        self.left > 0 && routes().iter().any(|route| route.provider == provider.name)
+        self.left > 0 && routes().iter().any(|route| route.provider(self.config).name == provider.name)
     }
 }
 

@@ -341,7 +341,12 @@ pub struct Target {
 
 impl Config {
     pub fn provider(&self, name: &str) -> Option<&Provider> {
-        self.providers.iter().find(|provider| provider.name == name)
+        self.providers.get(self.place(name)?)
+    }
+
+    /// The place of that provider among the others.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.providers.iter().position(|provider| provider.name == name)
     }
 
     pub fn virtual_model(&self, name: &str) -> Option<&VirtualModel> {

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use memchr::memmem;
 
@@ -93,7 +94,7 @@ fn begins_line(bytes: &[u8], at: usize) -> Result<bool, BodyError> {
 #[derive(Debug, Default)]
 struct Form {
     /// The model, and where it stands.
-    model: Option<(String, Range<usize>)>,
+    model: Option<(Arc<str>, Range<usize>)>,
     stream: bool,
     /// As [`Body`] has them.
     choosers: Vec<(&'static Chooser, Option<Range<usize>>)>,
@@ -119,7 +120,7 @@ impl Form {
                 if disposition.is_encoded {
                     return bad("multipart: Content-Transfer-Encoding of model");
                 }
-                let model = (checked_model(model.to_owned())?, span);
+                let model = (checked_model(model)?, span);
                 if self.model.replace(model).is_some() {
                     return Err(BodyError::AmbiguousModel);
                 }
@@ -290,7 +291,8 @@ mod tests {
     fn spliced(form: &str) -> String {
         let parsed = parse(KIND, form.as_bytes()).unwrap_or_else(|error| panic!("{error:?}: {form}"));
         let model = parsed.written("NEW/\"x\"");
-        String::from_utf8(parsed.with_model(form.as_bytes(), &model).concat()).expect("UTF-8 stays UTF-8")
+        String::from_utf8(parsed.with_model(form.as_bytes(), model.as_bytes()).concat())
+            .expect("UTF-8 stays UTF-8")
     }
 
     fn refused(form: &str) -> BodyError {
@@ -335,7 +337,7 @@ mod tests {
             field("model", "b/c")
         );
         let parsed = parse(KIND, before.as_bytes()).expect("a good form");
-        assert_eq!((parsed.model.as_str(), parsed.stream), ("b/c", false));
+        assert_eq!((&*parsed.model, parsed.stream), ("b/c", false));
         let pieces = parsed.with_model(before.as_bytes(), b"N").concat();
         assert_eq!(String::from_utf8_lossy(&pieces), before.replace("b/c", "N"));
     }

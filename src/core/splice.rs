@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -10,19 +11,19 @@ use serde_json::value::RawValue;
 use super::BodyError;
 use super::choosers::{Chooser, chooser, reads_as_model};
 use super::usage_option::{self, Addition};
-use crate::json::{MAX_LEVELS, deeper_than, scan};
+use crate::json::{MAX_LEVELS, deeper_than, inside, scan};
 use crate::limits::{MAX_DEPTH, MAX_MODEL, MAX_RESPONSE_ID};
 
 /// What a body says at its top level, and where.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Body {
     /// The model it names.
-    pub model: String,
+    pub model: Arc<str>,
     /// It asks for a stream.
     pub stream: bool,
     /// The stored response it continues (`previous_response_id`).
     pub previous: Option<String>,
-    /// Where the value of `model` stands; `None`: the body stays as it is.
+    /// Where the value of `model` stands, without its quotes; `None`: the body stays as it is.
     span: Option<Range<usize>>,
     /// How a value of `model` is written there.
     notation: Notation,
@@ -40,7 +41,7 @@ type Pieces<'a> = [&'a [u8]; 5];
 /// How a value is written in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Notation {
-    /// As a JSON string.
+    /// As a JSON string, inside the quotes that are there.
     Json,
     /// As a JSON string, after its key and ahead of a comma: the body has none.
     Member,
@@ -73,10 +74,10 @@ impl Body {
         let (model, span, notation) =
             match (top.model, default.and_then(|default| Some((default, first_member(bytes)?)))) {
                 (Some(written), _) => {
-                    let model = serde_json::from_str(written).map_err(|_| BodyError::InvalidModel)?;
-                    (model, span_of(written), Notation::Json)
+                    let (model, span) = (read_model(written)?, span_of(written));
+                    (model, span.start + 1..span.end - 1, Notation::Json)
                 }
-                (None, Some((default, start))) => (default.to_owned(), start..start, Notation::Member),
+                (None, Some((default, start))) => (checked_model(default)?, start..start, Notation::Member),
                 (None, None) => return Err(BodyError::MissingModel),
             };
         if top.previous.as_ref().is_some_and(|id| id.len() > MAX_RESPONSE_ID) {
@@ -86,7 +87,7 @@ impl Body {
         let options = (top.stream && !top.repeats_options).then_some(top.options);
         let usage = options.and_then(|options| usage_option::addition(options, bytes, span_of));
         Ok(Self {
-            model: checked_model(model)?,
+            model,
             stream: top.stream,
             previous: top.previous,
             span: Some(span),
@@ -99,12 +100,12 @@ impl Body {
 
     /// A body that names no model, and stays as it is.
     pub fn untouched(stream: bool) -> Self {
-        Self::text("-".to_owned(), stream, None, Vec::new())
+        Self::text("-".into(), stream, None, Vec::new())
     }
 
     /// A body that is no JSON, with the model as it is where `span` says.
     pub(super) fn text(
-        model: String,
+        model: Arc<str>,
         stream: bool,
         span: Option<Range<usize>>,
         choosers: Vec<(&'static Chooser, Option<Range<usize>>)>,
@@ -114,14 +115,14 @@ impl Body {
     }
 
     /// A model's name as this body writes it.
-    pub fn written(&self, model: &str) -> Vec<u8> {
+    pub fn written<'a>(&self, model: &'a str) -> Cow<'a, str> {
+        let needs_no_escape = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
         match self.notation {
-            // A string always serializes.
-            Notation::Json => serde_json::to_vec(model).unwrap_or_default(),
-            Notation::Member => {
-                [b"\"model\":", &*serde_json::to_vec(model).unwrap_or_default(), b","].concat()
+            Notation::Json if !model.bytes().all(needs_no_escape) => {
+                Cow::Owned(inside(&json(model)).unwrap_or_default().to_owned())
             }
-            Notation::Text => model.as_bytes().to_vec(),
+            Notation::Json | Notation::Text => Cow::Borrowed(model),
+            Notation::Member => Cow::Owned(format!("\"model\":{},", json(model))),
         }
     }
 
@@ -187,20 +188,33 @@ impl Body {
     }
 }
 
+/// A text as a JSON string, which it can always be.
+pub fn json(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}
+
 /// Where the first member of an object begins; none where it has no member.
 fn first_member(object: &[u8]) -> Option<usize> {
     let start = object.iter().position(|byte| *byte == b'{')? + 1;
     (!object[start..].trim_ascii_start().starts_with(b"}")).then_some(start)
 }
 
+/// The model that a valid value names.
+fn read_model(value: &str) -> Result<Arc<str>, BodyError> {
+    match inside(value).filter(|plain| !plain.contains('\\')) {
+        Some(plain) => checked_model(plain),
+        None => checked_model(&serde_json::from_str::<String>(value).map_err(|_| BodyError::InvalidModel)?),
+    }
+}
+
 /// A model's name as a client may write it.
 ///
 /// # Errors
 /// It is empty, or longer than [`MAX_MODEL`].
-pub(super) fn checked_model(model: String) -> Result<String, BodyError> {
+pub(super) fn checked_model(model: &str) -> Result<Arc<str>, BodyError> {
     match model.len() {
         0 => Err(BodyError::InvalidModel),
-        1..=MAX_MODEL => Ok(model),
+        1..=MAX_MODEL => Ok(model.into()),
         _ => Err(BodyError::ModelTooLong),
     }
 }
@@ -309,7 +323,18 @@ mod tests {
 
     fn spliced(body: &str) -> String {
         let parsed = Body::parse(body.as_bytes()).expect("a good body");
-        String::from_utf8(parsed.with_model(body.as_bytes(), b"\"NEW\"").concat()).expect("UTF-8 stays UTF-8")
+        String::from_utf8(parsed.with_model(body.as_bytes(), b"NEW").concat()).expect("UTF-8 stays UTF-8")
+    }
+
+    #[test]
+    fn written_escapes_what_a_json_string_cannot_hold() {
+        let body = r#"{"model":"a\/b","n":1}"#;
+        let parsed = Body::parse(body.as_bytes()).expect("a good body");
+        for (model, value) in [("m/é-1", "\"m/é-1\""), ("a\"b\\c", r#""a\"b\\c""#), ("a\nb", r#""a\nb""#)] {
+            let written = parsed.written(model);
+            let spliced = parsed.with_model(body.as_bytes(), written.as_bytes()).concat();
+            assert_eq!(spliced, format!(r#"{{"model":{value},"n":1}}"#).into_bytes());
+        }
     }
 
     #[test]
@@ -377,7 +402,7 @@ mod tests {
     #[test]
     fn last_stream_counts() {
         let body = Body::parse(br#"{"model":"b\u002fc","stream":false,"stream":true}"#).expect("good");
-        assert_eq!((body.model.as_str(), body.stream), ("b/c", true));
+        assert_eq!((&*body.model, body.stream), ("b/c", true));
         assert!(!Body::parse(br#"{"model":"a","stream":"true"}"#).expect("good").stream);
     }
 

@@ -52,7 +52,7 @@ mod tests {
 
     fn asking(body: &str) -> String {
         let parsed = Body::parse(body.as_bytes()).expect("a good body");
-        let pieces = parsed.with_model_and_usage(body.as_bytes(), b"\"NEW\"");
+        let pieces = parsed.with_model_and_usage(body.as_bytes(), b"NEW");
         String::from_utf8(pieces.concat()).expect("UTF-8")
     }
 

@@ -278,13 +278,17 @@ impl<S: Service> Worker<S> {
         if self.whole.is_empty() {
             return;
         }
-        for queued in std::mem::take(&mut self.whole) {
+        let mut whole = std::mem::take(&mut self.whole);
+        for queued in whole.drain(..) {
             match self.shared.permits(queued.lane).acquire(self.number, queued.stream.slot.token) {
                 Acquired::Now(permit) => drop(self.begin(permit, queued)),
                 Acquired::Queued => self.put_queued(queued),
                 Acquired::Full => self.refuse_whole(&queued.request.head, queued.stream),
             }
         }
+        // The room serves the next turn.
+        whole.append(&mut self.whole);
+        self.whole = whole;
     }
 
     /// A request that has waited has its permit; where it is gone, the next has it.

@@ -14,7 +14,8 @@ use crate::config::{Config, Provider, Token, TokenId};
 /// A provider, and the id of the model there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    pub provider: String,
+    /// Index of the provider in the configuration.
+    pub provider: usize,
     /// The provider's own id of the model.
     pub model: Arc<str>,
     /// Index of the one replica that can serve; `None`: any can.
@@ -36,7 +37,7 @@ pub fn resolve<'a>(
     if let Some(model) = config.virtual_model(id) {
         let targets =
             config.targets_supported(model).filter(|target| token.allows(id) || token.allows(&target.id()));
-        return targets.map(|target| Route::new(&target.provider, &target.model)).collect();
+        return targets.filter_map(|target| Route::new(config, &target.provider, &target.model)).collect();
     }
     let (provider, model, full) = match id.split_once('/') {
         Some((provider, model)) => (provider, model, Cow::Borrowed(id)),
@@ -45,15 +46,22 @@ pub fn resolve<'a>(
             None => return Vec::new(),
         },
     };
-    let known = config.provider(provider).is_some() && !model.is_empty();
-    let is_allowed = known && config.supports(&full) && token.allows(&full);
-    if is_allowed { vec![Route::new(provider, model)] } else { Vec::new() }
+    let route = Route::new(config, provider, model).filter(|_| !model.is_empty());
+    match route.filter(|_| config.supports(&full) && token.allows(&full)) {
+        Some(route) => vec![route],
+        None => Vec::new(),
+    }
 }
 
 impl Route {
-    /// A route that any replica can serve.
-    pub fn new(provider: &str, model: &str) -> Self {
-        Self { provider: provider.to_owned(), model: model.into(), pin: None }
+    /// A route that any replica can serve; `None`: there is no such provider.
+    pub fn new(config: &Config, provider: &str, model: &str) -> Option<Self> {
+        Some(Self { provider: config.place(provider)?, model: model.into(), pin: None })
+    }
+
+    /// Its provider, in the configuration that it was made from.
+    pub fn provider<'a>(&self, config: &'a Config) -> &'a Provider {
+        &config.providers[self.provider]
     }
 }
 
@@ -66,6 +74,8 @@ pub struct Plan {
     token: Option<TokenId>,
     /// Indices of routes, each with the index of a replica of its provider.
     tried: Vec<(usize, usize)>,
+    /// The one that is being tried: for most requests, it is the only one.
+    last: Option<(usize, usize)>,
 }
 
 /// The untried part of a route.
@@ -100,14 +110,14 @@ impl Plan {
     /// A plan over `routes` for a request of that token, with no replica tried yet.
     pub fn new(config: &Arc<Config>, routes: Vec<Route>, token: &Token) -> Self {
         let token = (config.tokens.len() > 1).then(|| TokenId::of(token));
-        Self { config: Arc::clone(config), routes, token, tried: Vec::new() }
+        Self { config: Arc::clone(config), routes, token, tried: Vec::new(), last: None }
     }
 
     /// Whether only one replica can take the request: then it may be tried again.
     pub fn is_lone(&self) -> bool {
         let replicas = |route: &Route| match route.pin {
             Some(_) => 1,
-            None => self.config.provider(&route.provider).map_or(0, |p| p.replicas.len()),
+            None => route.provider(&self.config).replicas.len(),
         };
         self.routes.iter().map(replicas).sum::<usize>() == 1
     }
@@ -123,10 +133,10 @@ impl Plan {
         let Left { place, route, provider, passed_over } =
             left().find(available).or_else(|| left().next())?;
         let (replica, lease) = balance.choose(provider, &passed_over, self.token, now)?;
-        let provider = self.config.providers.iter().position(|it| std::ptr::eq(it, provider))?;
         let (config, model) = (Arc::clone(&self.config), Arc::clone(&route.model));
-        self.tried.push((place, replica));
-        Some(Choice { config, provider, replica, model, lease })
+        let choice = Choice { config, provider: route.provider, replica, model, lease };
+        self.tried.extend(self.last.replace((place, replica)));
+        Some(choice)
     }
 
     /// Whether an untried replica may still take the request.
@@ -138,19 +148,21 @@ impl Plan {
     /// Starts again: every replica may be tried again.
     pub fn again(&mut self) {
         self.tried.clear();
+        self.last = None;
     }
 
     fn left(&self) -> impl Iterator<Item = Left<'_>> {
-        self.routes.iter().enumerate().filter_map(|(place, route)| {
-            let provider = self.config.provider(&route.provider)?;
-            let tried = self.tried.iter().filter(|(other, _)| *other == place).map(|(_, replica)| *replica);
+        self.routes.iter().enumerate().map(|(place, route)| {
+            let provider = route.provider(&self.config);
+            let tried = self.tried.iter().chain(&self.last).filter(|(other, _)| *other == place);
+            let tried = tried.map(|(_, replica)| *replica);
             let cannot =
                 (0..provider.replicas.len()).filter(|index| route.pin.is_some_and(|pin| pin != *index));
             // Short, and no allocation before the first attempt.
             let mut passed_over: Vec<usize> = tried.chain(cannot).collect();
             passed_over.sort_unstable();
             passed_over.dedup();
-            Some(Left { place, route, provider, passed_over })
+            Left { place, route, provider, passed_over }
         })
     }
 }
@@ -194,7 +206,8 @@ mod tests {
             )
             .map(Arc::new)
             .expect("a good config");
-            let routes: Vec<Route> = (0..counts.len()).map(|p| Route::new(&format!("p{p}"), "m")).collect();
+            let routes: Vec<Route> =
+                (0..counts.len()).filter_map(|p| Route::new(&config, &format!("p{p}"), "m")).collect();
             let (balance, mut now) = (Arc::new(Balance::default()), Instant::now());
             for _ in 0..40 {
                 now += Duration::from_secs(u64::from(random.below(15)));

@@ -55,7 +55,7 @@ impl Relay {
         // It has begun: the replica does not hang.
         response.take_time();
         let whole = Whole::begun(beginning, self.client_call.config().max_response_size);
-        Step::To(Stage::Collect(Box::new(Collect { response, whole })))
+        Collect { response, whole }.advance(self, attempt)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::api::relay::{Attempt, Relay};
 use crate::upstream::{Fault, NoResponse, PendingResponse, UpstreamResponse, stream, unusable};
 
 /// A request that has left.
-pub struct AwaitHead(pub Box<PendingResponse>);
+pub struct AwaitHead(pub PendingResponse);
 
 impl AwaitHead {
     pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt) -> Step {

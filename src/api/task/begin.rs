@@ -33,7 +33,7 @@ impl Begin {
         match ask(relay, attempt, (!self.is_fresh).then_some(io.worker())) {
             Ok(Asked::On(pending, sent)) => {
                 io.watch(pending.source());
-                SendRequest(Box::new(pending)).after(sent, relay)
+                SendRequest(pending).after(sent, relay)
             }
             Ok(Asked::Unconnected(outgoing)) => match Connect::begin(outgoing, relay, io) {
                 Ok(connect) => Step::Park(Stage::Connect(Box::new(connect))),

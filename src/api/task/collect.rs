@@ -19,11 +19,12 @@ pub struct Collect {
 }
 
 impl Collect {
-    pub fn advance(mut self: Box<Self>, relay: &mut Relay, attempt: &Attempt) -> Step {
+    /// It takes a box only where there is more to come.
+    pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt) -> Step {
         match self.whole.collect(&mut self.response, relay.now) {
             Ok(Collected::Whole) => relay.collected(self.response, self.whole, &attempt.choice),
-            Ok(Collected::Again) => Step::Yield(Stage::Collect(self)),
-            Ok(Collected::Waits) => Stage::Collect(self).park(relay),
+            Ok(Collected::Again) => Step::Yield(Stage::Collect(Box::new(self))),
+            Ok(Collected::Waits) => Stage::Collect(Box::new(self)).park(relay),
             Err(failure) => Step::failed(failure),
         }
     }
@@ -64,7 +65,8 @@ impl Relay {
 
     fn translated(&self) -> Option<Translated> {
         let chat = self.call.chat.as_ref().filter(|_| self.is_translated)?;
-        let (model, id) = (self.call.body.model.clone(), Arc::clone(&self.client_call.response_context.id));
+        let (model, id) =
+            (Arc::clone(&self.call.body.model), Arc::clone(&self.client_call.response_context.id));
         Some(Translated { chat: Arc::clone(chat), model, id })
     }
 

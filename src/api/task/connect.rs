@@ -39,7 +39,7 @@ impl Connect {
         let is_overdue = relay.now >= self.deadline(relay.client_call.is_committed());
         match self.connecting.poll() {
             Ok(Some(connection)) => {
-                let pending = Box::new(self.outgoing.on_new(connection, relay.now));
+                let pending = self.outgoing.on_new(connection, relay.now);
                 io.watch(pending.source());
                 Step::To(Stage::Send(SendRequest(pending)))
             }

@@ -47,7 +47,7 @@ pub type Promised = fn(&[u8], bool) -> Option<Vec<u8>>;
 pub struct Translated {
     pub chat: Arc<Chat>,
     /// As the client named it.
-    pub model: String,
+    pub model: Arc<str>,
     /// The request's.
     pub id: Arc<str>,
 }

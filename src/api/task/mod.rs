@@ -237,7 +237,7 @@ impl Stage {
             Self::Send(send) => send.advance(relay, attempt),
             Self::AwaitHead(await_head) => await_head.advance(relay, attempt),
             Self::AwaitBody(await_body) => await_body.advance(relay, attempt, io),
-            Self::Collect(collect) => collect.advance(relay, attempt),
+            Self::Collect(collect) => (*collect).advance(relay, attempt),
             Self::Compute(compute) => compute.advance(relay, attempt, io),
             Self::Stream(streaming) => streaming.advance(relay, attempt, io),
         }

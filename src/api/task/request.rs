@@ -1,10 +1,10 @@
 //! What a replica is asked: the request for it, and its body.
 
-use crate::api::client_call::ClientCall;
 use crate::api::messages;
 use crate::api::relay::Relay;
 use crate::config::{Format, known};
 use crate::core::relayed_headers;
+use crate::core::splice::json;
 use crate::routing::Choice;
 use crate::upstream::{Call, Failure, Outgoing, Timeouts};
 
@@ -22,7 +22,7 @@ impl Relay {
             true => (Format::OpenAi, messages::CHAT),
         };
         let fields = |kept_back: &dyn Fn(&str) -> bool| {
-            let ClientCall { request, .. } = &self.client_call;
+            let request = &self.client_call.request;
             let kind = self.call.kind;
             let mut fields =
                 relayed_headers::of_request(&request.head, &request.context.response_context.id, &|name| {
@@ -45,15 +45,17 @@ impl Relay {
     pub(super) fn with_body<T>(&self, choice: &Choice, send: impl FnOnce(&[&[u8]]) -> T) -> T {
         let replica = &choice.provider().replicas[choice.replica];
         let model = self.call.body.written(&choice.model);
+        let model = model.as_bytes();
         let (body, bytes) = (&self.call.body, &*self.client_call.request.body);
         match self.chat() {
-            None if !self.call.cuts.is_empty() => send(&body.with_model_less(bytes, &model, &self.call.cuts)),
-            None if self.adds_usage => send(&body.with_model_and_usage(bytes, &model)),
-            None => send(&body.with_model(bytes, &model)),
+            None if !self.call.cuts.is_empty() => send(&body.with_model_less(bytes, model, &self.call.cuts)),
+            None if self.adds_usage => send(&body.with_model_and_usage(bytes, model)),
+            None => send(&body.with_model(bytes, model)),
             Some(chat) => {
                 // The translated APIs report the usage of every stream.
                 let limit = known(&replica.url).token_limit;
-                send(&chat.request.with_model(&model, limit, replica.asks_for_usage(true)))
+                let model = json(&choice.model);
+                send(&chat.request.with_model(model.as_bytes(), limit, replica.asks_for_usage(true)))
             }
         }
     }

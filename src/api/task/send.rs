@@ -6,7 +6,7 @@ use crate::api::relay::{Attempt, Relay};
 use crate::upstream::{PendingResponse, Sent};
 
 /// A request that leaves.
-pub struct SendRequest(pub Box<PendingResponse>);
+pub struct SendRequest(pub PendingResponse);
 
 impl SendRequest {
     pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt) -> Step {
