@@ -10,35 +10,37 @@ use signal_hook::consts::SIGPIPE;
 
 use crate::config::load::{self, Problems};
 use crate::limits::{LITTLE_MEMORY, SAY_TIMEOUT};
-use crate::text::config::Label;
 use crate::text::usage::UsageProblem;
 use crate::text::{Language, in_language};
-use crate::{demo, logging, serve};
+use crate::{check, demo, logging, serve};
 
 /// Exit code: failed while running.
 const FAILED: u8 = 1;
 /// Exit code: bad usage or bad configuration.
 const BAD_USAGE: u8 = 2;
+/// Exit code: the configuration is valid, and a provider failed its probe.
+const BAD_PROVIDER: u8 = 3;
 
 const HELP: &str = "\
 ai-proxy: one OpenAI-compatible endpoint in front of many AI providers
 
 usage:
-  ai-proxy [--config PATH]         serve
-  ai-proxy check [--config PATH]   check the configuration, print a summary without secrets
-  ai-proxy demo [--port N]         serve a built-in provider on 127.0.0.1:8001: no file, no key, no internet
+  ai-proxy [--config PATH]                   serve
+  ai-proxy check [--probe] [--config PATH]   check the configuration, print a summary without secrets; --probe also asks its providers
+  ai-proxy demo [--port N]                   serve a built-in provider on 127.0.0.1:8001: no file, no key, no internet
   ai-proxy --version
   ai-proxy --help
 
 The configuration is config.json in the working directory, or what AI_PROXY_CONFIG names, or --config.
-exit codes: 0 done, 1 failed while running, 2 bad usage or bad configuration
+exit codes: 0 done, 1 failed while running, 2 bad usage or bad configuration, 3 a provider failed its probe
 signals: SIGTERM, SIGINT drain and exit (a second one exits at once); SIGHUP reloads and reopens the log
 ";
 
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Serve(PathBuf),
-    Check(PathBuf),
+    /// The path, and whether to ask the providers.
+    Check(PathBuf, bool),
     Demo(u16),
     Version,
     Help,
@@ -51,7 +53,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(problem) => fail(&in_language(locale(), |language| problem.say(language)), BAD_USAGE),
         Ok(Command::Help) => print(HELP),
         Ok(Command::Version) => print(concat!("ai-proxy ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Command::Check(path)) => check(&path),
+        Ok(Command::Check(path, is_probed)) => check_config(&path, is_probed),
         Ok(Command::Serve(path)) => run_server(path),
         Ok(Command::Demo(port)) => run_demo(port),
     }
@@ -71,15 +73,16 @@ fn parse(arguments: impl Iterator<Item = OsString>, default_path: PathBuf) -> Re
     }
     let mut words = words.into_iter().peekable();
     let subcommand = words.next_if(|word| matches!(word.as_str(), "check" | "demo"));
-    let (mut path, mut port) = (default_path, demo::DEFAULT_PORT);
+    let (mut path, mut port, mut is_probed) = (default_path, demo::DEFAULT_PORT, false);
+    let [is_check, is_demo] = ["check", "demo"].map(|name| subcommand.as_deref() == Some(name));
     while let Some(word) = words.next() {
-        let is_demo = subcommand.as_deref() == Some("demo");
         match word.as_str() {
             "--help" | "-h" => return Ok(Command::Help),
             "--version" | "-V" if subcommand.is_none() => return Ok(Command::Version),
             "--config" | "-c" if !is_demo => {
                 path = PathBuf::from(words.next().ok_or(UsageProblem::NoPath)?);
             }
+            "--probe" if is_check => is_probed = true,
             "--port" if is_demo => {
                 let value = words.next().ok_or(UsageProblem::NoPort)?;
                 port = value.parse().map_err(|_| UsageProblem::BadPort(value))?;
@@ -87,23 +90,27 @@ fn parse(arguments: impl Iterator<Item = OsString>, default_path: PathBuf) -> Re
             other => return Err(UsageProblem::Unknown(other.to_owned())),
         }
     }
-    Ok(match subcommand.as_deref() {
-        Some("check") => Command::Check(path),
-        Some(_) => Command::Demo(port),
-        None => Command::Serve(path),
+    Ok(match (is_check, is_demo) {
+        (true, _) => Command::Check(path, is_probed),
+        (_, true) => Command::Demo(port),
+        _ => Command::Serve(path),
     })
 }
 
-fn check(path: &Path) -> ExitCode {
-    match load::from_file(path) {
-        Err(problems) => bad_config(&problems),
-        Ok(config) => {
-            let mut lines = vec![load::summary(&config)];
-            lines.extend(load::warnings(&config, path));
-            lines.push(Label::Good.say(config.language).to_owned());
-            print(&lines.join("\n"))
+fn check_config(path: &Path, is_probed: bool) -> ExitCode {
+    let config = match load::from_file(path) {
+        Ok(config) => config,
+        Err(problems) => return bad_config(&problems),
+    };
+    serve::say(&check::summary(&config, path));
+    if is_probed {
+        let (table, is_good) = check::probe(&config);
+        serve::say(&table);
+        if !is_good {
+            return ExitCode::from(BAD_PROVIDER);
         }
     }
+    ExitCode::SUCCESS
 }
 
 fn run_server(path: PathBuf) -> ExitCode {
@@ -201,8 +208,9 @@ mod tests {
         assert_eq!(parsed(&[]), Ok(Command::Serve("default.json".into())));
         assert_eq!(parsed(&["--config", "a"]), Ok(Command::Serve("a".into())));
         assert_eq!(parsed(&["--config=a=b"]), Ok(Command::Serve("a=b".into())));
-        assert_eq!(parsed(&["check"]), Ok(Command::Check("default.json".into())));
-        assert_eq!(parsed(&["check", "--config", "a"]), Ok(Command::Check("a".into())));
+        assert_eq!(parsed(&["check"]), Ok(Command::Check("default.json".into(), false)));
+        assert_eq!(parsed(&["check", "--config", "a"]), Ok(Command::Check("a".into(), false)));
+        assert_eq!(parsed(&["check", "--probe"]), Ok(Command::Check("default.json".into(), true)));
         assert_eq!(parsed(&["demo"]), Ok(Command::Demo(8001)));
         assert_eq!(parsed(&["demo", "--port", "0"]), Ok(Command::Demo(0)));
         assert_eq!(parsed(&["--version"]), Ok(Command::Version));

@@ -32,6 +32,7 @@ pub mod gateway;
 pub mod api;
 pub mod monitor;
 
+pub mod check;
 pub mod demo;
 
 pub mod supervisor;

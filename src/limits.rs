@@ -166,6 +166,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECT_DELAY: Duration = Duration::from_millis(250);
 /// Longest health check or model list fetch; `non_stream_timeout` may shorten it.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Provider entries that `check --probe` asks at once.
+pub const MAX_PROBES: usize = 64;
 /// Delay of the next check after a failed one; it doubles up to `health_interval`.
 pub const FIRST_RECHECK: Duration = Duration::from_secs(1);
 /// Age of a DNS entry at which it is looked up again, off the request's path.

@@ -16,7 +16,7 @@ use crate::limits::{
 };
 use crate::memory::{Holder, Share, Size};
 use crate::text::{Text, quoted};
-use crate::upstream::{Failure, Fault, unusable};
+use crate::upstream::{Failure, Fault, Upstream, unusable};
 
 /// Longest kept reason of a failed check, bytes.
 const MAX_REASON: usize = 200;
@@ -164,20 +164,59 @@ fn fetch_models(
     replica: &Replica,
 ) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + config.non_stream_timeout.min(CHECK_TIMEOUT);
-    let path = format!("/models{}", known(&replica.url).list_query);
-    let response = gateway.upstream().get(replica, &path, deadline).map_err(in_words)?;
-    let status = response.status;
+    let Asked { status, body, .. } = ask(&gateway.upstream(), config, provider, replica, deadline);
+    let Some(status) = status else { return body };
     gateway.balance.note_check(replica.id, matches!(status, 401 | 403));
-    if let Some(Failure { fault, detail }) = unusable::failure_of(status, &response.headers) {
-        let is_redirect = fault == Fault::Redirected;
-        let shown = if is_redirect { Text::CheckRedirected(&detail).say(config.language) } else { detail };
-        return Err(hidden(provider, shown));
+    match body {
+        Ok(_) if !(200..300).contains(&status) => Err(format!("HTTP {status}")),
+        other => other,
     }
-    let most = (MAX_LISTS_IN_TRANSIT / replicas(config)).clamp(LEAST_MODEL_LIST, MAX_MODEL_LIST);
-    let body = read_body(response.body, most)?;
-    // The status page shows the list, and the log its errors.
-    let body = provider.mask().hide(body, Scope::Unmistakable);
-    if (200..300).contains(&status) { Ok(body) } else { Err(format!("HTTP {status}")) }
+}
+
+/// What a replica responds to `GET {url}/models`.
+pub struct Asked {
+    /// `None`: there is no response.
+    pub status: Option<u16>,
+    /// TLS failed: the replica could be reached, and not trusted.
+    pub is_tls_failure: bool,
+    /// The body, of any status, without the provider's secrets; else why there is none, or none that can be used.
+    pub body: Result<Vec<u8>, String>,
+}
+
+/// Asks a replica for its model list.
+pub fn ask(
+    upstream: &Upstream,
+    config: &Config,
+    provider: &Provider,
+    replica: &Replica,
+    deadline: Instant,
+) -> Asked {
+    let path = format!("/models{}", known(&replica.url).list_query);
+    let response = match upstream.get(replica, &path, deadline) {
+        Ok(response) => response,
+        Err(error) => {
+            let is_tls_failure = match &error {
+                ureq::Error::Io(error) => {
+                    error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>()).is_some()
+                }
+                other => matches!(other, ureq::Error::Tls(_) | ureq::Error::Rustls(_)),
+            };
+            return Asked { status: None, is_tls_failure, body: Err(in_words(error)) };
+        }
+    };
+    let status = response.status;
+    let body = match unusable::failure_of(status, &response.headers) {
+        Some(Failure { fault: Fault::Redirected, detail }) => {
+            Err(hidden(provider, Text::CheckRedirected(&detail).say(config.language)))
+        }
+        Some(Failure { detail, .. }) => Err(hidden(provider, detail)),
+        None => {
+            let most = (MAX_LISTS_IN_TRANSIT / replicas(config)).clamp(LEAST_MODEL_LIST, MAX_MODEL_LIST);
+            // The status page shows the list, and the log its errors.
+            read_body(response.body, most).map(|body| provider.mask().hide(body, Scope::Unmistakable))
+        }
+    };
+    Asked { status: Some(status), is_tls_failure: false, body }
 }
 
 /// A body of at most `most` bytes.
@@ -218,7 +257,7 @@ fn in_words(error: ureq::Error) -> String {
 }
 
 /// A text about a provider, without the provider's secrets.
-fn hidden(provider: &Provider, text: String) -> String {
+pub fn hidden(provider: &Provider, text: String) -> String {
     let hidden = provider.mask().hide(text.into_bytes(), Scope::All);
     String::from_utf8_lossy(&hidden).into_owned()
 }

@@ -7,7 +7,7 @@ _ai_proxy() {
     --port) return ;;
     esac
     case ${COMP_WORDS[1]} in
-    check) words="--config --help" ;;
+    check) words="--probe --config --help" ;;
     demo) words="--port --help" ;;
     *) words="check demo --config --version --help" ;;
     esac

@@ -5,6 +5,7 @@ pub mod alike;
 pub mod config;
 pub mod expected;
 pub mod file;
+pub mod probe;
 pub mod usage;
 pub mod warning;
 

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["upstream"],
     &["gateway"],
     &["monitor", "api"],
-    &["demo", "supervisor"],
+    &["check", "demo", "supervisor"],
     &["serve"],
     &["cli"],
     &["main", "lib"],

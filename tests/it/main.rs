@@ -9,6 +9,7 @@ mod agents;
 mod auth;
 mod bench;
 mod broken;
+mod check;
 mod cluster;
 mod config;
 mod corpora;
