@@ -258,6 +258,8 @@ pub const LOG_PIECE: usize = 4096;
 pub const MAX_REFUSAL_LINES: u32 = 20;
 /// See [`MAX_REFUSAL_LINES`].
 pub const REFUSALS_INTERVAL: Duration = Duration::from_secs(60);
+/// Most addresses of a request that are compared with `trusted_proxies`: its peer's, and those of its `X-Forwarded-For`.
+pub const MAX_FORWARDED: usize = 32;
 /// How often the log's thread checks for a change of destination while it waits for a reader.
 pub const LOG_PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait at exit for log lines that are not written yet.

@@ -33,7 +33,7 @@ const MODERATION_MODEL: &str = "omni-moderation-latest";
 /// It is not in that format, or names no model.
 pub fn parse(request: &Request<RequestContext>) -> Result<Body, ApiError> {
     let kind = content_type(&request.head)?.unwrap_or_default();
-    Ok(match request.context.action {
+    Ok(match request.context.endpoint.action {
         Action::RelayForm if !is_json(media_type(kind)) => multipart::parse(kind, &request.body)?,
         Action::StoredResponse => {
             let mut asked = request.head.query().unwrap_or_default().split('&');
@@ -127,7 +127,7 @@ pub fn admit(
 /// Whether it takes very long to prepare that call.
 pub fn takes_long(request: &Request<RequestContext>, body: &Body) -> bool {
     let (config, token) = (&*request.context.config, request.context.token());
-    let is_stored = request.context.action == Action::StoredResponse;
+    let is_stored = request.context.endpoint.action == Action::StoredResponse;
     filters::takes_long(config, token, body) || (is_stored && token.models.is_some())
 }
 
@@ -142,7 +142,7 @@ pub fn prepare(
 ) -> Result<Admitted, ApiError> {
     let (config, token) = (&*request.context.config, request.context.token());
     let path = path_at_provider(request)?;
-    let is_stored = request.context.action == Action::StoredResponse;
+    let is_stored = request.context.endpoint.action == Action::StoredResponse;
     let (mut routes, is_search) = if is_stored {
         let found = responses::find(gateway, config, token, request.head.path())?;
         if !found.model.is_empty() {
@@ -178,7 +178,7 @@ pub fn prepare(
 
 /// Path and query after the provider's base URL, without what carries credentials.
 fn path_at_provider(request: &Request<RequestContext>) -> Result<Cow<'static, str>, ApiError> {
-    let (target, endpoint) = (request.head.target(), request.context.path);
+    let (target, endpoint) = (request.head.target(), request.context.endpoint.path);
     if target == endpoint {
         return Ok(Cow::Borrowed(endpoint.strip_prefix("/v1").unwrap_or_default()));
     }

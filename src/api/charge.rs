@@ -36,7 +36,7 @@ impl Relay {
 
     /// Notes the tokens of a call whose client left before its response began.
     pub(super) fn note_request(&mut self) {
-        if self.client_call.request.context.action != Action::StoredResponse {
+        if self.client_call.request.context.endpoint.action != Action::StoredResponse {
             self.charge(Measured::default());
         }
     }
@@ -49,7 +49,7 @@ impl Relay {
         made: Option<&str>,
         is_made_in_background: bool,
     ) {
-        match self.client_call.request.context.action {
+        match self.client_call.request.context.endpoint.action {
             Action::StoredResponse => {
                 let is_chargeable = |id: &String| is_made_in_background || self.gateway.charges.knows(id);
                 let id = self.fetched_id().filter(|_| measured.is_reported()).filter(is_chargeable);
@@ -69,7 +69,7 @@ impl Relay {
 
     /// Notes the tokens of a stream, which made the response `made`. A stored response is streamed where it is made in the background.
     pub(super) fn note_stream(&mut self, measured: Measured, made: Option<&str>) {
-        match self.client_call.request.context.action {
+        match self.client_call.request.context.endpoint.action {
             Action::StoredResponse => {
                 if let Some(id) = self.fetched_id().filter(|id| !self.is_charged_already(id)) {
                     self.charge_once(&id, measured);
@@ -123,6 +123,6 @@ impl Relay {
 /// Tokens of the prompt, as far as the body of the request tells.
 pub(super) fn estimated_prompt(request: &Request<RequestContext>) -> u64 {
     // A form's twin in JSON is none.
-    let is_form = request.context.action == Action::RelayForm && !request.body.starts_with(b"{");
+    let is_form = request.context.endpoint.action == Action::RelayForm && !request.body.starts_with(b"{");
     estimated_prompt_of(&request.body, is_form)
 }

@@ -182,7 +182,7 @@ impl ClientCall {
         drop((permit, in_flight));
         let Finished { done, bytes, first_byte } = end(response);
         (record.status, record.bytes, record.first_byte) = (status, bytes, first_byte);
-        record.end(metrics, &request.context.token().name);
+        record.end(metrics, &request);
         done
     }
 

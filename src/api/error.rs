@@ -35,6 +35,8 @@ pub enum ApiError {
     MethodNotAllowed(String, String),
     /// Malformed HTTP; names the part.
     BadRequest(&'static str),
+    /// TLS, where plain HTTP is spoken.
+    Tls,
     /// What the body says is refused.
     Body(BodyError),
     /// This member, by which a provider chooses a model, is not within the caller's filters.
@@ -152,6 +154,7 @@ impl ApiError {
     pub fn of_rejection(rejection: Rejection, max_body: usize) -> Self {
         match rejection {
             Rejection::Malformed(part) => Self::BadRequest(part),
+            Rejection::Tls => Self::Tls,
             Rejection::UriTooLong => Self::UriTooLong,
             Rejection::HeadTooLarge => Self::HeadTooLarge,
             Rejection::BodyTooLarge => Self::BodyTooLarge(max_body),
@@ -178,7 +181,7 @@ impl ApiError {
     fn facts(&self) -> (u16, &'static str, Retry) {
         use Retry::{Hopeless, MayHelp};
         match self {
-            Self::BadRequest(_) => (400, "bad_request", Hopeless),
+            Self::BadRequest(_) | Self::Tls => (400, "bad_request", Hopeless),
             Self::Body(error) => match error {
                 BodyError::InvalidForm(_) => (400, "bad_request", Hopeless),
                 BodyError::Empty | BodyError::InvalidJson(_) => (400, "invalid_json", Hopeless),
@@ -260,6 +263,7 @@ impl ApiError {
                 Text::MethodNotAllowed(&owned)
             }
             Self::BadRequest(part) => Text::MalformedRequest(part),
+            Self::Tls => Text::PlainHttpOnly,
             Self::Body(error) => match error {
                 BodyError::InvalidForm(part) => Text::MalformedRequest(part),
                 BodyError::Empty => Text::EmptyBody,
@@ -315,7 +319,10 @@ impl ApiError {
     /// The same, with that `type` where OpenAI's format is spoken.
     pub(super) fn body_of_kind(&self, context: &ResponseContext, kind: &'static str) -> Vec<u8> {
         let (code, reason, _) = self.facts();
-        let message = self.words(context.language);
+        let mut message = self.words(context.language);
+        if context.is_refused_preflight {
+            message = Text::PreflightRefused(&message).say(context.language);
+        }
         if context.format == Format::Anthropic {
             let id = &context.id;
             return super::to_json(&anthropic::error::Error::new(code, &message, Some(reason), id));

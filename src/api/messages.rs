@@ -135,7 +135,7 @@ pub fn estimated_count(request: &Request<RequestContext>, tokens: u64) -> Buffer
 /// Whether a call is one that providers of chat completions alone get translated.
 pub fn is_translatable(request: &Request<RequestContext>) -> bool {
     let (path, context) = (request.head.path(), &request.context);
-    let is_responses = path.starts_with(RESPONSES) && context.action != Action::StoredResponse;
+    let is_responses = path.starts_with(RESPONSES) && context.endpoint.action != Action::StoredResponse;
     context.response_context.format == Format::Anthropic || is_responses
 }
 

@@ -5,6 +5,7 @@ mod admission;
 mod admitted;
 mod allowance;
 mod charge;
+mod client_address;
 mod client_call;
 mod error;
 mod error_event;
@@ -28,6 +29,7 @@ mod scrape;
 mod status;
 mod task;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,7 +45,7 @@ use crate::gateway::Gateway;
 use crate::limits::MAX_RENDERED_LISTS;
 use crate::text::Text;
 pub use error::ApiError;
-use refusals::{OnceASecond, Refusals};
+use refusals::Refusals;
 use response_context::ResponseContext;
 
 #[derive(Debug)]
@@ -172,12 +174,20 @@ impl Endpoint {
     }
 }
 
+/// Its path as the log has it.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.path)?;
+        self.behind_id.map_or(Ok(()), |behind| write!(formatter, "{{id}}{behind}"))
+    }
+}
+
 /// What admission found out about a request.
 pub struct RequestContext {
     config: Arc<Config>,
-    action: Action,
-    /// The path of its endpoint.
-    path: &'static str,
+    endpoint: &'static Endpoint,
+    /// Where its connection comes from.
+    peer: Peer,
     /// The caller's token, by its place in the configuration.
     token: Option<usize>,
     response_context: ResponseContext,
@@ -198,9 +208,8 @@ pub struct Api {
     /// Requests that may be handled at once.
     permits: usize,
     started: Instant,
-    refusals: OnceASecond,
-    /// What was logged of requests refused by their head.
-    refused: Refusals,
+    /// What was logged of requests that no handler sees.
+    refusals: Refusals,
     /// The model list as it leaves.
     rendered: models::Rendered,
 }
@@ -213,8 +222,7 @@ impl Api {
             stats,
             permits,
             started: Instant::now(),
-            refusals: OnceASecond::default(),
-            refused: Refusals::default(),
+            refusals: Refusals::default(),
             rendered: models::Rendered::new(MAX_RENDERED_LISTS),
         }
     }
@@ -222,11 +230,12 @@ impl Api {
     fn admit_or_refuse(&self, head: &mut Head, peer: Peer) -> Admission<RequestContext> {
         let config = self.gateway.live.snapshot();
         let found = find(head);
-        let response_context = ResponseContext::of(&config, Some(head));
+        let mut response_context = ResponseContext::of(&config, Some(head));
         if head.method() == "OPTIONS" {
             if let Some(fields) = response_context.preflight_fields(head) {
                 return Admission::Respond(Response { status: 204, fields, body: Vec::new().into() });
             }
+            response_context.note_preflight(head);
         }
         let admitted = admission::check_upgrade(head).and_then(|()| {
             let endpoint = found?;
@@ -239,7 +248,7 @@ impl Api {
         let (endpoint, token) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
-                self.refused.log(&error, peer, head, &response_context.id);
+                self.refusals.log(&error, &config, peer, Some(head), &response_context);
                 return Admission::Respond(refuse(&self.gateway, &error, &response_context));
             }
         };
@@ -249,8 +258,7 @@ impl Api {
             _ if endpoint.is_relayed() => Lane::Worker,
             _ => Lane::Control,
         };
-        let Endpoint { action, path, .. } = *endpoint;
-        Admission::Run(lane, RequestContext { config, action, path, token, response_context })
+        Admission::Run(lane, RequestContext { config, endpoint, peer, token, response_context })
     }
 }
 
@@ -320,7 +328,7 @@ impl Service for Api {
     }
 
     fn handle(&self, request: Box<Request<RequestContext>>, responder: Responder) -> Handled {
-        let response = match request.context.action {
+        let response = match request.context.endpoint.action {
             Action::Relay | Action::RelayForm | Action::CreateResponse | Action::StoredResponse => {
                 return inference::relay(&self.gateway, request, responder);
             }
@@ -336,19 +344,11 @@ impl Service for Api {
         responder.send(response).into()
     }
 
-    fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Response {
+    fn reject(&self, rejection: Rejection, peer: Peer, head: Option<&Head>) -> Response {
         let config = self.gateway.live.snapshot();
         let response_context = ResponseContext::of(&config, head);
         let error = ApiError::of_rejection(rejection, config.max_request_size);
-        // Notices log too many clients and draining once each. Any client can cause the other rejections: their lines are limited.
-        let is_noticed = matches!(rejection, Rejection::TooManyClients | Rejection::ShuttingDown);
-        if error.status() >= 500
-            && !is_noticed
-            && (rejection == Rejection::Panicked || self.refusals.may_tell())
-        {
-            let (status, reason, request_id) = (error.status(), error.reason(), &*response_context.id);
-            log::error!(status, reason, request_id; "{status} {reason} request_id={request_id}");
-        }
+        self.refusals.log(&error, &config, peer, head, &response_context);
         refuse(&self.gateway, &error, &response_context)
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::RequestContext;
 use super::error::ApiError;
+use super::{RequestContext, client_address};
 use crate::front::Request;
 use crate::limits::MAX_QUOTED;
 use crate::metrics::{Metric, Metrics};
@@ -95,9 +95,9 @@ impl Record {
     }
 
     /// The call has ended: it is counted, and has its line in the log.
-    pub fn end(&self, metrics: &Metrics, token: &str) {
-        self.count(metrics, token);
-        self.log(token);
+    pub fn end(&self, metrics: &Metrics, request: &Request<RequestContext>) {
+        self.count(metrics, &request.context.token().name);
+        self.log(request);
     }
 
     /// A call that no provider was asked for has but its reason.
@@ -131,10 +131,13 @@ impl Record {
     }
 
     /// The line that `docs/operations.md` has under "Log": its last two words are the seconds and their unit, in either language.
-    fn log(&self, token: &str) {
+    fn log(&self, request: &Request<RequestContext>) {
         if !log::log_enabled!(log::Level::Info) {
             return;
         }
+        let context = &request.context;
+        let (token, endpoint) = (&*context.token().name, context.endpoint);
+        let client = client_address::of(&context.config, &request.head, context.peer);
         let seconds = |since: Instant| since.duration_since(self.begun).as_secs_f64();
         let (first_byte, duration) = (self.first_byte.map(seconds), seconds(Instant::now()));
         log::info!(
@@ -151,10 +154,12 @@ impl Record {
             request_id = *self.request_id,
             upstream_id = self.upstream_id,
             token = token,
+            client:% = client,
+            endpoint:% = endpoint,
             reason = self.reason,
             duration = duration;
             "provider={} model={} status={} stream={} bytes={} tokens={} ttfb={} attempts={} request_id={} \
-             upstream_id={} token={} reason={} 耗时: {duration:.3} s",
+             upstream_id={} token={} client={client} endpoint={endpoint} reason={} 耗时: {duration:.3} s",
             if self.provider.is_empty() { "-" } else { &self.provider },
             word(&self.model),
             self.status,

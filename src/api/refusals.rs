@@ -1,12 +1,16 @@
 //! Log lines about requests that are refused before a handler sees them, a bounded number for each reason.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
+use log::Level;
+
+use super::client_address;
 use super::error::ApiError;
-use crate::core::date;
+use super::record::word;
+use super::response_context::ResponseContext;
+use crate::config::Config;
 use crate::front::{Head, Peer};
 use crate::limits::{MAX_QUOTED, MAX_REFUSAL_LINES, REFUSALS_INTERVAL};
 use crate::text::quoted;
@@ -24,17 +28,28 @@ struct Logged {
 impl Refusals {
     /// Logs who sent what and why it was refused: [`MAX_REFUSAL_LINES`] for a reason in each [`REFUSALS_INTERVAL`]. The next line after
     /// it says how many were left out.
-    pub fn log(&self, error: &ApiError, peer: Peer, head: &Head, request_id: &str) {
+    pub fn log(
+        &self,
+        error: &ApiError,
+        config: &Config,
+        peer: Peer,
+        head: Option<&Head>,
+        response_context: &ResponseContext,
+    ) {
         let (status, reason) = (error.status(), error.reason());
         let Some(left_out) = self.count(reason, Instant::now()) else { return };
-        let client = match peer {
-            Peer::Ip(address) => address.to_string(),
-            Peer::Unix => "unix".to_owned(),
-        };
-        let (method, path) = (quoted(head.method(), MAX_QUOTED), quoted(head.path(), MAX_QUOTED));
-        log::warn!(
-            status, reason, client = &*client, method = &*method, path = &*path, request_id, left_out;
-            "{status} {reason} client={client} method={method} path={path} request_id={request_id} left_out={left_out}"
+        let client = head.map_or(peer, |head| client_address::of(config, head, peer));
+        let method = head.map(|head| quoted(head.method(), MAX_QUOTED));
+        let path = head.map(|head| quoted(head.path(), MAX_QUOTED));
+        let request_id = &*response_context.id;
+        let detail = detail(error, response_context);
+        log::log!(
+            if status >= 500 { Level::Error } else { Level::Warn },
+            status, reason, client:% = client, method = method.as_deref(), path = path.as_deref(), request_id, detail, left_out;
+            "{status} {reason} client={client} method={} path={} request_id={request_id} detail={} left_out={left_out}",
+            method.as_deref().unwrap_or("-"),
+            path.as_deref().unwrap_or("-"),
+            detail.map_or_else(|| "-".to_owned(), word),
         );
     }
 
@@ -54,15 +69,13 @@ impl Refusals {
     }
 }
 
-/// Keeps what can happen to every request from filling the log.
-#[derive(Default)]
-pub struct OnceASecond(AtomicI64);
-
-impl OnceASecond {
-    /// Whether this second has not had one yet.
-    pub fn may_tell(&self) -> bool {
-        let now = date::seconds(SystemTime::now());
-        self.0.swap(now, Ordering::Relaxed) != now
+/// What the status and the reason of a line leave open.
+fn detail(error: &ApiError, response_context: &ResponseContext) -> Option<&'static str> {
+    match error {
+        _ if response_context.is_refused_preflight => Some("cors_origins"),
+        ApiError::BadRequest(part) => Some(part),
+        ApiError::Tls => Some("TLS on a port of plain HTTP"),
+        _ => None,
     }
 }
 

@@ -33,6 +33,8 @@ pub struct ResponseContext {
     pub standing: Option<Standing>,
     /// Where the caller's token stands with its tokens a day.
     pub day: Option<Day>,
+    /// A preflight whose origin `cors_origins` does not name.
+    pub is_refused_preflight: bool,
     /// The origin that a browser may show the response to.
     origin: Option<String>,
     /// Another origin would get another response: a cache must know.
@@ -64,6 +66,7 @@ impl ResponseContext {
             is_responses: head.is_some_and(|head| head.path().starts_with("/v1/responses")),
             standing: None,
             day: None,
+            is_refused_preflight: false,
             origin: head.and_then(|head| allowed_origin(config, head)),
             varies: !config.cors_origins.is_empty() && !allows_all(config),
         }
@@ -124,6 +127,12 @@ impl ResponseContext {
             fields.push("access-control-allow-private-network", "true");
         }
         Some(fields)
+    }
+
+    /// Notes that an OPTIONS request is a preflight (Fetch standard, section 3.2.2), which is refused.
+    pub fn note_preflight(&mut self, head: &Head) {
+        self.is_refused_preflight =
+            ["origin", "access-control-request-method"].iter().all(|name| head.field(name).is_some());
     }
 
     /// The upstream's id in place of `ours`, which we made up, if there is one.

@@ -97,7 +97,7 @@ pub fn learn(
     choice: &Choice,
     made: impl FnOnce() -> Option<String>,
 ) {
-    let (id, model) = match request.context.action {
+    let (id, model) = match request.context.endpoint.action {
         Action::CreateResponse => (made(), &*call.body.model),
         Action::StoredResponse if call.method == Method::DELETE => {
             return gateway.response_owners.forget(&id_of(request.head.path()));

@@ -53,6 +53,8 @@ const MAX_MEMORY: u64 = 1 << 40;
 const MAX_RETRIES: u64 = 100;
 /// Most entries of `cors_origins`.
 const MAX_ORIGINS: usize = 1000;
+/// Most entries of `trusted_proxies`.
+const MAX_TRUSTED_PROXIES: usize = 1000;
 
 /// Every key of the file. The field of [`Config`] documents its meaning and unit.
 const KEYS: &[Key<Config>] = &[
@@ -115,7 +117,12 @@ const KEYS: &[Key<Config>] = &[
     optional("attempt_timeout", |r, at, v, c| {
         r.set(&mut c.attempt_timeout, at, v, value::seconds_or_null);
     }),
-    optional("cors_origins", |r, at, v, c| c.cors_origins = origins(r, at, v)),
+    optional("cors_origins", |r, at, v, c| {
+        c.cors_origins = r.list(at, v, MAX_ORIGINS, value::origin);
+    }),
+    optional("trusted_proxies", |r, at, v, c| {
+        c.trusted_proxies = r.list(at, v, MAX_TRUSTED_PROXIES, value::trusted_proxy);
+    }),
 ];
 
 /// Values of keys that the file omits, in the order of the config reference.
@@ -153,6 +160,7 @@ fn defaults() -> Config {
         attempt_timeout: None,
         state_file: None,
         cors_origins: Vec::new(),
+        trusted_proxies: Vec::new(),
     }
 }
 
@@ -227,11 +235,6 @@ fn names(entries: &[(String, Json)]) -> Names {
 /// The language that the file asks for; `None`: the value of `language` is bad.
 fn language(entries: &[(String, Json)]) -> Option<Language> {
     find(entries, "language").map_or(Some(Language::default()), |json| value::language(json).ok())
-}
-
-fn origins(reader: &mut Reader, place: &str, json: &Json) -> Vec<String> {
-    let items = reader.items(place, json, MAX_ORIGINS, Json::shown);
-    items.into_iter().filter_map(|(at, item)| reader.read(&at, item, value::origin)).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod filter;
 mod known;
 pub mod live;
 pub mod load;
+mod network;
 mod proxy_url;
 
 use std::fmt;
@@ -21,6 +22,7 @@ pub use crate::core::secret::{Secret, is_placeholder};
 pub use filter::{Filter, Pattern};
 pub use known::{Known, Thinking, anthropic_url, base_url_meant, known};
 pub use live::Live;
+pub use network::{Network, TrustedProxy};
 pub use proxy_url::ProxyUrl;
 
 use crate::logging::LogFormat;
@@ -98,6 +100,8 @@ pub struct Config {
     pub attempt_timeout: Option<Duration>,
     /// Browser origins allowed (`*` for any). Default none.
     pub cors_origins: Vec<String>,
+    /// Peers whose `X-Forwarded-For` names the client in the log; it gives nobody a right. Default none.
+    pub trusted_proxies: Vec<TrustedProxy>,
 }
 
 /// Where to listen.

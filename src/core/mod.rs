@@ -26,6 +26,8 @@ mod usage_option;
 pub enum Rejection {
     /// Not HTTP as RFC 9112 has it; names the part.
     Malformed(&'static str),
+    /// It begins a TLS handshake.
+    Tls,
     /// The target is over [`crate::limits::MAX_TARGET`].
     UriTooLong,
     /// The head is over [`crate::limits::MAX_HEAD`] or [`crate::limits::MAX_HEADERS`].

@@ -12,6 +12,9 @@ const MAX_REQUEST_LINE: usize = MAX_TARGET + 64;
 
 /// As many fields as most requests have: room for [`MAX_HEADERS`] costs more to set up than these to read.
 const USUAL_HEADERS: usize = 20;
+/// The first two bytes of a TLS handshake (RFC 8446 section 5.1): its record type, and the major version of every record.
+const TLS_HANDSHAKE: u8 = 0x16;
+const TLS_MAJOR: u8 = 3;
 
 /// Where a scan for the end of a head stands, so that no byte is looked at twice.
 #[derive(Debug, Default, Clone, Copy)]
@@ -25,10 +28,13 @@ impl Scan {
     /// Looks for the blank line that ends the head which begins at `bytes[0]`; its length when it is there.
     ///
     /// # Errors
-    /// A bare CR or LF (RFC 9112 section 2.2), a NUL, a first byte that begins no method, or a head over a limit.
+    /// A bare CR or LF (RFC 9112 section 2.2), a NUL, a first byte that begins no method, a TLS handshake, or a head over a limit.
     pub fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Rejection> {
-        if bytes.first().is_some_and(|&first| !is_token_byte(first)) {
-            return Err(Rejection::Malformed("no method"));
+        match bytes {
+            [TLS_HANDSHAKE] => return Ok(None),
+            [TLS_HANDSHAKE, TLS_MAJOR, ..] => return Err(Rejection::Tls),
+            [first, ..] if !is_token_byte(*first) => return Err(Rejection::Malformed("no method")),
+            _ => {}
         }
         loop {
             let unseen = &bytes[self.at..bytes.len().min(MAX_HEAD)];
@@ -221,13 +227,13 @@ impl Head {
     }
 
     /// Those whose names have so many bytes.
-    pub fn fields_of_length(&self, length: usize) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn fields_of_length(&self, length: usize) -> impl DoubleEndedIterator<Item = (&str, &[u8])> {
         let of_length = self.fields.iter().filter(move |field| field.name.len() == length);
         of_length.map(|field| self.name_and_value(field))
     }
 
     /// The values of the fields of that name, in any case.
-    pub fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+    pub fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &[u8]> {
         let same_length = self.fields_of_length(name.len());
         same_length.filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
@@ -481,7 +487,7 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", "bare CR"),
             ("GET / HTTP/1.1\r\nHost: a\0\r\n\r\n", "NUL"),
             (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", "no method"),
-            ("\x16\x03\x01\x02", "no method"),
+            ("\x16\x02\x01\x02", "no method"),
             ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", "method"),
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "request target"),
             ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "request target"),

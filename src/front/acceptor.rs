@@ -168,7 +168,7 @@ impl<S: Service> Acceptor<S> {
             self.full = false;
         }
         if full && refused >= places_to_refuse(self.max_clients) {
-            return self.turn_away(&client);
+            return self.turn_away(&client, peer);
         }
         if full {
             discard_input(client.as_fd());
@@ -179,9 +179,10 @@ impl<S: Service> Acceptor<S> {
     }
 
     /// Refuses a connection far over the limit at once, without waiting for the client to read the response.
-    fn turn_away(&self, client: &Client) {
+    fn turn_away(&self, client: &Client, peer: Peer) {
         discard_input(client.as_fd());
-        send_last(client, Shape::UNKNOWN, &self.shared.service.reject(Rejection::TooManyClients, None));
+        let response = self.shared.service.reject(Rejection::TooManyClients, peer, None);
+        send_last(client, Shape::UNKNOWN, &response);
         sys::shut_write(client);
     }
 }

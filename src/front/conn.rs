@@ -247,7 +247,7 @@ impl<T> Conn<T> {
 
     fn admit<S: Service<RequestContext = T>>(&mut self, context: &Context<'_, S>, mut head: Head) {
         if context.refusing && self.is_kept {
-            let response = context.service.reject(Rejection::ShuttingDown, Some(&head));
+            let response = context.service.reject(Rejection::ShuttingDown, self.stream.peer, Some(&head));
             return self.respond_early(context, &head, Shape::of(&head).closing(), response);
         }
         let shape = if context.draining { Shape::of(&head).closing() } else { Shape::of(&head) };
@@ -269,7 +269,7 @@ impl<T> Conn<T> {
         let decoder = Decoder::new(head.framing());
         let announced = decoder.as_ref().and_then(Decoder::announced).unwrap_or(0);
         if announced > context.limits.max_body as u64 {
-            let response = context.service.reject(Rejection::BodyTooLarge, Some(&head));
+            let response = context.service.reject(Rejection::BodyTooLarge, self.stream.peer, Some(&head));
             let shape = Shape::of(&head);
             return self.respond_early(context, &head, shape, response);
         }
@@ -278,7 +278,8 @@ impl<T> Conn<T> {
         }
         let mut request = Box::new(Request::new(head, request_context, context.now));
         if !request.reserve_head() {
-            let response = context.service.reject(Rejection::Overloaded, Some(&request.head));
+            let response =
+                context.service.reject(Rejection::Overloaded, self.stream.peer, Some(&request.head));
             let shape = Shape::of(&request.head);
             return self.respond_early(context, &request.head, shape, response);
         }
@@ -315,7 +316,7 @@ impl<T> Conn<T> {
             Phase::Body(incoming) => Some(&incoming.request.head),
             _ => None,
         };
-        let response = context.service.reject(rejection, head);
+        let response = context.service.reject(rejection, self.stream.peer, head);
         let shape = head.map_or(Shape::UNKNOWN, |head| Shape::of(head).closing());
         self.stream.respond(shape, response);
         self.phase = Phase::LINGER;
@@ -329,7 +330,7 @@ impl<T> Conn<T> {
         let head = &incoming.request.head;
         let keep = head.keep_alive() && incoming.decoder.due() <= MAX_DRAIN as u64;
         let shape = Shape::of(head);
-        let response = context.service.reject(Rejection::BodyTooLarge, Some(head));
+        let response = context.service.reject(Rejection::BodyTooLarge, self.stream.peer, Some(head));
         self.stream.respond(if keep { shape } else { shape.closing() }, response);
         self.phase =
             if keep { Phase::Drain { decoder: incoming.decoder, left: MAX_DRAIN } } else { Phase::LINGER };

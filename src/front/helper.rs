@@ -231,14 +231,14 @@ pub fn handle<S: Service>(
     client_timeout: Duration,
 ) -> Option<Handled> {
     let shape = Shape::of(&request.head);
-    let client = Arc::clone(&stream.client);
+    let (client, peer) = (Arc::clone(&stream.client), stream.peer);
     let responder = Responder::new(stream, shape, client_timeout, draining);
     match catch_unwind(AssertUnwindSafe(|| service.handle(request, responder))) {
         Ok(handled) => Some(handled),
         Err(panic) => {
             service.notice(Notice::Panicked(panic_message(&*panic)));
             if !client.started.load(Ordering::Relaxed) {
-                let response = service.reject(Rejection::Panicked, None);
+                let response = service.reject(Rejection::Panicked, peer, None);
                 send_last(&client, shape.closing(), &response);
             }
             sys::shut_write(&*client);

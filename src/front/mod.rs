@@ -31,6 +31,7 @@ mod task;
 mod timers;
 mod worker;
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -82,6 +83,15 @@ pub enum Peer {
     Ip(IpAddr),
     /// Over the Unix socket.
     Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(formatter),
+            Self::Unix => formatter.write_str("unix"),
+        }
+    }
 }
 
 impl Peer {
@@ -157,8 +167,8 @@ pub trait Service: Send + Sync + 'static {
     /// 500.
     fn handle(&self, request: Box<Request<Self::RequestContext>>, responder: Responder) -> Handled;
 
-    /// The response to a request that the front refuses; `head` is present when it was valid.
-    fn reject(&self, rejection: Rejection, head: Option<&Head>) -> Response;
+    /// Logs a request that the front refuses, and returns the response to it; `head` is present when it was valid.
+    fn reject(&self, rejection: Rejection, peer: Peer, head: Option<&Head>) -> Response;
 
     /// Logs an event for the operator.
     fn notice(&self, notice: Notice);

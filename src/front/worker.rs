@@ -140,7 +140,8 @@ impl<S: Service> Worker<S> {
         let Some(slot) = self.table.reserve() else { return };
         let mut stream = Box::new(ClientStream::new(client, peer, slot));
         let conn = if refused {
-            stream.respond(Shape::UNKNOWN, self.shared.service.reject(Rejection::TooManyClients, None));
+            let response = self.shared.service.reject(Rejection::TooManyClients, peer, None);
+            stream.respond(Shape::UNKNOWN, response);
             Conn::refused(stream)
         } else {
             Conn::new(stream, self.limits, self.now)
@@ -259,7 +260,8 @@ impl<S: Service> Worker<S> {
 
     /// Refuses a complete request that got no permit in time. The next request on its connection waits for the next turn.
     fn refuse_whole(&mut self, head: &super::Head, mut stream: Box<ClientStream>) {
-        stream.respond(Shape::of(head), self.shared.service.reject(Rejection::Overloaded, Some(head)));
+        let response = self.shared.service.reject(Rejection::Overloaded, stream.peer, Some(head));
+        stream.respond(Shape::of(head), response);
         let conn = Conn::after_response(stream, head.keep_alive(), self.limits, self.now);
         self.follow(conn, Step::Again);
     }

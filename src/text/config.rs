@@ -156,6 +156,7 @@ pub enum Label {
     Retries,
     StateFile,
     Origins,
+    TrustedProxies,
     More,
 }
 
@@ -350,6 +351,7 @@ impl Label {
             Self::Retries => ("重试", "retries"),
             Self::StateFile => ("状态文件", "state file"),
             Self::Origins => ("CORS 来源", "CORS origins"),
+            Self::TrustedProxies => ("受信任的代理", "trusted proxies"),
             Self::More => ("其余", "more"),
         };
         match language {

@@ -65,6 +65,8 @@ pub enum Expected {
     SocketPath,
     /// A browser origin.
     Origin,
+    /// A proxy of `trusted_proxies`.
+    TrustedProxy,
     /// The same with nothing after host and port.
     OriginWithoutPath,
 }
@@ -138,6 +140,7 @@ impl Expected {
             Self::HostNotUrl => "主机名或 IP 地址，而不是 URL".into(),
             Self::SocketPath => " unix: 加套接字的绝对路径".into(),
             Self::Origin => " * 或 scheme://host[:port]".into(),
+            Self::TrustedProxy => " unix、IP 地址或 10.0.0.0/8 这样的网络".into(),
             Self::OriginWithoutPath => "不含路径、末尾没有 / 的 scheme://host[:port]".into(),
         }
     }
@@ -182,6 +185,7 @@ impl Expected {
             Self::HostNotUrl => "a host name or IP address, not a URL".into(),
             Self::SocketPath => "unix: and the absolute path of a socket".into(),
             Self::Origin => "* or scheme://host[:port]".into(),
+            Self::TrustedProxy => "unix, an IP address, or a network such as 10.0.0.0/8".into(),
             Self::OriginWithoutPath => "scheme://host[:port] without a path or a slash at its end".into(),
         }
     }

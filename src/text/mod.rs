@@ -63,6 +63,10 @@ pub enum Text<'a> {
     MalformedRequest(&'a str),
     /// The body is empty.
     EmptyBody,
+    /// The client begins a TLS handshake.
+    PlainHttpOnly,
+    /// A browser asks whether a page may call, and the page's origin is not allowed: why the request itself is refused.
+    PreflightRefused(&'a str),
     /// The body is not a JSON object; the fact is the place and reason.
     InvalidJson(&'a str),
     /// The body has no `model`.
@@ -217,6 +221,10 @@ impl Text<'_> {
             Self::MethodNotAllowed(method) => format!("此路径不支持该方法: {method}"),
             Self::MalformedRequest(rule) => format!("请求格式错误: {rule}"),
             Self::EmptyBody => "请求体是空的；请发送 JSON 对象".into(),
+            Self::PlainHttpOnly => "此端口使用 HTTP，不使用 TLS (https://)".into(),
+            Self::PreflightRefused(refusal) => {
+                format!("{refusal}；浏览器中其他来源的页面要调用，须将其来源列入 cors_origins")
+            }
             Self::InvalidJson(reason) => format!("请求体不是有效的 JSON 对象: {reason}"),
             Self::MissingModel => "请求体缺少 model 字段".into(),
             Self::InvalidModel => "model 必须是非空字符串".into(),
@@ -331,6 +339,10 @@ impl Text<'_> {
             Self::MethodNotAllowed(method) => format!("this path does not support the method {method}"),
             Self::MalformedRequest(rule) => format!("malformed request: {rule}"),
             Self::EmptyBody => "the body is empty; send a JSON object".into(),
+            Self::PlainHttpOnly => "this port speaks plain HTTP, not TLS (https://)".into(),
+            Self::PreflightRefused(refusal) => {
+                format!("{refusal}; a page in a browser may call once its origin is in cors_origins")
+            }
             Self::InvalidJson(reason) => format!("the body is not a valid JSON object: {reason}"),
             Self::MissingModel => "the body has no model".into(),
             Self::InvalidModel => "model must be a non-empty string".into(),

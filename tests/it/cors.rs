@@ -133,6 +133,36 @@ fn other_origins_get_nothing() {
 }
 
 #[test]
+fn preflight_that_is_refused_mentions_cors_origins_in_response_and_log() {
+    for (origins, origin) in [(&[][..], PAGE), (&[PAGE], "https://other.example")] {
+        let (_upstream, proxy) = start(origins);
+        let asked = ("Access-Control-Request-Method", "POST");
+        for (target, status, reason) in [
+            (CHAT, 405, "method_not_allowed"),
+            ("/nowhere", 404, "not_found"),
+            ("/v1/messages", 405, "method_not_allowed"),
+        ] {
+            let response = proxy.call(bare("OPTIONS", target, &[("Origin", origin), asked]));
+            assert_eq!(response.status, status, "{}", response.text());
+            assert!(response.text().contains("cors_origins"), "{}", response.text());
+            let line =
+                proxy.log_line(&[&format!("{status} {reason} "), &format!("path={target} "), "OPTIONS"]);
+            assert!(line.contains(" detail=cors_origins "), "{line}");
+        }
+        // These come from no page.
+        for fields in [&[("Origin", origin)][..], &[asked], &[]] {
+            assert!(!proxy.call(bare("OPTIONS", CHAT, fields)).text().contains("cors_origins"));
+        }
+        assert!(
+            !proxy
+                .call(bare("GET", "/nowhere", &[("Origin", origin), asked]))
+                .text()
+                .contains("cors_origins")
+        );
+    }
+}
+
+#[test]
 fn an_upstreams_own_cors_headers_do_not_double_ours() {
     let (upstream, proxy) = start(&[PAGE]);
     let headers = [("Content-Type", "application/json"), ("Access-Control-Allow-Origin", "*")];

@@ -39,7 +39,7 @@ impl Service for Held {
         unreachable!("each request has its response by its head")
     }
 
-    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
+    fn reject(&self, rejection: Rejection, _: Peer, _: Option<&Head>) -> Response {
         panic!("unexpected {rejection:?}")
     }
 

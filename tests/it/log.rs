@@ -52,7 +52,7 @@ fn request_refused_by_its_head_leaves_a_bounded_number_of_lines() {
     let (_upstream, proxy, _config) = start(json!({}));
     let filter = include_str!("../../deploy/fail2ban.conf");
     let failregex = filter.lines().find_map(|line| line.strip_prefix("failregex = ^")).expect("failregex");
-    let failregex = Regex::new(&failregex.replace("<HOST>", "127\\.0\\.0\\.1")).expect("regex");
+    let failregex = Regex::new(&failregex.replace("<ADDR>", "127\\.0\\.0\\.1")).expect("regex");
     let guess = [("Authorization", "Bearer sk-guess")];
     for _ in 0..25 {
         assert_eq!(proxy.call(bare("POST", "/v1/chat/completions?key=sk-hidden", &guess)).status, 401);

@@ -50,6 +50,7 @@ mod pool;
 mod providers;
 mod proxied;
 mod quota;
+mod refusals;
 mod relay;
 mod reload;
 mod response_translation;

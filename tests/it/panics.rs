@@ -107,7 +107,7 @@ impl Service for Panicking {
         }
     }
 
-    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
+    fn reject(&self, rejection: Rejection, _: Peer, _: Option<&Head>) -> Response {
         assert_eq!(rejection, Rejection::Panicked);
         response(500, "internal error")
     }

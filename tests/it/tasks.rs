@@ -112,7 +112,7 @@ impl Service for Beginning {
         }))
     }
 
-    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
+    fn reject(&self, rejection: Rejection, _: Peer, _: Option<&Head>) -> Response {
         panic!("unexpected {rejection:?}")
     }
 

@@ -75,7 +75,7 @@ impl Service for Gated {
         by_job(responder, false, self.make(request.head.path()))
     }
 
-    fn reject(&self, rejection: Rejection, _: Option<&Head>) -> Response {
+    fn reject(&self, rejection: Rejection, _: Peer, _: Option<&Head>) -> Response {
         panic!("unexpected {rejection:?}")
     }
 

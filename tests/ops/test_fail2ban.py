@@ -9,6 +9,7 @@ from harness import Case, ConfiguredProxy, Upstream, for_module, wait_for
 from tools import DEPLOY, run
 
 GUESSES = 3
+FILTER = DEPLOY / "fail2ban.conf"
 
 
 def setUpModule():
@@ -30,5 +31,17 @@ class Filter(Case):
             # What stands in a path is no reason.
             urllib.request.urlopen(proxy.root + "/401/invalid_token/client=192.0.2.1")
         wait_for(lambda: log.read_text().count(" WARNING 40") == GUESSES + 1, "a line for each refusal")
-        said = run("fail2ban-regex", log, DEPLOY / "fail2ban.conf")
-        self.assertIn("%d matched" % GUESSES, said)
+        self.assertIn("%d matched" % GUESSES, run("fail2ban-regex", log, FILTER))
+
+    def test_filter_finds_the_address_that_a_trusted_proxy_forwards(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        log = folder / "ai_proxy.log"
+        proxy = self.enterContext(
+            ConfiguredProxy([alpha.entry], log_file=str(log), trusted_proxies=["127.0.0.0/8", "::1"]))
+        for address in ("203.0.113.7", "2001:db8::7", "192.0.2.1, 203.0.113.8"):
+            with self.assertRaises(urllib.error.HTTPError):
+                headers = {"Authorization": "Bearer sk-guess", "X-Forwarded-For": address}
+                urllib.request.urlopen(urllib.request.Request(proxy.url + "/models", headers=headers))
+        wait_for(lambda: log.read_text().count(" WARNING 401") == 3, "a line for each guess")
+        found = run("fail2ban-regex", "--out", "ip", log, FILTER).split()
+        self.assertEqual(found, ["203.0.113.7", "2001:db8::7", "203.0.113.8"])

@@ -45,7 +45,7 @@ impl Relay {
         // A transcript in plain text may begin like an event.
         let may_be_events = stream::is_event_stream(&headers) || !self.call.path.starts_with("/audio/");
         let is_good = (200..300).contains(&status);
-        let action = self.client_call.request.context.action;
+        let action = self.client_call.request.context.endpoint.action;
         let unread = Unread {
             status,
             headers,

@@ -349,8 +349,7 @@ pub(super) fn bare_url(url: &str) -> Option<String> {
 }
 
 fn models(reader: &mut Reader, place: &str, json: &Json) -> Vec<String> {
-    let items = reader.items(place, json, MAX_MODELS, Json::shown);
-    items.into_iter().filter_map(|(at, item)| reader.read(&at, item, model_id)).collect()
+    reader.list(place, json, MAX_MODELS, model_id)
 }
 
 fn headers(reader: &mut Reader, place: &str, json: &Json) -> Vec<(String, Secret)> {

@@ -145,6 +145,18 @@ impl Reader {
         }
     }
 
+    /// The good items of an array of at most `limit`, without secrets; notes the others.
+    pub(super) fn list<T>(
+        &mut self,
+        place: &str,
+        json: &Json,
+        limit: usize,
+        leaf: fn(&Json) -> Leaf<T>,
+    ) -> Vec<T> {
+        let items = self.items(place, json, limit, Json::shown);
+        items.into_iter().filter_map(|(at, item)| self.read(&at, item, leaf)).collect()
+    }
+
     /// Visits the entries of an object with free keys, each with its place; of a repeated key only the first.
     pub(super) fn entries(
         &mut self,

@@ -35,6 +35,10 @@ pub fn summary(config: &Config) -> String {
         let origins = config.cors_origins.iter().map(|origin| shown(origin));
         lines.push(counted(say(Label::Origins), origins, config.language));
     }
+    if !config.trusted_proxies.is_empty() {
+        let proxies = config.trusted_proxies.iter().map(ToString::to_string);
+        lines.push(counted(say(Label::TrustedProxies), proxies, config.language));
+    }
     lines.push(format!("{}: {}", say(Label::Workers), config.workers));
     lines.push(format!("{}: {}", say(Label::Slots), config.max_connections));
     lines.push(format!("{}: {}", say(Label::Clients), config.max_clients));

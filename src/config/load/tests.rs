@@ -200,6 +200,9 @@ fn words_paths_and_hosts_are_checked() {
         r#""log_format": null"#.into(),
         r#""cors_origins": ["https://a.example/"]"#.into(),
         r#""cors_origins": "*""#.into(),
+        r#""trusted_proxies": ["10.0.0.0/33"]"#.into(),
+        r#""trusted_proxies": [1]"#.into(),
+        r#""trusted_proxies": "unix""#.into(),
         r#""supported_models": [""]"#.into(),
         r#""supported_models": {}"#.into(),
     ] {
@@ -213,6 +216,20 @@ fn words_paths_and_hosts_are_checked() {
         valid(&with(r#""cors_origins": ["*", "https://A.example:443"]"#)).cors_origins,
         ["*", "https://a.example"]
     );
+    assert_eq!(
+        said(&with(r#""trusted_proxies": ["::1", "localhost"]"#)),
+        [
+            r#"trusted_proxies[1]: "localhost" is not allowed; expected unix, an IP address, or a network such as 10.0.0.0/8"#
+        ]
+    );
+}
+
+#[test]
+fn trusted_proxies_are_in_the_summary() {
+    let proxies = r#""trusted_proxies": ["unix", "10.0.0.0/8", "::1", "::ffff:192.0.2.1"]"#;
+    let summary = summary(&valid(&with(proxies)));
+    let line = "受信任的代理: 4 (unix, 10.0.0.0/8, ::1/128, 192.0.2.1/32)";
+    assert!(summary.lines().any(|found| found == line), "{summary}");
 }
 
 #[test]

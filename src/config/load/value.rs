@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::authority::split_port;
 use super::json::{Json, Text};
 use super::reader::{Leaf, Reader};
-use crate::config::{Filter, Host, Pattern, Secret};
+use crate::config::{Filter, Host, Network, Pattern, Secret, TrustedProxy};
 use crate::limits::{MAX_MODEL_ID, MAX_QUOTED};
 use crate::logging::LogFormat;
 use crate::text::Language;
@@ -210,8 +210,7 @@ pub(super) fn header_value(json: &Json, may_be_empty: bool) -> Leaf<Secret> {
 
 /// A list of regular expressions. One that does not compile is skipped and noted.
 pub(super) fn filter(reader: &mut Reader, place: &str, json: &Json) -> Filter {
-    let items = reader.items(place, json, MAX_PATTERNS, Json::shown);
-    items.into_iter().filter_map(|(at, item)| reader.read(&at, item, pattern)).collect()
+    reader.list(place, json, MAX_PATTERNS, pattern).into_iter().collect()
 }
 
 fn pattern(json: &Json) -> Leaf<Pattern> {
@@ -236,6 +235,16 @@ pub(super) fn origin(json: &Json) -> Leaf<String> {
     let has_more = text.split_once("://").is_some_and(|(_, authority)| authority.contains(['/', '?', '#']));
     let rule = if has_more { Expected::OriginWithoutPath } else { Expected::Origin };
     normal_origin(&text.to_ascii_lowercase()).map_or_else(|| unfit(json, rule), Ok)
+}
+
+/// `unix`, an IP address, or a network.
+pub(super) fn trusted_proxy(json: &Json) -> Leaf<TrustedProxy> {
+    let Some(text) = json.text().map(Text::value) else { return unfit(json, Expected::String) };
+    let proxy = match text {
+        "unix" => Some(TrustedProxy::Unix),
+        other => Network::parse(other).map(TrustedProxy::Network),
+    };
+    proxy.map_or_else(|| unfit(json, Expected::TrustedProxy), Ok)
 }
 
 fn normal_origin(origin: &str) -> Option<String> {
