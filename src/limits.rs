@@ -280,6 +280,8 @@ pub const MAX_CA_FILE: u64 = 1024 * 1024;
 pub const MAX_PROVIDERS: usize = 256;
 /// Token entries of a config; each request is compared with all of them.
 pub const MAX_TOKENS: usize = 1_000;
+/// Providers that the line about the first checks names as not healthy.
+pub const MAX_NAMED_UNHEALTHY: usize = 10;
 /// Model ids that an error suggests.
 pub const MAX_HINTS: usize = 3;
 /// Compiled size of one regular expression of a filter, bytes: each request's model is compared with it. Over

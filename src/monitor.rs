@@ -11,8 +11,8 @@ use crate::catalog::{self, Model, Parsed};
 use crate::config::{Config, Provider, Replica, ReplicaId, Scope, known};
 use crate::gateway::{Check, Gateway, Health};
 use crate::limits::{
-    CHECK_TIMEOUT, LEAST_MODEL_LIST, MAX_LISTS, MAX_LISTS_IN_TRANSIT, MAX_MODEL_LIST, MAX_QUOTED,
-    MAX_UPSTREAM_HEAD, THREAD_STACK, UPSTREAM_READ_BUFFER,
+    CHECK_TIMEOUT, LEAST_MODEL_LIST, MAX_LISTS, MAX_LISTS_IN_TRANSIT, MAX_MODEL_LIST, MAX_NAMED_UNHEALTHY,
+    MAX_QUOTED, MAX_UPSTREAM_HEAD, THREAD_STACK, UPSTREAM_READ_BUFFER,
 };
 use crate::memory::{Holder, Share, Size};
 use crate::text::{Text, quoted};
@@ -21,21 +21,23 @@ use crate::upstream::{Failure, Fault, Upstream, unusable};
 /// Longest kept reason of a failed check, bytes.
 const MAX_REASON: usize = 200;
 
-/// Starts the monitor; it ends with the gateway.
+/// Starts the monitor; it ends with the gateway. `on_first_round` gets a line about the first checks of all
+/// providers, which is also logged.
 ///
 /// # Errors
 /// The system refuses its thread.
-pub fn start(gateway: &Arc<Gateway>) -> io::Result<()> {
+pub fn start(gateway: &Arc<Gateway>, on_first_round: impl FnOnce(&str) + Send + 'static) -> io::Result<()> {
     gateway.board.adopt(&gateway.live.snapshot());
     let gateway = Arc::downgrade(gateway);
     thread::Builder::new()
         .stack_size(THREAD_STACK)
         .name("monitor".to_owned())
-        .spawn(move || watch(&gateway))
+        .spawn(move || watch(&gateway, on_first_round))
         .map(drop)
 }
 
-fn watch(gateway: &Weak<Gateway>) {
+fn watch(gateway: &Weak<Gateway>, on_first_round: impl FnOnce(&str)) {
+    let mut on_first_round = Some(on_first_round);
     while let Some(gateway) = gateway.upgrade() {
         let config = gateway.live.snapshot();
         for provider in &config.providers {
@@ -46,12 +48,36 @@ fn watch(gateway: &Weak<Gateway>) {
                 }
             }
         }
+        if gateway.board.is_first_round_over() {
+            if let Some(on_first_round) = on_first_round.take() {
+                let text = first_checks(&gateway, &config);
+                log::info!("{text}");
+                on_first_round(&text);
+            }
+        }
         gateway.upstream().close_idle();
         if gateway.is_state_due() {
             spawn_save(&gateway);
         }
         gateway.board.wait_until_due(&config);
     }
+}
+
+/// The providers that are healthy after the first checks, and why others are not.
+fn first_checks(gateway: &Gateway, config: &Config) -> String {
+    let error_of = |provider: &Provider| {
+        let known = provider.replicas.iter().filter_map(|replica| gateway.board.health(replica.id));
+        let best = known.min_by_key(|health| !health.healthy)?;
+        let error = best.error.unwrap_or_default();
+        (!best.healthy).then(|| format!("{}: {error}", provider.name))
+    };
+    let unhealthy: Vec<String> = config.providers.iter().filter_map(error_of).collect();
+    let total = config.providers.len();
+    let mut named = unhealthy.iter().take(MAX_NAMED_UNHEALTHY).cloned().collect::<Vec<_>>().join("; ");
+    if unhealthy.len() > MAX_NAMED_UNHEALTHY {
+        named.push_str("; …");
+    }
+    Text::FirstChecks(total - unhealthy.len(), total, &named).say(config.language)
 }
 
 /// One thread per save: a hanging disk delays no check. If the system refuses the thread, the next save is

@@ -1,6 +1,7 @@
 //! From a checked configuration to a process that serves, reloads and drains.
 
 mod signals;
+mod start;
 
 use std::io;
 use std::path::PathBuf;
@@ -32,7 +33,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     logging::flush();
     log_panics(config.language);
     set_memory_budget(&config);
-    let gateway = Arc::new(Gateway::new(config, path));
+    let gateway = Arc::new(Gateway::new(config, path.clone()));
     let orders = signals::watch(signals, Arc::clone(&gateway))?;
     let config = gateway.live.snapshot();
     let settings = Settings {
@@ -40,14 +41,15 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
         max_connections: config.max_connections,
         max_clients: bounded_clients(&config),
     };
-    log::info!("{}", Text::Workers(settings.workers).say(config.language));
     let language = config.language;
     let supervisor = Supervisor::from_environment()?;
     let inherited = supervisor::sockets()?;
     let bound = if inherited.is_empty() { bind(&config)? } else { Bound::inherited(inherited)? };
     let names = bound.names();
+    start::show(&config, path.as_deref(), &names, &settings);
     gateway.restore_state();
-    monitor::start(&gateway)?;
+    let shown = Arc::clone(&config);
+    monitor::start(&gateway, move |text| start::say(&shown, text))?;
     let stats = Arc::default();
     let api = Api::new(Arc::clone(&gateway), Arc::clone(&stats), settings.max_connections);
     let running = bound.serve(Arc::new(api), settings, stats)?;

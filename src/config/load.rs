@@ -36,7 +36,7 @@ use crate::text::file::FileProblem;
 use crate::text::{Language, quoted};
 
 pub use problem::{Problem, Problems};
-pub use report::{restart_required, summary};
+pub use report::{level_name, restart_required, summary};
 pub use warnings::warnings;
 
 /// Maximum of `max_connections`.

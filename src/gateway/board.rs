@@ -178,6 +178,11 @@ impl Board {
         inner.woken = false;
     }
 
+    /// Whether the first round of checks is over.
+    pub fn is_first_round_over(&self) -> bool {
+        self.lock().first_round_done
+    }
+
     /// Waits for the first round of checks, at most `timeout`. After that round it never waits again, even
     /// when a reload brings new providers.
     pub fn wait_for_first_round(&self, timeout: Duration) {

@@ -126,10 +126,12 @@ pub enum CaProblem {
     BadCertificate(usize),
 }
 
-/// A label in the output of `ai-proxy check`.
+/// A label in the output of `ai-proxy check` and of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Label {
+    Config,
     Listen,
+    StatusPage,
     Log,
     LogStderr,
     LogLevel,
@@ -325,7 +327,9 @@ impl Label {
     /// The label in that language.
     pub fn say(self, language: Language) -> &'static str {
         let (zh, en) = match self {
+            Self::Config => ("配置文件", "config"),
             Self::Listen => ("监听地址", "listen"),
+            Self::StatusPage => ("状态页", "status page"),
             Self::Log => ("日志文件", "log file"),
             Self::LogStderr => ("仅 stderr", "stderr only"),
             Self::LogLevel => ("日志级别", "log level"),

@@ -181,8 +181,8 @@ pub enum Text<'a> {
     ModelListUnusable(&'a str, &'a str),
     /// A provider lists more models than fit: provider, models listed, models omitted.
     ModelListCut(&'a str, usize, usize),
-    /// Number of worker threads.
-    Workers(usize),
+    /// Every provider has been checked once: those that are healthy, all, and the others with their errors.
+    FirstChecks(usize, usize, &'a str),
     /// The limit of open files: the value reached, and the need of all limits together.
     Descriptors(u64, u64),
     /// `max_clients` was lowered to the limit of open files.
@@ -307,7 +307,10 @@ impl Text<'_> {
             Self::ModelListCut(name, kept, dropped) => {
                 format!("提供商的模型列表过长: {name}: 列出 {kept} 个，略去 {dropped} 个")
             }
-            Self::Workers(count) => format!("工作线程 {count} 个"),
+            Self::FirstChecks(healthy, total, "") => format!("首次检查: {total} 家提供商中 {healthy} 家健康"),
+            Self::FirstChecks(healthy, total, others) => {
+                format!("首次检查: {total} 家提供商中 {healthy} 家健康；尚不健康: {others}")
+            }
             Self::Descriptors(got, needed) => format!("文件描述符上限 {got}，按配置最多需要 {needed}"),
             Self::ClientsFitted(clients) => format!("max_clients 按文件描述符上限调整为 {clients}"),
         }
@@ -449,7 +452,12 @@ impl Text<'_> {
                     "the model list of provider {name} is too long: {kept} are listed, {dropped} are omitted"
                 )
             }
-            Self::Workers(count) => format!("workers: {count}"),
+            Self::FirstChecks(healthy, total, "") => {
+                format!("first checks: {healthy} of {total} providers are healthy")
+            }
+            Self::FirstChecks(healthy, total, others) => {
+                format!("first checks: {healthy} of {total} providers are healthy; not healthy yet: {others}")
+            }
             Self::Descriptors(got, needed) => {
                 format!("limit of open files: {got}; the configuration needs up to {needed}")
             }

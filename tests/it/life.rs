@@ -159,6 +159,49 @@ fn a_taken_port_is_exit_1() {
 }
 
 #[test]
+fn start_is_shown_on_stderr_beside_the_log_in_one_screen() {
+    let (good, bad) = (Upstream::new(&["m"]), Upstream::new(&["m"]));
+    bad.respond("/v1/models", Script::json(401, &json!({"error": {"message": "no"}})));
+    let changes = json!({"log_file": "log", "log_level": "WARNING", "workers": 2, "max_memory": 268_435_456});
+    let proxy = Proxy::start(&with(config(&[("p1", &good), ("p2", &bad)]), changes));
+    eventually("the first checks", || proxy.stderr.all().last()?.starts_with("first checks").then_some(()));
+    let url = format!("http://{}", proxy.address());
+    assert_eq!(
+        proxy.stderr.all(),
+        [
+            concat!("ai-proxy ", env!("CARGO_PKG_VERSION")).to_owned(),
+            format!("  config: {}", proxy.config_path().display()),
+            format!("  listen: {url}"),
+            format!("  log file: {} (WARNING)", proxy.directory.join("log").display()),
+            format!("  status page: {url}/"),
+            "  workers: 2".to_owned(),
+            "  memory limit: 256 MiB".to_owned(),
+            "  providers: 2".to_owned(),
+            format!(
+                "first checks: 1 of 2 providers are healthy; not healthy yet: p2: HTTP 401 (GET {}/models)",
+                bad.url()
+            ),
+        ]
+    );
+}
+
+#[test]
+fn start_is_a_line_of_the_log_where_that_is_stderr() {
+    let upstream = Upstream::new(&["m"]);
+    let proxy = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"language": "zh"})));
+    let place = format!("配置文件: {}, 监听地址: http://", proxy.config_path().display());
+    proxy.log_line(&["INFO ai-proxy ", &place, "日志文件: 仅 stderr (INFO), 状态页: http://", "提供商: 1"]);
+    proxy.log_line(&["INFO 首次检查: 1 家提供商中 1 家健康"]);
+    for words in ["ai-proxy ", "首次检查"] {
+        let count = proxy.stderr.all().iter().filter(|line| line.contains(words)).count();
+        assert_eq!(count, 1, "{words}: {:?}", proxy.stderr.all());
+    }
+    let quiet = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"log_level": "ERROR"})));
+    assert_eq!(quiet.get("/health").status, 200);
+    assert_eq!(quiet.log(), "");
+}
+
+#[test]
 fn a_fixed_port_can_be_taken_again_at_once() {
     let (_upstream, proxy) = start(json!({}));
     let address = proxy.address();

@@ -157,6 +157,6 @@ fn a_full_disk_costs_the_log_and_nothing_else() {
     for _ in 0..50 {
         assert_eq!(client.call(ask("p1/m")).status, 200);
     }
-    eventually("it says so", || (log_count(&proxy, "/dev/full") > 0).then_some(()));
-    assert_eq!(log_count(&proxy, "/dev/full"), 1, "{}", proxy.log());
+    eventually("it says so", || (log_count(&proxy, "ai-proxy: /dev/full") > 0).then_some(()));
+    assert_eq!(log_count(&proxy, "ai-proxy: /dev/full"), 1, "{}", proxy.log());
 }

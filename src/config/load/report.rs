@@ -16,7 +16,7 @@ pub fn summary(config: &Config) -> String {
     let mut lines = vec![
         format!("{}: {}", say(Label::Listen), listen(config)),
         format!("{}: {}", say(Label::Log), log_file(config)),
-        format!("{}: {}", say(Label::LogLevel), level(config.log_level)),
+        format!("{}: {}", say(Label::LogLevel), level_name(config.log_level)),
         format!("{}: {}", say(Label::Language), if config.language == Language::Zh { "zh" } else { "en" }),
     ];
     lines.push(format!("{}: {}", say(Label::Providers), config.providers.len()));
@@ -68,7 +68,8 @@ fn log_file(config: &Config) -> String {
     config.log_file.as_ref().map_or_else(stderr, |path| shown(&path.display().to_string()))
 }
 
-fn level(level: log::LevelFilter) -> &'static str {
+/// The name of a log level in the file.
+pub fn level_name(level: log::LevelFilter) -> &'static str {
     LEVELS.iter().find(|(_, known)| *known == level).map_or("", |(name, _)| name)
 }
 
