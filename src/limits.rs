@@ -139,6 +139,8 @@ pub const MAX_GATHERED: usize = 16 * 1024;
 pub const SENT_A_TURN: usize = 256 * 1024;
 /// Parts of a request that leave in one write.
 pub const PARTS_AT_ONCE: usize = 8;
+/// Bytes of a request that are encrypted and have not left: four records of TLS.
+pub const MAX_ENCRYPTED: usize = 64 * 1024;
 /// Largest model list of a provider, bytes.
 pub const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
 /// Bytes of model lists that are read at the same time, one per replica: with many replicas each has less

@@ -4,8 +4,6 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ureq::unversioned::transport::NextTimeout;
-
 use super::pool::{Connection, Pool};
 use super::timeouts::Timer;
 use super::{Failure, Fault};
@@ -32,8 +30,8 @@ impl ActiveConnection {
         Self { source, connection: Some(connection), pool: Arc::clone(pool), timer, heard: 0, is_clear }
     }
 
-    /// Takes as many bytes of these parts as it can at once; how many. `is_direct`: its transport holds nothing that has to leave before
-    /// them, so that the socket may take them from their place.
+    /// Takes as many bytes of these parts as it can at once; how many. `is_direct`: its link is the socket itself and holds nothing that has
+    /// to leave before them: the socket may take them from their place.
     ///
     /// # Errors
     /// What the connection failed with.
@@ -42,21 +40,13 @@ impl ActiveConnection {
             if let Ok(taken @ 1..) = self.source.send(parts) {
                 return Ok(taken);
             }
-            // The transport sends the rest, and finds out why the socket took no more.
+            // The link sends the rest, and finds out why the socket took no more.
             *is_direct = false;
         }
-        let Some(Connection { transport, .. }) = &mut self.connection else {
+        let Some(Connection { link, .. }) = &mut self.connection else {
             return Err(ureq::Error::ConnectionFailed);
         };
-        let room = transport.buffers().output();
-        let mut taken = 0;
-        for part in parts {
-            let count = part.len().min(room.len() - taken);
-            room[taken..taken + count].copy_from_slice(&part[..count]);
-            taken += count;
-        }
-        transport.transmit_output(taken, NextTimeout::default())?;
-        Ok(taken)
+        link.send(parts)
     }
 
     /// Takes what has come of the response; `false` at the connection's end.
@@ -73,8 +63,8 @@ impl ActiveConnection {
     }
 
     fn receive(&mut self) -> Result<bool, ureq::Error> {
-        let Some(Connection { transport, .. }) = &mut self.connection else { return Ok(false) };
-        transport.await_input(NextTimeout::default())
+        let Some(Connection { link, .. }) = &mut self.connection else { return Ok(false) };
+        link.await_input()
     }
 
     /// Reads once from the socket itself and appends to `buffer`; 0: the transport has to read.
@@ -101,7 +91,7 @@ impl ActiveConnection {
 
     /// As [`ActiveConnection::more`], and the socket is not read.
     fn flush_and_look(&mut self) -> Result<bool, ureq::Error> {
-        // The transport sends before it reads.
+        // The link sends before it reads.
         self.source.hold_reads(true);
         let more = self.receive();
         self.source.hold_reads(false);
@@ -110,13 +100,13 @@ impl ActiveConnection {
 
     /// What has come and has not been taken off.
     pub fn input(&mut self) -> &[u8] {
-        self.connection.as_mut().map_or(&[], |connection| connection.transport.buffers().input())
+        self.connection.as_mut().map_or(&[], |connection| connection.link.buffers().input())
     }
 
     /// Takes off so many bytes of what has come.
     pub fn consume(&mut self, count: usize) {
         if let Some(connection) = &mut self.connection {
-            connection.transport.buffers().input_consume(count);
+            connection.link.buffers().input_consume(count);
         }
     }
 

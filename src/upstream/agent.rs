@@ -51,7 +51,7 @@ fn agent(resolver: LimitedResolver, replica: &Replica, deadline: Instant) -> Res
     // Whatever the product depends on is said here, not left to the library's defaults.
     let settings = Agent::config_builder()
         .proxy(proxy)
-        .tls_config(connectors::tls(replica.ca_file.as_ref()))
+        .tls_config(connectors::tls_config(replica.ca_file.as_ref()))
         .timeout_global(Some(deadline.saturating_duration_since(Instant::now())))
         .http_status_as_error(false)
         .max_redirects(0)

@@ -4,22 +4,24 @@
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use rustls::ClientConfig;
 use ureq::config::Config as Settings;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::Resolver;
 use ureq::unversioned::transport::time::{Duration, Instant};
 use ureq::unversioned::transport::{
-    ConnectProxyConnector, ConnectionDetails, Connector as Link, Either, NextTimeout, RustlsConnector,
-    Transport,
+    ConnectProxyConnector, ConnectionDetails, Connector as _, Either, NextTimeout, RustlsConnector, Transport,
 };
-use ureq::{Agent, Error, Proxy};
+use ureq::{Agent, Error, Proxy, ProxyProtocol};
 
 #[cfg(test)]
 use super::in_memory::Network;
+use super::link::Link;
 use super::resolver::{CachingResolver, LimitedResolver};
 use super::tcp;
 use super::timeouts::Limit;
+use super::tls::{self, TlsTransport};
 use super::transport::TcpTransport;
 use crate::config::{CaFile, Config, ProxyUrl, Replica};
 use crate::front::Source;
@@ -39,7 +41,11 @@ pub struct Connector {
     pub number: usize,
     settings: Settings,
     resolver: CachingResolver,
-    tls: RustlsConnector,
+    /// Of TLS; made when it is first needed.
+    trust: OnceLock<Arc<ClientConfig>>,
+    ca_file: Option<CaFile>,
+    /// TLS to a proxy, and within that.
+    proxied_tls: RustlsConnector,
     /// Where connections lead to in a unit test.
     #[cfg(test)]
     network: Option<Network>,
@@ -141,7 +147,7 @@ impl Connector {
         // Whatever the product depends on is said here, not left to the library's defaults.
         let settings = Agent::config_builder()
             .proxy(proxy)
-            .tls_config(tls(ca_file))
+            .tls_config(tls_config(ca_file))
             .user_agent("")
             .input_buffer_size(UPSTREAM_READ_BUFFER)
             .output_buffer_size(UPSTREAM_WRITE_BUFFER)
@@ -150,7 +156,9 @@ impl Connector {
             number,
             settings,
             resolver: resolver.clone(),
-            tls: RustlsConnector::default(),
+            trust: OnceLock::new(),
+            ca_file: ca_file.cloned(),
+            proxied_tls: RustlsConnector::default(),
             #[cfg(test)]
             network: None,
         }
@@ -160,11 +168,7 @@ impl Connector {
     ///
     /// # Errors
     /// Whatever kept it from standing.
-    pub fn connect(
-        self: &Arc<Self>,
-        uri: &Uri,
-        limit: &Arc<Limit>,
-    ) -> Result<(Box<dyn Transport>, Arc<Source>), Error> {
+    pub fn connect(self: &Arc<Self>, uri: &Uri, limit: &Arc<Limit>) -> Result<(Link, Arc<Source>), Error> {
         #[cfg(test)]
         if let Some(network) = &self.network {
             return network.connect();
@@ -184,7 +188,7 @@ impl Connector {
             false => resolver.empty(),
         };
         let through = Arc::clone(&opening);
-        let transport = opening.open(&ConnectionDetails {
+        let link = opening.link(&ConnectionDetails {
             uri,
             addrs,
             config: &self.settings,
@@ -193,14 +197,19 @@ impl Connector {
             now: Instant::now(),
             timeout,
             current_time: Arc::new(Instant::now),
-            run_connector: Arc::new(move |details| through.open(details)),
+            run_connector: Arc::new(move |details| through.to_proxy(details)),
             register_shutdown: Arc::new(|_| Ok(())),
         })?;
-        if uri.scheme_str() == Some("https") && !transport.is_tls() {
-            return Err(Error::TlsRequired);
-        }
         let source = opening.source.get().ok_or(Error::ConnectionFailed)?;
-        Ok((transport, Arc::clone(source)))
+        Ok((link, Arc::clone(source)))
+    }
+
+    fn trust(&self) -> Result<Arc<ClientConfig>, Error> {
+        if let Some(trust) = self.trust.get() {
+            return Ok(Arc::clone(trust));
+        }
+        let made = tls::config(self.ca_file.as_ref())?;
+        Ok(Arc::clone(self.trust.get_or_init(|| made)))
     }
 }
 
@@ -214,22 +223,47 @@ struct Opening {
 }
 
 impl Opening {
-    /// Opens a connection, perhaps that to a proxy: ureq's connectors, one after the other, on a socket of ours.
-    fn open(&self, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
-        let transport = match ConnectProxyConnector::default().connect(details, None::<()>)? {
-            Some(Either::B(tunnel)) => tunnel,
-            Some(Either::A(())) | None => {
-                let transport = TcpTransport::new(
-                    tcp::open(&self.resolver, details)?,
-                    self.is_clear,
-                    Arc::clone(&self.resolver.limit),
-                );
-                // One socket alone is left open.
-                drop(self.source.set(Arc::clone(transport.source())));
-                Box::new(transport) as Box<dyn Transport>
+    /// The link to the provider.
+    fn link(&self, details: &ConnectionDetails<'_>) -> Result<Link, Error> {
+        let transport = self.open(details)?;
+        if !details.needs_tls() {
+            return Ok(Link::Other(transport));
+        }
+        let proxy = self.connector.settings.proxy().map(Proxy::protocol);
+        match self.source.get() {
+            Some(source) if proxy != Some(ProxyProtocol::Https) => {
+                let (trust, source) = (self.connector.trust()?, Arc::clone(source));
+                Ok(Link::Tls(Box::new(TlsTransport::connect(trust, details, transport, source)?)))
             }
-        };
-        match self.connector.tls.connect(details, Some(transport))? {
+            _ => Ok(Link::Other(self.with_tls(details, transport)?)),
+        }
+    }
+
+    fn to_proxy(&self, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
+        let transport = self.open(details)?;
+        self.with_tls(details, transport)
+    }
+
+    /// Opens a connection without TLS of its own, perhaps that to a proxy or through one.
+    fn open(&self, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
+        if let Some(Either::B(tunnel)) = ConnectProxyConnector::default().connect(details, None::<()>)? {
+            return Ok(tunnel);
+        }
+        let stream = tcp::open(&self.resolver, details)?;
+        let transport = TcpTransport::new(stream, self.is_clear, Arc::clone(&self.resolver.limit));
+        // One socket alone is left open.
+        drop(self.source.set(Arc::clone(transport.source())));
+        Ok(Box::new(transport))
+    }
+
+    /// ureq's TLS on that transport, where the details ask for it.
+    fn with_tls(
+        &self,
+        details: &ConnectionDetails<'_>,
+        transport: Box<dyn Transport>,
+    ) -> Result<Box<dyn Transport>, Error> {
+        match self.connector.proxied_tls.connect(details, Some(transport))? {
+            Some(Either::A(_)) if details.needs_tls() => Err(Error::TlsRequired),
             Some(Either::A(transport)) => Ok(transport),
             Some(Either::B(transport)) => Ok(Box::new(transport)),
             None => Err(Error::ConnectionFailed),
@@ -237,8 +271,8 @@ impl Opening {
     }
 }
 
-/// Trust in those authorities alone, or in the public ones.
-pub fn tls(ca_file: Option<&CaFile>) -> TlsConfig {
+/// As [`tls::config`], for ureq's own TLS.
+pub fn tls_config(ca_file: Option<&CaFile>) -> TlsConfig {
     let roots = ca_file.map_or(RootCerts::WebPki, |ca| {
         ca.certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>().into()
     });

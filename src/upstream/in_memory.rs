@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
 
+use super::link::Link;
 use crate::front::Source;
 use crate::limits::{UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
@@ -80,21 +81,21 @@ impl Peer {
     }
 
     /// Our end of the connection.
-    pub fn transport(&self) -> (Box<dyn Transport>, Arc<Source>) {
+    pub fn link(&self) -> (Link, Arc<Source>) {
         let buffers = LazyBuffers::new(UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER);
-        let link = Link { peer: self.clone(), buffers, unsent: Vec::new() };
-        (Box::new(link), Arc::clone(&self.source))
+        let wire = Wire { peer: self.clone(), buffers, unsent: Vec::new() };
+        (Link::Other(Box::new(wire)), Arc::clone(&self.source))
     }
 }
 
 /// Our end of a connection.
-struct Link {
+struct Wire {
     peer: Peer,
     buffers: LazyBuffers,
     unsent: Vec<u8>,
 }
 
-impl Link {
+impl Wire {
     fn flush(&mut self) {
         let mut state = self.peer.state();
         let taken = self.unsent.len().min(state.room);
@@ -104,7 +105,7 @@ impl Link {
     }
 }
 
-impl Transport for Link {
+impl Transport for Wire {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
@@ -146,15 +147,15 @@ impl Transport for Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for Wire {
     fn drop(&mut self) {
         self.peer.state().is_closed = true;
     }
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for Wire {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Link")
+        formatter.write_str("Wire")
     }
 }
 
@@ -188,8 +189,8 @@ impl Network {
     ///
     /// # Errors
     /// It is refused.
-    pub fn connect(&self) -> Result<(Box<dyn Transport>, Arc<Source>), Error> {
+    pub fn connect(&self) -> Result<(Link, Arc<Source>), Error> {
         let next = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        next.flatten().map(|peer| peer.transport()).ok_or(Error::ConnectionFailed)
+        next.flatten().map(|peer| peer.link()).ok_or(Error::ConnectionFailed)
     }
 }

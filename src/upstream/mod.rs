@@ -12,6 +12,7 @@ mod estimate;
 pub mod events;
 #[cfg(test)]
 pub mod in_memory;
+mod link;
 pub mod meter;
 pub mod opening;
 mod pending;
@@ -26,6 +27,7 @@ pub mod stream_filter;
 mod tcp;
 mod terminal;
 mod timeouts;
+mod tls;
 mod transport;
 pub mod unusable;
 pub mod usage;
@@ -52,6 +54,7 @@ use crate::core::provider_request::{Account, RequestHead};
 use crate::front::{Fields, Job, Load};
 use connecting::Destination;
 use connectors::Connectors;
+use link::Link;
 use pool::Pool;
 use timeouts::{Limit, Timer};
 use transport::TcpTransport;
@@ -148,7 +151,8 @@ impl Upstream {
         let Target { origin, .. } = Target::of(&replica.url);
         let transport = TcpTransport::new(stream, origin.starts_with("http:"), Limit::until(Instant::now()));
         let source = Arc::clone(transport.source());
-        self.pool.put(Connection::new((Box::new(transport), source), origin, Connectors::PLAIN));
+        let link = Link::Other(Box::new(transport));
+        self.pool.put(Connection::new((link, source), origin, Connectors::PLAIN));
     }
 
     /// Closes connections that have been idle for longer than `keepalive_expiry`.

@@ -278,7 +278,7 @@ mod tests {
 
     fn to_peer(is_reused: bool) -> (PendingResponse, Peer, Arc<Pool>) {
         let (peer, pool) = (Peer::open(), Pool::new(1, Duration::from_secs(60)));
-        let connection = Connection::new(peer.transport(), "http://a", 0);
+        let connection = Connection::new(peer.link(), "http://a", 0);
         let timer = Timer::new(Timeouts::default(), Instant::now());
         let pending =
             PendingResponse::new(connection, &pool, RequestHead::default(), timer, (false, is_reused));

@@ -6,8 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ureq::unversioned::transport::Transport;
-
+use super::link::Link;
 use crate::front::Source;
 
 /// The idle connections, the longest idle first.
@@ -28,7 +27,7 @@ struct Idle {
 /// A connection, TLS included.
 pub struct Connection {
     /// What is written to and read from.
-    pub transport: Box<dyn Transport>,
+    pub link: Link,
     /// Its socket.
     pub source: Arc<Source>,
     /// Scheme, host and port.
@@ -39,12 +38,8 @@ pub struct Connection {
 
 impl Connection {
     /// A new connection to `origin` by the connector of that number.
-    pub fn new(
-        (transport, source): (Box<dyn Transport>, Arc<Source>),
-        origin: &str,
-        connector: usize,
-    ) -> Self {
-        Self { transport, source, origin: origin.into(), connector }
+    pub fn new((link, source): (Link, Arc<Source>), origin: &str, connector: usize) -> Self {
+        Self { link, source, origin: origin.into(), connector }
     }
 
     /// Whether it may take the place of another one.
@@ -83,7 +78,7 @@ impl Pool {
             let at = idle.iter().rposition(is_own).or_else(|| idle.iter().rposition(leads_there))?;
             let mut found = idle.remove(at)?;
             drop(idle);
-            if found.since.elapsed() < self.expiry && found.connection.transport.is_open() {
+            if found.since.elapsed() < self.expiry && found.connection.link.is_open() {
                 return Some(found.connection);
             }
         }
@@ -121,7 +116,7 @@ mod tests {
     fn to(origin: &str) -> Connection {
         let peer = Peer::open();
         peer.end();
-        Connection::new(peer.transport(), origin, 0)
+        Connection::new(peer.link(), origin, 0)
     }
 
     fn kept(pool: &Pool, origin: &str) -> usize {
