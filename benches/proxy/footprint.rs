@@ -41,7 +41,7 @@ pub fn measure(bench: &Bench, files_max: u64, report: &mut Report) -> io::Result
     let row = |name, unit, aim, dream| {
         Row::new("footprint", TITLE, name, unit, Some((Bound::AtMost(aim), Bound::AtMost(dream))))
     };
-    let mut start = row("start to first answer", "ms", 10.0, 5.0);
+    let mut start = row("start to first response", "ms", 10.0, 5.0);
     let mut idle = row("RSS after start", "MiB", 5.0, 3.0);
     let mut idle_pss = Row::new("footprint", TITLE, "PSS after start", "MiB", None);
     let mut stream = row("RSS per stream, 200 of them", "KiB", 64.0, 40.0);

@@ -128,12 +128,16 @@ fn run(wanted: &[&str]) -> io::Result<()> {
     }
     let is_wanted = |key: &str| wanted.is_empty() || wanted.iter().any(|part| key.contains(part));
     if SCENARIOS.iter().any(|scenario| is_wanted(scenario.key)) {
-        for setup in [Setup::Streams, Setup::TwoWorkers] {
-            let wanted =
-                |scenario: &&Scenario| scenario.workers == setup.workers() && is_wanted(scenario.key);
+        for setup in [Setup::Streams, Setup::Tls, Setup::Logged, Setup::TwoWorkers] {
+            let wanted = |scenario: &&Scenario| setup.suits(scenario) && is_wanted(scenario.key);
             if SCENARIOS.iter().any(|scenario| wanted(&scenario)) {
-                let nginx = servers::start_nginx(&bench.nginx, setup, &bench.upstream.address)?;
-                let ai_proxy = servers::start_ai_proxy(setup, &bench.upstream.address)?;
+                let terminator = servers::start_terminator(&bench.nginx, setup, &bench.upstream.address)?;
+                let upstream = terminator.as_ref().unwrap_or(&bench.upstream).address.as_str();
+                let nginx = match setup {
+                    Setup::Logged => servers::start_ai_proxy(Setup::Streams, upstream)?,
+                    _ => servers::start_nginx(&bench.nginx, setup, upstream)?,
+                };
+                let ai_proxy = servers::start_ai_proxy(setup, upstream)?;
                 for scenario in SCENARIOS.iter().filter(wanted) {
                     let result = bench.measure(scenario, &nginx, &ai_proxy, &mut report);
                     report.keep_error(scenario.title, result);

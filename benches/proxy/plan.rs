@@ -107,6 +107,17 @@ impl Body {
 /// Lines of one message of a history.
 const HISTORY_LINES: usize = 40;
 
+/// What ai-proxy is compared with, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Between {
+    #[default]
+    Nginx,
+    /// The upstream speaks TLS with both.
+    NginxOverTls,
+    /// Itself at WARNING, while it logs at INFO.
+    LogLevels,
+}
+
 /// One kind of load.
 pub struct Scenario {
     /// Filter on the command line, key in the JSON.
@@ -120,6 +131,7 @@ pub struct Scenario {
     pub body: Body,
     /// Event loops of both proxies.
     pub workers: u32,
+    pub between: Between,
     pub figures: &'static [Figure],
 }
 
@@ -133,6 +145,7 @@ const SATURATED: Scenario = Scenario {
     gap_us: 0,
     body: Body::Question,
     workers: 1,
+    between: Between::Nginx,
     figures: &[],
 };
 
@@ -148,24 +161,31 @@ const EVERY_2_MS: Scenario = Scenario {
     ..SATURATED
 };
 
+/// A large body after the other, to an upstream that speaks TLS.
+const OVER_TLS: Scenario = Scenario {
+    between: Between::NginxOverTls,
+    figures: &[cpu_per_response(1.4, 1.2), RESPONSES_PER_SECOND, LATENCY_P99],
+    ..SATURATED
+};
+
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         key: "whole_20ms_64",
-        title: "whole answers, upstream takes 20 ms, 64 clients",
+        title: "buffered responses, upstream takes 20 ms, 64 clients",
         clients: 64,
         figures: &[cpu_per_response(1.3, 1.0), ADDED_P50, ADDED_P99],
         ..AFTER_20_MS
     },
     Scenario {
         key: "whole_20ms_256",
-        title: "whole answers, upstream takes 20 ms, 256 clients",
+        title: "buffered responses, upstream takes 20 ms, 256 clients",
         clients: 256,
         figures: &[cpu_per_response(1.5, 1.2), ADDED_P50, ADDED_P99],
         ..AFTER_20_MS
     },
     Scenario {
         key: "whole_0ms_16",
-        title: "whole answers, upstream takes no time, 16 clients (saturated)",
+        title: "buffered responses, upstream takes no time, 16 clients (saturated)",
         figures: &[cpu_per_response(1.3, 1.1), RESPONSES_PER_SECOND, LATENCY_P50, LATENCY_P99],
         ..SATURATED
     },
@@ -178,6 +198,7 @@ pub const SCENARIOS: &[Scenario] = &[
         gap_us: 20_000,
         body: Body::Question,
         workers: 1,
+        between: Between::Nginx,
         figures: &[ADDED_FIRST_P50, ADDED_FIRST_P99, CPU_PER_STREAM],
     },
     Scenario { key: "stream_2ms_64", title: "streams, a chunk every 2 ms, 64 clients", ..EVERY_2_MS },
@@ -190,6 +211,7 @@ pub const SCENARIOS: &[Scenario] = &[
         gap_us: 40_000,
         body: Body::Question,
         workers: 1,
+        between: Between::Nginx,
         figures: &[CPU_PER_CHUNK, CHUNKS_PER_SECOND, DELAY_P50, DELAY_P99],
     },
     Scenario {
@@ -201,6 +223,7 @@ pub const SCENARIOS: &[Scenario] = &[
         gap_us: 2_000,
         body: Body::Question,
         workers: 1,
+        between: Between::Nginx,
         figures: &[STREAMS_PER_SECOND, CPU_PER_CHUNK_UNBOUND],
     },
     Scenario {
@@ -239,8 +262,40 @@ pub const SCENARIOS: &[Scenario] = &[
         ..SATURATED
     },
     Scenario {
+        key: "tls_0ms_16",
+        title: "TLS to the upstream: buffered responses, 16 clients (saturated)",
+        between: Between::NginxOverTls,
+        figures: &[cpu_per_response(1.3, 1.1), RESPONSES_PER_SECOND, LATENCY_P99],
+        ..SATURATED
+    },
+    Scenario {
+        key: "tls_body_28kb",
+        title: "TLS to the upstream: bodies of 28 KB, 16 clients (saturated)",
+        body: Body::History { bytes: 28_000, backslashes: Backslashes::Usual },
+        ..OVER_TLS
+    },
+    Scenario {
+        key: "tls_body_262kb",
+        title: "TLS to the upstream: bodies of 262 KB, 16 clients (saturated)",
+        body: Body::History { bytes: 262_000, backslashes: Backslashes::Usual },
+        ..OVER_TLS
+    },
+    Scenario {
+        key: "tls_body_1300kb",
+        title: "TLS to the upstream: bodies of 1.3 MB, 16 clients (saturated)",
+        body: Body::History { bytes: 1_300_000, backslashes: Backslashes::Usual },
+        ..OVER_TLS
+    },
+    Scenario {
+        key: "log_info",
+        title: "ai-proxy at INFO, in nginx's column at WARNING: buffered responses, 16 clients (saturated)",
+        between: Between::LogLevels,
+        figures: &[cpu_per_response(1.05, 1.02), RESPONSES_PER_SECOND, LATENCY_P99],
+        ..SATURATED
+    },
+    Scenario {
         key: "two_20ms_64",
-        title: "two workers: whole answers, upstream takes 20 ms, 64 clients",
+        title: "two workers: buffered responses, upstream takes 20 ms, 64 clients",
         clients: 64,
         workers: 2,
         figures: &[cpu_per_response(1.1, 0.9), ADDED_P50, ADDED_P99],
@@ -248,7 +303,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         key: "two_20ms_256",
-        title: "two workers: whole answers, upstream takes 20 ms, 256 clients",
+        title: "two workers: buffered responses, upstream takes 20 ms, 256 clients",
         clients: 256,
         workers: 2,
         figures: &[cpu_per_response(1.1, 0.9), ADDED_P50, ADDED_P99],
@@ -256,7 +311,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         key: "two_0ms_16",
-        title: "two workers: whole answers, upstream takes no time, 16 clients (saturated)",
+        title: "two workers: buffered responses, upstream takes no time, 16 clients (saturated)",
         workers: 2,
         figures: &[cpu_per_response(1.15, 0.9), RESPONSES_PER_SECOND, LATENCY_P99],
         ..SATURATED

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use crate::load::Spec;
+use crate::plan::{Between, Scenario};
 
 /// What clients of ai-proxy show; nginx asks for nothing.
 pub const CLIENT_TOKEN: &str = "sk-bench-client-token";
@@ -146,6 +147,10 @@ pub enum Setup {
     Streams,
     /// The same on two event loops.
     TwoWorkers,
+    /// As [`Setup::Streams`], to an upstream that speaks TLS.
+    Tls,
+    /// As [`Setup::Streams`], with a line in the log for each request.
+    Logged,
     /// Room for 1,000 requests at once.
     Crowd,
     /// Room for 10,000 idle clients and no more workers than by default.
@@ -156,6 +161,16 @@ impl Setup {
     /// Event loops.
     pub fn workers(self) -> u32 {
         if self == Setup::TwoWorkers { 2 } else { 1 }
+    }
+
+    /// Whether that scenario is measured with it.
+    pub fn suits(self, scenario: &Scenario) -> bool {
+        let between = match self {
+            Setup::Tls => Between::NginxOverTls,
+            Setup::Logged => Between::LogLevels,
+            _ => Between::Nginx,
+        };
+        scenario.workers == self.workers() && scenario.between == between
     }
 }
 
@@ -174,12 +189,15 @@ pub fn start_nginx(nginx: &Path, setup: Setup, upstream: &str) -> io::Result<Ser
     // nginx sets up every connection's record at its start: the number shows in its memory.
     let connections = match setup {
         Setup::Default => 1_024,
-        Setup::Streams | Setup::TwoWorkers => 2_048,
+        Setup::Streams | Setup::TwoWorkers | Setup::Tls | Setup::Logged => 2_048,
         Setup::Crowd => 4_096,
         Setup::IdleClients => 16_000,
     };
     let kept = if setup == Setup::Crowd { 1_024 } else { 512 };
-    fs::write(directory.join("nginx.conf"), nginx_conf(port, setup.workers(), connections, kept, upstream))?;
+    let scheme = if setup == Setup::Tls { "https" } else { "http" };
+    let conf =
+        nginx_conf(&format!("{port} backlog=4096"), scheme, setup.workers(), (connections, kept), upstream);
+    fs::write(directory.join("nginx.conf"), conf)?;
     let mut command = server_command(nginx, setup)?;
     command.arg("-p").arg(&directory).args(["-c", "nginx.conf", "-e", "error.log"]);
     let spawned_at = Instant::now();
@@ -190,7 +208,36 @@ pub fn start_nginx(nginx: &Path, setup: Setup, upstream: &str) -> io::Result<Ser
     Ok(Server { guard, tree, spawned_at, address, model: "bench/test-model", headers: String::new() })
 }
 
-fn nginx_conf(port: u16, workers: u32, connections: u32, kept: u32, upstream: &str) -> String {
+/// nginx that takes TLS off ahead of `upstream`, where the setup asks for that. It is no contender: what it costs is in no figure.
+pub fn start_terminator(nginx: &Path, setup: Setup, upstream: &str) -> io::Result<Option<Server>> {
+    if setup != Setup::Tls {
+        return Ok(None);
+    }
+    let (directory, port) = (fresh_directory("terminator")?, free_port()?);
+    let certificates = Path::new(CERTIFICATES).display();
+    let listen = format!(
+        "{port} backlog=4096 ssl; ssl_certificate {certificates}/server.pem; ssl_certificate_key {certificates}/server.key"
+    );
+    fs::write(directory.join("nginx.conf"), nginx_conf(&listen, "http", 1, (2_048, 512), upstream))?;
+    let mut command = becoming(nginx)?;
+    command.arg("-p").arg(&directory).args(["-c", "nginx.conf", "-e", "error.log"]);
+    let spawned_at = Instant::now();
+    let guard = Guard::spawn(&mut command)?;
+    let address = format!("127.0.0.1:{port}");
+    wait_for(&address, START_MAX)?;
+    Ok(Some(Server { guard, tree: false, spawned_at, address, model: "", headers: String::new() }))
+}
+
+/// The certificates of the tests, for this machine's own address.
+const CERTIFICATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/certificates");
+
+fn nginx_conf(
+    listen: &str,
+    scheme: &str,
+    workers: u32,
+    (connections, kept): (u32, u32),
+    upstream: &str,
+) -> String {
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path temp_{name};\n"))
         .concat();
@@ -214,9 +261,9 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{listen};
         location / {{
-            proxy_pass http://provider;
+            proxy_pass {scheme}://provider;
             proxy_http_version 1.1;
             proxy_set_header Connection \"\";
             proxy_buffering off;
@@ -242,6 +289,7 @@ pub fn start_under_callgrind(upstream: &str, out: &Path) -> io::Result<Server> {
 
 fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<Server> {
     let (directory, port) = (fresh_directory("ai-proxy")?, free_port()?);
+    let scheme = if setup == Setup::Tls { "https" } else { "http" };
     let mut config = json!({
         "host": "127.0.0.1",
         "port": port,
@@ -250,13 +298,13 @@ fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<S
         // As many as nginx has.
         "workers": setup.workers(),
         // It speaks chat completions alone: calls to other APIs are translated.
-        "providers": [{"name": "bench", "url": format!("http://{upstream}/v1"), "key": "sk-bench-upstream-key",
+        "providers": [{"name": "bench", "url": format!("{scheme}://{upstream}/v1"), "key": "sk-bench-upstream-key",
             "responses": "chat"}],
         "tokens": [format!("bench|{CLIENT_TOKEN}")],
     });
     match setup {
         Setup::Default => {}
-        Setup::Streams | Setup::TwoWorkers => {
+        Setup::Streams | Setup::TwoWorkers | Setup::Tls | Setup::Logged => {
             config["max_connections"] = json!(600);
             config["max_keepalive_connections"] = json!(600);
         }
@@ -265,6 +313,13 @@ fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<S
             config["max_keepalive_connections"] = json!(1_024);
         }
         Setup::IdleClients => config["max_clients"] = json!(10_100),
+    }
+    if setup == Setup::Tls {
+        config["providers"][0]["ca_file"] = json!(format!("{CERTIFICATES}/ca.pem"));
+    }
+    if setup == Setup::Logged {
+        config["log_level"] = json!("INFO");
+        config["log_file"] = json!(directory.join("requests.log"));
     }
     let file = directory.join("config.json");
     fs::write(&file, config.to_string())?;

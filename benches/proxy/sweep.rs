@@ -3,12 +3,12 @@
 use std::io;
 
 use crate::Bench;
-use crate::plan::{Body, CPU_PER_REQUEST, Scenario};
+use crate::plan::{Between, Body, CPU_PER_REQUEST, Scenario};
 use crate::report::{Contender, Report, Row};
 use crate::servers::{self, Setup};
 
 pub const KEY: &str = "sweep";
-pub const TITLE: &str = "whole answers, upstream takes 20 ms, 1 to 1,000 clients";
+pub const TITLE: &str = "buffered responses, upstream takes 20 ms, 1 to 1,000 clients";
 
 /// (clients, name of the row, whether a quick run has it)
 const POINTS: [(u64, &str, bool); 6] = [
@@ -42,6 +42,7 @@ pub fn measure(bench: &Bench, files_max: u64, report: &mut Report) -> io::Result
             gap_us: 0,
             body: Body::Question,
             workers: 1,
+            between: Between::Nginx,
             figures: &[CPU_PER_REQUEST],
         };
         let mut row = Row::new(KEY, TITLE, name, CPU_PER_REQUEST.unit, None).at(clients);

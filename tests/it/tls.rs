@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::calls::{DONE, KEY, ask, ask_streamed, assert_error, completion, event};
+use crate::support::calls::{DONE, KEY, ask, ask_streamed, assert_error, chat, completion, event};
 use crate::support::client::{End, timed};
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, command, config, run, with};
@@ -150,6 +150,27 @@ fn tls_goes_through_a_forward_proxy() {
         assert_eq!(proxy.call(ask("p1/m")).json(), completion("hello"), "{scheme}");
         assert!(tunnel.opened() >= 1, "{scheme}");
     }
+}
+
+#[test]
+fn request_of_any_size_reaches_its_provider_whole_whatever_is_in_between() {
+    let (upstream, tunnel) = (upstream(), Tunnel::new());
+    let tls = Tls::new(&upstream, "server.pem");
+    let around = Tls::to(tunnel.address(), "server.pem");
+    let [clear, within] =
+        [format!("http://{}", tunnel.address()), around.url("localhost").replace("/v1", "")];
+    for forward in ["direct", &clear, &within] {
+        let more = json!({"ca_file": certificate("ca.pem"), "proxy": forward});
+        let proxy = Proxy::start(&provider(&tls.url("localhost"), more));
+        // Below a record of TLS, over one, over what is encrypted at once, and over what a socket takes.
+        for lines in [1, 2_000, 9_000, 700_000] {
+            let filler: String = (0..lines).map(|n| format!("{n:07} ")).collect();
+            let body = format!(r#"{{"x":"{filler}","model":"p1/m"}}"#);
+            assert_eq!(proxy.call(chat(&body)).json(), completion("hello"), "{forward} {lines}");
+            assert!(upstream.last().body == body.replace("p1/m", "m").as_bytes(), "{forward} {lines}");
+        }
+    }
+    assert!(around.handshakes().0 >= 1 && tunnel.opened() >= 2);
 }
 
 #[test]

@@ -36,15 +36,20 @@ struct Seen {
 impl Tls {
     /// Presents the certificate of that name and forwards the bytes to `upstream`.
     pub fn new(upstream: &Upstream, name: &str) -> Tls {
-        Self::start(upstream, name, true)
+        Self::to(upstream.address(), name)
+    }
+
+    /// The same before anything else.
+    pub fn to(address: SocketAddr, name: &str) -> Tls {
+        Self::start(address, name, true)
     }
 
     /// The same without TLS's `close_notify` before it closes.
     pub fn that_just_closes(upstream: &Upstream, name: &str) -> Tls {
-        Self::start(upstream, name, false)
+        Self::start(upstream.address(), name, false)
     }
 
-    fn start(upstream: &Upstream, name: &str, says_so: bool) -> Tls {
+    fn start(to: SocketAddr, name: &str, says_so: bool) -> Tls {
         let chain: Result<Vec<_>, _> =
             CertificateDer::pem_file_iter(certificate(name)).expect("certificate").collect();
         let key = PrivateKeyDer::from_pem_file(certificate("server.key")).expect("key");
@@ -55,7 +60,7 @@ impl Tls {
             .with_no_client_auth()
             .with_single_cert(chain.expect("certificates"), key)
             .expect("a key that fits");
-        let (config, to) = (Arc::new(config), upstream.address());
+        let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let tls = Tls { address: listener.local_addr().expect("address"), seen: Arc::default() };
         let seen = Arc::clone(&tls.seen);
