@@ -317,6 +317,17 @@ pub const MAX_LABELLED_MODELS: usize = 200;
 /// Longest model id that may become a label, bytes.
 pub const MAX_LABELLED_MODEL: usize = 256;
 
+/// Time between two points of the status page's history: the monitor reads the counters this often.
+pub const HISTORY_INTERVAL: Duration = Duration::from_secs(10);
+/// Points of the history: an hour, 32 KB.
+pub const HISTORY_POINTS: usize = 360;
+/// Points between two snapshots of each provider's counters: a minute.
+pub const SNAPSHOT_POINTS: usize = 6;
+/// Snapshots of each provider's counters, 0.3 KB for a provider in each: "recent" reaches back to the oldest one, five minutes.
+pub const RECENT_SNAPSHOTS: usize = 5;
+/// Errors that the status page lists with a 4xx status, and as many others.
+pub const MAX_LAST_ERRORS: usize = 50;
+
 /// Requests that the provider of `ai-proxy demo` handles at once; further ones wait.
 pub const MAX_DEMO_REQUESTS: usize = 100;
 /// Largest request body of the demo provider, bytes.

@@ -56,6 +56,7 @@ fn watch(gateway: &Weak<Gateway>, on_first_round: impl FnOnce(&str)) {
             }
         }
         gateway.upstream().close_idle();
+        gateway.history.note(&gateway.metrics, Instant::now());
         if gateway.is_state_due() {
             spawn_save(&gateway);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::ApiError;
 use super::outcome::{BufferedResponse, Finish};
-use super::record::Record;
+use super::record::{CLIENT_CLOSED_REQUEST, Record};
 use super::response_context::{REQUEST_ID, ResponseContext, X_REQUEST_ID, sane_id};
 use super::{RequestContext, error_event, masking, promised};
 use crate::auth::Permit;
@@ -12,8 +12,9 @@ use crate::auth::quota::Clock;
 use crate::config::{Config, Format};
 use crate::core::relayed_headers;
 use crate::front::{Done, Fields, Request, Response};
+use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, MAX_ERROR_TEXT};
-use crate::metrics::{InFlight, Metrics};
+use crate::metrics::InFlight;
 use crate::text::beginning;
 use crate::upstream::refusal::Refusal;
 use crate::upstream::stream;
@@ -97,41 +98,41 @@ impl ClientCall {
     }
 
     /// Ends it. The call is counted, and has its line in the log.
-    pub fn finish(mut self, finish: Finish, metrics: &Metrics) -> Done {
+    pub fn finish(mut self, finish: Finish, gateway: &Gateway) -> Done {
         match finish {
-            Finish::Response(response) => self.respond(response, metrics),
+            Finish::Response(response) => self.respond(response, gateway),
             Finish::Fault(fault) => match self.error_of(fault) {
-                Some(error) => self.fail(&error, metrics),
-                None => self.end(CLIENT_CLOSED_REQUEST, metrics, |client| client.break_off(None)),
+                Some(error) => self.fail(&error, gateway),
+                None => self.end(CLIENT_CLOSED_REQUEST, gateway, |client| client.break_off(None)),
             },
-            Finish::Error(error) => self.fail(&error, metrics),
-            Finish::Complete(status) => self.end(status, metrics, ClientResponse::finish),
+            Finish::Error(error) => self.fail(&error, gateway),
+            Finish::Complete(status) => self.end(status, gateway, ClientResponse::finish),
             Finish::Broken { status, fault, is_events, sequence } => {
                 let event = self.error_of(fault).map(|error| {
                     self.record.fail(&error);
                     error_event::of(&error, &self.response_context, sequence)
                 });
-                self.break_off(status, event.as_deref().filter(|_| is_events), metrics)
+                self.break_off(status, event.as_deref().filter(|_| is_events), gateway)
             }
         }
     }
 
     /// An error of ours, or of the call's.
-    fn fail(mut self, error: &ApiError, metrics: &Metrics) -> Done {
+    fn fail(mut self, error: &ApiError, gateway: &Gateway) -> Done {
         self.record.fail(error);
         if self.is_committed() {
             let event = error_event::of(error, &self.response_context, 0);
-            return self.break_off(200, Some(&event), metrics);
+            return self.break_off(200, Some(&event), gateway);
         }
         let mut response = error.response(&self.response_context);
         if !self.record.provider.is_empty() {
             response.fields.push("x-ai-proxy-provider", &self.record.provider);
         }
-        self.end(error.status(), metrics, |client| client.send(response))
+        self.end(error.status(), gateway, |client| client.send(response))
     }
 
     /// A response of the provider's that was read whole.
-    fn respond(self, response: BufferedResponse, metrics: &Metrics) -> Done {
+    fn respond(self, response: BufferedResponse, gateway: &Gateway) -> Done {
         let refuses_us = response.refuses_us();
         let BufferedResponse { status, mut headers, body, refusal } = response;
         let body = match refusal {
@@ -141,22 +142,22 @@ impl ClientCall {
             None => body,
         };
         if self.is_committed() {
-            return self.respond_in_stream(status, &headers, &body, metrics);
+            return self.respond_in_stream(status, &headers, &body, gateway);
         }
         let mut fields = self.relayed_fields(&headers, &self.record.provider);
         if refuses_us {
             fields.push("x-ai-proxy-refused-by", "provider");
         }
-        self.end(status, metrics, |client| client.send(Response { status, fields, body: body.into() }))
+        self.end(status, gateway, |client| client.send(Response { status, fields, body: body.into() }))
     }
 
     /// A heartbeat has promised a stream: the events that a document became leave, else an event tells of it. Anthropic's has a name,
     /// and a good response is no error.
-    fn respond_in_stream(mut self, status: u16, headers: &Headers, body: &[u8], metrics: &Metrics) -> Done {
+    fn respond_in_stream(mut self, status: u16, headers: &Headers, body: &[u8], gateway: &Gateway) -> Done {
         if status < 300 && stream::is_event_stream(headers) {
             self.response.begin(status, &Fields::default(), None);
             self.response.write(body, false);
-            return self.end(status, metrics, ClientResponse::finish);
+            return self.end(status, gateway, ClientResponse::finish);
         }
         let may_say = (self.response_context.format == Format::OpenAi && !self.response_context.is_responses)
             || status >= 400;
@@ -167,14 +168,14 @@ impl ClientCall {
             self.record.fail(&error);
             error_event::of(&error, &self.response_context, 0)
         };
-        self.break_off(status, Some(&event), metrics)
+        self.break_off(status, Some(&event), gateway)
     }
 
-    fn break_off(self, status: u16, event: Option<&[u8]>, metrics: &Metrics) -> Done {
-        self.end(status, metrics, |client| client.break_off(event))
+    fn break_off(self, status: u16, event: Option<&[u8]>, gateway: &Gateway) -> Done {
+        self.end(status, gateway, |client| client.break_off(event))
     }
 
-    fn end(self, status: u16, metrics: &Metrics, end: impl FnOnce(ClientResponse) -> Finished) -> Done {
+    fn end(self, status: u16, gateway: &Gateway, end: impl FnOnce(ClientResponse) -> Finished) -> Done {
         let Self { request, permit, in_flight, response, mut record, charge, .. } = self;
         if permit.is_counted() {
             permit.spend(charge, Clock::now());
@@ -182,7 +183,7 @@ impl ClientCall {
         drop((permit, in_flight));
         let Finished { done, bytes, first_byte } = end(response);
         (record.status, record.bytes, record.first_byte) = (status, bytes, first_byte);
-        record.end(metrics, &request);
+        record.end(gateway, &request);
         done
     }
 
@@ -208,9 +209,6 @@ impl ClientCall {
         ApiError::of_fault(fault, &self.record.provider, self.config())
     }
 }
-
-/// nginx's status for the log line of a request whose client went away before its response.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// A reverse proxy in front must not hold events back.
 pub fn add_stream_fields(fields: &mut Fields) {

@@ -147,7 +147,7 @@ impl Call {
 
     fn refuse(mut self, error: ApiError) -> Done {
         self.client_call.response.begin_turn(Instant::now());
-        self.client_call.finish(Finish::Error(error), &self.gateway.metrics)
+        self.client_call.finish(Finish::Error(error), &self.gateway)
     }
 
     fn begin(self, mut call: Box<Admitted>) -> Handled {
@@ -207,7 +207,7 @@ impl front::Task for Preparing {
 
     fn cancel(self: Box<Self>) -> Done {
         let Call { gateway, client_call, .. } = self.call;
-        client_call.finish(Finish::Fault(Fault::ClientGone), &gateway.metrics)
+        client_call.finish(Finish::Fault(Fault::ClientGone), &gateway)
     }
 }
 

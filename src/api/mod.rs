@@ -31,7 +31,7 @@ mod task;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ use crate::front::{
     Admission, Handled, Head, Lane, Limits, Notice, Peer, Rejection, Request, Responder, Response, Service,
     Stats,
 };
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, LastError};
 use crate::limits::MAX_RENDERED_LISTS;
 use crate::text::Text;
 pub use error::ApiError;
@@ -368,9 +368,18 @@ impl Service for Api {
     }
 }
 
-/// The response for an error, which it counts.
+/// The response for an error, which it counts and notes.
 fn refuse(gateway: &Gateway, error: &ApiError, response_context: &ResponseContext) -> Response {
     gateway.metrics.reject(error.reason());
+    gateway.last_errors.note(LastError {
+        at: SystemTime::now(),
+        request_id: Arc::clone(&response_context.id),
+        reason: Some(error.reason()),
+        provider: String::new(),
+        status: error.status(),
+        model: String::new(),
+        token: String::new(),
+    });
     error.response(response_context)
 }
 

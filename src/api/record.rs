@@ -1,19 +1,23 @@
 //! What the log and the metrics say of a relayed call (`docs/operations.md`, "Log" and "Metrics").
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::error::ApiError;
 use super::{RequestContext, client_address};
 use crate::front::Request;
-use crate::limits::MAX_QUOTED;
+use crate::gateway::{Gateway, LastError};
+use crate::limits::{MAX_MODEL, MAX_QUOTED};
 use crate::metrics::{Metric, Metrics};
 use crate::routing::Choice;
-use crate::text::quoted;
+use crate::text::{beginning, quoted};
 use crate::upstream::meter::Used;
 
 /// The reason of a call whose client left the queue before a provider was asked.
 const CLIENT_GONE: &str = "client_gone";
+
+/// nginx's status for the log line of a request whose client went away before its response.
+pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// What the log and the metrics say of a call.
 pub struct Record {
@@ -95,9 +99,27 @@ impl Record {
     }
 
     /// The call has ended: it is counted, and has its line in the log.
-    pub fn end(&self, metrics: &Metrics, request: &Request<RequestContext>) {
-        self.count(metrics, &request.context.token().name);
+    pub fn end(&self, gateway: &Gateway, request: &Request<RequestContext>) {
+        let token = &request.context.token().name;
+        self.count(&gateway.metrics, token);
+        if self.reason.is_some() || (self.status >= 400 && self.status != CLIENT_CLOSED_REQUEST) {
+            gateway.last_errors.note(self.error(token));
+        }
         self.log(request);
+    }
+
+    /// What the status page says of a call that failed.
+    #[cold]
+    fn error(&self, token: &str) -> LastError {
+        LastError {
+            at: SystemTime::now(),
+            request_id: Arc::clone(&self.request_id),
+            reason: self.reason,
+            provider: self.provider.clone(),
+            status: self.status,
+            model: beginning(&self.model, MAX_MODEL).to_owned(),
+            token: token.to_owned(),
+        }
     }
 
     /// A call that no provider was asked for has but its reason.

@@ -89,7 +89,7 @@ impl Relay {
 
     /// Ends the call: its response, its record, its charge.
     pub(super) fn finish(self, finish: Finish) -> Done {
-        self.client_call.finish(finish, &self.gateway.metrics)
+        self.client_call.finish(finish, &self.gateway)
     }
 
     /// What the client gets after the failed attempts.

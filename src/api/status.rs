@@ -1,5 +1,5 @@
-//! `GET /v1/status`: how each replica and each token stands, and the configuration in force without its secrets. For the status page; what can be
-//! counted is in the metrics.
+//! `GET /v1/status`: how each replica and each token stands, the last hour, the last errors, and the configuration in force without its secrets. For
+//! the status page; what can be counted is in the metrics.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,25 @@ use serde::Serialize;
 
 use super::{Api, RequestContext, health, json_response};
 use crate::auth::quota::Clock;
-use crate::config::{Config, Format, Replica, Token, TokenId, load};
+use crate::config::{Config, Format, Replica, Token, TokenId, VirtualModel, load};
 use crate::front::Response;
+use crate::gateway::{LastError, Point};
+use crate::limits::HISTORY_INTERVAL;
+use crate::metrics::{Totals, quantile};
 
 #[derive(Serialize)]
 struct Status<'a> {
     version: &'static str,
     uptime_seconds: u64,
+    /// All providers together.
+    recent: Recent,
     providers: Vec<ProviderStatus<'a>>,
+    /// The virtual models.
+    models: Vec<ModelStatus<'a>>,
     tokens: Vec<TokenStatus<'a>>,
+    history: History,
+    /// Newest first.
+    last_errors: Vec<ErrorStatus<'a>>,
     /// The lines of `ai-proxy check`.
     config: Vec<String>,
 }
@@ -23,7 +33,57 @@ struct Status<'a> {
 #[derive(Serialize)]
 struct ProviderStatus<'a> {
     name: &'a str,
+    recent: Recent,
     replicas: Vec<ReplicaStatus<'a>>,
+}
+
+/// What calls came to in the last five minutes.
+#[derive(Serialize)]
+struct Recent {
+    requests: u64,
+    /// Those that ended with a 5xx status.
+    failures: u64,
+    /// Half of the requests took no longer; `null`: no request ended.
+    p50_ms: Option<u64>,
+    p95_ms: Option<u64>,
+    first_byte_p50_ms: Option<u64>,
+}
+
+/// The last hour: a number for each interval, oldest first.
+#[derive(Serialize)]
+struct History {
+    interval_seconds: u64,
+    requests: Vec<Option<u64>>,
+    failures: Vec<Option<u64>>,
+    tokens: Vec<Option<u64>>,
+    p50_ms: Vec<Option<u64>>,
+    p95_ms: Vec<Option<u64>>,
+    in_flight: Vec<Option<u64>>,
+}
+
+#[derive(Serialize)]
+struct ModelStatus<'a> {
+    name: &'a str,
+    /// In the order in which they are tried.
+    targets: Vec<TargetStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct TargetStatus<'a> {
+    provider: &'a str,
+    model: &'a str,
+}
+
+/// An error that a client got; `null` where there is none, or none is known.
+#[derive(Serialize)]
+struct ErrorStatus<'a> {
+    at: String,
+    request_id: &'a str,
+    status: u16,
+    reason: Option<&'static str>,
+    provider: Option<&'a str>,
+    model: Option<&'a str>,
+    token: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -69,21 +129,76 @@ struct Limited {
 
 /// Responds with the status document.
 pub fn status(api: &Api, context: &RequestContext) -> Response {
-    let config = &*context.config;
+    let (config, gateway) = (&*context.config, &api.gateway);
+    let recent = gateway.history.recent(&gateway.metrics);
     let providers = config.providers.iter().map(|provider| {
         let replicas = provider.replicas.iter().map(|replica| of_replica(api, config, replica));
-        ProviderStatus { name: &provider.name, replicas: replicas.collect() }
+        let recent = Recent::of(&recent.get(&provider.name));
+        ProviderStatus { name: &provider.name, recent, replicas: replicas.collect() }
     });
+    let errors = gateway.last_errors.list();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: api.started.elapsed().as_secs(),
+        recent: Recent::of(&recent.sum()),
         providers: providers.collect(),
+        models: config.models.iter().map(|model| of_model(config, model)).collect(),
         tokens: config.tokens.iter().map(|token| of_token(api, token)).collect(),
+        history: History::of(&gateway.history.points()),
+        last_errors: errors.iter().map(of_error).collect(),
         config: load::summary(config).lines().map(str::to_owned).collect(),
     };
     let mut response = json_response(200, &context.response_context, &status);
     response.fields.push("cache-control", "no-store");
     response
+}
+
+impl Recent {
+    fn of(totals: &Totals) -> Self {
+        Self {
+            requests: totals.requests,
+            failures: totals.failures,
+            p50_ms: quantile(&totals.durations, 50).map(millis),
+            p95_ms: quantile(&totals.durations, 95).map(millis),
+            first_byte_p50_ms: quantile(&totals.first_bytes, 50).map(millis),
+        }
+    }
+}
+
+impl History {
+    fn of(points: &[Point]) -> Self {
+        let column = |of: fn(&Point) -> Option<u64>| points.iter().map(of).collect();
+        Self {
+            interval_seconds: HISTORY_INTERVAL.as_secs(),
+            requests: column(|point| Some(point.requests)),
+            failures: column(|point| Some(point.failures)),
+            tokens: column(|point| Some(point.tokens)),
+            p50_ms: column(|point| point.p50.map(millis)),
+            p95_ms: column(|point| point.p95.map(millis)),
+            in_flight: column(|point| Some(point.in_flight)),
+        }
+    }
+}
+
+fn of_model<'a>(config: &'a Config, model: &'a VirtualModel) -> ModelStatus<'a> {
+    let targets = config.targets_supported(model);
+    let targets = targets.map(|target| TargetStatus { provider: &target.provider, model: &target.model });
+    ModelStatus { name: &model.name, targets: targets.collect() }
+}
+
+fn of_error(error: &LastError) -> ErrorStatus<'_> {
+    fn known(text: &str) -> Option<&str> {
+        Some(text).filter(|text| !text.is_empty())
+    }
+    ErrorStatus {
+        at: health::rfc3339(error.at),
+        request_id: &error.request_id,
+        status: error.status,
+        reason: error.reason,
+        provider: known(&error.provider),
+        model: known(&error.model),
+        token: known(&error.token),
+    }
 }
 
 fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> ReplicaStatus<'a> {
@@ -126,6 +241,10 @@ fn of_token<'a>(api: &Api, token: &'a Token) -> TokenStatus<'a> {
         max_parallel: token.max_parallel.map(|max| limited(account.parallel.into(), max.into(), None)),
         tokens_per_day: account.day.map(|day| limited(day.used, day.limit, Some(day.reset))),
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// Rounded up: a cooldown that is not over never shows 0.

@@ -1,11 +1,13 @@
 //! State that all requests share, each piece with one owner: the configuration in force, the HTTP client, the
 //! check results of the providers, the balance over replicas, the quotas of tokens, the owners of stored
-//! responses, the metrics.
+//! responses, the metrics with their last hour, the last errors.
 
 mod board;
 mod charges;
 mod exclusive;
+mod history;
 mod journal;
+mod last_errors;
 mod recent;
 mod response_owners;
 
@@ -16,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 pub use board::{Board, Check, Health};
 pub use charges::Charges;
 pub use exclusive::Exclusive;
+pub use history::{History, Point};
+pub use last_errors::{LastError, LastErrors};
 pub use response_owners::{ResponseOwner, ResponseOwners};
 
 use crate::auth::Quotas;
@@ -46,6 +50,9 @@ pub struct Gateway {
     /// Tokens charged for background responses.
     pub charges: Charges,
     pub metrics: Metrics,
+    /// The last hour of the metrics.
+    pub history: History,
+    pub last_errors: LastErrors,
     /// The daily counts on disk.
     journal: Mutex<Journal>,
     upstream: RwLock<Arc<Upstream>>,
@@ -81,6 +88,8 @@ impl Gateway {
             response_owners: ResponseOwners::default(),
             charges: Charges::default(),
             metrics,
+            history: History::default(),
+            last_errors: LastErrors::default(),
             journal: Mutex::default(),
             upstream,
             path,

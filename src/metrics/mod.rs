@@ -3,6 +3,7 @@
 
 mod exposition;
 mod series;
+mod totals;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use crate::limits::{MAX_LABELLED_MODEL, MAX_LABELLED_MODELS, MAX_SERIES};
 use series::Series;
+pub use totals::{ByProvider, Totals, quantile};
 
 /// A family of metrics; its row is in [`FAMILIES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

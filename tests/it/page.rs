@@ -7,7 +7,7 @@ use crate::support::client::Response;
 use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::proxy::{Proxy, config, with};
-use crate::support::script::Script;
+use crate::support::script::{Script, Step};
 use crate::support::upstream::Upstream;
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -83,6 +83,73 @@ fn the_status_tells_how_each_replica_stands_and_no_secret() {
     assert!(!text.contains(KEY) && !text.contains(TOKEN), "{text}");
     gate.open();
     assert_eq!(client.response().status, 200);
+}
+
+#[test]
+fn status_has_what_the_last_minutes_brought_and_the_last_errors() {
+    let long = "x".repeat(300);
+    let (upstream, proxy) = start(json!({"max_retries": 0, "models": {"fast": ["p1/m", "p1/n"]}}));
+    upstream.chat(Script::sse().chunk(event("a")).chunk(DONE).end());
+    assert_eq!(proxy.call(ask_streamed("p1/m")).status, 200);
+    upstream.chat(Script::whole(500, &[("Content-Type", "application/json")], r#"{"error":"its words"}"#));
+    assert_eq!(proxy.call(ask_streamed("p1/m")).status, 500);
+    upstream.chat(Script::sse().chunk(event("a")).then(Step::Fin));
+    proxy.call(ask_streamed("fast"));
+    assert_error(&proxy.call(ask_streamed("none/m")), 404, "model_not_found");
+    assert_error(&proxy.call(ask_streamed(&long)), 400, "invalid_model");
+    assert_error(
+        &proxy.call(post("/v1/chat/completions", &[("X-Request-Id", "mine")], "{}")),
+        401,
+        "missing_token",
+    );
+    let status = eventually("the last call to be counted", || {
+        let status = proxy.get("/v1/status").json();
+        let is_whole = status["recent"]["requests"] == 3 && status["last_errors"][4].is_object();
+        is_whole.then_some(status)
+    });
+    for recent in [&status["recent"], &status["providers"][0]["recent"]] {
+        assert_eq!((&recent["requests"], &recent["failures"]), (&json!(3), &json!(1)));
+        assert!(
+            recent["p50_ms"].is_u64() && recent["p95_ms"].is_u64() && recent["first_byte_p50_ms"].is_u64()
+        );
+    }
+    let target = |model: &str| json!({"provider": "p1", "model": model});
+    assert_eq!(status["models"], json!([{"name": "fast", "targets": [target("m"), target("n")]}]));
+    // A call is noted after its response has left: the next one may come first.
+    let mut errors = status["last_errors"].as_array().expect("errors").clone();
+    errors.sort_by_key(|error| error["status"].as_u64());
+    let shown =
+        |error: &Value| ["status", "reason", "provider", "model", "token"].map(|key| error[key].clone());
+    let row = |status: u16,
+               reason: Option<&str>,
+               provider: Option<&str>,
+               model: Option<&str>,
+               token: Option<&str>| {
+        [json!(status), json!(reason), json!(provider), json!(model), json!(token)]
+    };
+    let expected = [
+        row(200, Some("upstream_broken"), Some("p1"), Some("fast"), Some("tester")),
+        row(400, Some("invalid_model"), None, None, Some("tester")),
+        row(401, Some("missing_token"), None, None, None),
+        row(404, Some("model_not_found"), None, Some("none/m"), Some("tester")),
+        row(500, None, Some("p1"), Some("p1/m"), Some("tester")),
+    ];
+    assert_eq!(errors.iter().map(shown).collect::<Vec<_>>(), expected);
+    assert_eq!(errors[2]["request_id"], "mine");
+    assert!(errors[1]["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{errors:?}");
+    assert_eq!(status["history"]["interval_seconds"], 10);
+    let text = status.to_string();
+    assert!(!text.contains("its words") && !text.contains(KEY) && !text.contains(TOKEN), "{text}");
+}
+
+#[test]
+fn status_lists_a_bounded_number_of_errors() {
+    let (_upstream, proxy) = start(json!({}));
+    for _ in 0..60 {
+        assert_eq!(proxy.get("/nothing").status, 404);
+    }
+    let status = proxy.get("/v1/status").json();
+    assert_eq!(status["last_errors"].as_array().map(Vec::len), Some(50));
 }
 
 #[test]

@@ -28,6 +28,6 @@ def passes(script, **environment):
     """Runs a script of Node's tests, which finds what it is to look at in its environment. It must pass."""
     environment = {**os.environ, "NODE_MODULES": str(playwright() / "node_modules"), **environment}
     done = subprocess.run(["node", "--test", str(HERE / script)], env=environment, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, check=False)
+                          stderr=subprocess.STDOUT, text=True, timeout=3 * PATIENCE, check=False)
     if done.returncode != 0:
         raise AssertionError(done.stdout)

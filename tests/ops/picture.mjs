@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { browser } from './browser.mjs'
 
 const { PAGE, PICTURES } = process.env
-// Of traffic before a picture. 25 draw a line in each chart, as in the pictures of docs/.
+// Of traffic before a picture. 100 draw a line in each chart, as in the pictures of docs/.
 const SECONDS = Number(process.env.PICTURE_SECONDS ?? 5)
 
 for (const colorScheme of ['light', 'dark']) {
@@ -15,7 +15,7 @@ for (const colorScheme of ['light', 'dark']) {
     const page = await context.newPage()
     await page.goto(PAGE)
     // A line at zero has no height, and so is not visible.
-    await page.locator('.tile path.l').first().waitFor({ state: 'attached' })
+    await page.locator('.tile path.l').first().waitFor({ state: 'attached', timeout: 60000 })
     await new Promise(resolve => setTimeout(resolve, SECONDS * 1000))
     assert.match(await page.locator('#providers').textContent(), /zhipu.*deepseek.*openai.*ollama/s)
     await page.screenshot({ path: join(PICTURES, `status-${colorScheme}.png`) })

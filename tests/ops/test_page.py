@@ -23,8 +23,8 @@ def setUpModule():
         [alpha.entry,
          {"name": "<b>bold", "url": alpha.root + "/v1", "key": provider_key("alpha"), "models": MARKUP},
          {"name": "down", "url": nowhere, "key": provider_key("down"), "models": ["x"]}],
-        tokens=["e2e|" + CLIENT_TOKEN, "batch <i>jobs|" + BATCH_TOKEN],
-        models={"fast": "alpha/ok"}, max_retries=0, language="en"))
+        tokens=[{"name": "e2e", "token": CLIENT_TOKEN, "rpm": 100000, "tokens_per_day": 1000000000}, "batch <i>jobs|" + BATCH_TOKEN],
+        models={"fast": ["alpha/ok", "down/x"], "<i>italic": "<b>bold/" + MARKUP[0]}, max_retries=0, language="en"))
 
 
 class Calls:
@@ -39,7 +39,7 @@ class Calls:
     def call(self, token):
         with openai.OpenAI(base_url=proxy.url, api_key=token, max_retries=0) as client:
             while not self.over.is_set():
-                for model in ("fast", "alpha/ok", "<b>bold/" + MARKUP[0], "down/x", "no/such"):
+                for model in ("fast", "alpha/ok", "<b>bold/" + MARKUP[0], "down/x", "no/such", "no/<img src=x onerror=alert(3)>"):
                     try:
                         client.chat.completions.create(model=model, messages=ask("one two three"))
                     except openai.OpenAIError:
@@ -55,4 +55,4 @@ class Calls:
 class Page(Case):
     def test_in_a_browser(self):
         with Calls():
-            passes("page.mjs", PAGE=proxy.root, TOKEN=CLIENT_TOKEN, PICTURES=str(WORK))
+            passes("page.mjs", PAGE=proxy.root, TOKEN=CLIENT_TOKEN, PICTURES=str(WORK), CONFIG=str(proxy.config))

@@ -1,6 +1,6 @@
 """The pictures of the status page that README shows, taken in a real browser: see `picture.mjs`.
 
-They are left in target/ops; with PICTURE_SECONDS=25 they are fit for the pages: `cp target/ops/status-*.png docs/`."""
+They are left in target/ops; with PICTURE_SECONDS=100 they are fit for the pages: `cp target/ops/status-*.png docs/`."""
 
 import threading
 
@@ -10,7 +10,7 @@ from in_front import Plain
 from tools import ROOT
 
 NIGHTLY = "sk-client-token-of-nightly-jobs"
-LARGEST = 200_000  # bytes of a picture in docs
+LARGEST = 150_000  # bytes of a picture in docs
 
 
 def setUpModule():
