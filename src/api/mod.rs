@@ -133,12 +133,12 @@ const ENDPOINTS: &[Endpoint] = &[
     relayed("/v1/messages"),
     relayed("/v1/messages/count_tokens"),
     get("/v1/status", Guard::Admin, Action::Status),
+    relayed("/v1/responses/input_tokens"),
+    relayed("/v1/responses/compact"),
     stored_response("GET", ""),
     stored_response("DELETE", ""),
     stored_response("GET", "/input_items"),
     stored_response("POST", "/cancel"),
-    relayed("/v1/responses/input_tokens"),
-    relayed("/v1/responses/compact"),
     post("/v1/reload", Guard::Admin, Action::Reload),
 ];
 
@@ -285,6 +285,10 @@ fn find_at(path: &str, method: &str) -> Result<&'static Endpoint, ApiError> {
             return Ok(endpoint);
         }
         allow.push(endpoint.allow());
+        // A path of the table is no id: `/v1/responses/compact`.
+        if endpoint.path == path {
+            break;
+        }
     }
     match &allow[..] {
         [] => Err(ApiError::NotFound(path.to_owned(), None)),

@@ -257,6 +257,8 @@ fn only_ids_and_their_methods_are_relayed() {
         ("GET", "resp_1//cancel", "POST"),
         ("GET", "", "POST"),
         ("DELETE", "resp_1/input_items", "GET, HEAD"),
+        ("GET", "compact", "POST"),
+        ("DELETE", "input_tokens", "POST"),
     ] {
         let response = call(&proxy, method, path);
         assert_error(&response, 405, "method_not_allowed");
