@@ -18,15 +18,17 @@ from pathlib import Path
 
 LICENCE_FILE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|UNLICENSE)", re.IGNORECASE)
 
+CARGO = os.environ.get("CARGO", "cargo")
+
 
 def metadata(target):
-    command = ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target]
+    command = [CARGO, "metadata", "--locked", "--format-version", "1", "--filter-platform", target]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def linked(known, target):
     """The packages that end up in the binary, by `cargo tree`: metadata also resolves what only other features would bring."""
-    command = ["cargo", "tree", "--locked", "--target", target, "--edges", "normal,no-proc-macro", "--prefix", "none",
+    command = [CARGO, "tree", "--locked", "--target", target, "--edges", "normal,no-proc-macro", "--prefix", "none",
                "--format", "{p}"]
     lines = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
     names = {(words[0], words[1].removeprefix("v")) for words in map(str.split, lines)}
@@ -62,7 +64,7 @@ def bill(root, packages, nodes, epoch):
             described["externalReferences"] = [{"type": "vcs", "url": package["repository"]}]
         return described
 
-    compiler = subprocess.run(["rustc", "--version"], stdout=subprocess.PIPE, check=True, text=True).stdout.split()[1]
+    compiler = subprocess.run([os.environ.get("RUSTC", "rustc"), "--version"], stdout=subprocess.PIPE, check=True, text=True).stdout.split()[1]
     components = [component(package, "library") for package in packages]
     components.append({"type": "library", "bom-ref": "rust-std@" + compiler, "name": "rust-std", "version": compiler,
                        "licenses": [{"expression": "MIT OR Apache-2.0"}]})

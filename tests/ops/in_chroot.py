@@ -6,17 +6,16 @@ import json
 import os
 import signal
 import socket
-import ssl
 import struct
 import subprocess
 import tempfile
 import threading
 import unittest
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from harness import CLIENT_TOKEN, DEADLINE, Process, ask, provider_key, wait_for
-from in_front import HOST, Certificates
+from harness import CLIENT_TOKEN, DEADLINE, Process, ask, wait_for
+from in_front import HOST
+from over_tls import OverTls
 
 STATIC = os.environ["AI_PROXY_STATIC"]
 
@@ -45,28 +44,6 @@ class Names(threading.Thread):
             self.socket.sendto(head + query[12:at + 5] + b"".join(answers), client)
 
 
-class Provider(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        self.send({"object": "list", "data": [{"id": "ok", "object": "model"}]})
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send({"choices": [], "said": "over TLS"})
-
-    def send(self, document):
-        body = json.dumps(document).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
 class EmptyRoot(unittest.TestCase):
     def setUp(self):
         self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -74,24 +51,14 @@ class EmptyRoot(unittest.TestCase):
         (self.root / "log").mkdir()
         self.names = Names()
         self.names.start()
-        elsewhere = self.enterContext(tempfile.TemporaryDirectory())
-        certificates = Certificates(elsewhere)
-        (self.root / "ca.pem").write_bytes(certificates.authority.read_bytes())
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificates.chain, certificates.key)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.addCleanup(server.server_close)
-        self.addCleanup(server.shutdown)
-
-        url = "https://%s:%d/v1" % (HOST, server.server_address[1])
-        provider = {"name": "tls", "url": url, "key": provider_key("tls"), "ca_file": "/ca.pem"}
+        server = self.enterContext(OverTls(HOST))
+        (self.root / "ca.pem").write_bytes(Path(server.entry["ca_file"]).read_bytes())
+        provider = {**server.entry, "ca_file": "/ca.pem"}
         config = {
             "host": "127.0.0.1", "port": 0, "log_file": "/log/ai_proxy.log", "log_level": "INFO", "language": "en",
             "tokens": ["e2e|" + CLIENT_TOKEN],
             "providers": [provider, {**provider, "name": "lost", "url": "https://nowhere.example/v1"},
-                          {"name": "stranger", "url": url, "key": ""}],
+                          {"name": "stranger", "url": provider["url"], "key": ""}],
         }
         (self.root / "config.json").write_text(json.dumps(config))
         self.proxy = self.enterContext(

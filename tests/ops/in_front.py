@@ -22,15 +22,15 @@ def own_address():
 
 
 class Certificates:
-    """An authority, and a certificate by it for HOST."""
+    """An authority, and a certificate by it for a host."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, host=HOST):
         self.authority, self.key, self.chain = (Path(folder) / name for name in ("ca.pem", "key.pem", "chain.pem"))
         authority_key, request = Path(folder) / "ca.key", Path(folder) / "request.pem"
         run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
             "-subj", "/CN=test authority", "-keyout", authority_key, "-out", self.authority)
-        run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=" + HOST,
-            "-addext", "subjectAltName=DNS:" + HOST, "-keyout", self.key, "-out", request)
+        run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=" + host,
+            "-addext", "subjectAltName=DNS:" + host, "-keyout", self.key, "-out", request)
         run("openssl", "x509", "-req", "-in", request, "-CA", self.authority, "-CAkey", authority_key, "-days", "2",
             "-copy_extensions", "copy", "-out", self.chain)
         self.both = Path(folder) / "both.pem"
