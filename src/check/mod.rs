@@ -13,7 +13,8 @@ pub use probe::probe;
 /// The summary of a valid config without secrets, then its warnings. `path` is the config file.
 pub fn summary(config: &Config, path: &Path) -> String {
     let mut lines = vec![load::summary(config)];
-    lines.extend(load::warnings(config, path));
+    let warning = Label::Warning.say(config.language);
+    lines.extend(load::warnings(config, path).iter().map(|text| format!("{warning}: {text}")));
     lines.push(Label::Good.say(config.language).to_owned());
     lines.join("\n")
 }

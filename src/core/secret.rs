@@ -96,6 +96,8 @@ impl Secret {
 
 /// Whether a text stands for another one: `$NAME`, `${NAME`, `%NAME%`, `<name>` or `{{name}}`.
 pub fn is_placeholder(text: &str) -> bool {
+    // A header's value may begin with its scheme.
+    let text = text.strip_prefix("Bearer ").unwrap_or(text);
     let is_name = |name: &str| {
         name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
             && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
@@ -121,8 +123,18 @@ mod tests {
 
     #[test]
     fn is_placeholder_knows_the_forms_of_variables_and_blanks() {
-        for text in ["$KEY", "${}", "${KEY", "sk-${KEY", "$_k1", "$(KEY)", "%KEY%", "<your key>", "{{ key }}"]
-        {
+        for text in [
+            "$KEY",
+            "Bearer $KEY",
+            "${}",
+            "${KEY",
+            "sk-${KEY",
+            "$_k1",
+            "$(KEY)",
+            "%KEY%",
+            "<your key>",
+            "{{ key }}",
+        ] {
             assert!(is_placeholder(text) && Secret::new(text.into()).is_placeholder(), "{text}");
         }
         for text in ["", "$", "$1", "sk-$KEY", "a$b", "%", "50%", "<", "{a}", "sk-0123456789abcdef"] {

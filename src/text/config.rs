@@ -160,6 +160,7 @@ pub enum Label {
     Origins,
     TrustedProxies,
     More,
+    Warning,
 }
 
 impl ConfigText {
@@ -357,6 +358,7 @@ impl Label {
             Self::Origins => ("CORS 来源", "CORS origins"),
             Self::TrustedProxies => ("受信任的代理", "trusted proxies"),
             Self::More => ("其余", "more"),
+            Self::Warning => ("警告", "warning"),
         };
         match language {
             Language::Zh => zh,

@@ -129,6 +129,20 @@ fn probe_of_good_providers_is_0_and_speaks_the_language_of_the_config() {
 }
 
 #[test]
+fn check_prints_each_warning_after_the_summary_and_succeeds() {
+    let directory = TempDir::new();
+    let config = with(config(&[]), json!({"providers": ["p|https://api.openai.com|$KEY"]}));
+    std::fs::write(directory.join("config.json"), config.to_string()).expect("write config");
+    let finished = run(command(directory.path()).arg("check"));
+    assert_eq!(finished.code, Some(0), "{}", finished.output());
+    let said: Vec<&str> =
+        finished.stdout.lines().filter(|line| line.starts_with("warning: provider p")).collect();
+    assert_eq!(said.len(), 2, "{}", finished.output());
+    assert!(said[0].contains("looks like a variable"), "{said:?}");
+    assert!(said[1].ends_with("the base URL is probably https://api.openai.com/v1"), "{said:?}");
+}
+
+#[test]
 fn probe_of_a_bad_config_is_2_and_asks_nobody() {
     let good = guarded(&["a"]);
     let finished = probe(&with(config(&[("good", &good)]), json!({"port": "x"})), "en");
