@@ -54,7 +54,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(Command::Help) => print(HELP),
         Ok(Command::Version) => print(concat!("ai-proxy ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Check(path, is_probed)) => check_config(&path, is_probed),
-        Ok(Command::Serve(path)) => run_server(path),
+        Ok(Command::Serve(path)) => run_server(&path),
         Ok(Command::Demo(port)) => run_demo(port),
     }
 }
@@ -113,13 +113,13 @@ fn check_config(path: &Path, is_probed: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run_server(path: PathBuf) -> ExitCode {
-    let config = match load::from_file(&path) {
+fn run_server(path: &Path) -> ExitCode {
+    let config = match load::from_file(path) {
         Ok(config) => config,
         Err(problems) => return bad_config(&problems),
     };
     use_one_arena(config.max_memory);
-    let warnings = load::warnings(&config, &path);
+    let warnings = load::warnings(&config, path);
     exit_code(serve::run(config, Some(path), |_| warnings.iter().for_each(|warning| log::warn!("{warning}"))))
 }
 

@@ -4,7 +4,7 @@ mod signals;
 mod start;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -25,7 +25,7 @@ use signals::{LAST_RESORT, Order};
 ///
 /// # Errors
 /// The start fails: an address is taken, or the system refuses a thread or descriptor.
-pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> io::Result<()> {
+pub fn run(config: Config, path: Option<&Path>, greet: impl FnOnce(&str)) -> io::Result<()> {
     // Comes first, so that a signal during the start is neither lost nor deadly.
     let signals = signals::take()?;
     reopen_log(&config)?;
@@ -33,7 +33,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     logging::flush();
     log_panics(config.language);
     set_memory_budget(&config);
-    let gateway = Arc::new(Gateway::new(config, path.clone()));
+    let gateway = Arc::new(Gateway::new(config, path.map(Path::to_path_buf)));
     let orders = signals::watch(signals, Arc::clone(&gateway))?;
     let config = gateway.live.snapshot();
     let settings = Settings {
@@ -46,7 +46,7 @@ pub fn run(config: Config, path: Option<PathBuf>, greet: impl FnOnce(&str)) -> i
     let inherited = supervisor::sockets()?;
     let bound = if inherited.is_empty() { bind(&config)? } else { Bound::inherited(inherited)? };
     let names = bound.names();
-    start::show(&config, path.as_deref(), &names, &settings);
+    start::show(&config, path, &names, &settings);
     gateway.restore_state();
     let shown = Arc::clone(&config);
     monitor::start(&gateway, move |text| start::say(&shown, text))?;
