@@ -9,9 +9,9 @@ use std::sync::Arc;
 use signal_hook::consts::SIGPIPE;
 
 use crate::config::load::{self, Problems};
-use crate::limits::{LITTLE_MEMORY, SAY_TIMEOUT};
+use crate::limits::{LITTLE_MEMORY, MAX_QUOTED, SAY_TIMEOUT};
 use crate::text::usage::UsageProblem;
-use crate::text::{Language, in_language};
+use crate::text::{Language, in_language, quoted};
 use crate::{check, demo, logging, serve};
 
 /// Exit code: failed while running.
@@ -85,9 +85,9 @@ fn parse(arguments: impl Iterator<Item = OsString>, default_path: PathBuf) -> Re
             "--probe" if is_check => is_probed = true,
             "--port" if is_demo => {
                 let value = words.next().ok_or(UsageProblem::NoPort)?;
-                port = value.parse().map_err(|_| UsageProblem::BadPort(value))?;
+                port = value.parse().map_err(|_| UsageProblem::BadPort(quoted(&value, MAX_QUOTED)))?;
             }
-            other => return Err(UsageProblem::Unknown(other.to_owned())),
+            other => return Err(UsageProblem::Unknown(quoted(other, MAX_QUOTED))),
         }
     }
     Ok(match (is_check, is_demo) {

@@ -8,7 +8,7 @@ pub(super) fn decoded(bytes: Vec<u8>) -> Result<String, (Option<Language>, Confi
     let is_utf16 = bytes.starts_with(b"\xff\xfe")
         || bytes.starts_with(b"\xfe\xff")
         // Without a byte order mark: the first character of JSON is one of ASCII.
-        || bytes.iter().take(2).any(|byte| *byte == 0);
+        || matches!(*bytes, [0, first, ..] | [first, 0, ..] if first != 0);
     if is_utf16 {
         let ascii: String = bytes.iter().filter(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
         return Err((language_of_broken(&ascii), ConfigText::Utf16));

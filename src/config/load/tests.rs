@@ -375,6 +375,10 @@ fn file_in_utf_16_is_named_as_such() {
             assert_eq!((language, problem.say(Language::En).as_str()), (Some(Language::En), said));
         }
     }
+    // Some file systems leave this after a loss of power.
+    for zeros in [1, 2, 100] {
+        assert_eq!(super::syntax::decoded(vec![0; zeros]).ok().map(|text| text.len()), Some(zeros));
+    }
 }
 
 #[test]
