@@ -41,6 +41,21 @@ impl Fields {
         })
     }
 
+    /// The head of a message: its first line, in parts, these fields, and the blank line.
+    pub(super) fn into_head(self, line: &[&str]) -> Vec<u8> {
+        let Self(mut head) = self;
+        let (fields, length) = (head.len(), line.iter().map(|part| part.len()).sum::<usize>());
+        head.resize(fields + length, 0);
+        head.copy_within(..fields, length);
+        let mut at = 0;
+        for part in line {
+            head[at..at + part.len()].copy_from_slice(part.as_bytes());
+            at += part.len();
+        }
+        head.extend_from_slice(b"\r\n");
+        head
+    }
+
     /// The fields as lines, each with its end.
     pub fn as_lines(&self) -> &[u8] {
         &self.0

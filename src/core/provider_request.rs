@@ -42,12 +42,7 @@ impl Account<'_> {
         let [host_name, host, host_end] =
             if self.has("host") { [""; 3] } else { ["host: ", authority, "\r\n"] };
         let line = [method.as_str(), " ", path[0], path[1], " HTTP/1.1\r\n", host_name, host, host_end];
-        let length = line.iter().map(|part| part.len()).sum::<usize>() + fields.as_lines().len() + 2;
-        let mut head = Vec::with_capacity(length);
-        line.iter().for_each(|part| head.extend_from_slice(part.as_bytes()));
-        head.extend_from_slice(fields.as_lines());
-        head.extend_from_slice(b"\r\n");
-        RequestHead(head)
+        RequestHead(fields.into_head(&line))
     }
 
     /// Adds the provider's own fields to a request that ureq sends.

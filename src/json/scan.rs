@@ -165,14 +165,21 @@ impl Scan<'_> {
         loop {
             while self.at < until {
                 let rest = self.bytes.get(self.at..)?;
-                match *rest.first()? {
-                    b'"' => {
+                let first = *rest.first()?;
+                if first == b'\\' {
+                    self.at += escape(&rest[1..])?;
+                    continue;
+                }
+                let one = || usize::from(first != b'"' && first >= 0x20);
+                let plain = rest.first_chunk().map_or_else(one, |word| plain_in(u64::from_le_bytes(*word)));
+                self.at += plain;
+                match rest.get(plain) {
+                    Some(b'"') => {
                         self.at += 1;
                         return Some(());
                     }
-                    b'\\' => self.at += escape(&rest[1..])?,
-                    0..0x20 => return None,
-                    _ => self.at += rest.first_chunk().map_or(1, |word| plain_in(u64::from_le_bytes(*word))),
+                    Some(0..0x20) => return None,
+                    _ => {}
                 }
             }
             if HAS_VECTORS {
