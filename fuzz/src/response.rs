@@ -488,8 +488,8 @@ fn another() -> Option<PendingResponse> {
         fields: &|_| Fields::default(),
         length: 2,
     };
-    let request = PROVIDER.0.request(&PROVIDER.1, &call, Timeouts::default()).expect("a way there");
-    let mut pending = request.on_idle(0, Instant::now()).ok()?;
+    let request = PROVIDER.0.request(&PROVIDER.1, &call, Timeouts::default(), Some(0), Instant::now());
+    let mut pending = request.expect("a way there").ok()?;
     assert_eq!(pending.send(&[b"{}"], Instant::now()).ok(), Some(Sent::Whole), "it leaves at once");
     Some(pending)
 }

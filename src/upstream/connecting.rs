@@ -33,11 +33,6 @@ impl Destination {
         Self { origin: origin.into(), connector, pool: Arc::clone(pool) }
     }
 
-    /// An idle connection there for that worker, if there is one.
-    pub fn idle(&self, worker: usize) -> Option<Connection> {
-        self.pool.take(&self.origin, self.connector.number, worker)
-    }
-
     /// Where its connections go back to.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool

@@ -174,7 +174,7 @@ impl Upstream {
         (config.max_keepalive_connections, config.keepalive_expiry)
     }
 
-    /// A request to a replica, which may take so long.
+    /// A request to a replica, which may take so long, on an idle connection for the worker `idle_of`; inner error: there is none.
     ///
     /// # Errors
     /// `Unreachable`: what the configuration says of the way there is wrong.
@@ -183,40 +183,37 @@ impl Upstream {
         replica: &Replica,
         call: &Call<'_>,
         timeouts: Timeouts,
-    ) -> Result<Outgoing, Failure> {
+        idle_of: Option<usize>,
+        now: Instant,
+    ) -> Result<Result<PendingResponse, Outgoing>, Failure> {
         let target = Target::of(base_url(replica, call.format));
         let proxy = replica.proxy_for(call.format);
         let is_clear = proxy.is_none() && !target.is_tls();
-        let destination = self
+        let connector = self
             .connectors
             .of(proxy, replica.ca_file.as_ref())
-            .map(|connector| Destination::new(target.origin, connector, &self.pool))
             .map_err(|error| Failure { fault: Fault::Unreachable, detail: error.to_string() })?;
-        Ok(Outgoing { head: request_head(replica, &target, call), destination, timeouts, is_clear })
+        let head = request_head(replica, &target, call);
+        let idle = idle_of.and_then(|worker| self.pool.take(target.origin, connector.number, worker));
+        Ok(match idle {
+            Some(connection) => {
+                let timer = Timer::new(timeouts, now);
+                Ok(PendingResponse::new(connection, &self.pool, head, timer, (is_clear, true)))
+            }
+            None => {
+                let destination = Destination::new(target.origin, connector, &self.pool);
+                Err(Outgoing { head, destination, timeouts, is_clear })
+            }
+        })
     }
 }
 
 impl Outgoing {
-    /// Begins it on an idle connection, where there is one for that worker.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn on_idle(self, worker: usize, now: Instant) -> Result<PendingResponse, Self> {
-        match self.destination.idle(worker) {
-            Some(connection) => Ok(self.begin(connection, true, now)),
-            None => Err(self),
-        }
-    }
-
     /// Begins it on a new connection.
     pub fn on_new(self, connection: Connection, now: Instant) -> PendingResponse {
-        self.begin(connection, false, now)
-    }
-
-    fn begin(self, connection: Connection, is_reused: bool, now: Instant) -> PendingResponse {
         let Self { head, destination, timeouts, is_clear } = self;
         let timer = Timer::new(timeouts, now);
-        PendingResponse::new(connection, destination.pool(), head, timer, (is_clear, is_reused))
+        PendingResponse::new(connection, destination.pool(), head, timer, (is_clear, false))
     }
 
     /// When the time for a connection is over, one that has waited since `begun`. `is_committed`: the client has had its first

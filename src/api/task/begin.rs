@@ -58,12 +58,7 @@ fn ask(relay: &mut Relay, attempt: &Attempt, idle_of: Option<usize>) -> Result<A
     relay.adds_usage = relay.has_to_ask_for_usage(replica);
     relay.with_body(choice, |body| {
         let length = body.iter().map(|piece| piece.len()).sum();
-        let outgoing = relay.request(choice, length, allowance.timeouts)?;
-        let pending = match idle_of {
-            Some(worker) => outgoing.on_idle(worker, now),
-            None => Err(outgoing),
-        };
-        match pending {
+        match relay.request(choice, length, allowance.timeouts, idle_of)? {
             Err(outgoing) => Ok(Asked::Unconnected(outgoing)),
             Ok(mut pending) => {
                 let sent = pending.send(body, now)?;

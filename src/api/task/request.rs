@@ -6,16 +6,18 @@ use crate::config::{Format, known};
 use crate::core::relayed_headers;
 use crate::core::splice::json;
 use crate::routing::Choice;
-use crate::upstream::{Call, Failure, Outgoing, Timeouts};
+use crate::upstream::{Call, Failure, Outgoing, PendingResponse, Timeouts};
 
 impl Relay {
-    /// The request for a replica, but for its body of that length.
+    /// The request for a replica, but for its body of that length, on an idle connection for the worker `idle_of`; inner error: there is
+    /// none.
     pub(super) fn request(
         &self,
         choice: &Choice,
         length: usize,
         timeouts: Timeouts,
-    ) -> Result<Outgoing, Failure> {
+        idle_of: Option<usize>,
+    ) -> Result<Result<PendingResponse, Outgoing>, Failure> {
         let is_translated = self.is_translated;
         let (format, path) = match is_translated {
             false => (self.client_call.response_context.format, &*self.call.path),
@@ -38,7 +40,7 @@ impl Relay {
         let method = self.call.method.clone();
         let replica = &choice.provider().replicas[choice.replica];
         let call = Call { method, format, path, fields: &fields, length };
-        self.gateway.upstream().request(replica, &call, timeouts)
+        self.gateway.upstream().request(replica, &call, timeouts, idle_of, self.now)
     }
 
     /// Makes the body for a replica, in pieces.
