@@ -103,7 +103,7 @@ class Release(unittest.TestCase):
     def test_a_missing_tool_is_named_before_anything_is_built(self):
         with tempfile.TemporaryDirectory() as home:
             for goal, tool in (("deb", "cargo-deb"), ("rpm", "cargo-generate-rpm"), ("release", "cargo-deb")):
-                done = subprocess.run(["make", goal, "CRATES=" + home], cwd=ROOT, env={**ENVIRONMENT, "PATH": "/usr/bin:/bin"},
+                done = subprocess.run(["make", "--no-print-directory", goal, "CRATES=" + home], cwd=ROOT, env={**ENVIRONMENT, "PATH": "/usr/bin:/bin"},
                                       capture_output=True, text=True, timeout=PATIENCE, check=False)
                 self.assertEqual(done.returncode, 2, done.stderr)
                 self.assertIn("%s is missing: make install-%s" % (tool, tool), done.stderr)
