@@ -262,6 +262,8 @@ pub const MAX_REFUSAL_LINES: u32 = 20;
 pub const REFUSALS_INTERVAL: Duration = Duration::from_secs(60);
 /// Most addresses of a request that are compared with `trusted_proxies`: its peer's, and those of its `X-Forwarded-For`.
 pub const MAX_FORWARDED: usize = 32;
+/// How long the log's thread lets lines gather after it has written all there were.
+pub const LOG_GATHER: Duration = Duration::from_millis(5);
 /// How often the log's thread checks for a change of destination while it waits for a reader.
 pub const LOG_PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait at exit for log lines that are not written yet.

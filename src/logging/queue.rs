@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Destination;
-use crate::limits::{MAX_LOG_BYTES, MAX_LOG_LINES};
+use crate::limits::{LOG_GATHER, LOG_PIECE, MAX_LOG_BYTES, MAX_LOG_LINES};
 
 /// Work for the log's thread.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,9 +77,11 @@ impl Queue {
         self.wake(state);
     }
 
-    /// Takes the oldest entry; waits for one.
+    /// Takes the oldest entry; waits for one, asleep for [`LOG_GATHER`] first: lines that come meanwhile wake nobody, which costs
+    /// more than writing them.
     pub fn pop(&self) -> Entry {
         let mut state = self.lock();
+        let mut has_slept = false;
         loop {
             if let Some(entry) = state.pop() {
                 state.is_writing = true;
@@ -87,10 +89,32 @@ impl Queue {
             }
             state.is_writing = false;
             self.emptied.notify_all();
+            if !has_slept {
+                drop(state);
+                std::thread::sleep(LOG_GATHER);
+                has_slept = true;
+                state = self.lock();
+                continue;
+            }
             state.is_waiting = true;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.is_waiting = false;
         }
+    }
+
+    /// Appends the next lines to `lines`, as far as all are written at once; how many.
+    pub fn pop_lines(&self, lines: &mut String) -> u64 {
+        let mut state = self.lock();
+        let mut count = 0;
+        while let Some(Entry::Line(next)) = state.entries.front() {
+            if lines.len() + next.len() > LOG_PIECE {
+                break;
+            }
+            lines.push_str(next);
+            state.pop();
+            count += 1;
+        }
+        count
     }
 
     /// Whether a change of destination waits.
@@ -155,7 +179,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{Destination, Entry, Queue};
-    use crate::limits::{MAX_LOG_BYTES, MAX_LOG_LINES};
+    use crate::limits::{LOG_PIECE, MAX_LOG_BYTES, MAX_LOG_LINES};
 
     fn line(text: &str) -> Entry {
         Entry::Line(text.to_owned())
@@ -188,6 +212,29 @@ mod tests {
         assert_eq!(queue.pop(), Entry::Dropped(1));
         queue.push("y".into());
         assert_eq!(queue.pop(), line("y"));
+    }
+
+    #[test]
+    fn lines_are_joined_up_to_a_piece_and_to_what_is_no_line() {
+        let queue = Queue::default();
+        let destination = || Destination { path: Some("new".into()), ..Destination::default() };
+        let large = "x".repeat(LOG_PIECE - 3);
+        ["a", "bc", &large, "d", "e"].into_iter().for_each(|text| queue.push(text.to_owned()));
+        queue.open(destination());
+        queue.push("f".to_owned());
+        let joined = || match queue.pop() {
+            Entry::Line(mut lines) => {
+                let more = queue.pop_lines(&mut lines);
+                (lines, more)
+            }
+            other => (format!("{other:?}"), 0),
+        };
+        assert_eq!(joined(), (format!("abc{large}"), 2));
+        assert_eq!(joined(), ("de".to_owned(), 1));
+        assert_eq!(joined(), (format!("{:?}", Entry::Open(destination())), 0));
+        assert_eq!(joined(), ("f".to_owned(), 0));
+        let state = queue.lock();
+        assert_eq!((state.lines, state.bytes), (0, 0));
     }
 
     #[test]

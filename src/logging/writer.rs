@@ -51,11 +51,12 @@ impl<'a> Writer<'a> {
                 self.missing += lines;
                 self.report();
             }
-            Entry::Line(line) => {
+            Entry::Line(mut lines) => {
+                let count = 1 + self.logger.queue.pop_lines(&mut lines);
                 self.report();
-                if !self.write(&line) {
-                    self.missing += 1;
-                    self.logger.queue.lose(1);
+                if !self.write(&lines) {
+                    self.missing += count;
+                    self.logger.queue.lose(count);
                 }
             }
         }
@@ -91,10 +92,10 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Returns whether the line was written. One write per line where the system takes it whole, so that
+    /// Returns whether the lines were written. Whole lines in each write, where the system takes it whole, so that
     /// lines of several processes and a truncating logrotate do not mix.
-    fn write(&mut self, line: &str) -> bool {
-        match (self.write_all(line.as_bytes()), &self.destination.path) {
+    fn write(&mut self, lines: &str) -> bool {
+        match (self.write_all(lines.as_bytes()), &self.destination.path) {
             (Ok(()), _) => {
                 self.is_failing = false;
                 return true;
