@@ -7,7 +7,7 @@ use super::meter::{Measured, Meter};
 use super::response_id;
 use super::terminal::Terminal;
 use crate::core::sse;
-use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT, MAX_UNREAD};
+use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT, MAX_RECENT_EVENTS};
 
 /// Bytes of a blank line that may have come without its last byte.
 const BEGUN_BLANK: usize = 3;
@@ -19,8 +19,11 @@ pub struct Events {
     held: Vec<u8>,
     /// An event over that size is being passed on in pieces.
     mid_event: bool,
-    /// Complete events that neither `terminal` nor `meter` has read, at most [`MAX_UNREAD`] bytes: reading many together costs less.
-    unread: Vec<u8>,
+    /// The last complete events, at most [`MAX_RECENT_EVENTS`] bytes; the first of them may be cut. `meter` reads many together, which costs
+    /// less; `terminal` reads the last alone, for nothing but the end of the stream asks it.
+    recent: Vec<u8>,
+    /// How many bytes of them `meter` has read.
+    metered: usize,
     terminal: Terminal,
     meter: Meter,
     is_truncated: bool,
@@ -152,25 +155,29 @@ impl Events {
 
     /// Complete events are to be read, now or with those that follow.
     fn keep(&mut self, events: &[u8]) {
-        if self.unread.len() + events.len() > MAX_UNREAD {
+        if events.len() > MAX_RECENT_EVENTS / 2 {
             self.read();
-        }
-        if events.len() > MAX_UNREAD {
             self.meter.report(events);
             self.terminal.read(events);
-        } else {
-            if self.unread.capacity() == 0 {
-                self.unread.reserve_exact(MAX_UNREAD);
-            }
-            self.unread.extend_from_slice(events);
+            return;
         }
+        if self.recent.len() + events.len() > MAX_RECENT_EVENTS {
+            self.meter.report(&self.recent[self.metered..]);
+            self.recent.drain(..self.recent.len() - MAX_RECENT_EVENTS / 2);
+            self.metered = self.recent.len();
+        }
+        if self.recent.capacity() == 0 {
+            self.recent.reserve_exact(MAX_RECENT_EVENTS);
+        }
+        self.recent.extend_from_slice(events);
     }
 
     /// Reads what was kept.
     fn read(&mut self) {
-        self.meter.report(&self.unread);
-        self.terminal.read(&self.unread);
-        self.unread.clear();
+        self.meter.report(&self.recent[self.metered..]);
+        self.terminal.read(&self.recent);
+        self.recent.clear();
+        self.metered = 0;
     }
 
     /// Keeps the end of an event of which no more is held.
@@ -194,7 +201,7 @@ fn last_data(event: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::Events;
-    use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT, MAX_UNREAD};
+    use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT, MAX_RECENT_EVENTS};
     use crate::upstream::usage::Reported;
 
     /// What leaves for each piece that comes, and whether it ended inside an event.
@@ -263,7 +270,7 @@ mod tests {
     fn report_is_found_wherever_in_a_stream_it_stands() {
         let event = "data: {\"choices\":[{\"delta\":{\"content\":\"1234\"}}]}\n\n";
         let report = "data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5}}\n\n";
-        let large = [event, report].concat().repeat(MAX_UNREAD / event.len());
+        let large = [event, report].concat().repeat(MAX_RECENT_EVENTS / event.len());
         for (report, place) in
             [(report, 0), (report, 50), (report, 99), (&report[..report.len() - 2], 99), (&large, 7)]
         {
@@ -276,14 +283,14 @@ mod tests {
             events.end();
             let expected = Reported { prompt: Some(3), completion: Some(5) };
             assert_eq!(events.measured().reported, expected, "{place}");
-            assert!(events.unread.capacity() <= MAX_UNREAD);
+            assert!(events.recent.capacity() <= MAX_RECENT_EVENTS);
         }
     }
 
     #[test]
     fn terminal_event_is_seen_with_much_behind_it() {
         let mut events = Events::default();
-        let filler = format!("data: \"{}\"\n\n", "x".repeat(MAX_UNREAD));
+        let filler = format!("data: \"{}\"\n\n", "x".repeat(MAX_RECENT_EVENTS));
         for piece in ["event: message_stop\ndata: {}\n\n", &filler, &filler, "data: {}\n\n"] {
             let passed: Result<(), ()> = events.pass(piece.as_bytes(), |_, _| Ok(()));
             passed.expect("nothing fails");
