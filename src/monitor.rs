@@ -135,7 +135,7 @@ fn run_check(gateway: &Gateway, config: &Config, provider: &Provider, replica: &
     let (health, models) = match fetched {
         Err(reason) => {
             // Without its query, and without a key in its path.
-            let asked = quoted(&hidden(provider, format!("{}/models", replica.url)), MAX_QUOTED);
+            let asked = quoted(&provider.without_secrets(&format!("{}/models", replica.url)), MAX_QUOTED);
             let health = unhealthy(begun, &reason);
             (Health { error: health.error.map(|reason| format!("{reason} (GET {asked})")), ..health }, None)
         }
@@ -171,7 +171,7 @@ fn listed(config: &Config, provider: &Provider, replica: &Replica, body: &[u8]) 
         }
         Err(reason) => {
             // The reason may quote a word of the list.
-            let reason = quoted(&hidden(provider, reason), MAX_REASON);
+            let reason = quoted(&provider.without_secrets(&reason), MAX_REASON);
             log::warn!("{}", Text::ModelListUnusable(&provider.name, &reason).say(config.language));
             None
         }
@@ -234,9 +234,9 @@ pub fn ask(
     let status = response.status;
     let body = match unusable::failure_of(status, &response.headers) {
         Some(Failure { fault: Fault::Redirected, detail }) => {
-            Err(hidden(provider, Text::CheckRedirected(&detail).say(config.language)))
+            Err(provider.without_secrets(&Text::CheckRedirected(&detail).say(config.language)))
         }
-        Some(Failure { detail, .. }) => Err(hidden(provider, detail)),
+        Some(Failure { detail, .. }) => Err(provider.without_secrets(&detail)),
         None => {
             let most = (MAX_LISTS_IN_TRANSIT / replicas(config)).clamp(LEAST_MODEL_LIST, MAX_MODEL_LIST);
             // The status page shows the list, and the log its errors.
@@ -281,12 +281,6 @@ fn in_words(error: ureq::Error) -> String {
         ureq::Error::LargeResponseHeader(..) => format!("a head of more than {MAX_UPSTREAM_HEAD} bytes"),
         other => other.to_string(),
     }
-}
-
-/// A text about a provider, without the provider's secrets.
-pub fn hidden(provider: &Provider, text: String) -> String {
-    let hidden = provider.mask().hide(text.into_bytes(), Scope::All);
-    String::from_utf8_lossy(&hidden).into_owned()
 }
 
 fn unhealthy(begun: Instant, reason: &str) -> Health {

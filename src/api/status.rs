@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Api, RequestContext, health, json_response};
 use crate::auth::quota::Clock;
-use crate::config::{Config, Format, Replica, Token, TokenId, VirtualModel, load};
+use crate::config::{Config, Format, Provider, Replica, Token, TokenId, VirtualModel, load};
 use crate::front::Response;
 use crate::gateway::{LastError, Point};
 use crate::limits::HISTORY_INTERVAL;
@@ -88,7 +88,7 @@ struct ErrorStatus<'a> {
 
 #[derive(Serialize)]
 struct ReplicaStatus<'a> {
-    url: &'a str,
+    url: String,
     /// None before the first check.
     healthy: Option<bool>,
     latency_ms: Option<u128>,
@@ -132,7 +132,7 @@ pub fn status(api: &Api, context: &RequestContext) -> Response {
     let (config, gateway) = (&*context.config, &api.gateway);
     let recent = gateway.history.recent(&gateway.metrics);
     let providers = config.providers.iter().map(|provider| {
-        let replicas = provider.replicas.iter().map(|replica| of_replica(api, config, replica));
+        let replicas = provider.replicas.iter().map(|replica| of_replica(api, config, provider, replica));
         let recent = Recent::of(&recent.get(&provider.name));
         ProviderStatus { name: &provider.name, recent, replicas: replicas.collect() }
     });
@@ -201,7 +201,12 @@ fn of_error(error: &LastError) -> ErrorStatus<'_> {
     }
 }
 
-fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> ReplicaStatus<'a> {
+fn of_replica<'a>(
+    api: &Api,
+    config: &'a Config,
+    provider: &Provider,
+    replica: &'a Replica,
+) -> ReplicaStatus<'a> {
     let id = replica.id;
     let health = api.gateway.board.health(id);
     let now = Instant::now();
@@ -212,7 +217,7 @@ fn of_replica<'a>(api: &Api, config: &'a Config, replica: &'a Replica) -> Replic
         |of: TokenId| config.tokens.iter().find(|token| TokenId::of(token) == of).map(|it| &*it.name);
     let api_for = |format| if api.gateway.board.is_native(replica, format, now) { "native" } else { "chat" };
     ReplicaStatus {
-        url: &replica.url,
+        url: provider.without_secrets(&replica.url),
         responses: api_for(Format::OpenAi),
         messages: api_for(Format::Anthropic),
         healthy: health.as_ref().map(|health| health.healthy),

@@ -115,12 +115,8 @@ fn accepted(
     }
     let anonymous = Replica { key: Secret::default(), headers: Vec::new(), ..replica.clone() };
     let asked = monitor::ask(upstream, config, provider, &anonymous, deadline);
-    match asked.status {
-        // 429: too many requests, with or without a key.
-        Some(429) => Fact::Unchecked,
-        Some(400..500) => Fact::Accepted,
-        _ => Fact::Unchecked,
-    }
+    let refused = |status| is_key_refused(status, asked.body.as_deref().unwrap_or_default());
+    if asked.status.is_some_and(refused) { Fact::Accepted } else { Fact::Unchecked }
 }
 
 fn report(
@@ -146,7 +142,7 @@ fn report(
             say(found.key),
             found.models.map_or_else(|| say(Fact::None), |count| count.to_string()),
             format!("{} ms", found.latency),
-            quoted(&monitor::hidden(provider, place), MAX_PLACE),
+            quoted(&provider.without_secrets(&place), MAX_PLACE),
         ]);
     }
     (table(&rows) + &Failed::sum(failures, entries.len(), language), failures == 0)

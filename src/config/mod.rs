@@ -196,6 +196,12 @@ impl Provider {
         let replicas = self.replicas.iter().map(|it| (&it.key, &it.headers[..]));
         self.mask.get_or_init(|| Arc::new(Mask::of(replicas)))
     }
+
+    /// A text about the provider, without its secrets: a key may stand in the path of its URL.
+    pub fn without_secrets(&self, text: &str) -> String {
+        let hidden = self.mask().hide(text.as_bytes().to_vec(), Scope::All);
+        String::from_utf8_lossy(&hidden).into_owned()
+    }
 }
 
 impl Replica {

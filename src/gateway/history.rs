@@ -49,6 +49,10 @@ impl History {
     /// Adds the point that is due, if one is. A late call adds those that it missed too, so that each stands for the same time.
     pub fn note(&self, metrics: &Metrics, now: Instant) {
         let mut inner = self.lock();
+        if inner.due.is_none() {
+            // The start.
+            inner.snapshots.push_back(ByProvider::default());
+        }
         let mut due = *inner.due.get_or_insert(now + HISTORY_INTERVAL);
         if now < due {
             return;
@@ -154,7 +158,12 @@ mod tests {
         call(&metrics, "a", "200");
         assert_eq!(history.recent(&metrics).get("a").requests, 1, "since the start");
         let mut now = start;
-        for _ in 0..SNAPSHOT_POINTS * RECENT_SNAPSHOTS {
+        for _ in 1..SNAPSHOT_POINTS * RECENT_SNAPSHOTS {
+            now += HISTORY_INTERVAL;
+            history.note(&metrics, now);
+        }
+        assert_eq!(history.recent(&metrics).get("a").requests, 1, "still since the start");
+        for _ in 0..SNAPSHOT_POINTS {
             now += HISTORY_INTERVAL;
             history.note(&metrics, now);
         }

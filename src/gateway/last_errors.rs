@@ -24,13 +24,15 @@ pub struct LastError {
     pub token: String,
 }
 
-/// At most [`MAX_LAST_ERRORS`] with a 4xx status and as many others: one client's wrong requests do not push out the failures.
+/// At most [`MAX_LAST_ERRORS`] with a 4xx status or of a client that is not known, and as many others: one client's wrong requests do
+/// not push out the failures.
 #[derive(Debug, Default)]
 pub struct LastErrors(Mutex<[VecDeque<LastError>; 2]>);
 
 impl LastErrors {
     pub fn note(&self, error: LastError) {
-        let is_clients = (400..500).contains(&error.status);
+        let is_unknown = error.token.is_empty() && error.provider.is_empty();
+        let is_clients = is_unknown || (400..500).contains(&error.status);
         let kept = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(is_clients)];
         if kept.len() == MAX_LAST_ERRORS {
             kept.pop_front();
@@ -59,9 +61,9 @@ mod tests {
     fn flood_of_client_errors_leaves_failures_in_place() {
         let errors = LastErrors::default();
         let mut at = SystemTime::UNIX_EPOCH;
-        let mut note = |status| {
+        let mut note = |(status, token): (u16, &str)| {
             at += Duration::from_secs(1);
-            let (provider, model, token) = (String::new(), String::new(), String::new());
+            let (provider, model, token) = (String::new(), String::new(), token.to_owned());
             errors.note(LastError {
                 at,
                 request_id: "r".into(),
@@ -72,10 +74,12 @@ mod tests {
                 token,
             });
         };
-        [502, 200].into_iter().for_each(&mut note);
-        (0..2 * MAX_LAST_ERRORS).for_each(|_| note(404));
+        [(502, "me"), (200, "me")].into_iter().for_each(&mut note);
+        (0..MAX_LAST_ERRORS).for_each(|_| note((404, "me")));
+        // Of a client without a token: a version of HTTP that is not understood.
+        (0..MAX_LAST_ERRORS).for_each(|_| note((505, "")));
         let statuses: Vec<u16> = errors.list().iter().map(|error| error.status).collect();
-        assert_eq!(statuses[..MAX_LAST_ERRORS], [404; MAX_LAST_ERRORS]);
+        assert_eq!(statuses[..MAX_LAST_ERRORS], [505; MAX_LAST_ERRORS]);
         assert_eq!(statuses[MAX_LAST_ERRORS..], [200, 502]);
     }
 }

@@ -81,14 +81,17 @@ fn provider_lines(provider: &Provider, language: Language) -> impl Iterator<Item
         _ => format!(" ({}: {count})", Label::Replicas.say(language)),
     };
     let name = format!("  {}{replicas}", shown(&provider.name));
-    provider.replicas.iter().map(move |replica| format!("{name}: {}", replica_line(replica, language)))
+    provider
+        .replicas
+        .iter()
+        .map(move |replica| format!("{name}: {}", replica_line(provider, replica, language)))
 }
 
-fn replica_line(replica: &Replica, language: Language) -> String {
+fn replica_line(provider: &Provider, replica: &Replica, language: Language) -> String {
     let say = |label: Label| label.say(language);
-    let mut parts = vec![shown(&replica.url)];
+    let mut parts = vec![shown(&provider.without_secrets(&replica.url))];
     if let Some(url) = &replica.anthropic_url {
-        parts.push(format!("anthropic_url {}", shown(url)));
+        parts.push(format!("anthropic_url {}", shown(&provider.without_secrets(url))));
     }
     if replica.key.is_empty() {
         parts.push(say(Label::NoKey).to_owned());

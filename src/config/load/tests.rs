@@ -1010,6 +1010,23 @@ fn warnings_name_a_key_in_clear_text_and_an_account_of_two_names() {
 }
 
 #[test]
+fn key_in_the_path_of_a_url_is_shown_nowhere() {
+    let key = "sk-key-in-a-path-0123456789";
+    let text = format!(
+        r#"{{"language": "en", "log_file": null, "tokens": ["a|t"], "providers": [
+            "one|http://a.example/{key}/v1/chat/completions|{key}", "two|http://a.example/{key}/v1/chat/completions|{key}"]}}"#
+    );
+    let config = valid(&text);
+    let found = warnings(&config, Path::new("/nonexistent"));
+    assert_eq!(
+        found.iter().filter(|warning| warning.contains("http://a.example/sk-***89/v1")).count(),
+        5,
+        "{found:?}"
+    );
+    assert!(!format!("{found:?}{}", summary(&config)).contains(key), "{found:?}");
+}
+
+#[test]
 fn warnings_name_files_of_its_own_in_a_folder_that_is_missing() {
     let folder = Scratch::new("unwritable", b"");
     let (log, state) = (folder.0.join("a.log"), folder.0.join("none/state.json"));

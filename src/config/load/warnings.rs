@@ -23,6 +23,7 @@ const LEAST_UNGUESSABLE: usize = 16;
 const PRIVATE_LABELS: &[&str] = &[
     "arpa",
     "corp",
+    "default",
     "home",
     "internal",
     "intranet",
@@ -67,14 +68,15 @@ fn memory_warnings(config: &Config) -> impl Iterator<Item = Warning> {
 
 fn of_replica(provider: &Provider, replica: &Replica, found: &mut Vec<Warning>) {
     let name = shown(&provider.name);
+    let shown_url = |url: &str| shown(&provider.without_secrets(url));
     let mut placeholder = |key: String| {
         found.push(Warning::Placeholder { owner: Owner::Provider(name.clone()), key });
     };
     if replica.key.is_placeholder() {
-        placeholder(format!("key ({})", shown(&replica.url)));
+        placeholder(format!("key ({})", shown_url(&replica.url)));
     }
     for (header, _) in replica.headers.iter().filter(|(_, value)| value.is_placeholder()) {
-        placeholder(format!("headers.{} ({})", shown(header), shown(&replica.url)));
+        placeholder(format!("headers.{} ({})", shown(header), shown_url(&replica.url)));
     }
     let anthropic_url = replica.anthropic_url.as_ref().filter(|url| **url != replica.url);
     let urls =
@@ -85,14 +87,14 @@ fn of_replica(provider: &Provider, replica: &Replica, found: &mut Vec<Warning>) 
         // No base URL has a dollar sign.
         if url.contains('$') || is_placeholder(url) {
             let owner = Owner::Provider(name.clone());
-            found.push(Warning::Placeholder { owner, key: format!("{key} ({})", shown(url)) });
+            found.push(Warning::Placeholder { owner, key: format!("{key} ({})", shown_url(url)) });
         }
         if let Some(meant) = base_url_meant(url, format) {
-            let (provider, meant) = (name.clone(), shown(&meant));
-            found.push(Warning::BaseUrl { provider, key, url: shown(url), meant });
+            let (provider, meant) = (name.clone(), shown_url(&meant));
+            found.push(Warning::BaseUrl { provider, key, url: shown_url(url), meant });
         }
         if has_secret && is_plain_and_public(url) {
-            found.push(Warning::PlainHttp { provider: name.clone(), key, url: shown(url) });
+            found.push(Warning::PlainHttp { provider: name.clone(), key, url: shown_url(url) });
         }
     }
 }
@@ -134,8 +136,9 @@ fn same_accounts(config: &Config, found: &mut Vec<Warning>) {
             let account = replica.clone().identified("").id;
             let first = *accounts.entry(account).or_insert(&provider.name);
             if *first != provider.name {
+                let url = provider.without_secrets(&replica.url);
                 let (provider, other) = (shown(&provider.name), shown(first));
-                found.push(Warning::SameAccount { provider, other, url: shown(&replica.url) });
+                found.push(Warning::SameAccount { provider, other, url: shown(&url) });
             }
         }
     }
@@ -186,7 +189,7 @@ fn open_file(config: &Config, path: &Path) -> Option<Warning> {
     }
     let text = String::from_utf8(files::read(path, MAX_CONFIG_FILE).ok()?).ok()?;
     (secrets(config).any(|secret| secret.is_in(&text))
-        || proxies(config).any(|it| text.contains(it.expose())))
+        || proxies(config).any(|it| it.expose().contains('@') && text.contains(it.expose())))
     .then(|| Warning::OpenFile { path: shown(&path.display().to_string()), mode })
 }
 
