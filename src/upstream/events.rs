@@ -155,6 +155,10 @@ impl Events {
 
     /// Complete events are to be read, now or with those that follow.
     fn keep(&mut self, events: &[u8]) {
+        // Comments say nothing, and many of them would push out the last event.
+        if events.starts_with(b":") && memchr::memmem::find(events, b"data:").is_none() {
+            return;
+        }
         if events.len() > MAX_RECENT_EVENTS / 2 {
             self.read();
             self.meter.report(events);
@@ -285,6 +289,17 @@ mod tests {
             assert_eq!(events.measured().reported, expected, "{place}");
             assert!(events.recent.capacity() <= MAX_RECENT_EVENTS);
         }
+    }
+
+    #[test]
+    fn terminal_event_is_seen_with_many_comments_behind_it() {
+        let mut events = Events::default();
+        let comments = [": ping ping ping ping\n\n"; MAX_RECENT_EVENTS / 10];
+        for piece in ["data: {}\n\n", "data: [DONE]\n\n"].into_iter().chain(comments) {
+            let passed: Result<(), ()> = events.pass(piece.as_bytes(), |_, _| Ok(()));
+            passed.expect("nothing fails");
+        }
+        assert!(events.is_over());
     }
 
     #[test]
