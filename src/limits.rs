@@ -28,8 +28,20 @@ pub const BODY_STEP: usize = 64 * 1024;
 pub const READ_CHUNK: usize = 64 * 1024;
 /// Largest `max_request_size` of a configuration, bytes.
 pub const LARGEST_REQUEST: usize = 512 * 1024 * 1024;
+/// Maximum of `max_response_size` and `max_stream_size`, bytes.
+pub const MAX_RESPONSE: u64 = 1 << 40;
+/// Maximum of `max_connections`.
+pub const MAX_CONNECTIONS: u64 = 10_000;
+/// Maximum of `max_keepalive_connections`.
+pub const MAX_IDLE_UPSTREAMS: u64 = 10_000;
+/// Maximum of `max_clients`; descriptors run out long before.
+pub const MAX_CLIENTS: u64 = 1_000_000;
+/// Maximum of `max_retries`.
+pub const MAX_RETRIES: u64 = 100;
 /// Default of `max_memory`, bytes: the available memory, up to this.
 pub const MAX_DEFAULT_MEMORY: usize = 2 * 1024 * 1024 * 1024;
+/// Maximum of `max_memory`, bytes.
+pub const MAX_MEMORY: u64 = 1 << 40;
 /// Least `max_memory`, bytes.
 pub const LEAST_MEMORY: usize = 32 * 1024 * 1024;
 /// Memory of the process without model lists, log lines and requests, bytes: 4.2 MiB at rest, and 10,000 idle
@@ -100,6 +112,8 @@ pub const MAX_LINGER_TIME: Duration = Duration::from_secs(30);
 pub const MAX_LINGER: usize = 64 * 1024 * 1024;
 /// Kernel queue of connections not yet accepted (std's is 128; the kernel caps it at `somaxconn`).
 pub const BACKLOG: i32 = 4096;
+/// Attempts to find a port that is free on every address.
+pub const PORT_TRIES: usize = 16;
 /// A buffered response up to this size is copied after its head, so that both leave in one write.
 pub const COALESCE: usize = 16 * 1024;
 
@@ -124,6 +138,8 @@ pub const MAX_SEARCHED: u32 = 16;
 pub const MAX_UPSTREAM_HEAD: usize = 64 * 1024;
 /// Most header fields of an upstream response.
 pub const MAX_UPSTREAM_HEADERS: usize = 128;
+/// Longest part of a `Location` that is reported, bytes.
+pub const MAX_LOCATION: usize = 200;
 /// Bytes a provider may send that bring the client nothing: handshake, interim responses, head, framing,
 /// trailers.
 pub const MAX_UNDELIVERED: u64 = 128 * 1024;
@@ -170,10 +186,16 @@ pub const CONNECT_DELAY: Duration = Duration::from_millis(250);
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Provider entries that `check --probe` asks at once.
 pub const MAX_PROBES: usize = 64;
+/// Longest URL and reason of a row of `check --probe`, bytes.
+pub const MAX_PLACE: usize = 512;
+/// Longest kept reason of a failed check, bytes.
+pub const MAX_REASON: usize = 200;
 /// Delay of the next check after a failed one; it doubles up to `health_interval`.
 pub const FIRST_RECHECK: Duration = Duration::from_secs(1);
 /// Age of a DNS entry at which it is looked up again, off the request's path.
 pub const DNS_TTL: Duration = Duration::from_secs(60);
+/// Delay after a failed look-up before the next one.
+pub const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 /// Addresses to keep of one name, and so the sockets of one attempt to connect.
 pub const MAX_ADDRESSES: usize = 8;
 /// Names in the DNS cache: one for each provider and proxy, and some of earlier configs.
@@ -238,6 +260,8 @@ pub const MAX_REPEATED: usize = 2 * 1024;
 pub const REPEATED_TRIES: u8 = 4;
 /// Longest `Retry-After` to wait for once every replica has been tried.
 pub const MAX_RETRY_WAIT: Duration = Duration::from_secs(2);
+/// Pause before a lone replica is tried again after it could not be reached.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest cooldown that a provider can set with `Retry-After`.
 pub const MAX_COOLDOWN: Duration = Duration::from_secs(300);
 /// First cooldown of a failing replica; it doubles up to [`MAX_COOLDOWN`].
@@ -272,6 +296,8 @@ pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 pub const SAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait of a reload for another one.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time after `shutdown_timeout` at which the process ends unconditionally.
+pub const LAST_RESORT: Duration = Duration::from_secs(1);
 /// Largest time zone file, bytes; real ones have at most some 4 KB.
 pub const MAX_TIME_ZONE: u64 = 256 * 1024;
 /// Symbolic links followed to a file that does not exist.
@@ -284,6 +310,18 @@ pub const MAX_CA_FILE: u64 = 1024 * 1024;
 pub const MAX_PROVIDERS: usize = 256;
 /// Token entries of a config; each request is compared with all of them.
 pub const MAX_TOKENS: usize = 1_000;
+/// Headers configured for one provider.
+pub const MAX_PROVIDER_HEADERS: usize = 32;
+/// Regular expressions of one filter.
+pub const MAX_PATTERNS: usize = 1000;
+/// Entries of `cors_origins`.
+pub const MAX_ORIGINS: usize = 1000;
+/// Entries of `trusted_proxies`; see also [`MAX_FORWARDED`].
+pub const MAX_TRUSTED_PROXIES: usize = 1000;
+/// Problems in the report of a config: a file of garbage must not make a report of gigabytes.
+pub const MAX_PROBLEMS: usize = 1000;
+/// Names of one kind in the summary of a config; the rest is a number.
+pub const MAX_LISTED: usize = 50;
 /// Providers that the line about the first checks names as not healthy.
 pub const MAX_NAMED_UNHEALTHY: usize = 10;
 /// Model ids that an error suggests.

@@ -12,14 +12,11 @@ use crate::config::{Config, Provider, Replica, ReplicaId, Scope, known};
 use crate::gateway::{Check, Gateway, Health};
 use crate::limits::{
     CHECK_TIMEOUT, LEAST_MODEL_LIST, MAX_LISTS, MAX_LISTS_IN_TRANSIT, MAX_MODEL_LIST, MAX_NAMED_UNHEALTHY,
-    MAX_QUOTED, MAX_UPSTREAM_HEAD, THREAD_STACK, UPSTREAM_READ_BUFFER,
+    MAX_QUOTED, MAX_REASON, MAX_UPSTREAM_HEAD, THREAD_STACK, UPSTREAM_READ_BUFFER,
 };
 use crate::memory::{Holder, Share, Size};
 use crate::text::{Text, quoted};
 use crate::upstream::{Failure, Fault, Upstream, unusable};
-
-/// Longest kept reason of a failed check, bytes.
-const MAX_REASON: usize = 200;
 
 /// Starts the monitor; it ends with the gateway. `on_first_round` gets a line about the first checks of all
 /// providers, which is also logged.

@@ -13,13 +13,13 @@ use crate::api::Api;
 use crate::config::{Config, Host};
 use crate::front::{Bound, Listen, Running, Settings, places_to_refuse};
 use crate::gateway::{Gateway, reopen_log};
-use crate::limits::{MAX_QUOTED, SAY_TIMEOUT, THREAD_STACK};
+use crate::limits::{LAST_RESORT, MAX_QUOTED, SAY_TIMEOUT, THREAD_STACK};
 use crate::logging;
 use crate::memory;
 use crate::monitor;
 use crate::supervisor::{self, Supervisor};
 use crate::text::{Language, Text, quoted};
-use signals::{LAST_RESORT, Order};
+use signals::Order;
 
 /// Serves until a signal ends it.
 ///

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::table::table;
 use crate::catalog;
 use crate::config::{Config, Provider, Replica, Secret, known};
-use crate::limits::{CHECK_TIMEOUT, MAX_LISTS, MAX_PROBES, MAX_QUOTED, THREAD_STACK};
+use crate::limits::{CHECK_TIMEOUT, MAX_LISTS, MAX_PLACE, MAX_PROBES, MAX_QUOTED, THREAD_STACK};
 use crate::memory;
 use crate::monitor::{self, Asked};
 use crate::text::Language;
@@ -16,9 +16,6 @@ use crate::text::probe::{Column, Fact, Failed};
 use crate::text::quoted;
 use crate::upstream::Upstream;
 use crate::upstream::refusal::Refusal;
-
-/// Longest URL and reason of a row, bytes.
-const MAX_PLACE: usize = 512;
 
 /// The results as a table in the config's language, without secrets, and whether every entry passed. An entry has
 /// [`CHECK_TIMEOUT`]; [`MAX_PROBES`] are asked at once.

@@ -28,7 +28,10 @@ use reader::{Key, Names, Reader, optional};
 
 use super::{Config, Filter, Host};
 use crate::files;
-use crate::limits::{LARGEST_REQUEST, LEAST_MEMORY, MAX_CONFIG_FILE, MAX_QUOTED, MAX_WORKERS};
+use crate::limits::{
+    LARGEST_REQUEST, LEAST_MEMORY, MAX_CLIENTS, MAX_CONFIG_FILE, MAX_CONNECTIONS, MAX_IDLE_UPSTREAMS,
+    MAX_MEMORY, MAX_ORIGINS, MAX_QUOTED, MAX_RESPONSE, MAX_RETRIES, MAX_TRUSTED_PROXIES, MAX_WORKERS,
+};
 use crate::logging::LogFormat;
 use crate::memory;
 use crate::text::config::ConfigText;
@@ -38,23 +41,6 @@ use crate::text::{Language, quoted};
 pub use problem::{Problem, Problems};
 pub use report::{level_name, restart_required, summary};
 pub use warnings::warnings;
-
-/// Maximum of `max_connections`.
-const MAX_CONNECTIONS: u64 = 10_000;
-/// Maximum of `max_keepalive_connections`.
-const MAX_IDLE_UPSTREAMS: u64 = 10_000;
-/// Maximum of `max_clients`; descriptors run out long before.
-const MAX_CLIENTS: u64 = 1_000_000;
-/// Maximum of `max_response_size` and `max_stream_size`, bytes.
-const MAX_RESPONSE: u64 = 1 << 40;
-/// Maximum of `max_memory`, bytes.
-const MAX_MEMORY: u64 = 1 << 40;
-/// Maximum of `max_retries`.
-const MAX_RETRIES: u64 = 100;
-/// Most entries of `cors_origins`.
-const MAX_ORIGINS: usize = 1000;
-/// Most entries of `trusted_proxies`.
-const MAX_TRUSTED_PROXIES: usize = 1000;
 
 /// Every key of the file. The field of [`Config`] documents its meaning and unit.
 const KEYS: &[Key<Config>] = &[

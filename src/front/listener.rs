@@ -12,7 +12,7 @@ use rustix::net::{
 
 use super::Peer;
 use crate::core::sort::sort_by;
-use crate::limits::BACKLOG;
+use crate::limits::{BACKLOG, PORT_TRIES};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -120,9 +120,6 @@ impl Drop for Listener {
 fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
-
-/// Attempts to find a port that is free on every address.
-const PORT_TRIES: usize = 16;
 
 fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<Listener>> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);

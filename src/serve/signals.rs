@@ -11,11 +11,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::gateway::Gateway;
-use crate::limits::THREAD_STACK;
+use crate::limits::{LAST_RESORT, THREAD_STACK};
 use crate::logging;
-
-/// Time after `shutdown_timeout` at which the process ends unconditionally.
-pub const LAST_RESORT: Duration = Duration::from_secs(1);
 
 /// What a signal asks of the main thread.
 pub enum Order {

@@ -13,10 +13,8 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
 use super::timeouts::Limit;
-use crate::limits::{DNS_TTL, MAX_ADDRESSES, MAX_DNS_NAMES, THREAD_STACK};
+use crate::limits::{DNS_TTL, MAX_ADDRESSES, MAX_DNS_NAMES, NEGATIVE_TTL, THREAD_STACK};
 
-/// How long a failed look-up stands before the next is tried.
-const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 /// How often a thread that waits for a look-up sees whether it may.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
 

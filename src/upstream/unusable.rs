@@ -1,12 +1,10 @@
 //! Response heads that make a response unusable whatever its body says: redirects, and unrequested content codings.
 
 use super::{Failure, Fault, Headers};
+use crate::limits::MAX_LOCATION;
 
 /// Content codings that change the bytes (IANA's registry, and the older names). Others that are met, `identity` or `utf-8`, do not.
 const CODINGS: &[&str] = &["gzip", "br", "zstd", "deflate", "compress", "x-gzip", "x-compress", "dcb", "dcz"];
-
-/// Longest part of a `Location` that is reported, bytes.
-const MAX_LOCATION: usize = 200;
 
 /// Why a response with that head cannot be used, if it cannot. An error status keeps its meaning, whatever its body is coded in.
 pub fn failure_of(status: u16, headers: &Headers) -> Option<Failure> {

@@ -1,12 +1,9 @@
 //! The pause between two attempts.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{State, Task};
 use crate::api::outcome::Finish;
-
-/// Pause before a lone replica is tried again after it could not be reached.
-pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A pause.
 pub struct Backoff {

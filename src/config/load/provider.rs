@@ -16,7 +16,7 @@ use crate::config::{
     self, CaFile, HOP_BY_HOP, Provider, ProxyUrl, Replica, ReplicaId, ResponsesApi, Secret, StreamUsage,
     known,
 };
-use crate::limits::{MAX_MODEL, MAX_MODELS, MAX_PROVIDERS, MAX_QUOTED};
+use crate::limits::{MAX_MODEL, MAX_MODELS, MAX_PROVIDER_HEADERS, MAX_PROVIDERS, MAX_QUOTED};
 use crate::text::config::ConfigText;
 use crate::text::expected::{Expected, Forbidden, UrlRule};
 use crate::text::quoted;
@@ -25,8 +25,6 @@ use crate::text::quoted;
 const MAX_PROVIDER_NAME: usize = 128;
 /// Longest base URL, bytes.
 const MAX_URL: usize = 2048;
-/// Headers configured for one provider.
-const MAX_PROVIDER_HEADERS: usize = 32;
 /// Values of `stream_usage`.
 const STREAM_USAGE_NAMES: &[&str] = &["auto", "always", "never"];
 /// Values of `responses`.

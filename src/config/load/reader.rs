@@ -7,14 +7,11 @@ use super::env_proxy::EnvProxies;
 use super::json::Json;
 use super::problem::Problem;
 use crate::config::Secret;
-use crate::limits::MAX_QUOTED;
+use crate::limits::{MAX_PROBLEMS, MAX_QUOTED};
 use crate::text::alike::{MAX_COMPARED, edits};
 use crate::text::config::ConfigText;
 use crate::text::expected::Expected;
 use crate::text::quoted;
-
-/// Most problems in a report: a file of garbage must not make a report of gigabytes.
-const MAX_PROBLEMS: usize = 1000;
 
 /// A row of a key table: the key's name and the function that reads its value into `T`.
 pub(super) struct Key<T> {

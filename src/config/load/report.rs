@@ -3,12 +3,9 @@
 use super::provider::bare_url;
 use super::value::LEVELS;
 use crate::config::{Config, Host, Provider, ProxyUrl, Replica, ResponsesApi, StreamUsage, Target};
-use crate::limits::MAX_QUOTED;
+use crate::limits::{MAX_LISTED, MAX_QUOTED};
 use crate::text::config::Label;
 use crate::text::{Language, quoted};
-
-/// Most names to list of one kind; the rest is a number.
-const MAX_LISTED: usize = 50;
 
 /// The config in a few lines, in its own language, without secrets.
 pub fn summary(config: &Config) -> String {

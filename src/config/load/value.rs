@@ -9,7 +9,7 @@ use super::authority::split_port;
 use super::json::{Json, Text};
 use super::reader::{Leaf, Reader};
 use crate::config::{Filter, Host, Network, Pattern, Secret, TrustedProxy};
-use crate::limits::{MAX_MODEL_ID, MAX_QUOTED};
+use crate::limits::{MAX_MODEL_ID, MAX_PATTERNS, MAX_QUOTED};
 use crate::logging::LogFormat;
 use crate::text::Language;
 use crate::text::config::ConfigText;
@@ -20,8 +20,6 @@ use crate::text::quoted;
 const MAX_HOST: usize = 253;
 /// Longest path of a Unix socket, bytes: `sun_path` less its final NUL.
 const MAX_SOCKET_PATH: usize = 107;
-/// Most regular expressions in one list.
-const MAX_PATTERNS: usize = 1000;
 /// Longest key, token or header value, bytes: it must fit into a request head.
 const MAX_SECRET: usize = 8 * 1024;
 /// Shortest configurable time, seconds.
