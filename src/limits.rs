@@ -284,7 +284,7 @@ pub const LOG_PIECE: usize = 4096;
 pub const MAX_REFUSAL_LINES: u32 = 20;
 /// See [`MAX_REFUSAL_LINES`].
 pub const REFUSALS_INTERVAL: Duration = Duration::from_secs(60);
-/// Most addresses of a request that are compared with `trusted_proxies`: its peer's, and those of its `X-Forwarded-For`.
+/// Addresses of a request's `X-Forwarded-For` that are compared with `trusted_proxies`, besides its peer's.
 pub const MAX_FORWARDED: usize = 32;
 /// How long the log's thread lets lines gather after it has written all there were.
 pub const LOG_GATHER: Duration = Duration::from_millis(5);

@@ -7,7 +7,7 @@ use crate::front::{Head, Peer};
 use crate::limits::MAX_FORWARDED;
 
 /// Walks `X-Forwarded-For` from its right, where the nearest proxy writes, to the first address that is no trusted proxy. It is the peer's
-/// where the peer is no trusted proxy, where a value is no address, and after [`MAX_FORWARDED`] addresses.
+/// where the peer is no trusted proxy, where a value is no address, and where it is not among the last [`MAX_FORWARDED`] addresses.
 pub fn of(config: &Config, head: &Head, peer: Peer) -> Peer {
     let proxies = &config.trusted_proxies[..];
     if proxies.is_empty() {
@@ -16,7 +16,7 @@ pub fn of(config: &Config, head: &Head, peer: Peer) -> Peer {
     let values = head.values("x-forwarded-for").rev();
     let mut before = values.flat_map(|value| value.rsplit(|byte| *byte == b','));
     let mut client = peer;
-    for _ in 0..MAX_FORWARDED {
+    for _ in 0..=MAX_FORWARDED {
         if !is_trusted(proxies, client) {
             return client;
         }
@@ -96,8 +96,8 @@ mod tests {
             let field = format!("X-Forwarded-For: 203.0.113.7{}", ", 10.0.0.2".repeat(proxies));
             seen(&["10.0.0.0/8"], "10.0.0.1", &[&field])
         };
-        assert_eq!(behind(MAX_FORWARDED - 2), "203.0.113.7");
-        assert_eq!(behind(MAX_FORWARDED - 1), "10.0.0.1");
+        assert_eq!(behind(MAX_FORWARDED - 1), "203.0.113.7");
+        assert_eq!(behind(MAX_FORWARDED), "10.0.0.1");
         assert_eq!(behind(3000), "10.0.0.1");
     }
 }
