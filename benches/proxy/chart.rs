@@ -14,7 +14,7 @@ pub struct Chart {
 
 /// A ratio over the rounds of a run.
 pub struct Bar {
-    /// Bars in a row with the same one stand under it as their heading.
+    /// The heading that neighbouring bars of the same group share.
     pub group: String,
     pub name: String,
     pub spread: Spread,
@@ -47,11 +47,11 @@ const BAR_ROW: f64 = 22.0;
 const BAR_HEIGHT: f64 = 12.0;
 const CURVES_HEIGHT: f64 = 200.0;
 
-/// A letter of the small print at most, on average over a line; of the title.
+/// Widest average width of a letter: in the small print; in the title.
 const LETTER: f64 = 7.0;
 pub const TITLE_LETTER: f64 = 10.0;
 
-/// Half the ratio axis at least and at most, in powers of two: 1/2 to 2, 1/64 to 64.
+/// Least and most octaves of the ratio axis to each side of 1: 1/2 to 2, 1/64 to 64.
 const OCTAVES: (i32, i32) = (1, 6);
 
 const STYLE: &str = "
@@ -91,7 +91,7 @@ impl Chart {
         self.bars.is_empty() && self.curves.lines.is_empty()
     }
 
-    /// The whole file. What is no number is left out, what leaves the axis is drawn at its end.
+    /// The whole file. A figure that is no number is left out; one beyond the axis is drawn at its end.
     pub fn svg(&self) -> String {
         let mut canvas = Canvas { out: String::new(), y: MARGIN };
         canvas.header(self);
@@ -120,7 +120,7 @@ impl Chart {
 }
 
 impl Spread {
-    /// Of `sorted` values; `None` where there are none.
+    /// The spread of `sorted` values; `None`: there are none.
     pub fn of(sorted: &[f64], median: f64) -> Option<Spread> {
         Some(Spread { low: *sorted.first()?, median, high: *sorted.last()? })
     }
@@ -165,7 +165,7 @@ impl Canvas {
             let label = if octave < 0 { format!("1/{}", 2f64.powi(-octave)) } else { ratio.to_string() };
             self.text("faint", axis.x(ratio), Anchor::Middle, &label);
         }
-        // Behind the bars, so before them in the file; how far down is known when they are drawn.
+        // The grid stands behind the bars, so before them in the file; its length is known after they are drawn.
         let grid_at = self.out.len();
         let mut group = "";
         for bar in bars {
@@ -300,7 +300,7 @@ impl Canvas {
         }
         if let Some((clients, last)) = points.last() {
             let y = plane.y(last.median);
-            // Two lines that end together must not have their names on one another.
+            // The names of two lines that end at the same height must not overlap.
             self.y = if index == 0 { y + 10.0 } else { y - 2.0 };
             let name = fitting(who, WIDTH - MARGIN - plane.x(*clients) - 14.0, LETTER);
             self.text("", plane.x(*clients) + 14.0, Anchor::Start, &name);
@@ -350,7 +350,7 @@ struct Plane {
     top: f64,
     bottom: f64,
     clients_max: f64,
-    /// Between two lines of the grid.
+    /// Distance between two lines of the grid.
     step: f64,
 }
 
@@ -376,7 +376,7 @@ fn push_line(out: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {
     );
 }
 
-/// The least of 1, 2, 2.5 and 5 times a power of ten that reaches `least`.
+/// The smallest step of 1, 2, 2.5 or 5 times a power of ten that is at least `least`.
 pub fn round_step(least: f64) -> f64 {
     if least <= 0.0 {
         return 1.0;
@@ -399,7 +399,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// As much of `text` as has room, at `letter` a letter.
+/// The beginning of `text` that fits into `room`; each letter is `letter` wide.
 fn fitting(text: &str, room: f64, letter: f64) -> String {
     let most = (room / letter) as usize;
     if text.chars().count() <= most {

@@ -1,4 +1,4 @@
-//! One response as it comes in: buffered or streamed.
+//! One response while it arrives: buffered or streamed.
 
 use std::io;
 
@@ -22,14 +22,14 @@ enum State {
     Stream,
 }
 
-/// What has come of a response and is not yet understood.
+/// The part of a response that has arrived and is not parsed yet.
 #[derive(Default)]
 pub struct Response {
     state: State,
     asked: bool,
     /// Head or chunks, incomplete.
     input: Vec<u8>,
-    /// Event stream out of its chunks, incomplete.
+    /// Event stream without its chunk framing, incomplete.
     events: Vec<u8>,
     had_event: bool,
 }
@@ -49,8 +49,8 @@ impl Response {
         self.asked
     }
 
-    /// Takes in `bytes`; `on_event` learns of each event when it was sent (nanoseconds), unless that got lost on
-    /// the way, and whether it is the first of its stream.
+    /// Parses `bytes`. `on_event` gets, for each event, the time it was sent (nanoseconds), if the event has it, and
+    /// whether it is the first of its stream.
     pub fn feed(
         &mut self,
         bytes: &[u8],
@@ -93,7 +93,7 @@ impl Response {
         let mut start = 0;
         while let Some(len) = wire::find(&self.events[start..], b"\n\n") {
             let event = &self.events[start..start + len];
-            // Not comments, nor `[DONE]`.
+            // Comments and `[DONE]` do not count.
             if event.starts_with(b"data: {") {
                 on_event(wire::number_after(event, SENT_KEY), !self.had_event);
                 self.had_event = true;
@@ -103,7 +103,7 @@ impl Response {
         self.events.drain(..start);
     }
 
-    /// The response ends `len` bytes into the input, and nothing may come behind it.
+    /// The response ends `len` bytes into the input; further bytes are an error.
     fn end(&mut self, len: usize) -> io::Result<Progress> {
         self.state = State::Idle;
         if self.input.len() != len {

@@ -16,13 +16,13 @@ use crate::servers::{self, Server, Setup};
 const STREAMS: u64 = 200;
 const IDLE_CLIENTS: u64 = 10_000;
 
-/// Descriptors that 10,000 connections and all else need.
+/// Descriptors for 10,000 connections and everything else.
 const IDLE_CLIENTS_FILES_MIN: u64 = 10_500;
 
-/// Over which the first requests of the idle clients are spread: memory is measured, not how a burst is taken.
+/// Time over which the first requests of the idle clients are spread: this measures memory, not a burst.
 const IDLE_CLIENTS_SPREAD_MS: u64 = 3_000;
 
-/// Between two events of a silent stream, in microseconds: longer than it is watched.
+/// Time between two events of a silent stream, microseconds: longer than the measurement.
 const SILENCE_US: u64 = 60_000_000;
 
 /// Memory varies little.
@@ -31,7 +31,7 @@ const ROUNDS: usize = 3;
 /// Starts timed in each round; the median counts.
 const STARTS: usize = 7;
 
-/// Wait after a start until what happens only once is over.
+/// Wait after a start, until work that happens only once is done.
 const SETTLE: Duration = Duration::from_millis(500);
 
 pub const TITLE: &str = "start and memory";
@@ -92,7 +92,7 @@ fn settled(server: &Server) -> io::Result<Memory> {
     Memory::now(Processes::One(server.guard.pid()))
 }
 
-/// What the load adds to the resident memory of a server that has just started.
+/// Resident memory that the load adds to a server that has just started, KiB.
 fn growth_kib(bench: &Bench, report: &mut Report, server: &Server, load: &Spec) -> io::Result<f64> {
     let before = settled(server)?;
     let spec = Spec {

@@ -1,4 +1,4 @@
-//! The peers of `make bench-peers`, as `benches/peers/install` left them: how each is started and asked.
+//! The peers of `make bench-peers`, installed by `benches/peers/install`: how each is started and called.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use crate::servers::{self, CLIENT_TOKEN, Guard, Server};
 /// LiteLLM takes half a minute on a busy machine.
 const START_MAX: Duration = Duration::from_secs(240);
 
-/// Would send what is meant for loopback elsewhere.
+/// Variables that would route loopback traffic through a proxy.
 const PROXY_VARIABLES: [&str; 8] = [
     "http_proxy",
     "https_proxy",

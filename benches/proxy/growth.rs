@@ -1,5 +1,5 @@
-//! Instructions that reading a document takes, beside those for one twice as large: what doubles must not cost more than
-//! some two times. Counted by callgrind, each reading by itself; the documents are those of `tests/it/cost.rs`.
+//! Instructions for reading a document and one twice as large: twice the size must not cost much more than twice as
+//! much. Callgrind counts each reading by itself; the documents are those of `tests/it/cost.rs`.
 
 use std::fs;
 use std::hint::black_box;
@@ -11,16 +11,16 @@ use crate::documents::grown::{GROWTHS, grow, steps};
 use crate::documents::readers::{READERS, Reader};
 use crate::servers;
 
-/// Bytes that the smaller document is grown by: enough that the square of its elements outweighs the rest.
+/// Bytes added to the smaller document: enough that a cost quadratic in its elements outweighs the rest.
 const BUDGET: usize = 128 * 1024;
-/// Places grown, for each reader at most.
+/// Most places at which the documents of one reader grow.
 const PLACES: usize = 12;
-/// What twice the size may cost. Two, and what a table that grows costs where it happens to.
+/// Most that twice the size may cost, as a ratio: two, and some for tables that happen to grow.
 const DOUBLED_MAX: f64 = 2.6;
-/// Fewer instructions are those of a document that was refused where it began, bytes of the document each.
+/// Instructions per byte of the document, below which the reader has refused it at its beginning.
 const REFUSED: f64 = 0.1;
 
-/// Counts for every reader, and fails where one costs more than its document grew.
+/// Counts for every reader; fails where the cost grows more than [`DOUBLED_MAX`].
 pub fn run() -> io::Result<()> {
     let directory = servers::fresh_directory("growth")?;
     let mut failed = Vec::new();
@@ -53,7 +53,7 @@ fn count(reader: usize, directory: &Path) -> io::Result<Vec<f64>> {
     if !status.success() {
         return Err(io::Error::other(format!("callgrind ended with {status}")));
     }
-    // Dumps are numbered from one; each second one holds a reading.
+    // Dumps are numbered from one; every second one holds a reading.
     let mut costs = Vec::new();
     for number in (2..).step_by(2) {
         let Ok(text) = fs::read_to_string(format!("{}.{number}", out.display())) else { break };
@@ -63,15 +63,15 @@ fn count(reader: usize, directory: &Path) -> io::Result<Vec<f64>> {
     Ok(costs)
 }
 
-/// What runs under callgrind: documents of both sizes, read.
+/// Runs under callgrind: reads the documents of both sizes.
 pub fn read(reader: &str) -> io::Result<()> {
     let reader = reader.parse().ok().and_then(|number: usize| READERS.get(number));
     let reader = reader.ok_or_else(|| io::Error::other("no such reader"))?;
     let seeds = (reader.seeds)();
-    // The largest has the most of what there is to grow.
+    // The largest seed has the most places to grow.
     let Some(seed) = seeds.iter().max_by_key(|seed| steps(seed).len()) else { return Ok(()) };
     let steps = steps(seed);
-    // An odd stride meets every growth.
+    // An odd stride reaches every kind of growth.
     let every = steps.len().div_ceil(PLACES).max(1) | 1;
     for (growth, place) in steps.into_iter().step_by(every) {
         for budget in [BUDGET, 2 * BUDGET] {
@@ -83,13 +83,13 @@ pub fn read(reader: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What is counted: from here by its name,
+/// Callgrind counts from this function, found by its name,
 #[inline(never)]
 fn counted_reading(reader: &Reader, input: &[u8]) -> usize {
     (reader.read)(black_box(input))
 }
 
-/// to here.
+/// to this one.
 #[inline(never)]
 fn counted_end(written: usize) {
     black_box(written);

@@ -18,13 +18,13 @@ use crate::servers::{self, Server};
 const REQUESTS: u32 = 1_000;
 /// A request as a coding agent sends it early in a session.
 const LARGE: Body = Body::History { bytes: 28_000, backslashes: Backslashes::Usual };
-/// Such requests counted.
+/// Large requests counted.
 const LARGE_REQUESTS: u32 = 200;
 /// Streamed events counted.
 const EVENTS: u64 = 300;
-/// Between two events: far above what one takes under callgrind, so that each passes alone.
+/// Time between two events: far more than one takes under callgrind, so that each is relayed alone.
 const GAP_US: u64 = 10_000;
-/// What every run does before the counted part, so that first times (connections, threads, tables) are in none.
+/// Requests before the counted part, so that one-time work (connections, threads, tables) is not counted.
 const WARM_UP: u32 = 100;
 /// Growth over the committed figure that fails.
 const GROWTH_MAX: f64 = 0.10;
@@ -36,7 +36,7 @@ pub fn run(upstream: &Server) -> io::Result<()> {
     let base = count(upstream, Body::Question, 0, None)?;
     let request = (count(upstream, Body::Question, REQUESTS, None)? - base) / f64::from(REQUESTS);
     let large = (count(upstream, LARGE, LARGE_REQUESTS, None)? - base) / f64::from(LARGE_REQUESTS);
-    // A stream of one event costs about what a whole request does: only what more of them add is counted.
+    // A stream of one event costs about as much as a whole request: only further events are counted.
     let events = |api, events| count(upstream, Body::Question, 0, Some((api, events)));
     let event = |api| Ok::<f64, io::Error>((events(api, EVENTS)? - events(api, 1)?) / (EVENTS - 1) as f64);
     compare(&[
@@ -48,7 +48,7 @@ pub fn run(upstream: &Server) -> io::Result<()> {
     ])
 }
 
-/// Instructions of a whole life of the proxy with `requests` of `body` and one stream of so many events to an API.
+/// Instructions of a proxy from start to end, with `requests` of `body` and one stream of so many events to an API.
 fn count(upstream: &Server, body: Body, requests: u32, stream: Option<(Api, u64)>) -> io::Result<f64> {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("callgrind.out");
     let proxy = servers::start_under_callgrind(&upstream.address, &out)?;

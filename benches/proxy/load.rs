@@ -17,13 +17,13 @@ const READ_BYTES: usize = 64 * 1024;
 /// Errors after which a run is given up.
 const ERRORS_MAX: u64 = 100;
 
-/// Longest that a run may exceed its own plan.
+/// Longest that a run may exceed its planned time.
 const OVERTIME_MAX: Duration = Duration::from_secs(15);
 
 /// Wait before memory is read, for the process under test to come to rest.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// What a run is to do; it travels to the load process as JSON.
+/// The plan of a run; the load process gets it as JSON.
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
     /// `host:port` to send requests to.
@@ -45,11 +45,11 @@ pub struct Spec {
     /// Wait of the upstream between two events.
     pub gap_us: u64,
     pub body: Body,
-    /// It does not travel: load is chat completions.
+    /// Not part of the JSON: the load process sends chat completions alone.
     pub api: Api,
     /// First requests are spread over the first half of this; over all of it where there is no window.
     pub warmup_ms: u64,
-    /// What is counted; 0: every client asks once and then stays idle.
+    /// Time that is counted; 0: every client sends one request and then stays idle.
     pub window_ms: u64,
 }
 
@@ -89,7 +89,7 @@ impl Spec {
 
     /// The request that every client sends, head and body.
     pub fn request(&self) -> Vec<u8> {
-        // What the upstream shall do: in the text, for some gateways drop a field such as `user`.
+        // The upstream finds its orders in the text, because some gateways drop a field such as `user`.
         let wish = format!("latency_us={} chunks={} gap_us={}", self.latency_us, self.chunks, self.gap_us);
         let (messages_key, limit) = self.api.members();
         let mut messages = vec![
@@ -266,8 +266,8 @@ impl Run {
         }))
     }
 
-    /// Serves the clients until `end`. Their first requests are spread over `spread` from `start` on, so
-    /// that they do not go in step; a client that has had its first is not asked again.
+    /// Drives the clients until `end`. Their first requests are spread over `spread` from `start` on, so
+    /// that they do not run in step; no client sends its first request twice.
     fn drive(&mut self, start: Instant, spread: Duration, end: Instant) -> io::Result<()> {
         let mut ready = Vec::new();
         let mut next = self.clients.iter().take_while(|client| client.response.was_asked()).count();
@@ -350,7 +350,7 @@ impl Client {
         self.send(request, poller, id)
     }
 
-    /// Sends as much as the socket takes; the poller tells when it takes more.
+    /// Sends as much as the socket takes; the poller reports when it takes more.
     fn send(&mut self, request: &[u8], poller: &Poller, id: u64) -> io::Result<()> {
         let was_waiting = self.unsent < request.len();
         while self.unsent > 0 {

@@ -32,7 +32,7 @@ mod sweep;
 mod upstream;
 mod wire;
 
-/// What is read in the checks of cost.
+/// The readers that the checks of cost run.
 #[path = "../../fuzz/src"]
 #[allow(dead_code, reason = "memory is counted elsewhere")]
 mod documents {
@@ -240,7 +240,7 @@ impl Bench {
     }
 }
 
-/// As many open files as we may have: children inherit it.
+/// Raises the limit of open files as far as allowed; children inherit it.
 fn raise_files_limit() -> io::Result<u64> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
@@ -258,7 +258,7 @@ fn machine(bench: &Bench) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Where the results of every run go, made if need be.
+/// The folder for the results of every run, created where it is missing.
 fn results_folder() -> io::Result<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(Path::new("target"));
     let folder = target.join("bench");

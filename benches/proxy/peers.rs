@@ -24,15 +24,15 @@ use crate::{Bench, gateways};
 /// Longest wait until a server has done with what the load left behind.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// Over which its use of CPU is looked at, and how much of it counts as none.
+/// Interval over which its CPU time is read, and the CPU time that counts as none.
 const QUIET_LOOK: Duration = Duration::from_millis(300);
 const QUIET_NS: u64 = 15_000_000;
 
-/// After the last start, and before memory at rest is read.
+/// Wait after the last start, before memory at rest is read.
 const SETTLE: Duration = Duration::from_secs(2);
 
 struct Measure {
-    /// Of the scenario.
+    /// Key of the scenario.
     key: &'static str,
     /// (name of the row, what is read)
     figures: [(&'static str, Figure); 2],
@@ -55,7 +55,7 @@ const MEASURES: [Measure; 2] = [
     },
 ];
 
-/// One that takes part.
+/// A gateway that takes part.
 struct Contender {
     name: &'static str,
     server: Server,
@@ -95,7 +95,7 @@ fn versions(packages: &Path) -> io::Result<[(&'static str, String); 2]> {
     ])
 }
 
-/// All of them, side by side: what one uses at rest is little, and in turn they meet the same machine.
+/// Starts all of them side by side: at rest each uses little, and so all run under the same conditions.
 fn start(bench: &Bench, packages: &Path) -> io::Result<Vec<Contender>> {
     let upstream = &bench.upstream.address;
     eprintln!("bench: starting the peers");
@@ -116,7 +116,7 @@ fn at_rest(contenders: &[Contender]) -> io::Result<Row> {
     Ok(Row { name: "RSS after start", unit: "MiB", values })
 }
 
-/// The first request is far from like any other; and a peer that cannot respond shall not be measured.
+/// Sends the first request, which is slower than all others; a peer that cannot respond is not measured.
 fn warm_up(bench: &Bench, contender: &Contender, report: &mut Report) -> io::Result<()> {
     for chunks in [0, 3] {
         let spec = Spec {
@@ -170,7 +170,8 @@ impl Bench {
     }
 }
 
-/// A slow server is busy for a while with the streams of clients that are gone; that must not count as the next one's.
+/// Waits until the server is idle: a slow one is busy for a while with the streams of clients that have left, which
+/// must not count for the next one.
 fn comes_to_rest(contender: &Contender) -> io::Result<bool> {
     let deadline = Instant::now() + QUIET_MAX;
     let processes = Processes::Tree(contender.server.guard.pid());

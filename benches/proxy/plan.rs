@@ -1,4 +1,4 @@
-//! What is measured under load, and what we aim at.
+//! The measurements under load, and their aims.
 
 use serde_json::{Value, json};
 
@@ -83,14 +83,14 @@ impl Body {
         }
     }
 
-    /// Out of such words.
+    /// Parses the words of a spec.
     pub fn from_json(value: &Value) -> Option<Body> {
         let bytes = value["bytes"].as_u64()?.try_into().ok()?;
         let backslashes = if value["many"].as_bool()? { Backslashes::Many } else { Backslashes::Usual };
         Some(if bytes == 0 { Body::Question } else { Body::History { bytes, backslashes } })
     }
 
-    /// The messages behind the question.
+    /// The messages after the question.
     pub fn history(self) -> Vec<Value> {
         let Body::History { bytes, backslashes } = self else { return Vec::new() };
         let line = match backslashes {
@@ -107,7 +107,7 @@ impl Body {
 /// Lines of one message of a history.
 const HISTORY_LINES: usize = 40;
 
-/// What ai-proxy is compared with, and how.
+/// The contender that ai-proxy is compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Between {
     #[default]
@@ -135,7 +135,7 @@ pub struct Scenario {
     pub figures: &'static [Figure],
 }
 
-/// A small request after the other, each answered as soon as it is there, by one event loop.
+/// One small request after another to one event loop; the upstream responds at once.
 const SATURATED: Scenario = Scenario {
     key: "",
     title: "",
@@ -149,7 +149,7 @@ const SATURATED: Scenario = Scenario {
     figures: &[],
 };
 
-/// The same of a provider that takes its time.
+/// The same with an upstream that responds after 20 ms.
 const AFTER_20_MS: Scenario = Scenario { latency_us: 20_000, ..SATURATED };
 
 /// Streams, a chunk every 2 ms.
@@ -161,7 +161,7 @@ const EVERY_2_MS: Scenario = Scenario {
     ..SATURATED
 };
 
-/// A large body after the other, to an upstream that speaks TLS.
+/// One large body after another, to an upstream that speaks TLS.
 const OVER_TLS: Scenario = Scenario {
     between: Between::NginxOverTls,
     figures: &[cpu_per_response(1.4, 1.2), RESPONSES_PER_SECOND, LATENCY_P99],
@@ -382,7 +382,7 @@ const ADDED_P50: Figure = Figure { name: "added latency p50", over_direct: true,
 
 const ADDED_P99: Figure = Figure { name: "added latency p99", over_direct: true, ..LATENCY_P99 };
 
-/// Of a stream, latency counts up to its first event.
+/// For a stream, latency counts to its first event.
 const ADDED_FIRST_P50: Figure = Figure { name: "added time to first token p50", ..ADDED_P50 };
 
 const ADDED_FIRST_P99: Figure = Figure { name: "added time to first token p99", ..ADDED_P99 };

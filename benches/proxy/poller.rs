@@ -26,7 +26,7 @@ impl Poller {
         Ok(())
     }
 
-    /// Watches `source` for room as well, or no longer.
+    /// Watches `source` for room to write as well, or stops watching for it.
     pub fn watch_output(&self, source: impl AsFd, id: u64, is_wanted: bool) -> io::Result<()> {
         let output = if is_wanted { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
         epoll::modify(&self.epoll, source, epoll::EventData::new_u64(id), epoll::EventFlags::IN | output)?;

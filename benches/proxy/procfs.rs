@@ -1,4 +1,4 @@
-//! What /proc tells about a process and the machine.
+//! Figures of a process and of the machine, from /proc.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,11 +15,11 @@ pub struct CpuTime {
 /// USER_HZ, which is 100 on every Linux that Rust supports.
 const NS_PER_TICK: u64 = 10_000_000;
 
-/// Whose use is meant.
+/// The processes to measure.
 #[derive(Clone, Copy)]
 pub enum Processes {
     One(u32),
-    /// With all that descend from it and live.
+    /// The process and all its living descendants.
     Tree(u32),
 }
 
@@ -32,7 +32,7 @@ impl Processes {
     }
 }
 
-/// (process, its parent) of all there are.
+/// (process, its parent) of all processes.
 fn parents() -> io::Result<Vec<(u32, u32)>> {
     let mut pairs = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -48,7 +48,7 @@ fn parents() -> io::Result<Vec<(u32, u32)>> {
     Ok(pairs)
 }
 
-/// `root` and all below it.
+/// `root` and all its descendants.
 pub fn descendants(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
     let mut found = vec![root];
     let mut next = 0;
@@ -76,7 +76,7 @@ impl CpuTime {
                     sum.threads.extend(one.threads);
                     sum.total_ns += one.total_ns;
                 }
-                // Ended since it was listed: its parent has its time.
+                // It has ended since it was listed: its time counts for its parent.
                 Err(_) if matches!(processes, Processes::Tree(root) if root != pid) => {}
                 Err(error) => return Err(error),
             }

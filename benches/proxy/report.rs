@@ -10,10 +10,10 @@ use super::plan::{Bound, Bounds};
 /// Share of the machine in other hands from which on a run is called noisy, in percent.
 const NOISY_PERCENT: f64 = 5.0;
 
-/// Who serves.
+/// The contender that serves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Contender {
-    /// Nobody: the load goes to the upstream.
+    /// No proxy: the load goes to the upstream.
     Direct,
     Nginx,
     AiProxy,
@@ -34,7 +34,7 @@ pub struct Row {
     ai_proxy: Vec<f64>,
 }
 
-/// All that a run found.
+/// All figures of a run.
 #[derive(Default)]
 pub struct Report {
     pub rows: Vec<Row>,
@@ -59,7 +59,7 @@ impl Row {
         Row { key, title, name, unit, bounds, clients: None, direct: vec![], nginx: vec![], ai_proxy: vec![] }
     }
 
-    /// As a point of a curve over the number of clients.
+    /// Makes the row a point of a curve over the number of clients.
     pub fn at(self, clients: u64) -> Row {
         Row { clients: Some(clients as f64), ..self }
     }
@@ -101,7 +101,7 @@ impl Row {
     fn spread(&self) -> String {
         let ratios = self.ratios();
         match ratios.first().zip(ratios.last()) {
-            // What is added to direct may be next to nothing, and a ratio of two nothings is noise.
+            // The time added to direct may be close to zero; a ratio of two such times is noise.
             Some((least, most)) if least.is_finite() && most.is_finite() && !self.is_difference() => {
                 format!("{least:.2} / {:.2} / {most:.2}", median(&ratios))
             }
@@ -184,7 +184,7 @@ impl Row {
 }
 
 impl Report {
-    /// A measurement that failed must not take those done with it.
+    /// A measurement that fails must not discard the finished ones.
     pub fn keep_error(&mut self, title: &str, result: std::io::Result<()>) {
         if let Err(error) = result {
             self.errors += 1;
@@ -198,7 +198,7 @@ impl Report {
         lines.collect()
     }
 
-    /// Says how much of the machine was in other hands.
+    /// Notes the share of the machine that other processes took.
     pub fn note_foreign(&mut self) {
         let foreign = median(&self.foreign_percent);
         if foreign.is_finite() {
@@ -275,7 +275,7 @@ impl Report {
         }
     }
 
-    /// Of the rows that are points of a curve; a run has one such measurement at most.
+    /// The curves of the rows that are points of one; a run has at most one such measurement.
     fn curves(&self) -> Curves {
         let rows: Vec<(&Row, f64)> = self.rows.iter().filter_map(|row| Some((row, row.clients?))).collect();
         let Some((first, _)) = rows.first() else {

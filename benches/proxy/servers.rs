@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::load::Spec;
 use crate::plan::{Between, Scenario};
 
-/// What clients of ai-proxy show; nginx asks for nothing.
+/// The token of ai-proxy's clients; nginx requires none.
 pub const CLIENT_TOKEN: &str = "sk-bench-client-token";
 
 /// Longest that a server may take to be ready.
@@ -63,7 +63,7 @@ impl Drop for Guard {
         if self.leads {
             let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         }
-        // All fail only where the child is gone already, which is what they are for.
+        // Each fails only where the child has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -84,7 +84,7 @@ fn server_command(program: &Path, setup: Setup) -> io::Result<Command> {
     becoming(program)
 }
 
-/// As above, whatever the setup.
+/// Like [`server_command`], for any setup.
 pub fn becoming(program: &Path) -> io::Result<Command> {
     let mut command = this_binary("become")?;
     command.arg(program);
@@ -96,7 +96,7 @@ pub struct Server {
     pub guard: Guard,
     /// Its children count as well.
     pub tree: bool,
-    /// Right before its process came to be.
+    /// The time right before its process started.
     pub spawned_at: Instant,
     pub address: String,
     /// The name that it knows the upstream's model by.
@@ -141,7 +141,7 @@ pub fn run_load(spec: &Spec) -> io::Result<Value> {
 /// How a server is set up.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Setup {
-    /// As it comes; started with no process of ours in between, for the start is timed.
+    /// Its defaults; started without a process of ours in between, because the start is timed.
     Default,
     /// Room for 600 streams.
     Streams,
@@ -323,7 +323,7 @@ fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<S
     }
     let file = directory.join("config.json");
     fs::write(&file, config.to_string())?;
-    // It holds keys: ai-proxy warns when others may read it.
+    // ai-proxy warns where other users may read a file that holds keys.
     fs::set_permissions(&file, Permissions::from_mode(0o600))?;
     let spawned_at = Instant::now();
     let guard = Guard::spawn(command.arg("--config").arg(file).stdout(Stdio::null()))?;
@@ -346,7 +346,7 @@ pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Tries to connect until it works. A server shows in no other way that all of them share.
+/// Tries to connect until it works: the only sign of readiness that all servers share.
 pub fn wait_for(address: &str, longest: Duration) -> io::Result<()> {
     let deadline = Instant::now() + longest;
     while let Err(error) = TcpStream::connect(address) {

@@ -20,7 +20,7 @@ const POINTS: [(u64, &str, bool); 6] = [
     (1_000, "CPU per request, 1,000 clients", true),
 ];
 
-/// Descriptors that 1,000 clients and as many connections to the upstream need, with room for all else.
+/// Descriptors for 1,000 clients, as many connections to the upstream, and everything else.
 const FILES_MIN: u64 = 2_500;
 
 /// Appends a row per number of clients; `files_max` is the limit of open files.

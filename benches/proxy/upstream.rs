@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use crate::poller::Poller;
 use crate::wire::{self, Framing};
 
-/// Behind it in an event's data stands the time it was sent, in nanoseconds of the wall clock: the one
+/// The key in an event's data of the time it was sent, in nanoseconds of the wall clock: the only
 /// clock that two processes can compare with std alone.
 pub const SENT_KEY: &[u8] = b"\"sent_ns\":";
 
 const LISTENER_ID: u64 = u64::MAX;
 const READ_BYTES: usize = 128 * 1024;
 
-/// The wish stands in the first message.
+/// Bytes of a request that hold the first message, and in it the wish.
 const WISH_WITHIN: usize = 2 * 1024;
 
 const MODELS: &str = r#"{"object":"list","data":[{"id":"test-model","object":"model"}]}"#;
@@ -27,7 +27,7 @@ const COMPLETION: &str = r#"{"id":"chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT","obje
 const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// What a request asks for, in the words of its text (see `load`).
+/// The wish of a request, from its text (see `load`).
 #[derive(Clone, Copy)]
 struct Wish {
     /// Wait before the response begins.
@@ -173,7 +173,7 @@ impl Upstream {
             }
             Ok(false) => {}
             Err(error) => {
-                // A proxy closes what it no longer needs at the end of a run; all else should not happen.
+                // At the end of a run a proxy closes the connections it no longer needs; other errors are unexpected.
                 if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
                     eprintln!("bench upstream: {error}");
                 }
@@ -189,7 +189,7 @@ impl Upstream {
 }
 
 impl Connection {
-    /// Takes in what has arrived; true once that is a whole request that wants a response.
+    /// Reads what has arrived; true after a whole request that expects a response.
     fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0; READ_BYTES];
         let count = match self.stream.read(&mut buffer) {

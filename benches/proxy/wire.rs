@@ -1,12 +1,12 @@
-//! As much of HTTP/1.1 as the upstream and the load generator need; both ends are ours, so a message
-//! that is anything else is an error and no attempt is made to understand it.
+//! The part of HTTP/1.1 that the upstream and the load generator need. Both ends are ours, so any other
+//! message is an error.
 
 use std::io;
 
 /// Longest message head.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
 
-/// How the body behind a head is framed.
+/// How the body after a head is framed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Framing {
     Length(usize),
@@ -17,7 +17,7 @@ pub enum Framing {
 pub struct Head<'a> {
     pub first_line: &'a str,
     pub framing: Framing,
-    /// Bytes up to and with the empty line.
+    /// Bytes up to the end of the empty line.
     pub len: usize,
 }
 
