@@ -215,7 +215,7 @@ impl Asked {
         let mut asked = Self::default();
         let mut messages = None;
         json::members(std::str::from_utf8(body).ok()?, |name, value| match name {
-            "model" => asked.model = json::text(value),
+            "model" => asked.model = json::text(value.get()),
             "stream" => asked.stream = value.get() == "true",
             "stream_options" => {
                 let wanted = |(name, value): (std::borrow::Cow<'_, [u8]>, &[u8])| {

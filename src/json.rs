@@ -82,6 +82,28 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
+/// The elements of an array at the beginning of some bytes, as written. They end at the first invalid JSON; most violations are not detected.
+pub struct Elements<'a>(&'a [u8]);
+
+impl<'a> Elements<'a> {
+    /// The elements of the array at the beginning of `bytes`; `None`: the bytes begin with no array.
+    pub fn of(bytes: &'a [u8]) -> Option<Self> {
+        bytes.strip_prefix(b"[").map(Self)
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.0.trim_ascii_start();
+        let rest = rest.strip_prefix(b",").map_or(rest, <[u8]>::trim_ascii_start);
+        let (value, rest) = value(rest)?;
+        self.0 = rest;
+        Some(value)
+    }
+}
+
 /// The string at the beginning of the bytes, decoded, and the bytes after it.
 fn string(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let text = bytes.strip_prefix(b"\"")?;
@@ -175,7 +197,7 @@ pub fn try_elements<'a, E>(
 pub fn members<'a>(json: &'a str, mut each: impl FnMut(&str, &'a RawValue)) -> serde_json::Result<()> {
     // A name that is no valid text matches no name.
     Ok(try_members(json, |name, value| {
-        each(&text(name).unwrap_or_default(), value);
+        each(&text(name.get()).unwrap_or_default(), value);
         Ok(())
     })?)
 }
@@ -209,9 +231,9 @@ pub fn elements<'a>(json: &'a str, mut each: impl FnMut(&'a RawValue)) -> serde_
 }
 
 /// The text of a string; `None`: the value is no string.
-pub fn text(value: &RawValue) -> Option<String> {
+pub fn text(value: &str) -> Option<String> {
     // Only a string is copied.
-    value.get().starts_with('"').then(|| serde_json::from_str(value.get()).ok())?
+    value.starts_with('"').then(|| serde_json::from_str(value).ok())?
 }
 
 /// Passes on each part; an element serves as its own name.

@@ -120,7 +120,7 @@ impl Chooser {
             }),
             Kind::Members => {
                 let is_choice = |name: &str| reads_as_model(name.as_bytes()) || chooser(name).is_some();
-                let check = |name: &RawValue, _: &RawValue| match text(name) {
+                let check = |name: &RawValue, _: &RawValue| match text(name.get()) {
                     Some(name) if !is_choice(&name) => Ok(()),
                     _ => Err(()),
                 };
@@ -133,7 +133,7 @@ impl Chooser {
 
 /// The model that an entry of a list names.
 fn model_of(entry: &RawValue) -> Option<String> {
-    text(entry).or_else(|| match texts(entry, ["model"; 2])? {
+    text(entry.get()).or_else(|| match texts(entry, ["model"; 2])? {
         ([model, _], false) => model,
         _ => None,
     })
@@ -144,10 +144,10 @@ fn model_of(entry: &RawValue) -> Option<String> {
 fn texts(object: &RawValue, names: [&str; 2]) -> Option<([Option<String>; 2], bool)> {
     let (mut found, mut has_others) = ([None, None], false);
     let note = |name: &RawValue, value: &RawValue| {
-        let name = text(name).ok_or(())?;
+        let name = text(name.get()).ok_or(())?;
         match names.iter().position(|wanted| *wanted == name) {
             Some(at) => {
-                let text = if value.get() == "null" { None } else { Some(text(value).ok_or(())?) };
+                let text = if value.get() == "null" { None } else { Some(text(value.get()).ok_or(())?) };
                 if found[at].replace(text).is_some() {
                     return Err(());
                 }

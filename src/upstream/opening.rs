@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::refusal::{Facts, Refusal};
 use crate::core::sse::Lines;
-use crate::json::{elements, members, text};
+use crate::json::{Elements, Members, members, text};
 
 /// What complete events at the beginning of a stream amount to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +116,8 @@ pub fn events(stream: &[u8]) -> impl Iterator<Item = Event<'_>> {
 /// The document of an HTTP error for an event that has another shape: one of the Responses API.
 fn error_document(event: &[u8], facts: &Facts<'_>) -> Option<Vec<u8>> {
     if facts.is("response.failed") {
-        let error = facts.response.and_then(|response| Facts::of(response.get())?.error);
-        return Some(["{\"error\":", error.map_or("null", RawValue::get), "}"].concat().into_bytes());
+        let error = facts.response.and_then(|response| Facts::of(response)?.error);
+        return Some(["{\"error\":", error.unwrap_or("null"), "}"].concat().into_bytes());
     }
     if !facts.is("error") || facts.error.is_some() {
         return None;
@@ -145,30 +145,28 @@ fn announces(name: &[u8], facts: &Facts<'_>) -> bool {
         [b"response.created", b"response.in_progress", b"response.queued", b"message_start", b"ping"];
     let kind = facts.kind.and_then(text);
     KINDS.contains(&kind.as_deref().map_or(name, str::as_bytes))
-        || facts.choices.is_some_and(|choices| all_elements(choices, says_nothing))
+        || facts.choices.is_some_and(|choices| all_elements(choices.as_bytes(), says_nothing))
 }
 
 /// Whether a choice of a chunk holds no more than a role.
-fn says_nothing(choice: &RawValue) -> bool {
+fn says_nothing(choice: &[u8]) -> bool {
     all_members(choice, |name, value| match name {
-        "role" | "index" => true,
-        "delta" => all_members(value, |name, value| name == "role" || is_empty(value)),
+        b"role" | b"index" => true,
+        b"delta" => all_members(value, |name, value| name == b"role" || is_empty(value)),
         _ => is_empty(value),
     })
 }
 
-fn all_elements(array: &RawValue, holds: impl Fn(&RawValue) -> bool) -> bool {
-    let mut all = true;
-    elements(array.get(), |element| all = all && holds(element)).is_ok() && all
+fn all_elements(array: &[u8], holds: impl FnMut(&[u8]) -> bool) -> bool {
+    Elements::of(array).is_some_and(|mut elements| elements.all(holds))
 }
 
-fn all_members(object: &RawValue, holds: impl Fn(&str, &RawValue) -> bool) -> bool {
-    let mut all = true;
-    members(object.get(), |name, value| all = all && holds(name, value)).is_ok() && all
+fn all_members(object: &[u8], holds: impl Fn(&[u8], &[u8]) -> bool) -> bool {
+    Members::of(object).is_some_and(|mut members| members.all(|(name, value)| holds(&name, value)))
 }
 
-fn is_empty(value: &RawValue) -> bool {
-    match value.get().as_bytes() {
+fn is_empty(value: &[u8]) -> bool {
+    match value {
         b"null" | b"\"\"" => true,
         [b'[', inside @ .., b']'] | [b'{', inside @ .., b'}'] => inside.trim_ascii().is_empty(),
         _ => false,

@@ -3,9 +3,8 @@
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
-use serde_json::value::RawValue;
 
-use crate::json::{elements, members, text};
+use crate::json::{elements, members, scan, text};
 use crate::text::beginning;
 
 /// What a provider's error document says.
@@ -100,7 +99,7 @@ impl Refusal {
         if !facts.is("response.failed") {
             return Self::in_facts(facts);
         }
-        let response = facts.response.and_then(|response| Facts::of(response.get())).unwrap_or_default();
+        let response = facts.response.and_then(Facts::of).unwrap_or_default();
         Some(Self::of(&response.error_facts(), response.error.and_then(text), &response))
     }
 
@@ -143,16 +142,16 @@ impl Refusal {
     }
 }
 
-/// The members of an object that tell whether it is an error, as they are written; of repeated ones the last.
+/// The members of an object that tell whether it is an error, as they are written, which is valid JSON; of repeated ones the last.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Facts<'a> {
-    pub(super) kind: Option<&'a RawValue>,
-    pub(super) error: Option<&'a RawValue>,
-    pub(super) response: Option<&'a RawValue>,
-    pub(super) choices: Option<&'a RawValue>,
-    code: Option<&'a RawValue>,
-    status: Option<&'a RawValue>,
-    message: Option<&'a RawValue>,
+    pub(super) kind: Option<&'a str>,
+    pub(super) error: Option<&'a str>,
+    pub(super) response: Option<&'a str>,
+    pub(super) choices: Option<&'a str>,
+    code: Option<&'a str>,
+    status: Option<&'a str>,
+    message: Option<&'a str>,
     /// It has a member that only a response has.
     is_response: bool,
 }
@@ -161,19 +160,25 @@ impl<'a> Facts<'a> {
     /// Of a JSON object; `None`: it is none.
     pub(super) fn of(object: &'a str) -> Option<Self> {
         let mut facts = Self::default();
-        let note = |name: &str, value: &'a RawValue| match name {
-            "type" => facts.kind = Some(value),
-            "error" => facts.error = Some(value).filter(|value| value.get() != "null"),
-            "response" => facts.response = Some(value),
-            "choices" => facts.choices = Some(value),
-            "code" => facts.code = Some(value),
-            "status" => facts.status = Some(value),
-            "message" => facts.message = Some(value),
-            "output" | "data" | "content" => facts.is_response = true,
-            _ => {}
-        };
-        members(object, note).ok()?;
+        // What it has noted of an object that it is not certain of is noted again.
+        if scan(object, &mut |name, value| facts.note(name, value)).is_none() {
+            members(object, |name, value| facts.note(name, value.get())).ok()?;
+        }
         Some(facts)
+    }
+
+    fn note(&mut self, name: &str, value: &'a str) {
+        match name {
+            "type" => self.kind = Some(value),
+            "error" => self.error = Some(value).filter(|value| *value != "null"),
+            "response" => self.response = Some(value),
+            "choices" => self.choices = Some(value),
+            "code" => self.code = Some(value),
+            "status" => self.status = Some(value),
+            "message" => self.message = Some(value),
+            "output" | "data" | "content" => self.is_response = true,
+            _ => {}
+        }
     }
 
     /// Of a JSON object, or of the first in an array; `None`: there is none.
@@ -187,7 +192,7 @@ impl<'a> Facts<'a> {
     }
 
     fn error_facts(&self) -> Self {
-        self.error.and_then(|error| Facts::of(error.get())).unwrap_or_default()
+        self.error.and_then(Facts::of).unwrap_or_default()
     }
 }
 
@@ -202,8 +207,8 @@ pub fn first_element(array: &str) -> Option<&str> {
 }
 
 /// Whether the value of `error` is one: some providers write an empty one into every response.
-fn says_something(error: &RawValue) -> bool {
-    match error.get().as_bytes() {
+fn says_something(error: &str) -> bool {
+    match error.as_bytes() {
         [b'{', inside @ .., b'}'] => !inside.trim_ascii().is_empty(),
         [b'"', inside @ .., b'"'] => !inside.is_empty(),
         _ => false,
@@ -211,8 +216,8 @@ fn says_something(error: &RawValue) -> bool {
 }
 
 /// An HTTP error status, as a number or as text.
-fn error_status(value: &RawValue) -> Option<u16> {
-    text(value).map_or_else(|| number_of(value.get()), |text| number_of(&text))
+fn error_status(value: &str) -> Option<u16> {
+    text(value).map_or_else(|| number_of(value), |text| number_of(&text))
 }
 
 fn number_of(text: &str) -> Option<u16> {

@@ -6,11 +6,10 @@ use std::sync::LazyLock;
 
 use memchr::memmem::{Finder, FinderRev};
 use memchr::{memchr2, memrchr2};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
+use super::refusal::Facts;
 use crate::core::sse::Lines;
-use crate::json::string_at;
+use crate::json::{Elements, Members, string_at};
 
 /// Words that events are searched for; made once, for making one costs as much as searching an event.
 static DONE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("[DONE]"));
@@ -155,16 +154,6 @@ fn last_sequence(events: &[u8]) -> Option<u64> {
 
 /// Whether the last of these events that has `choices` says why each of them ended; `None` where no event has any.
 fn has_finished(events: &[u8]) -> Option<bool> {
-    #[derive(Deserialize)]
-    struct Chunk<'a> {
-        #[serde(borrow)]
-        choices: Vec<Choice<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Choice<'a> {
-        #[serde(borrow)]
-        finish_reason: Option<&'a RawValue>,
-    }
     let mut before = events;
     while let Some(at) = CHOICES.rfind(before) {
         let start = memrchr2(b'\n', b'\r', &before[..at]).map_or(0, |end| end + 1);
@@ -175,18 +164,24 @@ fn has_finished(events: &[u8]) -> Option<bool> {
             return Some(false);
         }
         if let Some(data) = line.strip_prefix(b"data:") {
-            let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else { return Some(false) };
-            let says_why = |choice: &Choice<'_>| {
-                choice.finish_reason.is_some_and(|why| why.get().starts_with('"') && why.get() != "\"\"")
-            };
+            let chunk = std::str::from_utf8(data).ok().and_then(Facts::of);
+            let choices = chunk.and_then(|chunk| Elements::of(chunk.choices?.as_bytes()));
+            let Some(mut choices) = choices.map(Iterator::peekable) else { return Some(false) };
             // The event that reports the usage has none.
-            if !chunk.choices.is_empty() {
-                return Some(chunk.choices.iter().all(says_why));
+            if choices.peek().is_some() {
+                return Some(choices.all(says_why));
             }
         }
         before = &before[..start];
     }
     None
+}
+
+/// Whether a choice of a chunk says why it ended.
+fn says_why(choice: &[u8]) -> bool {
+    let why =
+        Members::of(choice).and_then(|mut members| members.find(|(name, _)| **name == *b"finish_reason"));
+    why.is_some_and(|(_, why)| why.starts_with(b"\"") && why != b"\"\"")
 }
 
 #[cfg(test)]
