@@ -1,16 +1,16 @@
-//! The body of a request as it comes in pieces: by length, or chunked (RFC 9112 section 7.1).
+//! Decodes a body that arrives in pieces: by its length, or chunked (RFC 9112 section 7.1).
 
 use super::Rejection;
 use super::framing::Framing;
 use super::request_head::is_token_byte;
 use crate::limits::{MAX_CHUNK_LINE, MAX_EXTENSIONS, MAX_TRAILERS};
 
-/// Takes raw bytes, hands on payload bytes, knows when the body is over.
+/// Separates the payload of a body from its framing, and finds its end.
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
-    /// Blanks may follow a chunk's size. In a request they allow smuggling; a response has one reader,
-    /// and servers that write sizes of a fixed width.
+    /// Blanks may follow a chunk's size: some servers write sizes of a fixed width. In a request they would allow
+    /// smuggling.
     padded: bool,
     /// Bytes of chunk extensions so far.
     extensions: usize,
@@ -31,13 +31,13 @@ enum State {
         bytes: usize,
         semicolon: bool,
     },
-    /// Behind the CR of the size line.
+    /// After the CR of the size line.
     SizeLf {
         size: u64,
     },
     /// Bytes left of a chunk.
     Data(u64),
-    /// Behind the last byte of a chunk: its CR, then its LF.
+    /// After the last byte of a chunk: its CR, then its LF.
     DataCr,
     DataLf,
     /// In the trailer section, bytes of it so far: at the start of a line, in a name, in a value, after a CR.
@@ -45,12 +45,12 @@ enum State {
     TrailerName(usize),
     TrailerValue(usize),
     TrailerLf(usize),
-    /// Behind the CR of the blank line that ends it all.
+    /// After the CR of the blank line that ends the body.
     EndLf,
     Done,
 }
 
-/// What stands at the start of a [`Decoder`]'s input.
+/// The kind of bytes at the start of a [`Decoder`]'s input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece {
     /// So many bytes of framing.
@@ -74,7 +74,7 @@ impl Decoder {
         Self { padded: true, ..Self::new(framing).unwrap_or_else(Self::done) }
     }
 
-    /// A decoder for no body: it is over before it begins.
+    /// A decoder for an absent body: it is done at once.
     pub fn done() -> Self {
         Self::at(State::Done)
     }
@@ -88,7 +88,7 @@ impl Decoder {
         matches!(self.state, State::Done | State::Length(0))
     }
 
-    /// Payload bytes still to come, where the length says so.
+    /// Payload bytes still due, where a length gives them.
     pub fn announced(&self) -> Option<u64> {
         match self.state {
             State::Length(left) => Some(left),
@@ -96,8 +96,8 @@ impl Decoder {
         }
     }
 
-    /// Payload bytes that have to come before the body can be over, as far as it is known: of a chunked one, those of the
-    /// chunk in hand.
+    /// Least number of payload bytes before the end of the body; in a chunked body, those left of the current
+    /// chunk.
     pub fn due(&self) -> u64 {
         match self.state {
             State::Length(left) | State::Data(left) => left,
@@ -105,11 +105,11 @@ impl Decoder {
         }
     }
 
-    /// What `input` begins with. The caller takes those bytes away and calls again until the input is empty or
-    /// the body is over; bytes after the body are never taken.
+    /// The first piece of `input`. The caller removes those bytes and calls again until the input is empty or
+    /// the body is over; the decoder takes no byte after the body.
     ///
     /// # Errors
-    /// What RFC 9112 section 7.1 does not allow, and lines over their limits; again each time it is asked.
+    /// Bytes that RFC 9112 section 7.1 does not allow, and lines over their limits; each further call repeats the error.
     pub fn next(&mut self, input: &[u8]) -> Result<Piece, Rejection> {
         if let State::Length(left) | State::Data(left) = self.state {
             let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
@@ -131,7 +131,7 @@ impl Decoder {
             }
             self.state = match self.step(byte) {
                 Ok(state) => state,
-                // It stands at what is wrong then, and says so when it is asked again.
+                // The next call starts at the malformed byte and reports it.
                 Err(_) if index > 0 => return Ok(Piece::Framing(index)),
                 Err(rejection) => return Err(rejection),
             };
@@ -141,7 +141,7 @@ impl Decoder {
 
     fn step(&mut self, byte: u8) -> Result<State, Rejection> {
         let state = step(self.state, self.padded, byte)?;
-        // A provider's are bounded by what it delivers with them (`MAX_UNDELIVERED`).
+        // For a provider, `MAX_UNDELIVERED` bounds them.
         if matches!(state, State::Extension { .. }) && !self.padded {
             self.extensions += 1;
             if self.extensions > MAX_EXTENSIONS {
@@ -152,8 +152,8 @@ impl Decoder {
     }
 }
 
-/// What most chunks are framed by, read at once: the line end after a chunk, the line of a size without extension and blanks. Gives the
-/// size, where its line is there, and how many bytes that took; `None`: it is read byte by byte.
+/// Reads the framing of most chunks at once: the line end after a chunk, and a size line without extension and blanks. Returns the
+/// size, if its line is complete, and the length of the framing; `None`: it has to be read byte by byte.
 fn usual_framing(state: State, input: &[u8]) -> Option<(Option<u64>, usize)> {
     let line = match state {
         State::DataCr => input.strip_prefix(b"\r\n")?,
@@ -167,7 +167,7 @@ fn usual_framing(state: State, input: &[u8]) -> Option<(Option<u64>, usize)> {
     }
 }
 
-/// A size that is not 0, of up to eight digits, and the length of its line.
+/// A chunk size other than 0, of at most eight digits, and the length of its line.
 fn usual_size(line: &[u8]) -> Option<(u64, usize)> {
     let mut size = 0;
     for (at, byte) in line.iter().enumerate().take(9) {
@@ -208,7 +208,7 @@ fn step(state: State, padded: bool, byte: u8) -> Result<State, Rejection> {
     }
 }
 
-/// At most 16 hex digits, one at least, nothing but `;`, white space before a `;`, or CR after them.
+/// 1 to 16 hex digits, then CR, `;`, or white space before a `;`.
 fn step_size(size: u64, digits: usize, byte: u8) -> Result<State, Rejection> {
     match (char::from(byte).to_digit(16), byte) {
         (Some(_), _) if digits >= 16 => Err(Rejection::Malformed("chunk size")),
@@ -252,7 +252,7 @@ fn step_trailer_value(bytes: usize, byte: u8) -> Result<State, Rejection> {
     }
 }
 
-/// What a field value may hold (RFC 9110 section 5.5): visible ASCII, blanks, obs-text.
+/// Whether a field value may contain the byte (RFC 9110 section 5.5): visible ASCII, blanks, obs-text.
 fn is_field_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -263,7 +263,7 @@ mod tests {
     use crate::core::Rejection;
     use crate::core::framing::Framing;
 
-    /// Payload, and what was left after the body when it ended.
+    /// The payload, and the bytes after the body.
     fn decode(input: &[u8], step: usize) -> Result<(Vec<u8>, Option<Vec<u8>>), Rejection> {
         let mut decoder = Decoder::new(Framing::Chunked).expect("chunked has a body");
         let mut payload = Vec::new();
@@ -368,7 +368,7 @@ mod tests {
     fn extensions_and_trailers_have_a_bound() {
         let long_extension = [b"5;".to_vec(), vec![b'a'; super::MAX_CHUNK_LINE], b"\r\n".to_vec()].concat();
         assert_eq!(decode(&long_extension, 100), Err(Rejection::Malformed("chunk extension too long")));
-        // One byte of body for each extension: what all of them hold is bounded too.
+        // One byte of body for each extension: their total is bounded too.
         let line = [b"1;".to_vec(), vec![b'a'; super::MAX_CHUNK_LINE - 2], b"\r\nx\r\n".to_vec()].concat();
         let lines = super::MAX_EXTENSIONS / super::MAX_CHUNK_LINE;
         assert_eq!(decode(&line.repeat(lines), 100), Ok((vec![b'x'; lines], None)));

@@ -12,16 +12,16 @@ pub struct Chooser {
     kind: Kind,
 }
 
-/// What may stand in it where a filter applies.
+/// The values that it may have where a filter applies.
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
     /// A list of model ids, as strings or as `{"model": id}`; each is checked.
     Models,
-    /// Tools; those that run a model of their own name one that is checked.
+    /// Tools; a tool that runs a model of its own must name one, which is checked.
     Tools,
-    /// OpenRouter's plugins; those that run no model.
+    /// OpenRouter's plugins; only those that run no model.
     Plugins,
-    /// Members that a gateway moves to the top level of its own request: none that chooses a model.
+    /// Members that a gateway moves to the top level of its own request; none may choose a model.
     Members,
     Nothing,
 }
@@ -32,18 +32,18 @@ const fn row(name: &'static str, kind: Kind) -> Chooser {
 
 /// Every such member (`docs/providers.md`, "Model filters"). Adding one is adding a row.
 const CHOOSERS: &[Chooser] = &[
-    // OpenRouter and Vercel: what is asked where `model` fails.
+    // OpenRouter and Vercel: the models to try after `model` fails.
     row("models", Kind::Models),
     // LiteLLM, Anthropic, and OpenRouter on `/messages`: the same.
     row("fallbacks", Kind::Models),
-    // OpenRouter: `fallback` lets it choose.
+    // OpenRouter: with `fallback` it chooses.
     row("route", Kind::Nothing),
     // OpenRouter: a stored configuration with a model of its own.
     row("preset", Kind::Nothing),
     row("plugins", Kind::Plugins),
     // Anthropic's advisor, OpenAI's image generation, OpenRouter's server tools.
     row("tools", Kind::Tools),
-    // LiteLLM gives it to its own provider, whose `model` it then replaces.
+    // LiteLLM merges it into the request to its own provider and so replaces `model` there.
     row("extra_body", Kind::Members),
     // LiteLLM.
     row("context_window_fallbacks", Kind::Nothing),
@@ -57,7 +57,7 @@ const CHOOSERS: &[Chooser] = &[
     row("providerOptions", Kind::Nothing),
 ];
 
-/// Their names.
+/// The names of [`CHOOSERS`].
 static NAMES: Names = Names::on(&[NAMES_IN_ORDER]);
 const NAMES_IN_ORDER: &[&str] = &{
     let (mut names, mut at) = ([""; CHOOSERS.len()], 0);
@@ -74,7 +74,7 @@ const MODELLESS_TOOLS: &[&str] =
 /// OpenRouter's plugins that run no model.
 const MODELLESS_PLUGINS: &[&str] = &["web", "file-parser", "response-healing", "context-compression"];
 
-/// The chooser that some reader takes this name for. Go's `encoding/json` folds letters as Unicode does.
+/// The chooser that some reader sees in this name: Go's `encoding/json` folds letters as Unicode does.
 pub fn chooser(name: &str) -> Option<&'static Chooser> {
     if name.is_ascii() {
         let mut rows = CHOOSERS.iter();
@@ -87,7 +87,7 @@ pub fn chooser(name: &str) -> Option<&'static Chooser> {
             '\u{212a}' => 'k',
             other => other.to_ascii_lowercase(),
         };
-        // A folded letter has up to three bytes for one.
+        // A letter of one byte may be the folded form of one with three.
         name.len() >= row.name.len()
             && name.len() <= 3 * row.name.len()
             && name.chars().map(fold).eq(row.name.chars().map(|letter| letter.to_ascii_lowercase()))
@@ -101,7 +101,7 @@ pub fn reads_as_model(name: &[u8]) -> bool {
 }
 
 impl Chooser {
-    /// Whether the JSON `value` leads to no model but those that `may` be called.
+    /// Whether the JSON `value` leads only to models that `may` be called.
     pub fn is_within(&self, value: &str, may: &dyn Fn(&str) -> bool) -> bool {
         if value == "null" {
             return true;
@@ -160,7 +160,7 @@ fn texts(object: &RawValue, names: [&str; 2]) -> Option<([Option<String>; 2], bo
     Some((found.map(Option::flatten), has_others))
 }
 
-/// Whether `value` is a list of entries that are all `good`. Holds one at a time.
+/// Whether `value` is a list and all its entries are `good`. Holds one entry at a time.
 fn all(value: &str, good: &dyn Fn(&RawValue) -> bool) -> bool {
     try_elements(value, |entry| if good(entry) { Ok(()) } else { Err(()) }).is_ok()
 }

@@ -1,5 +1,5 @@
-//! Client tokens: what each is known by (itself, or its SHA-256 alone, so that the file need not hold it), and whose a request
-//! carries.
+//! Client tokens: each as plain text or as its SHA-256 (then the file does not contain the token), and the search for the one
+//! that a request carries.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use subtle::{Choice, ConstantTimeEq};
 use super::request_head::Head;
 use super::secret::Secret;
 
-/// What stands before the hexadecimal digits in the file.
+/// The prefix of the hexadecimal digits in the file.
 const PREFIX: &str = "sha256:";
 
 /// A client's token as the file gives it. `Debug` shows what [`Secret`] shows, and nothing of a digest.
@@ -20,7 +20,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Reads what stands in the file; `None` where `sha256:` is not followed by 64 hexadecimal digits.
+    /// Parses a token of the file; `None`: no 64 hexadecimal digits follow `sha256:`.
     pub fn read(text: Secret) -> Option<Self> {
         let (prefix, digits) = text.expose().split_at_checked(PREFIX.len()).unwrap_or_default();
         if prefix.eq_ignore_ascii_case(PREFIX) {
@@ -68,12 +68,12 @@ fn bytes_of(digits: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// Why a caller is not let in.
+/// Why a caller is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denial {
     /// No token was sent.
     Missing,
-    /// The token sent is none of ours.
+    /// The token sent is unknown.
     Invalid,
     /// The header that holds the token came more than once: another reader could take another one.
     Repeated,
@@ -84,8 +84,8 @@ const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
 /// The caller's token: its place among `tokens`.
 ///
-/// The first that is present of `Authorization`, `x-api-key` and `api-key` counts, so that a wrong one is not made
-/// good by another.
+/// The first of `Authorization`, `x-api-key` and `api-key` that is present counts: a right token does not make up for a
+/// wrong one before it.
 ///
 /// # Errors
 /// [`Denial`].
@@ -93,9 +93,9 @@ pub fn identify<'a>(tokens: impl Iterator<Item = &'a Credential>, head: &Head) -
     let sent = presented(head)?.ok_or(Denial::Missing)?;
     let mut found = None;
     let mut digest = None;
-    // To the end of the list, whatever is met: the time taken tells nothing of the tokens.
+    // The whole list in any case, so that the time taken reveals nothing about the tokens.
     for (index, token) in tokens.enumerate() {
-        // A hash is never compared with what was sent: it is no token.
+        // A hash is never compared with the bytes sent: it is no token.
         let is_sent = match token.plain() {
             Some(plain) => same(plain.expose().as_bytes(), sent),
             None => same(token.digest(), digest.get_or_insert_with(|| sha256(sent))),

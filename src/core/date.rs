@@ -1,4 +1,4 @@
-//! Dates and times of day as messages, files and log lines carry them: the Gregorian calendar without leap seconds.
+//! Dates and times of day in messages, files and log lines: the Gregorian calendar without leap seconds.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -6,16 +6,16 @@ use std::time::{Duration, SystemTime};
 /// Seconds.
 pub const DAY: i64 = 86_400;
 
-/// Seconds since 1970 of the first and the last time that four digits of a year can say.
+/// The first and the last time that a year of four digits allows, seconds since 1970.
 const RANGE: (i64, i64) = (-62_135_596_800, 253_402_300_799);
 
-/// Of 400 years, and of those from March of the year 0 to 1970.
+/// Days of 400 years, and days from March of the year 0 to 1970.
 const DAYS: (i64, i64) = (146_097, 719_468);
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// 1970 began with the first.
+/// In the order of days since 1970, which began with a Thursday.
 const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 
 /// A date and a time of day.
@@ -28,7 +28,7 @@ pub struct DateTime {
     second: i64,
 }
 
-/// A time where a zone's clocks show another one than UTC.
+/// A local time.
 #[derive(Debug, Clone, Copy)]
 pub struct LocalTime {
     time: DateTime,
@@ -47,7 +47,7 @@ pub fn seconds(time: SystemTime) -> i64 {
 }
 
 impl DateTime {
-    /// That of so many seconds since 1970, the nearest there is to it.
+    /// The time so many seconds after 1970, or the nearest time in [`RANGE`].
     pub fn of(seconds: i64) -> Self {
         let seconds = seconds.clamp(RANGE.0, RANGE.1);
         // Years that begin with March: the leap day is their last.
@@ -80,7 +80,7 @@ impl DateTime {
         Self { year, month, day, second: 0 }.checked()
     }
 
-    /// A date in any of the three ways that a recipient has to read (RFC 9110 section 5.6.7). Its day of the week counts nothing.
+    /// A date in any of the three formats that a recipient must accept (RFC 9110 section 5.6.7). Its day of the week is ignored.
     pub fn from_http(text: &str) -> Option<Self> {
         let mut parts = text.split([' ', ',', '-']).filter(|part| !part.is_empty());
         let mut next = || parts.next();
@@ -96,13 +96,13 @@ impl DateTime {
         let month = MONTHS.iter().zip(1..).find(|(name, _)| **name == month)?.1;
         let mut parts = time.splitn(3, ':').map(number);
         let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
-        // A leap second is the second that follows it.
+        // A leap second counts as the second after it.
         let is_time = hours < 24 && minutes < 60 && seconds <= 60;
         let date = Self { year, month, day, second: 0 }.checked()?;
         is_time.then(|| Self::of(date.seconds() + hours * 3600 + minutes * 60 + seconds))
     }
 
-    /// As a response has it in its `Date`.
+    /// The time in the format of a `Date` field.
     pub fn to_http(self) -> String {
         let weekday = self.seconds().div_euclid(DAY).rem_euclid(7);
         let mut text = WEEKDAYS[weekday as usize].to_owned();
@@ -122,14 +122,14 @@ impl DateTime {
         push(text, "-", self.day, 2);
     }
 
-    /// Adds that and the time of day, as `09:30:00`.
+    /// Adds the date and the time of day, as `09:30:00`.
     pub fn push_time(self, text: &mut String, between: &str) {
         push(text, between, self.second / 3600, 2);
         push(text, ":", self.second / 60 % 60, 2);
         push(text, ":", self.second % 60, 2);
     }
 
-    /// Whether there is such a date.
+    /// `None`: there is no such date.
     fn checked(self) -> Option<Self> {
         let is_near = (0..=9999).contains(&self.year) && (1..=12).contains(&self.month) && self.day < 32;
         (is_near && Self::of(self.seconds()) == self).then_some(self)
@@ -137,7 +137,7 @@ impl DateTime {
 }
 
 impl LocalTime {
-    /// That of seconds since 1970 and milliseconds, in a zone that is so many seconds ahead of UTC.
+    /// The time of seconds since 1970 and milliseconds, in a zone that is so many seconds ahead of UTC.
     pub fn of((seconds, millisecond): (i64, i32), ahead_of_utc: i32) -> Self {
         let time = DateTime::of(seconds.saturating_add(ahead_of_utc.into()));
         Self { time, millisecond: millisecond.into(), ahead_of_utc }
@@ -150,7 +150,7 @@ impl LocalTime {
         push(text, ".", self.millisecond, 3);
     }
 
-    /// Adds hours and minutes by which it is ahead of UTC, as RFC 3339 has them.
+    /// Adds the zone's offset from UTC in the format of RFC 3339.
     pub fn push_offset(self, text: &mut String) {
         let minutes = i64::from(self.ahead_of_utc.unsigned_abs() / 60);
         push(text, if self.ahead_of_utc < 0 { "-" } else { "+" }, minutes / 60, 2);
@@ -158,7 +158,7 @@ impl LocalTime {
     }
 }
 
-/// As RFC 3339 writes it for UTC.
+/// In the format of RFC 3339, for UTC.
 impl fmt::Display for DateTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
@@ -174,7 +174,7 @@ fn number(digits: &str) -> Option<i64> {
     digits.parse().ok().filter(|_| is_number)
 }
 
-/// Adds a number with so many digits behind `before`.
+/// Adds `before` and a number of so many digits.
 fn push(text: &mut String, before: &str, number: i64, digits: u32) {
     text.push_str(before);
     for place in (0..digits).rev() {

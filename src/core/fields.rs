@@ -1,9 +1,9 @@
-//! Header fields as ai-proxy writes them: none can be forged by a name or a value.
+//! Header fields that ai-proxy writes: no name or value can forge one.
 
-/// What the fields of most messages fit into, bytes.
+/// Room for the fields of most messages, bytes.
 const USUAL_FIELDS: usize = 512;
 
-/// Header fields as they go on the wire.
+/// Header fields in the format of the wire.
 #[derive(Debug, Default, Clone)]
 pub struct Fields(Vec<u8>);
 
@@ -13,7 +13,7 @@ impl Fields {
         self.push_joined(name, &[value.as_ref()]);
     }
 
-    /// The same, with a value in parts.
+    /// Like [`Fields::push`], with a value in parts.
     pub fn push_joined(&mut self, name: &str, value: &[&[u8]]) {
         let begun = self.0.len();
         if begun == 0 {

@@ -1,5 +1,5 @@
-//! The fields that say where a message ends and whether its connection stays. One reader for both sides: what a client may not
-//! write, a provider may not either.
+//! The fields that determine where a message ends and whether its connection stays open. One reader for both sides: clients and
+//! providers are held to the same rules.
 
 use super::Rejection;
 
@@ -14,7 +14,7 @@ pub enum Framing {
     Chunked,
 }
 
-/// What `Content-Length`, `Transfer-Encoding` and `Connection` of one message say together.
+/// The combined meaning of a message's `Content-Length`, `Transfer-Encoding` and `Connection`.
 #[derive(Debug, Default)]
 pub struct FramingFields {
     length: Option<u64>,
@@ -25,7 +25,7 @@ pub struct FramingFields {
 }
 
 impl FramingFields {
-    /// Reads a field; whether it was one of the three.
+    /// Reads a field; returns whether it is one of the three.
     ///
     /// # Errors
     /// A value that two readers could understand in two ways.
@@ -34,7 +34,7 @@ impl FramingFields {
             let length = parse_length(value)?;
             self.is_huge |= length.is_none();
             let length = length.unwrap_or(u64::MAX);
-            // Repeated, it must say the same (RFC 9112 section 6.3).
+            // A repeated length must be equal (RFC 9112 section 6.3).
             if self.length.is_some_and(|other| other != length) {
                 return Err(Rejection::Malformed("several Content-Length"));
             }
@@ -78,7 +78,7 @@ impl FramingFields {
     }
 }
 
-/// What a `Transfer-Encoding` asks for.
+/// The value of a `Transfer-Encoding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {
     Chunked,
@@ -87,10 +87,10 @@ enum Coding {
 }
 
 impl Coding {
-    /// Adds one field line to what earlier lines said.
+    /// Combines a field line with the earlier ones.
     fn of(value: &[u8], before: Option<Self>) -> Result<Self, Rejection> {
         let mut coding = before;
-        // An empty member is legal, but a reader that looks at the last field alone would take it for no coding.
+        // An empty member is legal, but a reader of the last field alone would see no coding.
         for name in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             coding = Some(match (coding, name.eq_ignore_ascii_case(b"chunked")) {
                 (None, true) => Self::Chunked,

@@ -1,4 +1,4 @@
-//! The header fields of a response, as they came: two buffers, however many there are of them.
+//! The header fields of a response, unchanged: two buffers for any number of fields.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ struct Field {
 }
 
 impl Headers {
-    /// No fields, and room for so many in so many bytes.
+    /// No fields yet, and room for so many fields with so many bytes.
     pub fn with_capacity(fields: usize, bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), fields: Vec::with_capacity(fields) }
     }
@@ -63,14 +63,13 @@ impl Headers {
         self.spans().filter(move |(of_name, _)| is_it(of_name)).map(|(_, of_value)| &self.bytes[of_value])
     }
 
-    /// All fields.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         // Tokens are ASCII.
         let name = |of_name| std::str::from_utf8(&self.bytes[of_name]).unwrap_or_default();
         self.spans().map(move |(of_name, of_value)| (name(of_name), &self.bytes[of_value]))
     }
 
-    /// Where name and value of each field stand.
+    /// The ranges of each field's name and value.
     fn spans(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         let mut start = 0;
         self.fields.iter().map(move |&Field { name_end, end }| {

@@ -1,4 +1,4 @@
-//! Finds a provider's secrets in what it says, however they are written there, and masks them.
+//! Finds a provider's secrets in its responses, in any notation, and masks them.
 //!
 //! A provider that quotes a key may write it as it is, with JSON's escapes (once, or in a string within a string), percent-encoded or
 //! with HTML's character references. All of these are read as the bytes they stand for, in one pass over the text.
@@ -14,24 +14,24 @@ use super::secret::Secret;
 use super::sort::sort_by;
 use crate::limits::MASK_OVERLAP;
 
-/// A shorter secret is none, and masking it could garble the text.
+/// A shorter one counts as no secret: masking it could garble the text.
 const SHORTEST_MASKED: usize = 8;
 
-/// A shorter secret may be a word (`lm-studio`, `not-needed`) that a model says for reasons of its own.
+/// A shorter secret may be an ordinary word (`lm-studio`, `not-needed`) of a model's text.
 const SHORTEST_UNMISTAKABLE: usize = 16;
 
 /// Longest escape of a byte, its backslashes aside, bytes: `&#x0000002d;`.
 const LONGEST_ESCAPE: usize = 12;
 
-/// What the name of a header field holds whose value is a credential.
+/// Parts of the names of header fields whose value is a credential.
 const CREDENTIAL_NAMES: &[&str] = &["auth", "key", "token", "secret", "cookie", "credential", "password"];
 
-/// Which secrets are looked for.
+/// The secrets to look for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// All: what a provider says no with, its header fields, what is logged.
+    /// All of them: in a provider's errors, in its header fields, in log lines.
     All,
-    /// Those that cannot be a word of an ordinary text: good responses, which must stay as they are but for these.
+    /// Those that cannot be a word of an ordinary text: in successful responses, of which nothing else may change.
     Unmistakable,
 }
 
@@ -61,7 +61,7 @@ impl Mask {
             for (name, value) in headers {
                 let is_credential = CREDENTIAL_NAMES.iter().any(|part| name.contains(part));
                 mask.add(value.expose(), is_credential);
-                // `Bearer KEY`: the key alone is as secret.
+                // In `Bearer KEY` the key alone is a secret as well.
                 if let Some((_, key)) = value.expose().split_once(' ').filter(|_| is_credential) {
                     mask.add(key, true);
                 }
@@ -120,8 +120,8 @@ impl Mask {
         Cow::Owned(out)
     }
 
-    /// Overwrites every unmistakable secret in `text`, and leaves its length; returns how many bytes at the end, at most
-    /// [`MASK_OVERLAP`], may be the beginning of another, and wait for what follows.
+    /// Overwrites every unmistakable secret in `text` without a change of its length. Returns how many bytes at the end, at most
+    /// [`MASK_OVERLAP`], may be the beginning of another and must wait for the next bytes.
     pub fn overwrite(&self, text: &mut [u8]) -> usize {
         let places: Vec<_> =
             self.places(text, Scope::Unmistakable).into_iter().map(|(place, _)| place).collect();
@@ -146,7 +146,7 @@ impl Mask {
         text.len() - written(whole, bytes.len() - count)
     }
 
-    /// Where secrets stand in `text`, in order and apart, and what is shown in place of each.
+    /// The places of secrets in `text`, in order and without overlap, and the replacement of each.
     fn places(&self, text: &[u8], scope: Scope) -> Vec<(Range<usize>, &str)> {
         // Most header values are shorter than a key.
         if text.len() < self.shortest {
@@ -159,7 +159,7 @@ impl Mask {
         if hits.is_empty() { hits } else { located(text, hits) }
     }
 
-    /// Whether anything in `text` stands for a byte of a secret without being that byte.
+    /// Whether `text` contains an escape of a byte that occurs in a secret.
     fn has_telling_escape(&self, text: &[u8]) -> bool {
         let mut rest = text;
         while let Some(at) = memchr3(b'\\', b'%', b'&', rest) {
@@ -179,7 +179,7 @@ impl Mask {
             let length = needle.finder.needle().len();
             hits.extend(needle.finder.find_iter(text).map(|at| (at..at + length, &*needle.shown)));
         }
-        // Where they overlap, the first and longest is shown for all of them.
+        // Where they overlap, the replacement of the first and longest stands for all of them.
         sort_by(&mut hits, |(a, _), (b, _)| a.start.cmp(&b.start).then(b.end.cmp(&a.end)));
         let mut apart: Vec<(Range<usize>, &str)> = Vec::with_capacity(hits.len());
         for (place, shown) in hits {
@@ -205,7 +205,7 @@ fn begun(needle: &[u8], text: &[u8]) -> usize {
     memchr_iter(*first, last).find(|at| needle.starts_with(&last[*at..])).map_or(0, |at| last.len() - at)
 }
 
-/// How many bytes at the end of `text` may be the beginning of an escape, or hold a whole one.
+/// How many bytes at the end of `text` may be the beginning of an escape, or a whole one.
 fn begun_escape(text: &[u8]) -> usize {
     let near = text.len().saturating_sub(LONGEST_ESCAPE);
     let Some(at) = memchr3(b'\\', b'%', b'&', &text[near..]) else { return 0 };
@@ -213,12 +213,12 @@ fn begun_escape(text: &[u8]) -> usize {
     text.len() - (near + at - backslashes)
 }
 
-/// With how many bytes `text` is written up to the byte of that number that it stands for.
+/// The length of `text` up to its decoded byte of that number.
 fn written(text: &[u8], count: usize) -> usize {
     (0..count).fold(0, |at, _| at + unit(&text[at..]).1)
 }
 
-/// Places in the bytes that `text` stands for, as places in `text`.
+/// Converts places in the decoded bytes to places in `text`.
 fn located<'a>(text: &[u8], hits: Vec<(Range<usize>, &'a str)>) -> Vec<(Range<usize>, &'a str)> {
     let (mut at, mut count) = (0, 0);
     let mut advance_to = |wanted: usize| {
@@ -231,7 +231,7 @@ fn located<'a>(text: &[u8], hits: Vec<(Range<usize>, &'a str)>) -> Vec<(Range<us
     hits.into_iter().map(|(hit, shown)| (advance_to(hit.start)..advance_to(hit.end), shown)).collect()
 }
 
-/// The bytes that `text` stands for.
+/// Decodes `text`.
 fn read(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -243,7 +243,7 @@ fn read(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The byte that `text` begins with, and how many bytes it is written with, at least one. `text` is not empty.
+/// The first decoded byte of `text`, and the length of its notation, at least one. `text` is not empty.
 fn unit(text: &[u8]) -> (u8, usize) {
     let escape = match text[0] {
         b'\\' => return after_backslashes(text),

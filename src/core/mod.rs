@@ -1,5 +1,5 @@
-//! What an auditor reads: pure functions and state machines without sockets, threads or a clock. Bytes of clients and
-//! providers become checked types here, and a message leaves in the form that is written here.
+//! The part for an auditor: pure functions and state machines without sockets, threads or a clock. Bytes of clients and
+//! providers become checked types here, and messages get their form on the wire here.
 
 pub mod body;
 pub mod choosers;
@@ -24,9 +24,9 @@ mod usage_option;
 /// Why a request is refused before a handler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
-    /// Not HTTP as RFC 9112 has it; names the part.
+    /// Not HTTP according to RFC 9112; names the part.
     Malformed(&'static str),
-    /// It begins a TLS handshake.
+    /// The client begins a TLS handshake.
     Tls,
     /// The target is over [`crate::limits::MAX_TARGET`].
     UriTooLong,
@@ -52,12 +52,12 @@ pub enum Rejection {
     Panicked,
 }
 
-/// Why a relayed request is refused by what its body says.
+/// Why a relayed request is refused because of its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyError {
-    /// Nothing but white space.
+    /// The body has nothing but white space.
     Empty,
-    /// Not a JSON object; says where.
+    /// Not a JSON object; names the place.
     InvalidJson(String),
     /// Not a well-formed form; names the part.
     InvalidForm(&'static str),

@@ -1,6 +1,6 @@
 //! The one change a relayed form undergoes: the content of its `model` parts (RFC 7578, RFC 2046 section 5.1).
 //!
-//! Strict where two readers could see two forms in one body: what the provider takes for the model must be what was
+//! It is strict where two readers could see two forms in one body: the provider must find the very model that was
 //! found and replaced here, or a token could reach models that it may not use.
 
 use std::borrow::Cow;
@@ -15,10 +15,10 @@ use super::request_head::is_token_byte;
 use super::splice::{Body, checked_model, note};
 use crate::limits::{MAX_BOUNDARY, MAX_PART_HEAD, MAX_PARTS};
 
-/// Looks at a form. `content_type`: the value of the request's `Content-Type`, empty where there is none.
+/// Parses a form. `content_type`: the value of the request's `Content-Type`, empty where there is none.
 ///
 /// # Errors
-/// It is no well-formed `multipart/form-data`, names no model, or names it in something else than a line of text.
+/// It is no well-formed `multipart/form-data`, names no model, or its `model` is not a line of text.
 pub fn parse(content_type: &[u8], bytes: &[u8]) -> Result<Body, BodyError> {
     let boundary = boundary_of(content_type)?;
     let delimiter = [b"--", &*boundary].concat();
@@ -81,7 +81,7 @@ fn boundary_of(content_type: &[u8]) -> Result<Cow<'_, [u8]>, BodyError> {
     if is_good { Ok(boundary) } else { bad("Content-Type: boundary") }
 }
 
-/// Whether a line begins at `at`. One that begins after half a line end is a boundary to some readers and none to others.
+/// Whether a line begins at `at`. After half a line end some readers see a boundary and others do not: that is an error.
 fn begins_line(bytes: &[u8], at: usize) -> Result<bool, BodyError> {
     match &bytes[..at] {
         [] | [.., b'\r', b'\n'] => Ok(true),
@@ -90,13 +90,13 @@ fn begins_line(bytes: &[u8], at: usize) -> Result<bool, BodyError> {
     }
 }
 
-/// What the parts say that matters.
+/// The parts that matter.
 #[derive(Debug, Default)]
 struct Form {
-    /// The model, and where it stands.
+    /// The model, and its place.
     model: Option<(Arc<str>, Range<usize>)>,
     stream: bool,
-    /// As [`Body`] has them.
+    /// As in [`Body`].
     choosers: Vec<(&'static Chooser, Option<Range<usize>>)>,
 }
 
@@ -112,7 +112,7 @@ impl Form {
         match &*disposition.name {
             b"model" => {
                 let model = std::str::from_utf8(content).map_err(|_| BodyError::InvalidModel)?;
-                // In its place stands a part of it: that part must not begin a boundary.
+                // The provider gets a part of it in its place; that part must not begin a boundary.
                 let is_line = !model.contains(char::is_control);
                 if !is_line || disposition.is_file || memmem::find(content, delimiter).is_some() {
                     return Err(BodyError::InvalidModel);
@@ -138,11 +138,11 @@ impl Form {
     }
 }
 
-/// What the head of a part says of it.
+/// The head of a part.
 struct Disposition<'a> {
     name: Cow<'a, [u8]>,
     is_file: bool,
-    /// Its content is written in something else than its own bytes.
+    /// Its content has a transfer encoding.
     is_encoded: bool,
 }
 
@@ -198,7 +198,7 @@ struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    /// Reads them all. The one that is wanted may come once, and in no encoding of its own (`name*`, RFC 7578 section 4.2).
+    /// Reads them all. The `wanted` one may occur once, and not in an encoding of its own (`name*`, RFC 7578 section 4.2).
     fn read(mut text: &'a [u8], wanted: &str) -> Result<Self, BodyError> {
         let mut found = Self { wanted: None, has_filename: false };
         loop {
@@ -230,8 +230,8 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// A parameter's value, and what stands after it. Without quotes it ends at the next `;` or blank: boundaries are
-/// written so that no token allows.
+/// A parameter's value, and the text after it. Without quotes it ends at the next `;` or blank: clients write
+/// boundaries with bytes that no token allows.
 fn value_of(text: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), BodyError> {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         let end = text.iter().position(|byte| b"; \t\"".contains(byte)).unwrap_or(text.len());
@@ -421,7 +421,7 @@ mod tests {
         for end in 0..whole.len() {
             let outcome = parse(KIND, &whole.as_bytes()[..end]);
             match end {
-                // Behind the closing boundary nothing is due, not even its line end; half of one is none.
+                // After the closing boundary nothing is required, not even a line end; half of one is an error.
                 _ if end == closed => assert!(outcome.is_ok()),
                 _ => assert!(matches!(outcome, Err(BodyError::InvalidForm(_))), "cut at {end}: {outcome:?}"),
             }

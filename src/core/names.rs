@@ -1,10 +1,9 @@
-//! Lists of names that most names are not on, which one look at a table tells of most.
+//! Lists of names. Most names are on none, and one look at a table excludes most of those.
 
-/// Names in lists.
 #[derive(Debug)]
 pub struct Names {
     lists: &'static [&'static [&'static str]],
-    /// The lengths that they have, a bit each, by their first letter in any case.
+    /// The lengths of the names, a bit each, by their first letter in any case.
     lengths: [u64; 32],
 }
 

@@ -6,10 +6,10 @@ use ureq::http::request::Builder;
 use super::fields::Fields;
 use super::secret::Secret;
 
-/// The version of Anthropic's API, for a client that names none: there is but one.
+/// The version of Anthropic's API for a client that names none: so far there is only one.
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 
-/// What a provider gets of its own configuration.
+/// The part of its own configuration that a provider gets.
 #[derive(Debug, Clone, Copy)]
 pub struct Account<'a> {
     /// The key; may be empty.
@@ -23,13 +23,13 @@ pub struct Account<'a> {
 }
 
 impl Account<'_> {
-    /// Whether the provider has its own field of that name, which wins over whatever else there is.
+    /// Whether the provider has its own field of that name, which replaces any other.
     pub fn has(&self, name: &str) -> bool {
         self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name))
     }
 
-    /// The head of a request to `path`, which is in two parts, at `authority`: `fields`, the length of a body that is announced, and what is
-    /// the provider's own. `Host` comes first (RFC 9110 section 7.2).
+    /// The head of a request to `path`, given in two parts, at `authority`: `fields`, the length of an announced body, and the provider's
+    /// own fields. `Host` comes first (RFC 9110 section 7.2).
     pub fn request_head(
         &self,
         method: &Method,
@@ -77,7 +77,7 @@ impl Account<'_> {
     }
 }
 
-/// The head of a provider's request, with its keys. It has no `Debug`; `tests/it/imports.rs` holds who reads its bytes.
+/// The head of a provider's request, with its keys. It has no `Debug`; `tests/it/imports.rs` names the one file that reads its bytes.
 #[derive(Default)]
 pub struct RequestHead(Vec<u8>);
 

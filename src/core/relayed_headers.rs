@@ -1,4 +1,4 @@
-//! Which header fields pass, either way.
+//! Which header fields are relayed, in both directions.
 
 use std::borrow::Cow;
 
@@ -23,16 +23,16 @@ pub const HOP_BY_HOP: &[&str] = &[
     "upgrade",
 ];
 
-/// The request's id, as most name it.
+/// The most common name of the request's id.
 pub const X_REQUEST_ID: &str = "x-request-id";
 
-/// Fields of a request that are ours, not the provider's: framing, and where the client came from. With an `Origin`, Anthropic returns
-/// 401 whatever the key.
+/// Fields of a request that are not for the provider: framing, and the origin of the client. With an `Origin`, Anthropic returns
+/// 401 for any key.
 const NOT_FORWARDED: &[&str] =
     &["host", "content-length", "accept-encoding", "expect", "forwarded", "x-real-ip", "origin"];
 
-/// How the names of fields and parameters end that carry credentials. The key in use is ours: beside a client's own it would look
-/// bad.
+/// Ends of the names of fields and parameters that carry credentials. The provider gets our key: with a client's own beside it the provider
+/// could refuse it.
 const CREDENTIALS: &[&str] = &[
     "auth",
     "authorization",
@@ -46,13 +46,13 @@ const CREDENTIALS: &[&str] = &[
     "token",
 ];
 
-/// How the names of fields begin that say where the client came from.
+/// Beginning of the names of fields that describe where the client came from.
 const FORWARDED: &str = "x-forwarded-";
 
-/// Longer than every name here: of a longer one, the end is looked at.
+/// More than the longest name here, bytes: of a longer name only the end is compared.
 const LONGEST_NAME: usize = 48;
 
-/// The one field that so ends and carries none.
+/// The one field with such an end that carries no credential.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Fields and parameters that select an account, or the credentials of one. A key that is no member of it is refused.
@@ -71,9 +71,9 @@ const SELECTORS: &[&str] = &[
     "x-portkey-provider",
 ];
 
-/// Fields of a response that a browser would take for ours: what outlives the response at its origin, what sends the browser elsewhere,
-/// and who else may read or measure it. What only restricts this one response (`Content-Security-Policy`, `X-Frame-Options`,
-/// `Referrer-Policy`, `Permissions-Policy`) passes; `Access-Control-*` is `cors_origins`' to say.
+/// Fields of a response that a browser would apply to ai-proxy's origin: those with an effect beyond the response, those that redirect the
+/// browser, and those that let others read or measure it. Fields that only restrict this one response (`Content-Security-Policy`,
+/// `X-Frame-Options`, `Referrer-Policy`, `Permissions-Policy`) are relayed; `cors_origins` decides about `Access-Control-*`.
 const NOT_RELAYED: &[&str] = &[
     "accept-ch",
     "activate-storage-access",
@@ -113,8 +113,8 @@ static KEPT_FROM_PROVIDERS: Names = Names::on(&[HOP_BY_HOP, NOT_FORWARDED, SELEC
 /// The fields of a response that pass to no client.
 static KEPT_FROM_CLIENTS: Names = Names::on(&[HOP_BY_HOP, NOT_RELAYED, OURS]);
 
-/// The fields of a client's request that a provider gets, but for those that are `kept_back` by name; it can find the request
-/// in its own log by the id that is in ours.
+/// The fields of a client's request that a provider gets, except those that are `kept_back` by name; with the id of our log it can
+/// find the request in its own.
 pub fn of_request(head: &Head, id: &str, kept_back: &dyn Fn(&str) -> bool) -> Fields {
     let named = named_in(head.values("connection"));
     let mut fields = Fields::default();
@@ -153,12 +153,12 @@ fn is_credential(name: &str) -> bool {
 }
 
 fn ends_as_credential(lower: &[u8]) -> bool {
-    // The last letter alone tells most names from these.
+    // The last letter alone excludes most names.
     let ends_with = |end: &&str| end.as_bytes().last() == lower.last() && lower.ends_with(end.as_bytes());
     CREDENTIALS.iter().any(ends_with) && lower != IDEMPOTENCY_KEY.as_bytes()
 }
 
-/// A name in lower case; of one that is longer than any that is known, the end.
+/// A name in lower case; of a name longer than [`LONGEST_NAME`], the end.
 fn lower_case<'a>(name: &str, buffer: &'a mut [u8; LONGEST_NAME]) -> &'a [u8] {
     let end = &name.as_bytes()[name.len().saturating_sub(LONGEST_NAME)..];
     let lower = &mut buffer[..end.len()];
@@ -167,7 +167,7 @@ fn lower_case<'a>(name: &str, buffer: &'a mut [u8; LONGEST_NAME]) -> &'a [u8] {
     lower
 }
 
-/// A request target, but for the parameters that carry or select credentials: Google's `key`, Azure's `api-key`, and their like.
+/// A request target without the parameters that carry or select credentials: Google's `key`, Azure's `api-key`, and the like.
 pub fn without_credentials(target: &str) -> Cow<'_, str> {
     let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
     let is_kept = |parameter: &&str| {
@@ -184,8 +184,8 @@ pub fn without_credentials(target: &str) -> Cow<'_, str> {
     Cow::Owned([path, mark, &kept.join("&")].concat())
 }
 
-/// The fields of a provider's response that a client gets: all but those that are `kept_back` by name or value.
-/// `Content-Length` is the front's to say; the request's id is the caller's.
+/// The fields of a provider's response that a client gets: all except those that are `kept_back` by name or value.
+/// The front writes `Content-Length`, the caller the request's id.
 pub fn of_response(headers: &Headers, kept_back: impl Fn(&str, &[u8]) -> bool) -> Fields {
     let named = named_in(headers.get_all("connection"));
     let mut fields = Fields::default();

@@ -1,4 +1,4 @@
-//! The head of a request: grammar and framing, strictly as RFC 9112 has them.
+//! The head of a request: grammar and framing, strictly according to RFC 9112.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,13 +10,13 @@ use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_TARGET};
 /// Longest request line, bytes: room for a method and a version around the longest target.
 const MAX_REQUEST_LINE: usize = MAX_TARGET + 64;
 
-/// As many fields as most requests have: room for [`MAX_HEADERS`] costs more to set up than these to read.
+/// Fields of most requests: to set up room for [`MAX_HEADERS`] costs more than to parse these.
 const USUAL_HEADERS: usize = 20;
 /// The first two bytes of a TLS handshake (RFC 8446 section 5.1): its record type, and the major version of every record.
 const TLS_HANDSHAKE: u8 = 0x16;
 const TLS_MAJOR: u8 = 3;
 
-/// Where a scan for the end of a head stands, so that no byte is looked at twice.
+/// State of a scan for the end of a head, so that no byte is scanned twice.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Scan {
     at: usize,
@@ -25,10 +25,10 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Looks for the blank line that ends the head which begins at `bytes[0]`; its length when it is there.
+    /// Looks for the blank line that ends the head at the start of `bytes`; the length of the head, if it is complete.
     ///
     /// # Errors
-    /// A bare CR or LF (RFC 9112 section 2.2), a NUL, a first byte that begins no method, a TLS handshake, or a head over a limit.
+    /// A bare CR or LF (RFC 9112 section 2.2), a NUL, a first byte that cannot begin a method, a TLS handshake, or a head over a limit.
     pub fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Rejection> {
         match bytes {
             [TLS_HANDSHAKE] => return Ok(None),
@@ -51,7 +51,7 @@ impl Scan {
                     if self.at - self.line_start == 1 {
                         return Ok(Some(self.at + 1));
                     }
-                    // As below, so that it does not matter whether the line came in one piece.
+                    // The same limit as below, so that a line in pieces gets the same result as one in one piece.
                     if self.lines == 0 && self.at > MAX_REQUEST_LINE + 1 {
                         return Err(Rejection::UriTooLong);
                     }
@@ -80,11 +80,11 @@ impl Scan {
 
 /// A checked request head. Names and values are borrowed from one copy of its bytes.
 pub struct Head {
-    /// The head, with `?` for each byte that is not ASCII where it is no UTF-8. Method, target and the names of fields are ASCII.
+    /// The head; where it is not UTF-8, with `?` for each byte that is not ASCII. Method, target and the names of fields are ASCII.
     text: String,
-    /// The head as it came, where `text` is not that.
+    /// The unchanged head, where `text` differs from it.
     raw: Option<Box<[u8]>>,
-    /// These stand in `text`.
+    /// Ranges of `text`.
     method: Range<usize>,
     target: Range<usize>,
     /// Where the path ends in `text`.
@@ -100,18 +100,18 @@ pub struct Head {
 struct Field {
     /// Where its name stands in `text`.
     name: Range<usize>,
-    /// Where its value stands in the head as it came.
+    /// Where its value stands in the unchanged head.
     value: Range<usize>,
 }
 
 impl Head {
-    /// Bytes that it holds.
+    /// Bytes in memory.
     pub fn size(&self) -> usize {
         let raw = self.raw.as_ref().map_or(0, |raw| raw.len());
         raw + self.text.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
-    /// Parses a whole head, blank line included, as [`Scan::find_end`] delimits it.
+    /// Parses a complete head, blank line included, as [`Scan::find_end`] delimits it.
     ///
     /// # Errors
     /// The status and reason.
@@ -137,7 +137,7 @@ impl Head {
         let target = strip_authority(raw, target, method.clone())?;
         let mut bytes = raw.to_vec();
         if target.start != sent {
-            // The first byte of what is left of an absolute form stands for the slash.
+            // The first byte left of an absolute form becomes the slash.
             bytes[target.start] = b'/';
         }
         let field = |header: &httparse::Header<'_>| Field {
@@ -198,7 +198,7 @@ impl Head {
         &self.text[self.target.start..self.path_end]
     }
 
-    /// Replaces the path; the query stays. Returns whether it did: what cannot be a path in a request line does not replace one.
+    /// Replaces the path; the query stays. `false`: `path` cannot be one in a request line, and nothing has changed.
     pub fn set_path(&mut self, path: &str) -> bool {
         let may_stand = |byte: u8| byte.is_ascii_graphic() && byte != b'?' && byte != b'#';
         if !path.starts_with('/') || !path.bytes().all(may_stand) {
@@ -216,17 +216,17 @@ impl Head {
         true
     }
 
-    /// What stands after the first `?`.
+    /// The text after the first `?`.
     pub fn query(&self) -> Option<&str> {
         self.target().split_once('?').map(|(_, query)| query)
     }
 
-    /// All fields in the order they came; values without the white space around them.
+    /// All fields in their order; values without the white space around them.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.fields.iter().map(|field| self.name_and_value(field))
     }
 
-    /// Those whose names have so many bytes.
+    /// The fields whose names have so many bytes.
     pub fn fields_of_length(&self, length: usize) -> impl DoubleEndedIterator<Item = (&str, &[u8])> {
         let of_length = self.fields.iter().filter(move |field| field.name.len() == length);
         of_length.map(|field| self.name_and_value(field))
@@ -249,7 +249,7 @@ impl Head {
     }
 }
 
-/// Neither query nor fields: they hold secrets.
+/// Shows neither query nor fields: they may contain secrets.
 impl fmt::Debug for Head {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {} ({} fields)", self.method(), self.path(), self.fields.len())
@@ -311,8 +311,8 @@ fn parse_version(version: &[u8]) -> Result<u8, Rejection> {
     }
 }
 
-/// RFC 9112 section 3.2: origin form stays; absolute form loses scheme and authority, which take the place of `Host`;
-/// the asterisk is for OPTIONS alone; we are no tunnel, so authority form has no meaning here. Where there is no path, the
+/// RFC 9112 section 3.2: origin form stays; absolute form loses scheme and authority, and the authority replaces `Host`;
+/// the asterisk is for OPTIONS alone; authority form is refused, because ai-proxy is no tunnel. Where there is no path, the
 /// span begins with the byte that has to become its slash.
 fn strip_authority(
     raw: &[u8],
@@ -342,7 +342,7 @@ fn strip_prefix_ignore_case<'a>(bytes: &'a [u8], prefix: &[u8]) -> Option<&'a [u
     start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// What the fields say about the message and the connection.
+/// The meaning of the fields for the message and the connection.
 struct Meaning {
     framing: Framing,
     expects_continue: bool,
@@ -408,7 +408,7 @@ fn is_valid_host(value: &[u8]) -> bool {
     !inner.is_empty() && inner.iter().enumerate().all(is_good) && is_valid_port(port)
 }
 
-/// Nothing, or a number that a port can have.
+/// Whether it is empty or a valid port number.
 fn is_valid_port(port: &[u8]) -> bool {
     let number = |sum: u32, digit: &u8| sum.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
     port.iter().all(u8::is_ascii_digit) && port.iter().fold(0, number) <= u32::from(u16::MAX)

@@ -1,7 +1,7 @@
 //! The head of a provider's response (RFC 9112), and where its body ends.
 //!
-//! ureq's own loop cannot leave a call that waits for its response's head and come back, so the heads are ours; the
-//! grammar is httparse's, and the bodies are decoded as those of requests are ([`super::body`]).
+//! ureq's own loop cannot suspend a call that waits for its response head, so ai-proxy parses the heads itself, with
+//! httparse's grammar; the decoder of request bodies ([`super::body`]) decodes the bodies.
 
 use std::mem::MaybeUninit;
 
@@ -34,7 +34,7 @@ impl Head {
         self.keep_alive
     }
 
-    /// Status, header fields as they came, where the body ends, and whether the connection may serve another request after it.
+    /// Status, unchanged header fields, where the body ends, and whether the connection may serve another request after it.
     pub fn into_parts(self) -> (u16, Headers, Ending, bool) {
         (self.status, self.headers, self.body, self.keep_alive)
     }
@@ -43,18 +43,18 @@ impl Head {
 /// What ends a body (RFC 9112 section 6.3).
 #[derive(Debug)]
 pub enum Ending {
-    /// By its framing; a body that is not there has its end at its beginning.
+    /// By its framing; an absent body ends at its beginning.
     Framed(Decoder),
     /// By the end of the connection.
     Closing,
 }
 
-/// What the bytes of a response begin with.
+/// The beginning of a response.
 #[derive(Debug)]
 pub enum Start {
     /// A part of a head.
     Partial,
-    /// An interim response (1xx) of so many bytes, which says nothing of the final one.
+    /// An interim response (1xx) of so many bytes.
     Interim(usize),
     /// The head of the final response, and how many bytes it takes.
     Final(Head, usize),
@@ -63,9 +63,9 @@ pub enum Start {
 /// Reads the beginning of a response to any request but `HEAD`.
 ///
 /// # Errors
-/// What is wrong: it is not HTTP/1.x, its status is none, or its framing could be read in two ways.
+/// The problem: it is not HTTP/1.x, its status is invalid, or its framing is ambiguous.
 pub fn start_of(bytes: &[u8]) -> Result<Start, String> {
-    // Setting them up would cost more than most heads take to read.
+    // Initializing them would cost more than parsing most heads.
     let mut slots = [const { MaybeUninit::uninit() }; MAX_UPSTREAM_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut slots);

@@ -10,7 +10,7 @@ pub struct Secret(String);
 /// Shorter secrets are not shown at all.
 const SHORTEST_SHOWN: usize = 12;
 
-/// What people write where a secret belongs, in lower case; of two that begin alike the longer first.
+/// Words that people write in place of a secret, in lower case; of two with the same beginning the longer comes first.
 const WELL_KNOWN: &[&str] = &[
     "placeholder",
     "0123456789",
@@ -41,7 +41,7 @@ const WELL_KNOWN: &[&str] = &[
     "-me",
 ];
 
-/// Fewer different characters than this are a pattern.
+/// A secret of fewer different characters than this is a pattern.
 const FEW_DIFFERENT: usize = 6;
 
 impl Secret {
@@ -55,22 +55,21 @@ impl Secret {
         &self.0
     }
 
-    /// Whether there is nothing to hide.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether it stands in `text`; an empty one stands nowhere.
+    /// Whether `text` contains it; an empty one is never contained.
     pub fn is_in(&self, text: &str) -> bool {
         !self.is_empty() && text.contains(&self.0)
     }
 
-    /// Whether it stands for a secret rather than being one.
+    /// Whether it is a placeholder for a secret.
     pub fn is_placeholder(&self) -> bool {
         is_placeholder(&self.0)
     }
 
-    /// How many of its bytes are hard to guess: those besides well-known words; none where they repeat a few.
+    /// How many of its bytes are hard to guess: those besides well-known words, and none where they are a pattern.
     pub fn unguessable(&self) -> usize {
         let mut rest = self.0.to_ascii_lowercase();
         for word in WELL_KNOWN {
@@ -82,7 +81,7 @@ impl Secret {
         if different < FEW_DIFFERENT { 0 } else { rest.len() }
     }
 
-    /// What a person may see of it.
+    /// The part that a person may see.
     pub fn masked(&self) -> String {
         let characters: Vec<char> = self.0.chars().collect();
         if characters.len() < SHORTEST_SHOWN {
@@ -94,7 +93,7 @@ impl Secret {
     }
 }
 
-/// Whether a text stands for another one: `$NAME`, `${NAME`, `%NAME%`, `<name>` or `{{name}}`.
+/// Whether a text is a placeholder: `$NAME`, `${NAME`, `%NAME%`, `<name>` or `{{name}}`.
 pub fn is_placeholder(text: &str) -> bool {
     // A header's value may begin with its scheme.
     let text = text.strip_prefix("Bearer ").unwrap_or(text);

@@ -1,11 +1,11 @@
-//! Sorting whatever is not sorted on every request: the standard library's code for it once, and not 8 KB of it for each type.
+//! Sorting outside the path of a request: the binary has the standard library's code for it once, not 8 KB for each type.
 
 use std::cmp::Ordering;
 
 /// Sorts like [`slice::sort_by`], with as much time, and eight bytes of memory for each item.
 pub fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
     let mut order = order(items.len(), &|a, b| compare(&items[a], &items[b]));
-    // Each circle of items that take each other's place, one after the other.
+    // Moves the items of one cycle of the permutation after another.
     for start in 0..items.len() {
         let mut place = start;
         loop {

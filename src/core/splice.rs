@@ -14,12 +14,12 @@ use super::usage_option::{self, Addition};
 use crate::json::{MAX_LEVELS, deeper_than, inside, scan};
 use crate::limits::{MAX_DEPTH, MAX_MODEL, MAX_RESPONSE_ID};
 
-/// What a body says at its top level, and where.
+/// The members at the top level of a body that matter, and their places.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Body {
     /// The model it names.
     pub model: Arc<str>,
-    /// It asks for a stream.
+    /// Whether it asks for a stream.
     pub stream: bool,
     /// The stored response it continues (`previous_response_id`).
     pub previous: Option<String>,
@@ -29,9 +29,9 @@ pub struct Body {
     notation: Notation,
     /// As [`Body::choosers`] gives them.
     choosers: Vec<(&'static Chooser, Option<Range<usize>>)>,
-    /// What makes it ask for the usage of its stream, where it asks for a stream and for no usage.
+    /// The addition that makes it ask for usage, where it asks for a stream without usage.
     usage: Option<Addition>,
-    /// It asks for a response in the background.
+    /// Whether it asks for a response in the background.
     pub is_background: bool,
 }
 
@@ -43,14 +43,14 @@ type Pieces<'a> = [&'a [u8]; 5];
 enum Notation {
     /// As a JSON string, inside the quotes that are there.
     Json,
-    /// As a JSON string, after its key and ahead of a comma: the body has none.
+    /// As a JSON string, after its key and before a comma: the body has no `model`.
     Member,
-    /// As it is.
+    /// Unchanged.
     Text,
 }
 
 impl Body {
-    /// Looks at a JSON body.
+    /// Parses a JSON body.
     ///
     /// # Errors
     /// It is not a JSON object; it names no model, more than one, or one that is not a string of 1 to [`MAX_MODEL`] bytes.
@@ -58,7 +58,7 @@ impl Body {
         Self::parse_or(bytes, None)
     }
 
-    /// The same; a body that names no model gets `default`.
+    /// Like [`Body::parse`]; a body that names no model gets `default`.
     ///
     /// # Errors
     /// As [`Body::parse`].
@@ -98,12 +98,12 @@ impl Body {
         })
     }
 
-    /// A body that names no model, and stays as it is.
+    /// A body that names no model and is relayed unchanged.
     pub fn untouched(stream: bool) -> Self {
         Self::text("-".into(), stream, None, Vec::new())
     }
 
-    /// A body that is no JSON, with the model as it is where `span` says.
+    /// A body that is not JSON, with the unescaped model at `span`.
     pub(super) fn text(
         model: Arc<str>,
         stream: bool,
@@ -135,8 +135,8 @@ impl Body {
         self.notation == Notation::Member
     }
 
-    /// The members by which a provider may choose another model, each once, and where their values stand; `None`: in more
-    /// places than one, or not as JSON.
+    /// The members by which a provider may choose another model, each once, and where their values stand; `None`: the member
+    /// occurs more than once, or is not JSON.
     pub fn choosers(&self) -> &[(&'static Chooser, Option<Range<usize>>)] {
         &self.choosers
     }
@@ -154,7 +154,7 @@ impl Body {
         }
     }
 
-    /// The same, less what stands at `cuts`: ascending, none around the value of `model`.
+    /// Like [`Body::with_model`], without the ranges `cuts`: ascending, none around the value of `model`.
     pub fn with_model_less<'a>(
         &self,
         bytes: &'a [u8],
@@ -174,7 +174,7 @@ impl Body {
         pieces
     }
 
-    /// The same; it asks for the usage of its stream too.
+    /// Like [`Body::with_model`], with a request for the usage of its stream.
     pub fn with_model_and_usage<'a>(&self, bytes: &'a [u8], model: &'a [u8]) -> Pieces<'a> {
         let (Some(span), Some(usage)) = (&self.span, &self.usage) else {
             return self.with_model(bytes, model);
@@ -188,7 +188,7 @@ impl Body {
     }
 }
 
-/// A text as a JSON string, which it can always be.
+/// The JSON string of a text; this never fails.
 pub fn json(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
@@ -223,7 +223,7 @@ pub(super) fn checked_model(model: &str) -> Result<Arc<str>, BodyError> {
 #[derive(Default)]
 struct Top<'a> {
     model: Option<&'a str>,
-    /// Two readers could find two models.
+    /// Whether two readers could find two models.
     is_ambiguous: bool,
     stream: bool,
     previous: Option<String>,
@@ -245,7 +245,7 @@ impl<'a> Top<'a> {
         if bytes.trim_ascii().is_empty() {
             return Err(BodyError::Empty);
         }
-        // What is refused is refused in the words of serde_json, which does not look inside strings that nobody asks for.
+        // The error has the words of serde_json, which does not look inside strings that are not asked for.
         check_depth(bytes)?;
         let text = text.map_err(|error| {
             BodyError::InvalidJson(format!("invalid UTF-8 at byte {}", error.valid_up_to()))
@@ -291,7 +291,7 @@ impl<'de> Deserialize<'de> for Top<'de> {
     }
 }
 
-/// Notes where a chooser stands: one that is repeated stands nowhere for certain.
+/// Notes where a chooser stands; a repeated one has no certain place.
 pub(super) fn note<T>(
     noted: &mut Vec<(&'static Chooser, Option<T>)>,
     chooser: &'static Chooser,
@@ -307,7 +307,7 @@ pub(super) fn note<T>(
 #[derive(serde::Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The provider's parser may not be as careful as ours.
+/// A provider's parser may have no limit of depth.
 fn check_depth(bytes: &[u8]) -> Result<(), BodyError> {
     match deeper_than(bytes, MAX_DEPTH) {
         Some(at) => Err(BodyError::InvalidJson(format!("nested deeper than {MAX_DEPTH} at byte {at}"))),
@@ -445,7 +445,7 @@ mod tests {
             let body = format!(r#"{{"model":"a","x":"{text}","y":[]}}"#);
             assert!(Body::parse(body.as_bytes()).is_ok(), "{text}");
         }
-        // What follows a string whose last character is a backslash is no text.
+        // The bytes after a string whose last character is a backslash are outside the string.
         let body = format!(r#"{{"model":"a","x":"\\","y":{brackets}}}"#);
         assert!(
             matches!(Body::parse(body.as_bytes()), Err(BodyError::InvalidJson(reason)) if reason.contains("nested"))

@@ -1,9 +1,9 @@
-//! Server-sent events (WHATWG HTML section 9.2): their lines, their data, and where the last complete one ends, in bytes that are here and in bytes that
-//! come in pieces.
+//! Server-sent events (WHATWG HTML section 9.2): their lines, their data, and the end of the last complete one, in complete bytes and in bytes that
+//! arrive in pieces.
 
 use crate::limits::{KEPT_BUFFER, MAX_CHAT_EVENT, growth};
 
-/// What begins a line of data.
+/// The beginning of a line of data.
 const DATA: &[u8] = b"data:";
 
 /// Lines that end in LF, CRLF or CR, without their ends.
@@ -23,7 +23,7 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// The data of each line that holds any, as it follows `data:`.
+/// The data of each line with data, unchanged after `data:`.
 pub fn data(events: &[u8]) -> impl Iterator<Item = &[u8]> {
     Lines(events).filter_map(|line| line.strip_prefix(DATA))
 }
@@ -36,12 +36,12 @@ pub fn end_of_last_event(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// Finds the data of events in bytes that come in pieces.
+/// Finds the data of events in bytes that arrive in pieces.
 #[derive(Debug, Default)]
 pub struct Events {
-    /// A line has ended: a byte order mark is none any more.
+    /// A line has ended: from now on a byte order mark is an ordinary character.
     has_begun: bool,
-    /// The data of the event at hand, its lines with a line feed between them; after it a line that has no end yet.
+    /// The data of the current event, its lines with a line feed between them, followed by the line that has no end yet.
     buffer: Vec<u8>,
     /// Where that line begins.
     line: usize,
@@ -59,7 +59,7 @@ impl Events {
     /// Takes the next bytes; `event` gets the data of each event that is complete with them.
     ///
     /// # Errors
-    /// What `event` says, and that an event is too large.
+    /// An error of `event`, and an event that is too large.
     pub fn take<E: From<EventTooLarge>>(
         &mut self,
         mut bytes: &[u8],
@@ -91,7 +91,7 @@ impl Events {
         self.buffer.capacity()
     }
 
-    /// The stream is over: what it ended in counts as complete, for some providers leave out the last line end.
+    /// The stream is over: its last event counts as complete, because some providers leave out the last line end.
     ///
     /// # Errors
     /// As [`Events::take`].
@@ -115,7 +115,7 @@ impl Events {
         Ok(())
     }
 
-    /// Looks at a line that is complete; only `data` matters.
+    /// Handles a complete line; only `data` matters.
     fn end_line(&mut self) {
         if !std::mem::replace(&mut self.has_begun, true)
             && self.buffer[self.line..].starts_with(b"\xEF\xBB\xBF")

@@ -4,17 +4,17 @@ use std::ops::Range;
 
 use crate::json::members;
 
-/// What makes a body ask for usage: `text` in the place of what stands at `span`.
+/// The change that makes a body ask for usage: `text` replaces `span`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addition {
-    /// Where; empty: nothing gives way.
+    /// The bytes to replace; empty: an insertion.
     pub span: Range<usize>,
-    /// What is written there.
+    /// The replacement.
     pub text: &'static str,
 }
 
-/// What has to be added to a body whose top level has this `stream_options`, so that it asks for usage; `None`: it asks already, or
-/// what it says is malformed and left to the provider. `place`: where a value stands in the body.
+/// The addition to a body whose top level has this `stream_options`, so that it asks for usage; `None`: it asks already, or
+/// the option is malformed, which the provider reports. `place`: where a value stands in the body.
 pub fn addition(
     options: Option<&str>,
     body: &[u8],
@@ -68,7 +68,7 @@ mod tests {
             ),
             (r#"{"include_usage" : false,"x":1}"#, r#"{"include_usage" : true,"x":1}"#),
             (r#"{"x":"}","include\u005fusage":null}"#, r#"{"x":"}","include\u005fusage":true}"#),
-            // It asks already, or what it asks is malformed.
+            // The body asks already, or its option is malformed.
             (r#"{"include_usage": true}"#, r#"{"include_usage": true}"#),
             (r#"{"include_usage": "no"}"#, r#"{"include_usage": "no"}"#),
             (
