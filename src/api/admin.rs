@@ -7,7 +7,7 @@ use crate::front::Response;
 use crate::gateway::Gateway;
 use crate::text::Text;
 
-/// Reads the configuration again.
+/// Reloads the configuration.
 pub fn reload(gateway: &Gateway, context: &RequestContext) -> Response {
     #[derive(Serialize)]
     struct Done {

@@ -1,5 +1,4 @@
-//! What must be known of a relayed call before a provider is asked: what its body says, where it goes, whether its token
-//! has room for it.
+//! The checks of a relayed call before a provider gets it: its body, its routes, the limits of its token.
 
 use std::borrow::Cow;
 
@@ -24,10 +23,10 @@ use crate::routing::{self, Route};
 
 /// The path whose call needs no `model`.
 const MODERATIONS: &str = "/v1/moderations";
-/// The model that OpenAI takes for a call that names none.
+/// OpenAI's default model for a call that names none.
 const MODERATION_MODEL: &str = "omni-moderation-latest";
 
-/// What the body says, in the format of its endpoint.
+/// Parses the body in the format of its endpoint.
 ///
 /// # Errors
 /// It is not in that format, or names no model.
@@ -44,7 +43,7 @@ pub fn parse(request: &Request<RequestContext>) -> Result<Body, ApiError> {
     })
 }
 
-/// Refuses a WebSocket (RFC 6455 section 4.1): nothing here speaks it, and a client that gets 426 sends plain requests. An
+/// Refuses a WebSocket (RFC 6455 section 4.1): no endpoint supports it, and a client that gets 426 sends plain requests. An
 /// HTTP/1.0 request cannot ask for one (RFC 9110 section 7.8).
 ///
 /// # Errors
@@ -57,7 +56,7 @@ pub fn check_upgrade(head: &Head) -> Result<(), ApiError> {
     if asks { Err(ApiError::UpgradeRequired) } else { Ok(()) }
 }
 
-/// Refuses a body that is not in its own bytes: what it says could not be read.
+/// Refuses a compressed body, which ai-proxy could not read.
 ///
 /// # Errors
 /// `Content-Encoding` names a coding.
@@ -93,8 +92,8 @@ fn is_json(media_type: &[u8]) -> bool {
     media_type.eq_ignore_ascii_case(b"application/json")
 }
 
-/// What a JSON body is announced as, where the client calls it something else: some providers would read it as a form (curl's
-/// `-d` calls it one), or in another character set, and find another model in it than the one that was checked.
+/// The `Content-Type` for a JSON body, where the client's own names another type: some providers would read the body as a form (curl's
+/// `-d` labels it so), or in another character set, and find another model than the one that was checked.
 fn announced(head: &Head, body: &Body) -> Result<Option<&'static str>, ApiError> {
     let Some(kind) = content_type(head)?.filter(|_| body.is_json()) else { return Ok(None) };
     let parameter = kind[media_type(kind).len()..].trim_ascii();
@@ -124,17 +123,17 @@ pub fn admit(
     admitted.map_err(|refused| ApiError::RateLimited(refused.limit, refused.wait))
 }
 
-/// Whether it takes very long to prepare that call.
+/// Whether the filters take too long over that call for its worker.
 pub fn takes_long(request: &Request<RequestContext>, body: &Body) -> bool {
     let (config, token) = (&*request.context.config, request.context.token());
     let is_stored = request.context.endpoint.action == Action::StoredResponse;
     filters::takes_long(config, token, body) || (is_stored && token.models.is_some())
 }
 
-/// What it takes to relay a call: where to, and what of it.
+/// Prepares a call: its routes, and the request for the provider.
 ///
 /// # Errors
-/// Whatever is wrong with the request.
+/// The request is refused.
 pub fn prepare(
     gateway: &Gateway,
     request: &Request<RequestContext>,
@@ -154,7 +153,7 @@ pub fn prepare(
     };
     let kind = announced(&request.head, &body)?;
     let Translated { chat, refused, cuts, uncounting } = messages::translate(gateway, request, &mut routes)?;
-    // What a HEAD would have to tell of is known from a GET alone.
+    // Only a GET shows the header fields that HEAD has to return.
     let method = match request.head.method() {
         "POST" => Method::POST,
         "DELETE" => Method::DELETE,
@@ -176,7 +175,7 @@ pub fn prepare(
     })
 }
 
-/// Path and query after the provider's base URL, without what carries credentials.
+/// Path and query after the provider's base URL, without parameters that carry credentials.
 fn path_at_provider(request: &Request<RequestContext>) -> Result<Cow<'static, str>, ApiError> {
     let (target, endpoint) = (request.head.target(), request.context.endpoint.path);
     if target == endpoint {

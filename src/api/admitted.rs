@@ -1,4 +1,4 @@
-//! A relayed call, once it is known that it may be made.
+//! A relayed call that was admitted.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,34 +11,34 @@ use super::messages::Chat;
 use crate::core::splice::Body;
 use crate::routing::Route;
 
-/// A call that may be made.
+/// An admitted call.
 pub struct Admitted {
     /// The provider's method.
     pub method: Method,
-    /// What the body says.
+    /// The parsed body.
     pub body: Body,
     /// The call for providers that do not speak its API, where it is one of Anthropic's or the Responses API.
     pub(super) chat: Option<Arc<Chat>>,
     /// Why those providers are skipped, where the call cannot be translated.
     pub refused: Option<ApiError>,
-    /// As [`Translated`](super::messages::Translated) has them.
+    /// See [`Translated`](super::messages::Translated).
     pub(super) cuts: Vec<Range<usize>>,
-    /// As [`Translated`](super::messages::Translated) has it.
+    /// See [`Translated`](super::messages::Translated).
     pub(super) uncounting: Option<String>,
     /// The models to ask for, in their order.
     pub routes: Vec<Route>,
-    /// A stored response is looked for: it is not known which of the routes has it.
+    /// The call searches a stored response: any of the routes may have it.
     pub is_search: bool,
     /// Path and query after the provider's base URL.
     pub path: Cow<'static, str>,
-    /// What the client's `Content-Type` gives way to.
+    /// Replaces the client's `Content-Type`.
     pub kind: Option<&'static str>,
     /// Tokens of its prompt, estimated from its body.
     pub(super) estimated_prompt: u64,
 }
 
 impl Admitted {
-    /// No further attempt will be made: what only those need goes.
+    /// No further attempt follows: frees the data for one.
     pub fn settle(&mut self) {
         self.chat = None;
     }

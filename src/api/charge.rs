@@ -1,4 +1,4 @@
-//! What a call costs its token's day: the tokens that its provider reports, else an estimate.
+//! The charge of a call to its token's day: the tokens that its provider reports, else an estimate.
 
 use super::relay::Relay;
 use super::{Action, RequestContext, responses};
@@ -41,8 +41,8 @@ impl Relay {
         }
     }
 
-    /// Notes the tokens of a buffered response. One that is made in the background reports them when it is fetched, and any other
-    /// stored response used them when it was made.
+    /// Notes the tokens of a buffered response. A response made in the background reports them when it is fetched; any other
+    /// stored response was charged when it was made.
     pub(super) fn note_document(
         &mut self,
         measured: Measured,
@@ -67,7 +67,7 @@ impl Relay {
         }
     }
 
-    /// Notes the tokens of a stream, which made the response `made`. A stored response is streamed where it is made in the background.
+    /// Notes the tokens of a stream, which created the response `made`. A stored response that is streamed was made in the background.
     pub(super) fn note_stream(&mut self, measured: Measured, made: Option<&str>) {
         match self.client_call.request.context.endpoint.action {
             Action::StoredResponse => {
@@ -94,7 +94,7 @@ impl Relay {
         is_whole.then(|| responses::id_of(head.path()))
     }
 
-    /// Whether this process saw a response made, and not in the background.
+    /// Whether this process has charged a response when it was made, not in the background.
     fn is_charged_already(&self, id: &str) -> bool {
         let was_made_here = self.gateway.response_owners.of(id).is_some_and(|owner| !owner.model.is_empty());
         was_made_here && !self.gateway.charges.knows(id)
@@ -120,9 +120,9 @@ impl Relay {
     }
 }
 
-/// Tokens of the prompt, as far as the body of the request tells.
+/// Tokens of the prompt, estimated from the body of the request.
 pub(super) fn estimated_prompt(request: &Request<RequestContext>) -> u64 {
-    // A form's twin in JSON is none.
+    // An endpoint for forms also takes JSON, which is no form.
     let is_form = request.context.endpoint.action == Action::RelayForm && !request.body.starts_with(b"{");
     estimated_prompt_of(&request.body, is_form)
 }

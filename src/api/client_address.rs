@@ -1,4 +1,4 @@
-//! The address of a client: its connection's, or what a trusted proxy says of it. It goes into the log and decides nothing.
+//! The address of a client: that of its connection, or the one that a trusted proxy reports. It is for the log alone and decides nothing.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -74,7 +74,7 @@ mod tests {
             ("unix", &["X-Forwarded-For: ::ffff:203.0.113.7, ::ffff:10.0.0.2"], "203.0.113.7"),
             ("2001:db8:1::5", &["X-Forwarded-For: [2001:db8:2::5]:4711"], "2001:db8:2::5"),
             ("10.0.0.1", &["X-Forwarded-For: 203.0.113.7:4711"], "203.0.113.7"),
-            // What a client claims stands left of its own address, and is not looked at.
+            // A client's own claims stand left of its address and are ignored.
             ("10.0.0.1", &["X-Forwarded-For: rubbish, 203.0.113.7"], "203.0.113.7"),
             ("10.0.0.1", &["X-Forwarded-For: 10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             ("10.0.0.1", &[], "10.0.0.1"),

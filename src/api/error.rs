@@ -14,7 +14,7 @@ use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_MODEL, MAX_QUOTED, MAX_TARGET};
 use crate::text::{Language, Text, quoted};
 use crate::upstream::Fault;
 
-/// What went wrong, with its facts. Sentences are made in [`ApiError::response`] alone.
+/// An error with its facts. [`ApiError::response`] alone makes sentences of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiError {
     /// No token.
@@ -23,21 +23,21 @@ pub enum ApiError {
     InvalidToken,
     /// An admin call without right.
     Forbidden,
-    /// No such path; the one that may be meant.
+    /// No such path; the path that may be meant.
     NotFound(String, Option<&'static str>),
     /// A Messages request that cannot be translated for its provider.
     Refused(Refusal),
-    /// The model is there, but its provider does not speak the format of this path.
+    /// The model exists, but its provider does not support the format of this path.
     NotSpoken(String),
-    /// No such model for this caller; those that it may mean.
+    /// No such model for this caller; the models that it may mean.
     ModelNotFound(String, Vec<String>),
-    /// The path is there, the method is not; names those that are.
+    /// The path exists, the method does not; names the methods that do.
     MethodNotAllowed(String, String),
     /// Malformed HTTP; names the part.
     BadRequest(&'static str),
-    /// TLS, where plain HTTP is spoken.
+    /// TLS on a port of plain HTTP.
     Tls,
-    /// What the body says is refused.
+    /// The body is refused.
     Body(BodyError),
     /// This member, by which a provider chooses a model, is not within the caller's filters.
     OtherModel(&'static str),
@@ -59,17 +59,17 @@ pub enum ApiError {
     NotImplemented,
     /// Not HTTP/1.x.
     VersionNotSupported,
-    /// The token is over a limit; when to come again.
+    /// The token is over a limit; the time until a retry.
     RateLimited(Limit, Duration),
     /// No connection to this provider.
     Unreachable(String),
     /// This provider's response was cut off or malformed.
     Broken(String),
-    /// This provider's response cannot be put into the form that was asked for. Another would be paid for as well.
+    /// This provider's response cannot be translated into the format of the call. A retry would be charged as well.
     Untranslatable(String),
     /// This provider's response is over the limit.
     ResponseTooLarge(String, SizeLimit),
-    /// This provider sends its callers elsewhere.
+    /// This provider redirects the call.
     Redirected(String),
     /// This provider's response has this content coding.
     Coded(String, &'static str),
@@ -87,7 +87,7 @@ pub enum ApiError {
     Upstream(u16, String, String),
 }
 
-/// A limit on what a provider may send.
+/// A limit of a provider's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SizeLimit {
     /// The config key that sets it.
@@ -113,7 +113,7 @@ struct ErrorObject<'a> {
     problems: Option<&'a [String]>,
 }
 
-/// Whether the same request may succeed when it is sent again.
+/// Whether a retry of the same request may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Retry {
     Hopeless,
@@ -168,7 +168,6 @@ impl ApiError {
         }
     }
 
-    /// The status code.
     pub fn status(&self) -> u16 {
         self.facts().0
     }
@@ -223,15 +222,15 @@ impl ApiError {
             Self::ShuttingDown => (503, "shutting_down", MayHelp),
             Self::Redirected(_) => (502, "upstream_redirect", Hopeless),
             Self::Coded(..) => (502, "upstream_encoding", Hopeless),
-            // It is as slow the next time, and is paid for each time.
+            // The next attempt is as slow, and the provider charges for each.
             Self::UpstreamTimeout(_) => (504, "upstream_timeout", Hopeless),
             Self::VersionNotSupported => (505, "version_not_supported", Hopeless),
-            // The provider knows whether a retry helps; its own headers say so.
+            // The provider's own headers say whether a retry helps.
             Self::Upstream(status, ..) => (*status, "upstream_error", MayHelp),
         }
     }
 
-    /// What it says.
+    /// The message in that language.
     pub(super) fn words(&self, language: Language) -> String {
         let owned;
         let text = match self {
@@ -311,12 +310,12 @@ impl ApiError {
         text.say(language)
     }
 
-    /// The JSON object all errors have, in the caller's format.
+    /// The JSON object of every error, in the caller's format.
     pub fn body(&self, context: &ResponseContext) -> Vec<u8> {
         self.body_of_kind(context, "http_error")
     }
 
-    /// The same, with that `type` where OpenAI's format is spoken.
+    /// Like [`ApiError::body`], with that `type` in OpenAI's format.
     pub(super) fn body_of_kind(&self, context: &ResponseContext, kind: &'static str) -> Vec<u8> {
         let (code, reason, _) = self.facts();
         let mut message = self.words(context.language);
@@ -335,7 +334,6 @@ impl ApiError {
         super::to_json(&Wrapped { error })
     }
 
-    /// The HTTP response.
     pub fn response(&self, context: &ResponseContext) -> Response {
         let (status, _, retry) = self.facts();
         let mut fields = context.fields("application/json");

@@ -1,5 +1,5 @@
-//! An error inside a stream, in the words of the API that the client speaks: it is no HTTP error any more, and clients decide by
-//! its `type` whether to retry.
+//! An error inside a stream, in the format of the client's API. The HTTP status has left already, so clients decide by the
+//! `type` of the error whether to retry.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::config::Format;
 use crate::dialect::anthropic;
 use crate::upstream::refusal::first_element;
 
-/// The event that ends a stream with an error of ours. `sequence`: the number that an event of the Responses API has here.
+/// The event that ends a stream with an error of ours. `sequence`: the number of the event in the Responses API.
 pub fn of(error: &ApiError, context: &ResponseContext, sequence: u64) -> Vec<u8> {
     let status = error.status();
     let message = error.words(context.language);
@@ -26,13 +26,13 @@ pub fn of(error: &ApiError, context: &ResponseContext, sequence: u64) -> Vec<u8>
     }
 }
 
-/// An error document of a provider's, as JSON on one line, as an event.
+/// A provider's error document, JSON on one line, as an event.
 pub fn of_document(document: &[u8], context: &ResponseContext) -> Vec<u8> {
     match (context.format, context.is_responses) {
         (Format::Anthropic, _) => anthropic::error::event(document),
         (Format::OpenAi, true) => response_error(document),
         (Format::OpenAi, false) => {
-            // Google puts its errors into an array, which no client takes for an error.
+            // Google puts its errors into an array, which no client recognizes as an error.
             let element = std::str::from_utf8(document).ok().and_then(first_element);
             plain(element.map_or(document, str::as_bytes))
         }
@@ -49,7 +49,7 @@ struct ResponseError<'a> {
     param: Option<&'a str>,
     #[serde(rename = "sequence_number")]
     sequence: u64,
-    /// Ours: stable and finer than the code. The SDKs pass over it.
+    /// Our own member: stable and finer than the code. The SDKs ignore it.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
 }
@@ -85,7 +85,7 @@ fn kind(status: u16) -> &'static str {
     }
 }
 
-/// The code that the Responses API has for a status.
+/// The code of the Responses API for a status.
 fn code(status: u16) -> &'static str {
     match status {
         429 => "rate_limit_exceeded",

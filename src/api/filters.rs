@@ -1,6 +1,6 @@
-//! Which models a call may lead to, beyond the one that `model` names. Where a filter applies (a token's `models`, or
-//! `supported_models`), whatever some provider is known to choose another model by is checked like `model`, or refused
-//! by its name. Where none applies, everything passes.
+//! Which models a call may reach besides the one in `model`. Where a filter applies (a token's `models`, or
+//! `supported_models`), each member by which some provider is known to choose another model is checked like `model`, or refused
+//! by its name. Where none applies, every call passes.
 
 use std::cell::Cell;
 
@@ -28,19 +28,19 @@ pub fn takes_long(config: &Config, token: &Token, body: &Body) -> bool {
     bytes.saturating_mul(cost) > QUICK_FILTER
 }
 
-/// Bytes that the filters meet where a client names `id`: its own, and those of a virtual model's targets.
+/// Bytes that the filters are compared with where a client names `id`: its own, and those of a virtual model's targets.
 pub fn id_bytes(config: &Config, id: &str) -> usize {
     let targets = config.virtual_model(id).map_or(&[][..], |model| &model.targets);
     id.len() + targets.iter().map(|target| target.provider.len() + 1 + target.model.len()).sum::<usize>()
 }
 
-/// What comparing a byte with the filters of that token costs at most ([`Filter::cost`]).
+/// Most that it costs to compare a byte with the filters of that token ([`Filter::cost`]).
 pub fn cost(config: &Config, token: Option<&Token>) -> usize {
     let models = token.and_then(|token| token.models.as_ref());
     config.supported_models.cost() + models.map_or(0, Filter::cost)
 }
 
-/// Refuses a call that could lead to a model which the filters exclude. `routes`: where it goes.
+/// Refuses a call that could reach a model which the filters exclude. `routes`: its routes.
 ///
 /// # Errors
 /// [`ApiError::OtherModel`] names the member.
@@ -54,7 +54,7 @@ pub fn check(
     if token.models.is_none() && config.supported_models.is_empty() {
         return Ok(());
     }
-    // The configuration itself says where a virtual model leads.
+    // The configuration itself names the targets of a virtual model.
     if config.virtual_model(&body.model).is_none() && is_indirect(&body.model) {
         return Err(ApiError::OtherModel("model"));
     }
@@ -87,7 +87,7 @@ fn is_indirect(id: &str) -> bool {
     id.contains("@preset/") || id.contains(',')
 }
 
-/// Whether a query names a model: LiteLLM takes it for the one to call.
+/// Whether a query names a model: LiteLLM would call that one.
 fn names_model(query: &str) -> bool {
     query.split('&').any(|parameter| {
         let name = parameter.split('=').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `GET /health`: what the checks found, and beside it what requests have met.
+//! `GET /health`: results of the checks, and of requests beside them.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,12 +34,12 @@ impl<T: Serialize> Serialize for InOrder<'_, T> {
 struct Detail {
     latency_ms: Option<u128>,
     checked_at: Option<String>,
-    /// Why the check failed; else why a request failed at a replica, and none has succeeded since.
+    /// Why the check failed; else why the last request at a replica failed, if none has succeeded since.
     error: Option<String>,
     /// Until when a replica is in cooldown: the earliest end.
     #[serde(rename = "cooling_until")]
     cooldown_until: Option<String>,
-    /// Where there are several, each by its number in the log.
+    /// The replicas, where there are several, each by its number in the log.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     replicas: Vec<ReplicaDetail>,
 }
@@ -81,14 +81,14 @@ pub fn health(gateway: &Gateway, context: &RequestContext) -> Response {
     json_response(if healthy == 0 { 503 } else { 200 }, &context.response_context, &document)
 }
 
-/// What is known of a provider: of the best of its replicas.
+/// The health of a provider: that of its best replica.
 pub fn best_replica(gateway: &Gateway, provider: &Provider) -> Option<gateway::Health> {
     let replicas = provider.replicas.iter();
     let known = replicas.filter_map(|replica| gateway.board.health(replica.id));
     known.min_by_key(|health| (!health.healthy, health.latency))
 }
 
-/// Why a replica is not to be trusted: what its check found, else what a request has met there.
+/// Why a replica fails: the error of its check, else that of a request.
 pub fn error_of(gateway: &Gateway, id: ReplicaId) -> Option<String> {
     let checked = gateway.board.health(id).and_then(|health| health.error);
     checked.or_else(|| {
@@ -139,7 +139,7 @@ impl ReplicaDetail {
     }
 }
 
-/// An instant as a time of day, in whole seconds: the two clocks do not run quite alike.
+/// An instant as a time of day, in whole seconds, because the two clocks differ by a little.
 fn in_time(at: Instant) -> String {
     let (now, wall) = (Instant::now(), SystemTime::now() + Duration::from_millis(500));
     rfc3339(match at.checked_duration_since(now) {

@@ -1,4 +1,4 @@
-//! What a client that names something unknown may mean: models that it can call, and the path of an endpoint.
+//! Suggestions for a client that names something unknown: models that it can call, and the path of an endpoint.
 
 use super::filters;
 use crate::catalog::{self, Lists};
@@ -6,8 +6,8 @@ use crate::config::{Config, Token};
 use crate::limits::{MAX_HINTS, MAX_QUOTED, QUICK_FILTER};
 use crate::text::{alike, quoted};
 
-/// Full ids of models that this caller can call and may mean by `id`: those of the providers that list it, or that of a provider
-/// whose name is much like the one in `id`.
+/// Full ids of models that this caller can call and may mean by `id`: at the providers that list it, or at a provider
+/// whose name is similar to the one in `id`.
 pub fn models(config: &Config, lists: &Lists, token: Option<&Token>, id: &str) -> Vec<String> {
     let mut meant: Vec<String> = match id.split_once('/') {
         None => {
@@ -26,7 +26,7 @@ pub fn models(config: &Config, lists: &Lists, token: Option<&Token>, id: &str) -
     meant.iter().take(MAX_HINTS).map(|id| quoted(id, MAX_QUOTED)).collect()
 }
 
-/// The path that one which begins with `/v1` may mean: the one that it ends with, or one that is much like it.
+/// The endpoint that a path which begins with `/v1` may mean: the one that it ends with, or a similar one.
 pub fn path(path: &str, known: &[&'static str]) -> Option<&'static str> {
     let behind_version = |path| str::strip_prefix(path, "/v1").unwrap_or(path);
     let ended = known.iter().filter(|known| path.ends_with(behind_version(known)));

@@ -1,4 +1,4 @@
-//! `GET /`: what this is, as JSON for programs, as a page for who asks for HTML.
+//! `GET /`: name and endpoints as JSON, or the status page for a client that prefers HTML.
 
 use serde::Serialize;
 
@@ -6,10 +6,10 @@ use super::response_context::{ResponseContext, new_id};
 use super::{ENDPOINTS, json_response};
 use crate::front::{Fields, Head, Response};
 
-/// The status page: all of it, for it must work without any other host. It asks for the figures itself.
+/// The whole status page, which must work without any other host. Its script fetches the figures.
 const PAGE: &str = include_str!("page.html");
 
-/// The response in the form that the client prefers; `Vary` names what it depends on.
+/// The response in the format that the client prefers; `Vary` names the field that decides.
 pub fn index(head: &Head, context: &ResponseContext) -> Response {
     let mut response = if prefers_html(head) { page(context) } else { document(context) };
     response.fields.push("vary", "Accept");
@@ -35,7 +35,7 @@ fn document(context: &ResponseContext) -> Response {
     json_response(200, context, &index)
 }
 
-/// Nothing runs in the page but its own script, and nothing is fetched from elsewhere, whatever a provider calls its models.
+/// The page runs no script but its own and fetches nothing from elsewhere, whatever the names of a provider's models contain.
 fn page(context: &ResponseContext) -> Response {
     let nonce = new_id();
     let policy = format!(

@@ -1,5 +1,4 @@
-//! A relayed call as it comes: whether it may be made, and what its task begins with. What takes long to find out, a helper
-//! computes.
+//! A relayed call on arrival: admits it and begins its task. A helper prepares a call that takes long.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,14 +20,14 @@ use crate::memory::{Holder, Share};
 use crate::routing::Plan;
 use crate::upstream::{ClientResponse, Fault};
 
-/// A client that has waited so long may have left: the provider is skipped then.
+/// A client that has waited this long may have left; the call checks that before it goes to a provider.
 const QUEUED_LONG: Duration = Duration::from_millis(50);
 
-/// A call of which it is not yet known where it goes.
+/// A call without routes yet.
 struct Call {
     gateway: Arc<Gateway>,
     client_call: Box<ClientCall>,
-    /// Its token is over a limit.
+    /// The error where its token is over a limit.
     refused: Option<ApiError>,
 }
 
@@ -38,17 +37,17 @@ struct Preparing {
     computing: Computing<Prepared>,
 }
 
-/// What a request is prepared from.
+/// The input of a preparation.
 struct Unprepared {
     gateway: Arc<Gateway>,
     request: Arc<Request<RequestContext>>,
-    /// What its body says, where that is known.
+    /// Its parsed body, if that exists already.
     body: Option<Body>,
     /// Its token's limits admit it.
     is_admitted: bool,
 }
 
-/// What was found out about a request.
+/// The result of a preparation.
 struct Prepared {
     /// The model that it names, and whether it asks for a stream.
     asked: Option<(Arc<str>, bool)>,
@@ -56,16 +55,16 @@ struct Prepared {
 }
 
 enum Found {
-    /// Where it goes, and what of it.
+    /// The call is ready.
     Call(Box<Admitted>),
-    /// What its body says: its filters take long, or its token is over a limit.
+    /// Only the body is parsed: the filters take long, or the token is over a limit.
     Body(Body),
 }
 
 /// Relays a call to the provider that its model names.
 pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, responder: Responder) -> Handled {
     let mut response_context = request.context.response_context.clone();
-    // What is refused counts too.
+    // A refused call counts too.
     let admitted = admission::admit(gateway, request.context.token(), &mut response_context);
     let (permit, refused) = match admitted {
         Ok(permit) => (permit, None),
@@ -90,8 +89,8 @@ pub fn relay(gateway: &Arc<Gateway>, request: Box<Request<RequestContext>>, resp
     call.on_prepared(prepared)
 }
 
-/// Finds out what a request says and where it goes. A call whose filters take long gets no further than its body; a second run, with
-/// that `body`, takes the time.
+/// Prepares a request. For a call whose filters take long it only parses the body; a second run, with
+/// that `body`, does the rest.
 fn prepare(
     gateway: &Gateway,
     request: &Request<RequestContext>,
@@ -104,7 +103,7 @@ fn prepare(
         Err(error) => return Prepared { asked: None, call: Err(error) },
     };
     let asked = Some((Arc::clone(&body.model), body.stream));
-    // What costs more than its own bytes (filters, lists) comes after the count.
+    // Work beyond the bytes of the call (filters, lists) comes after the token's limits.
     let call = match is_admitted && (may_take_long || !admission::takes_long(request, &body)) {
         true => admission::prepare(gateway, request, body).map(|call| Found::Call(Box::new(call))),
         false => Ok(Found::Body(body)),
@@ -119,7 +118,7 @@ impl Unprepared {
 }
 
 impl Call {
-    /// Has a helper prepare it. Where its body is known already, its filters take long: that is computed alone.
+    /// Has a helper prepare the call. Where its body is parsed already, its filters take long: such calls run one at a time.
     fn prepare_on_helper(self, body: Option<Body>) -> Handled {
         let is_alone = body.is_some();
         let unprepared = Unprepared {
@@ -211,7 +210,7 @@ impl front::Task for Preparing {
     }
 }
 
-/// Whether nobody has waited for a call that was queued for long.
+/// Whether a call was queued for long and its client has left meanwhile.
 fn client_has_left(relay: &Relay) -> bool {
     let client_call = &relay.client_call;
     let queued = relay.begun.saturating_duration_since(client_call.request.received);

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Mask, Scope};
 
-/// `text` with every secret of the provider masked. On bytes: it need not be UTF-8 to hold a key.
+/// `text` with every secret of the provider masked; bytes, because a key may stand in text that is not UTF-8.
 pub fn without_secrets(config: &Config, provider: &str, text: Vec<u8>) -> Vec<u8> {
     match config.provider(provider) {
         Some(provider) => provider.mask().hide(text, Scope::All),
@@ -10,8 +10,8 @@ pub fn without_secrets(config: &Config, provider: &str, text: Vec<u8>) -> Vec<u8
     }
 }
 
-/// The same for a good response: what may be a word of an ordinary text stays there, but not in a page that a proxy or a firewall
-/// has put in its place.
+/// Masks a successful response: a secret that may be a word of an ordinary text stays, except in a page that a proxy or a firewall
+/// has sent instead.
 pub fn without_keys(mask: &Mask, text: Vec<u8>) -> Vec<u8> {
     let is_page = text.trim_ascii_start().starts_with(b"<");
     mask.hide(text, if is_page { Scope::All } else { Scope::Unmistakable })

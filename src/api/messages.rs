@@ -1,5 +1,5 @@
-//! Calls in Anthropic's format or to the Responses API for providers that speak chat completions alone: translated on the way
-//! there and back.
+//! Calls in Anthropic's format or to the Responses API for providers that support chat completions alone: request and response
+//! are translated.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::upstream::refusal::Refusal;
 use crate::upstream::stream::{Broke, Sink, StreamFilter};
 use crate::upstream::{Failure, Fault, Headers};
 
-/// Where a translated call goes, after the provider's base URL. The client's query belongs to the other API.
+/// The path of a translated call after the provider's base URL. The client's query belongs to the other API.
 pub const CHAT: &str = "/chat/completions";
 
 /// The path of the one call in Anthropic's format that can be translated.
@@ -37,21 +37,21 @@ const RESPONSES: &str = "/v1/responses";
 const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
 const COUNT_INPUT: &str = "/v1/responses/input_tokens";
 
-/// A call as chat completions have it, and the way back of its response.
+/// A call translated to chat completions, and the translation of its response.
 pub struct Chat {
     /// The call.
     pub request: ChatRequest,
-    /// What it has of the thoughts before.
+    /// The form of earlier reasoning in it.
     pub thinking: Thinking,
     back: Back,
-    /// The memory that it takes.
+    /// Its memory.
     _copies: Share,
 }
 
-/// What a chat completion becomes for the client.
+/// The client's format, into which a chat completion is translated.
 #[derive(Clone)]
 enum Back {
-    /// A message of Anthropic's format; what the request has beside text.
+    /// A message of Anthropic's format; the content of the request beside text.
     Message(Attached),
     /// A response of the Responses API to a request that came at that Unix time, seconds.
     Response(Arc<responses::Translation>, u64),
@@ -60,13 +60,13 @@ enum Back {
 /// A call that may have to be translated.
 #[derive(Default)]
 pub struct Translated {
-    /// The call for providers that need it, where one of them may be asked.
+    /// The translated call, where one of the routes needs it.
     pub chat: Option<Chat>,
-    /// Why they are skipped, where the call cannot be translated and other providers are left.
+    /// Why the providers that need it are skipped, where the call cannot be translated and others are left.
     pub refused: Option<ApiError>,
-    /// What those providers that speak the format do not get of the body.
+    /// Ranges of the body that providers which support the format do not get.
     pub cuts: Vec<Range<usize>>,
-    /// A provider that cannot count tokens, where the call asks for that: an estimate of ours stands in for it.
+    /// The name of a provider that cannot count tokens, where the call asks for a count: our estimate is the response.
     pub uncounting: Option<String>,
 }
 
@@ -74,7 +74,7 @@ pub struct Translated {
 /// providers that do.
 ///
 /// # Errors
-/// There are none that do: what cannot be translated. There is no memory to translate it.
+/// The call cannot be translated and no provider supports its API. There is no memory to translate it.
 pub fn translate(
     gateway: &Gateway,
     request: &Request<RequestContext>,
@@ -99,7 +99,7 @@ pub fn translate(
         routes.retain(native);
         return Ok(translated);
     }
-    // Where the first of several attempts fails, the next may take other thoughts.
+    // Where the first of several attempts fails, the next replica may need another form of earlier reasoning.
     let replica = replicas_of(config, first).find(|replica| !is_native(replica));
     match chat(request, replica.map(thinking_for).unwrap_or_default()) {
         Ok(chat) => translated.chat = Some(chat),
@@ -122,7 +122,7 @@ fn replicas_of<'a>(config: &'a Config, route: &Route) -> impl Iterator<Item = &'
     replicas.enumerate().filter(move |(at, _)| pin.is_none_or(|pin| pin == *at)).map(|(_, replica)| replica)
 }
 
-/// The response to a call that asks for the tokens of a request, from no provider. It says that it is an estimate.
+/// Our own response to a call that asks for the tokens of a request. It says that it is an estimate.
 pub fn estimated_count(request: &Request<RequestContext>, tokens: u64) -> BufferedResponse {
     let is_input = request.head.path() == COUNT_INPUT;
     let object = if is_input { "\"object\":\"response.input_tokens\"," } else { "" };
@@ -132,7 +132,7 @@ pub fn estimated_count(request: &Request<RequestContext>, tokens: u64) -> Buffer
     BufferedResponse { status: 200, headers, body, refusal: None }
 }
 
-/// Whether a call is one that providers of chat completions alone get translated.
+/// Whether a call can be translated for providers that support chat completions alone.
 pub fn is_translatable(request: &Request<RequestContext>) -> bool {
     let (path, context) = (request.head.path(), &request.context);
     let is_responses = path.starts_with(RESPONSES) && context.endpoint.action != Action::StoredResponse;
@@ -144,7 +144,7 @@ pub fn counts_tokens(request: &Request<RequestContext>) -> bool {
     [COUNT_TOKENS, COUNT_INPUT].contains(&request.head.path())
 }
 
-/// Whether a replica of a provider gets a call as it came.
+/// Whether a replica of a provider gets a call untranslated.
 pub fn is_native(
     gateway: &Gateway,
     request: &Request<RequestContext>,
@@ -154,15 +154,15 @@ pub fn is_native(
     gateway.board.is_native(replica, request.context.response_context.format, now)
 }
 
-/// What a replica takes of what was thought before.
+/// The form of earlier reasoning that a replica takes.
 pub fn thinking_for(replica: &Replica) -> Thinking {
     known(&replica.url).thinking
 }
 
-/// The call as chat completions have it; `thinking`: with these of the thoughts before.
+/// Translates a call to chat completions; `thinking`: the form of earlier reasoning.
 ///
 /// # Errors
-/// What cannot be translated, or there is no memory to translate it.
+/// The call cannot be translated, or there is no memory to translate it.
 pub fn chat(request: &Request<RequestContext>, thinking: Thinking) -> Result<Chat, ApiError> {
     let (path, limit) = (request.head.path(), request.context.config.max_request_size);
     let is_messages = request.context.response_context.format == Format::Anthropic;
@@ -192,7 +192,7 @@ pub fn chat(request: &Request<RequestContext>, thinking: Thinking) -> Result<Cha
 }
 
 impl Back {
-    /// For the client that asked for `model`; `id` is the request's. At most `limit` bytes are held.
+    /// The translator for a client that asked for `model`; `id` is the request's. It holds at most `limit` bytes.
     fn translator(&self, model: &str, id: &str, limit: usize) -> Translator {
         match self {
             Self::Message(_) => anthropic::translator(model, id, limit),
@@ -227,14 +227,14 @@ impl Back {
     }
 }
 
-/// Whether a header field means nothing to a provider that gets a translated call: those of Anthropic's API.
+/// Whether a header field belongs to Anthropic's API and so means nothing to a provider that gets a translated call.
 pub fn is_field_of_its_own(name: &str) -> bool {
     let start = "anthropic-";
     name.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start))
 }
 
-/// A buffered response for the client that asked for `model` by `chat`, as events where it asked for a stream; `id` is the
-/// request's. What is written has at most `limit` bytes.
+/// Translates a buffered response for the client that asked for `model` with `chat`, into events where it asked for a stream; `id` is the
+/// request's. The result has at most `limit` bytes.
 ///
 /// # Errors
 /// [`Fault::Untranslatable`], [`Fault::Broken`] or [`Fault::TooLarge`]: a response of success that cannot be translated.
@@ -254,12 +254,12 @@ pub fn translate_response(
         response.headers.set("content-type", kind.as_bytes());
         match translated {
             Ok(body) => return Ok(BufferedResponse { body, ..response }),
-            // A provider that says 200 and means something else.
+            // A provider's error with status 200.
             Err(Unfit::Error) => response.status = refusal(&response.body).status,
             Err(unfit) => return Err(unfit.into()),
         }
     }
-    // What is no JSON, or too long to pass, is wrapped later.
+    // A body that is not JSON, or too long to relay, is wrapped later.
     let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&response.body).is_ok();
     if (is_json || request.attached.is_any()) && response.body.len() <= MAX_ERROR_BODY {
         response.body = back.error(response.status, &response.body, id);
@@ -284,24 +284,24 @@ fn refusal(document: &[u8]) -> Refusal {
     Refusal::in_document(document).unwrap_or_default()
 }
 
-/// A streamed chat completion as the events of the client's API.
+/// Translates a streamed chat completion to the events of the client's API.
 pub struct Translation {
     translator: Translator,
     events: Events,
     meter: Meter,
-    /// The request's.
+    /// The id of the request.
     id: String,
     back: Back,
-    /// Another attempt may follow: the message's beginning is held back, because another attempt can mend a failure after it.
+    /// Another attempt may follow: the message's beginning is held back, so that a failure after it can still lead to one.
     is_patient: bool,
     mask: Arc<Mask>,
-    /// What is to be sent.
+    /// The output that is to be sent.
     out: Output,
 }
 
 impl Translation {
-    /// For the client that asked for `model` by `chat`; `id` is the request's. At most `limit` bytes of the message are held.
-    /// `is_patient`: another attempt may follow, `mask` is the provider's.
+    /// A translation for the client that asked for `model` with `chat`; `id` is the request's. It holds at most `limit` bytes of the message.
+    /// `is_patient`: another attempt may follow; `mask` is the provider's.
     pub fn new(
         (model, id, chat): (&str, &str, &Chat),
         limit: usize,
@@ -315,7 +315,7 @@ impl Translation {
         Self { translator, events, meter, id, back, is_patient, mask, out }
     }
 
-    /// Takes the events of `bytes`; at the stream's end, what it ended in.
+    /// Translates the events of `bytes`; `None`: the stream has ended, and so has its last event.
     fn translate(&mut self, bytes: Option<&[u8]>, sink: &Sink) -> Result<(), Broke> {
         let Self { translator, events, meter, id, back, is_patient, mask, out } = self;
         let mut translate = |data: &[u8]| match translator.take(data, out) {
@@ -342,7 +342,7 @@ impl Translation {
         }
     }
 
-    /// Sends what there is, but for what only announces while another attempt may follow.
+    /// Sends the output, but holds back events that only announce while another attempt may follow.
     fn send(&mut self, sink: &mut Sink) {
         let is_held = self.is_patient
             && sink.is_undecided()
@@ -352,7 +352,7 @@ impl Translation {
         }
     }
 
-    /// Whole where `[DONE]` or a reason says so: some providers leave out `[DONE]`, others the reason.
+    /// The stream is complete with `[DONE]` or a finish reason: some providers leave out `[DONE]`, others the reason.
     fn finish(&mut self, by_closing: bool, sink: &Sink) -> Result<(), Broke> {
         self.translate(None, sink)?;
         self.translator.finish(&mut self.out).map_err(|unfit| match unfit {
@@ -367,7 +367,7 @@ impl Translation {
 impl StreamFilter for Translation {
     fn take(&mut self, piece: &[u8], sink: &mut Sink) -> Result<(), Broke> {
         let taken = self.translate(Some(piece), sink);
-        // What came before the trouble is the client's.
+        // The client gets the events before the failure.
         self.send(sink);
         taken
     }

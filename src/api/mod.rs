@@ -53,7 +53,7 @@ struct Endpoint {
     method: &'static str,
     /// The path; where it ends in `/`, anything may follow.
     path: &'static str,
-    /// Behind such a path, only an id and then this.
+    /// After such a path only an id and then this.
     behind_id: Option<&'static str>,
     guard: Guard,
     action: Action,
@@ -164,7 +164,7 @@ impl Endpoint {
         self.method == method || (self.method == "GET" && method == "HEAD")
     }
 
-    /// Whether API clients call it. The others have one path each, so that a rule for it in a web server in front is complete.
+    /// Whether API clients call it. Each other endpoint has one path, so that a rule for it in a web server in front is complete.
     fn is_of_the_api(&self) -> bool {
         matches!(self.guard, Guard::Token | Guard::Optional)
     }
@@ -174,7 +174,7 @@ impl Endpoint {
     }
 }
 
-/// Its path as the log has it.
+/// Its path in the log.
 impl fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.path)?;
@@ -182,11 +182,11 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// What admission found out about a request.
+/// The result of admission for a request.
 pub struct RequestContext {
     config: Arc<Config>,
     endpoint: &'static Endpoint,
-    /// Where its connection comes from.
+    /// The peer of its connection.
     peer: Peer,
     /// The caller's token, by its place in the configuration.
     token: Option<usize>,
@@ -203,14 +203,14 @@ impl RequestContext {
 /// The service behind the front.
 pub struct Api {
     gateway: Arc<Gateway>,
-    /// What the front counts.
+    /// The counters of the front.
     stats: Arc<Stats>,
     /// Requests that may be handled at once.
     permits: usize,
     started: Instant,
-    /// What was logged of requests that no handler sees.
+    /// Log lines about requests that no handler sees.
     refusals: Refusals,
-    /// The model list as it leaves.
+    /// The rendered model list.
     rendered: models::Rendered,
 }
 
@@ -262,7 +262,7 @@ impl Api {
     }
 }
 
-/// The endpoint that a request is for. One of the API's is found under what its path means, which then is its path.
+/// The endpoint of a request. The path of an endpoint of the API is normalized first, and the head gets the normal form.
 fn find(head: &mut Head) -> Result<&'static Endpoint, ApiError> {
     let found = find_at(head.path(), head.method());
     if matches!(found, Err(ApiError::NotFound(..))) {
@@ -285,7 +285,7 @@ fn find_at(path: &str, method: &str) -> Result<&'static Endpoint, ApiError> {
             return Ok(endpoint);
         }
         allow.push(endpoint.allow());
-        // A path of the table is no id: `/v1/responses/compact`.
+        // A path of the table is not an id: `/v1/responses/compact`.
         if endpoint.path == path {
             break;
         }
@@ -397,7 +397,7 @@ fn to_json(document: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(document).unwrap_or_default()
 }
 
-/// Liveness: a response at all shows it.
+/// Liveness: any response shows it.
 fn alive(response_context: &ResponseContext) -> Response {
     #[derive(Serialize)]
     struct Alive {

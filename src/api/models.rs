@@ -13,7 +13,7 @@ use crate::gateway::Exclusive;
 use crate::limits::{CHECK_TIMEOUT, CONTROL_TIMEOUT, MAX_KEPT_LISTS, MAX_MODEL, QUICK_FILTER};
 use crate::memory::{Holder, Share, Size};
 
-/// The merged list. Until every provider has been asked once it waits for their responses, no longer than a check may take.
+/// The merged list. Before the first round of checks has ended it waits for that round, no longer than a check may take.
 pub fn list(api: &Api, request: &Request<RequestContext>) -> Response {
     let RequestContext { config, token, response_context, .. } = &request.context;
     api.gateway.board.wait_for_first_round(CHECK_TIMEOUT);
@@ -60,23 +60,23 @@ pub fn retrieve(api: &Api, request: &Request<RequestContext>) -> Response {
     }
 }
 
-/// The list as responses have it: rendered once for each configuration, filter and state of the lists, and shared by all
+/// The rendered list: made once for each configuration, filter and state of the lists, and shared by all
 /// responses.
 pub struct Rendered {
     inner: Mutex<Inner>,
-    /// One at a time is rendered, or one entry sought with filters that take long: several would keep every processor from those that
-    /// read requests.
+    /// One list at a time is rendered, or one entry searched with filters that take long: several would keep every processor from the
+    /// workers.
     rendering: Exclusive,
 }
 
 struct Inner {
-    /// Bytes that all of them may have together.
+    /// Most bytes of all lists together.
     most: usize,
-    /// What `kept` was rendered from.
+    /// The input of `kept`.
     source: Option<(Arc<Config>, Arc<Lists>)>,
-    /// The one that was asked for longest ago first.
+    /// The least recently used one first.
     kept: Vec<Rendering>,
-    /// Of earlier sources, for as long as responses have them in hand.
+    /// Lists from earlier sources, while responses still use them.
     earlier: Vec<(Arc<[u8]>, Share)>,
 }
 
@@ -84,19 +84,19 @@ struct Rendering {
     for_codex: bool,
     filter: Option<Filter>,
     body: Arc<[u8]>,
-    /// Its part of the budget.
+    /// Its share of the budget.
     share: Share,
 }
 
 impl Rendered {
-    /// None yet; all together may have `most` bytes.
+    /// No list yet; all lists together may have `most` bytes.
     pub fn new(most: usize) -> Self {
         let inner = Inner { most, source: None, kept: Vec::new(), earlier: Vec::new() };
         Self { inner: Mutex::new(inner), rendering: Exclusive::default() }
     }
 
-    /// The list for callers with that filter of models. `None`: what clients have still to take of others leaves no room for it, or others
-    /// were rendered for all of [`CONTROL_TIMEOUT`].
+    /// The list for callers with that filter of models. `None`: lists that clients are still reading leave no room for it, or others
+    /// were being rendered for all of [`CONTROL_TIMEOUT`].
     fn get(
         &self,
         config: &Arc<Config>,
@@ -120,7 +120,7 @@ impl Rendered {
             self.inner().until(|| share.make_room(bytes, more, most).is_ok())
         })?;
         let mut inner = self.inner();
-        // A copy is made of them.
+        // The bytes are copied once.
         let both = bytes.capacity() + bytes.len();
         if !inner.make_room(bytes.len()) || !inner.until(|| share.set(both)) {
             return None;
@@ -142,7 +142,7 @@ impl Rendered {
 }
 
 impl Inner {
-    /// The one that is kept for these callers. Those from another source are kept no longer.
+    /// The list kept for these callers. Lists from another source are no longer kept.
     fn kept(
         &mut self,
         config: &Arc<Config>,
@@ -164,15 +164,15 @@ impl Inner {
         Some(body)
     }
 
-    /// Whether that is what `kept` was rendered from.
+    /// Whether `kept` was rendered from these.
     fn is_from(&self, config: &Arc<Config>, lists: &Arc<Lists>) -> bool {
         self.source.as_ref().is_some_and(|(old_config, old_lists)| {
             Arc::ptr_eq(old_config, config) && Arc::ptr_eq(old_lists, lists)
         })
     }
 
-    /// Forgets renderings without a reader, the one that was asked for longest ago first, until there is room for `size` bytes; whether
-    /// there is. For one alone there always is.
+    /// Drops renderings without a reader, the least recently used one first, until there is room for `size` bytes; whether
+    /// there is room. A single list always has room.
     fn make_room(&mut self, size: usize) -> bool {
         while self.bytes() + size > self.most || self.kept.len() >= MAX_KEPT_LISTS {
             if !self.forget_one() {
@@ -182,7 +182,7 @@ impl Inner {
         self.bytes() == 0 || self.bytes() + size <= self.most
     }
 
-    /// Forgets likewise until there is room in the budget; whether there is.
+    /// Drops renderings without a reader until there is room in the budget; whether there is.
     fn until(&mut self, mut has_room: impl FnMut() -> bool) -> bool {
         loop {
             if has_room() {
@@ -205,7 +205,7 @@ impl Inner {
     }
 }
 
-/// Whether a response has it in hand.
+/// Whether a response is using it.
 fn is_read(body: &Arc<[u8]>) -> bool {
     Arc::strong_count(body) > 1
 }
@@ -284,7 +284,7 @@ mod tests {
     fn rendered_lists_that_are_read_are_bounded_together() {
         let (rendered, (config, _)) = (Rendered::new(MOST), source(0, 0));
         let mut held = Vec::new();
-        // Each from lists of its own, as after a change, and none is let go.
+        // Each is rendered from lists of its own, as after a change, and stays in use.
         let refused = (0..100).any(|_| {
             let body = rendered.get(&config, &source(100, 50).1, None, false);
             held.extend(body.clone());

@@ -1,4 +1,4 @@
-//! How an attempt ended, and its consequences: whether another may follow, and what the replica's record gets.
+//! How an attempt ended, and its consequences: whether another may follow, and the verdict for the replica's record.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,11 +14,11 @@ pub const SUCCESS: &str = "success";
 
 /// How an attempt ended.
 pub enum Outcome {
-    /// The client gets this; no other attempt follows.
+    /// The end of the call for its client; no other attempt follows.
     Finished(Finish),
     /// Nothing has left for the client: another attempt may follow.
     Failed(Failed),
-    /// The same replica is tried once more, in another way.
+    /// The same replica is tried once more, with the call translated.
     Again,
 }
 
@@ -28,9 +28,9 @@ pub enum Finish {
     Response(BufferedResponse),
     /// No response.
     Fault(Fault),
-    /// An error of the call's.
+    /// An error of the call itself.
     Error(ApiError),
-    /// A stream is complete, of that status.
+    /// A complete stream with that status.
     Complete(u16),
     /// A stream broke off.
     Broken {
@@ -38,12 +38,12 @@ pub enum Finish {
         fault: Fault,
         /// The client gets events: one more can report the fault.
         is_events: bool,
-        /// The number that this event has on `/v1/responses`.
+        /// The number of that event on `/v1/responses`.
         sequence: u64,
     },
 }
 
-/// What a failed attempt left.
+/// The result of a failed attempt.
 pub enum Failed {
     /// No response, or none that can be relayed.
     Fault(Failure),
@@ -66,24 +66,23 @@ impl From<Failure> for Outcome {
     }
 }
 
-/// A response read to its end.
+/// A response that was read to its end.
 pub struct BufferedResponse {
-    /// Status code.
     pub status: u16,
-    /// Header fields as they came.
+    /// Unchanged header fields.
     pub headers: Headers,
     pub body: Vec<u8>,
-    /// The error in its body, if there is one: also with a status of success (OpenRouter).
+    /// The error in its body, if there is one; it may come with a status of success (OpenRouter).
     pub refusal: Option<Refusal>,
 }
 
 impl BufferedResponse {
-    /// The provider refuses ai-proxy's key, or what that key may do; its client's token is valid.
+    /// Whether the provider refuses ai-proxy's key, or its rights; the client's token is valid.
     pub fn refuses_us(&self) -> bool {
         matches!(self.telling_status(), 401 | 403)
     }
 
-    /// The status that its body stands for: an error with a status of success, or a refused key with 400.
+    /// The status that its body means: of an error with a status of success, or of a refused key with 400.
     fn telling_status(&self) -> u16 {
         match &self.refusal {
             Some(refusal) if self.status < 400 || (self.status == 400 && refusal.status == 401) => {
@@ -94,12 +93,12 @@ impl BufferedResponse {
     }
 }
 
-/// What follows from a failed attempt.
+/// The consequence of a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Consequence {
-    /// Another replica may do better.
+    /// Another replica may succeed.
     elsewhere: bool,
-    /// What the replica's record says.
+    /// The verdict for the replica's record.
     verdict: Verdict,
 }
 
@@ -114,12 +113,12 @@ const fn to_the_client(verdict: Verdict) -> Consequence {
 /// The table of retries (`docs/models.md`, "Replicas and retries"), for attempts of which nothing has left for the client.
 fn consequence_of_fault(fault: Fault) -> Consequence {
     match fault {
-        // Nothing was asked yet.
+        // No request has left yet.
         Fault::Unreachable => elsewhere(Verdict::Unreachable),
-        // The provider has died with the request, or because of it; a response that is cut off is worth no more
-        // than none.
+        // The provider has died with the request, or because of it. A response that is cut off counts as
+        // none.
         Fault::Broken | Fault::CutOff => elsewhere(Verdict::Failed),
-        // It may hang, or the client has asked for much. There is time left for another only where the attempt had but a part of it.
+        // It may hang, or the client has asked for much. Time for another attempt is left only where this one had a part of it.
         Fault::TimedOut => elsewhere(Verdict::Failed),
         // The client's path or parameter may cause it: only the checks say whether the replica is well.
         Fault::Redirected => elsewhere(Verdict::Unknown),
@@ -130,14 +129,14 @@ fn consequence_of_fault(fault: Fault) -> Consequence {
         Fault::Overloaded => to_the_client(Verdict::Unknown),
         // The response is complete, and another would be untranslatable as well.
         Fault::Untranslatable => to_the_client(Verdict::Succeeded),
-        // Nothing is known of it: it was not asked.
+        // The replica got no request, so nothing is known about it.
         Fault::NotCarried => elsewhere(Verdict::Unknown),
         // The client has left.
         Fault::ClientGone => to_the_client(Verdict::Unknown),
     }
 }
 
-/// What follows from a status. `wait`: the wait that `Retry-After` asks for; most statuses need none.
+/// The consequence of a status. `wait`: the wait that `Retry-After` asks for; most statuses need none.
 fn consequence_of_status(
     status: u16,
     out_of_funds: bool,
@@ -145,19 +144,19 @@ fn consequence_of_status(
 ) -> Consequence {
     let asked = |otherwise| wait().filter(|wait| !wait.is_zero()).map_or(otherwise, Verdict::CoolDown);
     match status {
-        // An account without funds stays so until someone pays: the key is left alone as long as any can be.
+        // An account without funds stays so until someone pays: its replica gets the longest cooldown.
         402 => elsewhere(Verdict::CoolDown(MAX_COOLDOWN)),
         403 | 429 if out_of_funds => elsewhere(Verdict::CoolDown(MAX_COOLDOWN)),
-        // A bad key stays bad until someone changes the config, and a changed key begins anew.
+        // A bad key stays bad until someone changes the config; a changed key begins with a new record.
         401 => elsewhere(Verdict::CoolDown(MAX_COOLDOWN)),
-        // This key may not, another may. Or the request offends a filter: then the short cooldown does little harm.
+        // This key lacks a right that another may have. Or a filter refuses the request: then the short cooldown does little harm.
         403 => elsewhere(asked(Verdict::Refused)),
-        // It did not get the request in time: the network between.
+        // The request did not arrive there in time: the network may be slow.
         408 => elsewhere(asked(Verdict::Failed)),
         // Another key or account has a rate of its own.
         429 => elsewhere(asked(Verdict::Failed)),
-        // The provider's own trouble: 520 to 524 are Cloudflare's words for an origin that is down, 529 is Anthropic's
-        // for an overload. 501 and 505 are not: they never change.
+        // Faults of the provider: 520 to 524 are Cloudflare's statuses for an origin that is down, 529 is Anthropic's
+        // for an overload. 501 and 505 do not count: a retry gets the same.
         500 | 502 | 503 | 504 | 520..=524 | 529 => elsewhere(asked(Verdict::Failed)),
         // The request itself is refused (400, 404, 413, 422 and the like), or has succeeded.
         _ => to_the_client(Verdict::Succeeded),
@@ -182,7 +181,6 @@ impl Failed {
         Self::Response(BufferedResponse { status, headers, body, refusal: Some(refusal) })
     }
 
-    /// The fault, where it was one.
     pub fn fault(&self) -> Option<Fault> {
         match self {
             Self::Fault(failure) => Some(failure.fault),
@@ -211,7 +209,7 @@ impl Failed {
         self.fault() == Some(Fault::Unreachable)
     }
 
-    /// Only another target could help now. A response that tells when to come again promises more.
+    /// Whether only another target could help now. A response with `Retry-After` promises more.
     pub fn leaves_it_to_others(&self) -> bool {
         let asks_to_wait = |response: &BufferedResponse| {
             response.telling_status() == 429 || retry_after(&response.headers).is_some()
@@ -219,18 +217,18 @@ impl Failed {
         self.is_retryable() && !matches!(self, Self::Response(response) if asks_to_wait(response))
     }
 
-    /// The provider gave no response: the client would get a 502.
+    /// Whether the provider gave no response: the client would get a 502.
     pub fn is_without_response(&self) -> bool {
         matches!(self.fault(), Some(Fault::Unreachable | Fault::Broken | Fault::CutOff | Fault::NotCarried))
     }
 
-    /// Another attempt, elsewhere, may do better.
+    /// Whether an attempt at another replica may succeed.
     pub fn is_retryable(&self) -> bool {
         self.consequence().elsewhere
     }
 
-    /// What it says in the search of a stored response: that it is not there, nothing, or what is wrong with the
-    /// call.
+    /// Its weight in the search of a stored response: 0 where the response is not there, 1 without information, 2 for an error
+    /// of the call.
     pub fn weight_in_search(&self) -> u8 {
         match self {
             Self::Fault(_) => 1,
@@ -269,7 +267,7 @@ impl Failed {
         self.consequence().verdict
     }
 
-    /// For the operator: what went wrong, in some words.
+    /// A short description for the operator.
     pub fn what(&self) -> String {
         match self {
             Self::Fault(failure) => format!("{:?}: {}", failure.fault, failure.detail),
@@ -286,9 +284,9 @@ impl Failed {
     }
 }
 
-/// How long a response asks to be left alone: `retry-after-ms` before `Retry-After`, which is seconds or a date (RFC 9110
-/// section 10.2.3). A date counts from the response's own `Date`: the clocks may differ. One that is over is no
-/// time at all.
+/// The wait that a response asks for: `retry-after-ms` before `Retry-After`, which is seconds or a date (RFC 9110
+/// section 10.2.3). A date counts from the response's own `Date`, because the clocks may differ; one in the past is a wait
+/// of zero.
 fn retry_after(headers: &Headers) -> Option<Duration> {
     let text =
         |name: &str| headers.get(name).and_then(|value| std::str::from_utf8(value).ok()).map(str::trim);

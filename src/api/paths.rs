@@ -1,4 +1,4 @@
-//! The path that a client means: base URLs are written with `/v1` and without, with a slash at their end and without.
+//! The normal form of a path: clients write base URLs with `/v1` and without, with a slash at their end and without.
 
 /// The path with exactly one `/v1` before it, and no empty segment.
 pub fn meant(path: &str) -> String {

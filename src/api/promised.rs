@@ -1,4 +1,4 @@
-//! A document in the place of a stream that a heartbeat has promised: the events that say the same.
+//! Turns a document into events, where a heartbeat has promised the client a stream.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::json::{elements, members};
 use crate::limits::MAX_TOOL_CALLS;
 
-/// A response of the Responses API that is over, as the event that ends the stream of one; `None`: the document is no such
+/// A finished response of the Responses API as the terminal event of its stream; `None`: the document is no such
 /// response.
 pub fn response(document: &[u8]) -> Option<Vec<u8>> {
     #[derive(Deserialize)]
@@ -30,7 +30,7 @@ pub fn response(document: &[u8]) -> Option<Vec<u8>> {
         .then(|| start.into_bytes().into_iter().chain(single_line(document)).chain(*b"}\n\n").collect())
 }
 
-/// A chat or text completion as one chunk and `[DONE]`; `None`: the document is none, or has more than [`MAX_TOOL_CALLS`]
+/// A chat or text completion as one chunk and `[DONE]`; `None`: the document is no completion, or has more than [`MAX_TOOL_CALLS`]
 /// tool calls.
 pub fn completion(document: &[u8]) -> Option<Vec<u8>> {
     let mut chunk = Chunk { out: b"data: ".to_vec(), has_choices: false, is_bad: false, calls: 0 };
@@ -39,12 +39,12 @@ pub fn completion(document: &[u8]) -> Option<Vec<u8>> {
     (chunk.has_choices && !chunk.is_bad).then_some(chunk.out)
 }
 
-/// A JSON document without the line ends that would cut an event.
+/// A JSON document without line ends, which would split an event.
 pub fn single_line(document: &[u8]) -> impl Iterator<Item = u8> {
     document.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n'))
 }
 
-/// A completion's document, written again as its chunk: what is not named here stays as it is.
+/// Rewrites a completion's document as a chunk: members that are not named here stay unchanged.
 struct Chunk {
     out: Vec<u8>,
     has_choices: bool,
@@ -85,7 +85,7 @@ impl Chunk {
         });
     }
 
-    /// A call in a chunk has its place among the message's: clients join its pieces by it.
+    /// A call in a chunk has its `index` in the message, by which clients join its pieces.
     fn tool_call(&mut self, place: usize, call: &RawValue) {
         self.calls += 1;
         self.is_bad |= self.calls > MAX_TOOL_CALLS;
@@ -102,7 +102,7 @@ impl Chunk {
     }
 
     fn member(&mut self, name: &str, value: &RawValue) {
-        // What was read as text can be written.
+        // A string that was read can be written.
         self.out.extend(serde_json::to_vec(name).unwrap_or_default());
         self.out.push(b':');
         self.out.extend(single_line(value.get().as_bytes()));

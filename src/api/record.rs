@@ -1,4 +1,4 @@
-//! What the log and the metrics say of a relayed call (`docs/operations.md`, "Log" and "Metrics").
+//! A relayed call in the log and in the metrics (`docs/operations.md`, "Log" and "Metrics").
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -19,40 +19,39 @@ const CLIENT_GONE: &str = "client_gone";
 /// nginx's status for the log line of a request whose client went away before its response.
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// What the log and the metrics say of a call.
+/// The facts of a call for the log and the metrics.
 pub struct Record {
-    /// When its head was whole.
+    /// When its head was complete.
     pub begun: Instant,
-    /// The provider asked last.
+    /// The last provider that got the call.
     pub provider: String,
-    /// The provider's own id of the model it was asked for.
+    /// The provider's own id of the model.
     pub provider_model: Arc<str>,
-    /// It has taken that model: the id is none that the client made up.
+    /// The provider has accepted that model, so the client has not invented the id.
     pub model_taken: bool,
-    /// The model the client names.
+    /// The model that the client names.
     pub model: Arc<str>,
-    /// The status the client gets.
+    /// The status that the client gets.
     pub status: u16,
     /// It asked for a stream.
     pub streamed: bool,
-    /// Bytes of body that left.
+    /// Bytes of body sent.
     pub bytes: u64,
     /// Tokens, as reported or estimated; `None`: it used none.
     pub tokens: Option<Used>,
     /// When the first byte of the response left.
     pub first_byte: Option<Instant>,
-    /// Attempts made.
     pub attempts: u32,
     /// Its id in the log: the client's own, else one of ours. The provider gets it too.
     pub request_id: Arc<str>,
-    /// The id that the provider asked last gave it. The client has this one, unless it sent its own.
+    /// The last provider's id of the call. The client gets this one, unless it sent its own.
     pub upstream_id: Option<String>,
-    /// Why we refused it, where we did.
+    /// The reason of an error of ours.
     pub reason: Option<&'static str>,
 }
 
 impl Record {
-    /// A record of a call that has just come.
+    /// The record of a new call.
     pub fn new(request: &Request<RequestContext>) -> Self {
         Self {
             begun: request.received,
@@ -91,14 +90,14 @@ impl Record {
         self.upstream_id.as_deref().unwrap_or("-")
     }
 
-    /// Notes the replica that responded last, or failed to; `taken`: it has taken the model.
+    /// Notes the last replica that got the call; `taken`: it has accepted the model.
     pub fn note_responder(&mut self, choice: &Choice, taken: bool) {
         self.model_taken = taken;
         choice.provider().name.clone_into(&mut self.provider);
         self.provider_model = Arc::clone(&choice.model);
     }
 
-    /// The call has ended: it is counted, and has its line in the log.
+    /// Counts the finished call and writes its line to the log.
     pub fn end(&self, gateway: &Gateway, request: &Request<RequestContext>) {
         let token = &request.context.token().name;
         self.count(&gateway.metrics, token);
@@ -108,7 +107,7 @@ impl Record {
         self.log(request);
     }
 
-    /// What the status page says of a call that failed.
+    /// Notes a failed call for the status page.
     #[cold]
     fn error(&self, token: &str) -> LastError {
         LastError {
@@ -122,7 +121,7 @@ impl Record {
         }
     }
 
-    /// A call that no provider was asked for has but its reason.
+    /// A call that no provider got has only its reason.
     fn count(&self, metrics: &Metrics, token: &str) {
         if let Some(reason) = self.reason {
             metrics.reject(reason);
@@ -152,7 +151,7 @@ impl Record {
         }
     }
 
-    /// The line that `docs/operations.md` has under "Log": its last two words are the seconds and their unit, in either language.
+    /// Writes the line of `docs/operations.md`, "Log": its last two words are the seconds and their unit, in either language.
     fn log(&self, request: &Request<RequestContext>) {
         if !log::log_enabled!(log::Level::Info) {
             return;
@@ -201,15 +200,14 @@ impl Record {
 /// A status of three digits as text.
 fn status_label(status: u16, digits: &mut [u8; 3]) -> &str {
     for (digit, scale) in digits.iter_mut().zip([100, 10, 1]) {
-        // One digit.
         *digit = b'0' + (status / scale % 10) as u8;
     }
     std::str::from_utf8(digits).unwrap_or_default()
 }
 
-/// `text` as one word of a log line: nothing in it can pass for another field.
+/// `text` as one word of a log line, so that no part of it can pass for another field.
 pub fn word(text: &str) -> String {
-    // The word that the documented pipeline looks for is ours alone.
+    // Only our own part of the line may contain the word that the documented pipeline searches.
     let escaped = quoted(text, MAX_QUOTED).replace("耗时:", "耗时");
     let plain = !escaped.is_empty() && !escaped.contains([' ', '=', '"', '\u{3000}', '\u{a0}']);
     if plain { escaped } else { format!("\"{}\"", escaped.replace('"', "'")) }

@@ -15,7 +15,7 @@ use crate::front::{Head, Peer};
 use crate::limits::{MAX_QUOTED, MAX_REFUSAL_LINES, REFUSALS_INTERVAL};
 use crate::text::quoted;
 
-/// What was logged for each reason, of which there are as many as [`ApiError`] knows.
+/// The counts of each reason; [`ApiError`] bounds their number.
 #[derive(Default)]
 pub struct Refusals(Mutex<HashMap<&'static str, Logged>>);
 
@@ -26,8 +26,8 @@ struct Logged {
 }
 
 impl Refusals {
-    /// Logs who sent what and why it was refused: [`MAX_REFUSAL_LINES`] for a reason in each [`REFUSALS_INTERVAL`]. The next line after
-    /// it says how many were left out.
+    /// Logs the client, the request and the reason: at most [`MAX_REFUSAL_LINES`] for a reason in each [`REFUSALS_INTERVAL`]. The next line after
+    /// that says how many were left out.
     pub fn log(
         &self,
         error: &ApiError,
@@ -69,7 +69,7 @@ impl Refusals {
     }
 }
 
-/// What the status and the reason of a line leave open.
+/// Details of an error beyond its status and its reason.
 fn detail(error: &ApiError, response_context: &ResponseContext) -> Option<&'static str> {
     match error {
         _ if response_context.is_refused_preflight => Some("cors_origins"),

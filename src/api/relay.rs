@@ -1,4 +1,4 @@
-//! A relayed call under way: what its stages share, and its record of attempts.
+//! The state of a relayed call that its stages share, and its record of attempts.
 
 use std::io;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::routing::{Choice, Plan, Verdict};
 use crate::text::Text;
 use crate::upstream::{Failure, Fault};
 
-/// One call under way.
+/// A call under way.
 pub struct Relay {
     pub(super) gateway: Arc<Gateway>,
     pub(super) call: Box<Admitted>,
     pub(super) plan: Plan,
-    /// What the client gets of the attempts that failed, if none succeeds.
+    /// The failure that the client gets if no attempt succeeds.
     pub(super) last: Option<Box<Failed>>,
-    /// When the provider's time began: the client's upload and the queue are not its fault.
+    /// When the provider's time began, after the client's upload and the queue.
     pub(super) begun: Instant,
     /// When this turn began.
     pub(super) now: Instant,
@@ -36,9 +36,9 @@ pub struct Relay {
     pub(super) adds_usage: bool,
     /// The current attempt sends the call translated.
     pub(super) is_translated: bool,
-    /// Its replica has refused the call as it came, as one without the API does.
+    /// Its replica has refused the untranslated call, as one without the API does.
     pub(super) lacks_api: bool,
-    /// Its replica would need the call translated, which it cannot be.
+    /// Its replica needs the call translated, but the call cannot be translated.
     pub(super) is_untranslatable: bool,
     /// The current attempt has less time than a first one would have.
     pub(super) is_short: bool,
@@ -56,7 +56,7 @@ pub struct Attempt {
 }
 
 impl Relay {
-    /// Another turn begins.
+    /// Begins a turn.
     pub(super) fn begin_turn(&mut self, now: Instant) {
         self.now = now;
         self.client_call.response.begin_turn(now);
@@ -72,12 +72,12 @@ impl Relay {
         client.flush()
     }
 
-    /// The call as the current attempt sends it, if it is translated.
+    /// The translated call, if the current attempt sends it translated.
     pub(super) fn chat(&self) -> Option<&Chat> {
         self.call.chat.as_deref().filter(|_| self.is_translated)
     }
 
-    /// An attempt at that replica begins: decides how the call is sent.
+    /// Begins an attempt at that replica: decides whether to translate the call.
     pub(super) fn begin_attempt(&mut self, choice: &Choice) {
         let replica = &choice.provider().replicas[choice.replica];
         let is_native = || messages::is_native(&self.gateway, &self.client_call.request, replica, self.now);
@@ -92,13 +92,13 @@ impl Relay {
         self.client_call.finish(finish, &self.gateway)
     }
 
-    /// What the client gets after the failed attempts.
+    /// The end of the call after its failed attempts.
     pub(super) fn last(&mut self) -> Finish {
         let last = self.last.take().map_or_else(|| Failed::Fault(unreachable("no replica")), |last| *last);
         if !last.leaves_it_to_others() || self.plan.has_hope_left(&self.gateway.balance, self.now) {
             return last.into();
         }
-        // Only targets that cannot take the call are left: their reason helps the client, an error of the others does not.
+        // The targets that are left cannot take the call: their reason helps the client more than an error of the others.
         match (self.call.refused.take(), self.call.uncounting.take()) {
             (Some(error), _) => Finish::Error(error),
             (_, Some(provider)) => {
@@ -112,14 +112,14 @@ impl Relay {
         }
     }
 
-    /// Notes a failed attempt, and keeps what it left for the client where no other succeeds.
+    /// Notes a failed attempt, and keeps its result for the client where no other succeeds.
     pub(super) fn keep_failure(&mut self, failed: Failed, choice: &Choice) {
         self.note_failed(choice, &failed);
         let before = self.last.take();
         self.last = Some(self.more_telling(before, failed, choice));
     }
 
-    /// What the client gets if no further attempt succeeds: the last response, else the last fault.
+    /// The result for the client if no further attempt succeeds: the last response, else the last fault.
     fn more_telling(&mut self, before: Option<Box<Failed>>, now: Failed, choice: &Choice) -> Box<Failed> {
         let is_without_response = now.is_without_response();
         let tells_more = |before: &Failed| match self.call.is_search {
@@ -150,7 +150,7 @@ impl Relay {
         choice.lease.report(verdict, self.now)
     }
 
-    /// Notes what a success shows of a replica of which it is not known whether it serves the call's API.
+    /// Notes what a success shows about a replica whose support of the call's API is unknown.
     fn note_api(&self, choice: &Choice, replica: &Replica) {
         let (board, config) = (&self.gateway.board, self.client_call.config());
         let context = &self.client_call.request.context;
@@ -198,7 +198,7 @@ impl Relay {
             cooldown.map_or("-".to_owned(), |time| format!("{}s", time.as_secs_f64().ceil())),
             word(&what),
         );
-        // Nothing is wrong with a replica that was not asked.
+        // A replica that got no request has not failed.
         if failed.fault() != Some(Fault::NotCarried) {
             choice.lease.explain(what, self.now);
         }

@@ -1,4 +1,4 @@
-//! What every response carries, whatever it says: the request's id, the language, the browser's permission.
+//! The common part of all responses to a request: its id, the language, the permissions of browsers.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,43 +13,43 @@ use crate::front::{Fields, Head};
 use crate::limits::MAX_REQUEST_ID;
 use crate::text::Language;
 
-/// The request's id, as Anthropic names it.
+/// Anthropic's name of the request's id.
 pub const REQUEST_ID: &str = "request-id";
 
-/// What every response to one request shares.
+/// The common part of all responses to one request.
 #[derive(Debug, Clone)]
 pub struct ResponseContext {
     /// The id of the request.
     pub id: Arc<str>,
-    /// The client sent it.
+    /// The id is the client's own.
     pub id_is_clients: bool,
     /// Language of messages.
     pub language: Language,
-    /// What the caller speaks: errors and events of ours have its shape.
+    /// The caller's format: our errors and events have its shape.
     pub format: Format,
     /// The path belongs to the Responses API, whose error events have a shape of their own.
     pub is_responses: bool,
-    /// Where the caller's token stands with its requests a minute, if it has such a limit and was admitted or refused by it.
+    /// The caller's requests a minute so far, if its token has such a limit and was admitted or refused by it.
     pub standing: Option<Standing>,
-    /// Where the caller's token stands with its tokens a day.
+    /// The caller's tokens a day so far.
     pub day: Option<Day>,
     /// A preflight whose origin `cors_origins` does not name.
     pub is_refused_preflight: bool,
     /// The origin that a browser may show the response to.
     origin: Option<String>,
-    /// Another origin would get another response: a cache must know.
+    /// Another origin would get another response, so caches need `Vary`.
     varies: bool,
 }
 
-/// The header fields that show where the caller's token stands, as the OpenAI API names them.
+/// The header fields with the limits of the caller's token, named as in the OpenAI API.
 const LIMIT: &str = "x-ratelimit-limit-requests";
 const REMAINING: &str = "x-ratelimit-remaining-requests";
 const RESET: &str = "x-ratelimit-reset-requests";
 const LIMIT_TOKENS: &str = "x-ratelimit-limit-tokens";
 const REMAINING_TOKENS: &str = "x-ratelimit-remaining-tokens";
 const RESET_TOKENS: &str = "x-ratelimit-reset-tokens";
-/// What a page of another origin may read: by name for the oldest browsers, and everything (Fetch standard, section 3.3.3:
-/// `*` counts where no cookies are sent, and we take none), so that a provider's own limits can be read too.
+/// The fields that a page of another origin may read: by name for the oldest browsers, and all of them (Fetch standard, section 3.3.3:
+/// `*` counts where no cookies are sent, and ai-proxy accepts none), so that the page can read a provider's own limits too.
 const EXPOSED: &str = "x-request-id, x-ai-proxy-provider, retry-after, x-ratelimit-limit-requests, \
                        x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, \
                        x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, *";
@@ -80,10 +80,10 @@ impl ResponseContext {
         fields
     }
 
-    /// Adds what every response carries.
+    /// Adds the fields of every response.
     pub fn mark(&self, fields: &mut Fields) {
         fields.push("x-request-id", &*self.id);
-        // Anthropic's SDKs look for it here; the provider's own stays.
+        // Anthropic's SDKs read the id here; the provider's own stays.
         if self.format == Format::Anthropic && !fields.contains("request-id") {
             fields.push("request-id", &*self.id);
         }
@@ -106,7 +106,7 @@ impl ResponseContext {
         }
     }
 
-    /// Whether a field of the provider's is replaced by one of ours: its key's limit is not its caller's.
+    /// Whether our own field replaces the provider's: the limits of its key are not the caller's.
     pub fn replaces(&self, name: &str) -> bool {
         (self.standing.is_some() && [LIMIT, REMAINING, RESET].contains(&name))
             || (self.day.is_some() && [LIMIT_TOKENS, REMAINING_TOKENS, RESET_TOKENS].contains(&name))
@@ -135,7 +135,7 @@ impl ResponseContext {
             ["origin", "access-control-request-method"].iter().all(|name| head.field(name).is_some());
     }
 
-    /// The upstream's id in place of `ours`, which we made up, if there is one.
+    /// Replaces `ours`, a generated id, by the upstream's, if there is one.
     pub fn adopt_id(&mut self, ours: &Arc<str>, upstreams: Option<&str>) {
         if !self.id_is_clients {
             self.id = upstreams.map_or_else(|| Arc::clone(ours), Arc::from);
@@ -169,7 +169,7 @@ pub fn sane_id(value: &[u8]) -> Option<&str> {
     is_valid.then(|| std::str::from_utf8(value).ok()).flatten()
 }
 
-/// An id that nobody can guess: unique over restarts by the hasher's random seed, within one by the count.
+/// A random id: the hasher's random seed makes it unique over restarts, the count within one run.
 pub fn new_id() -> Arc<str> {
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);

@@ -1,9 +1,9 @@
 //! Stored responses (`/v1/responses/{id}`): which replica a call about one of them goes to.
 //!
-//! The replica that made it is remembered. A prefix on the id would survive a restart too, but would change bytes of every
-//! response and event, and the provider would not know the client's id. So where nothing is remembered, after
-//! a restart or at another instance, the providers are asked in turn: an id is a random one of its provider's own, and
-//! a provider without it says 404.
+//! ai-proxy remembers the replica that made it. A prefix on the id would survive a restart too, but would change bytes of every
+//! response and event, and the provider would not know the client's id. After a restart, or at another instance,
+//! ai-proxy asks the providers in turn: ids are random and their provider's own, so a provider without the
+//! response says 404.
 
 use std::time::Instant;
 
@@ -23,11 +23,11 @@ use crate::routing::{self, Choice, Route};
 
 /// Where a stored response may be.
 pub struct Found {
-    /// The model that made it, as the client named it; empty where that is not known.
+    /// The model that made it, in the client's words; empty where it is unknown.
     pub model: String,
-    /// Where to ask, in that order.
+    /// The routes to try, in that order.
     pub routes: Vec<Route>,
-    /// It is not known which of them has it.
+    /// Any of the routes may have it.
     pub is_search: bool,
 }
 
@@ -37,17 +37,17 @@ pub fn id_of(path: &str) -> String {
     percent_decode_str(segment.unwrap_or_default()).decode_utf8_lossy().into_owned()
 }
 
-/// Whether this segment of a path can be an id: nothing in it changes which path the provider sees.
+/// Whether this segment of a path can be an id: one without characters that would change the provider's path.
 pub fn is_id(segment: &str) -> bool {
     let id = percent_decode_str(segment).decode_utf8_lossy();
     let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.=~+:".contains(byte);
     (1..=MAX_RESPONSE_ID).contains(&id.len()) && !id.starts_with('.') && id.as_bytes().iter().all(may_stand)
 }
 
-/// Where to ask for the response that `path` names.
+/// The routes for the stored response that `path` names.
 ///
 /// # Errors
-/// This token may call no provider that could have it.
+/// The token may not call any provider that could have it.
 pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Result<Found, ApiError> {
     let lists = gateway.board.lists();
     let owner = gateway.response_owners.of(&id_of(path));
@@ -79,7 +79,7 @@ pub fn find(gateway: &Gateway, config: &Config, token: &Token, path: &str) -> Re
     Ok(Found { model: String::new(), routes, is_search })
 }
 
-/// What continues a response goes where that response is, if one of the routes leads there.
+/// Reduces the routes to the one of the response that a call continues, if it is among them.
 pub fn pin(gateway: &Gateway, config: &Config, routes: &mut Vec<Route>, previous: &str) {
     let Some(owner) = gateway.response_owners.of(previous) else { return };
     let Some((provider, replica)) = place_of(config, owner.replica) else { return };
@@ -89,7 +89,7 @@ pub fn pin(gateway: &Gateway, config: &Config, routes: &mut Vec<Route>, previous
     }
 }
 
-/// Remembers where a response was made, which `made` gives the id of, or found; forgets one that was deleted.
+/// Remembers where a response was made (`made` is its id) or found; forgets a deleted one.
 pub fn learn(
     gateway: &Gateway,
     request: &Request<RequestContext>,
@@ -102,7 +102,7 @@ pub fn learn(
         Action::StoredResponse if call.method == Method::DELETE => {
             return gateway.response_owners.forget(&id_of(request.head.path()));
         }
-        // Nothing tells what the client called its model.
+        // The client's name of its model is unknown.
         Action::StoredResponse if call.is_search => (Some(id_of(request.head.path())), ""),
         _ => return,
     };
@@ -118,12 +118,12 @@ fn place_of(config: &Config, id: ReplicaId) -> Option<(&Provider, usize)> {
     })
 }
 
-/// Which providers a token may call.
+/// The providers that a token may call.
 struct Reach<'a> {
     config: &'a Config,
     token: &'a Token,
     lists: &'a Lists,
-    /// Cost of a byte of an id, and what may still be spent ([`MAX_REACH`]).
+    /// Cost of a byte of an id, and the rest of [`MAX_REACH`].
     cost: usize,
     left: usize,
 }
@@ -181,7 +181,7 @@ mod tests {
         let mut lists = Lists::default();
         let ids = (0..400).map(|number| format!("m{number:03}")).chain(["z".to_owned()]);
         lists.put("a", ids.map(|id| Model { id: id.into(), created: 0 }).collect());
-        // The bound of such a pattern is what it compiles to, although it fails at the first byte of an id.
+        // The cost of such a pattern is its compiled size, although it fails at the first byte of an id.
         let costly = "^(x|y){1,1000}z";
         for (filter, a, b) in [
             (r#"["^a/z$"]"#.to_owned(), true, false),

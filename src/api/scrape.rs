@@ -1,4 +1,4 @@
-//! `GET /metrics`: what was counted, and how things stand now.
+//! `GET /metrics`: counters and current values.
 
 use super::health::best_replica;
 use super::{Api, RequestContext};
@@ -26,7 +26,7 @@ pub fn metrics(api: &Api, context: &RequestContext) -> Response {
         (Metric::MemoryLimit, "", limit as u64),
         (Metric::BuildInfo, env!("CARGO_PKG_VERSION"), 1),
     ];
-    // A provider that has not been checked yet is neither well nor ill.
+    // A provider that has not been checked yet has no value.
     let providers = context.config.providers.iter().filter_map(|provider| {
         let health = best_replica(gateway, provider)?;
         Some((Metric::ProviderHealthy, &*provider.name, u64::from(health.healthy)))

@@ -1,5 +1,5 @@
-//! `GET /v1/status`: how each replica and each token stands, the last hour, the last errors, and the configuration in force without its secrets. For
-//! the status page; what can be counted is in the metrics.
+//! `GET /v1/status`: the state of each replica and each token, the last hour, the last errors, and the current configuration without its secrets. It
+//! is for the status page; counters are in the metrics.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ struct Status<'a> {
     history: History,
     /// Newest first.
     last_errors: Vec<ErrorStatus<'a>>,
-    /// The lines of `ai-proxy check`.
+    /// The output of `ai-proxy check`, line by line.
     config: Vec<String>,
 }
 
@@ -37,13 +37,13 @@ struct ProviderStatus<'a> {
     replicas: Vec<ReplicaStatus<'a>>,
 }
 
-/// What calls came to in the last five minutes.
+/// The calls of the last five minutes.
 #[derive(Serialize)]
 struct Recent {
     requests: u64,
-    /// Those that ended with a 5xx status.
+    /// Calls that ended with a 5xx status.
     failures: u64,
-    /// Half of the requests took no longer; `null`: no request ended.
+    /// Median duration; `null`: no request ended.
     p50_ms: Option<u64>,
     p95_ms: Option<u64>,
     first_byte_p50_ms: Option<u64>,
@@ -89,28 +89,28 @@ struct ErrorStatus<'a> {
 #[derive(Serialize)]
 struct ReplicaStatus<'a> {
     url: String,
-    /// None before the first check.
+    /// `null` before the first check.
     healthy: Option<bool>,
     latency_ms: Option<u128>,
     /// How calls to `/v1/responses` reach it: `native`, or `chat` where they are translated.
     responses: &'static str,
-    /// The same of calls to `/v1/messages`.
+    /// How calls to `/v1/messages` reach it.
     messages: &'static str,
     checked_at: Option<String>,
     /// Why the last check failed.
     error: Option<String>,
-    /// Why the last request failed; none: one has succeeded since.
+    /// Why the last request failed; `null`: it succeeded.
     last_failure: Option<String>,
     in_flight: u32,
-    /// How much longer it is in cooldown; none: it is not.
+    /// Seconds left of its cooldown; `null`: it has none.
     #[serde(rename = "cooling_seconds")]
     cooldown_seconds: Option<u64>,
-    /// The only token that the cooldown is for; none: it is for all.
+    /// The only token that the cooldown is for; `null`: it is for all.
     #[serde(rename = "cooling_token")]
     cooldown_token: Option<&'a str>,
 }
 
-/// A token; `null` where it has no such limit.
+/// A token; a limit that it does not have is `null`.
 #[derive(Serialize)]
 struct TokenStatus<'a> {
     name: &'a str,
@@ -123,7 +123,7 @@ struct TokenStatus<'a> {
 struct Limited {
     used: u64,
     limit: u64,
-    /// When all of it will be there again; `null`: when a request ends.
+    /// Time until the whole limit is free again; `null`: it is free when a request ends.
     reset_seconds: Option<u64>,
 }
 

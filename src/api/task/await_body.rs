@@ -15,7 +15,7 @@ pub struct AwaitBody {
 }
 
 impl AwaitBody {
-    /// Reads until the first bytes show whether the body is one of events, whatever its label.
+    /// Reads until the first bytes show whether the body consists of events, whatever its label.
     pub fn advance(mut self: Box<Self>, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
         loop {
             let count = match self.response.read(io.scratch(), relay.now) {
@@ -39,7 +39,7 @@ impl AwaitBody {
 }
 
 impl Relay {
-    /// The kind of the response is known; `beginning` has been read of its body.
+    /// Continues once the kind of the response is known; `beginning`: the part of its body that was read.
     pub(super) fn begun(
         &mut self,
         mut response: UpstreamResponse,
@@ -52,14 +52,14 @@ impl Relay {
         if is_events || (may_pass && is_streamed(&response, self.call.body.stream)) {
             return self.stream(response, beginning, is_events, attempt);
         }
-        // It has begun: the replica does not hang.
+        // The response has begun, so the replica does not hang.
         response.take_time();
         let whole = Whole::begun(beginning, self.client_call.config().max_response_size);
         Collect { response, whole }.advance(self, attempt)
     }
 }
 
-/// A response that is no stream of events is relayed as it comes where it is media, or where the client asked for a stream and it is
+/// Whether a response without events is relayed while it arrives: it is media, or the client asked for a stream and it is
 /// neither JSON nor text.
 fn is_streamed(response: &UpstreamResponse, asked: bool) -> bool {
     let kind = content_type(response);
@@ -68,7 +68,7 @@ fn is_streamed(response: &UpstreamResponse, asked: bool) -> bool {
         && (is_media(kind) || (asked && !is_document(kind)))
 }
 
-/// Empty where there is none.
+/// The `Content-Type`; empty where there is none.
 pub fn content_type(response: &UpstreamResponse) -> &[u8] {
     response.headers.get("content-type").unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Awaits the response head, which decides what the response may be.
+//! Awaits the response head, which decides the next stage.
 
 use super::await_body::{AwaitBody, content_type, is_binary, is_media};
 use super::{Stage, Step};
@@ -20,7 +20,7 @@ impl AwaitHead {
 }
 
 impl Relay {
-    /// A response has begun: its next stage.
+    /// The next stage of a response that has begun.
     fn on_head(&mut self, response: UpstreamResponse, attempt: &Attempt) -> Step {
         self.client_call.adopt_id(Some(&response.headers), &attempt.choice.provider().name);
         let unusable = unusable::failure_of(response.status, &response.headers);
@@ -32,17 +32,17 @@ impl Relay {
         let asked = self.call.body.stream;
         let is_good = (200..300).contains(&response.status) && response.status != 204;
         let is_labelled = stream::is_event_stream(&response.headers);
-        // A request for speech asks for events by another member than `stream`.
+        // A request for speech asks for events with another member than `stream`.
         let is_speech = self.call.path.starts_with("/audio/speech");
         let is_wanted = asked || is_speech;
         if is_good && is_labelled && is_wanted {
             return self.stream(response, Vec::new(), true, attempt);
         }
-        // Where a heartbeat has left, others may follow it: the response becomes events.
+        // Where a heartbeat has left, further ones may follow: the response becomes events.
         if !self.client_call.is_committed() {
             self.client_call.response.keep_quiet();
         }
-        // Sound may begin as events do.
+        // Sound may begin with the same bytes as events.
         let kind = content_type(&response);
         let may_be_events = !is_media(kind) || (is_binary(kind) && !is_speech);
         if is_good && asked && !is_labelled && may_be_events {

@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::{State, Task};
 use crate::api::outcome::Finish;
 
-/// A pause.
 pub struct Backoff {
     pub until: Instant,
 }

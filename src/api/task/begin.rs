@@ -10,7 +10,7 @@ use crate::upstream::{Failure, Outgoing, PendingResponse, Sent};
 
 /// An attempt that begins.
 pub struct Begin {
-    /// Take no idle connection: the provider had closed the one before.
+    /// Use no idle connection: the provider had closed the one before.
     pub is_fresh: bool,
 }
 
@@ -18,7 +18,7 @@ pub struct Begin {
 enum Asked {
     /// On an idle connection; how much of it has left.
     On(PendingResponse, Sent),
-    /// A connection has to be made.
+    /// It needs a new connection.
     Unconnected(Outgoing),
 }
 
@@ -44,7 +44,7 @@ impl Begin {
     }
 }
 
-/// Sends the request to a replica, in its provider's format, on an idle connection of that worker, else on a new one.
+/// Sends the request to a replica, in its provider's format, on an idle connection of that worker if there is one.
 fn ask(relay: &mut Relay, attempt: &Attempt, idle_of: Option<usize>) -> Result<Asked, Failure> {
     let Attempt { choice, others } = attempt;
     if relay.is_untranslatable {

@@ -19,7 +19,7 @@ pub struct Collect {
 }
 
 impl Collect {
-    /// It takes a box only where there is more to come.
+    /// Collects the bytes at hand. It allocates a box only where more are due.
     pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt) -> Step {
         match self.whole.collect(&mut self.response, relay.now) {
             Ok(Collected::Whole) => relay.collected(self.response, self.whole, &attempt.choice),
@@ -31,11 +31,11 @@ impl Collect {
 }
 
 impl Relay {
-    /// A buffered response is whole, and none of it has left.
+    /// Handles a complete buffered response, of which nothing has left.
     fn collected(&mut self, response: UpstreamResponse, whole: Whole, choice: &Choice) -> Step {
         let UpstreamResponse { status, headers, .. } = response;
         let Whole { bytes: mut body, share, .. } = whole;
-        // The text of an error is unreadable then, but its status is not.
+        // The coding hides the text of an error, but not its status.
         if unusable::coding(&headers).is_some() {
             body.clear();
         }
@@ -82,7 +82,7 @@ impl Relay {
         }
     }
 
-    /// A buffered response was examined.
+    /// Handles a buffered response that was examined.
     pub(super) fn on_document(&mut self, document: Document, choice: &Choice) -> Outcome {
         let Document { response, measured, made, is_made_in_background, share } = document;
         self.share.take_over(share);
@@ -90,7 +90,7 @@ impl Relay {
             Ok(buffered) => buffered,
             Err(failure) => {
                 if failure.fault == Fault::Untranslatable {
-                    // The provider has produced it, and charges for it.
+                    // The provider charges for it all the same.
                     self.note_document(measured, None, false);
                 }
                 return failure.into();
@@ -116,8 +116,8 @@ impl Relay {
         Outcome::Finished(failed.into())
     }
 
-    /// Whether a response says that a replica, of which it is not known, lacks the call's API. A 404 may mean the model, or the response
-    /// that is continued.
+    /// Whether a response shows that a replica with unknown support lacks the call's API. A 404 may also mean the model, or the response
+    /// that the call continues.
     fn lacks_api(&self, status: u16, body: &[u8], choice: &Choice) -> bool {
         let names_model = || {
             let said = &body[..body.len().min(MAX_ERROR_BODY)];
@@ -130,7 +130,7 @@ impl Relay {
         };
         let (request, board) = (&self.client_call.request, &self.gateway.board);
         let replica = &choice.provider().replicas[choice.replica];
-        // Many a provider with `/messages` counts no tokens.
+        // Many providers with `/messages` count no tokens.
         let may_lack = || {
             messages::counts_tokens(request)
                 || board.may_lack(replica, request.context.response_context.format)
@@ -138,7 +138,7 @@ impl Relay {
         means_path && !self.is_translated && messages::is_translatable(request) && may_lack()
     }
 
-    /// A replica seems to speak chat completions alone: it is asked again in these. That it serves them shows that it does.
+    /// Tries a replica again with the call translated, because it seems to support chat completions alone. A success proves it.
     fn translate_instead(&mut self, choice: &Choice) -> Outcome {
         if messages::counts_tokens(&self.client_call.request) {
             self.note(choice, Verdict::Succeeded, "client_error");

@@ -1,4 +1,4 @@
-//! What takes long in an attempt: a large response is examined, or a large call translated, by a helper.
+//! The long computations of an attempt: a helper examines a large response, or translates a large call.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,14 +20,14 @@ use crate::upstream::Failure;
 /// A computation on a helper.
 pub struct Compute {
     computing: Computing<Computed>,
-    /// It examines a response: that of a provider that has been paid for it.
+    /// It examines a response, for which the provider charges.
     has_response: bool,
 }
 
 enum Computed {
-    /// The response was examined.
+    /// The examined response.
     Document(Document),
-    /// The call was translated for its replica.
+    /// The call translated for its replica.
     Chat(Result<Chat, ApiError>),
 }
 
@@ -66,13 +66,13 @@ impl Relay {
         Step::Ended(self.on_document(unread.examine(), choice))
     }
 
-    /// Has the call as chat completions have it, with the thoughts that this replica takes; the next step where it has not.
+    /// Ensures that the call is translated with the form of earlier reasoning that this replica takes; `Some`: the step to take first.
     pub(super) fn translate_for(&mut self, replica: &Replica) -> Option<Step> {
         let thinking = messages::thinking_for(replica);
         if self.call.chat.as_ref().is_some_and(|chat| chat.thinking == thinking) {
             return None;
         }
-        // Its memory is free before another takes some.
+        // Frees its memory before the next one takes some.
         self.call.chat = None;
         let input = (Arc::clone(&self.client_call.request), thinking);
         if input.0.body.len() > QUICK_BODY {

@@ -1,4 +1,4 @@
-//! Computations that take long: a helper runs them on values, and the task that waits for the result stays with its worker.
+//! Long computations: a helper runs them on values, while the task that waits for the result stays with its worker.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -6,14 +6,14 @@ use std::time::Instant;
 use crate::api::error::ApiError;
 use crate::front::{Io, Job};
 
-/// A computation of one value from another. It never begins where this is dropped before.
+/// A computation of one value from another. Dropped before a helper has begun, it never runs.
 pub struct Computing<O> {
     state: Arc<Mutex<State<O>>>,
     /// For a helper; `None` once it has been sent.
     job: Option<Job>,
-    /// One of its kind is computed at a time.
+    /// One of its kind runs at a time.
     is_alone: bool,
-    /// When it must have begun.
+    /// When a helper must have begun.
     until: Instant,
 }
 
@@ -26,7 +26,7 @@ enum State<O> {
 }
 
 impl<O: Send + 'static> Computing<O> {
-    /// `compute` has `input` and nothing else of the request. `is_alone`: it takes so long that one of its kind is computed at a time.
+    /// `compute` gets `input` and nothing else of the request. `is_alone`: one of its kind runs at a time, because it takes very long.
     /// A helper must begin by `until`.
     pub fn new<I: Send + 'static>(input: I, compute: fn(I) -> O, is_alone: bool, until: Instant) -> Self {
         let state = Arc::new(Mutex::new(State::Waiting(Box::new(move || compute(input)))));
@@ -41,7 +41,7 @@ impl<O: Send + 'static> Computing<O> {
         Self { state, job: Some(Box::new(job)), is_alone, until }
     }
 
-    /// The result, once it is there. The first call sends the computation to a helper.
+    /// The result; `None`: not yet. The first call sends the computation to a helper.
     ///
     /// # Errors
     /// [`ApiError::Overloaded`]: no helper began in time. [`ApiError::Internal`]: it panicked.
@@ -52,7 +52,7 @@ impl<O: Send + 'static> Computing<O> {
             None => true,
         };
         let mut state = lock(&self.state);
-        // The job holds the state as well, until it has put its result there or panicked.
+        // The job holds the state too, until it has stored its result or panicked.
         let has_helper = is_sent && Arc::strong_count(&self.state) > 1;
         match std::mem::replace(&mut *state, State::Begun) {
             State::Computed(output) => Ok(Some(output)),
@@ -83,7 +83,7 @@ impl<O: Send + 'static> Computing<O> {
         }
     }
 
-    /// When it must have begun; `None` once it has.
+    /// When a helper must have begun; `None` after that.
     pub fn deadline(&self) -> Option<Instant> {
         matches!(*lock(&self.state), State::Waiting(_)).then_some(self.until)
     }
@@ -95,7 +95,7 @@ impl<O> Drop for Computing<O> {
     }
 }
 
-/// A computation panics without the lock.
+/// No computation holds the lock when it panics.
 fn lock<O>(state: &Mutex<State<O>>) -> MutexGuard<'_, State<O>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,7 +19,7 @@ impl Connect {
     /// Has a helper make a connection.
     ///
     /// # Errors
-    /// Too many wait for one already.
+    /// Too many requests wait for a connection already.
     pub fn begin(outgoing: Outgoing, relay: &Relay, io: &mut dyn Io) -> Result<Self, Failure> {
         let deadline = outgoing.deadline(relay.now, relay.client_call.is_committed());
         let (job, connecting) = outgoing.connect(deadline, io.load());
@@ -30,7 +30,7 @@ impl Connect {
         Ok(Self { outgoing, connecting, since: relay.now })
     }
 
-    /// When its time is over. `is_committed`: the client has had its first byte.
+    /// When its time ends. `is_committed`: the client has had its first byte.
     pub fn deadline(&self, is_committed: bool) -> Instant {
         self.outgoing.deadline(self.since, is_committed)
     }

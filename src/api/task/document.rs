@@ -1,5 +1,5 @@
-//! Examines a buffered response: what the client gets, what it cost, which response it made. This is a function of values alone, so
-//! that a helper can run it where the body is large.
+//! Examines a buffered response: the result for the client, its tokens, the id of the response that it made. It is a function of values
+//! alone, so that a helper can run it where the body is large.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub struct Unread {
     /// The client asked for a document: events are assembled into one.
     pub is_document: bool,
     pub output: Output,
-    /// Where the call was sent translated.
+    /// Translates the response, where the call was sent translated.
     pub translated: Option<Translated>,
     /// Largest translated body, bytes.
     pub limit: usize,
@@ -35,43 +35,43 @@ pub struct Unread {
     pub makes_response: bool,
     /// The call is about a stored response.
     pub is_stored: bool,
-    /// Where a heartbeat has promised events: makes them of the document.
+    /// Makes events of the document, where a heartbeat has promised events.
     pub promised: Option<Promised>,
     pub mask: Arc<Mask>,
 }
 
-/// The events that say the same as a document, which may be a refusal; `None`: there are none.
+/// Turns a document, which may be a refusal, into events; `None`: no events express it.
 pub type Promised = fn(&[u8], bool) -> Option<Vec<u8>>;
 
-/// What the response to a translated call is translated by.
+/// The translation of the response to a translated call.
 pub struct Translated {
     pub chat: Arc<Chat>,
-    /// As the client named it.
+    /// The model in the client's words.
     pub model: Arc<str>,
-    /// The request's.
+    /// The id of the request.
     pub id: Arc<str>,
 }
 
-/// A response that was examined.
+/// An examined response.
 pub struct Document {
-    /// For the client. A success has no secret of the provider; errors are masked when they are sent.
+    /// The response for the client. A success contains no secret of the provider; errors are masked when they are sent.
     pub response: Result<BufferedResponse, Failure>,
     pub measured: Measured,
     /// The id of the response that it made.
     pub made: Option<String>,
     /// It is a stored response that was made in the background.
     pub is_made_in_background: bool,
-    /// The memory that it takes.
+    /// Its memory.
     pub share: Share,
 }
 
 impl Document {
-    /// A response of which nothing else is known.
+    /// An examined response without any other facts.
     pub fn of(response: Result<BufferedResponse, Failure>, share: Share) -> Self {
         Self { response, measured: Measured::default(), made: None, is_made_in_background: false, share }
     }
 
-    /// Counts the copies that exist while a body is translated.
+    /// Reserves memory for the copies that exist while a body is translated.
     fn hold_copies_of(&mut self, body: &[u8]) -> Result<(), Failure> {
         let mut copies = Share::new(Holder::Response);
         if !copies.set(body.len().saturating_mul(TRANSLATED_COPIES)) {
@@ -82,13 +82,12 @@ impl Document {
     }
 }
 
-/// The failure where there is no memory or no thread.
+/// The failure for lack of memory or of a thread.
 pub fn overloaded(detail: &str) -> Failure {
     Failure { fault: Fault::Overloaded, detail: detail.to_owned() }
 }
 
 impl Unread {
-    /// Examines it.
     pub fn examine(mut self) -> Document {
         let share = std::mem::replace(&mut self.share, Share::new(Holder::Response));
         let mut document = Document::of(Err(overloaded("")), share);
@@ -135,7 +134,7 @@ impl Unread {
     }
 }
 
-/// The document that unrequested events make.
+/// The document assembled from unrequested events.
 fn assembled(status: u16, mut headers: Headers, events: &[u8]) -> Result<BufferedResponse, Failure> {
     headers.set("content-type", b"application/json");
     match assemble(events) {
@@ -150,7 +149,7 @@ fn assembled(status: u16, mut headers: Headers, events: &[u8]) -> Result<Buffere
     }
 }
 
-/// The refusal in a buffered response. One of success is searched only where it is small.
+/// The refusal in a buffered response. A response with a status of success is searched only where it is small.
 fn refusal_in(status: u16, body: &[u8]) -> Option<Refusal> {
     let limit = if status < 400 { MAX_REFUSAL } else { MAX_ERROR_BODY };
     (body.len() <= limit).then(|| Refusal::in_document(body)).flatten()

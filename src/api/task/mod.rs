@@ -37,45 +37,45 @@ use stream::Streaming;
 /// A relayed request under way.
 pub struct Task {
     relay: Relay,
-    /// Taken out for a turn.
+    /// `None` during a turn.
     state: Option<State>,
 }
 
-/// Whether an attempt is made.
+/// The state between two turns.
 enum State {
-    /// It is, and has come so far.
+    /// An attempt in this stage.
     Attempt(Box<Attempt>, Stage),
-    /// One has failed, and another follows then.
+    /// A pause after a failed attempt, before the next one.
     Backoff(Backoff),
 }
 
-/// How far an attempt has come, in the order of time. It moves several times a turn, so what is large stands in a box.
+/// The stage of an attempt, in the order of time. It moves several times a turn, so large ones are boxed.
 enum Stage {
     /// It begins: it takes an idle connection, or has one made.
     Begin(Begin),
     /// A helper makes its connection.
     Connect(Box<Connect>),
-    /// Its request leaves.
+    /// It sends the request.
     Send(SendRequest),
-    /// The head of its response is awaited.
+    /// It awaits the head of the response.
     AwaitHead(AwaitHead),
-    /// The beginning of its body is awaited, which shows what it is.
+    /// It awaits the beginning of the body, which shows its kind.
     AwaitBody(Box<AwaitBody>),
-    /// Its body is read whole before any of it leaves.
+    /// It collects the whole body before any of it leaves.
     Collect(Box<Collect>),
-    /// A helper examines that body.
+    /// A helper examines the body.
     Compute(Box<Compute>),
-    /// Its body is passed on as it comes.
+    /// It relays the body while it arrives.
     Stream(Box<Streaming>),
 }
 
-/// What a stage comes to.
+/// The result of a stage's turn.
 enum Step {
-    /// The next stage, which may have more at hand.
+    /// The next stage, which advances at once.
     To(Stage),
-    /// This stage, once its connection, its client or the clock has news.
+    /// This stage waits for its connection, its client or its deadline.
     Park(Stage),
-    /// This stage, after others had their turn.
+    /// This stage continues after others had their turn.
     Yield(Stage),
     /// The end of the attempt.
     Ended(Outcome),
@@ -153,7 +153,7 @@ impl Task {
         self
     }
 
-    /// What follows from the end of an attempt.
+    /// The next state after the end of an attempt.
     fn conclude(&mut self, attempt: Box<Attempt>, outcome: Outcome) -> Result<State, Finish> {
         match outcome {
             Outcome::Finished(finish) => Err(finish),
@@ -162,7 +162,7 @@ impl Task {
         }
     }
 
-    /// What follows from a failed attempt: another one or a pause before it, where one may be made and can mend it.
+    /// The next state after a failed attempt: another attempt, at once or after a pause, where one is allowed and may succeed.
     fn after(&mut self, attempt: Box<Attempt>, failed: Failed) -> Result<State, Finish> {
         let relay = &mut self.relay;
         let is_mended = match relay.call.is_search {
@@ -172,7 +172,7 @@ impl Task {
         let may_retry = is_mended && relay.has_retries() && relay.has_time_for(Duration::ZERO);
         let same_again = failed.is_unreachable() && relay.plan.is_lone();
         relay.keep_failure(failed, &attempt.choice);
-        // Its replica is free before another is chosen.
+        // Releases its replica before the next one is chosen.
         drop(attempt);
         match (may_retry, same_again) {
             (false, _) => Err(self.last()),
@@ -206,17 +206,17 @@ impl Task {
         }
     }
 
-    /// What the attempts that failed have left for the client.
+    /// The result of the failed attempts for the client.
     fn last(&mut self) -> Finish {
         let finish = self.relay.last();
-        // A provider works for a client that leaves.
+        // The client leaves while a provider works for it.
         if matches!(finish, Finish::Fault(Fault::ClientGone)) && self.relay.client_call.record.attempts > 0 {
             self.relay.note_request();
         }
         finish
     }
 
-    /// The client has gone while an attempt was made.
+    /// Handles a client that has left during an attempt.
     fn client_gone(&mut self, attempt: &Attempt) -> Finish {
         let detail = "the client went away".to_owned();
         let failed = Failed::Fault(Failure { fault: Fault::ClientGone, detail });
@@ -226,7 +226,7 @@ impl Task {
 }
 
 impl Stage {
-    /// An attempt's first. `is_fresh`: it takes no idle connection.
+    /// The first stage of an attempt. `is_fresh`: it uses no idle connection.
     fn begin(is_fresh: bool) -> Self {
         Self::Begin(Begin { is_fresh })
     }
@@ -244,10 +244,10 @@ impl Stage {
         }
     }
 
-    /// When it must advance even if its connection reports nothing. `is_committed`: the client has had its first byte.
+    /// When the stage must advance even if its connection reports nothing. `is_committed`: the client has had its first byte.
     fn deadline(&self, is_committed: bool) -> Option<Instant> {
         match self {
-            // It never waits: its worker advances it when it takes the task.
+            // This stage never waits: its worker advances it when it takes the task.
             Self::Begin(_) => None,
             Self::Connect(connect) => Some(connect.deadline(is_committed)),
             Self::Send(SendRequest(pending)) | Self::AwaitHead(AwaitHead(pending)) => {
@@ -260,7 +260,7 @@ impl Stage {
         }
     }
 
-    /// Waits in it: sees to the client first, and then to the provider's time limit.
+    /// Waits in this stage: sends the client its output first, then checks the provider's time limit.
     fn park(self, relay: &mut Relay) -> Step {
         if let Err(error) = relay.see_to_client() {
             return Step::failed(Failure { fault: Fault::ClientGone, detail: error.to_string() });

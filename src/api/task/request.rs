@@ -1,4 +1,4 @@
-//! What a replica is asked: the request for it, and its body.
+//! The request for a replica, and its body.
 
 use crate::api::messages;
 use crate::api::relay::Relay;
@@ -9,8 +9,8 @@ use crate::routing::Choice;
 use crate::upstream::{Call, Failure, Outgoing, PendingResponse, Timeouts};
 
 impl Relay {
-    /// The request for a replica, but for its body of that length, on an idle connection for the worker `idle_of`; inner error: there is
-    /// none.
+    /// The request for a replica without its body, which has that length, on an idle connection for the worker `idle_of`; inner error:
+    /// there is no idle connection.
     pub(super) fn request(
         &self,
         choice: &Choice,

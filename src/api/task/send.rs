@@ -1,11 +1,11 @@
-//! The request leaves, as far as its provider takes it.
+//! Sends the request, as far as its provider takes it.
 
 use super::await_head::AwaitHead;
 use super::{Stage, Step};
 use crate::api::relay::{Attempt, Relay};
 use crate::upstream::{PendingResponse, Sent};
 
-/// A request that leaves.
+/// A request that is being sent.
 pub struct SendRequest(pub PendingResponse);
 
 impl SendRequest {
@@ -17,7 +17,7 @@ impl SendRequest {
         }
     }
 
-    /// What follows once it has left so far.
+    /// The next step after so much of it was sent.
     pub fn after(self, sent: Sent, relay: &mut Relay) -> Step {
         match sent {
             Sent::Whole => Step::To(Stage::AwaitHead(AwaitHead(self.0))),

@@ -1,4 +1,4 @@
-//! A streamed response: how it is relayed, and what its end means.
+//! Relays a streamed response, and decides what its end means.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::upstream::stream::{self, Broke, Ended, Progress, ResponseHead, Stream
 use crate::upstream::stream_filter::{AsTheyCame, Bytes};
 use crate::upstream::{Failure, Fault, Headers, Timeouts, UpstreamResponse};
 
-/// A response on its way, and what its end needs to know of its beginning.
+/// A response under way, and facts of its beginning for its end.
 pub struct Streaming {
     pub stream: stream::Relay,
     status: u16,
     /// The client gets events: one more event can report an error.
     is_events: bool,
-    /// What the client sent is not needed any more, and is dropped.
+    /// The client's request is no longer needed and was dropped.
     is_settled: bool,
 }
 
@@ -40,7 +40,7 @@ impl Streaming {
             io.keep_deadline();
         }
         if !self.is_settled && client.is_begun() {
-            // No other attempt follows, and what was asked may be large.
+            // No other attempt follows, and the request may be large.
             relay.call.settle();
             relay.client_call.drop_body();
             self.is_settled = true;
@@ -48,7 +48,7 @@ impl Streaming {
         to(Stage::Stream(self))
     }
 
-    /// Its client has gone.
+    /// Ends the stream because the client has left.
     pub fn cancel(mut self, relay: &mut Relay, attempt: &Attempt) -> Outcome {
         let ended = self.stream.cancel();
         relay.stream_ended(self, ended, &attempt.choice)
@@ -56,7 +56,7 @@ impl Streaming {
 }
 
 impl Relay {
-    /// A response that is passed on as it comes; `beginning` is what was read of its body to learn what it is.
+    /// The stage for a response that is relayed while it arrives; `beginning`: the part of its body that was read to learn its kind.
     pub(super) fn stream(
         &mut self,
         mut response: UpstreamResponse,
@@ -66,7 +66,7 @@ impl Relay {
     ) -> Step {
         let Attempt { choice, others } = attempt;
         let config = &self.client_call.request.context.config;
-        // What is passed on as it comes is a stream, asked for or not.
+        // A response that is relayed while it arrives counts as a stream, requested or not.
         if !self.call.body.stream {
             response.set_timeouts(Timeouts::idle(config.stream_timeout));
         }
@@ -105,14 +105,14 @@ impl Relay {
         }
     }
 
-    /// It has ended, perhaps before it has begun: then another attempt may follow.
+    /// Handles the end of a stream. Before it has begun, another attempt may follow.
     fn stream_ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Outcome {
         let is_begun = self.client_call.response.is_begun();
         match ended.broke {
             Some(Broke::Refused(refusal, body)) => {
                 self.refused(refusal, streaming.stream.into_headers(), body, choice)
             }
-            // No event came: this counts as no response, and another attempt may follow.
+            // A stream without an event counts as no response, and another attempt may follow.
             Some(Broke::Failed(failure)) if !is_begun => {
                 let fault = if failure.fault == Fault::CutOff { Fault::Broken } else { failure.fault };
                 Outcome::Failed(Failed::Fault(Failure { fault, ..failure }))
@@ -129,7 +129,7 @@ impl Relay {
         self.on_document(Document::of(Ok(buffered), Share::new(Holder::Response)), choice)
     }
 
-    /// The stream has ended after its beginning: no other attempt may follow.
+    /// Handles the end of a stream that has begun: no other attempt may follow.
     fn ended(&mut self, streaming: Streaming, ended: Ended, choice: &Choice) -> Finish {
         let Streaming { stream, status, is_events, .. } = streaming;
         // The connection to the provider closes before the client gets the end.
