@@ -93,8 +93,8 @@ impl Response {
         let mut start = 0;
         while let Some(len) = wire::find(&self.events[start..], b"\n\n") {
             let event = &self.events[start..start + len];
-            // Comments and `[DONE]` do not count.
-            if event.starts_with(b"data: {") {
+            // Comments and `[DONE]` do not count. Some APIs name an event before its data.
+            if event.starts_with(b"data: {") || wire::find(event, b"\ndata: {").is_some() {
                 on_event(wire::number_after(event, SENT_KEY), !self.had_event);
                 self.had_event = true;
             }

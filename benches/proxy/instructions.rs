@@ -11,15 +11,17 @@ use serde_json::{Value, json};
 
 use crate::client::{Progress, Response};
 use crate::load::Spec;
-use crate::plan::{Api, Backslashes, Body};
+use crate::request::{Api, Backslashes, Body};
 use crate::servers::{self, Server};
 
 /// Whole requests counted.
 const REQUESTS: u32 = 1_000;
-/// A request as a coding agent sends it early in a session.
+/// A request as a coding agent sends it early in a session, and late in one.
 const LARGE: Body = Body::History { bytes: 28_000, backslashes: Backslashes::Usual };
+const LARGEST: Body = Body::History { bytes: 262_000, backslashes: Backslashes::Usual };
 /// Large requests counted.
 const LARGE_REQUESTS: u32 = 200;
+const LARGEST_REQUESTS: u32 = 50;
 /// Streamed events counted.
 const EVENTS: u64 = 300;
 /// Time between two events: far more than one takes under callgrind, so that each is relayed alone.
@@ -33,46 +35,37 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Counts, compares with the committed figures, and says so.
 pub fn run(upstream: &Server) -> io::Result<()> {
-    let base = count(upstream, Body::Question, 0, None)?;
-    let request = (count(upstream, Body::Question, REQUESTS, None)? - base) / f64::from(REQUESTS);
-    let large = (count(upstream, LARGE, LARGE_REQUESTS, None)? - base) / f64::from(LARGE_REQUESTS);
+    let base = count(upstream, 0, (Api::Chat, Body::Question, 0))?;
+    let request = |times, api, body| {
+        Ok::<f64, io::Error>((count(upstream, times, (api, body, 0))? - base) / f64::from(times))
+    };
     // A stream of one event costs about as much as a whole request: only further events are counted.
-    let events = |api, events| count(upstream, Body::Question, 0, Some((api, events)));
+    let events = |api, events| count(upstream, 1, (api, Body::Question, events));
     let event = |api| Ok::<f64, io::Error>((events(api, EVENTS)? - events(api, 1)?) / (EVENTS - 1) as f64);
     compare(&[
-        ("request", request),
-        ("request_28kb", large),
+        ("request", request(REQUESTS, Api::Chat, Body::Question)?),
+        ("request_28kb", request(LARGE_REQUESTS, Api::Chat, LARGE)?),
+        ("request_262kb", request(LARGEST_REQUESTS, Api::Chat, LARGEST)?),
+        ("request_262kb_from_messages", request(LARGEST_REQUESTS, Api::Messages, LARGEST)?),
+        ("request_262kb_from_responses", request(LARGEST_REQUESTS, Api::Responses, LARGEST)?),
         ("event", event(Api::Chat)?),
         ("event_to_messages", event(Api::Messages)?),
         ("event_to_responses", event(Api::Responses)?),
     ])
 }
 
-/// Instructions of a proxy from start to end, with `requests` of `body` and one stream of so many events to an API.
-fn count(upstream: &Server, body: Body, requests: u32, stream: Option<(Api, u64)>) -> io::Result<f64> {
+/// Instructions of a proxy from start to end, with so many requests to an API, each for so many events; 0: for a buffered response.
+fn count(upstream: &Server, requests: u32, (api, body, chunks): (Api, Body, u64)) -> io::Result<f64> {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("callgrind.out");
     let proxy = servers::start_under_callgrind(&upstream.address, &out)?;
     let mut client = Client::new(&proxy)?;
-    let ask_for = |body, (api, chunks)| {
-        Spec {
-            gap_us: GAP_US,
-            body,
-            api,
-            chunks,
-            address: proxy.address.clone(),
-            model: proxy.model.to_owned(),
-            ..Spec::default()
-        }
-        .request()
-    };
-    for (times, body) in [(WARM_UP, Body::Question), (requests, body)] {
-        let request = ask_for(body, (Api::Chat, 0));
+    let small = Spec { address: proxy.address.clone(), model: proxy.model.to_owned(), ..Spec::default() };
+    let counted = Spec { api, body, chunks, gap_us: GAP_US, ..small.clone() };
+    for (times, spec) in [(WARM_UP, small), (requests, counted)] {
+        let request = spec.request();
         for _ in 0..times {
             client.ask(&request)?;
         }
-    }
-    if let Some(stream) = stream {
-        client.ask(&ask_for(Body::Question, stream))?;
     }
     proxy.guard.terminate()?;
     let text = fs::read_to_string(&out)?;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Progress, Response};
-use crate::plan::{Api, Body};
 use crate::poller::Poller;
 use crate::procfs::{self, CpuTime, Memory, Processes};
+use crate::request::{Api, Body};
 
 const READ_BYTES: usize = 64 * 1024;
 
@@ -45,8 +45,9 @@ pub struct Spec {
     /// Wait of the upstream between two events.
     pub gap_us: u64,
     pub body: Body,
-    /// Not part of the JSON: the load process sends chat completions alone.
     pub api: Api,
+    /// Wait of a lone client between a response and its next request.
+    pub pause_us: u64,
     /// First requests are spread over the first half of this; over all of it where there is no window.
     pub warmup_ms: u64,
     /// Time that is counted; 0: every client sends one request and then stays idle.
@@ -59,7 +60,7 @@ impl Spec {
             "address": self.address, "pid": self.pid, "tree": self.tree, "upstream_pid": self.upstream_pid,
             "model": self.model, "headers": self.headers,
             "clients": self.clients, "latency_us": self.latency_us, "chunks": self.chunks, "gap_us": self.gap_us,
-            "body": self.body.to_json(), "warmup_ms": self.warmup_ms, "window_ms": self.window_ms,
+            "body": self.body.to_json(), "path": self.api.path(), "pause_us": self.pause_us, "warmup_ms": self.warmup_ms, "window_ms": self.window_ms,
         })
     }
 
@@ -77,7 +78,8 @@ impl Spec {
             chunks: number("chunks")?,
             gap_us: number("gap_us")?,
             body: Body::from_json(&value["body"])?,
-            api: Api::Chat,
+            api: Api::at(value["path"].as_str()?)?,
+            pause_us: number("pause_us")?,
             warmup_ms: number("warmup_ms")?,
             window_ms: number("window_ms")?,
         })
@@ -89,29 +91,13 @@ impl Spec {
 
     /// The request that every client sends, head and body.
     pub fn request(&self) -> Vec<u8> {
-        // The upstream finds its orders in the text, because some gateways drop a field such as `user`.
         let wish = format!("latency_us={} chunks={} gap_us={}", self.latency_us, self.chunks, self.gap_us);
-        let (messages_key, limit) = self.api.members();
-        let mut messages = vec![
-            json!({"role": "system", "content": "You are a helpful assistant that answers in one short sentence."}),
-            json!({"role": "user", "content": format!("What does a reverse proxy do, and why would one want it? {wish}")}),
-        ];
-        messages.extend(self.body.history());
-        let mut body = json!({
-            "model": self.model,
-            messages_key: messages,
-            "temperature": 0.7,
-            limit: 256,
-            "stream": self.chunks > 0,
-        });
-        if self.api != Api::Messages {
-            body["user"] = json!("bench");
-        }
-        let body = body.to_string();
+        let body = self.api.body(&self.model, &wish, self.body, self.chunks > 0);
         format!(
-            "POST {} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n\
+            "{} {} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n\
              Content-Type: application/json\r\nUser-Agent: ai-proxy-bench\r\n\
              Authorization: Bearer {}\r\n{}Content-Length: {}\r\n\r\n{body}",
+            self.api.method(),
             self.api.path(),
             self.address,
             crate::servers::CLIENT_TOKEN,
@@ -323,6 +309,7 @@ impl Run {
                 tally.latencies_ns.push(waited_ns);
             }
             if self.spec.window_ms > 0 {
+                std::thread::sleep(Duration::from_micros(self.spec.pause_us));
                 client.ask(&self.request, &self.poller, id as u64)?;
             }
         }

@@ -17,6 +17,7 @@
 
 mod chart;
 mod client;
+mod fairness;
 mod footprint;
 mod gateways;
 mod growth;
@@ -27,6 +28,8 @@ mod plan;
 mod poller;
 mod procfs;
 mod report;
+mod request;
+mod scrape;
 mod servers;
 mod sweep;
 mod upstream;
@@ -53,8 +56,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use crate::load::Spec;
-use crate::plan::{SCENARIOS, Scenario};
+use crate::plan::{Between, SCENARIOS, Scenario};
 use crate::report::{Contender, Report, Row};
+use crate::request::Api;
 use crate::servers::{Server, Setup};
 
 fn main() -> ExitCode {
@@ -128,13 +132,13 @@ fn run(wanted: &[&str]) -> io::Result<()> {
     }
     let is_wanted = |key: &str| wanted.is_empty() || wanted.iter().any(|part| key.contains(part));
     if SCENARIOS.iter().any(|scenario| is_wanted(scenario.key)) {
-        for setup in [Setup::Streams, Setup::Tls, Setup::Logged, Setup::TwoWorkers] {
+        for setup in [Setup::Streams, Setup::Tls, Setup::Logged, Setup::Itself, Setup::TwoWorkers] {
             let wanted = |scenario: &&Scenario| setup.suits(scenario) && is_wanted(scenario.key);
             if SCENARIOS.iter().any(|scenario| wanted(&scenario)) {
                 let terminator = servers::start_terminator(&bench.nginx, setup, &bench.upstream.address)?;
                 let upstream = terminator.as_ref().unwrap_or(&bench.upstream).address.as_str();
                 let nginx = match setup {
-                    Setup::Logged => servers::start_ai_proxy(Setup::Streams, upstream)?,
+                    Setup::Logged | Setup::Itself => servers::start_ai_proxy(Setup::Streams, upstream)?,
                     _ => servers::start_nginx(&bench.nginx, setup, upstream)?,
                 };
                 let ai_proxy = servers::start_ai_proxy(setup, upstream)?;
@@ -144,6 +148,10 @@ fn run(wanted: &[&str]) -> io::Result<()> {
                 }
             }
         }
+    }
+    if is_wanted(fairness::KEY) {
+        let result = fairness::measure(&bench, &mut report);
+        report.keep_error(fairness::TITLE, result);
     }
     if is_wanted(sweep::KEY) {
         let result = sweep::measure(&bench, files_max, &mut report);
@@ -182,7 +190,16 @@ impl Bench {
         for _ in 0..self.rounds {
             let mut direct = serde_json::Value::Null;
             for (contender, server) in contenders {
-                let outcome = self.run(&self.spec(scenario, server), report)?;
+                let spec = self.spec(scenario, server);
+                let outcome = match (scenario.between, contender) {
+                    (Between::Scraped, Contender::AiProxy) => {
+                        scrape::beside(&server.address, || self.run(&spec, report))?
+                    }
+                    (Between::Translated(api), Contender::AiProxy) => {
+                        self.run(&Spec { api, ..spec }, report)?
+                    }
+                    _ => self.run(&spec, report)?,
+                };
                 for (row, figure) in rows.iter_mut().zip(scenario.figures) {
                     let base = match (figure.over_direct, contender) {
                         (true, Contender::Nginx | Contender::AiProxy) => (figure.read)(&direct),
@@ -213,7 +230,8 @@ impl Bench {
             chunks: scenario.chunks,
             gap_us: scenario.gap_us,
             body: scenario.body,
-            api: plan::Api::Chat,
+            api: Api::Chat,
+            pause_us: 0,
             warmup_ms: self.warmup_ms,
             window_ms: self.window_ms,
         }
@@ -222,14 +240,7 @@ impl Bench {
     /// One load run; what went wrong in it goes into the report.
     fn run(&self, spec: &Spec, report: &mut Report) -> io::Result<serde_json::Value> {
         let outcome = servers::run_load(spec)?;
-        let errors = outcome["errors"].as_u64().unwrap_or(0);
-        if errors > 0 {
-            report.errors += errors;
-            report.notes.push(format!(
-                "{errors} errors, the first {}, in {} clients at {} of {}",
-                outcome["first_error"], spec.clients, spec.address, spec.model
-            ));
-        }
+        keep_errors(spec, &outcome, report);
         let cores = thread::available_parallelism()?.get() as f64;
         if let Some((foreign_ns, window_s)) =
             outcome["foreign_cpu_ns"].as_f64().zip(outcome["window_s"].as_f64())
@@ -237,6 +248,18 @@ impl Bench {
             report.foreign_percent.push(foreign_ns / 1e9 / window_s / cores * 100.0);
         }
         Ok(outcome)
+    }
+}
+
+/// Adds the errors of a load run to the report.
+fn keep_errors(spec: &Spec, outcome: &serde_json::Value, report: &mut Report) {
+    let errors = outcome["errors"].as_u64().unwrap_or(0);
+    if errors > 0 {
+        report.errors += errors;
+        report.notes.push(format!(
+            "{errors} errors, the first {}, in {} clients at {} of {}",
+            outcome["first_error"], spec.clients, spec.address, spec.model
+        ));
     }
 }
 

@@ -1,6 +1,8 @@
 //! The measurements under load, and their aims.
 
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use super::request::{Api, Backslashes, Body};
 
 /// A bound that a figure of ai-proxy should keep.
 #[derive(Clone, Copy)]
@@ -25,88 +27,6 @@ pub struct Figure {
     pub bounds: Bounds,
 }
 
-/// The body of a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Body {
-    /// One question, some 300 bytes.
-    #[default]
-    Question,
-    /// The history of a coding agent: at least so many bytes, of which so many in a hundred are backslashes.
-    History { bytes: usize, backslashes: Backslashes },
-}
-
-/// The API that a request is for. A call to any but the first is translated for the upstream.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Api {
-    #[default]
-    Chat,
-    Messages,
-    Responses,
-}
-
-impl Api {
-    /// Where it is called.
-    pub fn path(self) -> &'static str {
-        match self {
-            Api::Chat => "/v1/chat/completions",
-            Api::Messages => "/v1/messages",
-            Api::Responses => "/v1/responses",
-        }
-    }
-
-    /// The member that holds the messages, and the one that bounds the response.
-    pub fn members(self) -> (&'static str, &'static str) {
-        match self {
-            Api::Chat | Api::Messages => ("messages", "max_tokens"),
-            Api::Responses => ("input", "max_output_tokens"),
-        }
-    }
-}
-
-/// Share of backslashes in a history, which is what reading it costs most.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Backslashes {
-    /// 4 to 5 in a hundred, as agents send.
-    Usual,
-    /// 8 in a hundred.
-    Many,
-}
-
-impl Body {
-    /// As words of a spec.
-    pub fn to_json(self) -> Value {
-        match self {
-            Body::Question => json!({"bytes": 0, "many": false}),
-            Body::History { bytes, backslashes } => {
-                json!({"bytes": bytes, "many": backslashes == Backslashes::Many})
-            }
-        }
-    }
-
-    /// Parses the words of a spec.
-    pub fn from_json(value: &Value) -> Option<Body> {
-        let bytes = value["bytes"].as_u64()?.try_into().ok()?;
-        let backslashes = if value["many"].as_bool()? { Backslashes::Many } else { Backslashes::Usual };
-        Some(if bytes == 0 { Body::Question } else { Body::History { bytes, backslashes } })
-    }
-
-    /// The messages after the question.
-    pub fn history(self) -> Vec<Value> {
-        let Body::History { bytes, backslashes } = self else { return Vec::new() };
-        let line = match backslashes {
-            Backslashes::Usual => "    let name = read(\"value\", of, what, was, asked, for);\n",
-            Backslashes::Many => "    let a = read(\"value\", of);\n",
-        };
-        let file = line.repeat(HISTORY_LINES);
-        let messages = bytes.div_ceil(file.len());
-        let tool = |_| json!({"role": "tool", "tool_call_id": "call_1", "content": file});
-        (0..messages).map(tool).collect()
-    }
-}
-
-/// Lines of one message of a history.
-const HISTORY_LINES: usize = 40;
-
 /// The contender that ai-proxy is compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Between {
@@ -116,6 +36,10 @@ pub enum Between {
     NginxOverTls,
     /// Itself at WARNING, while it logs at INFO.
     LogLevels,
+    /// Itself without a scraper, while one fetches `/metrics` each second.
+    Scraped,
+    /// Itself relaying the call, while it translates that API's.
+    Translated(Api),
 }
 
 /// One kind of load.
@@ -165,6 +89,13 @@ const EVERY_2_MS: Scenario = Scenario {
 const OVER_TLS: Scenario = Scenario {
     between: Between::NginxOverTls,
     figures: &[cpu_per_response(1.4, 1.2), RESPONSES_PER_SECOND, LATENCY_P99],
+    ..SATURATED
+};
+
+/// One large body after another, translated.
+const TRANSLATED: Scenario = Scenario {
+    between: Between::Translated(Api::Messages),
+    figures: &[cpu_per_response(2.0, 1.5), RESPONSES_PER_SECOND, LATENCY_P99],
     ..SATURATED
 };
 
@@ -294,6 +225,33 @@ pub const SCENARIOS: &[Scenario] = &[
         ..SATURATED
     },
     Scenario {
+        key: "scraped",
+        title: "ai-proxy with /metrics fetched each second, in nginx's column without: buffered responses, 64 clients",
+        clients: 64,
+        between: Between::Scraped,
+        figures: &[cpu_per_response(1.05, 1.02), ADDED_P50, ADDED_P99],
+        ..AFTER_20_MS
+    },
+    Scenario {
+        key: "translated_28kb",
+        title: "ai-proxy from /v1/messages to chat, in nginx's column relaying: bodies of 28 KB, 16 clients (saturated)",
+        body: Body::History { bytes: 28_000, backslashes: Backslashes::Usual },
+        ..TRANSLATED
+    },
+    Scenario {
+        key: "translated_262kb",
+        title: "ai-proxy from /v1/messages to chat, in nginx's column relaying: bodies of 262 KB, 16 clients (saturated)",
+        body: Body::History { bytes: 262_000, backslashes: Backslashes::Usual },
+        ..TRANSLATED
+    },
+    Scenario {
+        key: "translated_2ms_64",
+        title: "ai-proxy from /v1/messages to chat, in nginx's column relaying: a chunk every 2 ms, 64 clients",
+        between: Between::Translated(Api::Messages),
+        figures: &[CPU_PER_CHUNK_TRANSLATED, CHUNKS_PER_SECOND],
+        ..EVERY_2_MS
+    },
+    Scenario {
         key: "two_20ms_64",
         title: "two workers: buffered responses, upstream takes 20 ms, 64 clients",
         clients: 64,
@@ -348,6 +306,9 @@ pub const CPU_PER_CHUNK_UNBOUND: Figure = Figure {
 
 const CPU_PER_CHUNK: Figure =
     Figure { bounds: Some((Bound::RatioAtMost(1.1), Bound::RatioAtMost(0.9))), ..CPU_PER_CHUNK_UNBOUND };
+
+const CPU_PER_CHUNK_TRANSLATED: Figure =
+    Figure { bounds: Some((Bound::RatioAtMost(2.0), Bound::RatioAtMost(1.5))), ..CPU_PER_CHUNK_UNBOUND };
 
 const STREAMS_PER_SECOND: Figure = Figure {
     name: "streams finished",

@@ -151,6 +151,8 @@ pub enum Setup {
     Tls,
     /// As [`Setup::Streams`], with a line in the log for each request.
     Logged,
+    /// As [`Setup::Streams`], beside another ai-proxy with the same setup.
+    Itself,
     /// Room for 1,000 requests at once.
     Crowd,
     /// Room for 10,000 idle clients and no more workers than by default.
@@ -165,12 +167,13 @@ impl Setup {
 
     /// Whether that scenario is measured with it.
     pub fn suits(self, scenario: &Scenario) -> bool {
-        let between = match self {
-            Setup::Tls => Between::NginxOverTls,
-            Setup::Logged => Between::LogLevels,
-            _ => Between::Nginx,
-        };
-        scenario.workers == self.workers() && scenario.between == between
+        self == match scenario.between {
+            Between::Nginx if scenario.workers > 1 => Setup::TwoWorkers,
+            Between::Nginx => Setup::Streams,
+            Between::NginxOverTls => Setup::Tls,
+            Between::LogLevels => Setup::Logged,
+            Between::Scraped | Between::Translated(_) => Setup::Itself,
+        }
     }
 }
 
@@ -189,7 +192,7 @@ pub fn start_nginx(nginx: &Path, setup: Setup, upstream: &str) -> io::Result<Ser
     // nginx sets up every connection's record at its start: the number shows in its memory.
     let connections = match setup {
         Setup::Default => 1_024,
-        Setup::Streams | Setup::TwoWorkers | Setup::Tls | Setup::Logged => 2_048,
+        Setup::Streams | Setup::TwoWorkers | Setup::Tls | Setup::Logged | Setup::Itself => 2_048,
         Setup::Crowd => 4_096,
         Setup::IdleClients => 16_000,
     };
@@ -262,6 +265,7 @@ http {{
     }}
     server {{
         listen 127.0.0.1:{listen};
+        location = /healthz {{ return 200 ok; }}
         location / {{
             proxy_pass {scheme}://provider;
             proxy_http_version 1.1;
@@ -304,7 +308,7 @@ fn start_in(command: &mut Command, setup: Setup, upstream: &str) -> io::Result<S
     });
     match setup {
         Setup::Default => {}
-        Setup::Streams | Setup::TwoWorkers | Setup::Tls | Setup::Logged => {
+        Setup::Streams | Setup::TwoWorkers | Setup::Tls | Setup::Logged | Setup::Itself => {
             config["max_connections"] = json!(600);
             config["max_keepalive_connections"] = json!(600);
         }

@@ -3,8 +3,9 @@
 use std::io;
 
 use crate::Bench;
-use crate::plan::{Between, Body, CPU_PER_REQUEST, Scenario};
+use crate::plan::{Between, CPU_PER_REQUEST, Scenario};
 use crate::report::{Contender, Report, Row};
+use crate::request::Body;
 use crate::servers::{self, Setup};
 
 pub const KEY: &str = "sweep";

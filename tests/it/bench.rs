@@ -22,6 +22,9 @@ mod procfs;
 #[allow(dead_code, reason = "the benchmark alone prints the report")]
 #[path = "../../benches/proxy/report.rs"]
 mod report;
+#[allow(dead_code, reason = "the benchmark alone sends requests")]
+#[path = "../../benches/proxy/request.rs"]
+mod request;
 
 fn spread(low: f64, median: f64, high: f64) -> Spread {
     Spread { low, median, high }
