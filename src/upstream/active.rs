@@ -1,4 +1,4 @@
-//! A connection to a provider while a request has it: what leaves on it, what has come, and the way back to the pool.
+//! A connection to a provider while a request uses it: output, input, and the return to the pool.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -12,35 +12,35 @@ use crate::front::Source;
 /// A connection in use.
 pub struct ActiveConnection {
     pub source: Arc<Source>,
-    /// Until it has gone back to the pool.
+    /// `None`: it is back in the pool, or closed.
     connection: Option<Connection>,
     pool: Arc<Pool>,
     pub timer: Timer,
-    /// Bytes that had come when the timer was last looked after.
+    /// Bytes received at the last restart of the timer.
     heard: u64,
     /// Nothing but HTTP runs on it: no TLS, no proxy.
     pub is_clear: bool,
 }
 
 impl ActiveConnection {
-    /// `connection`, for a request. `is_clear`: neither TLS nor a proxy is in between.
+    /// `connection` for a request. `is_clear`: neither TLS nor a proxy is in between.
     pub fn new(connection: Connection, pool: &Arc<Pool>, timer: Timer, is_clear: bool) -> Self {
         connection.source.begin_request();
         let source = Arc::clone(&connection.source);
         Self { source, connection: Some(connection), pool: Arc::clone(pool), timer, heard: 0, is_clear }
     }
 
-    /// Takes as many bytes of these parts as it can at once; how many. `is_direct`: its link is the socket itself and holds nothing that has
-    /// to leave before them: the socket may take them from their place.
+    /// Sends as many bytes of these parts as it can at once; returns how many. `is_direct`: the link is the socket itself and has no earlier
+    /// bytes to send, so that the socket may take the parts without a copy.
     ///
     /// # Errors
-    /// What the connection failed with.
+    /// The connection has failed.
     pub fn send(&mut self, parts: &[IoSlice<'_>], is_direct: &mut bool) -> Result<usize, ureq::Error> {
         if *is_direct {
             if let Ok(taken @ 1..) = self.source.send(parts) {
                 return Ok(taken);
             }
-            // The link sends the rest, and finds out why the socket took no more.
+            // The link sends the rest, and learns why the socket took no more.
             *is_direct = false;
         }
         let Some(Connection { link, .. }) = &mut self.connection else {
@@ -49,10 +49,10 @@ impl ActiveConnection {
         link.send(parts)
     }
 
-    /// Takes what has come of the response; `false` at the connection's end.
+    /// Reads the part of the response at hand; `false` at the connection's end.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing more has come. What the connection failed with.
+    /// `WouldBlock`: no more input yet. The connection has failed.
     pub fn more(&mut self, now: Instant) -> Result<bool, ureq::Error> {
         let more = self.receive();
         if self.source.received() != self.heard {
@@ -80,7 +80,7 @@ impl ActiveConnection {
         Ok(received)
     }
 
-    /// Sends what has still to leave, as far as it goes at once, and reads nothing; whether something of a response is here all
+    /// Sends the output that waits, as far as it goes at once, and reads nothing; returns whether bytes of a response are here all
     /// the same.
     pub fn flush(&mut self) -> Result<bool, ureq::Error> {
         match self.flush_and_look() {
@@ -89,7 +89,7 @@ impl ActiveConnection {
         }
     }
 
-    /// As [`ActiveConnection::more`], and the socket is not read.
+    /// Like [`ActiveConnection::more`] without a read of the socket.
     fn flush_and_look(&mut self) -> Result<bool, ureq::Error> {
         // The link sends before it reads.
         self.source.hold_reads(true);
@@ -98,19 +98,19 @@ impl ActiveConnection {
         more
     }
 
-    /// What has come and has not been taken off.
+    /// Input that is not consumed yet.
     pub fn input(&mut self) -> &[u8] {
         self.connection.as_mut().map_or(&[], |connection| connection.link.buffers().input())
     }
 
-    /// Takes off so many bytes of what has come.
+    /// Consumes so many bytes of the input.
     pub fn consume(&mut self, count: usize) {
         if let Some(connection) = &mut self.connection {
             connection.link.buffers().input_consume(count);
         }
     }
 
-    /// Takes off blank lines ahead of a head: they mean nothing, and are no end of it.
+    /// Consumes blank lines before a head: they have no meaning and do not end it.
     pub fn skip_blank_lines(&mut self) {
         let (input, mut count) = (self.input(), 0);
         while let [b'\r', b'\n', ..] | [b'\n', ..] = input[count..] {
@@ -119,15 +119,15 @@ impl ActiveConnection {
         self.consume(count);
     }
 
-    /// Whether nothing is here that the socket does not show: TLS may hold what came together with the response, which would be
-    /// taken for the next one.
+    /// Whether the link holds no input that the socket does not show: TLS may hold bytes that came with the response, and they
+    /// would pass for the next one.
     fn is_silent(&mut self) -> bool {
         self.is_clear || self.flush_and_look().is_err_and(|error| would_block(&error))
     }
 
-    /// The request has done with the connection; `is_clean`: another may use it.
+    /// Ends the use of the connection; `is_clean`: another request may use it.
     pub fn leave(&mut self, is_clean: bool) {
-        // It has left before: the socket may be another worker's by now.
+        // A second call changes nothing: the socket may be another worker's by now.
         if self.connection.is_none() {
             return;
         }
@@ -144,17 +144,17 @@ impl Drop for ActiveConnection {
         self.leave(false);
     }
 }
-/// Whether there is nothing for now.
+/// Whether the error only says that there is no input yet.
 pub fn would_block(error: &ureq::Error) -> bool {
     matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
-/// There is no more time.
+/// The failure when the time limit passes.
 pub fn failure_of_time() -> Failure {
     let detail = io::Error::from(io::ErrorKind::TimedOut).to_string();
     Failure { fault: Fault::TimedOut, detail }
 }
 
-/// What the connection failed with.
+/// The failure for an error of the connection.
 pub fn failed(error: &ureq::Error, fault: Fault) -> Failure {
     Failure { fault, detail: error.to_string() }
 }

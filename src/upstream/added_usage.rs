@@ -1,4 +1,4 @@
-//! The event that only reports usage, kept from a client that did not ask for it.
+//! Removes the event that only reports usage, for a client that did not ask for it.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::usage;
 use crate::core::sse;
 
-/// Complete events without those that only report usage; `None`: there are none of these.
+/// Complete events without those that only report usage; `None`: there are none to remove.
 pub fn without(events: &[u8]) -> Option<Vec<u8>> {
     if !usage::mentions(events) {
         return None;

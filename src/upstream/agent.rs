@@ -1,5 +1,5 @@
-//! A call that waits on its thread, as the monitor's do: by ureq's own agent, with the look-ups, the race of addresses and the SOCKS5 that
-//! relayed calls have. Each call has an agent and a connection of its own.
+//! Blocking calls, for the monitor: ureq's own agent with our look-ups, race of addresses and SOCKS5, as for relayed calls.
+//! Each call has an agent and a connection of its own.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -20,19 +20,18 @@ use crate::limits::{MAX_UPSTREAM_HEAD, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFF
 
 /// A response whose body has still to be read.
 pub struct Response {
-    /// Status code.
     pub status: u16,
-    /// Header fields as they came.
+    /// Unchanged header fields.
     pub headers: Headers,
-    /// Its body, which has until the deadline of the call.
+    /// Its body, which must end before the deadline of the call.
     pub body: Body,
 }
 
 impl Upstream {
-    /// `GET` of `path` after a replica's base URL. The response is there up to its head; its body has until `deadline` too.
+    /// Sends `GET` for `path` after a replica's base URL and reads the response's head. Head and body together have until `deadline`.
     ///
     /// # Errors
-    /// There is no response by then. No status and no redirect is an error.
+    /// There is no response by then. A status or a redirect is never an error.
     pub fn get(&self, replica: &Replica, path: &str, deadline: Instant) -> Result<Response, Error> {
         let request = Request::get([base_url(replica, Format::OpenAi), path].concat());
         let request = account(replica, Format::OpenAi).add_to(request).body(())?;
@@ -48,7 +47,7 @@ impl Upstream {
 
 fn agent(resolver: LimitedResolver, replica: &Replica, deadline: Instant) -> Result<Agent, Error> {
     let proxy = replica.proxy_for(Format::OpenAi).map(|proxy| Proxy::new(proxy.expose())).transpose()?;
-    // Whatever the product depends on is said here, not left to the library's defaults.
+    // Sets every option that the product depends on, instead of the library's defaults.
     let settings = Agent::config_builder()
         .proxy(proxy)
         .tls_config(connectors::tls_config(replica.ca_file.as_ref()))
@@ -61,7 +60,7 @@ fn agent(resolver: LimitedResolver, replica: &Replica, deadline: Instant) -> Res
         .accept("")
         .accept_encoding("")
         .max_response_header_size(MAX_UPSTREAM_HEAD)
-        // More than the largest head, so that a larger one is recognised.
+        // More than the largest head, so that a larger one is noticed.
         .input_buffer_size(MAX_UPSTREAM_HEAD + UPSTREAM_READ_BUFFER)
         .output_buffer_size(UPSTREAM_WRITE_BUFFER)
         .build();
@@ -132,7 +131,7 @@ fn time_left(timeout: NextTimeout) -> Result<std::time::Duration, Error> {
     }
 }
 
-/// What a blocking socket says at the end of its time.
+/// Converts the error of a blocking socket at the end of its time.
 fn timed_out(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => io::Error::from(io::ErrorKind::TimedOut).into(),

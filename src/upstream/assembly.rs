@@ -14,11 +14,11 @@ use node::{Fit, Object, Room, each_item, each_member, index_of, is_json, member,
 /// Why events make no document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unassembled {
-    /// One of them tells of an error; the document that tells of it.
+    /// One of them is an error; the document with the error.
     Refused(Refusal, Vec<u8>),
-    /// They lack their end; what is wrong.
+    /// They lack their end; the reason.
     Broken(&'static str),
-    /// They belong to no API that is known, or are more than is put together; what is wrong.
+    /// They belong to no known API, or exceed a limit; the reason.
     Unknown(&'static str),
 }
 
@@ -28,10 +28,10 @@ const TOO_MANY: Unassembled = Unassembled::Unknown("too many items in events");
 const AT_ODDS: Unassembled = Unassembled::Unknown("events that do not fit together");
 const NO_API: Unassembled = Unassembled::Unknown("events of no known API");
 
-/// The document that these events are the stream of: a chat or text completion, a response, or a message.
+/// Assembles the document of these events: a chat or text completion, a response, or a message.
 ///
 /// # Errors
-/// Why there is none.
+/// The events make no document.
 pub fn assemble(stream: &[u8]) -> Result<Vec<u8>, Unassembled> {
     let mut document = Document::default();
     for event in events(stream) {
@@ -40,21 +40,21 @@ pub fn assemble(stream: &[u8]) -> Result<Vec<u8>, Unassembled> {
     document.end(stream.len())
 }
 
-/// What the events have said so far.
+/// The document so far.
 #[derive(Default)]
 struct Document {
-    /// The members of the document, but for the lists below.
+    /// The members of the document except the lists below.
     members: Object,
     /// The choices of a chat or text completion, and their `index`.
     choices: Option<Vec<(u64, Object)>>,
     /// The content blocks of a message.
     blocks: Option<Vec<Object>>,
-    /// The response that its terminal event holds, as it is.
+    /// The unchanged response in the terminal event.
     response: Option<Vec<u8>>,
     room: Room,
     /// `[DONE]`, or the terminal event.
     is_over: bool,
-    /// There are events of an API that is not known.
+    /// An event belongs to no known API.
     is_unknown: bool,
 }
 
@@ -95,7 +95,7 @@ impl Document {
         Ok(())
     }
 
-    /// The document, of events of so many bytes.
+    /// The document of events with so many bytes together.
     fn end(mut self, size: usize) -> Fit<Vec<u8>> {
         if let Some(response) = self.response {
             return Ok(response);
@@ -118,7 +118,7 @@ impl Document {
     }
 
     fn written(self, size: usize) -> Vec<u8> {
-        // Nearly all that is written stands in the events, once.
+        // The document is about as large as the events.
         let mut out = Vec::with_capacity(size);
         out.push(b'{');
         if let Some(choices) = self.choices {
@@ -133,7 +133,7 @@ impl Document {
         out
     }
 
-    /// Whether an event is a chunk of a chat or text completion. A later one may have usage alone.
+    /// Whether an event is a chunk of a chat or text completion. Later chunks may have only usage.
     fn is_chunk(&self, kind: &str, event: &str) -> Fit<bool> {
         if !event.starts_with('{') {
             return if is_json(event) { Ok(false) } else { Err(NOT_JSON) };
@@ -221,7 +221,7 @@ fn add_choice(choices: &mut Vec<(u64, Object)>, index: u64, choice: &str, room: 
     let ours = &mut choices[at].1;
     each_member(choice, &mut |name, value| match name {
         "delta" => ours.add("message", value, room),
-        // Other texts beside the delta are said again, not continued.
+        // Other texts beside the delta are repeated, not continued.
         _ if name != "text" && value.starts_with('"') => ours.set(name, value, room),
         _ => ours.add(name, value, room),
     })
@@ -239,10 +239,10 @@ fn add_block(blocks: &mut Vec<Object>, block: &str, room: &mut Room) -> Fit<()> 
     Ok(())
 }
 
-/// Where the input of a tool use comes in parts.
+/// The member in which the input of a tool use arrives in parts.
 const PARTIAL: &str = "partial_json";
 
-/// Makes the input of a tool use of its parts. It is no JSON where the model had to stop within it: the API itself leaves it empty then.
+/// Joins the parts of a tool use's input. Where the model had to stop within it, it is no JSON; the API itself leaves it empty then.
 fn end_block(block: &mut Object, room: &mut Room) -> Fit<()> {
     let Some(partial) = block.take(PARTIAL) else { return Ok(()) };
     let input = partial.into_text();
@@ -264,8 +264,8 @@ fn write_list(name: &str, items: impl Iterator<Item = Object>, out: &mut Vec<u8>
     out.extend_from_slice(if lead == b"[" { b"[]" } else { b"]" });
 }
 
-/// The data of an event as UTF-8. Other bytes become lone surrogates, as [`crate::dialect::Joined`] takes them: each may be a part of a
-/// character whose rest comes with the next event.
+/// The data of an event as UTF-8. Other bytes become lone surrogates for [`crate::dialect::Joined`]: each may be a part of a
+/// character that the next event completes.
 fn utf8(data: Vec<u8>) -> Fit<Vec<u8>> {
     if std::str::from_utf8(&data).is_ok() {
         return Ok(data);
@@ -450,7 +450,7 @@ mod tests {
         };
         assert!(assemble(nested(MAX_ASSEMBLED_DEPTH).as_bytes()).is_ok());
         assert_eq!(assemble(nested(MAX_ASSEMBLED_DEPTH + 1).as_bytes()), Err(super::TOO_MANY));
-        // What nothing is added to may be as deep as any document.
+        // A value without parts may be as deep as any document.
         let whole = format!("{}1{}", "[".repeat(100), "]".repeat(100));
         let part =
             format!("data: {{\"choices\":[{{\"delta\":{{\"a\":{whole}}},\"finish_reason\":\"stop\"}}]}}\n\n");
@@ -476,7 +476,7 @@ mod tests {
             (&[&b"a\\ud83d"[..], b"\\ude00b"][..], "a\u{1f600}b"),
             (&[b"a\xf0\x9f", b"\x98", b"\x80b"], "a\u{1f600}b"),
             (&[b"\xc3", b"\xa9\\n\\\"\\u00e9"], "\u{e9}\n\"\u{e9}"),
-            // Halves that stay alone.
+            // Halves without their other half.
             (&[b"\\ud83d", b"x"], "\u{fffd}x"),
             (&[b"\xf0\x9f", b"x"], "\u{fffd}x"),
         ] {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::front::{Client, Done, Fields, Responder, Response};
 
-/// What a stream's client hears while its provider is silent: a comment (WHATWG HTML section 9.2.6), and no blank line, which
+/// Sent to a stream's client while its provider is silent: a comment (WHATWG HTML section 9.2.6) without a blank line, which
 /// some parsers take for the end of an event without data.
 const HEARTBEAT: &[u8] = b": keep-alive\n";
 
@@ -18,11 +18,11 @@ pub struct ClientResponse {
     /// When this turn began.
     now: Instant,
     last_sent: Instant,
-    /// Fields of a stream that begins with a heartbeat, before the provider said anything.
+    /// Fields of a stream that begins with a heartbeat, before the provider's response.
     early_fields: Fields,
     /// The client has the beginning of an event without its end: no comment may be put there.
     mid_event: bool,
-    /// No heartbeat fits into what is being read.
+    /// No heartbeat fits into the response that is being read.
     quiet: bool,
     /// When the first byte of the provider's response went to the client.
     started: Option<Instant>,
@@ -32,7 +32,7 @@ pub struct ClientResponse {
 
 /// A response that has ended.
 pub struct Finished {
-    /// The proof of it.
+    /// The front's proof of it.
     pub done: Done,
     /// Bytes of body sent, heartbeats not counted.
     pub bytes: u64,
@@ -56,7 +56,7 @@ impl ClientResponse {
         }
     }
 
-    /// Heartbeats are due from now on, where there is an interval: only for a request that asked for an event stream.
+    /// Makes heartbeats due from now on, where there is an interval: only for a request that asked for an event stream.
     pub fn expect_stream(&mut self, heartbeat: Option<Duration>, now: Instant) {
         (self.heartbeat, self.now, self.last_sent) = (heartbeat, now, now);
     }
@@ -66,22 +66,22 @@ impl ClientResponse {
         self.responder.client()
     }
 
-    /// Another turn begins: what is written in it is written now.
+    /// Begins a turn: `now` is the time of all its writes.
     pub fn begin_turn(&mut self, now: Instant) {
         self.now = now;
     }
 
-    /// What this attempt gives is no stream of events: no heartbeat fits into it, or may come before it.
+    /// Stops heartbeats: the response of this attempt is no stream of events, so none fits into it or before it.
     pub fn keep_quiet(&mut self) {
         self.quiet = true;
     }
 
-    /// Heartbeats fit into it after all.
+    /// Allows heartbeats again.
     pub fn end_quiet(&mut self) {
         self.quiet = false;
     }
 
-    /// An attempt begins: what a stream that begins with a heartbeat is to carry.
+    /// Sets the fields of an attempt for a stream that begins with a heartbeat.
     pub fn promise(&mut self, early_fields: Fields) {
         self.early_fields = early_fields;
         self.quiet = false;
@@ -108,8 +108,8 @@ impl ClientResponse {
         self.last_sent.checked_add(heartbeat)
     }
 
-    /// When it must be seen to even if its client reports nothing: the next heartbeat, or the end of the client's time to take what was
-    /// flushed.
+    /// When it needs a turn even if its client reports nothing: at the next heartbeat, or at the end of the client's time to take the
+    /// flushed bytes.
     pub fn deadline(&self) -> Option<Instant> {
         self.next_beat().into_iter().chain(self.responder.deadline()).min()
     }
@@ -126,14 +126,14 @@ impl ClientResponse {
         if !self.is_committed() {
             self.responder.begin(200, &self.early_fields, None);
         }
-        // A client that does not take what there is needs no sign of life.
+        // A client that does not take its output needs no sign of life.
         if !self.is_behind() {
             self.responder.push(HEARTBEAT);
         }
         self.flush()
     }
 
-    /// Sends what was written, as far as the client takes it now.
+    /// Sends the output, as far as the client takes it now.
     ///
     /// # Errors
     /// The client does not take it any more.
@@ -141,13 +141,13 @@ impl ClientResponse {
         self.responder.flush(self.now)
     }
 
-    /// Whether the client has still to take what was flushed: there is no use in more.
+    /// Whether the client has not taken all flushed bytes yet: more would only wait.
     pub fn is_behind(&self) -> bool {
         self.responder.is_behind()
     }
 
-    /// Begins a stream, of `length` bytes where that is known; where a heartbeat has begun it already, status and fields
-    /// stay as they are.
+    /// Begins a stream, of `length` bytes if known. A heartbeat may have begun it already: then status and fields
+    /// stay unchanged.
     pub fn begin(&mut self, status: u16, fields: &Fields, length: Option<u64>) {
         self.started.get_or_insert(self.now);
         if !self.is_committed() {
@@ -163,7 +163,7 @@ impl ClientResponse {
         self.responder.push(piece);
     }
 
-    /// Sends a buffered response; where a stream has begun already, ends its connection instead.
+    /// Sends a buffered response; closes the connection instead where a stream has begun already.
     pub fn send(mut self, response: Response) -> Finished {
         if !self.is_committed() {
             self.started.get_or_insert(self.now);
@@ -177,10 +177,10 @@ impl ClientResponse {
         self.end(Responder::finish)
     }
 
-    /// Ends a stream as broken off: with an event that says so, unless the client gets no events, and never cleanly.
+    /// Breaks a stream off: with an error event if the client gets events, and never with a clean end.
     pub fn break_off(mut self, event: Option<&[u8]>) -> Finished {
         if let Some(event) = event {
-            // An event cut in two must not swallow the one that tells of it.
+            // A truncated event must not swallow the error event.
             let lead: &[u8] = if self.mid_event { b"\n\n" } else { b"" };
             self.responder.push(&[lead, event].concat());
         }

@@ -1,5 +1,5 @@
-//! A TCP connection to one of a name's addresses as RFC 8305 describes it: while one address is silent the next is tried beside
-//! it, and the first that connects is used.
+//! A TCP connection to one of a name's addresses, according to RFC 8305: while one address is silent, the next is tried in
+//! parallel, and the first that connects is used.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -15,10 +15,10 @@ use crate::front::Want;
 use crate::limits::{CONNECT_DELAY, CONNECT_TIMEOUT};
 
 /// A non-blocking connection to the first of `addresses` that connects. Each is tried [`CONNECT_DELAY`] after the one before it,
-/// or as soon as one has failed; together they have [`CONNECT_TIMEOUT`]. The other sockets are closed.
+/// or as soon as one has failed; all together have [`CONNECT_TIMEOUT`]. The other sockets are closed.
 ///
 /// # Errors
-/// What the last address said where none connects; `TimedOut`: there was no more time.
+/// The error of the last address where none connects; `TimedOut`: the time is over.
 pub fn to_any(addresses: &[SocketAddr], limit: &Limit) -> Result<TcpStream, Error> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     match addresses {
@@ -77,17 +77,17 @@ fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// What became of a socket that has become writable.
+/// The result for a socket that has become writable.
 fn finish(socket: OwnedFd) -> io::Result<TcpStream> {
     rustix::net::sockopt::socket_error(&socket)??;
     Ok(TcpStream::from(socket))
 }
 
-/// Sockets that connect at the same time: at most as many as a name has addresses.
+/// Sockets that connect in parallel: at most one for each address of the name.
 struct Race {
-    /// None where it has failed.
+    /// `None`: it has failed.
     sockets: Vec<Option<OwnedFd>>,
-    /// Tells of them by their places.
+    /// Reports them by their places.
     epoll: OwnedFd,
 }
 
@@ -108,7 +108,7 @@ impl Race {
         self.sockets.iter().all(Option::is_none)
     }
 
-    /// What became of the first that is ready; `None` at `until`.
+    /// The result for the first that is ready; `None` at `until`.
     fn wait(&mut self, until: Instant, limit: &Limit) -> io::Result<Option<io::Result<TcpStream>>> {
         if !limit.wait(self.epoll.as_fd(), Want::Read, Some(until))? {
             return Ok(None);
@@ -136,7 +136,7 @@ mod tests {
     use crate::limits::{CONNECT_DELAY, CONNECT_TIMEOUT};
     use crate::upstream::timeouts::Limit;
 
-    /// An address that takes no connection and refuses none: its queue is full.
+    /// An address that neither accepts nor refuses connections: its queue is full.
     struct BlackHole {
         address: SocketAddr,
         _held: (TcpListener, TcpStream),
@@ -177,7 +177,7 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(peer(&[holes[0].address, holes[1].address, good]), good);
         assert!(begun.elapsed() >= 2 * CONNECT_DELAY && begun.elapsed() < CONNECT_TIMEOUT / 2);
-        // One that has connected needs no wait.
+        // A connected socket needs no wait.
         assert_eq!(peer(&[good, holes[0].address]), good);
         assert_eq!(peer(&[good]), good);
     }

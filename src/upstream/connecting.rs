@@ -1,4 +1,4 @@
-//! Connections that a request waits for: a helper makes them, and no request goes there with it.
+//! Connections that a request waits for: a helper makes them, while the request stays with its worker.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SendError, TryRecvError, sync_channel};
@@ -12,7 +12,7 @@ use super::timeouts::Limit;
 use super::{Failure, Fault};
 use crate::front::{Job, Load};
 
-/// Where a request goes, and who makes connections there.
+/// The destination of a request, and the connector for it.
 pub struct Destination {
     /// Scheme, host and port.
     origin: Box<str>,
@@ -20,7 +20,7 @@ pub struct Destination {
     pool: Arc<Pool>,
 }
 
-/// A connection that a helper makes. Where it is dropped, what arrives later goes to the pool of idle ones.
+/// A connection that a helper makes. After a drop, the pool gets a connection that arrives later.
 pub struct Connecting {
     made: Receiver<Result<Connection, Failure>>,
     limit: Arc<Limit>,
@@ -28,17 +28,16 @@ pub struct Connecting {
 }
 
 impl Destination {
-    /// That origin, by that connector.
     pub fn new(origin: &str, connector: Arc<Connector>, pool: &Arc<Pool>) -> Self {
         Self { origin: origin.into(), connector, pool: Arc::clone(pool) }
     }
 
-    /// Where its connections go back to.
+    /// The pool of its connections.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
-    /// A new connection there by then: the job that makes it, and where it arrives.
+    /// A new connection within the deadline: the job that makes it, and the place where it arrives.
     pub fn connect(&self, deadline: Instant, load: Arc<Load>) -> (Job, Connecting) {
         let (send, made) = sync_channel(1);
         let (limit, pool) = (Limit::of_helper(deadline, load), Arc::clone(&self.pool));
@@ -68,15 +67,15 @@ fn unreachable(detail: String) -> Failure {
 }
 
 impl Connecting {
-    /// The connection, once it is there.
+    /// The connection; `None`: not yet.
     ///
     /// # Errors
-    /// Why there will be none.
+    /// The connection has failed.
     pub fn poll(&mut self) -> Result<Option<Connection>, Failure> {
         match self.made.try_recv() {
             Ok(made) => made.map(Some),
             Err(TryRecvError::Empty) => Ok(None),
-            // It has panicked, or was dropped.
+            // The job has panicked, or was dropped.
             Err(TryRecvError::Disconnected) => Err(unreachable("no connection".to_owned())),
         }
     }

@@ -1,6 +1,6 @@
 //! How connections to providers are made: a connector for each pair of proxy and trusted certificate authorities.
 //!
-//! A connector of its own keeps what a TLS handshake costs to prepare and what it can resume. It waits, so helpers run it.
+//! Each connector keeps its prepared TLS configuration and the sessions that it can resume. It blocks, so helpers run it.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -27,7 +27,7 @@ use crate::config::{CaFile, Config, ProxyUrl, Replica};
 use crate::front::Source;
 use crate::limits::{UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
-/// Every connector that has been used, the plain one always at hand.
+/// Every connector that has been used, and always the plain one.
 #[derive(Debug)]
 pub struct Connectors {
     plain: Arc<Connector>,
@@ -37,14 +37,14 @@ pub struct Connectors {
 
 /// How a connection is made.
 pub struct Connector {
-    /// Tells it from the others.
+    /// Identifies it.
     pub number: usize,
     settings: Settings,
     resolver: CachingResolver,
-    /// Of TLS; made when it is first needed.
+    /// The TLS configuration, made at the first use.
     trust: OnceLock<Arc<ClientConfig>>,
     ca_file: Option<CaFile>,
-    /// TLS to a proxy, and within that.
+    /// TLS to a proxy, and within the proxy's connection.
     proxied_tls: RustlsConnector,
     /// Where connections lead to in a unit test.
     #[cfg(test)]
@@ -54,7 +54,7 @@ pub struct Connector {
 #[derive(Debug, Default)]
 struct Others {
     known: Vec<Other>,
-    /// How many there have ever been.
+    /// Number of all connectors so far.
     count: usize,
 }
 
@@ -70,14 +70,14 @@ impl Connectors {
     /// The number of the connector without proxy or authorities of its own.
     pub const PLAIN: usize = 0;
 
-    /// None used yet.
+    /// Only the plain connector.
     pub fn new() -> Self {
         let resolver = CachingResolver::default();
         let plain = Arc::new(Connector::new(Self::PLAIN, &resolver, None, None));
         Self { plain, others: RwLock::default(), resolver }
     }
 
-    /// Their connections lead into that network.
+    /// Connectors whose connections lead into that network.
     #[cfg(test)]
     pub fn in_memory(network: Network) -> Self {
         let mut connectors = Self::new();
@@ -86,15 +86,15 @@ impl Connectors {
         connectors
     }
 
-    /// Looks up a name, no longer than `limit`.
+    /// A resolver that takes no longer than `limit`.
     pub fn resolver(&self, limit: Arc<Limit>) -> LimitedResolver {
         LimitedResolver { resolver: self.resolver.clone(), limit }
     }
 
-    /// The connector through that proxy to whom those authorities vouch for.
+    /// The connector through that proxy, with trust in those authorities.
     ///
     /// # Errors
-    /// The proxy's URL is none; the configuration's loader has checked it.
+    /// The proxy's URL is invalid; the configuration's loader has excluded that.
     pub fn of(&self, proxy: Option<&ProxyUrl>, ca_file: Option<&CaFile>) -> Result<Arc<Connector>, Error> {
         if proxy.is_none() && ca_file.is_none() {
             return Ok(Arc::clone(&self.plain));
@@ -144,7 +144,7 @@ impl Connector {
         proxy: Option<Proxy>,
         ca_file: Option<&CaFile>,
     ) -> Self {
-        // Whatever the product depends on is said here, not left to the library's defaults.
+        // Sets every option that the product depends on, instead of the library's defaults.
         let settings = Agent::config_builder()
             .proxy(proxy)
             .tls_config(tls_config(ca_file))
@@ -164,10 +164,10 @@ impl Connector {
         }
     }
 
-    /// A new connection to the host of `uri`, TLS included where it asks for that, and its socket. It waits, no longer than `limit`.
+    /// Makes a connection to the host of `uri`, with TLS if its scheme asks for that; returns it with its socket. It blocks, no longer than `limit`.
     ///
     /// # Errors
-    /// Whatever kept it from standing.
+    /// The connection cannot be made.
     pub fn connect(self: &Arc<Self>, uri: &Uri, limit: &Arc<Limit>) -> Result<(Link, Arc<Source>), Error> {
         #[cfg(test)]
         if let Some(network) = &self.network {
@@ -180,7 +180,7 @@ impl Connector {
             source: OnceLock::new(),
         });
         let resolver = &opening.resolver;
-        // The transport waits for as long as the limit says, whatever this is: that it is there says that it may wait.
+        // Any timeout allows the transport to wait; the limit decides how long.
         let timeout = NextTimeout { after: Duration::from_secs(u64::MAX), ..NextTimeout::default() };
         // A proxy resolves the name itself, unless its scheme leaves that to the client.
         let addrs = match self.settings.proxy().is_none_or(Proxy::resolve_target) {
@@ -217,7 +217,7 @@ impl Connector {
 struct Opening {
     connector: Arc<Connector>,
     resolver: LimitedResolver,
-    /// Nothing but HTTP will run on it: no TLS, no proxy.
+    /// It will carry plain HTTP: no TLS, no proxy.
     is_clear: bool,
     source: OnceLock<Arc<Source>>,
 }
@@ -244,14 +244,14 @@ impl Opening {
         self.with_tls(details, transport)
     }
 
-    /// Opens a connection without TLS of its own, perhaps that to a proxy or through one.
+    /// Opens a connection without TLS of its own: to the provider, to a proxy, or through one.
     fn open(&self, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
         if let Some(Either::B(tunnel)) = ConnectProxyConnector::default().connect(details, None::<()>)? {
             return Ok(tunnel);
         }
         let stream = tcp::open(&self.resolver, details)?;
         let transport = TcpTransport::new(stream, self.is_clear, Arc::clone(&self.resolver.limit));
-        // One socket alone is left open.
+        // Only one socket stays open.
         drop(self.source.set(Arc::clone(transport.source())));
         Ok(Box::new(transport))
     }
@@ -271,7 +271,7 @@ impl Opening {
     }
 }
 
-/// As [`tls::config`], for ureq's own TLS.
+/// Like [`tls::config`], for ureq's own TLS.
 pub fn tls_config(ca_file: Option<&CaFile>) -> TlsConfig {
     let roots = ca_file.map_or(RootCerts::WebPki, |ca| {
         ca.certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>().into()

@@ -1,4 +1,4 @@
-//! Providers in memory, for unit tests: their connections carry what the test says, as it says.
+//! Providers in memory, for unit tests: the test decides what their connections carry, and when.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,22 +20,22 @@ pub struct Peer {
 }
 
 struct State {
-    /// What it has been sent.
+    /// Bytes that it was sent.
     received: Vec<u8>,
     /// Bytes that it takes before its window is full.
     room: usize,
-    /// What it has sent that was not read.
+    /// Pieces that it has sent and we have not read.
     pieces: VecDeque<Vec<u8>>,
     /// It has closed its side.
     has_ended: bool,
     /// The connection was closed.
     is_closed: bool,
-    /// What has come is here, also where the socket is not to be read, as TLS may have it.
+    /// Its bytes are at hand even while reads of the socket are held, as with TLS.
     is_ahead: bool,
 }
 
 impl Peer {
-    /// A provider that takes everything and says nothing.
+    /// A provider that takes all bytes and sends none.
     pub fn open() -> Self {
         let (received, pieces) = (Vec::new(), VecDeque::new());
         let state =
@@ -54,23 +54,23 @@ impl Peer {
         }
     }
 
-    /// It closes its side.
+    /// Closes its side.
     pub fn end(&self) {
         self.state().has_ended = true;
         self.source.set_ready(true);
     }
 
-    /// What it sends is here before it is read, as behind TLS.
+    /// Makes its bytes available before the socket is read, as with TLS.
     pub fn be_ahead(&self) {
         self.state().is_ahead = true;
     }
 
-    /// It takes so many more bytes.
+    /// Lets it take so many more bytes.
     pub fn set_room(&self, room: usize) {
         self.state().room = room;
     }
 
-    /// What it has been sent since this was last asked.
+    /// Bytes that it was sent since the last call.
     pub fn received(&self) -> Vec<u8> {
         std::mem::take(&mut self.state().received)
     }
@@ -159,7 +159,7 @@ impl fmt::Debug for Wire {
     }
 }
 
-/// What becomes of new connections, in their order: each leads to a provider or is refused.
+/// The fate of new connections, in their order: each leads to a provider or is refused.
 #[derive(Clone, Default)]
 pub struct Network(Arc<Mutex<VecDeque<Option<Peer>>>>);
 
@@ -168,19 +168,19 @@ impl Network {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(next);
     }
 
-    /// The next connection leads to this provider.
+    /// Leads the next connection to this provider.
     pub fn lead_to(&self) -> Peer {
         let peer = Peer::open();
         self.add(Some(peer.clone()));
         peer
     }
 
-    /// The next connection is refused.
+    /// Refuses the next connection.
     pub fn refuse(&self) {
         self.add(None);
     }
 
-    /// Nothing is known of the next connection: it is refused.
+    /// Forgets the plans for new connections: the next one is refused.
     pub fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -1,4 +1,4 @@
-//! What a connection is written to and read from, which does not wait once the connection stands.
+//! The transport of a connection, which never waits after the connection is made.
 
 use std::io::IoSlice;
 
@@ -9,14 +9,14 @@ use super::tls::TlsTransport;
 
 /// A link to a provider.
 pub enum Link {
-    /// TLS on its socket, or on a proxy's that passes every byte.
+    /// TLS on the socket, or on that of a proxy which relays every byte.
     Tls(Box<TlsTransport>),
     /// Without TLS, or with TLS in that of a proxy.
     Other(Box<dyn Transport>),
 }
 
 impl Link {
-    /// What has come.
+    /// The buffers with the input.
     pub fn buffers(&mut self) -> &mut dyn Buffers {
         match self {
             Self::Tls(tls) => tls.buffers(),
@@ -24,10 +24,10 @@ impl Link {
         }
     }
 
-    /// Sends what has to leave, then takes what has come; `false` at its end.
+    /// Sends the output that waits, then reads the input at hand; `false` at the connection's end.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing more has come. What the connection failed with.
+    /// `WouldBlock`: no more input yet. The connection has failed.
     pub fn await_input(&mut self) -> Result<bool, Error> {
         match self {
             Self::Tls(tls) => tls.await_input(),
@@ -35,10 +35,10 @@ impl Link {
         }
     }
 
-    /// Takes as many bytes of these parts as it can at once; how many.
+    /// Sends as many bytes of these parts as it can at once; returns how many.
     ///
     /// # Errors
-    /// What the connection failed with.
+    /// The connection has failed.
     pub fn send(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
         let transport = match self {
             Self::Tls(tls) => return Ok(tls.send(parts)?),

@@ -1,18 +1,18 @@
-//! What a response says and shows of its tokens, while it passes or as a whole.
+//! The tokens of a response, reported and estimated, of a stream or of a document.
 
 use std::fmt;
 
 use super::estimate::{self, Output};
 use super::usage::{self, Reported, Scanner};
 
-/// What is known of the tokens of a response.
+/// The tokens of a response, as far as known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Measured {
-    /// What its provider reports.
+    /// The provider's report.
     pub reported: Reported,
-    /// Its completion, as estimated.
+    /// The estimated completion.
     pub completion: u64,
-    /// It broke off: its provider may have reported less than it has made.
+    /// It broke off: its provider may have reported fewer than it has produced.
     pub is_cut: bool,
 }
 
@@ -30,7 +30,7 @@ pub struct Used {
 }
 
 impl Measured {
-    /// What a complete document says and shows.
+    /// The tokens of a complete document.
     pub fn of_document(document: &[u8], output: Output) -> Self {
         let reported = usage::in_document(document);
         let is_reported = reported.completion.is_some_and(|tokens| tokens > 0);
@@ -60,7 +60,7 @@ impl Measured {
     }
 }
 
-/// As the log has it: `12+34`, and `~12+34` where any of it is estimated.
+/// The format of the log: `12+34`, and `~12+34` where any of it is estimated.
 impl fmt::Display for Used {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.is_estimated() { "~" } else { "" };
@@ -84,7 +84,7 @@ impl Used {
 #[derive(Debug, Default)]
 pub struct Meter {
     output: Output,
-    /// All of its text is measured; otherwise, samples of it are.
+    /// Measures all of its text; otherwise samples of it.
     is_exact: bool,
     /// Pieces of complete events so far, and their bytes.
     pieces: u64,
@@ -99,7 +99,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter for a stream from which nothing has come. `is_exact`: a limit depends on it.
+    /// A meter for a stream without events so far. `is_exact`: a limit depends on it.
     pub fn new(output: Output, is_exact: bool) -> Self {
         Self { output, is_exact, ..Self::default() }
     }
@@ -109,28 +109,28 @@ impl Meter {
         self.reported = self.reported.and(usage::in_events(events));
     }
 
-    /// The data of an event has come.
+    /// Reads the data of an event.
     pub fn data(&mut self, data: &[u8]) {
-        // Most say nothing of it, which one search shows.
+        // Most events report nothing, which one search shows.
         if usage::mentions(data) {
             self.reported = self.reported.and(usage::in_document(data));
         }
         self.sample(data);
     }
 
-    /// An event begins that is too large to be held. Its text is not measured: such an event holds a file, or repeats what was said
-    /// before.
+    /// Begins an event that is too large to be held. Its text is not measured: such an event holds a file, or repeats earlier
+    /// text.
     pub fn begin_large(&mut self) {
         self.large = Scanner::default();
     }
 
-    /// A piece of such an event has come.
+    /// Reads a piece of such an event.
     pub fn large(&mut self, piece: &[u8]) {
         self.large.feed(piece);
         self.reported = self.reported.and(self.large.reported());
     }
 
-    /// Bytes have come that are no events.
+    /// Counts bytes that are no events.
     pub fn plain(&mut self, bytes: usize) {
         self.plain += bytes as u64;
     }
@@ -145,7 +145,7 @@ impl Meter {
         }
     }
 
-    /// What is known so far.
+    /// The tokens so far.
     pub fn measured(&self) -> Measured {
         let text = u128::from(self.text) * u128::from(self.bytes) / u128::from(self.sampled.max(1));
         let text = estimate::text_tokens(u64::try_from(text).unwrap_or(u64::MAX));

@@ -1,4 +1,4 @@
-//! Talking to providers: one attempt at a time, on connections that ureq makes, and what came of it as facts.
+//! Requests to providers: one attempt at a time, on connections that ureq makes, with its result as facts.
 
 mod active;
 mod added_usage;
@@ -67,25 +67,25 @@ pub struct Upstream {
     idle: (usize, Duration),
 }
 
-/// Makes a request's header fields, but for those whose names the given function tells.
+/// Makes a request's header fields, except those for whose names the given function returns `true`.
 pub type MakeFields<'a> = dyn Fn(&dyn Fn(&str) -> bool) -> Fields + 'a;
 
 /// A request to a provider.
 pub struct Call<'a> {
     /// GET, DELETE or POST.
     pub method: Method,
-    /// What the call is written in: it decides the base URL and where the key goes.
+    /// The format of the call, which decides the base URL and the field of the key.
     pub format: Format,
     /// Path after the provider's base URL, with its query: `/chat/completions?x=1`.
     pub path: &'a str,
-    /// Makes its header fields, but for those whose names it is given as kept back: the provider's key and own headers
-    /// stand in their place.
+    /// Makes its header fields, except those that the provider's key and own headers
+    /// replace.
     pub fields: &'a MakeFields<'a>,
     /// Bytes of its body.
     pub length: usize,
 }
 
-/// A request that is to be sent: what it takes beside its body.
+/// A request that is to be sent, without its body.
 pub struct Outgoing {
     head: RequestHead,
     destination: Destination,
@@ -99,9 +99,9 @@ pub struct Outgoing {
 pub enum Fault {
     /// The client has left.
     ClientGone,
-    /// No connection: refused, unresolved, no TLS.
+    /// No connection: it was refused, the name is unknown, or TLS failed.
     Unreachable,
-    /// The connection was lost before the head of the response was whole, or what came is not HTTP.
+    /// The connection was lost before the response head was complete, or the response is not HTTP.
     Broken,
     /// The response ended before its end.
     CutOff,
@@ -115,20 +115,19 @@ pub enum Fault {
     TooLarge,
     /// A stream over `max_stream_size`.
     StreamTooLarge,
-    /// There is no memory for it, whatever the provider says.
+    /// There is no memory for it.
     Overloaded,
-    /// The response is complete, and cannot be put into the client's format.
+    /// The response is complete, and cannot be translated into the client's format.
     Untranslatable,
-    /// The provider does not speak the API of the call, and the call cannot be put into the one that it speaks.
+    /// The provider does not support the API of the call, and the call cannot be translated for it.
     NotCarried,
 }
 
 /// A failed attempt.
 #[derive(Debug)]
 pub struct Failure {
-    /// What kind.
     pub fault: Fault,
-    /// For the log: what the system or the library said.
+    /// For the log: the words of the system or the library.
     pub detail: String,
 }
 
@@ -139,14 +138,13 @@ impl Upstream {
         Self { connectors: Connectors::new(), pool: Pool::new(idle.0, idle.1), idle }
     }
 
-    /// A client of a unit test, whose connections lead into that network.
+    /// A client for unit tests, whose connections lead into that network.
     #[cfg(test)]
     pub fn in_memory(config: &Config, network: in_memory::Network) -> Self {
         Self { connectors: Connectors::in_memory(network), ..Self::new(config) }
     }
 
-    /// Takes in a connection to a replica that somebody else has made, non-blocking, as if a call had left it idle; the replica
-    /// has neither proxy nor `ca_file`.
+    /// Adds a given non-blocking connection to the idle ones of a replica that has neither proxy nor `ca_file`.
     pub fn adopt(&self, replica: &Replica, stream: TcpStream) {
         let Target { origin, .. } = Target::of(&replica.url);
         let transport = TcpTransport::new(stream, origin.starts_with("http:"), Limit::until(Instant::now()));
@@ -165,7 +163,7 @@ impl Upstream {
         self.idle == Self::idle_limits(config)
     }
 
-    /// Forgets what no replica of that configuration needs.
+    /// Drops the connectors that no replica of that configuration needs.
     pub fn retain(&self, config: &Config) {
         self.connectors.retain(config);
     }
@@ -174,10 +172,10 @@ impl Upstream {
         (config.max_keepalive_connections, config.keepalive_expiry)
     }
 
-    /// A request to a replica, which may take so long, on an idle connection for the worker `idle_of`; inner error: there is none.
+    /// A request to a replica with these time limits, on an idle connection for the worker `idle_of`; inner error: there is none.
     ///
     /// # Errors
-    /// `Unreachable`: what the configuration says of the way there is wrong.
+    /// `Unreachable`: the configured way there is invalid.
     pub fn request(
         &self,
         replica: &Replica,
@@ -209,35 +207,35 @@ impl Upstream {
 }
 
 impl Outgoing {
-    /// Begins it on a new connection.
+    /// Begins the request on a new connection.
     pub fn on_new(self, connection: Connection, now: Instant) -> PendingResponse {
         let Self { head, destination, timeouts, is_clear } = self;
         let timer = Timer::new(timeouts, now);
         PendingResponse::new(connection, destination.pool(), head, timer, (is_clear, false))
     }
 
-    /// When the time for a connection is over, one that has waited since `begun`. `is_committed`: the client has had its first
+    /// When the time for a connection ends, after a wait since `begun`. `is_committed`: the client has had its first
     /// byte.
     pub fn deadline(&self, begun: Instant, is_committed: bool) -> Instant {
         Timer::new(self.timeouts, begun).deadline(is_committed)
     }
 
-    /// A connection for it by then: the job that makes it, and where it arrives.
+    /// A connection for the request within the deadline: the job that makes it, and the place where it arrives.
     pub fn connect(&self, deadline: Instant, load: Arc<Load>) -> (Job, Connecting) {
         self.destination.connect(deadline, load)
     }
 }
 
-/// Where a call goes, as its URL says.
+/// The destination of a call.
 struct Target<'a> {
     /// Scheme, host and port.
     origin: &'a str,
-    /// Of the base URL, without a slash at its end.
+    /// The path of the base URL, without a slash at its end.
     path: &'a str,
 }
 
 impl<'a> Target<'a> {
-    /// Of a base URL as the configuration has it: checked, in normal form.
+    /// Splits a base URL of the configuration, which is checked and in normal form.
     fn of(url: &'a str) -> Self {
         let host = end_of_scheme(url);
         let path = memchr(b'/', &url.as_bytes()[host..]).map_or(url.len(), |at| host + at);
@@ -260,20 +258,20 @@ fn end_of_scheme(url: &str) -> usize {
 
 fn request_head(replica: &Replica, target: &Target<'_>, call: &Call<'_>) -> RequestHead {
     let account = account(replica, call.format);
-    // A body that is not announced would be read as the next request, whatever the method (RFC 9112 section 6.3).
+    // A provider would read an unannounced body as the next request, whatever the method (RFC 9112 section 6.3).
     let is_announced = call.length > 0 || !matches!(call.method, Method::GET | Method::DELETE);
     let length = is_announced.then_some(call.length as u64);
     let fields = (call.fields)(&|name| account.has(name));
     account.request_head(&call.method, [target.path, call.path], target.authority(), fields, length)
 }
 
-/// A replica that is asked for a format it has no URL for gets the call at its only one: it knows best what to say.
+/// A replica without a URL for the format gets the call at its only one and finds the right error itself.
 fn base_url(replica: &Replica, format: Format) -> &str {
     replica.base_url(format).unwrap_or(&replica.url)
 }
 
-/// The provider's key goes in as a bearer token, in Anthropic's format as `x-api-key` beside a version; where both formats
-/// are spoken at one URL, a call in OpenAI's carries both, for the list of models is Anthropic's there.
+/// The provider's key is a bearer token, in Anthropic's format `x-api-key` beside a version. Where one URL supports both
+/// formats, a call in OpenAI's carries both, because the list of models is Anthropic's there.
 fn account(replica: &Replica, format: Format) -> Account<'_> {
     Account {
         key: &replica.key,

@@ -1,4 +1,4 @@
-//! A request on a connection: sent, then its response awaited, each as far as it goes at once.
+//! A request on a connection: sends it, then awaits its response, each as far as it goes at once.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use crate::core::response_head::{self, Head, Start};
 use crate::front::Source;
 use crate::limits::{MAX_UPSTREAM_HEAD, PARTS_AT_ONCE, SENT_A_TURN, UPSTREAM_READ_BUFFER};
 
-/// A request that is being sent or has been: its response is awaited.
+/// A request that is being sent, or whose response is awaited.
 pub struct PendingResponse {
     active: Box<ActiveConnection>,
-    /// The head of the request, until all of the request has left.
+    /// The head of the request, until the whole request has left.
     request: RequestHead,
-    /// How far the connection has taken it.
+    /// The position up to which it has left.
     sent: Position,
-    /// It was idle before.
+    /// The connection was idle before.
     is_reused: bool,
-    /// Bytes of the response came, TLS taken off.
+    /// Bytes of the response have come, after decryption.
     has_begun: bool,
-    /// Bytes of the response are here that have not been looked at.
+    /// Bytes of the response are at hand and not parsed yet.
     is_unseen: bool,
     /// The beginning of a head that is larger than the read buffer.
     held: Vec<u8>,
 }
 
-/// A place in a request, of which the head is the first piece, and the body the others: so many bytes into that piece.
+/// A position in a request, whose first piece is the head and whose others are the body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Position {
     piece: usize,
@@ -51,13 +51,13 @@ pub enum NoResponse {
 pub enum Sent {
     /// All of it has.
     Whole,
-    /// The provider has to take what it was sent first.
+    /// The provider has to take the bytes sent so far first.
     Blocked,
-    /// It had its share of this turn.
+    /// It has used its share of this turn.
     Part,
 }
 impl PendingResponse {
-    /// A request with that head that is to be sent on `connection`. `is_clear`: neither TLS nor a proxy is in between.
+    /// A request with that head, to be sent on `connection`. `is_clear`: neither TLS nor a proxy is in between.
     pub(super) fn new(
         connection: Connection,
         pool: &Arc<Pool>,
@@ -70,14 +70,14 @@ impl PendingResponse {
         Self { active, request, sent, is_reused, has_begun: false, is_unseen: false, held }
     }
 
-    /// Sends what is left of the request, whose body is in these pieces, as far as it goes at once.
+    /// Sends the rest of the request, whose body is in these pieces, as far as it goes at once.
     ///
     /// # Errors
     /// The connection was lost.
     pub fn send(&mut self, body: &[&[u8]], now: Instant) -> Result<Sent, Failure> {
         let (had_waited, before) = (self.active.source.is_unsent(), self.sent);
         let sent = self.send_on(body).map_err(|error| failed(&error, Fault::Broken))?;
-        // Bytes that the provider takes are a sign of life; those that leave at once are none.
+        // Bytes that the provider takes after a wait are a sign of life; those that leave at once are not.
         if had_waited && (self.sent != before || sent == Sent::Whole) {
             self.active.timer.restart(now);
         }
@@ -113,10 +113,10 @@ impl PendingResponse {
         Ok(if active.source.is_unsent() { Sent::Blocked } else { Sent::Whole })
     }
 
-    /// The response's head, if it is whole by now. `is_committed`: the client has had its first byte.
+    /// The response head, if it is complete. `is_committed`: the client has had its first byte.
     ///
     /// # Errors
-    /// Why there will be none, but for the time it takes: [`PendingResponse::deadline`] tells.
+    /// There will be no head. The time limit is no error here: see [`PendingResponse::deadline`].
     pub fn poll(&mut self, is_committed: bool, now: Instant) -> Result<Option<Head>, NoResponse> {
         loop {
             while std::mem::take(&mut self.is_unseen) {
@@ -124,7 +124,7 @@ impl PendingResponse {
                     Start::Partial => {}
                     Start::Interim(_) => self.is_unseen = !self.active.input().is_empty(),
                     Start::Final(head, _) => {
-                        // How some servers say that an idle connection is over (RFC 9110 section 15.5.9): it has
+                        // Some servers end an idle connection with this (RFC 9110 section 15.5.9): it has
                         // crossed the request, or the request came too late.
                         let is_over = head.status() == 408 && !head.keep_alive();
                         if self.is_reused && is_over && !is_committed {
@@ -136,7 +136,7 @@ impl PendingResponse {
             }
             match self.active.more(now) {
                 Ok(true) => (self.is_unseen, self.has_begun) = (true, true),
-                // TLS ends with bytes of its own, which are no part of a response.
+                // TLS ends with bytes of its own, which belong to no response.
                 Ok(false) => {
                     let error = io::Error::from(io::ErrorKind::UnexpectedEof).into();
                     return Err(self.no_response(&error, !is_committed));
@@ -150,7 +150,7 @@ impl PendingResponse {
         }
     }
 
-    /// What the bytes that are here begin with; takes a head off that is whole, and the part of one that fills the read buffer.
+    /// Parses the bytes at hand; consumes a complete head, and a part of one that fills the read buffer.
     fn start(&mut self) -> Result<Start, String> {
         let before = self.held.len();
         if before == 0 {
@@ -161,7 +161,7 @@ impl PendingResponse {
             response_head::start_of(input)?
         } else {
             self.held.extend_from_slice(input);
-            // Read once, when it may be whole: not anew with each of many small pieces.
+            // Parsed once, when it may be complete, not again for each of many small pieces.
             let may_end = ends_within(&self.held[before.saturating_sub(3)..]);
             if may_end { response_head::start_of(&self.held)? } else { Start::Partial }
         };
@@ -179,12 +179,12 @@ impl PendingResponse {
             Start::Partial => {}
             Start::Interim(_) | Start::Final(..) => self.held = Vec::new(),
         }
-        // What was held has been taken off before: it was no whole head.
+        // The held bytes were consumed before, as a part of a head.
         self.active.consume(used.saturating_sub(before));
         Ok(start)
     }
 
-    /// `may_repeat`: where the connection was idle and the provider has said nothing, the request may be sent once more.
+    /// `may_repeat`: the request may be sent once more, where the connection was idle and the provider has sent nothing.
     fn no_response(&self, error: &ureq::Error, may_repeat: bool) -> NoResponse {
         if self.is_reused && !self.has_begun && may_repeat {
             return NoResponse::Stale;
@@ -192,23 +192,23 @@ impl PendingResponse {
         NoResponse::Failed(failed(error, Fault::Broken))
     }
 
-    /// When the time it may take is over. `is_committed`: the client has had its first byte.
+    /// When its time ends. `is_committed`: the client has had its first byte.
     pub fn deadline(&self, is_committed: bool) -> Instant {
         self.active.timer.deadline(is_committed)
     }
 
-    /// The socket that the response comes on.
+    /// The socket of the connection.
     pub fn source(&self) -> &Arc<Source> {
         &self.active.source
     }
 
-    /// The response of which that is the head.
+    /// The response with that head.
     pub fn into_response(self, head: Head) -> UpstreamResponse {
         UpstreamResponse::new(head, self.active)
     }
 }
 impl Position {
-    /// Puts what follows into `parts`, no more than `room` bytes; how many parts that is.
+    /// Fills `parts` with the next bytes, at most `room` of them; returns the number of parts.
     fn fill<'a>(
         self,
         parts: &mut [IoSlice<'a>],
@@ -232,7 +232,7 @@ impl Position {
         count
     }
 
-    /// Passes over so many bytes, and no piece twice.
+    /// Moves on by so many bytes; visits no piece twice.
     fn advance(&mut self, count: usize, head: &[u8], body: &[&[u8]]) {
         self.offset += count;
         for piece in std::iter::once(head).chain(body.iter().copied()).skip(self.piece) {
@@ -245,7 +245,7 @@ impl Position {
     }
 }
 
-/// Whether a blank line is in there, with which a head ends.
+/// Whether the bytes contain a blank line, which ends a head.
 fn ends_within(bytes: &[u8]) -> bool {
     [&b"\n\r\n"[..], b"\n\n"].iter().any(|end| memchr::memmem::find(bytes, end).is_some())
 }
@@ -265,7 +265,7 @@ mod tests {
     use crate::upstream::timeouts::{Timeouts, Timer};
     use crate::upstream::{Failure, Fault};
 
-    /// A request to a provider that sends these pieces, then nothing, or its end.
+    /// A request to a provider that sends these pieces, then nothing or the end.
     fn pending(pieces: &[&[u8]], ends: bool, is_reused: bool) -> (PendingResponse, Arc<Pool>) {
         let (pending, peer, pool) = to_peer(is_reused);
         peer.be_ahead();
@@ -285,7 +285,7 @@ mod tests {
         (pending, peer, pool)
     }
 
-    /// The body, where there is nothing that it waits for.
+    /// The whole body; the read never waits.
     fn whole(response: &mut UpstreamResponse) -> Result<Vec<u8>, Failure> {
         let mut whole = Whole::new(100);
         loop {
@@ -297,7 +297,7 @@ mod tests {
         }
     }
 
-    /// The status and the body, or what went wrong, and whether the connection went back to its pool.
+    /// The status and the body, or the failure, and whether the connection went back to its pool.
     fn read(pieces: &[&[u8]], ends: bool) -> (Result<(u16, String), Fault>, bool) {
         let (mut pending, pool) = pending(pieces, ends, false);
         let read = || -> Result<(u16, String), Fault> {
@@ -315,7 +315,7 @@ mod tests {
         (read, pool.take("http://a", 0, 0).is_some())
     }
 
-    /// What has left of a request where so many bytes are offered, and so many taken, at once; and where that ends.
+    /// The bytes of a request that have left where so many are offered, and so many taken, at once; and the position then.
     fn taken(head: &[u8], body: &[&[u8]], step: usize, room: usize) -> (Vec<u8>, Position) {
         let (mut position, mut all) = (Position::default(), Vec::new());
         loop {
@@ -400,7 +400,7 @@ mod tests {
     fn connection_with_bytes_after_its_response_is_not_reused() {
         let more = [OF_LENGTH, b"HTTP/1.1 200 OK\r\n"].concat();
         assert_eq!(read(&[&more], false), (Ok((404, "hello world".to_owned())), false));
-        // As TLS does it: there was no room for it yet.
+        // As with TLS, which had no room for it yet.
         let apart = [OF_LENGTH, b"HTTP/1.1 200 OK\r\n"];
         assert_eq!(read(&apart, false), (Ok((404, "hello world".to_owned())), false));
         let closes = String::from_utf8_lossy(OF_LENGTH).replace("x\r\n", "x\r\nConnection: close\r\n");

@@ -1,4 +1,4 @@
-//! Idle connections to providers: the freshest of a destination is used first, and what has been idle too long is closed in
+//! Idle connections to providers: the freshest one of a destination is used first, and one that is idle for too long is closed in
 //! time.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::link::Link;
 use crate::front::Source;
 
-/// The idle connections, the longest idle first.
+/// The idle connections, the longest idle one first.
 pub struct Pool {
     idle: Mutex<VecDeque<Idle>>,
     max: usize,
@@ -19,20 +19,19 @@ pub struct Pool {
 /// An idle connection.
 struct Idle {
     since: Instant,
-    /// Which watches it.
+    /// The worker that watches it.
     worker: Option<usize>,
     connection: Connection,
 }
 
 /// A connection, TLS included.
 pub struct Connection {
-    /// What is written to and read from.
     pub link: Link,
     /// Its socket.
     pub source: Arc<Source>,
     /// Scheme, host and port.
     origin: Box<str>,
-    /// The number of its connector: by which proxy, and who vouches for the other end.
+    /// The number of its connector, which stands for the proxy and the trusted authorities.
     connector: usize,
 }
 
@@ -42,7 +41,7 @@ impl Connection {
         Self { link, source, origin: origin.into(), connector }
     }
 
-    /// Whether it may take the place of another one.
+    /// Whether a request for that destination may use it.
     fn leads_to(&self, origin: &str, connector: usize) -> bool {
         *self.origin == *origin && self.connector == connector
     }
@@ -54,7 +53,7 @@ impl Pool {
         Arc::new(Self { idle: Mutex::default(), max, expiry })
     }
 
-    /// Closes what has been idle too long.
+    /// Closes connections that have been idle for too long.
     pub fn close_idle(&self) {
         let mut idle = self.lock();
         let fresh = idle.partition_point(|idle| idle.since.elapsed() >= self.expiry);
@@ -68,8 +67,8 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The freshest connection there that is still open; of those, one that `worker` watches already, where there is one: to take
-    /// another's costs two system calls.
+    /// The freshest connection there that is still open, preferably one that `worker` watches already: to take
+    /// another worker's costs two system calls.
     pub fn take(&self, origin: &str, connector: usize, worker: usize) -> Option<Connection> {
         loop {
             let mut idle = self.lock();
@@ -84,8 +83,8 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection; where there are as many as there may be, the one that has been idle longest makes room,
-    /// wherever it leads: a busy provider must not take all places for good.
+    /// Keeps a connection. A full pool closes the one that has been idle longest,
+    /// of any destination, so that a busy provider cannot keep all places for good.
     pub fn put(&self, connection: Connection) {
         if self.max == 0 {
             return;

@@ -1,4 +1,4 @@
-//! Names to addresses, from a cache: a look-up never sits on the path of a request but the first for its name.
+//! Names to addresses, from a cache: only the first request for a name waits for a look-up.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -15,7 +15,7 @@ use ureq::unversioned::transport::NextTimeout;
 use super::timeouts::Limit;
 use crate::limits::{DNS_TTL, MAX_ADDRESSES, MAX_DNS_NAMES, NEGATIVE_TTL, THREAD_STACK};
 
-/// How often a thread that waits for a look-up sees whether it may.
+/// Interval at which a thread that waits for a look-up checks its limit.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 /// A resolver that remembers. Addresses older than [`DNS_TTL`] are still used while one thread looks them up anew, and
@@ -31,18 +31,17 @@ struct Cache {
 
 #[derive(Debug)]
 struct Entry {
-    /// In the order in which they are to be tried.
+    /// In the order of the attempts.
     addresses: Vec<IpAddr>,
-    /// The one that connected last, if it was not the first: it stays ahead for as long as the name is known.
+    /// The address that connected last, if it was not the first: it stays ahead as long as the name is in the cache.
     preferred: Option<IpAddr>,
     looked_up: Instant,
     looking: bool,
 }
 
-/// A look-up that may be waited for so long.
+/// A resolver with a limit of its wait.
 #[derive(Debug, Clone)]
 pub struct LimitedResolver {
-    /// Where it looks.
     pub resolver: CachingResolver,
     pub limit: Arc<Limit>,
 }
@@ -65,7 +64,7 @@ impl Resolver for LimitedResolver {
 }
 
 impl CachingResolver {
-    /// From now on this address of `host` is tried ahead of the others, and where it is gone another of its family.
+    /// Tries this address of `host` before the others from now on; if it disappears, another of its family.
     pub fn prefer(&self, host: &str, address: IpAddr) {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = names.get_mut(host) else { return };
@@ -108,7 +107,7 @@ impl CachingResolver {
         }
     }
 
-    /// Starts a look-up on a thread of its own, one a name at a time; `false` where no thread is to be had.
+    /// Starts a look-up on a thread of its own, one a name at a time; `false`: no thread can be created.
     fn look_up(&self, host: &str) -> bool {
         let (cache, host) = (Arc::clone(&self.0), host.to_owned());
         let started =
@@ -155,7 +154,7 @@ fn in_turn(addresses: Vec<IpAddr>, preferred: Option<IpAddr>) -> Vec<IpAddr> {
     }
 }
 
-/// Keeps the cache bounded: the name that was looked up longest ago goes.
+/// Keeps the cache bounded: drops the name that was looked up longest ago.
 fn make_room(names: &mut HashMap<String, Entry>, host: &str) {
     if names.len() < MAX_DNS_NAMES || names.contains_key(host) {
         return;

@@ -1,4 +1,4 @@
-//! The body of a response: read as it comes, or collected, each as far as it goes at once.
+//! The body of a response: read piece by piece, or collected, each as far as it goes at once.
 
 use std::io;
 use std::sync::Arc;
@@ -15,25 +15,24 @@ use crate::memory::{Holder, Share, Size};
 
 /// A response whose body has still to be read.
 pub struct UpstreamResponse {
-    /// Status code.
     pub status: u16,
-    /// Header fields as they came.
+    /// Unchanged header fields.
     pub headers: Headers,
     active: Box<ActiveConnection>,
     body: Ending,
     keep_alive: bool,
 }
 impl UpstreamResponse {
-    /// The response of which that is the head, on its connection.
+    /// The response with that head, on its connection.
     pub(super) fn new(head: Head, active: Box<ActiveConnection>) -> Self {
         let (status, headers, body, keep_alive) = head.into_parts();
         Self { status, headers, active, body, keep_alive }
     }
 
-    /// Reads what is at hand of the body; `None`: there is nothing more for now, 0: its end.
+    /// Reads the part of the body at hand; `None`: no more yet, 0: its end.
     ///
     /// # Errors
-    /// `CutOff`: what there is says that there will be no whole body. Not the time it takes: [`UpstreamResponse::deadline`] tells.
+    /// `CutOff`: the body will not be complete. The time limit is no error here: see [`UpstreamResponse::deadline`].
     pub fn read(&mut self, into: &mut [u8], now: Instant) -> Result<Option<usize>, Failure> {
         outcome_of_read(self.read_on(into, now))
     }
@@ -68,7 +67,7 @@ impl UpstreamResponse {
             let filled = self.take(into)?;
             if filled > 0 {
                 self.active.source.deliver();
-                // Its connection is the next request's from here on.
+                // From here on the next request may use its connection.
                 if self.is_over() {
                     self.active.leave(self.keep_alive);
                 }
@@ -92,14 +91,14 @@ impl UpstreamResponse {
         self.body.is_reached()
     }
 
-    /// Takes payload from what is here; how much.
+    /// Takes payload from the input at hand; returns how much.
     fn take(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let input = self.active.input();
         let (mut at, mut filled) = (0, 0);
         while at < input.len() && filled < into.len() && !self.body.is_reached() {
             let room = (into.len() - filled).min(input.len() - at);
             match self.body.next(&input[at..at + room]) {
-                // What came before the error still passes: where a response breaks off does not depend on how its bytes came.
+                // The bytes before the error still pass, so that the place where a response breaks off does not depend on its pieces.
                 Err(_) if filled > 0 => break,
                 Err(error) => return Err(error),
                 Ok(Piece::Framing(count)) => at += count,
@@ -113,17 +112,17 @@ impl UpstreamResponse {
         Ok(filled)
     }
 
-    /// When the time it may take is over. `is_committed`: the client has had its first byte.
+    /// When its time ends. `is_committed`: the client has had its first byte.
     pub fn deadline(&self, is_committed: bool) -> Instant {
         self.active.timer.deadline(is_committed)
     }
 
-    /// The socket that it comes on.
+    /// The socket of the connection.
     pub fn source(&self) -> &Arc<Source> {
         &self.active.source
     }
 
-    /// Whether it is certain that there is nothing more to read for now: behind TLS there may be, and an end is something.
+    /// Whether there is certainly nothing more to read for now: with TLS there may be more, and an end counts as more.
     pub fn is_drained(&mut self) -> bool {
         self.active.is_clear
             && !self.active.source.is_readable()
@@ -131,17 +130,16 @@ impl UpstreamResponse {
             && !self.is_over()
     }
 
-    /// The client has taken what came: the provider is waited for again.
+    /// Restarts the time of the provider, after the client has taken the output.
     pub fn restart_timer(&mut self, now: Instant) {
         self.active.timer.restart(now);
     }
 
-    /// It may take the whole time that its request has: what another replica would do no longer counts.
+    /// Gives the response the whole time of its request, because no other replica will be tried.
     pub fn take_time(&mut self) {
         self.active.timer.take_time();
     }
 
-    /// From now on these are its time limits.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.active.timer.set(timeouts);
     }
@@ -161,9 +159,9 @@ impl UpstreamResponse {
 }
 /// A body that is collected.
 pub struct Whole {
-    /// What there is of it.
+    /// The bytes so far.
     pub bytes: Vec<u8>,
-    /// What it holds.
+    /// Their memory.
     pub share: Share,
     max: usize,
 }
@@ -171,16 +169,16 @@ pub struct Whole {
 /// How far a body has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collected {
-    /// There is nothing more of it for now.
+    /// There is no more of it yet.
     Waits,
-    /// It has more, and had its share of this turn.
+    /// It has more, and has used its share of this turn.
     Again,
-    /// All of it.
+    /// It is complete.
     Whole,
 }
 
 impl Whole {
-    /// Nothing of a body that may have `max` bytes.
+    /// An empty beginning of a body that may have `max` bytes.
     pub fn new(max: usize) -> Self {
         Self::begun(Vec::new(), max)
     }
@@ -192,7 +190,7 @@ impl Whole {
         Self { bytes, share, max }
     }
 
-    /// Takes what is at hand of the body.
+    /// Collects the part of the body at hand.
     ///
     /// # Errors
     /// As [`UpstreamResponse::read`]; `TooLarge`, at once where the length says so; `Overloaded` where there is no memory.
@@ -258,12 +256,12 @@ impl Ending {
         }
     }
 }
-/// What a read of a body comes to.
+/// The result of a read of a body.
 #[inline]
 fn outcome_of_read(read: Result<usize, ureq::Error>) -> Result<Option<usize>, Failure> {
     match read {
         Err(error) if would_block(&error) => Ok(None),
-        // The system gives a connection up that is silent for very long.
+        // The system ends a connection that is silent for very long.
         Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
             Err(failed(&error.into(), Fault::TimedOut))
         }

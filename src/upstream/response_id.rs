@@ -1,4 +1,4 @@
-//! The id of what `/v1/responses` made, in a buffered response or in the first event of a stream.
+//! The id of a response of `/v1/responses`, in a document or in the first event of a stream.
 
 use memchr::memmem;
 
@@ -10,7 +10,7 @@ pub fn in_document(document: &[u8]) -> Option<String> {
     string_at(document, &["id"])
 }
 
-/// The id of the response that one of these events holds. The last of them may be cut: its beginning is enough.
+/// The id of the response in one of these events. The last event may be truncated: its beginning is enough.
 pub fn in_events(events: &[u8]) -> Option<String> {
     memmem::find(events, b"\"response\"")?;
     sse::data(events).find_map(|data| string_at(data, &["response", "id"]))

@@ -1,5 +1,5 @@
-//! SOCKS5 (RFC 1928, with the user name and password of RFC 1929), on our own connection: it keeps the limit of the wait, which
-//! ureq's own SOCKS connection does not have.
+//! SOCKS5 (RFC 1928, with the user name and password of RFC 1929) on our own connection, which has a limit of its wait; ureq's own
+//! SOCKS connection has none.
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -19,11 +19,11 @@ const IPV4: u8 = 1;
 const DOMAIN_NAME: u8 = 3;
 const IPV6: u8 = 4;
 
-/// Asks the proxy at the other end of `stream` for a connection to `host`, an address or a name that the proxy resolves, and
-/// `port`.
+/// Requests a connection to `host` and `port` from the proxy at the other end of `stream`. `host`: an address, or a name that the
+/// proxy resolves.
 ///
 /// # Errors
-/// The proxy refuses, or does not speak SOCKS5; there is no more time.
+/// The proxy refuses, or does not speak SOCKS5, or the time is over.
 pub fn negotiate(stream: &TcpStream, proxy: &Proxy, host: &str, port: u16, limit: &Limit) -> io::Result<()> {
     let stream = &Proxied { stream, limit };
     let user = proxy.username().unwrap_or_default();
@@ -69,7 +69,7 @@ pub fn negotiate(stream: &TcpStream, proxy: &Proxy, host: &str, port: u16, limit
     read_reply(stream)
 }
 
-/// The connection to a proxy, and how long it may be waited for.
+/// The connection to a proxy, and the limit of its waits.
 struct Proxied<'a> {
     stream: &'a TcpStream,
     limit: &'a Limit,
@@ -86,7 +86,7 @@ fn read_reply(stream: &Proxied<'_>) -> io::Result<()> {
             format!("the SOCKS proxy says: error {status}"),
         ));
     }
-    // The address it is bound to, which nobody needs, and a port.
+    // The bound address and port, which are not needed.
     match kind {
         IPV4 => read_exact::<6>(stream).map(drop),
         IPV6 => read_exact::<18>(stream).map(drop),

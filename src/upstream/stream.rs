@@ -1,4 +1,4 @@
-//! A streamed response on its way: complete events are sent on the moment they are complete, so that a heartbeat or an
+//! A streamed response under way: each event is sent as soon as it is complete, so that a heartbeat or an
 //! error never falls inside one.
 
 use std::io;
@@ -29,7 +29,6 @@ pub struct Ended {
 /// Why a stream broke off.
 #[derive(Debug)]
 pub enum Broke {
-    /// It failed.
     Failed(Failure),
     /// Its first event is an error, and none of it has left for the client; with the event's data.
     Refused(Refusal, Vec<u8>),
@@ -66,9 +65,9 @@ pub struct Relay {
     max_size: usize,
     /// The beginning of the body, read to learn its kind.
     first: Vec<u8>,
-    /// There may be more to read: behind TLS the socket alone does not show it.
+    /// There may be more to read: with TLS the socket alone does not show it.
     has_more: bool,
-    /// The client had output to take at the last look.
+    /// The client had not taken all output at the last turn.
     is_behind: bool,
     /// The memory of an event of more than the usual size.
     share: Share,
@@ -76,7 +75,7 @@ pub struct Relay {
 
 /// Transforms a stream between provider and client.
 pub trait StreamFilter: Send {
-    /// Takes a piece of the stream, and sends what the client may have.
+    /// Takes a piece of the stream, and sends the part that the client may get.
     ///
     /// # Errors
     /// Why the stream ends here.
@@ -114,7 +113,7 @@ pub trait StreamFilter: Send {
         None
     }
 
-    /// Whether an event has come, held back or not: the provider does not hang.
+    /// Whether an event has come, held back or not, so that the provider does not hang.
     fn has_announced(&self) -> bool {
         false
     }
@@ -128,7 +127,7 @@ pub trait StreamFilter: Send {
 pub enum Progress {
     /// Nothing more has come, or the client must first take its output.
     Waits,
-    /// It has more, and has used its share of this turn.
+    /// There is more, and the stream has used its share of this turn.
     Again,
     Ended(Ended),
 }
@@ -157,7 +156,7 @@ impl Relay {
     pub fn advance(&mut self, client: &mut ClientResponse, piece: &mut [u8], now: Instant) -> Progress {
         let has_news = self.response.source().is_readable();
         self.has_more |= has_news;
-        // Where nothing came, time has passed, or the client can take more.
+        // Without input, the reason of the turn is a deadline or the client.
         if !has_news || self.is_behind {
             if let Some(progress) = self.see_to_clock(client, now) {
                 return progress;
@@ -193,7 +192,7 @@ impl Relay {
         }
     }
 
-    /// When the provider's time is over. `None`: the client must first take its output, and the provider's time does not run.
+    /// When the provider's time ends. `None`: the client must first take its output, and the provider's time does not run.
     pub fn deadline(&self, is_committed: bool) -> Option<Instant> {
         (!self.is_behind).then(|| self.response.deadline(is_committed))
     }
@@ -204,7 +203,7 @@ impl Relay {
         !self.is_behind && !client.is_mid_event()
     }
 
-    /// Its client has gone.
+    /// Ends the stream because its client has left.
     pub fn cancel(&mut self) -> Ended {
         self.client_gone(&io::ErrorKind::ConnectionAborted.into())
     }
@@ -243,7 +242,7 @@ impl Relay {
         is_overdue.then(|| Progress::Ended(self.ended(Some(overdue()))))
     }
 
-    /// Takes a piece that was read; how the stream ended, if this ends it.
+    /// Handles the result of a read; `Some`: it ends the stream.
     fn step(
         &mut self,
         read: Result<usize, Failure>,
@@ -276,14 +275,14 @@ impl Relay {
         broke.map(|broke| self.ended(Some(broke)))
     }
 
-    /// Counts the bytes held of a large event; why the stream ends, if there is no memory for them.
+    /// Reserves memory for the bytes held of a large event; `Some`: there is none, and the stream ends.
     fn hold(&mut self) -> Option<Broke> {
         let held = self.filter.held();
         let counted = if held > MAX_HELD_EVENT { held } else { 0 };
         (!self.share.set(counted)).then(|| failed(Fault::Overloaded, "no memory for an event".to_owned()))
     }
 
-    /// The provider's response has ended.
+    /// Handles the end of the provider's response.
     fn close(&mut self, client: &mut ClientResponse) -> Ended {
         let mut sink = Sink { client, head: &mut self.head };
         let broke = self.filter.end(self.response.is_close_delimited(), &mut sink).err();
@@ -324,11 +323,11 @@ pub struct ResponseHead {
     pub is_begun: bool,
 }
 
-/// Where a stream filter sends: the client's response.
+/// The output of a stream filter: the client's response.
 pub struct Sink<'a> {
     /// The client's side.
     pub client: &'a mut ClientResponse,
-    /// How its response begins.
+    /// The head of its response.
     pub head: &'a mut ResponseHead,
 }
 

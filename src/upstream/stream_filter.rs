@@ -1,4 +1,4 @@
-//! The filters of a relayed stream: events pass as they came, but for the provider's secrets in errors, in
+//! The filters of a relayed stream: events pass unchanged, except for the provider's secrets in errors, in
 //! large events, and beside the data.
 
 use std::sync::{Arc, LazyLock};
@@ -16,10 +16,10 @@ use crate::config::{Mask, Scope};
 use crate::core::sse::Lines;
 use crate::limits::{MASK_OVERLAP, MAX_HELD_EVENT};
 
-/// A word in each event of an error.
+/// A word that every error event contains.
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("error"));
 
-/// Events, passed on as they came.
+/// Passes events unchanged.
 pub struct AsTheyCame {
     events: Events,
     outlet: Outlet,
@@ -27,11 +27,11 @@ pub struct AsTheyCame {
 
 /// Sends events to the client, or holds them back.
 struct Outlet {
-    /// Another attempt may follow: events that only announce are held back, so that a failure after them can become another attempt.
+    /// Another attempt may follow: events that only announce are held back, so that a failure after them can still lead to one.
     is_patient: bool,
     /// The events held back, at most [`MAX_HELD_EVENT`] bytes.
     held: Vec<u8>,
-    /// An event is among them, not only comments.
+    /// The held bytes contain an event, not only comments.
     has_announced: bool,
     mask: Arc<Mask>,
     refusal: Option<Refusal>,
@@ -41,7 +41,7 @@ struct Outlet {
     hides_usage: bool,
 }
 
-/// What is known of a large event that passes in pieces.
+/// The state of a large event that passes in pieces.
 #[derive(Default)]
 struct Large {
     /// It holds the word `error`.
@@ -59,7 +59,7 @@ impl AsTheyCame {
         Self { events: Events::new(meter), outlet }
     }
 
-    /// As [`AsTheyCame::new`]; `hides_usage`: the client does not get the event that only reports usage, because it did not ask for it.
+    /// `hides_usage`: the client does not get the event that only reports usage, because it did not ask for it.
     pub fn hiding_usage(mut self, hides_usage: bool) -> Self {
         self.outlet.hides_usage = hides_usage;
         self
@@ -77,7 +77,7 @@ impl Outlet {
         }
     }
 
-    /// The mask searches errors, large events, and the lines beside the data; the data of other events passes as it is.
+    /// The mask searches errors, large events, and the lines beside the data; the data of other events passes unchanged.
     fn pass(&mut self, part: &[u8], mid_event: bool, sink: &mut Sink) -> Result<(), Broke> {
         if mid_event || self.large.is_some() {
             let part = self.masked_piece(part, mid_event);
@@ -85,7 +85,7 @@ impl Outlet {
         }
         let scope = if ERROR.find(part).is_some() {
             let error = error_among(part);
-            // An event whose text only mentions errors is a good one.
+            // An event whose text only mentions errors is no error.
             let scope = if error.is_some() { Scope::All } else { Scope::Unmistakable };
             self.refusal = error.or_else(|| self.refusal.take());
             scope
@@ -108,7 +108,7 @@ impl Outlet {
         lines.any(|line| self.mask.is_in(line, Scope::Unmistakable))
     }
 
-    /// A piece of a large event, or its end and what follows, without the provider's secrets.
+    /// A piece of a large event, or its end with the bytes after it, without the provider's secrets.
     fn masked_piece(&mut self, piece: &[u8], mid_event: bool) -> Vec<u8> {
         let Large { speaks_of_error, kept } = self.large.take().unwrap_or_default();
         let piece = [&kept, piece].concat();
@@ -125,7 +125,7 @@ impl Outlet {
         piece
     }
 
-    /// Looks at the first events, and decides whether they leave.
+    /// Examines the first events, and decides whether they leave.
     fn open(&mut self, part: &[u8], mid_event: bool, sink: &mut Sink) -> Result<(), Broke> {
         if sink.is_undecided() {
             let opening = if self.is_patient { Opening::of(part) } else { Opening::of_first(part) };
@@ -160,7 +160,7 @@ impl StreamFilter for AsTheyCame {
     }
 
     fn end(&mut self, by_closing: bool, sink: &mut Sink) -> Result<(), Broke> {
-        // One piece a stream: it may be the beginning of anything.
+        // This happens once a stream; the piece may be the beginning of any event.
         let rest = self.outlet.mask.hide(self.events.end(), Scope::Unmistakable);
         if self.events.is_truncated() || (by_closing && !self.events.is_over()) {
             return Err(failed(Fault::CutOff, "ended before its last event".to_owned()));
@@ -200,7 +200,7 @@ impl StreamFilter for AsTheyCame {
     }
 }
 
-/// Bytes that are no events: sound, pictures, or what is labelled so.
+/// Passes bytes that are no events: sound, pictures, or a body labelled so.
 pub struct Bytes {
     meter: Meter,
     mask: Arc<Mask>,

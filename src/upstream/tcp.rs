@@ -10,10 +10,10 @@ use ureq::{Error, Proxy, ProxyProtocol};
 use super::resolver::LimitedResolver;
 use super::{connect, socks};
 
-/// A non-blocking connection. It waits, no longer than the resolver may.
+/// Opens a non-blocking connection. It blocks no longer than the resolver's limit.
 ///
 /// # Errors
-/// Whatever kept it from standing.
+/// The connection cannot be made.
 pub fn open(resolver: &LimitedResolver, details: &ConnectionDetails<'_>) -> Result<TcpStream, Error> {
     match details.config.proxy().filter(|proxy| is_socks(proxy)) {
         Some(proxy) => through_socks(resolver, proxy, details),
@@ -55,7 +55,7 @@ fn through_socks(
     Err(last)
 }
 
-/// A connection to one of the addresses of `host`; the resolver remembers which, for the next.
+/// A connection to one of the addresses of `host`; the resolver prefers that address from then on.
 fn to_any(
     resolver: &LimitedResolver,
     host: Option<&str>,

@@ -1,4 +1,4 @@
-//! How long a provider is waited for.
+//! The time limits of a provider.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use crate::front::{Load, Want, wait_for_peer};
 use crate::limits::{CHECK_TIMEOUT, CONNECT_TIMEOUT};
 
-/// How long a request may take; whichever ends first.
+/// How long a request may take; the first limit to pass counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timeouts {
-    /// To its last byte, by then.
+    /// End of the whole response.
     pub total: Option<Instant>,
     /// Without a byte from the provider, so long.
     pub idle: Option<Duration>,
-    /// The same, while another attempt may still follow: until the response is taken ([`Timer::take_time`]), or the client has had
-    /// its first byte.
+    /// Longest time without a byte from the provider while another attempt may follow: until the response is accepted
+    /// ([`Timer::take_time`]), or the client has had its first byte.
     pub first_byte: Option<Duration>,
 }
 
@@ -36,7 +36,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// The provider is waited for from now on.
+    /// Starts the time of the provider.
     pub fn new(timeouts: Timeouts, now: Instant) -> Self {
         Self { timeouts, quiet_since: now }
     }
@@ -46,24 +46,24 @@ impl Timer {
         self.timeouts = timeouts;
     }
 
-    /// It may take the whole time it has: no other attempt is to follow.
+    /// Gives the request its whole time, because no other attempt follows.
     pub fn take_time(&mut self) {
         self.timeouts.first_byte = None;
     }
 
-    /// The provider has given a sign of life, or is waited for again: the time that the client has needed to take what came is no
-    /// silence of the provider's.
+    /// Restarts the provider's silence, after a sign of life, or after the client has taken the output: the time that the client needs is
+    /// no silence of the provider.
     pub fn restart(&mut self, now: Instant) {
         self.quiet_since = now;
     }
 
-    /// When its time is over. `is_committed`: the client has had its first byte.
+    /// When its time ends. `is_committed`: the client has had its first byte.
     pub fn deadline(&self, is_committed: bool) -> Instant {
         let Timeouts { total, idle, first_byte } = self.timeouts;
         let silence = idle.into_iter().chain(first_byte.filter(|_| !is_committed)).min();
         let silent = silence.and_then(|time| self.quiet_since.checked_add(time));
         let deadline = total.into_iter().chain(silent).min();
-        // Nothing may wait for ever.
+        // No request may wait for ever.
         deadline.unwrap_or_else(|| self.quiet_since + CHECK_TIMEOUT)
     }
 }
@@ -74,20 +74,20 @@ pub struct Limit {
     begun: Instant,
     deadline: Instant,
     is_abandoned: AtomicBool,
-    /// Of the helpers one of which it holds.
+    /// The load of the helpers, if it runs on one of them.
     load: Option<Arc<Load>>,
 }
 
-/// How often a wait looks whether it is still wanted.
+/// Interval at which a wait checks whether its request is still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Limit {
-    /// Until then.
+    /// A limit at that time.
     pub fn until(deadline: Instant) -> Arc<Self> {
         Self::new(deadline, None)
     }
 
-    /// Until then, on a helper.
+    /// A limit at that time, on a helper.
     pub fn of_helper(deadline: Instant, load: Arc<Load>) -> Arc<Self> {
         Self::new(deadline, Some(load))
     }
@@ -96,13 +96,13 @@ impl Limit {
         Arc::new(Self { begun: Instant::now(), deadline, is_abandoned: AtomicBool::new(false), load })
     }
 
-    /// Nobody waits for the connection any more: it has [`CONNECT_TIMEOUT`] in all, and no more time where jobs wait for a
-    /// thread, so that helpers are not held by who left.
+    /// The request has left. Its connection has [`CONNECT_TIMEOUT`] in all from now on, and none where other jobs wait for a
+    /// helper.
     pub fn abandon(&self) {
         self.is_abandoned.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nobody waits for it any more.
+    /// Whether no request waits for the connection any more.
     pub fn is_abandoned(&self) -> bool {
         self.is_abandoned.load(Ordering::Relaxed)
     }
@@ -116,14 +116,14 @@ impl Limit {
         }
     }
 
-    /// Waits until `peer` is ready as wanted; `Ok(false)` at `until`.
+    /// Waits until `peer` is ready for `want`; `Ok(false)` at `until`.
     ///
     /// # Errors
-    /// `TimedOut`: the limit is reached. What `poll` says.
+    /// `TimedOut`: the limit has passed. Errors of `poll`.
     pub fn wait(&self, peer: BorrowedFd<'_>, want: Want, until: Option<Instant>) -> io::Result<bool> {
         loop {
             let (now, end) = (Instant::now(), self.end());
-            // Also where the peer is always ready: a flood must not outlast the limit.
+            // Checked even where the peer is always ready, so that a flood cannot outlast the limit.
             if now >= end {
                 return Err(io::ErrorKind::TimedOut.into());
             }

@@ -1,5 +1,5 @@
-//! TLS to a provider, by rustls, over a transport that is there. What is sent is encrypted from where it is, a turn's bound at a time, and
-//! leaves for the socket as it stands then; ureq's own would copy each byte three times more.
+//! TLS to a provider by rustls, over an existing transport. It encrypts a request in place, at most a turn's bound at a time, and the
+//! socket takes the records without another copy; ureq's own TLS would copy each byte three times more.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use crate::config::CaFile;
 use crate::front::Source;
 use crate::limits::{MAX_ENCRYPTED, UPSTREAM_READ_BUFFER};
 
-/// A TLS connection. It waits only while it is made.
+/// A TLS connection. It blocks only during its handshake.
 pub struct TlsTransport {
     session: ClientConnection,
-    /// What comes is read from there. Nothing is written there: records go to `socket`.
+    /// The source of the input. Records leave by `socket`, not by this.
     below: TransportAdapter,
     socket: Arc<Source>,
     buffers: LazyBuffers,
 }
 
-/// The trust in those authorities alone, or in the public ones.
+/// A configuration with trust in those authorities alone, or in the public ones.
 ///
 /// # Errors
-/// rustls does not have the versions of TLS that it comes with.
+/// rustls lacks its own default versions of TLS.
 pub fn config(ca_file: Option<&CaFile>) -> Result<Arc<ClientConfig>, rustls::Error> {
     let mut roots = RootCertStore::empty();
     match ca_file {
-        // The loader of the configuration has checked each.
+        // The loader of the configuration has checked each certificate.
         Some(ca) => {
             roots.add_parsable_certificates(ca.certificates.iter().map(|der| CertificateDer::from(&der[..])));
         }
@@ -45,10 +45,10 @@ pub fn config(ca_file: Option<&CaFile>) -> Result<Arc<ClientConfig>, rustls::Err
 }
 
 impl TlsTransport {
-    /// TLS over `below`, between which and `socket` is nothing that changes a byte. Waits as long as the details say.
+    /// Makes TLS over `below`, which relays the bytes of `socket` unchanged. Blocks as long as the details allow.
     ///
     /// # Errors
-    /// The other end is not who it has to be, or whatever kept the connection from standing.
+    /// The certificate of the other end is not trusted, or the connection cannot be made.
     pub fn connect(
         config: Arc<ClientConfig>,
         details: &ConnectionDetails<'_>,
@@ -62,7 +62,7 @@ impl TlsTransport {
         let mut below = TransportAdapter::new(below, Arc::clone(&details.current_time));
         below.set_timeout(details.timeout);
         let mut tls = Self { session, below, socket, buffers: LazyBuffers::new(UPSTREAM_READ_BUFFER, 1) };
-        // Its last words are sent with the request.
+        // The last message of the handshake leaves with the request.
         while tls.session.is_handshaking() {
             tls.flush();
             if tls.session.is_handshaking() && tls.read_records()? == 0 {
@@ -73,7 +73,7 @@ impl TlsTransport {
         Ok(tls)
     }
 
-    /// Takes as many bytes of these parts as it can at once; how many.
+    /// Sends as many bytes of these parts as it can at once; returns how many.
     ///
     /// # Errors
     /// The connection has failed.
@@ -86,7 +86,7 @@ impl TlsTransport {
         Ok(taken)
     }
 
-    /// Sends the records that are here, as far as the socket takes them.
+    /// Sends the records at hand, as far as the socket takes them.
     fn flush(&mut self) {
         let Self { session, socket, .. } = self;
         while session.wants_write() && !socket.is_deaf() {
@@ -99,26 +99,26 @@ impl TlsTransport {
         socket.set_unsent(false);
     }
 
-    /// Reads once from below and decrypts what is whole; 0 at the connection's end.
+    /// Reads once from below and decrypts complete records; 0 at the connection's end.
     fn read_records(&mut self) -> io::Result<usize> {
         let count = self.session.read_tls(&mut self.below)?;
         if let Err(error) = self.session.process_new_packets() {
-            // The alert that tells the other end, where it still listens.
+            // Sends the alert to the other end, if it still reads.
             self.flush();
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(count)
     }
 
-    /// What has come, decrypted.
+    /// The buffers with the decrypted input.
     pub fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
 
-    /// Sends what has to leave, then takes what has come; `false` at its end.
+    /// Sends the output that waits, then reads the input at hand; `false` at the connection's end.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing more has come. What the connection failed with, a missing farewell (`close_notify`) included.
+    /// `WouldBlock`: no more input yet. The connection has failed; a missing `close_notify` counts as a failure.
     pub fn await_input(&mut self) -> Result<bool, Error> {
         self.flush();
         loop {
@@ -132,7 +132,7 @@ impl TlsTransport {
                 }
             }
             self.read_records()?;
-            // An update of keys has to be answered.
+            // An update of keys needs a reply.
             self.flush();
         }
     }
@@ -143,7 +143,7 @@ impl TlsTransport {
     }
 }
 
-/// Where records leave.
+/// Writes records to the socket.
 struct Socket<'a>(&'a Source);
 
 impl Write for Socket<'_> {

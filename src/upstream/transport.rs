@@ -1,4 +1,4 @@
-//! Our own TCP transport under ureq: it never waits once its connection stands, and sends a request's head and body in one write.
+//! Our own TCP transport under ureq: it never waits after its connection is made, and sends a request's head and body in one write.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -14,12 +14,12 @@ use super::timeouts::Limit;
 use crate::front::{Source, Want};
 use crate::limits::{MAX_GATHERED, MAX_UNDELIVERED, UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER};
 
-/// One TCP connection, non-blocking. It waits only where a timeout is given, which ureq's connectors do while they make the
+/// One non-blocking TCP connection. It waits only where it gets a timeout, which ureq's connectors give while they make the
 /// connection, and then no longer than its limit.
 pub struct TcpTransport {
     source: Arc<Source>,
     buffers: LazyBuffers,
-    /// A request's bytes that have not left: head and body go together, at the latest when the response is awaited.
+    /// Bytes of a request that have not left: head and body leave together, at the latest when the response is awaited.
     unsent: Vec<u8>,
     /// Nothing but HTTP runs on it: no TLS, no proxy.
     is_clear: bool,
@@ -27,7 +27,7 @@ pub struct TcpTransport {
 }
 
 impl TcpTransport {
-    /// On a connection that is there, non-blocking.
+    /// A transport on an existing non-blocking connection.
     pub fn new(stream: TcpStream, is_clear: bool, limit: Arc<Limit>) -> Self {
         let buffers = LazyBuffers::new(UPSTREAM_READ_BUFFER, UPSTREAM_WRITE_BUFFER);
         Self { source: Source::new(stream), buffers, unsent: Vec::new(), is_clear, limit }
@@ -38,7 +38,7 @@ impl TcpTransport {
         &self.source
     }
 
-    /// Sends what is here, and `tail` bytes of the output buffer after it. What the socket does not take is kept, unless `waits`.
+    /// Sends the unsent bytes, then `tail` bytes of the output buffer. It keeps the bytes that the socket does not take, unless `waits`.
     fn flush(&mut self, tail: usize, waits: bool) -> io::Result<()> {
         let tail = &self.buffers.output()[..tail];
         let mut sent = 0;
@@ -50,8 +50,8 @@ impl TcpTransport {
                 Ok(0) if waits => {
                     self.limit.wait(self.source.as_fd(), Want::Write, None)?;
                 }
-                // A response before the request is sent whole refuses it: the rest is not wanted. Behind TLS or a proxy, what can
-                // be read may be anything.
+                // A response before the end of the request refuses it, and the provider does not read the rest. With TLS or a proxy, the
+                // readable bytes may be something else.
                 Ok(0) if self.is_clear && matches!(peeked(&self.source), Peeked::Response | Peeked::End) => {
                     self.source.set_deaf();
                 }
@@ -71,13 +71,13 @@ impl TcpTransport {
     }
 }
 
-/// What the next read would give.
+/// The kind of bytes that the next read would return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peeked {
     Nothing,
     /// An interim response (1xx), or too few bytes to decide.
     Interim,
-    /// The beginning of something else.
+    /// The beginning of a final response.
     Response,
     End,
 }
@@ -117,7 +117,7 @@ impl Transport for TcpTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        // What is kept because the socket has no room grows by no more than who writes it adds at once.
+        // The kept bytes grow by no more than one write of the caller, even if the socket has no room.
         if self.unsent.len() + amount <= MAX_GATHERED || self.source.is_unsent() {
             self.unsent.extend_from_slice(&self.buffers.output()[..amount]);
             return Ok(());
@@ -163,8 +163,8 @@ impl Transport for TcpTransport {
         }
     }
 
-    /// Asked before a pooled connection is used: an idle one must be silent. What epoll has reported would be known without a
-    /// system call, but late, and what came before it would be taken for the response.
+    /// Called before a pooled connection is used: an idle one must be silent. The reports of epoll need no system
+    /// call, but come late, and earlier bytes would pass for the response.
     fn is_open(&mut self) -> bool {
         !self.source.is_deaf() && peeked(&self.source) == Peeked::Nothing
     }

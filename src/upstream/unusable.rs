@@ -3,13 +3,13 @@
 use super::{Failure, Fault, Headers};
 use crate::limits::MAX_LOCATION;
 
-/// Content codings that change the bytes (IANA's registry, and the older names). Others that are met, `identity` or `utf-8`, do not.
+/// Content codings that change the bytes (IANA's registry, and the older names). Other values in use, `identity` or `utf-8`, do not.
 const CODINGS: &[&str] = &["gzip", "br", "zstd", "deflate", "compress", "x-gzip", "x-compress", "dcb", "dcz"];
 
-/// Why a response with that head cannot be used, if it cannot. An error status keeps its meaning, whatever its body is coded in.
+/// Why a response with that head is unusable; `None`: it is usable. An error status keeps its meaning in any coding of its body.
 pub fn failure_of(status: u16, headers: &Headers) -> Option<Failure> {
     match status {
-        // 304 is no redirect: it has what its client asked for.
+        // 304 is no redirect: the client has made a conditional request.
         304 | 400.. => None,
         300..400 => {
             let place = headers.get("location").map(shown);
@@ -23,14 +23,14 @@ pub fn failure_of(status: u16, headers: &Headers) -> Option<Failure> {
     }
 }
 
-/// The content coding of a body that is not there as it is.
+/// The content coding of a body that has one.
 pub fn coding(headers: &Headers) -> Option<&'static str> {
     let values = headers.get_all("content-encoding");
     let mut named = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
     named.find_map(|name| CODINGS.iter().find(|coding| coding.as_bytes().eq_ignore_ascii_case(name)).copied())
 }
 
-/// Where a redirect leads, without what may be secret in it: user and password, query, fragment.
+/// The target of a redirect without its parts that may be secret: user and password, query, fragment.
 fn shown(location: &[u8]) -> String {
     let end = location.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(location.len());
     let place = String::from_utf8_lossy(&location[..end.min(MAX_LOCATION)]).into_owned();

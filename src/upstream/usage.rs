@@ -12,10 +12,10 @@ use crate::limits::MAX_TOKENS_REPORTED;
 pub use scanner::Scanner;
 
 const KEY: &[u8] = b"\"usage\"";
-/// Where Cohere's rerank API has its counts, instead.
+/// The member with the counts of Cohere's rerank API.
 const BILLED: &[u8] = b"\"billed_units\"";
 
-/// Made once: making one costs as much as searching a small document.
+/// Made once, because that costs as much as searching a small document.
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY));
 
 /// Tokens of one call, as far as its provider reports them.
@@ -28,7 +28,7 @@ pub struct Reported {
 }
 
 impl Reported {
-    /// What is known after a further report of the same call: counts only grow, and Anthropic reports the prompt in a stream's first
+    /// Merges a further report of the same call: counts only grow, and Anthropic reports the prompt in a stream's first
     /// event, the completion in its last.
     pub fn and(self, other: Self) -> Self {
         Self { prompt: self.prompt.max(other.prompt), completion: self.completion.max(other.completion) }
@@ -45,18 +45,18 @@ fn place(name: &[u8]) -> Option<usize> {
         // Anthropic counts these beside `input_tokens`; OpenAI counts cached tokens in it.
         b"cache_creation_input_tokens" => 4,
         b"cache_read_input_tokens" => 5,
-        // All that some embedding and rerank APIs report. Where reasoning or sound stands beside the completion (xAI, Gemini), it
+        // The only count of some embedding and rerank APIs. Where reasoning or sound stands beside the completion (xAI, Gemini), it
         // is more than the sum of the two.
         b"total_tokens" => 6,
         _ => return None,
     })
 }
 
-/// The counts that are there, each at its [`place`].
+/// The counts of a report, each at its [`place`].
 type Counts = [Option<u64>; COUNTS];
 const COUNTS: usize = 7;
 
-/// The counts in a JSON object, and what follows it. A repeated count cannot be trusted, nor those beside it: `None`.
+/// The counts in a JSON object, and the bytes after it. `None`: one is repeated, so that none can be trusted.
 fn counts_in(object: &[u8]) -> Option<(Counts, &[u8])> {
     let (mut counts, mut seen) = (Counts::default(), [false; COUNTS]);
     let mut members = Members::of(object)?;
@@ -70,8 +70,8 @@ fn counts_in(object: &[u8]) -> Option<(Counts, &[u8])> {
     Some((counts, members.behind()?))
 }
 
-/// A count. Providers write some with a fraction or as a string; one that is negative, no number, or over
-/// [`MAX_TOKENS_REPORTED`] is none.
+/// A count. Some providers write one with a fraction or as a string. `None`: it is negative, no number, or over
+/// [`MAX_TOKENS_REPORTED`].
 fn count(value: &[u8]) -> Option<u64> {
     if value.len() <= MAX_DIGITS && value.iter().all(u8::is_ascii_digit) {
         let number = value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
@@ -87,7 +87,7 @@ fn count(value: &[u8]) -> Option<u64> {
     is_count.then(|| number.ceil() as u64)
 }
 
-/// Digits of a number that fits.
+/// Digits of a number that always fits.
 const MAX_DIGITS: usize = 19;
 
 fn reported(counts: &Counts) -> Reported {
@@ -126,12 +126,12 @@ fn scan(document: &[u8]) -> Reported {
     scanner.reported()
 }
 
-/// Whether a `usage` that is an object is at hand; many streams say `"usage":null` in each event.
+/// Whether the bytes contain a `usage` that is an object; many streams have `"usage":null` in each event.
 pub fn mentions(bytes: &[u8]) -> bool {
     USAGE.find_iter(bytes).any(|at| object_behind(&bytes[at + KEY.len()..]).is_some())
 }
 
-/// The object that a key has for its value; what precedes it is the key's end.
+/// The object that is the value of a key; `bytes` begin at the key's end.
 fn object_behind(bytes: &[u8]) -> Option<&[u8]> {
     let value = bytes.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
     value.starts_with(b"{").then_some(value)
@@ -326,7 +326,7 @@ mod tests {
                 scanner.feed(&document.as_bytes()[..cut]);
                 scanner.feed(&document.as_bytes()[cut..]);
                 assert_eq!(scanner.reported(), reported(3, 4), "{document} cut at {cut}");
-                // What is cut off, at either end, upsets nothing.
+                // Truncation at either end does no harm.
                 in_document(&document.as_bytes()[..cut]);
                 in_document(&document.as_bytes()[cut..]);
             }

@@ -1,4 +1,4 @@
-//! Values that come in parts, joined without a tree of their parts: what nothing is added to stays as it was written, and texts
+//! Joins values that arrive in parts, without a tree of the parts: a value in one part stays unchanged text, and texts
 //! and lists grow in one piece each.
 
 use serde_json::value::RawValue;
@@ -11,7 +11,7 @@ use crate::limits::{MAX_ASSEMBLED_DEPTH, MAX_ASSEMBLED_ITEMS, MAX_ASSEMBLED_NODE
 /// Whether parts fit together.
 pub(super) type Fit<T> = Result<T, Unassembled>;
 
-/// Members that say the same in each part, or say it once: the last one counts.
+/// Members that each part repeats, or only one has: the last one counts.
 const ONCE: [&str; 10] = [
     "id",
     "type",
@@ -27,7 +27,7 @@ const ONCE: [&str; 10] = [
 
 /// A value.
 pub(super) enum Node {
-    /// As it was written; of a list, items without an `index`, with commas between them.
+    /// Unchanged JSON; of a list, items without an `index`, with commas between them.
     Raw(String),
     /// The text of a string, in WTF-8: its parts may be cut within a character.
     Text(Vec<u8>),
@@ -35,7 +35,7 @@ pub(super) enum Node {
     List(List),
 }
 
-/// Members by their names as they were written, in their order.
+/// Members by their unchanged names, in their order.
 #[derive(Default)]
 pub(super) struct Object(Vec<(Box<str>, Node)>);
 
@@ -43,7 +43,7 @@ pub(super) struct Object(Vec<(Box<str>, Node)>);
 #[derive(Default)]
 pub(super) struct List(Vec<(Option<u64>, Node)>);
 
-/// How much may still be put together.
+/// The rest of the limits of an assembly.
 pub(super) struct Room {
     nodes: usize,
     depth: usize,
@@ -70,7 +70,7 @@ impl Room {
 }
 
 impl Object {
-    /// An object of these members.
+    /// An object with these members.
     pub(super) fn of(json: &str, room: &mut Room) -> Fit<Self> {
         let mut object = Self::default();
         object.add_all(json, room)?;
@@ -90,7 +90,7 @@ impl Object {
         }
     }
 
-    /// Sets a member, but for one that is there to what says nothing.
+    /// Sets a member; an empty value does not replace one.
     pub(super) fn set(&mut self, name: &str, json: &str, room: &mut Room) -> Fit<()> {
         match self.find(name) {
             Ok(_) if is_nothing(json) => {}
@@ -143,7 +143,7 @@ impl Object {
         Ok(())
     }
 
-    /// Writes its members, each with a comma before it but for the first of the object that `out` ends with.
+    /// Writes its members, each after a comma, except the first one of the object at the end of `out`.
     pub(super) fn write_members(self, out: &mut Vec<u8>) {
         for (name, node) in self.0 {
             write_name(&name, out);
@@ -220,12 +220,12 @@ impl Node {
         })
     }
 
-    /// Whether another value takes its place: it says nothing, or is neither text, list nor object.
+    /// Whether another value replaces it: it is empty, or neither text, list nor object.
     fn is_replaced(&self) -> bool {
         matches!(self, Self::Raw(json) if is_nothing(json) || !json.starts_with(['"', '[', '{']))
     }
 
-    /// Makes something of it that can be added to.
+    /// Converts it to a value that can grow.
     fn open(&mut self, room: &mut Room) -> Fit<()> {
         let Self::Raw(json) = self else { return Ok(()) };
         let json = std::mem::take(json);
@@ -272,7 +272,7 @@ impl Node {
     }
 }
 
-/// Calls `each` with the names, as they are written, and the values of an object.
+/// Calls `each` with the unchanged names and the values of an object.
 pub(super) fn each_member<'a>(json: &'a str, each: &mut dyn FnMut(&'a str, &'a str) -> Fit<()>) -> Fit<()> {
     let mut fit = Ok(());
     let member = |name, value| {
@@ -318,13 +318,13 @@ pub(super) fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
-/// Values that say nothing.
+/// Whether a value is empty.
 fn is_nothing(json: &str) -> bool {
     matches!(json, "null" | "\"\"" | "[]" | "{}")
 }
 
 fn add_text(name: &str, text: &mut Vec<u8>, json: &str) {
-    // Some begin a call with empty arguments, and send the real ones after them.
+    // Some providers begin a call with empty arguments and send the real ones later.
     if name == "arguments" && text == b"{}" {
         text.clear();
     }
@@ -333,12 +333,12 @@ fn add_text(name: &str, text: &mut Vec<u8>, json: &str) {
     text.extend_from_slice(&more);
 }
 
-/// What a buffer grows by so that `more` have room: a quarter, for by doubling twice the bytes would stand in memory.
+/// Growth of a buffer that makes room for `more`: a quarter, because doubling would take twice the memory.
 fn growth(capacity: usize, length: usize, more: usize) -> usize {
     if capacity - length < more { more.max(length / 4) } else { 0 }
 }
 
-/// A text of which each part has come: halves of a pair and bytes of a character are joined, and replaced where they are alone.
+/// A complete text: halves of a pair and bytes of a character are joined; those without the rest are replaced.
 fn whole_characters(text: Vec<u8>) -> String {
     String::from_utf8(text).unwrap_or_else(|error| {
         let mut joined = Joined::default();

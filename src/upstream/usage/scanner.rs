@@ -1,4 +1,4 @@
-//! Finds `usage` by its place in a JSON document that comes in pieces. Linear in the document; holds one key and one `usage`.
+//! Finds `usage` by its place in a JSON document that arrives in pieces. Linear in the document; holds one key and one `usage`.
 
 use memchr::memchr2;
 
@@ -13,17 +13,17 @@ const LONGEST_KEY: usize = 12;
 enum Node {
     /// The document.
     Top,
-    /// What holds a response: that of an event of the responses API, of Anthropic's first event, Groq's own object. A choice too:
-    /// Moonshot reports in the last one.
+    /// A parent of `usage`: the response in an event of the Responses API, the message in Anthropic's first event, Groq's own object, and
+    /// a choice, because Moonshot reports in the last one.
     Holder,
     Choices,
-    /// Cohere's.
+    /// Cohere's `meta`.
     Meta,
     /// The value that holds the counts.
     Usage,
 }
 
-/// The node that a value under this key is, in its parent. An element of a list has no key.
+/// The node of a value by its key and its parent. An element of a list has no key.
 fn child(parent: Node, key: &[u8], opening: u8) -> Option<Node> {
     match (parent, key, opening) {
         (Node::Top | Node::Holder, b"usage", b'{') => Some(Node::Usage),
@@ -44,7 +44,7 @@ const DEEPEST: usize = 4;
 pub struct Scanner {
     /// Objects and lists that are open.
     depth: usize,
-    /// The outermost of them, as far as they lie on the way.
+    /// The outermost of them, as far as they are on the way to `usage`.
     nodes: Vec<Node>,
     /// The last key of the innermost node.
     key: Vec<u8>,
@@ -53,7 +53,7 @@ pub struct Scanner {
     string: Position,
     /// The next byte of the string is escaped.
     is_escaped: bool,
-    /// The `usage` that is being read, at most [`MAX_USAGE`] bytes and one: a longer one is none.
+    /// The `usage` that is being read, at most [`MAX_USAGE`] bytes and one: a longer one does not count.
     usage: Vec<u8>,
     reported: Reported,
 }
@@ -68,7 +68,7 @@ enum Position {
 }
 
 impl Scanner {
-    /// What the document has reported so far.
+    /// The report of the document so far.
     pub fn reported(&self) -> Reported {
         self.reported
     }
@@ -86,7 +86,7 @@ impl Scanner {
         }
     }
 
-    /// Keeps a piece of `usage`, and reads it where it has ended.
+    /// Keeps a piece of `usage`, and reads it at its end.
     fn hold(&mut self, piece: &[u8]) {
         let room = (MAX_USAGE + 1).saturating_sub(self.usage.len());
         self.usage.extend_from_slice(&piece[..piece.len().min(room)]);
@@ -145,7 +145,7 @@ impl Scanner {
         let text = &bytes[..end.unwrap_or(bytes.len())];
         if self.string == Position::InKey {
             let room = LONGEST_KEY.saturating_sub(self.key.len());
-            // One byte too many tells a longer key from its beginning.
+            // One byte more distinguishes a longer key from its beginning.
             self.key.extend_from_slice(&text[..text.len().min(room + 1)]);
         }
         match end.map(|end| bytes[end]) {
