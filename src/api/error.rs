@@ -67,8 +67,8 @@ pub enum ApiError {
     Broken(String),
     /// This provider's response cannot be translated into the format of the call. A retry would be charged as well.
     Untranslatable(String),
-    /// This provider's response is over the limit.
-    ResponseTooLarge(String, SizeLimit),
+    /// This provider's response is over the limit: the provider, the config key of the limit, bytes.
+    ResponseTooLarge(String, &'static str, usize),
     /// This provider redirects the call.
     Redirected(String),
     /// This provider's response has this content coding.
@@ -85,14 +85,6 @@ pub enum ApiError {
     ReloadRefused(Vec<String>),
     /// A provider responded with this error status and a text that is not JSON: the status, the provider, the text.
     Upstream(u16, String, String),
-}
-
-/// A limit of a provider's response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SizeLimit {
-    /// The config key that sets it.
-    pub key: &'static str,
-    pub bytes: usize,
 }
 
 /// The shape of an error, as `docs/api.md` shows it under "Errors".
@@ -139,12 +131,10 @@ impl ApiError {
             Fault::Redirected => Some(Self::Redirected(provider)),
             Fault::Coded(coding) => Some(Self::Coded(provider, coding)),
             Fault::TooLarge => {
-                let limit = SizeLimit { key: "max_response_size", bytes: config.max_response_size };
-                Some(Self::ResponseTooLarge(provider, limit))
+                Some(Self::ResponseTooLarge(provider, "max_response_size", config.max_response_size))
             }
             Fault::StreamTooLarge => {
-                let limit = SizeLimit { key: "max_stream_size", bytes: config.max_stream_size };
-                Some(Self::ResponseTooLarge(provider, limit))
+                Some(Self::ResponseTooLarge(provider, "max_stream_size", config.max_stream_size))
             }
             Fault::Overloaded => Some(Self::Overloaded),
         }
@@ -290,9 +280,7 @@ impl ApiError {
             Self::RateLimited(Limit::Day(limit), _) => Text::OverDay(*limit),
             Self::Unreachable(provider) => Text::UpstreamUnreachable(provider),
             Self::Broken(provider) | Self::Untranslatable(provider) => Text::UpstreamBroken(provider),
-            Self::ResponseTooLarge(provider, limit) => {
-                Text::ResponseTooLarge(provider, limit.key, limit.bytes)
-            }
+            Self::ResponseTooLarge(provider, key, limit) => Text::ResponseTooLarge(provider, key, *limit),
             Self::Redirected(provider) => Text::UpstreamRedirect(provider),
             Self::Coded(provider, coding) => Text::UpstreamEncoding(provider, coding),
             Self::UpstreamTimeout(provider) => Text::UpstreamTimeout(provider),

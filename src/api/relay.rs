@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::admitted::Admitted;
-use super::allowance::Times;
 use super::client_call::ClientCall;
 use super::messages::Chat;
 use super::outcome::{Failed, Finish, SUCCESS};
@@ -212,11 +211,7 @@ impl Relay {
 
     /// Whether there is time after a pause.
     pub(super) fn has_time_for(&self, pause: Duration) -> bool {
-        pause < self.times().left(self.client_call.config(), self.call.body.stream)
-    }
-
-    pub(super) fn times(&self) -> Times {
-        Times { begun: self.begun, now: self.now }
+        pause < self.time_left()
     }
 }
 

@@ -5,17 +5,12 @@ use super::{Stage, Step};
 use crate::api::relay::{Attempt, Relay};
 use crate::upstream::{Fault, NoResponse, PendingResponse, UpstreamResponse, stream, unusable};
 
-/// A request that has left.
-pub struct AwaitHead(pub PendingResponse);
-
-impl AwaitHead {
-    pub fn advance(mut self, relay: &mut Relay, attempt: &Attempt) -> Step {
-        match self.0.poll(relay.client_call.is_committed(), relay.now) {
-            Ok(Some(head)) => relay.on_head(self.0.into_response(head), attempt),
-            Ok(None) => Stage::AwaitHead(self).park(relay),
-            Err(NoResponse::Stale) => Step::To(Stage::begin(true)),
-            Err(NoResponse::Failed(failure)) => Step::failed(failure),
-        }
+pub fn advance(mut pending: PendingResponse, relay: &mut Relay, attempt: &Attempt) -> Step {
+    match pending.poll(relay.client_call.is_committed(), relay.now) {
+        Ok(Some(head)) => relay.on_head(pending.into_response(head), attempt),
+        Ok(None) => Stage::AwaitHead(pending).park(relay),
+        Err(NoResponse::Stale) => Step::To(Stage::Begin { is_fresh: true }),
+        Err(NoResponse::Failed(failure)) => Step::failed(failure),
     }
 }
 

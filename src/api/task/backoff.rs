@@ -5,15 +5,11 @@ use std::time::Instant;
 use super::{State, Task};
 use crate::api::outcome::Finish;
 
-pub struct Backoff {
-    pub until: Instant,
-}
-
 impl Task {
     /// The next stage when the pause is over, or when the client has left or got a heartbeat meanwhile.
-    pub(super) fn back_off(&mut self, backoff: &Backoff) -> Option<Result<State, Finish>> {
+    pub(super) fn back_off(&mut self, until: Instant) -> Option<Result<State, Finish>> {
         let is_there = self.relay.see_to_client().is_ok();
-        if is_there && self.relay.now < backoff.until {
+        if is_there && self.relay.now < until {
             return None;
         }
         if !is_there || self.relay.client_call.is_committed() {

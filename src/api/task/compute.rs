@@ -48,7 +48,7 @@ impl Compute {
                 Step::Ended(relay.on_document(document, &attempt.choice))
             }
             Ok(Some(Computed::Chat(chat))) => match relay.on_chat(chat) {
-                Ok(()) => Step::To(Stage::begin(false)),
+                Ok(()) => Step::To(Stage::Begin { is_fresh: false }),
                 Err(failure) => Step::failed(failure),
             },
             Err(ApiError::Overloaded) => Step::failed(overloaded("no thread in time")),

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use super::send::SendRequest;
 use super::{Stage, Step};
 use crate::api::relay::Relay;
 use crate::front::Io;
@@ -41,7 +40,7 @@ impl Connect {
             Ok(Some(connection)) => {
                 let pending = self.outgoing.on_new(connection, relay.now);
                 io.watch(pending.source());
-                Step::To(Stage::Send(SendRequest(pending)))
+                Step::To(Stage::Send(pending))
             }
             Ok(None) => Stage::Connect(self).park(relay),
             Err(_) if is_overdue => Step::failed(failure_of_time()),

@@ -22,16 +22,12 @@ use super::outcome::{Failed, Finish, Outcome};
 use super::relay::{Attempt, Relay};
 use crate::front::{self, Client, Done, Handled, Io, Next};
 use crate::limits::RECONNECT_PAUSE;
-use crate::upstream::{Failure, Fault, failure_of_time};
+use crate::upstream::{Failure, Fault, PendingResponse, failure_of_time};
 use await_body::AwaitBody;
-use await_head::AwaitHead;
-use backoff::Backoff;
-use begin::Begin;
 use collect::Collect;
 use compute::Compute;
 pub use computing::Computing;
 use connect::Connect;
-use send::SendRequest;
 use stream::Streaming;
 
 /// A relayed request under way.
@@ -45,20 +41,21 @@ pub struct Task {
 enum State {
     /// An attempt in this stage.
     Attempt(Box<Attempt>, Stage),
-    /// A pause after a failed attempt, before the next one.
-    Backoff(Backoff),
+    /// A pause after a failed attempt, until the next one.
+    Backoff(Instant),
 }
 
 /// The stage of an attempt, in the order of time. It moves several times a turn, so large ones are boxed.
 enum Stage {
-    /// It begins: it takes an idle connection, or has one made.
-    Begin(Begin),
+    /// It begins: it takes an idle connection, or has one made. `is_fresh`: no idle one, because the provider had closed the
+    /// one before.
+    Begin { is_fresh: bool },
     /// A helper makes its connection.
     Connect(Box<Connect>),
     /// It sends the request.
-    Send(SendRequest),
+    Send(PendingResponse),
     /// It awaits the head of the response.
-    AwaitHead(AwaitHead),
+    AwaitHead(PendingResponse),
     /// It awaits the beginning of the body, which shows its kind.
     AwaitBody(Box<AwaitBody>),
     /// It collects the whole body before any of it leaves.
@@ -100,9 +97,9 @@ impl front::Task for Task {
         let Some(mut state) = self.state.take() else { return Next::Done(self.cancel()) };
         loop {
             let next = match state {
-                State::Backoff(backoff) => match self.back_off(&backoff) {
+                State::Backoff(until) => match self.back_off(until) {
                     Some(next) => next,
-                    None => return Next::Park(self.waiting(State::Backoff(backoff))),
+                    None => return Next::Park(self.waiting(State::Backoff(until))),
                 },
                 State::Attempt(attempt, stage) => match stage.advance(&mut self.relay, &attempt, io) {
                     Step::To(stage) => Ok(State::Attempt(attempt, stage)),
@@ -121,7 +118,7 @@ impl front::Task for Task {
     fn deadline(&self) -> Option<Instant> {
         let client_call = &self.relay.client_call;
         let own = match self.state.as_ref()? {
-            State::Backoff(backoff) => Some(backoff.until),
+            State::Backoff(until) => Some(*until),
             State::Attempt(_, stage) => stage.deadline(client_call.is_committed()),
         };
         own.into_iter().chain(client_call.response.deadline()).min()
@@ -158,7 +155,7 @@ impl Task {
         match outcome {
             Outcome::Finished(finish) => Err(finish),
             Outcome::Failed(failed) => self.after(attempt, failed),
-            Outcome::Again => Ok(State::Attempt(attempt, Stage::begin(false))),
+            Outcome::Again => Ok(State::Attempt(attempt, Stage::Begin { is_fresh: false })),
         }
     }
 
@@ -195,13 +192,13 @@ impl Task {
         };
         relay.begin_attempt(&choice);
         let others = relay.has_retries() && relay.plan.has_hope_left(&relay.gateway.balance, relay.now);
-        Ok(State::Attempt(Box::new(Attempt { choice, others }), Stage::begin(false)))
+        Ok(State::Attempt(Box::new(Attempt { choice, others }), Stage::Begin { is_fresh: false }))
     }
 
     /// Waits before another attempt, if there is time for it.
     fn pause(&mut self, time: Duration) -> Result<State, Finish> {
         match self.relay.has_time_for(time) {
-            true => Ok(State::Backoff(Backoff { until: self.relay.now + time })),
+            true => Ok(State::Backoff(self.relay.now + time)),
             false => Err(self.last()),
         }
     }
@@ -226,17 +223,12 @@ impl Task {
 }
 
 impl Stage {
-    /// The first stage of an attempt. `is_fresh`: it uses no idle connection.
-    fn begin(is_fresh: bool) -> Self {
-        Self::Begin(Begin { is_fresh })
-    }
-
     fn advance(self, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
         match self {
-            Self::Begin(begin) => begin.advance(relay, attempt, io),
+            Self::Begin { is_fresh } => begin::advance(is_fresh, relay, attempt, io),
             Self::Connect(connect) => connect.advance(relay, io),
-            Self::Send(send) => send.advance(relay, attempt),
-            Self::AwaitHead(await_head) => await_head.advance(relay, attempt),
+            Self::Send(pending) => send::advance(pending, relay, attempt),
+            Self::AwaitHead(pending) => await_head::advance(pending, relay, attempt),
             Self::AwaitBody(await_body) => await_body.advance(relay, attempt, io),
             Self::Collect(collect) => (*collect).advance(relay, attempt),
             Self::Compute(compute) => compute.advance(relay, attempt, io),
@@ -248,11 +240,9 @@ impl Stage {
     fn deadline(&self, is_committed: bool) -> Option<Instant> {
         match self {
             // This stage never waits: its worker advances it when it takes the task.
-            Self::Begin(_) => None,
+            Self::Begin { .. } => None,
             Self::Connect(connect) => Some(connect.deadline(is_committed)),
-            Self::Send(SendRequest(pending)) | Self::AwaitHead(AwaitHead(pending)) => {
-                Some(pending.deadline(is_committed))
-            }
+            Self::Send(pending) | Self::AwaitHead(pending) => Some(pending.deadline(is_committed)),
             Self::AwaitBody(await_body) => Some(await_body.response.deadline(is_committed)),
             Self::Collect(collect) => Some(collect.response.deadline(is_committed)),
             Self::Compute(compute) => compute.deadline(),
