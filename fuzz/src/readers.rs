@@ -9,7 +9,7 @@ use ai_proxy::core::multipart;
 use ai_proxy::core::splice::Body;
 use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator, unsigned_thinking};
-use ai_proxy::dialect::{Attached, Output as Translated, Translator, Unfit, responses};
+use ai_proxy::dialect::{Attached, Document, Output as Translated, Translator, Unfit, responses};
 use ai_proxy::limits::MAX_HELD_EVENT;
 use ai_proxy::upstream::assembly::assemble;
 use ai_proxy::upstream::events;
@@ -192,7 +192,7 @@ fn messages_request(bytes: &[u8]) -> usize {
         return 0;
     }
     let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
-    chat_request(body, LIMIT, Thinking::All)
+    chat_request(Document::of_valid(body.get()).value(), LIMIT, Thinking::All)
         .map_or(0, |chat| length(&chat.with_model(MODEL, "max_tokens", true)))
 }
 
@@ -201,7 +201,10 @@ fn responses_request(bytes: &[u8]) -> usize {
         return 0;
     }
     let Ok(body) = serde_json::from_slice::<&RawValue>(bytes) else { return 0 };
-    let Ok((chat, translation)) = responses::chat_request(body, LIMIT, Thinking::All) else { return 0 };
+    let document = Document::of_valid(body.get());
+    let Ok((chat, translation)) = responses::chat_request(document.value(), LIMIT, Thinking::All) else {
+        return 0;
+    };
     length(&chat.with_model(MODEL, "max_tokens", true)) + translation.held()
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ai_proxy::config::Thinking;
 use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Attached, Output, Translator, Unfit, responses};
+use ai_proxy::dialect::{Attached, Document, Output, Translator, Unfit, responses};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -16,7 +16,9 @@ use super::cut;
 pub fn check(data: &[u8]) {
     let (step, bytes) = cut(data);
     let body = serde_json::from_slice::<&RawValue>(bytes).ok();
-    if let Some(Ok(chat)) = body.map(|body| chat_request(body, usize::MAX, Thinking::All)) {
+    if let Some(Ok(chat)) =
+        body.map(|body| chat_request(Document::of_valid(body.get()).value(), usize::MAX, Thinking::All))
+    {
         let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
         serde_json::from_slice::<&RawValue>(&written).expect("a request is JSON");
     }

@@ -5,8 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use serde_json::value::RawValue;
-
 use super::error::ApiError;
 use super::outcome::BufferedResponse;
 use super::{Action, RequestContext};
@@ -14,7 +12,7 @@ use crate::config::{Config, Format, Mask, Replica, Scope, Thinking, known};
 use crate::core::BodyError;
 use crate::core::sse::{EventTooLarge, Events};
 use crate::dialect::anthropic::{self, unsigned_thinking};
-use crate::dialect::{self, Attached, ChatRequest, Output, Translator, Unfit, responses};
+use crate::dialect::{self, Attached, ChatRequest, Document, Output, Translator, Unfit, responses};
 use crate::front::Request;
 use crate::gateway::Gateway;
 use crate::limits::{MAX_ERROR_BODY, TRANSLATED_COPIES};
@@ -176,15 +174,18 @@ pub fn chat(request: &Request<RequestContext>, thinking: Thinking) -> Result<Cha
     if !copies.set(request.body.len().saturating_mul(TRANSLATED_COPIES)) {
         return Err(ApiError::Overloaded);
     }
-    let body: &RawValue = serde_json::from_slice(&request.body)
+    let body = std::str::from_utf8(&request.body)
         .map_err(|error| ApiError::Body(BodyError::InvalidJson(error.to_string())))?;
+    // It is valid: it has been read for its model.
+    let document = Document::of_valid(body);
     let (request, back) = if is_messages {
-        let request = anthropic::chat_request(body, limit, thinking).map_err(ApiError::Refused)?;
+        let request =
+            anthropic::chat_request(document.value(), limit, thinking).map_err(ApiError::Refused)?;
         let back = Back::Message(request.attached);
         (request, back)
     } else {
         let (request, translation) =
-            responses::chat_request(body, limit, thinking).map_err(ApiError::Refused)?;
+            responses::chat_request(document.value(), limit, thinking).map_err(ApiError::Refused)?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         (request, Back::Response(Arc::new(translation), now.as_secs()))
     };

@@ -6,10 +6,10 @@ use std::fmt::{self, Write as _};
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
-use serde_json::value::RawValue;
 
 use super::escapes::unescaped;
 use super::json::{inside, members};
+use super::raw::Raw;
 use super::unfit::Unfit;
 use super::usage::ChatUsage;
 use crate::limits::{MAX_CHAT_EVENT, MAX_ID, MAX_TOOL_CALLS};
@@ -91,56 +91,56 @@ fn not_quoted<E: Error>() -> E {
 object! {
     /// Common members of a chat completion and of each streamed event.
     Chat {
-        id: &'a RawValue,
+        id: Raw<'a>,
         choices: First<'a>,
-        usage: &'a RawValue,
+        usage: Raw<'a>,
         /// Groq's member for the usage of a stream.
-        x_groq: &'a RawValue,
-        error: &'a RawValue,
+        x_groq: Raw<'a>,
+        error: Raw<'a>,
     }
 }
 
 object! {
     Choice {
-        index: &'a RawValue,
+        index: Raw<'a>,
         /// The complete message.
         message: Said<'a>,
         /// The new part of the message.
         delta: Said<'a>,
-        finish_reason: &'a RawValue,
+        finish_reason: Raw<'a>,
     }
 }
 
 object! {
     Said {
-        content: &'a RawValue,
-        refusal: &'a RawValue,
-        reasoning_content: &'a RawValue,
-        reasoning: &'a RawValue,
-        reasoning_details: &'a RawValue,
+        content: Raw<'a>,
+        refusal: Raw<'a>,
+        reasoning_content: Raw<'a>,
+        reasoning: Raw<'a>,
+        reasoning_details: Raw<'a>,
         tool_calls: Calls<'a>,
         /// The older form of tool calls.
-        function_call: &'a RawValue,
+        function_call: Raw<'a>,
         /// Citations of the text.
-        annotations: &'a RawValue,
-        images: &'a RawValue,
-        audio: &'a RawValue,
+        annotations: Raw<'a>,
+        images: Raw<'a>,
+        audio: Raw<'a>,
     }
 }
 
 object! {
     ToolCall {
-        index: &'a RawValue,
-        id: &'a RawValue,
+        index: Raw<'a>,
+        id: Raw<'a>,
         function: Function<'a>,
     }
 }
 
 object! {
     Function {
-        name: &'a RawValue,
+        name: Raw<'a>,
         /// JSON in a string; some providers send the object itself.
-        arguments: &'a RawValue,
+        arguments: Raw<'a>,
     }
 }
 
@@ -200,7 +200,7 @@ pub(super) fn parse(document: &str) -> Result<Chat<'_>, Unfit> {
 }
 
 /// An error is a non-empty object or string.
-fn is_error(error: &RawValue) -> bool {
+fn is_error(error: Raw<'_>) -> bool {
     match error.get().as_bytes() {
         [b'{', inside @ .., b'}'] => !inside.trim_ascii().is_empty(),
         [b'"', inside @ .., b'"'] => !inside.is_empty(),
@@ -209,12 +209,12 @@ fn is_error(error: &RawValue) -> bool {
 }
 
 /// A string in WTF-8: UTF-8 that may hold surrogates, because a character may be cut in two.
-pub(super) fn bytes(raw: &RawValue) -> Option<Cow<'_, [u8]>> {
+pub(super) fn bytes(raw: Raw<'_>) -> Option<Cow<'_, [u8]>> {
     inside(raw).ok().map(unescaped)
 }
 
 /// A string; invalid characters are replaced.
-pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+pub(super) fn text(raw: Raw<'_>) -> Option<Cow<'_, str>> {
     Some(match bytes(raw)? {
         Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
         Cow::Owned(bytes) => match String::from_utf8(bytes) {
@@ -225,14 +225,14 @@ pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// A word: a string, or a number as written. An empty one counts as absent.
-pub(super) fn word(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
+pub(super) fn word(raw: Option<Raw<'_>>) -> Option<Cow<'_, str>> {
     let raw = raw?;
     let number = || Some(raw.get()).filter(|text| text.as_bytes()[0].is_ascii_digit()).map(Cow::Borrowed);
     text(raw).or_else(number).filter(|word| !word.is_empty())
 }
 
 /// The id of a message, if it is usable.
-pub(super) fn id(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
+pub(super) fn id(raw: Option<Raw<'_>>) -> Option<Cow<'_, str>> {
     word(raw).filter(|id| id.len() <= MAX_ID)
 }
 
@@ -266,7 +266,7 @@ impl ToolCall<'_> {
     }
 }
 
-fn number(raw: Option<&RawValue>) -> Option<u64> {
+fn number(raw: Option<Raw<'_>>) -> Option<u64> {
     raw.and_then(|raw| raw.get().parse().ok())
 }
 

@@ -4,9 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde_json::value::RawValue;
-
-use crate::json::{Stop, try_elements, try_members};
+use super::raw::Raw;
 use crate::limits::{MAX_ID, MAX_QUOTED};
 use crate::text::beginning;
 
@@ -65,50 +63,31 @@ pub type Fit<T> = Result<T, Refusal>;
 ///
 /// # Errors
 /// It is no object, or `member` refuses; the place begins with the member's key.
-pub fn members<'a>(raw: &'a RawValue, mut member: impl FnMut(&str, &'a RawValue) -> Fit<()>) -> Fit<()> {
-    // serde's error would quote another value.
-    if !raw.get().starts_with('{') {
-        return Err(Refusal::expected("", "an object"));
-    }
-    let each = |key: &'a RawValue, value: &'a RawValue| {
-        if value.get() == "null" {
-            return Ok(());
+pub fn members<'a>(raw: Raw<'a>, mut member: impl FnMut(&str, Raw<'a>) -> Fit<()>) -> Fit<()> {
+    let mut parts = raw.parts('{').ok_or_else(|| Refusal::expected("", "an object"))?;
+    while let Some((key, value)) = parts.member() {
+        if value.get() != "null" {
+            let key = string(key).unwrap_or_default();
+            member(&key, value).map_err(|refusal| refusal.within(quoted(&key)))?;
         }
-        let key = string(key).unwrap_or_default();
-        member(&key, value).map_err(|refusal| refusal.within(quoted(&key)))
-    };
-    try_members(raw.get(), each).map_err(|stop| refusal(stop, "an object"))
+    }
+    Ok(())
 }
 
 /// Calls `element` with each element of an array.
 ///
 /// # Errors
 /// It is no array, or `element` refuses; the place begins with the element's index.
-pub fn elements<'a>(raw: &'a RawValue, mut element: impl FnMut(usize, &'a RawValue) -> Fit<()>) -> Fit<()> {
-    if !is_array(raw) {
-        return Err(Refusal::expected("", "an array"));
-    }
-    let mut at = 0;
-    let each = |value| {
-        element(at, value).map_err(|refusal| refusal.within(at))?;
-        at += 1;
-        Ok(())
-    };
-    try_elements(raw.get(), each).map_err(|stop| refusal(stop, "an array"))
-}
-
-fn refusal(stop: Stop<Refusal>, expected: &'static str) -> Refusal {
-    match stop {
-        Stop::Unfit(_) => Refusal::expected("", expected),
-        Stop::Refused(refusal) => refusal,
-    }
+pub fn elements<'a>(raw: Raw<'a>, mut element: impl FnMut(usize, Raw<'a>) -> Fit<()>) -> Fit<()> {
+    let parts = raw.parts('[').ok_or_else(|| Refusal::expected("", "an array"))?;
+    parts.enumerate().try_for_each(|(at, value)| element(at, value).map_err(|refusal| refusal.within(at)))
 }
 
 /// A string as JSON, with its escapes and without its quotes, so that it can be copied into another.
 ///
 /// # Errors
 /// It is no string.
-pub fn inside(raw: &RawValue) -> Fit<&str> {
+pub fn inside(raw: Raw<'_>) -> Fit<&str> {
     let inside = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     inside.ok_or_else(|| Refusal::expected("", "a string"))
 }
@@ -117,13 +96,13 @@ pub fn inside(raw: &RawValue) -> Fit<&str> {
 ///
 /// # Errors
 /// It is no string.
-pub fn string(raw: &RawValue) -> Fit<Cow<'_, str>> {
+pub fn string(raw: Raw<'_>) -> Fit<Cow<'_, str>> {
     inside(raw).map(|inside| word(raw, inside))
 }
 
 /// A string without its escapes. A long string with escapes is no known word: it stays unchanged and takes no
 /// memory.
-fn word<'a>(raw: &'a RawValue, inside: &'a str) -> Cow<'a, str> {
+fn word<'a>(raw: Raw<'a>, inside: &'a str) -> Cow<'a, str> {
     let is_plain = inside.len() > MAX_ESCAPED || !inside.contains('\\');
     let decoded = || serde_json::from_str(raw.get()).ok().map(Cow::Owned);
     (!is_plain).then(decoded).flatten().unwrap_or(Cow::Borrowed(inside))
@@ -136,7 +115,7 @@ const MAX_ESCAPED: usize = "\\u0000".len() * MAX_QUOTED;
 ///
 /// # Errors
 /// It is no string, or longer than [`MAX_ID`].
-pub fn id(raw: &RawValue) -> Fit<&str> {
+pub fn id(raw: Raw<'_>) -> Fit<&str> {
     let id = inside(raw)?;
     if id.len() > MAX_ID { Err(Refusal::expected("", "at most 256 bytes")) } else { Ok(id) }
 }
@@ -147,12 +126,12 @@ const _: () = assert!(MAX_ID == 256, "an error names it");
 ///
 /// # Errors
 /// It is neither `true` nor `false`.
-pub fn boolean(raw: &RawValue) -> Fit<bool> {
+pub fn boolean(raw: Raw<'_>) -> Fit<bool> {
     raw.get().parse().map_err(|_| Refusal::expected("", "true or false"))
 }
 
 /// Whether a value is an array.
-pub fn is_array(raw: &RawValue) -> bool {
+pub fn is_array(raw: Raw<'_>) -> bool {
     raw.get().starts_with('[')
 }
 
@@ -160,6 +139,6 @@ pub fn is_array(raw: &RawValue) -> bool {
 ///
 /// # Errors
 /// It is missing.
-pub fn required<'a>(value: Option<&'a RawValue>, key: &str) -> Fit<&'a RawValue> {
+pub fn required<'a>(value: Option<Raw<'a>>, key: &str) -> Fit<Raw<'a>> {
     value.ok_or_else(|| Refusal::expected(key, "a value"))
 }

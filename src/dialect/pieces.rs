@@ -1,9 +1,8 @@
 //! The text and reasoning of a message, in the forms that providers use.
 
-use serde_json::value::RawValue;
-
 use super::chat::{Said, bytes, word};
 use super::json::{elements, inside, members};
+use super::raw::Raw;
 use super::unfit::Unfit;
 
 /// Deepest level of lists and objects to search for reasoning.
@@ -22,7 +21,7 @@ pub(super) enum Piece {
 
 impl<'a> Said<'a> {
     /// The one text that it holds, where it holds nothing else.
-    pub(super) fn sole_text(&self) -> Option<(Piece, &'a RawValue)> {
+    pub(super) fn sole_text(&self) -> Option<(Piece, Raw<'a>)> {
         let others = [self.refusal, self.reasoning_details, self.function_call, self.images, self.audio];
         let is_annotated = self.annotations.is_some_and(|list| list.get().len() > "[]".len());
         if is_annotated || self.tool_calls.is_some() || others.iter().any(Option::is_some) {
@@ -61,7 +60,7 @@ impl<'a> Said<'a> {
         if let Some(refusal) = self.refusal.and_then(bytes) {
             piece(Piece::Refusal, &refusal)?;
         }
-        let holds = |raw: Option<&RawValue>| raw.is_some_and(|raw| raw.get().len() > "[]".len());
+        let holds = |raw: Option<Raw<'_>>| raw.is_some_and(|raw| raw.get().len() > "[]".len());
         if holds(self.images) || holds(self.audio) {
             return Err(Unfit::Malformed("the message holds pictures or sound"));
         }
@@ -85,7 +84,7 @@ impl Said<'_> {
     }
 }
 
-fn citation(annotation: &RawValue) -> Option<String> {
+fn citation(annotation: Raw<'_>) -> Option<String> {
     let (mut start, mut end, mut url, mut title) = ("0", "0", None, "\"\"");
     let mut inside_of = None;
     let note = |key: &str, value| {
@@ -93,7 +92,7 @@ fn citation(annotation: &RawValue) -> Option<String> {
         Ok(())
     };
     members(annotation, note).ok()?;
-    let is_index = |value: &RawValue| value.get().parse::<u64>().is_ok();
+    let is_index = |value: Raw<'_>| value.get().parse::<u64>().is_ok();
     members(inside_of?, |key, value| {
         match key {
             "start_index" if is_index(value) => start = value.get(),
@@ -112,7 +111,7 @@ fn citation(annotation: &RawValue) -> Option<String> {
 
 /// The text of a content: a string, a list of parts, or an object, which becomes its own JSON.
 fn pieces_of(
-    content: &RawValue,
+    content: Raw<'_>,
     piece: &mut impl FnMut(Piece, &[u8]) -> Result<(), Unfit>,
 ) -> Result<(), Unfit> {
     const NO_TEXT: Unfit = Unfit::Malformed("content is no text");
@@ -136,7 +135,7 @@ fn pieces_of(
 }
 
 /// Reads one part of a content. Returns whether its type is known.
-fn part(part: &RawValue, piece: &mut impl FnMut(Piece, &[u8]) -> Result<(), Unfit>) -> Result<bool, Unfit> {
+fn part(part: Raw<'_>, piece: &mut impl FnMut(Piece, &[u8]) -> Result<(), Unfit>) -> Result<bool, Unfit> {
     let (mut kind, mut text, mut refusal, mut thinking) = (None, None, None, None);
     let read = members(part, |key, value| {
         match key {
@@ -163,7 +162,7 @@ fn part(part: &RawValue, piece: &mut impl FnMut(Piece, &[u8]) -> Result<(), Unfi
 }
 
 /// Calls `word` with the text in a string, a list or an object.
-fn words(raw: &RawValue, depth: u8, word: &mut impl FnMut(&[u8]) -> Result<(), Unfit>) -> Result<(), Unfit> {
+fn words(raw: Raw<'_>, depth: u8, word: &mut impl FnMut(&[u8]) -> Result<(), Unfit>) -> Result<(), Unfit> {
     if let Some(text) = bytes(raw) {
         return word(&text);
     }
@@ -182,10 +181,7 @@ fn words(raw: &RawValue, depth: u8, word: &mut impl FnMut(&[u8]) -> Result<(), U
 }
 
 /// Calls `element` with each element until one fails.
-fn each<'a>(
-    list: &'a RawValue,
-    mut element: impl FnMut(&'a RawValue) -> Result<(), Unfit>,
-) -> Result<(), Unfit> {
+fn each<'a>(list: Raw<'a>, mut element: impl FnMut(Raw<'a>) -> Result<(), Unfit>) -> Result<(), Unfit> {
     let mut unfit = Ok(());
     let read = elements(list, |_, value| {
         if unfit.is_ok() {

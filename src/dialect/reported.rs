@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use super::chat::text;
 use super::json::{elements, members};
+use super::raw::Raw;
 use crate::limits::MAX_ERROR_TEXT;
 use crate::text::beginning;
 
@@ -35,7 +34,7 @@ fn shortened(document: &[u8]) -> Cow<'_, str> {
 }
 
 /// Its message and its code.
-fn facts(document: &RawValue) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+fn facts(document: Raw<'_>) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     // Gemini's compatibility layer sends a list with one element.
     let document = first(document).unwrap_or(document);
     let [error, outer, detail] = values(document, ["error", "message", "detail"]);
@@ -46,7 +45,7 @@ fn facts(document: &RawValue) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
 }
 
 /// The first element of an array.
-fn first(document: &RawValue) -> Option<&RawValue> {
+fn first(document: Raw<'_>) -> Option<Raw<'_>> {
     let mut first = None;
     // Other values have no elements.
     let _ = elements(document, |_, element| {
@@ -57,7 +56,7 @@ fn first(document: &RawValue) -> Option<&RawValue> {
 }
 
 /// The values of those members; none for a value that is no object.
-fn values<'a, const N: usize>(object: &'a RawValue, names: [&str; N]) -> [Option<&'a RawValue>; N] {
+fn values<'a, const N: usize>(object: Raw<'a>, names: [&str; N]) -> [Option<Raw<'a>>; N] {
     let mut values = [None; N];
     let _ = members(object, |key, value| {
         for (name, it) in names.iter().zip(&mut values) {

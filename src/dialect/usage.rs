@@ -1,7 +1,6 @@
 //! Token counts in the form of chat completions.
 
-use serde_json::value::RawValue;
-
+use super::raw::Raw;
 use crate::dialect::json::{Fit, members};
 use crate::limits::MAX_TOKENS_REPORTED;
 
@@ -48,7 +47,7 @@ const DETAILS: &[&str] =
 
 impl ChatUsage {
     /// The counts of a `usage`, if it has any.
-    pub(super) fn of(usage: &RawValue) -> Option<Self> {
+    pub(super) fn of(usage: Raw<'_>) -> Option<Self> {
         let mut all = Self::default();
         // A value that is no object has no counts.
         let _ = members(usage, |key, value| {
@@ -62,7 +61,7 @@ impl ChatUsage {
 
     /// Of two names for one count the larger value counts: some providers write 0 under the name they do not
     /// use.
-    fn note(&mut self, key: &str, value: &RawValue) -> Fit<()> {
+    fn note(&mut self, key: &str, value: Raw<'_>) -> Fit<()> {
         if let Some((_, count)) = NAMES.iter().find(|(name, _)| *name == key) {
             let reported = count(self);
             *reported = (*reported).max(number(value));
@@ -93,7 +92,7 @@ impl ChatUsage {
 }
 
 /// A count, also as a fraction or in a string; negative or implausibly large ones are ignored.
-fn number(value: &RawValue) -> Option<u64> {
+fn number(value: Raw<'_>) -> Option<u64> {
     let text = value.get().trim_matches('"');
     let count: u64 = text.parse().ok().or_else(|| {
         let number: f64 = text.parse().ok()?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ai_proxy::config::Thinking;
 use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::responses::{Asked, Translation, chat_request, response, translator};
-use ai_proxy::dialect::{Output, Unfit};
+use ai_proxy::dialect::{Document, Output, Unfit};
 
 use crate::support::golden;
 
@@ -40,8 +40,8 @@ fn hold(given: &BTreeMap<String, Vec<u8>>, folder: &str, ending: &str, make: imp
 /// A request with a free-form tool and a namespace.
 fn request() -> Arc<Translation> {
     let request = fs::read_to_string(golden::golden("responses/request.json")).expect("the request");
-    let body = serde_json::from_str(&request).expect("JSON");
-    let (_, translation) = chat_request(body, LIMIT, Thinking::All).expect("translated");
+    let document = Document::of_valid(&request);
+    let (_, translation) = chat_request(document.value(), LIMIT, Thinking::All).expect("translated");
     Arc::new(translation)
 }
 

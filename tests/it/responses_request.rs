@@ -7,6 +7,7 @@
 use std::fs;
 
 use ai_proxy::config::Thinking;
+use ai_proxy::dialect::Document;
 use ai_proxy::dialect::responses::chat_request;
 use serde_json::value::RawValue;
 
@@ -17,7 +18,8 @@ const LIMIT: usize = 1_000_000;
 
 fn translated(given: &[u8], thinking: Thinking) -> String {
     let body: &RawValue = serde_json::from_slice(given).expect("JSON");
-    let (chat, translation) = match chat_request(body, LIMIT, thinking) {
+    let document = Document::of_valid(body.get());
+    let (chat, translation) = match chat_request(document.value(), LIMIT, thinking) {
         Ok(translated) => translated,
         Err(refusal) => return refused(&refusal),
     };

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use ai_proxy::core::sse::Events;
 use ai_proxy::dialect::anthropic::{chat_request, error, message, translator};
-use ai_proxy::dialect::{Attached, Output, Unfit};
+use ai_proxy::dialect::{Attached, Document, Output, Unfit};
 use serde_json::value::RawValue;
 
 use crate::support::golden;
@@ -42,7 +42,7 @@ fn hold(folder: &str, from: &str, to: &str, make: impl Fn(&str, &[u8]) -> String
 fn requests() {
     hold("request", ".json", ".out", |name, given| {
         let body: &RawValue = serde_json::from_slice(given).expect("JSON");
-        match chat_request(body, LIMIT, golden::thinking_of(name)) {
+        match chat_request(Document::of_valid(body.get()).value(), LIMIT, golden::thinking_of(name)) {
             Ok(chat) => {
                 let written = chat.with_model(b"\"m\"", "max_tokens", true).concat();
                 serde_json::from_slice::<serde::de::IgnoredAny>(&written).expect("JSON comes out");

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use super::output_config::output_config;
 use super::parts::{self, Count, kind, unknown};
 use crate::config::Thinking;
@@ -12,6 +10,7 @@ use crate::dialect::json::{
     Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string,
 };
 use crate::dialect::output::{Output, Separated};
+use crate::dialect::raw::Raw;
 
 /// Separator between two text blocks that become one string, as JSON.
 const BETWEEN: &str = "\\n\\n";
@@ -41,7 +40,7 @@ impl Messages {
 }
 
 /// Writes the messages of `list`.
-pub(super) fn write_messages(out: &mut Output, messages: &mut Messages, list: &RawValue) -> Fit<()> {
+pub(super) fn write_messages(out: &mut Output, messages: &mut Messages, list: Raw<'_>) -> Fit<()> {
     // The last message, if it is the assistant's: chat cannot continue a message.
     let mut begun = None;
     let mut count = 0;
@@ -84,7 +83,7 @@ pub(super) fn write_messages(out: &mut Output, messages: &mut Messages, list: &R
 }
 
 /// Writes a text-only message: `system`, or a message of that role.
-pub(super) fn write_system(out: &mut Output, messages: &mut Messages, content: &RawValue) -> Fit<()> {
+pub(super) fn write_system(out: &mut Output, messages: &mut Messages, content: Raw<'_>) -> Fit<()> {
     let (before, begun) = (out.bytes().len(), *messages);
     messages.next(out);
     out.write(&["{\"role\":\"system\",\"content\":\""]);
@@ -117,7 +116,7 @@ fn is_for_billing(text: &str) -> bool {
 
 /// Text alone becomes a string, which every provider takes; with attachments, a list of parts. The blocks are
 /// read again instead of being kept.
-fn write_user(out: &mut Output, messages: &mut Messages, content: &RawValue) -> Fit<()> {
+fn write_user(out: &mut Output, messages: &mut Messages, content: Raw<'_>) -> Fit<()> {
     const LEAD: &str = "{\"role\":\"user\",\"content\":";
     if !is_array(content) {
         messages.next(out);
@@ -146,7 +145,7 @@ fn write_user(out: &mut Output, messages: &mut Messages, content: &RawValue) -> 
 }
 
 /// Writes the text of a user's message without attachments.
-fn write_texts(out: &mut Output, content: &RawValue) -> Fit<()> {
+fn write_texts(out: &mut Output, content: Raw<'_>) -> Fit<()> {
     let mut texts = Texts::default();
     out.write(&["\""]);
     Count::default().each(content, |blocks, block| match &*kind(block)? {
@@ -158,7 +157,7 @@ fn write_texts(out: &mut Output, content: &RawValue) -> Fit<()> {
 }
 
 /// Writes the parts of a user's message: attachments of tool results first, then its own.
-fn write_parts(out: &mut Output, content: &RawValue) -> Fit<()> {
+fn write_parts(out: &mut Output, content: Raw<'_>) -> Fit<()> {
     let mut list = Separated::default();
     out.write(&["["]);
     Count::default().each(content, |_, block| match &*kind(block)? {
@@ -187,12 +186,12 @@ fn write_parts(out: &mut Output, content: &RawValue) -> Fit<()> {
 /// A tool's result, its parts as JSON.
 struct ToolResult<'a> {
     call: &'a str,
-    content: Option<&'a RawValue>,
+    content: Option<Raw<'a>>,
     failed: bool,
 }
 
 impl<'a> ToolResult<'a> {
-    fn of(block: &'a RawValue) -> Fit<Self> {
+    fn of(block: Raw<'a>) -> Fit<Self> {
         let (mut call, mut content, mut failed) = (None, None, false);
         members(block, |key, value| {
             match key {
@@ -210,12 +209,7 @@ impl<'a> ToolResult<'a> {
 }
 
 /// Writes a tool's result. Returns the number of attachments for the user's message that follows.
-fn write_result(
-    out: &mut Output,
-    messages: &mut Messages,
-    blocks: &mut Count,
-    block: &RawValue,
-) -> Fit<usize> {
+fn write_result(out: &mut Output, messages: &mut Messages, blocks: &mut Count, block: Raw<'_>) -> Fit<usize> {
     let ToolResult { call, content, failed } = ToolResult::of(block)?;
     let lead = if failed { FAILED } else { "" };
     messages.next(out);
@@ -246,9 +240,9 @@ fn write_result(
 }
 
 /// Writes the attachments of a tool's result as parts of the user's message that follows.
-fn write_attachments(out: &mut Output, list: &mut Separated, block: &RawValue) -> Fit<()> {
+fn write_attachments(out: &mut Output, list: &mut Separated, block: Raw<'_>) -> Fit<()> {
     let ToolResult { call, content, .. } = ToolResult::of(block)?;
-    let Some(content) = content.filter(|content| is_array(content)) else { return Ok(()) };
+    let Some(content) = content.filter(|content| is_array(*content)) else { return Ok(()) };
     let mut is_labelled = false;
     Count::default().each(content, |_, block| {
         let kind = kind(block)?;
@@ -269,7 +263,7 @@ fn write_attachments(out: &mut Output, list: &mut Separated, block: &RawValue) -
     })
 }
 
-fn write_assistant(out: &mut Output, messages: &mut Messages, content: &RawValue) -> Fit<()> {
+fn write_assistant(out: &mut Output, messages: &mut Messages, content: Raw<'_>) -> Fit<()> {
     messages.next(out);
     out.write(&["{\"role\":\"assistant\",\"content\":"]);
     let before = out.bytes().len();
@@ -303,7 +297,7 @@ fn write_assistant(out: &mut Output, messages: &mut Messages, content: &RawValue
     Ok(())
 }
 
-fn write_thoughts(out: &mut Output, content: &RawValue, thinking: Thinking) -> Fit<()> {
+fn write_thoughts(out: &mut Output, content: Raw<'_>, thinking: Thinking) -> Fit<()> {
     let mut texts = Texts::default();
     out.write(&[",\"reasoning_content\":\""]);
     Count::default().each(content, |_, block| {
@@ -318,7 +312,7 @@ fn write_thoughts(out: &mut Output, content: &RawValue, thinking: Thinking) -> F
     Ok(())
 }
 
-fn write_calls(out: &mut Output, content: &RawValue) -> Fit<()> {
+fn write_calls(out: &mut Output, content: Raw<'_>) -> Fit<()> {
     let mut list = Separated::default();
     out.write(&[",\"tool_calls\":["]);
     Count::default().each(content, |_, block| {

@@ -1,11 +1,10 @@
 //! The output format that a request asks for.
 
-use serde_json::value::RawValue;
-
 use crate::dialect::json::{Fit, Refusal, members, required, string};
+use crate::dialect::raw::Raw;
 
 /// The schema that an `output_config` asks for; its other members are hints.
-pub(super) fn output_config(config: &RawValue) -> Fit<Option<&RawValue>> {
+pub(super) fn output_config(config: Raw<'_>) -> Fit<Option<Raw<'_>>> {
     let mut asked = None;
     members(config, |key, value| match key {
         "effort" | "task_budget" => Ok(()),
@@ -16,7 +15,7 @@ pub(super) fn output_config(config: &RawValue) -> Fit<Option<&RawValue>> {
 }
 
 /// The schema in an output format.
-pub(super) fn schema(format: &RawValue) -> Fit<&RawValue> {
+pub(super) fn schema(format: Raw<'_>) -> Fit<Raw<'_>> {
     let mut schema = None;
     members(format, |key, value| match key {
         "type" => match &*string(value)? {

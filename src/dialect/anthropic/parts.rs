@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use crate::config::Thinking;
 use crate::dialect::chat_request::Attached;
 use crate::dialect::json::{
     Fit, Refusal, boolean, elements, id, inside, is_array, members, required, string,
 };
 use crate::dialect::output::Output;
+use crate::dialect::raw::Raw;
 use crate::limits::MAX_BLOCKS;
 
 /// An image or a PDF, its parts as JSON.
@@ -85,8 +84,8 @@ impl Count {
     /// Calls the callback with each block. Places are within `content`.
     pub(super) fn each<'a>(
         &mut self,
-        content: &'a RawValue,
-        mut block: impl FnMut(&mut Self, &'a RawValue) -> Fit<()>,
+        content: Raw<'a>,
+        mut block: impl FnMut(&mut Self, Raw<'a>) -> Fit<()>,
     ) -> Fit<()> {
         elements(content, |_, value| {
             self.0 += 1;
@@ -116,7 +115,7 @@ impl Call<'_> {
     }
 }
 
-pub(super) fn call(block: &RawValue) -> Fit<Call<'_>> {
+pub(super) fn call(block: Raw<'_>) -> Fit<Call<'_>> {
     let (mut call, mut name, mut input) = (None, None, None);
     members(block, |key, value| {
         match key {
@@ -137,7 +136,7 @@ pub(super) fn call(block: &RawValue) -> Fit<Call<'_>> {
     Ok(Call { id, name, input: required(input, "input")?.get() })
 }
 
-pub(super) fn kind(block: &RawValue) -> Fit<Cow<'_, str>> {
+pub(super) fn kind(block: Raw<'_>) -> Fit<Cow<'_, str>> {
     let mut kind = None;
     members(block, |key, value| {
         if key == "type" {
@@ -153,7 +152,7 @@ pub(super) fn unknown(kind: &str) -> Refusal {
 }
 
 /// The name of a tool that a search has found for the model.
-pub(super) fn tool_reference(block: &RawValue) -> Fit<&str> {
+pub(super) fn tool_reference(block: Raw<'_>) -> Fit<&str> {
     let mut name = None;
     members(block, |key, value| {
         match key {
@@ -166,7 +165,7 @@ pub(super) fn tool_reference(block: &RawValue) -> Fit<&str> {
     name.ok_or_else(|| Refusal::expected("tool_name", "a string"))
 }
 
-pub(super) fn text(block: &RawValue) -> Fit<&str> {
+pub(super) fn text(block: Raw<'_>) -> Fit<&str> {
     let mut text = None;
     members(block, |key, value| {
         match key {
@@ -183,7 +182,7 @@ pub(super) fn text(block: &RawValue) -> Fit<&str> {
 /// A block of a user's message or of a tool's result: its text, and its attachment.
 pub(super) fn content<'a>(
     blocks: &mut Count,
-    (kind, block): (&str, &'a RawValue),
+    (kind, block): (&str, Raw<'a>),
     add: &mut dyn FnMut(&'a str),
 ) -> Fit<Option<Attachment<'a>>> {
     match kind {
@@ -197,7 +196,7 @@ pub(super) fn content<'a>(
 /// A document: its title, context and text; the caller handles a PDF.
 fn document<'a>(
     blocks: &mut Count,
-    block: &'a RawValue,
+    block: Raw<'a>,
     add: &mut dyn FnMut(&'a str),
 ) -> Fit<Option<Attachment<'a>>> {
     let (mut source, mut title, mut context) = (None, None, None);
@@ -222,7 +221,7 @@ fn document<'a>(
 
 fn document_source<'a>(
     blocks: &mut Count,
-    source: &'a RawValue,
+    source: Raw<'a>,
     add: &mut dyn FnMut(&'a str),
 ) -> Fit<Option<Attachment<'a>>> {
     let (mut media_type, mut data, mut content, mut place) = (None, None, None, None);
@@ -265,7 +264,7 @@ fn document_source<'a>(
     Ok(None)
 }
 
-fn image(block: &RawValue) -> Fit<Attachment<'_>> {
+fn image(block: Raw<'_>) -> Fit<Attachment<'_>> {
     let mut source = None;
     members(block, |key, value| {
         match key {
@@ -278,7 +277,7 @@ fn image(block: &RawValue) -> Fit<Attachment<'_>> {
     source.map(Attachment::Image).ok_or_else(|| Refusal::expected("source", "an object"))
 }
 
-fn image_source(source: &RawValue) -> Fit<Source<'_>> {
+fn image_source(source: Raw<'_>) -> Fit<Source<'_>> {
     let kind = kind(source)?;
     let (mut media_type, mut base64, mut url) = (None, None, None);
     members(source, |key, value| {
@@ -303,7 +302,7 @@ fn image_source(source: &RawValue) -> Fit<Source<'_>> {
 /// A model's thinking. Without a signature it comes from a provider's `reasoning_content`, and returns as
 /// such if the provider takes that. With one it is Anthropic's: only its models need it, unless a provider
 /// wants all.
-pub(super) fn thought(block: &RawValue, thinking: Thinking) -> Fit<Option<&str>> {
+pub(super) fn thought(block: Raw<'_>, thinking: Thinking) -> Fit<Option<&str>> {
     let (mut thought, mut signed) = (None, false);
     members(block, |key, value| {
         match key {

@@ -3,14 +3,13 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use super::content::{self, Messages};
 use super::output_config::{output_config, schema};
 use crate::config::Thinking;
 use crate::dialect::chat_request::ChatRequest;
 use crate::dialect::json::{Fit, Refusal, boolean, elements, inside, members, required, string};
 use crate::dialect::output::{Output, Separated};
+use crate::dialect::raw::Raw;
 use crate::limits::MAX_USER_ID;
 
 /// Upper bound of the translated size in multiples of the request, besides [`ROOM`]: it is allocated once.
@@ -23,7 +22,7 @@ const ROOM: usize = 512;
 ///
 /// # Errors
 /// What has no place in a chat request, or is not what the Messages API asks for, and where; or it is too large.
-pub fn chat_request(body: &RawValue, limit: usize, thinking: Thinking) -> Fit<ChatRequest> {
+pub fn chat_request(body: Raw<'_>, limit: usize, thinking: Thinking) -> Fit<ChatRequest> {
     let top = Top::of(body)?;
     let max_tokens = required(top.max_tokens, "max_tokens")?;
     let max_tokens: u64 = max_tokens.get().parse().unwrap_or(0);
@@ -48,23 +47,23 @@ pub fn chat_request(body: &RawValue, limit: usize, thinking: Thinking) -> Fit<Ch
 /// The members of the request.
 #[derive(Default)]
 struct Top<'a> {
-    max_tokens: Option<&'a RawValue>,
-    system: Option<&'a RawValue>,
-    messages: Option<&'a RawValue>,
-    tools: Option<&'a RawValue>,
-    tool_choice: Option<&'a RawValue>,
-    stop_sequences: Option<&'a RawValue>,
-    temperature: Option<&'a RawValue>,
-    top_p: Option<&'a RawValue>,
-    user: Option<&'a RawValue>,
+    max_tokens: Option<Raw<'a>>,
+    system: Option<Raw<'a>>,
+    messages: Option<Raw<'a>>,
+    tools: Option<Raw<'a>>,
+    tool_choice: Option<Raw<'a>>,
+    stop_sequences: Option<Raw<'a>>,
+    temperature: Option<Raw<'a>>,
+    top_p: Option<Raw<'a>>,
+    user: Option<Raw<'a>>,
     /// The schema for the model's output.
-    schema: Option<&'a RawValue>,
+    schema: Option<Raw<'a>>,
     default_tier: bool,
     stream: bool,
 }
 
 impl<'a> Top<'a> {
-    fn of(body: &'a RawValue) -> Fit<Self> {
+    fn of(body: Raw<'a>) -> Fit<Self> {
         let mut top = Self::default();
         members(body, |key, value| {
             match key {
@@ -137,12 +136,12 @@ impl<'a> Top<'a> {
     }
 }
 
-fn number(value: &RawValue) -> Fit<&RawValue> {
+fn number(value: Raw<'_>) -> Fit<Raw<'_>> {
     let is_number = value.get().starts_with(|first: char| first == '-' || first.is_ascii_digit());
     is_number.then_some(value).ok_or_else(|| Refusal::expected("", "a number"))
 }
 
-fn write_tools(out: &mut Output, tools: &RawValue) -> Fit<()> {
+fn write_tools(out: &mut Output, tools: Raw<'_>) -> Fit<()> {
     let mut list = Separated::default();
     elements(tools, |_, tool| {
         out.write(if list.is_begun() { &[] } else { &[",\"tools\":["] });
@@ -153,7 +152,7 @@ fn write_tools(out: &mut Output, tools: &RawValue) -> Fit<()> {
     Ok(())
 }
 
-fn write_tool(out: &mut Output, tool: &RawValue) -> Fit<()> {
+fn write_tool(out: &mut Output, tool: Raw<'_>) -> Fit<()> {
     let (mut name, mut description, mut schema, mut strict) = (None, None, None, false);
     members(tool, |key, value| {
         match key {
@@ -186,7 +185,7 @@ fn write_tool(out: &mut Output, tool: &RawValue) -> Fit<()> {
     Ok(())
 }
 
-fn write_tool_choice(out: &mut Output, choice: &RawValue) -> Fit<()> {
+fn write_tool_choice(out: &mut Output, choice: Raw<'_>) -> Fit<()> {
     let (mut kind, mut name, mut one_at_once) = (Cow::default(), None, false);
     members(choice, |key, value| {
         match key {

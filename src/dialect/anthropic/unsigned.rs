@@ -4,11 +4,11 @@
 use std::ops::Range;
 
 use memchr::memmem;
-use serde_json::value::RawValue;
 
 use super::parts::kind;
 use crate::core::sort::sort_by;
 use crate::dialect::json::{Fit, elements, inside, is_array, members};
+use crate::dialect::raw::Raw;
 
 /// The ranges to cut from the body of a Messages request, so that no `thinking` block has an empty signature:
 /// those blocks, and messages with no other content. Ascending; empty if the request is not well-formed.
@@ -20,7 +20,7 @@ pub fn unsigned_thinking(body: &[u8]) -> Vec<Range<usize>> {
     if !has_unsigned {
         return Vec::new();
     }
-    serde_json::from_slice::<&RawValue>(body)
+    serde_json::from_slice::<Raw<'_>>(body)
         .ok()
         .and_then(|raw| in_request(raw, body).ok())
         .unwrap_or_default()
@@ -28,8 +28,8 @@ pub fn unsigned_thinking(body: &[u8]) -> Vec<Range<usize>> {
 
 const SIGNATURE: &[u8] = b"\"signature\"";
 
-fn in_request(raw: &RawValue, body: &[u8]) -> Fit<Vec<Range<usize>>> {
-    let span_of = |value: &RawValue| {
+fn in_request(raw: Raw<'_>, body: &[u8]) -> Fit<Vec<Range<usize>>> {
+    let span_of = |value: Raw<'_>| {
         let start = value.get().as_ptr().addr() - body.as_ptr().addr();
         start..start + value.get().len()
     };
@@ -67,7 +67,7 @@ fn in_request(raw: &RawValue, body: &[u8]) -> Fit<Vec<Range<usize>>> {
     Ok(cuts)
 }
 
-fn is_unsigned(block: &RawValue) -> Fit<bool> {
+fn is_unsigned(block: Raw<'_>) -> Fit<bool> {
     if kind(block)? != "thinking" {
         return Ok(false);
     }

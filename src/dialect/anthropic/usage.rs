@@ -29,14 +29,14 @@ impl From<ChatUsage> for Usage {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::value::RawValue;
 
     use super::Usage;
+    use crate::dialect::raw::Raw;
     use crate::dialect::usage::ChatUsage;
 
     /// Input, written to a cache, read from one, output.
     fn usage(chat: &str) -> Option<[u64; 4]> {
-        let raw: &RawValue = serde_json::from_str(chat).expect("JSON");
+        let raw: Raw<'_> = serde_json::from_str(chat).expect("JSON");
         ChatUsage::of(raw).map(Usage::from).map(|usage| {
             let Usage { input_tokens, cache_creation_input_tokens, cache_read_input_tokens, output_tokens } =
                 usage;

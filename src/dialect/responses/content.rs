@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use crate::dialect::json::{Fit, Refusal, elements, inside, is_array, members, string};
 use crate::dialect::output::{Output, Separated};
+use crate::dialect::raw::Raw;
 use crate::limits::MAX_BLOCKS;
 
 /// Separator between two texts that become one string, as JSON.
@@ -31,7 +30,7 @@ pub(super) enum Part<'a> {
 }
 
 /// The `type` of a value.
-pub(super) fn kind(value: &RawValue) -> Fit<Cow<'_, str>> {
+pub(super) fn kind(value: Raw<'_>) -> Fit<Cow<'_, str>> {
     let mut kind = None;
     members(value, |key, value| {
         if key == "type" {
@@ -43,7 +42,7 @@ pub(super) fn kind(value: &RawValue) -> Fit<Cow<'_, str>> {
 }
 
 impl<'a> Part<'a> {
-    fn of(part: &'a RawValue) -> Fit<Self> {
+    fn of(part: Raw<'a>) -> Fit<Self> {
         let kind = kind(part)?;
         if !KINDS.contains(&&*kind) {
             return Err(Refusal::of_value(&kind).within("type"));
@@ -119,7 +118,7 @@ impl<'a> Part<'a> {
 }
 
 /// Calls `part` with each part of a content; a string is one text part.
-pub(super) fn parts<'a>(content: &'a RawValue, mut part: impl FnMut(Part<'a>) -> Fit<()>) -> Fit<()> {
+pub(super) fn parts<'a>(content: Raw<'a>, mut part: impl FnMut(Part<'a>) -> Fit<()>) -> Fit<()> {
     if !is_array(content) {
         return part(Part::Text(inside(content)?));
     }
@@ -134,7 +133,7 @@ pub(super) fn parts<'a>(content: &'a RawValue, mut part: impl FnMut(Part<'a>) ->
 const _: () = assert!(MAX_BLOCKS == 10_000, "an error names it");
 
 /// Adds the texts of a content with no other parts.
-pub(super) fn add_texts(out: &mut Output, texts: &mut Texts, content: &RawValue) -> Fit<()> {
+pub(super) fn add_texts(out: &mut Output, texts: &mut Texts, content: Raw<'_>) -> Fit<()> {
     parts(content, |part| match (&part, part.attachment()) {
         (Part::Text(text), _) => {
             texts.add(out, &[text]);

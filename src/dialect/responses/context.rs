@@ -1,8 +1,7 @@
 //! Facts of a translated request for the translation of its response.
 
-use serde_json::value::RawValue;
-
 use crate::core::sort::sort_by;
+use crate::dialect::raw::Raw;
 use crate::limits::MAX_ECHO;
 
 /// Facts of a translated request for the translation of its response. They are held until the response ends:
@@ -66,8 +65,8 @@ pub(super) struct Echo(String);
 
 impl Echo {
     /// Adds a member with the request's value, or else the default. A member without room is omitted.
-    pub(super) fn add(&mut self, key: &str, said: Option<&RawValue>, default: &str) {
-        let said = said.map(RawValue::get).filter(|said| self.0.len() + said.len() <= MAX_ECHO);
+    pub(super) fn add(&mut self, key: &str, said: Option<Raw<'_>>, default: &str) {
+        let said = said.map(Raw::get).filter(|said| self.0.len() + said.len() <= MAX_ECHO);
         let comma = if self.0.is_empty() { "" } else { "," };
         for piece in [comma, "\"", key, "\":"] {
             self.0.push_str(piece);

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use crate::dialect::chat::text;
 use crate::dialect::escapes::unescaped;
 use crate::dialect::joined::Joined;
 use crate::dialect::json::members;
+use crate::dialect::raw::Raw;
 
 /// Longest beginning of the arguments, up to the opening quote of the input, that is recognised while it
 /// arrives; bytes.
@@ -118,7 +117,7 @@ fn lead(arguments: &str) -> Option<usize> {
 /// The input in complete arguments: their `input`, else the only string in them.
 fn only_string(arguments: &str) -> Option<Cow<'_, str>> {
     let (mut input, mut strings, mut count) = (None, None, 0);
-    let object: &RawValue = serde_json::from_str(arguments.trim_ascii()).ok()?;
+    let object: Raw<'_> = serde_json::from_str(arguments.trim_ascii()).ok()?;
     let read = members(object, |key, value| {
         let string = text(value);
         count += usize::from(string.is_some());

@@ -2,21 +2,21 @@
 //! model's text, reasoning and calls together, followed at once by the results.
 
 use serde::Serializer;
-use serde_json::value::RawValue;
 
 use super::content::{Part, Texts, add_texts, parts};
-use super::item::{Item, Items, Side};
+use super::item::{Item, Items, Side, items};
 use super::tools::chat_name;
 use crate::config::Thinking;
 use crate::dialect::escapes::escaped_length;
 use crate::dialect::json::{Fit, Refusal, inside, is_array};
 use crate::dialect::output::{Output, Separated};
+use crate::dialect::raw::Raw;
 
 /// Writes the messages of `instructions` and `input`.
 pub(super) fn write_messages(
     out: &mut Output,
-    instructions: Option<&RawValue>,
-    input: &RawValue,
+    instructions: Option<Raw<'_>>,
+    input: Raw<'_>,
     thinking: Thinking,
 ) -> Fit<()> {
     let mut list = Separated::default();
@@ -27,8 +27,8 @@ pub(super) fn write_messages(
         out.write(&["{\"role\":\"user\",\"content\":\"", text, "\"}"]);
         return Ok(());
     }
-    let (mut items, mut group, mut side) =
-        (Items::of(input), Group { begin: Items::of(input), count: 0, thinking }, Side::System);
+    let begin = items(input);
+    let (mut items, mut group, mut side) = (begin.clone(), Group { begin, count: 0, thinking }, Side::System);
     let mut instructions = instructions;
     loop {
         let before = items.clone();
@@ -70,7 +70,7 @@ fn write_group(
     out: &mut Output,
     list: &mut Separated,
     side: Side,
-    instructions: Option<&RawValue>,
+    instructions: Option<Raw<'_>>,
     group: &Group<'_>,
 ) -> Fit<()> {
     match side {
@@ -85,7 +85,7 @@ fn write_group(
 fn write_system(
     out: &mut Output,
     list: &mut Separated,
-    instructions: Option<&RawValue>,
+    instructions: Option<Raw<'_>>,
     group: &Group<'_>,
 ) -> Fit<()> {
     let (before, begun, mut texts) = (out.bytes().len(), *list, Texts::default());

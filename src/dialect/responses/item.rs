@@ -1,13 +1,13 @@
 //! The items of an input, as far as chat has counterparts.
 
 use std::borrow::Cow;
-
-use serde_json::value::RawValue;
+use std::iter::Enumerate;
 
 use super::content::{Part, kind, parts};
 use super::tools;
 use crate::config::Thinking;
 use crate::dialect::json::{Fit, Refusal, id, inside, members, required, string};
+use crate::dialect::raw::{Parts, Raw};
 
 /// Items of server-side tools, which chat lacks: the text after them contains their results.
 const LEFT_OUT: &[&str] =
@@ -32,20 +32,20 @@ pub(super) struct Item<'a> {
     pub(super) kind: Cow<'a, str>,
     pub(super) side: Side,
     pub(super) namespace: Option<Cow<'a, str>>,
-    content: Option<&'a RawValue>,
+    content: Option<Raw<'a>>,
     call_id: Option<&'a str>,
     name: Option<Cow<'a, str>>,
     /// The arguments or the free-form input of a call: a string.
-    given: Option<&'a RawValue>,
-    output: Option<&'a RawValue>,
-    summary: Option<&'a RawValue>,
+    given: Option<Raw<'a>>,
+    output: Option<Raw<'a>>,
+    summary: Option<Raw<'a>>,
     /// It is sealed: only models of its provider can read it.
     is_sealed: bool,
 }
 
 impl<'a> Item<'a> {
     /// `None`: the item is omitted.
-    pub(super) fn of(item: &'a RawValue) -> Fit<Option<Self>> {
+    pub(super) fn of(item: Raw<'a>) -> Fit<Option<Self>> {
         let (mut role, mut kind) = (Cow::default(), Cow::Borrowed("message"));
         members(item, |key, value| {
             match key {
@@ -73,7 +73,7 @@ impl<'a> Item<'a> {
         Ok(Some(read))
     }
 
-    fn note(&mut self, key: &str, value: &'a RawValue) -> Fit<()> {
+    fn note(&mut self, key: &str, value: Raw<'a>) -> Fit<()> {
         match key {
             "role" if self.kind == "message" => {}
             "content" => self.content = Some(value),
@@ -94,12 +94,12 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    pub(super) fn content(&self) -> Fit<&'a RawValue> {
+    pub(super) fn content(&self) -> Fit<Raw<'a>> {
         required(self.content, "content")
     }
 
     /// The id, the name, and the arguments of a call.
-    pub(super) fn call(&self) -> Fit<(&'a str, &str, &'a RawValue)> {
+    pub(super) fn call(&self) -> Fit<(&'a str, &str, Raw<'a>)> {
         let missing = |key| Refusal::expected(key, "a string");
         let id = self.call_id.ok_or_else(|| missing("call_id"))?;
         let name = self.name.as_deref().ok_or_else(|| missing("name"))?;
@@ -108,7 +108,7 @@ impl<'a> Item<'a> {
     }
 
     /// The id of an output's call, and the output.
-    pub(super) fn result(&self) -> Fit<(&'a str, &'a RawValue)> {
+    pub(super) fn result(&self) -> Fit<(&'a str, Raw<'a>)> {
         let id = self.call_id.ok_or_else(|| Refusal::expected("call_id", "a string"))?;
         Ok((id, required(self.output, "output")?))
     }
@@ -136,28 +136,9 @@ impl<'a> Item<'a> {
 }
 
 /// The elements of an array and their numbers.
-#[derive(Clone, Default)]
-pub(super) struct Items<'a> {
-    rest: &'a str,
-    at: usize,
-}
+pub(super) type Items<'a> = Enumerate<Parts<'a>>;
 
-impl<'a> Items<'a> {
-    pub(super) fn of(array: &'a RawValue) -> Self {
-        let inside = array.get().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        Self { rest: inside.unwrap_or_default(), at: 0 }
-    }
-}
-
-impl<'a> Iterator for Items<'a> {
-    type Item = (usize, &'a RawValue);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut values = serde_json::Deserializer::from_str(self.rest).into_iter();
-        let item = values.next()?.ok()?;
-        let rest = self.rest[values.byte_offset()..].trim_start();
-        let at = self.at;
-        *self = Self { rest: rest.strip_prefix(',').unwrap_or(rest), at: at + 1 };
-        Some((at, item))
-    }
+/// The elements of a value; none if it is no array.
+pub(super) fn items(array: Raw<'_>) -> Items<'_> {
+    array.parts('[').unwrap_or_default().enumerate()
 }

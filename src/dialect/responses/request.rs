@@ -1,8 +1,6 @@
 //! A Responses request as a chat completion request. A member without a counterpart is refused by name; a
 //! mere hint that does not change the content (`docs/responses.md` lists them) is omitted.
 
-use serde_json::value::RawValue;
-
 use super::context::{Echo, Translation};
 use super::input::write_messages;
 use super::tools::{Tools, write_tool_choice};
@@ -10,6 +8,7 @@ use crate::config::Thinking;
 use crate::dialect::chat_request::ChatRequest;
 use crate::dialect::json::{Fit, Refusal, boolean, elements, inside, members, required, string};
 use crate::dialect::output::Output;
+use crate::dialect::raw::Raw;
 use crate::limits::MAX_USER_ID;
 
 /// A translated request has about the size of the request plus [`ROOM`], allocated once.
@@ -38,7 +37,7 @@ const HINTS: &[&str] = &[
 ///
 /// # Errors
 /// What has no place in a chat request, or is not what the Responses API asks for, and where; or it is too large.
-pub fn chat_request(body: &RawValue, limit: usize, thinking: Thinking) -> Fit<(ChatRequest, Translation)> {
+pub fn chat_request(body: Raw<'_>, limit: usize, thinking: Thinking) -> Fit<(ChatRequest, Translation)> {
     let top = Top::of(body)?;
     let mut rest = Output::with_capacity(limit, body.get().len() + ROOM);
     rest.write(&[",\"messages\":["]);
@@ -53,23 +52,23 @@ pub fn chat_request(body: &RawValue, limit: usize, thinking: Thinking) -> Fit<(C
 /// The members of the request.
 #[derive(Default)]
 struct Top<'a> {
-    instructions: Option<&'a RawValue>,
-    input: Option<&'a RawValue>,
+    instructions: Option<Raw<'a>>,
+    input: Option<Raw<'a>>,
     max_tokens: Option<u64>,
-    tools: Option<&'a RawValue>,
-    tool_choice: Option<&'a RawValue>,
+    tools: Option<Raw<'a>>,
+    tool_choice: Option<Raw<'a>>,
     one_call_at_once: bool,
-    temperature: Option<&'a RawValue>,
-    top_p: Option<&'a RawValue>,
-    effort: Option<&'a RawValue>,
-    format: Option<&'a RawValue>,
-    service_tier: Option<&'a RawValue>,
-    user: Option<&'a RawValue>,
+    temperature: Option<Raw<'a>>,
+    top_p: Option<Raw<'a>>,
+    effort: Option<Raw<'a>>,
+    format: Option<Raw<'a>>,
+    service_tier: Option<Raw<'a>>,
+    user: Option<Raw<'a>>,
     stream: bool,
 }
 
 impl<'a> Top<'a> {
-    fn of(body: &'a RawValue) -> Fit<Self> {
+    fn of(body: Raw<'a>) -> Fit<Self> {
         let mut top = Self::default();
         members(body, |key, value| {
             match key {
@@ -147,7 +146,7 @@ impl<'a> Top<'a> {
 
     /// The members of the response that repeat the request. Nothing is stored, even if the request asks for
     /// it.
-    fn echo(&self, body: &RawValue) -> Fit<Echo> {
+    fn echo(&self, body: Raw<'_>) -> Fit<Echo> {
         let mut said = [None; ECHOED.len()];
         members(body, |key, value| {
             if let Some(at) = ECHOED.iter().position(|(echoed, _)| *echoed == key) {
@@ -188,18 +187,18 @@ const ECHOED: &[(&str, &str)] = &[
     ("tools", "[]"),
 ];
 
-fn number(value: &RawValue) -> Fit<&RawValue> {
+fn number(value: Raw<'_>) -> Fit<Raw<'_>> {
     let is_number = value.get().starts_with(|first: char| first == '-' || first.is_ascii_digit());
     is_number.then_some(value).ok_or_else(|| Refusal::expected("", "a number"))
 }
 
-fn positive(value: &RawValue) -> Fit<u64> {
+fn positive(value: Raw<'_>) -> Fit<u64> {
     let count = value.get().parse().ok().filter(|count| *count > 0);
     count.ok_or_else(|| Refusal::expected("", "a positive integer"))
 }
 
 /// Checks the format of the response.
-fn format(format: &RawValue) -> Fit<()> {
+fn format(format: Raw<'_>) -> Fit<()> {
     let (mut kind, mut name, mut schema) = (None, None, None);
     members(format, |key, value| match key {
         "type" => string(value).map(|it| kind = Some(it)),
@@ -217,7 +216,7 @@ fn format(format: &RawValue) -> Fit<()> {
 }
 
 /// Writes a checked format. Chat has the same members one level deeper.
-fn write_format(out: &mut Output, format: &RawValue) -> Fit<()> {
+fn write_format(out: &mut Output, format: Raw<'_>) -> Fit<()> {
     let is = |kind: &str| {
         let mut is = false;
         let _ = members(format, |key, value| {

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hasher};
 
-use serde_json::value::RawValue;
-
 use super::content::kind;
 use super::context::Tool;
 use crate::core::sort::sort_by;
 use crate::dialect::json::{Fit, Refusal, boolean, elements, id, inside, members, required, string};
 use crate::dialect::output::{Output, Separated};
+use crate::dialect::raw::Raw;
 use crate::limits::{MAX_FUNCTION_NAME, MAX_TOOLS};
 use crate::text::beginning;
 
@@ -35,7 +34,7 @@ pub(super) struct Tools {
 
 impl Tools {
     /// Writes the tools of a request, if it has any.
-    pub(super) fn write(out: &mut Output, tools: Option<&RawValue>) -> Fit<Self> {
+    pub(super) fn write(out: &mut Output, tools: Option<Raw<'_>>) -> Fit<Self> {
         let mut written = Self::default();
         let Some(tools) = tools else { return Ok(written) };
         elements(tools, |at, tool| match &*kind(tool)? {
@@ -67,7 +66,7 @@ impl Tools {
         self.special
     }
 
-    fn write_namespace(&mut self, out: &mut Output, namespace: &RawValue) -> Fit<()> {
+    fn write_namespace(&mut self, out: &mut Output, namespace: Raw<'_>) -> Fit<()> {
         let (mut its_name, mut tools) = (None, None);
         members(namespace, |key, value| {
             match key {
@@ -89,7 +88,7 @@ impl Tools {
         &mut self,
         out: &mut Output,
         kind: &str,
-        tool: &RawValue,
+        tool: Raw<'_>,
         namespace: Option<&str>,
     ) -> Fit<()> {
         let is_custom = match kind {
@@ -133,7 +132,7 @@ impl Tools {
             if let Some(description) = description {
                 out.write(&[",\"description\":\"", description, "\""]);
             }
-            let parameters = parameters.map_or("{\"type\":\"object\",\"properties\":{}}", RawValue::get);
+            let parameters = parameters.map_or("{\"type\":\"object\",\"properties\":{}}", Raw::get);
             out.write(&[",\"parameters\":", parameters, if is_strict { ",\"strict\":true" } else { "" }]);
         }
         out.write(&["}}"]);
@@ -155,7 +154,7 @@ struct Grammar<'a> {
 }
 
 impl<'a> Grammar<'a> {
-    fn of(format: &'a RawValue) -> Fit<Option<Self>> {
+    fn of(format: Raw<'a>) -> Fit<Option<Self>> {
         let (mut syntax, mut definition) = ("", "");
         members(format, |key, value| {
             match key {
@@ -188,7 +187,7 @@ fn write_custom(out: &mut Output, description: Option<&str>, grammar: Option<&Gr
 }
 
 /// A name, bounded because it is written more than once.
-pub(super) fn name(raw: &RawValue) -> Fit<Cow<'_, str>> {
+pub(super) fn name(raw: Raw<'_>) -> Fit<Cow<'_, str>> {
     id(raw).and_then(|_| string(raw))
 }
 
@@ -216,7 +215,7 @@ fn hash(name: &str) -> u64 {
 
 /// Writes which tool the model must call. Without tools a choice that forbids nothing is omitted, because
 /// chat refuses it.
-pub(super) fn write_tool_choice(out: &mut Output, choice: &RawValue, is_without_tools: bool) -> Fit<()> {
+pub(super) fn write_tool_choice(out: &mut Output, choice: Raw<'_>, is_without_tools: bool) -> Fit<()> {
     if choice.get().starts_with('"') {
         match &*string(choice)? {
             "auto" | "none" if is_without_tools => {}
