@@ -1,7 +1,7 @@
 //! Tokens that a provider does not report, estimated from the bytes of request and response: text at [`TEXT_BYTES`] a token, sound,
 //! images and other files at [`FILE_BYTES`] a token, an image that is given by its address at [`IMAGE_TOKENS`].
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr_iter, memrchr};
 
 use crate::json::behind_string;
 
@@ -133,24 +133,19 @@ pub fn text_in_events(events: &[u8], output: Output) -> u64 {
 
 /// Calls `visit` with each member whose value is a string: its key and the value, as they are written.
 fn each_string<'a>(document: &'a [u8], mut visit: impl FnMut(&'a [u8], &'a [u8])) {
-    let mut rest = document;
-    let mut key = None;
-    while let Some(at) = memchr(b'"', rest) {
-        let (text, behind) = split_string(&rest[at + 1..]);
-        let is_value = rest[..at].trim_ascii() == b":";
-        match key.take() {
-            Some(key) if is_value => visit(key, text),
-            _ => key = Some(text),
-        }
-        rest = behind;
+    for colon in memchr_iter(b':', document) {
+        let value = document[colon + 1..].trim_ascii_start().strip_prefix(b"\"");
+        let Some((value, key)) = value.zip(key_at_end(&document[..colon])) else { continue };
+        let end = value.len() - behind_string(value).len();
+        visit(key, &value[..end.saturating_sub(1)]);
     }
 }
 
-/// A string whose opening quote has been passed, and what follows it.
-fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
-    let behind = behind_string(bytes);
-    let end = bytes.len() - behind.len();
-    (&bytes[..end.saturating_sub(1)], behind)
+/// The key that these bytes end with.
+fn key_at_end(before: &[u8]) -> Option<&[u8]> {
+    // Inside a string, a backslash precedes each quote.
+    let key = before.trim_ascii_end().strip_suffix(b"\"").filter(|key| !key.ends_with(b"\\"))?;
+    memrchr(b'"', key).map(|start| &key[start + 1..])
 }
 
 /// Bytes of the files in a JSON document, in base64, of a `data:` URL or alone. Of text, only the beginning of each piece is looked at.
