@@ -62,6 +62,7 @@ impl Scan<'_> {
     }
 
     /// Passes the name of a member and its colon; where the name stands, without its quotes.
+    #[inline]
     fn name(&mut self) -> Option<Range<usize>> {
         self.require(b'"')?;
         let start = self.at;

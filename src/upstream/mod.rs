@@ -67,6 +67,9 @@ pub struct Upstream {
     idle: (usize, Duration),
 }
 
+/// Makes a request's header fields, except those for whose names the given function returns `true`.
+pub type MakeFields<'a> = dyn Fn(&dyn Fn(&str) -> bool) -> Fields + 'a;
+
 /// A request to a provider.
 pub struct Call<'a> {
     /// GET, DELETE or POST.
@@ -75,9 +78,9 @@ pub struct Call<'a> {
     pub format: Format,
     /// Path after the provider's base URL, with its query: `/chat/completions?x=1`.
     pub path: &'a str,
-    /// Makes its header fields, except those for whose names the given function returns `true`: the provider's key and own
-    /// headers replace them.
-    pub fields: &'a dyn Fn(&dyn Fn(&str) -> bool) -> Fields,
+    /// Makes its header fields, except those that the provider's key and own headers
+    /// replace.
+    pub fields: &'a MakeFields<'a>,
     /// Bytes of its body.
     pub length: usize,
 }
