@@ -15,8 +15,10 @@ use crate::{Bench, keep_errors};
 pub const KEY: &str = "fairness";
 pub const TITLE: &str = "small calls beside 16 clients with bodies of 262 KB";
 
-/// (setup, its loads: wait of the upstream before its responses, key, title)
-const SETUPS: [(Setup, [(u64, &str, &str); 2]); 2] = [
+/// A load: wait of the upstream before its responses, key, title.
+type Load = (u64, &'static str, &'static str);
+
+const SETUPS: [(Setup, [Load; 2]); 2] = [
     (
         Setup::Streams,
         [
