@@ -222,7 +222,7 @@ pub const MAX_ASSEMBLED_NODES: usize = 1024;
 pub const MAX_ASSEMBLED_DEPTH: usize = 16;
 /// Most bytes of such an event that are not UTF-8: cut characters cause no more.
 pub const MAX_ASSEMBLED_CUT: usize = 64;
-/// Bytes of complete events to keep: they are read for usage together, at least half of them for the end of their stream.
+/// Bytes of complete events to keep: they are read together, for usage and for the end of their stream.
 pub const MAX_RECENT_EVENTS: usize = 2 * 1024;
 /// Bytes at the end of a large event that show whether it is the terminal event.
 pub const MAX_EVENT_END: usize = 16 * 1024;

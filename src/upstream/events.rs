@@ -1,6 +1,9 @@
 //! Server-sent events (WHATWG HTML section 9.2) in a stream that comes in pieces: where they end, and what the relay
 //! needs to know of them.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde::de::IgnoredAny;
 
 use super::meter::{Measured, Meter};
@@ -12,6 +15,9 @@ use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT, MAX_RECENT_EVENTS};
 /// Bytes of a blank line that may have come without its last byte.
 const BEGUN_BLANK: usize = 3;
 
+/// A word in most events that others follow, in every API that streams text: such an event shows that no earlier one was the last.
+static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("delta"));
+
 /// Cuts a stream of bytes after its last complete event.
 #[derive(Debug, Default)]
 pub struct Events {
@@ -19,11 +25,8 @@ pub struct Events {
     held: Vec<u8>,
     /// An event over that size is being passed on in pieces.
     mid_event: bool,
-    /// The last complete events, at most [`MAX_RECENT_EVENTS`] bytes; the first of them may be cut. `meter` reads many together, which costs
-    /// less; `terminal` reads the last alone, for nothing but the end of the stream asks it.
+    /// The last complete events, at most [`MAX_RECENT_EVENTS`] bytes, not read yet: to read many together costs less.
     recent: Vec<u8>,
-    /// How many bytes of them `meter` has read.
-    metered: usize,
     terminal: Terminal,
     meter: Meter,
     is_truncated: bool,
@@ -155,10 +158,6 @@ impl Events {
 
     /// Complete events are to be read, now or with those that follow.
     fn keep(&mut self, events: &[u8]) {
-        // Comments say nothing, and many of them would push out the last event.
-        if events.starts_with(b":") && memchr::memmem::find(events, b"data:").is_none() {
-            return;
-        }
         if events.len() > MAX_RECENT_EVENTS / 2 {
             self.read();
             self.meter.report(events);
@@ -166,9 +165,11 @@ impl Events {
             return;
         }
         if self.recent.len() + events.len() > MAX_RECENT_EVENTS {
-            self.meter.report(&self.recent[self.metered..]);
-            self.recent.drain(..self.recent.len() - MAX_RECENT_EVENTS / 2);
-            self.metered = self.recent.len();
+            if DELTA.find(events).is_none() {
+                self.terminal.read(&self.recent);
+            }
+            self.meter.report(&self.recent);
+            self.recent.clear();
         }
         if self.recent.capacity() == 0 {
             self.recent.reserve_exact(MAX_RECENT_EVENTS);
@@ -178,10 +179,9 @@ impl Events {
 
     /// Reads what was kept.
     fn read(&mut self) {
-        self.meter.report(&self.recent[self.metered..]);
+        self.meter.report(&self.recent);
         self.terminal.read(&self.recent);
         self.recent.clear();
-        self.metered = 0;
     }
 
     /// Keeps the end of an event of which no more is held.
@@ -292,14 +292,29 @@ mod tests {
     }
 
     #[test]
-    fn terminal_event_is_seen_with_many_comments_behind_it() {
-        let mut events = Events::default();
-        let comments = [": ping ping ping ping\n\n"; MAX_RECENT_EVENTS / 10];
-        for piece in ["data: {}\n\n", "data: [DONE]\n\n"].into_iter().chain(comments) {
-            let passed: Result<(), ()> = events.pass(piece.as_bytes(), |_, _| Ok(()));
-            passed.expect("nothing fails");
+    fn terminal_event_is_seen_with_many_small_events_behind_it() {
+        let delta = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":null}]}\n\n";
+        let stop = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+        for (last, is_over) in [
+            ("data: [DONE]\n\n", true),
+            ("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", true),
+            (stop, true),
+            (delta, false),
+        ] {
+            for small in [": ping ping\n\n", "data: {}\n\n", "data: {\"choices\":[],\"usage\":null}\n\n"] {
+                // Each count puts the last event at another place among those that are read together.
+                for before in 0..2 * MAX_RECENT_EVENTS / delta.len() {
+                    let mut events = Events::default();
+                    let behind = [small; 2 * MAX_RECENT_EVENTS / 10];
+                    let pieces = std::iter::repeat_n(delta, before).chain([last]).chain(behind);
+                    for piece in pieces {
+                        let passed: Result<(), ()> = events.pass(piece.as_bytes(), |_, _| Ok(()));
+                        passed.expect("nothing fails");
+                    }
+                    assert_eq!(events.is_over(), is_over, "{last} and {small} after {before}");
+                }
+            }
         }
-        assert!(events.is_over());
     }
 
     #[test]
