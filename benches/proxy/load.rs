@@ -14,7 +14,7 @@ use crate::request::{Api, Body};
 
 const READ_BYTES: usize = 64 * 1024;
 
-/// Errors after which a run is given up.
+/// Errors after which a run is aborted.
 const ERRORS_MAX: u64 = 100;
 
 /// Longest that a run may exceed its planned time.

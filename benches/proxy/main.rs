@@ -1,7 +1,7 @@
 //! `make bench`: what ai-proxy costs beside nginx as a plain reverse proxy, in one run on one machine.
 //!
 //! The upstream, the load generator and the proxies are processes of their own; this binary is the
-//! first two as well, under another first argument. Runs alternate between nobody, nginx and ai-proxy,
+//! first two as well, under another first argument. Runs alternate between no proxy, nginx and ai-proxy,
 //! so that a machine that changes its pace does so under all of them. Figures of different runs or
 //! machines must not be compared, ratios may.
 //!

@@ -131,7 +131,7 @@ pub fn run_load(spec: &Spec) -> io::Result<Value> {
     thread::spawn(move || {
         let mut text = String::new();
         let result = stdout.read_to_string(&mut text).map(|_| text);
-        // The receiver is gone only after LOAD_MAX, when nobody wants the outcome any more.
+        // The receiver is gone only after LOAD_MAX, when the outcome no longer matters.
         let _ = sender.send(result);
     });
     let text = receiver.recv_timeout(LOAD_MAX).map_err(|_| io::Error::other("load took too long"))??;

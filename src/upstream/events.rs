@@ -1,5 +1,5 @@
-//! Server-sent events (WHATWG HTML section 9.2) in a stream that comes in pieces: where they end, and what the relay
-//! needs to know of them.
+//! Server-sent events (WHATWG HTML section 9.2) in a stream that arrives in pieces: their ends, and the facts in them that the relay
+//! needs.
 
 use std::sync::LazyLock;
 
@@ -23,27 +23,27 @@ static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("delta"))
 pub struct Events {
     /// The beginning of an event, at most [`MAX_HELD_EVENT`] bytes.
     held: Vec<u8>,
-    /// An event over that size is being passed on in pieces.
+    /// An event over that size is passing in pieces.
     mid_event: bool,
     /// The last complete events, at most [`MAX_RECENT_EVENTS`] bytes, not read yet: to read many together costs less.
     recent: Vec<u8>,
     terminal: Terminal,
     meter: Meter,
     is_truncated: bool,
-    /// An event with data has been looked at.
+    /// An event with data has come.
     opened: bool,
     response_id: Option<String>,
-    /// The end of an event that is passed on in pieces, at most [`MAX_EVENT_END`] bytes.
+    /// The end of an event that passes in pieces, at most [`MAX_EVENT_END`] bytes.
     end_of_event: Vec<u8>,
 }
 
 impl Events {
-    /// Events of which none has come, and what measures them.
+    /// A stream without events so far, and the meter for them.
     pub fn new(meter: Meter) -> Self {
         Self { meter, ..Self::default() }
     }
 
-    /// Sends on what is complete with `bytes`, keeps the rest. `send` gets a piece, and whether it ends inside an event
+    /// Sends the events that `bytes` complete, and keeps the rest. `send` gets a piece, and whether it ends inside an event
     /// (one over [`MAX_HELD_EVENT`]).
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl Events {
         }
         if rest.len() > MAX_HELD_EVENT || (self.mid_event && !rest.is_empty()) {
             if !self.mid_event {
-                // Its name is at its beginning; its end will not be looked at.
+                // Its name is in its beginning, and its end is read alone.
                 self.read();
                 self.sample(rest);
                 self.meter.report(rest);
@@ -102,13 +102,13 @@ impl Events {
         Ok(())
     }
 
-    /// The stream has ended: the beginning of an event that never ended, which is still to be sent.
+    /// Ends the stream; returns the beginning of an event without an end, which the client has not got yet.
     pub fn end(&mut self) -> Vec<u8> {
         let rest = std::mem::take(&mut self.held);
         self.read();
         self.sample(&rest);
         self.meter.report(&rest);
-        // Some providers leave out the last line end; a name alone does not tell that from an event that was cut.
+        // Some providers leave out the last line end; a name alone cannot show whether the event was cut.
         if is_whole(&rest) {
             self.terminal.read(&rest);
         } else if self.mid_event || !rest.trim_ascii().is_empty() {
@@ -124,7 +124,7 @@ impl Events {
         self.is_truncated
     }
 
-    /// Whether an event has passed after which a provider sends nothing more.
+    /// Whether the terminal event has passed.
     pub fn is_over(&mut self) -> bool {
         self.read();
         self.terminal.is_over()
@@ -136,7 +136,7 @@ impl Events {
         self.terminal.next_sequence()
     }
 
-    /// What is known of its tokens.
+    /// The tokens so far.
     pub fn measured(&mut self) -> Measured {
         self.read();
         self.meter.measured()
@@ -147,7 +147,7 @@ impl Events {
         self.response_id.take()
     }
 
-    /// Events have come; the last may be cut.
+    /// Samples the text of events; the last may be cut.
     fn sample(&mut self, events: &[u8]) {
         if !self.opened && memchr::memmem::find(events, b"data:").is_some() {
             self.opened = true;
@@ -156,7 +156,7 @@ impl Events {
         self.meter.sample(events);
     }
 
-    /// Complete events are to be read, now or with those that follow.
+    /// Keeps complete events until they are read together with others, or reads them at once where they are large.
     fn keep(&mut self, events: &[u8]) {
         if events.len() > MAX_RECENT_EVENTS / 2 {
             self.read();
@@ -177,14 +177,14 @@ impl Events {
         self.recent.extend_from_slice(events);
     }
 
-    /// Reads what was kept.
+    /// Reads the kept events.
     fn read(&mut self) {
         self.meter.report(&self.recent);
         self.terminal.read(&self.recent);
         self.recent.clear();
     }
 
-    /// Keeps the end of an event of which no more is held.
+    /// Keeps the end of an event that passes in pieces.
     fn remember_end(&mut self, bytes: &[u8]) {
         self.end_of_event.extend_from_slice(&bytes[bytes.len().saturating_sub(MAX_EVENT_END)..]);
         let excess = self.end_of_event.len().saturating_sub(MAX_EVENT_END);
@@ -192,7 +192,7 @@ impl Events {
     }
 }
 
-/// Whether the data of an event without an end are all there: `[DONE]`, or a JSON document.
+/// Whether the data of an event without an end is complete: `[DONE]`, or a JSON document.
 fn is_whole(event: &[u8]) -> bool {
     last_data(event)
         .is_some_and(|data| data == b"[DONE]" || serde_json::from_slice::<IgnoredAny>(data).is_ok())
@@ -208,7 +208,7 @@ mod tests {
     use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT, MAX_RECENT_EVENTS};
     use crate::upstream::usage::Reported;
 
-    /// What leaves for each piece that comes, and whether it ended inside an event.
+    /// The output for each piece, and whether it ended inside an event.
     fn pass(pieces: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
         let mut events = Events::default();
         let mut sent = Vec::new();
@@ -347,7 +347,7 @@ mod tests {
             ("response.completed", format!(r#"{{"response":{{"output":["{large}"]}}}}"#)),
         ] {
             let event = format!("event: {name}\ndata: {data}\n\n");
-            // All that may be missing are the line ends, of an event that is held.
+            // Only the line ends of an event that is held may be missing.
             let enough = event.len() - if event.len() > MAX_HELD_EVENT { 0 } else { 2 };
             let cuts = (0..80).chain(event.len().saturating_sub(80)..=event.len());
             for cut in cuts.filter(|cut| *cut <= event.len()) {

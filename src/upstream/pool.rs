@@ -84,7 +84,7 @@ impl Pool {
     }
 
     /// Keeps a connection. A full pool closes the one that has been idle longest,
-    /// of any destination, so that a busy provider cannot keep all places for good.
+    /// of any destination, so that a busy provider cannot keep all places.
     pub fn put(&self, connection: Connection) {
         if self.max == 0 {
             return;

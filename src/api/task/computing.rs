@@ -20,7 +20,7 @@ pub struct Computing<O> {
 enum State<O> {
     /// No helper has begun.
     Waiting(Box<dyn FnOnce() -> O + Send>),
-    /// One has begun, or nobody waits for the result.
+    /// One has begun, or the result is no longer wanted.
     Begun,
     Computed(O),
 }
