@@ -38,7 +38,11 @@ impl Output {
 
     /// Adds a string, quoted and escaped.
     pub fn string(&mut self, text: &str) {
-        self.reserve(escaped_length(text) + "\"\"".len());
+        let length = escaped_length(text);
+        if length == text.len() {
+            return self.write(&["\"", text, "\""]);
+        }
+        self.reserve(length + "\"\"".len());
         // A string always serializes, and an overrun is remembered.
         let _ = serde_json::to_writer(self, text);
     }

@@ -1,7 +1,6 @@
 //! JSON values as they are written, in documents that are valid already. Finding a member again costs no second pass over the
 //! text: a document knows where its long values end.
 
-use memchr::memchr;
 use serde::de::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -9,6 +8,14 @@ use serde_json::value::RawValue;
 const LONG: usize = 64;
 /// Long values that enclose each other are noted up to this number more than fit one after another.
 const MAX_ENCLOSING: usize = 1024;
+/// Bytes of a string that are looked at word by word before blocks are: most strings are short.
+const BEGINNING: usize = 24;
+/// Bytes of a string that are looked at together.
+const BLOCK: usize = 64;
+/// Bytes ahead of a block that tell whether a quote at its beginning is escaped.
+const AHEAD: usize = 2;
+/// A build that is not optimised is faster with words.
+const HAS_VECTORS: bool = cfg!(test) || !cfg!(debug_assertions);
 
 /// A valid JSON document, and where its long values end.
 #[derive(Debug)]
@@ -22,6 +29,8 @@ pub struct Document<'a> {
 struct Span {
     start: u32,
     length: u32,
+    /// Number of the first span after this one and those inside it.
+    next: u32,
 }
 
 /// A value in a document.
@@ -29,6 +38,8 @@ struct Span {
 pub struct Raw<'a> {
     text: &'a str,
     document: Option<&'a Document<'a>>,
+    /// Number of the first span after its own start.
+    span: u32,
 }
 
 impl<'a> Document<'a> {
@@ -40,14 +51,12 @@ impl<'a> Document<'a> {
 
     /// Its value.
     pub fn value(&'a self) -> Raw<'a> {
-        Raw { text: self.text.trim_ascii(), document: Some(self) }
+        Parts { rest: Raw { text: self.text, document: Some(self), span: 0 } }.next().unwrap_or_default()
     }
 
-    /// Length of the value at the beginning of `rest`, a part of the text, if it is long.
-    fn length(&self, rest: &str) -> Option<usize> {
-        let start = u32::try_from(rest.as_ptr().addr() - self.text.as_ptr().addr()).ok()?;
-        let found = self.long.binary_search_by_key(&start, |span| span.start).ok()?;
-        Some(self.long[found].length as usize)
+    /// Where a part of the text starts.
+    fn start(&self, part: &str) -> u32 {
+        (part.as_ptr().addr() - self.text.as_ptr().addr()) as u32
     }
 }
 
@@ -56,25 +65,25 @@ fn long_values(json: &[u8]) -> Vec<Span> {
     let most = json.len() / LONG + MAX_ENCLOSING;
     let (mut long, mut open, mut at) = (Vec::new(), Vec::new(), 0);
     while let Some(byte) = json.get(at) {
-        let start = at;
+        let (start, number) = (at, long.len());
+        let begun = Span { start: start as u32, length: 0, next: number as u32 + 1 };
         at += 1;
-        let length = |at: usize| (at - start) as u32;
         match byte {
             b'"' => {
                 at = string_end(json, at);
                 if at - start >= LONG {
-                    long.push(Span { start: start as u32, length: length(at) });
+                    long.push(Span { length: (at - start) as u32, ..begun });
                 }
             }
             b'{' | b'[' => {
-                open.push(long.len());
-                long.push(Span { start: start as u32, length: 0 });
+                open.push(number);
+                long.push(begun);
             }
             b'}' | b']' => {
                 let Some(opened) = open.pop() else { return Vec::new() };
-                let length = at - long[opened].start as usize;
-                long[opened].length = length as u32;
-                if length < LONG {
+                let span: &mut Span = &mut long[opened];
+                (span.length, span.next) = (at as u32 - span.start, number as u32);
+                if (span.length as usize) < LONG {
                     // It encloses nothing longer.
                     long.truncate(opened);
                 }
@@ -90,14 +99,51 @@ fn long_values(json: &[u8]) -> Vec<Span> {
 
 /// The place after the string that has begun ahead of `at`.
 fn string_end(json: &[u8], mut at: usize) -> usize {
-    while let Some(quote) = json.get(at..).and_then(|rest| memchr(b'"', rest)) {
-        let backslashes = json[at..at + quote].iter().rev().take_while(|byte| **byte == b'\\').count();
-        at += quote + 1;
-        if backslashes % 2 == 0 {
-            return at;
+    let mut until = at + BEGINNING;
+    loop {
+        while at < until {
+            let Some(rest) = json.get(at..).filter(|rest| !rest.is_empty()) else { return json.len() };
+            let one = || usize::from(rest[0] != b'"');
+            at += rest.first_chunk().map_or_else(one, |word| ahead_of_quote(u64::from_le_bytes(*word)));
+            if json.get(at) == Some(&b'"') {
+                at += 1;
+                let is_backslash = |byte: &&u8| **byte == b'\\';
+                if json[..at - 1].iter().rev().take_while(is_backslash).count() % 2 == 0 {
+                    return at;
+                }
+            }
         }
+        while HAS_VECTORS && json.get(at - AHEAD..).and_then(<[u8]>::first_chunk).is_some_and(is_inside) {
+            at += BLOCK;
+        }
+        until = at + BLOCK;
     }
-    json.len()
+}
+
+/// How many of these bytes, the lowest first, stand ahead of a quote.
+fn ahead_of_quote(word: u64) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    let word = word ^ (ONES * b'"' as u64);
+    // A borrow marks bytes above the first quote alone.
+    (word.wrapping_sub(ONES) & !word & (ONES << 7)).trailing_zeros() as usize / 8
+}
+
+/// Whether a block is inside the string that the bytes ahead of it belong to; `false` also where it is not certain: where several
+/// backslashes stand together ahead of a quote. No branch depends on a byte.
+fn is_inside(block: &[u8; AHEAD + BLOCK]) -> bool {
+    let mut ends = [0_u8; BLOCK];
+    for (at, end) in ends.iter_mut().enumerate() {
+        let is_escaped = (block[at + 1] == b'\\') & (block[at] != b'\\');
+        *end = u8::from((block[at + AHEAD] == b'"') & !is_escaped);
+    }
+    ends.iter().fold(0, |any, end| any | end) == 0
+}
+
+impl Default for Raw<'_> {
+    /// No value.
+    fn default() -> Self {
+        Self { text: "", document: None, span: 0 }
+    }
 }
 
 impl<'a> Raw<'a> {
@@ -116,20 +162,14 @@ impl<'a> Raw<'a> {
 impl<'de> Deserialize<'de> for Raw<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?.get();
-        Ok(Self { text, document: None })
+        Ok(Self { text, ..Self::default() })
     }
 }
 
 /// The members of an object or the elements of an array, one after another.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Parts<'a> {
     rest: Raw<'a>,
-}
-
-impl Default for Parts<'_> {
-    fn default() -> Self {
-        Self { rest: Raw { text: "", document: None } }
-    }
 }
 
 impl<'a> Parts<'a> {
@@ -138,8 +178,11 @@ impl<'a> Parts<'a> {
         Some((self.next()?, self.next()?))
     }
 
-    fn skip(&mut self, length: usize) {
-        self.rest.text = self.rest.text.get(length..).unwrap_or_default();
+    /// The span of the value at the beginning of the rest, if it is long.
+    fn span(&self) -> Option<Span> {
+        let document = self.rest.document?;
+        let span = document.long.get(self.rest.span as usize)?;
+        (span.start == document.start(self.rest.text)).then_some(*span)
     }
 }
 
@@ -147,15 +190,16 @@ impl<'a> Iterator for Parts<'a> {
     type Item = Raw<'a>;
 
     fn next(&mut self) -> Option<Raw<'a>> {
-        let separators = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\t' | b'\r' | b',' | b':');
-        self.skip(self.rest.text.bytes().take_while(separators).count());
-        let Raw { text, document } = self.rest;
-        let is_long = |first: &u8| matches!(first, b'"' | b'{' | b'[');
-        let known = document.filter(|_| text.as_bytes().first().is_some_and(is_long));
-        let length = known.and_then(|document| document.length(text)).unwrap_or_else(|| length_of(text));
-        let value = text.get(..length).filter(|value| !value.is_empty())?;
-        self.skip(length);
-        Some(Raw { text: value, document })
+        let rest = &mut self.rest;
+        let is_between = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\t' | b'\r' | b',' | b':');
+        rest.text = rest.text.get(rest.text.bytes().take_while(is_between).count()..)?;
+        let span = self.span();
+        let rest = &mut self.rest;
+        let length = span.map_or_else(|| length_of(rest.text), |span| span.length as usize);
+        let (text, after) = rest.text.split_at_checked(length).filter(|(text, _)| !text.is_empty())?;
+        let value = Raw { text, span: rest.span + u32::from(span.is_some()), ..*rest };
+        *rest = Raw { text: after, span: span.map_or(rest.span, |span| span.next), ..*rest };
+        Some(value)
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::chat::{Chat, word};
 use super::json::inside;
 use super::pieces::Piece;
-use crate::json::members;
+use crate::json::{members, scan};
 use crate::limits::{MAX_REPEATED, REPEATED_TRIES};
 
 /// The event that others may repeat.
@@ -93,14 +93,14 @@ fn says_nothing(tail: &[u8]) -> bool {
     let rest = tail.strip_prefix(b",").and_then(|rest| std::str::from_utf8(rest).ok());
     let Some(rest) = rest.filter(|rest| rest.trim_ascii_start().starts_with('"')) else { return false };
     let mut matters = false;
-    let read = members(&["{", rest].concat(), |name, value| {
+    let read = scan(&["{", rest].concat(), &mut |name, value| {
         matters |= match name {
             "choices" => true,
-            "usage" | "x_groq" | "error" => value.get() != "null",
+            "usage" | "x_groq" | "error" => value != "null",
             _ => false,
         };
     });
-    read.is_ok() && !matters
+    read.is_some() && !matters
 }
 
 #[cfg(test)]

@@ -28,6 +28,17 @@ pub(super) struct Events {
     complete: Output,
     /// Input of the current item, if it is the call of a free-form tool.
     custom: CustomInput,
+    /// What surrounds the text in each delta of the current item.
+    delta: Option<Delta>,
+}
+
+/// An event of new text, written once for all of an item: most events of a stream differ in their number and text alone.
+#[derive(Debug)]
+struct Delta {
+    /// What precedes the number.
+    before: Output,
+    /// What stands between the number and the text.
+    between: Output,
 }
 
 /// Bytes of an item's events besides its text.
@@ -40,12 +51,12 @@ impl Events {
     /// Writer for `request` with the response `object`; at most `limit` bytes are held.
     pub(super) fn new(request: Arc<Translation>, object: Object, limit: usize, is_streamed: bool) -> Self {
         let (complete, custom) = (Output::new(limit), CustomInput::default());
-        Self { request, object, is_streamed, sequence: 0, complete, custom }
+        Self { request, object, is_streamed, sequence: 0, complete, custom, delta: None }
     }
 
     /// Begins an event, which [`end`] ends.
     fn event(&mut self, kind: &str, out: &mut Output) {
-        out.write(&["event: ", kind, "\ndata: {\"type\":\"", kind, "\",\"sequence_number\":"]);
+        begin_event(kind, out);
         out.number(self.sequence);
         self.sequence += 1;
     }
@@ -59,7 +70,14 @@ impl Events {
 
     /// Begins an event of that item's text.
     fn text_event(&mut self, kind: &str, index: usize, item: &Item<'_>, out: &mut Output) {
-        self.item_event(kind, index, out);
+        self.event(kind, out);
+        self.write_place(index, item, out);
+    }
+
+    /// Writes the place of that item's text.
+    fn write_place(&self, index: usize, item: &Item<'_>, out: &mut Output) {
+        out.write(&[",\"output_index\":"]);
+        out.number(index as u64);
         out.write(&[",\"item_id\":"]);
         item.write_id(Place { tag: &self.object.tag, index }, out);
         out.write(if item.part().is_some() { &[",\"content_index\":0"] } else { &[] });
@@ -68,10 +86,22 @@ impl Events {
     fn delta_event(&mut self, index: usize, item: &Item<'_>, new: &str, out: &mut Output) {
         if self.is_streamed && !new.is_empty() {
             out.reserve(escaped_length(new) + ROOM);
-            self.text_event(item.delta_event(), index, item, out);
+            let delta = self.delta.take().unwrap_or_else(|| self.delta_of(index, item));
+            out.add(delta.before.bytes());
+            out.number(self.sequence);
+            self.sequence += 1;
+            out.add(delta.between.bytes());
             item.write_text("delta", new, out);
             end(out);
+            self.delta = Some(delta);
         }
+    }
+
+    fn delta_of(&self, index: usize, item: &Item<'_>) -> Delta {
+        let (mut before, mut between) = (Output::new(ROOM), Output::new(ROOM));
+        begin_event(item.delta_event(), &mut before);
+        self.write_place(index, item, &mut between);
+        Delta { before, between }
     }
 
     fn part_event(&mut self, kind: &str, index: usize, item: &Item<'_>, text: &str, out: &mut Output) {
@@ -119,6 +149,11 @@ impl Events {
     }
 }
 
+/// Begins an event up to its number.
+fn begin_event(kind: &str, out: &mut Output) {
+    out.write(&["event: ", kind, "\ndata: {\"type\":\"", kind, "\",\"sequence_number\":"]);
+}
+
 fn end(out: &mut Output) {
     out.write(&["}\n\n"]);
 }
@@ -141,6 +176,7 @@ impl Writer for Events {
 
     fn open(&mut self, index: usize, block: &Block, out: &mut Output) {
         self.custom = CustomInput::default();
+        self.delta = None;
         if self.is_streamed {
             let request = Arc::clone(&self.request);
             let item = Item::of(block, &request);
