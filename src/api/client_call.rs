@@ -6,6 +6,7 @@ use super::error::ApiError;
 use super::outcome::{BufferedResponse, Finish};
 use super::record::{CLIENT_CLOSED_REQUEST, Record};
 use super::response_context::{REQUEST_ID, ResponseContext, X_REQUEST_ID, sane_id};
+use super::worded_refusal::with_words_ahead;
 use super::{RequestContext, error_event, masking, promised};
 use crate::auth::Permit;
 use crate::auth::quota::Clock;
@@ -133,11 +134,13 @@ impl ClientCall {
 
     /// A response of the provider's that was read whole.
     fn respond(self, response: BufferedResponse, gateway: &Gateway) -> Done {
-        let refuses_us = response.refuses_us();
+        let refused = response.refusal_of_us();
         let BufferedResponse { status, mut headers, body, refusal } = response;
         let body = match refusal {
-            _ if status >= 400 => self.error_body(status, &mut headers, body),
-            Some(_) => masking::without_secrets(self.config(), &self.record.provider, body),
+            _ if status >= 400 => self.error_body(status, refused, &mut headers, body),
+            Some(_) => {
+                self.worded(refused, masking::without_secrets(self.config(), &self.record.provider, body))
+            }
             // It was masked when it was examined (`task/document.rs`).
             None => body,
         };
@@ -145,7 +148,7 @@ impl ClientCall {
             return self.respond_in_stream(status, &headers, &body, gateway);
         }
         let mut fields = self.relayed_fields(&headers, &self.record.provider);
-        if refuses_us {
+        if refused.is_some() {
             fields.push("x-ai-proxy-refused-by", "provider");
         }
         self.end(status, gateway, |client| client.send(Response { status, fields, body: body.into() }))
@@ -188,12 +191,18 @@ impl ClientCall {
     }
 
     /// An error that is not JSON is put into our shape; a key that the provider quotes is masked.
-    fn error_body(&self, status: u16, headers: &mut Headers, mut body: Vec<u8>) -> Vec<u8> {
+    fn error_body(
+        &self,
+        status: u16,
+        refused: Option<u16>,
+        headers: &mut Headers,
+        mut body: Vec<u8>,
+    ) -> Vec<u8> {
         let too_long = body.len() > MAX_ERROR_BODY;
         body.truncate(MAX_ERROR_BODY);
         let body = masking::without_secrets(self.config(), &self.record.provider, body);
         if !too_long && is_json(&body) {
-            return body;
+            return self.worded(refused, body);
         }
         headers.remove("content-encoding");
         headers.set("content-type", b"application/json");
@@ -203,6 +212,13 @@ impl ClientCall {
             _ => beginning(&text, MAX_ERROR_TEXT).to_owned(),
         };
         ApiError::Upstream(status, self.record.provider.clone(), message).body(&self.response_context)
+    }
+
+    /// A JSON document in which the provider refuses ai-proxy with a status of 401 or 403, worded so.
+    fn worded(&self, refused: Option<u16>, document: Vec<u8>) -> Vec<u8> {
+        let Some(status) = refused else { return document };
+        let refusal = ApiError::Upstream(status, self.record.provider.clone(), String::new());
+        with_words_ahead(document, &refusal.words(self.response_context.language))
     }
 
     fn error_of(&self, fault: Fault) -> Option<ApiError> {

@@ -28,6 +28,7 @@ mod responses;
 mod scrape;
 mod status;
 mod task;
+mod worded_refusal;
 
 use std::fmt;
 use std::sync::Arc;

@@ -77,9 +77,9 @@ pub struct BufferedResponse {
 }
 
 impl BufferedResponse {
-    /// Whether the provider refuses ai-proxy's key, or its rights; the client's token is valid.
-    pub fn refuses_us(&self) -> bool {
-        matches!(self.telling_status(), 401 | 403)
+    /// The status with which the provider refuses ai-proxy's key (401) or its rights (403); the client's token is valid.
+    pub fn refusal_of_us(&self) -> Option<u16> {
+        Some(self.telling_status()).filter(|status| matches!(status, 401 | 403))
     }
 
     /// The status that its body means: of an error with a status of success, or of a refused key with 400.

@@ -471,16 +471,26 @@ fn refusal_of_our_key_does_not_look_like_one_of_the_clients_token() {
     let (upstream, proxy) = start();
     let json = json!({"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}});
     let refused = |response: &Response| response.header("x-ai-proxy-refused-by").map(str::to_owned);
-    for (status, marked) in [(401, true), (403, true), (400, true), (404, false), (500, false)] {
-        let code = if marked { "invalid_api_key" } else { "other" };
-        let body = json!({"error": {"message": "no", "code": code}});
-        upstream.chat(Script::json(status, &body));
-        let response = proxy.call(ask("p1/m"));
-        assert_eq!((response.status, response.json()), (status, body), "as the provider has it");
-        assert_eq!(refused(&response), marked.then(|| "provider".to_owned()), "{status}");
-    }
     let key = "provider p1 refused the key that ai-proxy has for it (your token is valid): ";
     let call = "provider p1 refused the call (your token is valid): ";
+    for (status, code, words) in [
+        (401, "invalid_api_key", key),
+        (403, "invalid_api_key", call),
+        (400, "invalid_api_key", key),
+        (404, "other", ""),
+        (500, "other", ""),
+    ] {
+        let body =
+            |words: &str| json!({"error": {"message": format!("{words}no"), "code": code}, "x": [1, {}]});
+        upstream.chat(Script::json(status, &body("")));
+        let response = proxy.call(ask("p1/m"));
+        assert_eq!(
+            (response.status, response.json()),
+            (status, body(words)),
+            "the rest as the provider has it"
+        );
+        assert_eq!(refused(&response), (!words.is_empty()).then(|| "provider".to_owned()), "{status}");
+    }
     for (status, text, expected) in [
         (401, "bad key", format!("{key}bad key")),
         (401, "", format!("{key}HTTP 401")),

@@ -126,6 +126,9 @@ fn error_of_the_provider_passes_before_and_within_a_stream() {
         let response = proxy.call(ask(json!({"stream": stream})));
         assert_eq!((response.status, response.json()), (400, error.clone()));
     }
+    upstream.chat(Script::json(403, &json!({"error": "no \"gpt\" for this key"})));
+    let refused = proxy.call(ask(json!({}))).json()["error"].clone();
+    assert_eq!(refused, "provider p refused the call (your token is valid): no \"gpt\" for this key");
     let within = chunk(&json!({"content": "a"})) + &format!("data: {error}\n\n");
     upstream.chat(Script::sse().chunk(within).end());
     let (_, last) = events(&proxy.call(ask(json!({"stream": true}))).text());

@@ -170,6 +170,19 @@ fn error_after_a_heartbeat_is_an_event() {
 }
 
 #[test]
+fn refused_key_after_a_heartbeat_is_an_event_that_clears_the_token() {
+    let said =
+        |text: &str| json!({"type": "error", "error": {"type": "authentication_error", "message": text}});
+    let words =
+        "provider both refused the key that ai-proxy has for it (your token is valid): invalid x-api-key";
+    for status in [200, 401] {
+        let script = Script::json(status, &said("invalid x-api-key"));
+        let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, script);
+        assert_eq!((rest, end), (format!("event: error\ndata: {}\n\n", said(words)), End::Cut));
+    }
+}
+
+#[test]
 fn buffered_response_after_a_heartbeat_is_not_passed_off_as_an_error() {
     let (rest, end) = behind_a_heartbeat("both/m", MESSAGES, Script::json(200, &message("hello")));
     assert!(rest.starts_with("event: error\n") && rest.contains("\"reason\":\"upstream_broken\""), "{rest}");

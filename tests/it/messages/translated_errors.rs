@@ -107,6 +107,22 @@ fn an_openai_error_becomes_anthropics() {
 }
 
 #[test]
+fn a_refused_key_becomes_anthropics_error_that_clears_the_token() {
+    let (upstream, proxy) = start(json!({}));
+    let error = json!({"error": {"message": "Incorrect API key", "type": "t", "code": "invalid_api_key"}})
+        .to_string();
+    for (kind, body) in [("application/json", error.as_str()), ("text/plain", "Incorrect API key")] {
+        upstream.chat(Script::whole(401, &[("Content-Type", kind)], body));
+        for stream in [false, true] {
+            let response = proxy.call(say("plain/m", stream));
+            let message = response.json()["error"]["message"].clone();
+            let words = "provider plain refused the key that ai-proxy has for it (your token is valid): Incorrect API key";
+            assert_eq!((response.status, message.as_str()), (401, Some(words)), "{kind}");
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_translated_is_refused_by_name_or_left_to_a_provider_that_speaks_it() {
     let virtual_model = json!({"best": ["plain/m", "both/m"]});
     let (upstream, proxy) = start(json!({"models": virtual_model}));

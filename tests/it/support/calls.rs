@@ -141,6 +141,15 @@ fn expected_should_retry(status: u16, reason: &str) -> Option<&'static str> {
     }
 }
 
+/// A provider's error without the words ahead of its message that say whose key or call was refused.
+pub fn without_clearing_words(text: &str) -> String {
+    const END: &str = " (your token is valid): ";
+    match (text.find("provider "), text.find(END)) {
+        (Some(start), Some(end)) if start < end => [&text[..start], &text[end + END.len()..]].concat(),
+        _ => text.to_owned(),
+    }
+}
+
 /// A content type without its parameters.
 pub fn media_type(value: &str) -> &str {
     value.split(';').next().unwrap_or_default().trim()
