@@ -3,9 +3,9 @@
 //!
 //! All facts in a [`ConfigText`] may be shown: its maker masks the secrets.
 
-use super::Language;
 use super::expected::Expected;
 use super::file::FileProblem;
+use super::{Language, reason};
 
 /// A sentence about the configuration, with its facts.
 #[derive(Debug, Clone, PartialEq)]
@@ -193,7 +193,9 @@ impl ConfigText {
             Self::Unfit { value, expected } => format!("不接受 {value}；应为{}", expected.say(Language::Zh)),
             Self::MissingVariable(name) => format!("环境变量 {name} 未设置"),
             Self::TooMany { found, limit } => format!("共 {found} 项，最多允许 {limit} 项"),
-            Self::BadRegex { pattern, reason } => format!("正则表达式 {pattern} 无效: {reason}"),
+            Self::BadRegex { pattern, reason } => {
+                format!("正则表达式 {pattern} 无效: {}", reason::zh(reason))
+            }
             Self::RegexTooBig { pattern, limit } => {
                 format!("正则表达式 {pattern} 过于复杂，编译后超过 {limit} 字节")
             }
@@ -285,13 +287,13 @@ impl ConfigText {
 }
 
 impl SyntaxProblem {
-    fn zh(&self) -> &str {
+    fn zh(&self) -> String {
         match self {
-            Self::Empty => "文件是空的",
-            Self::Comment => "JSON 没有注释，请删除",
-            Self::TrailingComma => "最后一项之后不能有逗号，请删除",
-            Self::SingleQuotes => "请将单引号改为双引号",
-            Self::Other(reason) => reason,
+            Self::Empty => "文件是空的".into(),
+            Self::Comment => "JSON 没有注释，请删除".into(),
+            Self::TrailingComma => "最后一项之后不能有逗号，请删除".into(),
+            Self::SingleQuotes => "请将单引号改为双引号".into(),
+            Self::Other(reason) => reason::zh(reason),
         }
     }
 

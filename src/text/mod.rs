@@ -6,6 +6,7 @@ pub mod config;
 pub mod expected;
 pub mod file;
 pub mod probe;
+pub mod reason;
 pub mod usage;
 pub mod warning;
 
@@ -216,7 +217,7 @@ impl Text<'_> {
             Self::NotTranslatable(place) => {
                 format!("该模型的提供商只支持 OpenAI 的 chat completions，以下内容无法转换: {place}")
             }
-            Self::InvalidParameter(place, expected) => format!("参数 {place} 应为: {expected}"),
+            Self::InvalidParameter(place, expected) => format!("参数 {place} 应为: {}", reason::zh(expected)),
             Self::NotSpoken(path) => format!("该模型的提供商不支持 {path}"),
             Self::MethodNotAllowed(method) => format!("此路径不支持该方法: {method}"),
             Self::MalformedRequest(rule) => format!("请求格式错误: {rule}"),
@@ -225,7 +226,9 @@ impl Text<'_> {
             Self::PreflightRefused(refusal) => {
                 format!("{refusal}；浏览器中其他来源的页面要调用，须将其来源列入 cors_origins")
             }
-            Self::InvalidJson(reason) => format!("请求体不是有效的 JSON 对象: {reason}"),
+            Self::InvalidJson(reason) => {
+                format!("请求体不是有效的 JSON 对象（{}）", reason::placed_zh(reason))
+            }
             Self::MissingModel => "请求体缺少 model 字段".into(),
             Self::InvalidModel => "model 必须是非空字符串".into(),
             Self::ModelTooLong(limit) => format!("model 超过 {limit} 字节"),

@@ -179,3 +179,18 @@ fn random_and_damaged_text_never_panics() {
         let _ = load(&damaged.into_iter().collect::<String>()).map_err(|problems| problems.say(Language::Zh));
     }
 }
+
+#[test]
+fn reasons_of_the_parsers_are_chinese_in_chinese() {
+    let zh = |text: &str| load(text).expect_err("refused").say(Language::Zh);
+    assert!(
+        zh("{\n  \"端口\": ?\n}")
+            .iter()
+            .any(|line| line.ends_with("第 2 行第 9 列不是有效的 JSON: 此处应为一个值"))
+    );
+    assert!(
+        zh(&with(r#""supported_models": ["a("]"#))
+            .iter()
+            .any(|line| line.ends_with(r#"正则表达式 "a(" 无效: 缺少右括号"#))
+    );
+}
