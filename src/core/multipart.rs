@@ -55,7 +55,8 @@ pub fn parse(content_type: &[u8], bytes: &[u8]) -> Result<Body, BodyError> {
         part_start = Some(bytes.len() - line.len() + 2);
     }
     if !is_closed {
-        return bad("multipart: no closing boundary");
+        let is_empty = bytes.trim_ascii().is_empty();
+        return bad(if is_empty { "multipart: the form is empty" } else { "multipart: no closing boundary" });
     }
     let (model, span) = form.model.take().ok_or(BodyError::MissingModel)?;
     let Form { stream, choosers, .. } = form;
@@ -411,6 +412,20 @@ mod tests {
             b"multipart/form-datax; boundary=XX",
         ] {
             assert!(matches!(parse(other, b""), Err(BodyError::InvalidForm(_))));
+        }
+    }
+
+    #[test]
+    fn empty_form_is_named_as_such() {
+        for (form, expected) in [
+            ("", "multipart: the form is empty"),
+            (" \r\n", "multipart: the form is empty"),
+            ("--XX", "multipart: a boundary is not alone on its line"),
+            ("x", "multipart: no closing boundary"),
+        ] {
+            assert!(
+                matches!(parse(KIND, form.as_bytes()), Err(BodyError::InvalidForm(what)) if what == expected)
+            );
         }
     }
 
