@@ -39,6 +39,8 @@ struct Delta {
     before: Output,
     /// What stands between the number and the text.
     between: Output,
+    /// What follows the text.
+    after: Output,
 }
 
 /// Bytes of an item's events besides its text.
@@ -91,17 +93,20 @@ impl Events {
             out.number(self.sequence);
             self.sequence += 1;
             out.add(delta.between.bytes());
-            item.write_text("delta", new, out);
-            end(out);
+            out.string(new);
+            out.add(delta.after.bytes());
             self.delta = Some(delta);
         }
     }
 
     fn delta_of(&self, index: usize, item: &Item<'_>) -> Delta {
-        let (mut before, mut between) = (Output::new(ROOM), Output::new(ROOM));
+        let [mut before, mut between, mut after] = [(); 3].map(|()| Output::new(ROOM));
         begin_event(item.delta_event(), &mut before);
         self.write_place(index, item, &mut between);
-        Delta { before, between }
+        between.write(&[",\"delta\":"]);
+        item.end_text(&mut after);
+        end(&mut after);
+        Delta { before, between, after }
     }
 
     fn part_event(&mut self, kind: &str, index: usize, item: &Item<'_>, text: &str, out: &mut Output) {
@@ -138,7 +143,7 @@ impl Events {
         if self.is_streamed {
             out.reserve(COPIES * (self.complete.bytes().len() - start) + ROOM);
             self.text_event(item.done_event(), index, item, out);
-            item.write_text("", text, out);
+            item.write_text(text, out);
             end(out);
             self.part_event("response.content_part.done", index, item, text, out);
             self.item_event("response.output_item.done", index, out);

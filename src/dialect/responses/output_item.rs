@@ -108,18 +108,22 @@ impl<'a> Item<'a> {
         out.write(&["\""]);
     }
 
-    /// Writes its text under `member`; if that is empty, as in the item.
-    pub(super) fn write_text(&self, member: &str, text: &str, out: &mut Output) {
-        let member = if member.is_empty() { self.text_member() } else { member };
-        out.write(&[",\"", member, "\":"]);
+    /// Writes its text.
+    pub(super) fn write_text(&self, text: &str, out: &mut Output) {
+        out.write(&[",\"", self.text_member(), "\":"]);
         out.string(text);
+        self.end_text(out);
+    }
+
+    /// Writes the members that follow a text.
+    pub(super) fn end_text(&self, out: &mut Output) {
         // SDKs require it.
         out.write(if matches!(self, Self::Text(_)) { &[",\"logprobs\":[]"] } else { &[] });
     }
 
     pub(super) fn write_part(&self, text: &str, out: &mut Output) {
         out.write(&["{\"type\":\"", self.part().unwrap_or_default(), "\""]);
-        self.write_text("", text, out);
+        self.write_text(text, out);
         if let Self::Text(annotations) = self {
             let mut list = Separated::default();
             out.write(&[",\"annotations\":["]);
@@ -148,7 +152,7 @@ impl<'a> Item<'a> {
                     out.write(&[",\"namespace\":"]);
                     out.string(namespace);
                 }
-                self.write_text("", text.unwrap_or_default(), out);
+                self.write_text(text.unwrap_or_default(), out);
             }
             Self::Reasoning | Self::Text(_) | Self::Refusal => {
                 let is_thought = matches!(self, Self::Reasoning);
