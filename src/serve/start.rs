@@ -4,11 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use log::LevelFilter;
+
 use super::Settings;
 use crate::config::Config;
 use crate::config::load::level_name;
 use crate::limits::{MAX_QUOTED, SAY_TIMEOUT};
-use crate::logging;
+use crate::logging::{self, LogFormat};
 use crate::text::config::Label;
 use crate::text::quoted;
 
@@ -19,9 +21,10 @@ pub fn show(config: &Config, path: Option<&Path>, names: &[String], settings: &S
     say(config, &format!("{}\n", lines.join("\n  ")));
 }
 
-/// Prints a text on stderr, unless that is the log, which has the text too.
+/// Prints a text on stderr, unless that is a log which has the text too, or whose readers expect JSON.
 pub fn say(config: &Config, text: &str) {
-    if config.log_file.is_some() {
+    let is_in_log = config.log_level >= LevelFilter::Info;
+    if config.log_file.is_some() || !is_in_log && config.log_format != LogFormat::Json {
         // It may have no reader.
         let _ = logging::say(io::stderr(), SAY_TIMEOUT, text.trim_end());
     }

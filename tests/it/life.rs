@@ -196,9 +196,20 @@ fn start_is_a_line_of_the_log_where_that_is_stderr() {
         let count = proxy.stderr.all().iter().filter(|line| line.contains(words)).count();
         assert_eq!(count, 1, "{words}: {:?}", proxy.stderr.all());
     }
-    let quiet = Proxy::start(&with(config(&[("p1", &upstream)]), json!({"log_level": "ERROR"})));
-    assert_eq!(quiet.get("/health").status, 200);
-    assert_eq!(quiet.log(), "");
+}
+
+#[test]
+fn start_is_shown_on_stderr_where_that_is_a_log_without_it_and_not_of_json() {
+    let upstream = Upstream::new(&["m"]);
+    let start = |format: &str| {
+        let changes = json!({"log_level": "ERROR", "log_format": format});
+        Proxy::start(&with(config(&[("p1", &upstream)]), changes))
+    };
+    let (text, json) = (start("text"), start("json"));
+    eventually("the first checks", || text.stderr.all().last()?.starts_with("first checks").then_some(()));
+    assert_eq!(text.stderr.all()[0], concat!("ai-proxy ", env!("CARGO_PKG_VERSION")));
+    assert_eq!(json.get("/health").status, 200);
+    assert_eq!(json.log(), "");
 }
 
 #[test]
