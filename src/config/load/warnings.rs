@@ -78,6 +78,10 @@ fn of_replica(provider: &Provider, replica: &Replica, found: &mut Vec<Warning>) 
     for (header, _) in replica.headers.iter().filter(|(_, value)| value.is_placeholder()) {
         placeholder(format!("headers.{} ({})", shown(header), shown_url(&replica.url)));
     }
+    let mut proxies = replica.proxy.iter().chain(&replica.anthropic_proxy);
+    if proxies.any(|proxy| proxy.expose().split(['/', ':', '@']).any(is_placeholder)) {
+        placeholder(format!("proxy ({})", shown_url(&replica.url)));
+    }
     let anthropic_url = replica.anthropic_url.as_ref().filter(|url| **url != replica.url);
     let urls =
         [("url", Some(&replica.url), Format::OpenAi), ("anthropic_url", anthropic_url, Format::Anthropic)];

@@ -68,11 +68,14 @@ fn warnings_name_a_url_that_is_probably_not_the_base_url() {
 #[test]
 fn warnings_name_variables_that_are_not_replaced_and_no_secret() {
     let text = r#"{"language": "en", "log_file": null, "providers": ["zhipu|https://a.example/v1|$KEY",
+        {"name": "way", "url": "https://b.example/v1", "key": "k", "proxy": "http://user:$PASS@proxy.example:3128"},
+        {"name": "plain", "url": "https://c.example/v1", "key": "k", "proxy": "http://user:pa$$@proxy.example:3128"},
         {"name": "own", "url": "https://$HOST/v1", "key": "${KEY", "headers": {"x-team": "<team>"}}],
         "tokens": ["alice|${}", "bob|%TOKEN%"]}"#;
     let asks = "looks like a variable that is not replaced, or a blank to fill in; an environment variable is written ${NAME}";
     let expected = [
         "provider zhipu: key (https://a.example/v1)",
+        "provider way: proxy (https://b.example/v1)",
         "provider own: key (https://$HOST/v1)",
         "provider own: headers.x-team (https://$HOST/v1)",
         "provider own: url (https://$HOST/v1)",
