@@ -203,6 +203,8 @@ pub struct Asked {
     pub status: Option<u16>,
     /// TLS failed: the replica could be reached, and not trusted.
     pub is_tls_failure: bool,
+    /// What came is no HTTP response.
+    pub is_malformed: bool,
     /// The body, of any status, without the provider's secrets; else why there is none, or none that can be used.
     pub body: Result<Vec<u8>, String>,
 }
@@ -225,7 +227,8 @@ pub fn ask(
                 }
                 other => matches!(other, ureq::Error::Tls(_) | ureq::Error::Rustls(_)),
             };
-            return Asked { status: None, is_tls_failure, body: Err(in_words(error)) };
+            let is_malformed = matches!(error, ureq::Error::Protocol(_));
+            return Asked { status: None, is_tls_failure, is_malformed, body: Err(in_words(error)) };
         }
     };
     let status = response.status;
@@ -240,7 +243,7 @@ pub fn ask(
             read_body(response.body, most).map(|body| provider.mask().hide(body, Scope::Unmistakable))
         }
     };
-    Asked { status: Some(status), is_tls_failure: false, body }
+    Asked { status: Some(status), is_tls_failure: false, is_malformed: false, body }
 }
 
 /// A body of at most `most` bytes.

@@ -61,9 +61,10 @@ struct Found {
 fn examine(upstream: &Upstream, config: &Config, provider: &Provider, replica: &Replica) -> Found {
     let begun = Instant::now();
     let deadline = begun + CHECK_TIMEOUT;
-    let Asked { status, is_tls_failure, body } = monitor::ask(upstream, config, provider, replica, deadline);
+    let Asked { status, is_tls_failure, is_malformed, body } =
+        monitor::ask(upstream, config, provider, replica, deadline);
     let latency = begun.elapsed().as_millis();
-    let is_reachable = status.is_some() || is_tls_failure;
+    let is_reachable = status.is_some() || is_tls_failure || is_malformed;
     let tls = match replica.url.starts_with("https:") {
         true if status.is_some() => Fact::Yes,
         true if is_tls_failure => Fact::No,
@@ -71,7 +72,9 @@ fn examine(upstream: &Upstream, config: &Config, provider: &Provider, replica: &
     };
     let found = Found { is_reachable, tls, latency, ..Found::default() };
     let (Some(status), Ok(body)) = (status, &body) else {
-        return Found { failed: Some(Failed::Because(body.err().unwrap_or_default())), ..found };
+        let reason = body.err().unwrap_or_default();
+        let failed = if is_malformed { Failed::NotHttp(reason) } else { Failed::Because(reason) };
+        return Found { failed: Some(failed), ..found };
     };
     let named = replica.models.as_ref().map(Vec::len);
     match status {

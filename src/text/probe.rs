@@ -34,6 +34,8 @@ pub enum Fact {
 pub enum Failed {
     /// The reason in the words of the system.
     Because(String),
+    /// What responds does not speak HTTP: the parser's reason.
+    NotHttp(String),
     /// This status refuses the key.
     Key(u16),
     /// This status stands for a list that does not exist.
@@ -84,6 +86,10 @@ impl Failed {
     pub fn say(self, language: Language) -> String {
         match (self, language) {
             (Self::Because(reason), _) => reason,
+            (Self::NotHttp(reason), Language::Zh) => format!("有响应，但不是有效的 HTTP: {reason}"),
+            (Self::NotHttp(reason), Language::En) => {
+                format!("it responds, but not with valid HTTP: {reason}")
+            }
             (Self::Key(status), Language::Zh) => format!("提供商拒绝了密钥（HTTP {status}）"),
             (Self::Key(status), Language::En) => format!("the provider refuses the key (HTTP {status})"),
             (Self::NoList(status), Language::Zh) => {

@@ -54,6 +54,8 @@ fn probe_shows_what_each_provider_says_and_fails_where_one_does() {
     );
     let (trusted, other) = (Tls::new(&good, "server.pem"), Tls::new(&good, "server.pem"));
     let tunnel = Tunnel::new();
+    let ssh = Upstream::new(&[]);
+    ssh.respond("/v1/models", Script::raw(b"SSH-2.0-OpenSSH_9.2\r\n"));
     let closed = "http://127.0.0.1:1/v1";
     let config = config(&[("good", &good), ("open", &open), ("missing", &missing), ("odd", &odd)]);
     let mut providers = config["providers"].as_array().expect("providers").clone();
@@ -66,6 +68,7 @@ fn probe_shows_what_each_provider_says_and_fails_where_one_does() {
         json!({"name": "claude", "url": good.url(), "anthropic_url": good.url(), "key": KEY}),
         json!({"name": "around", "url": good.url(), "key": KEY, "proxy": format!("http://u:hunter2@{}", tunnel.address())}),
         json!({"name": "closed", "url": closed, "key": KEY}),
+        json!({"name": "ssh", "url": ssh.url(), "key": KEY, "models": ["m"]}),
     ]);
     let config = with(config, json!({"providers": providers}));
     let finished = probe(&config, "en");
@@ -102,7 +105,18 @@ fn probe_shows_what_each_provider_says_and_fails_where_one_does() {
         &["claude", "yes", "-", "accepted", "2", "_", url],
         &["around", "yes", "-", "accepted", "2", "_", url],
         &["closed", "no", "-", "-", "-", "_", &format!("{url}: io: Connection refused (os error 111)")],
-        &["5 of 12 provider entries failed their probe"],
+        &[
+            "ssh",
+            "yes",
+            "-",
+            "-",
+            "-",
+            "_",
+            &format!(
+                "{url}: it responds, but not with valid HTTP: protocol: http parse fail: invalid HTTP version"
+            ),
+        ],
+        &["6 of 13 provider entries failed their probe"],
     ]
     .iter()
     .map(|row| row.iter().map(|cell| (*cell).to_owned()).collect())
