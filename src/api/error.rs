@@ -75,8 +75,8 @@ pub enum ApiError {
     Coded(String, &'static str),
     /// This provider did not respond in time.
     UpstreamTimeout(String),
-    /// No worker in time, or too many clients.
-    Overloaded,
+    /// A limit is reached: its config key, or nothing where it has none.
+    Overloaded(&'static str),
     /// Draining.
     ShuttingDown,
     /// A fault of our own.
@@ -136,7 +136,7 @@ impl ApiError {
             Fault::StreamTooLarge => {
                 Some(Self::ResponseTooLarge(provider, "max_stream_size", config.max_stream_size))
             }
-            Fault::Overloaded => Some(Self::Overloaded),
+            Fault::Overloaded => Some(Self::Overloaded("")),
         }
     }
 
@@ -152,7 +152,10 @@ impl ApiError {
             Rejection::UnknownCoding => Self::NotImplemented,
             Rejection::VersionNotSupported => Self::VersionNotSupported,
             Rejection::Timeout => Self::ClientTimeout,
-            Rejection::Overloaded | Rejection::TooManyClients => Self::Overloaded,
+            Rejection::NoPermit => Self::Overloaded("max_connections"),
+            Rejection::NoMemory => Self::Overloaded("max_memory"),
+            Rejection::TooManyClients => Self::Overloaded("max_clients"),
+            Rejection::Overloaded => Self::Overloaded(""),
             Rejection::ShuttingDown => Self::ShuttingDown,
             Rejection::Panicked => Self::Internal,
         }
@@ -208,7 +211,7 @@ impl ApiError {
             Self::Broken(_) => (502, "upstream_broken", MayHelp),
             Self::Untranslatable(_) => (502, "upstream_broken", Hopeless),
             Self::ResponseTooLarge(..) => (502, "response_too_large", Hopeless),
-            Self::Overloaded => (503, "overloaded", MayHelp),
+            Self::Overloaded(_) => (503, "overloaded", MayHelp),
             Self::ShuttingDown => (503, "shutting_down", MayHelp),
             Self::Redirected(_) => (502, "upstream_redirect", Hopeless),
             Self::Coded(..) => (502, "upstream_encoding", Hopeless),
@@ -284,7 +287,7 @@ impl ApiError {
             Self::Redirected(provider) => Text::UpstreamRedirect(provider),
             Self::Coded(provider, coding) => Text::UpstreamEncoding(provider, coding),
             Self::UpstreamTimeout(provider) => Text::UpstreamTimeout(provider),
-            Self::Overloaded => Text::Overloaded,
+            Self::Overloaded(limit) => Text::Overloaded(limit),
             Self::ShuttingDown => Text::ShuttingDown,
             Self::Internal => Text::InternalError,
             Self::ReloadRefused(problems) => {
@@ -338,7 +341,7 @@ impl ApiError {
                 fields.push("upgrade", "HTTP/1.1");
                 fields.push("connection", "upgrade");
             }
-            Self::Overloaded | Self::ShuttingDown => fields.push("retry-after", "1"),
+            Self::Overloaded(_) | Self::ShuttingDown => fields.push("retry-after", "1"),
             Self::RateLimited(_, wait) => {
                 fields.push("retry-after", wait.as_secs_f64().ceil().max(1.0).to_string());
             }

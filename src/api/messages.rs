@@ -101,7 +101,7 @@ pub fn translate(
     let replica = replicas_of(config, first).find(|replica| !is_native(replica));
     match chat(request, replica.map(thinking_for).unwrap_or_default()) {
         Ok(chat) => translated.chat = Some(chat),
-        Err(ApiError::Overloaded) => return Err(ApiError::Overloaded),
+        Err(error @ ApiError::Overloaded(_)) => return Err(error),
         Err(error) => {
             routes.retain(may_be_native);
             if routes.is_empty() {
@@ -172,7 +172,7 @@ pub fn chat(request: &Request<RequestContext>, thinking: Thinking) -> Result<Cha
     }
     let mut copies = Share::new(Holder::Request);
     if !copies.set(request.body.len().saturating_mul(TRANSLATED_COPIES)) {
-        return Err(ApiError::Overloaded);
+        return Err(ApiError::Overloaded("max_memory"));
     }
     let body = std::str::from_utf8(&request.body)
         .map_err(|error| ApiError::Body(BodyError::InvalidJson(error.to_string())))?;

@@ -24,7 +24,7 @@ pub fn list(api: &Api, request: &Request<RequestContext>) -> Response {
         Some(body) => {
             Response { status: 200, fields: response_context.fields("application/json"), body: body.into() }
         }
-        None => refuse(&api.gateway, &ApiError::Overloaded, response_context),
+        None => refuse(&api.gateway, &ApiError::Overloaded(""), response_context),
     }
 }
 
@@ -47,7 +47,7 @@ pub fn retrieve(api: &Api, request: &Request<RequestContext>) -> Response {
     let timeout = config.queue_timeout.min(CONTROL_TIMEOUT);
     let permit = takes_long.then(|| api.rendered.rendering.acquire(timeout));
     if matches!(permit, Some(None)) {
-        return refuse(&api.gateway, &ApiError::Overloaded, response_context);
+        return refuse(&api.gateway, &ApiError::Overloaded(""), response_context);
     }
     let lists = api.gateway.board.lists();
     let allowed = |id: &str| token.is_none_or(|token| token.allows(id));

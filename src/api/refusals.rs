@@ -74,6 +74,7 @@ fn detail(error: &ApiError, response_context: &ResponseContext) -> Option<&'stat
     match error {
         _ if response_context.is_refused_preflight => Some("cors_origins"),
         ApiError::BadRequest(part) => Some(part),
+        ApiError::Overloaded(limit) if !limit.is_empty() => Some(limit),
         ApiError::Tls => Some("TLS on a port of plain HTTP"),
         _ => None,
     }

@@ -42,8 +42,12 @@ pub enum Rejection {
     VersionNotSupported,
     /// The request did not arrive in time.
     Timeout,
-    /// No permit in time, or no room for the body.
+    /// No permit in time.
+    NoPermit,
+    /// No thread in time.
     Overloaded,
+    /// No memory for the request.
+    NoMemory,
     /// Over the limit of open connections.
     TooManyClients,
     /// Draining.

@@ -140,7 +140,7 @@ impl<T> Conn<T> {
             self.phase = Phase::Body(Incoming::whole(request, lane));
         }
         self.stream.input.discard();
-        self.refuse(context, Rejection::Overloaded);
+        self.refuse(context, Rejection::NoMemory);
         self.advance_uncounted(context)
     }
 
@@ -196,7 +196,7 @@ impl<T> Conn<T> {
         if !late {
             return Step::Close;
         }
-        self.refuse(context, if self.is_short() { Rejection::Overloaded } else { Rejection::Timeout });
+        self.refuse(context, if self.is_short() { Rejection::NoMemory } else { Rejection::Timeout });
         self.advance(context)
     }
 
@@ -278,8 +278,7 @@ impl<T> Conn<T> {
         }
         let mut request = Box::new(Request::new(head, request_context, context.now));
         if !request.reserve_head() {
-            let response =
-                context.service.reject(Rejection::Overloaded, self.stream.peer, Some(&request.head));
+            let response = context.service.reject(Rejection::NoMemory, self.stream.peer, Some(&request.head));
             let shape = Shape::of(&request.head);
             return self.respond_early(context, &request.head, shape, response);
         }

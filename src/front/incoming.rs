@@ -129,7 +129,7 @@ impl<T> Incoming<T> {
         match share.make_room(body, come.min(left.unwrap_or(usize::MAX)), size) {
             Ok(()) => Ok(true),
             Err(Shortage::Passing) => Ok(false),
-            Err(Shortage::Lasting) => Err(Rejection::Overloaded),
+            Err(Shortage::Lasting) => Err(Rejection::NoMemory),
         }
     }
 

@@ -259,8 +259,11 @@ impl<S: Service> Worker<S> {
     }
 
     /// Refuses a complete request that got no permit in time. The next request on its connection waits for the next turn.
-    fn refuse_whole(&mut self, head: &super::Head, mut stream: Box<ClientStream>) {
-        let response = self.shared.service.reject(Rejection::Overloaded, stream.peer, Some(head));
+    fn refuse_whole(&mut self, queued: Queued<S::RequestContext>) {
+        let Queued { lane, request, mut stream, .. } = queued;
+        let head = &request.head;
+        let rejection = if lane == Lane::Worker { Rejection::NoPermit } else { Rejection::Overloaded };
+        let response = self.shared.service.reject(rejection, stream.peer, Some(head));
         stream.respond(Shape::of(head), response);
         let conn = Conn::after_response(stream, head.keep_alive(), self.limits, self.now);
         self.follow(conn, Step::Again);
@@ -285,7 +288,7 @@ impl<S: Service> Worker<S> {
             match self.shared.permits(queued.lane).acquire(self.number, queued.stream.slot.token) {
                 Acquired::Now(permit) => drop(self.begin(permit, queued)),
                 Acquired::Queued => self.put_queued(queued),
-                Acquired::Full => self.refuse_whole(&queued.request.head, queued.stream),
+                Acquired::Full => self.refuse_whole(queued),
             }
         }
         // The room serves the next turn.
@@ -396,7 +399,7 @@ impl<S: Service> Worker<S> {
     /// A request has waited for its permit for too long, unless the grant of one is on its way.
     fn expire_queued(&mut self, queued: Queued<S::RequestContext>) {
         if self.shared.permits(queued.lane).leave_queue(self.number, queued.stream.slot.token) {
-            self.refuse_whole(&queued.request.head, queued.stream);
+            self.refuse_whole(queued);
         } else {
             self.put_queued(queued);
         }

@@ -118,8 +118,8 @@ pub enum Text<'a> {
     CheckRedirected(&'a str),
     /// The provider did not respond in time.
     UpstreamTimeout(&'a str),
-    /// No permit, memory or connection is free.
-    Overloaded,
+    /// No permit, memory or connection is free; the config key of the limit, if it has one.
+    Overloaded(&'a str),
     /// Draining.
     ShuttingDown,
     /// A fault of the proxy.
@@ -261,7 +261,8 @@ impl Text<'_> {
             }
             Self::CheckRedirected(what) => format!("{what}（请检查基础 URL）"),
             Self::UpstreamTimeout(name) => format!("提供商响应超时: {name}"),
-            Self::Overloaded => "服务器繁忙，请稍后再试".into(),
+            Self::Overloaded("") => "服务器繁忙，请稍后再试".into(),
+            Self::Overloaded(limit) => format!("服务器繁忙（{limit} 已达上限），请稍后再试"),
             Self::ShuttingDown => "服务器正在关闭".into(),
             Self::InternalError => "内部错误".into(),
             Self::UpstreamError(text) => (*text).to_owned(),
@@ -394,7 +395,8 @@ impl Text<'_> {
             }
             Self::CheckRedirected(what) => format!("{what} (check the base URL)"),
             Self::UpstreamTimeout(name) => format!("the provider did not respond in time: {name}"),
-            Self::Overloaded => "the server is busy, try again later".into(),
+            Self::Overloaded("") => "the server is busy, try again later".into(),
+            Self::Overloaded(limit) => format!("the server is busy ({limit} is reached), try again later"),
             Self::ShuttingDown => "the server is shutting down".into(),
             Self::InternalError => "internal error".into(),
             Self::UpstreamError(text) => (*text).to_owned(),

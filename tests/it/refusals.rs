@@ -92,11 +92,12 @@ fn client_over_the_limit_of_clients_has_a_line() {
     let (_upstream, proxy) = start(json!({"max_clients": 1}));
     let mut held = proxy.client();
     assert_eq!(held.call(bare("GET", "/healthz", &[])).status, 200);
-    assert_error(&proxy.client().response(), 503, "overloaded");
+    let message = assert_error(&proxy.client().response(), 503, "overloaded");
+    assert_eq!(message, "the server is busy (max_clients is reached), try again later");
     let line = proxy.log_line(&["503 overloaded"]);
     assert_eq!(
         words(&line),
-        "ERROR 503 overloaded client=127.0.0.1 method=- path=- request_id= detail=- left_out=0"
+        "ERROR 503 overloaded client=127.0.0.1 method=- path=- request_id= detail=max_clients left_out=0"
     );
 }
 

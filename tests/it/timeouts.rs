@@ -191,11 +191,12 @@ fn without_a_free_worker_a_request_is_refused_in_time() {
 
     let mut client = proxy.client();
     let (took, response) = timed(|| client.call(ask("p1/m")));
-    assert_error(&response, 503, "overloaded");
+    let message = assert_error(&response, 503, "overloaded");
+    assert_eq!(message, "the server is busy (max_connections is reached), try again later");
     assert_eq!(response.header("retry-after"), Some("1"));
     assert!(took > Duration::from_millis(300) && took < WITHIN_A_SECOND, "{took:?}");
     assert_eq!(upstream.requests().len(), 2, "it never reached the upstream");
-    proxy.log_line(&[" ERROR ", "503"]);
+    proxy.log_line(&[" ERROR ", "503", "detail=max_connections"]);
 
     for target in ["/healthz", "/v1/models", "/v1/models/p1/m", "/", "/health"] {
         let (took, response) = timed(|| client.call(get(target)));

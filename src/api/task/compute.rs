@@ -39,7 +39,7 @@ impl Compute {
 
     pub fn advance(mut self: Box<Self>, relay: &mut Relay, attempt: &Attempt, io: &mut dyn Io) -> Step {
         let result = match self.computing.poll(io, relay.now) {
-            Err(ApiError::Overloaded) if self.has_response => Ok(self.computing.compute_here()),
+            Err(ApiError::Overloaded(_)) if self.has_response => Ok(self.computing.compute_here()),
             result => result,
         };
         match result {
@@ -51,7 +51,7 @@ impl Compute {
                 Ok(()) => Step::To(Stage::Begin { is_fresh: false }),
                 Err(failure) => Step::failed(failure),
             },
-            Err(ApiError::Overloaded) => Step::failed(overloaded("no thread in time")),
+            Err(ApiError::Overloaded(_)) => Step::failed(overloaded("no thread in time")),
             Err(error) => Step::Ended(Outcome::Finished(Finish::Error(error))),
         }
     }

@@ -62,7 +62,7 @@ impl<O: Send + 'static> Computing<O> {
             }
             waiting @ State::Waiting(_) => {
                 *state = waiting;
-                Err(ApiError::Overloaded)
+                Err(ApiError::Overloaded(""))
             }
             State::Begun if has_helper => Ok(None),
             State::Begun => Err(ApiError::Internal),
