@@ -145,7 +145,8 @@ fn each_string<'a>(document: &'a [u8], mut visit: impl FnMut(&'a [u8], &'a [u8])
 fn key_at_end(before: &[u8]) -> Option<&[u8]> {
     // Inside a string, a backslash precedes each quote.
     let key = before.trim_ascii_end().strip_suffix(b"\"").filter(|key| !key.ends_with(b"\\"))?;
-    memrchr(b'"', key).map(|start| &key[start + 1..])
+    let (outside, key) = key.split_at(memrchr(b'"', key)? + 1);
+    (!outside.ends_with(b"\\\"")).then_some(key)
 }
 
 /// Bytes of the files in a JSON document, in base64, of a `data:` URL or alone. Of text, only the beginning of each piece is looked at.
@@ -236,6 +237,7 @@ mod tests {
                 2,
             ),
             (Output::Text, r#"{"choices":[{"text" : "1234\"678","content":null}]}"#, 3),
+            (Output::Text, r#"{"choices":[{"a\"text":"12345678","text":"1234"}]}"#, 1),
             (
                 Output::Text,
                 r#"{"content":[{"type":"thinking","thinking":"1234"},{"type":"text","text":"5678"}]}"#,

@@ -16,7 +16,7 @@ use crate::limits::{MAX_EVENT_END, MAX_HELD_EVENT, MAX_RECENT_EVENTS};
 const BEGUN_BLANK: usize = 3;
 
 /// A word in most events that others follow, in every API that streams text: such an event shows that no earlier one was the last.
-static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("delta"));
+static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"delta\":"));
 
 /// Cuts a stream of bytes after its last complete event.
 #[derive(Debug, Default)]
@@ -301,7 +301,13 @@ mod tests {
             (stop, true),
             (delta, false),
         ] {
-            for small in [": ping ping\n\n", "data: {}\n\n", "data: {\"choices\":[],\"usage\":null}\n\n"] {
+            for small in [
+                ": ping ping\n\n",
+                ": {\"choices\":[{\"finish_reason\":null}]}\n\n",
+                "data: {}\n\n",
+                "data: {\"choices\":[],\"usage\":null}\n\n",
+                "data: {\"model\":\"delta\",\"choices\":[]}\n\n",
+            ] {
                 // Each count puts the last event at another place among those that are read together.
                 for before in 0..2 * MAX_RECENT_EVENTS / delta.len() {
                     let mut events = Events::default();

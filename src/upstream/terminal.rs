@@ -159,11 +159,11 @@ fn has_finished(events: &[u8]) -> Option<bool> {
         let start = memrchr2(b'\n', b'\r', &before[..at]).map_or(0, |end| end + 1);
         let end = memchr2(b'\n', b'\r', &events[at..]).map_or(events.len(), |length| at + length);
         let line = &events[start..end];
-        // Most events do.
-        if UNFINISHED.find(line).is_some() {
-            return Some(false);
-        }
         if let Some(data) = line.strip_prefix(b"data:") {
+            // Most events do.
+            if UNFINISHED.find(data).is_some() {
+                return Some(false);
+            }
             let chunk = std::str::from_utf8(data).ok().and_then(Facts::of);
             let choices = chunk.and_then(|chunk| Elements::of(chunk.choices?.as_bytes()));
             let Some(mut choices) = choices.map(Iterator::peekable) else { return Some(false) };
